@@ -1,0 +1,31 @@
+"""The one import of TensorFlow and Keras (Keras 2: ``tf.keras``, or ``tf_keras`` on newer TensorFlow), kept quiet."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the C++ side reads these once, at import
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN reorders sums: same seed, other bytes
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import tensorflow as tf
+
+tf.get_logger().setLevel("ERROR")
+try:  # absl repeats every converter message on stderr
+    from absl import logging as _absl_logging
+
+    _absl_logging.set_verbosity(_absl_logging.ERROR)
+except ImportError:  # pragma: no cover
+    pass
+
+if tf.__version__.startswith(("2.14", "2.15")):
+    keras = tf.keras
+else:  # pragma: no cover - newer stack
+    import tf_keras as keras
+
+layers = keras.layers
+
+__all__ = ["keras", "layers", "tf"]

@@ -1,0 +1,49 @@
+"""Errors for people: what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class XaicError(Exception):
+    """Base of every error that keras-xaic raises on purpose.
+
+    Args:
+        found: What was met, naming the file, key or layer.
+        expected: What would have been right.
+        fix: What the reader can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
+        self.found, self.expected, self.fix = found, expected, fix
+        parts = [found.rstrip(".")]
+        if expected:
+            parts.append("Expected " + expected.rstrip("."))
+        if fix:
+            parts.append(fix.rstrip("."))
+        super().__init__(". ".join(parts) + ".")
+
+    def __reduce__(self) -> tuple[type[XaicError], tuple[str, str, str]]:
+        return type(self), (self.found, self.expected, self.fix)
+
+
+class DataError(XaicError):
+    """The data cannot be used: missing, wrong key, shape, type, values or labels."""
+
+
+class ModelError(XaicError):
+    """The model cannot be used: not a model, unsafe, or with layers that are not supported."""
+
+
+class PlanError(XaicError):
+    """A budget, recipe or plan is not usable."""
+
+
+class ExportError(XaicError):
+    """The compressed model cannot be written as asked."""
+
+
+class EdgeError(XaicError):
+    """An edge interpreter refused the model, crashed, hung or disagreed."""
+
+    exit_code = 4

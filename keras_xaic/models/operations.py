@@ -1,0 +1,131 @@
+"""A Keras model as a flat list of operations: nested models opened, layers called twice listed twice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from keras_xaic._keras import keras, tf
+from keras_xaic.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of one layer.
+
+    Attributes:
+        name: Unique name: the layer's name, led by the names of the nested models around it (``backbone/conv``),
+            followed by ``#2``, ``#3`` ... for further calls of a shared layer.
+        path: Name of the layer without the call number; calls of a shared layer have the same path.
+        layer: The layer of the user's model.
+        inputs: Keys of the tensors that go in, in the order of the call's arguments.
+        outputs: Keys of the tensors that come out.
+        node: The Keras node of the call.
+    """
+
+    name: str
+    path: str
+    layer: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    node: Any
+
+    def call(self, tensors: Mapping[str, Any], function: Any = None) -> tuple[Any, ...]:
+        """Calls the layer (or `function` in its place) on tensors of any batch size, in inference mode.
+
+        Args:
+            tensors: Values for the keys in `inputs`; what is not a tensor in the original call is passed as it was.
+            function: Called instead of the layer, with the same arguments.
+
+        Returns:
+            The output tensors, flat, in the order of `outputs`.
+        """
+        values = {id_: [] for id_ in self.node.flat_input_ids}
+        for id_, key in zip(self.node.flat_input_ids, self.inputs):
+            values[id_].insert(0, tensors[key])  # Keras pops from the end
+        args, kwargs = self.node.map_arguments(values)
+        if "training" in kwargs:
+            kwargs["training"] = False
+        return tuple(tf.nest.flatten((function or self.layer)(*args, **kwargs)))
+
+
+class Operations:
+    """The operations of a functional or sequential model, in an order in which they can run.
+
+    Args:
+        model: A built `keras.Model`; nested functional and sequential models are opened.
+
+    Raises:
+        ModelError: If the model is subclassed, so that Keras does not know its graph.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.inputs = tuple(f"input:{i}" for i in range(len(_graph_of(model).inputs)))
+        self._list: list[Operation] = []
+        self._calls: dict[str, int] = defaultdict(int)
+        self.shapes: dict[str, tuple[Any, ...]] = {}
+        """Shape of every tensor, `None` for the batch and other free dimensions."""
+        for key, tensor in zip(self.inputs, model.inputs):
+            self.shapes[key] = tuple(tensor.shape)
+        self.outputs = tuple(self._open(model, self.inputs, ""))
+
+    def _open(self, model: Any, inputs: tuple[str, ...], prefix: str) -> list[str]:
+        model = _graph_of(model)
+        keys = {str(id(tensor)): key for tensor, key in zip(model.inputs, inputs)}
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                going_in = tuple(keys[id_] for id_ in node.flat_input_ids)
+                path = prefix + node.layer.name
+                if _is_nested(node.layer):
+                    coming_out = tuple(self._open(node.layer, going_in, path + "/"))
+                else:
+                    self._calls[path] += 1
+                    name = path if self._calls[path] == 1 else f"{path}#{self._calls[path]}"
+                    tensors = tf.nest.flatten(node.outputs)
+                    coming_out = tuple(f"{name}:{i}" for i in range(len(tensors)))
+                    self.shapes.update((key, tuple(tensor.shape)) for key, tensor in zip(coming_out, tensors))
+                    self._list.append(Operation(name, path, node.layer, going_in, coming_out, node))
+                keys.update(zip(node.flat_output_ids, coming_out))
+        return [keys[str(id(tensor))] for tensor in model.outputs]
+
+    def __iter__(self) -> Any:
+        return iter(self._list)
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    @cached_property
+    def producer(self) -> dict[str, Operation]:
+        """The operation that makes each tensor (inputs of the model have none)."""
+        return {key: operation for operation in self for key in operation.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Operation]]:
+        """The operations that read each tensor, in order."""
+        readers: dict[str, list[Operation]] = defaultdict(list)
+        for operation in self:
+            for key in operation.inputs:
+                readers[key].append(operation)
+        return readers
+
+
+def _is_nested(layer: Any) -> bool:
+    return isinstance(layer, keras.Model)
+
+
+def _graph_of(model: Any) -> Any:
+    if isinstance(model, keras.Sequential) and model.built and model._graph_initialized:
+        return model
+    if getattr(model, "_is_graph_network", False):
+        return model
+    raise ModelError(
+        f"model {model.name!r} ({type(model).__name__}) has no graph of layers",
+        "a functional or Sequential model with a known input shape",
+        "Rebuild it with keras.Model(inputs, outputs), or give a Sequential model an Input layer",
+    )

@@ -1,0 +1,85 @@
+"""Weights exactly on a grid: what training promises and what export must reproduce bit for bit."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+
+from keras_xaic.errors import ExportError
+
+
+@dataclass(frozen=True)
+class QuantizedKernel:
+    """A kernel whose every weight is ``integers * scale``: a symmetric uniform grid with zero point 0.
+
+    Attributes:
+        integers: Grid levels k, int8, in the kernel's Keras shape, within +-(2^(bits-1)-1).
+        scale: Positive step, float32, broadcastable to `integers`: one element (per tensor) or one per output channel,
+            e.g. (1, 1, 1, filters) for Conv2D, (1, 1, channels, multiplier) for DepthwiseConv2D.
+        bits: Bit-width, 2 to 8.
+    """
+
+    integers: np.ndarray
+    scale: np.ndarray
+    bits: int
+
+    def __post_init__(self) -> None:
+        limit = 2 ** (self.bits - 1) - 1
+        if not 2 <= self.bits <= 8:
+            raise ExportError(f"bit-width {self.bits}", "2 to 8")
+        if self.integers.size and int(np.abs(self.integers.astype(np.int16)).max()) > limit:
+            raise ExportError(f"a {self.bits}-bit grid holds a level beyond +-{limit}", f"levels within +-{limit}")
+        if not (np.all(self.scale > 0) and np.all(np.isfinite(self.scale))):
+            raise ExportError("a grid has a step that is not positive and finite", "positive finite steps")
+
+    @property
+    def values(self) -> np.ndarray:
+        """The weights, float32, in the kernel's Keras shape."""
+        return self.integers.astype(np.float32) * self.scale.astype(np.float32)
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether one scale serves the whole kernel."""
+        return self.scale.size == 1
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zero weights."""
+        return float(np.mean(self.integers == 0))
+
+    @property
+    def histogram(self) -> np.ndarray:
+        """Number of weights on each level, from -(2^(bits-1)-1) to +(2^(bits-1)-1), int64."""
+        limit = 2 ** (self.bits - 1) - 1
+        return np.bincount(self.integers.astype(np.int64).ravel() + limit, minlength=2 * limit + 1)
+
+    @property
+    def entropy_bits(self) -> float:
+        """Zeroth-order entropy of the levels in bits per weight (Shannon 1948)."""
+        counts = self.histogram[self.histogram > 0]
+        probability = counts / counts.sum()
+        return float(-(probability * np.log2(probability)).sum())
+
+
+def save_kernels(kernels: Mapping[str, QuantizedKernel], path: Union[str, pathlib.Path]) -> None:
+    """Writes the record ``{weight key: grid}`` as one compressed .npz (read it back with `load_kernels`)."""
+    arrays = {}
+    for key, kernel in kernels.items():
+        arrays[f"{key}|integers"] = kernel.integers
+        arrays[f"{key}|scale"] = kernel.scale
+        arrays[f"{key}|bits"] = np.asarray(kernel.bits)
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_kernels(path: Union[str, pathlib.Path]) -> dict[str, QuantizedKernel]:
+    """Reads what `save_kernels` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        keys = [name.rsplit("|", 1)[0] for name in arrays.files if name.endswith("|integers")]
+        return {
+            key: QuantizedKernel(arrays[f"{key}|integers"], arrays[f"{key}|scale"], int(arrays[f"{key}|bits"])) for key in keys
+        }

@@ -1,0 +1,48 @@
+"""Sizes that people write (``48kB``, ``48KiB``, plain bytes) and read."""
+
+from __future__ import annotations
+
+import re
+from typing import Union
+
+from keras_xaic.errors import PlanError
+
+_FACTORS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
+_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
+
+
+def parse_size(size: Union[int, str], name: str = "size") -> int:
+    """Returns a size in bytes.
+
+    >>> parse_size("48kB"), parse_size("48KiB"), parse_size(1200)
+    (48000, 49152, 1200)
+
+    Args:
+        size: Bytes as an integer, or text such as ``48kB`` (48,000), ``48KiB`` (49,152), ``1.5MB`` or ``1200``.
+        name: Name of the option, for the error message.
+
+    Returns:
+        A positive number of bytes.
+
+    Raises:
+        PlanError: If `size` is not a positive size.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, str)):
+        raise PlanError(f"{name} is {size!r}", "a size in bytes, or text such as 48kB or 48KiB")
+    match = _PATTERN.fullmatch(str(size))
+    factor = _FACTORS.get(match.group(2).lower()) if match else None
+    if match is None or factor is None:
+        raise PlanError(
+            f"{name} is {size!r}, which is not a size", "a number of bytes such as 48kB (48,000), 48KiB (49,152) or 48000"
+        )
+    value = round(float(match.group(1)) * factor)
+    if value < 1:
+        raise PlanError(f"{name} is {size!r}", "at least one byte")
+    return value
+
+
+def format_size(size: int) -> str:
+    """Returns bytes for a table: exact below 10 kB, then in kB or MB with one decimal."""
+    if size < 10_000:
+        return f"{size:,} B"
+    return f"{size / 1000:,.1f} kB" if size < 10_000_000 else f"{size / 1_000_000:,.1f} MB"
