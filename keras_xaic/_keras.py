@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the C++ side reads these once, at import
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -21,11 +23,15 @@ try:  # absl repeats every converter message on stderr
 except ImportError:  # pragma: no cover
     pass
 
-if tf.__version__.startswith(("2.14", "2.15")):
-    keras = tf.keras
-else:  # pragma: no cover - newer stack
-    import tf_keras as keras
 
-layers = keras.layers
+def _find_keras() -> Any:
+    """Keras 2 lives inside TensorFlow up to 2.15 and in a package of its own after that."""
+    if tf.__version__.startswith(("2.14", "2.15")):
+        return tf.keras
+    return importlib.import_module("tf_keras")
+
+
+keras: Any = _find_keras()
+layers: Any = keras.layers
 
 __all__ = ["keras", "layers", "tf"]

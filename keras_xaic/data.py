@@ -157,7 +157,7 @@ def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
         one = _as_samples(part, scale, offset)
         _check_samples(one, name, "data")
         samples.append(one)
-    return Data(*samples)
+    return Data(samples[0], samples[1] if len(samples) > 1 else None)
 
 
 def check_data(

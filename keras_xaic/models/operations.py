@@ -43,7 +43,7 @@ class Operation:
         Returns:
             The output tensors, flat, in the order of `outputs`.
         """
-        values = {id_: [] for id_ in self.node.flat_input_ids}
+        values: dict[str, list[Any]] = {id_: [] for id_ in self.node.flat_input_ids}
         for id_, key in zip(self.node.flat_input_ids, self.inputs):
             values[id_].insert(0, tensors[key])  # Keras pops from the end
         args, kwargs = self.node.map_arguments(values)

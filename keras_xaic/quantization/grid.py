@@ -83,3 +83,39 @@ def load_kernels(path: Union[str, pathlib.Path]) -> dict[str, QuantizedKernel]:
         return {
             key: QuantizedKernel(arrays[f"{key}|integers"], arrays[f"{key}|scale"], int(arrays[f"{key}|bits"])) for key in keys
         }
+
+
+def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarray:
+    """Returns the step of a symmetric uniform grid with the least squared error.
+
+    The step is searched among shares of max|w| / (2^(bits-1)-1): clipping the few largest weights buys a finer grid for
+    the many small ones (cf. Banner et al. 2019, arXiv 1810.05723).
+
+    Args:
+        kernel: The weights.
+        bits: Bit-width, 2 to 8.
+        axes: Channel axes that get a step each; () for one step per tensor.
+
+    Returns:
+        Positive steps, float32, broadcastable to `kernel`. A channel of zeros gets the mean step of the others.
+    """
+    limit = 2 ** (bits - 1) - 1
+    others = tuple(axis for axis in range(kernel.ndim) if axis not in axes)
+    largest = np.abs(kernel).max(axis=others, keepdims=True).astype(np.float64)
+    dead = largest == 0
+    largest[dead] = largest[~dead].mean() if (~dead).any() else 1.0
+    best = largest / limit
+    least = np.full(largest.shape, np.inf)
+    for share in np.linspace(1.0, 0.35, 27) if bits < 8 else [1.0]:
+        step = share * largest / limit
+        error = np.square(np.clip(np.round(kernel / step), -limit, limit) * step - kernel).sum(axis=others, keepdims=True)
+        better = error < least
+        best, least = np.where(better, step, best), np.where(better, error, least)
+    return best.astype(np.float32)
+
+
+def quantize(kernel: np.ndarray, bits: int, scale: np.ndarray) -> QuantizedKernel:
+    """Returns `kernel` rounded to the nearest level of the grid with step `scale`."""
+    limit = 2 ** (bits - 1) - 1
+    integers = np.clip(np.round(kernel / scale), -limit, limit).astype(np.int8)
+    return QuantizedKernel(integers, scale.astype(np.float32), bits)

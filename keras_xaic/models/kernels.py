@@ -1,0 +1,96 @@
+"""The weight kernels of a model: what relevance scores, sparsity and bit-widths are given to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_xaic._keras import layers
+from keras_xaic.models.operations import Operations
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of one layer.
+
+    Attributes:
+        key: What the kernel is called everywhere: the layer's path, or ``path/attribute`` for a layer with several kernels.
+        path: The layer's path (see `Operation.path`).
+        attribute: Name of the layer's variable, e.g. ``kernel`` or ``depthwise_kernel``.
+        kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
+        layer: The Keras layer.
+        channel_axes: Axes of the kernel that count output channels; (2, 3) for depthwise kernels.
+    """
+
+    key: str
+    path: str
+    attribute: str
+    kind: str
+    layer: Any
+    channel_axes: tuple[int, ...]
+
+    @property
+    def variable(self) -> Any:
+        """The TensorFlow variable."""
+        return getattr(self.layer, self.attribute)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The kernel's shape."""
+        return tuple(self.variable.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.shape))
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels."""
+        return int(np.prod([self.shape[axis] for axis in self.channel_axes]))
+
+    @property
+    def value(self) -> np.ndarray:
+        """The weights, float32."""
+        return np.asarray(self.variable.numpy(), np.float32)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a bias is added to what this kernel makes."""
+        last = self.attribute != "depthwise_kernel" or isinstance(self.layer, layers.DepthwiseConv2D)
+        return bool(getattr(self.layer, "use_bias", False)) and last
+
+
+def weighted_kernels(model: Any) -> list[Kernel]:
+    """Returns the kernels of all convolution and dense layers of a model, in network order, shared layers once.
+
+    Args:
+        model: A functional or sequential `keras.Model`; nested models are opened.
+    """
+    found: dict[str, Kernel] = {}
+    for operation in Operations(model):
+        for kernel in layer_kernels(operation.layer, operation.path):
+            found.setdefault(kernel.key, kernel)
+    return list(found.values())
+
+
+def layer_kernels(layer: Any, path: str) -> list[Kernel]:
+    """Returns the kernels of one layer (see `weighted_kernels`)."""
+    if isinstance(layer, (layers.SeparableConv1D, layers.SeparableConv2D)):
+        rank = len(layer.depthwise_kernel.shape)
+        return [
+            Kernel(f"{path}/depthwise_kernel", path, "depthwise_kernel", "depthwise", layer, (rank - 2, rank - 1)),
+            Kernel(f"{path}/pointwise_kernel", path, "pointwise_kernel", "conv", layer, (rank - 1,)),
+        ]
+    if isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D)):
+        rank = len(layer.depthwise_kernel.shape)
+        return [Kernel(path, path, "depthwise_kernel", "depthwise", layer, (rank - 2, rank - 1))]
+    if isinstance(layer, (layers.Conv1DTranspose, layers.Conv2DTranspose)):
+        return [Kernel(path, path, "kernel", "conv_transpose", layer, (len(layer.kernel.shape) - 2,))]
+    if isinstance(layer, (layers.Conv1D, layers.Conv2D)):
+        return [Kernel(path, path, "kernel", "conv", layer, (len(layer.kernel.shape) - 1,))]
+    if isinstance(layer, layers.Dense):
+        return [Kernel(path, path, "kernel", "dense", layer, (1,))]
+    return []

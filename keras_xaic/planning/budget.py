@@ -1,0 +1,60 @@
+"""What the user can spend: bytes of flash, of download, of RAM, and accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Union
+
+from keras_xaic.errors import PlanError
+from keras_xaic.units import format_size, parse_size
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits for the compressed model; None means no limit.
+
+    >>> Budget(flash="48kB", max_drop=1.0).flash
+    48000
+
+    Attributes:
+        flash: Bytes of `model.tflite`; a number, or text such as ``48kB``.
+        download: Bytes of `model.xaic`.
+        ram: Bytes of the tensor arena.
+        max_drop: Accuracy that may be lost, in percentage points of the original's edge accuracy.
+
+    Raises:
+        PlanError: If a limit is not usable.
+    """
+
+    flash: Optional[Union[int, str]] = None
+    download: Optional[Union[int, str]] = None
+    ram: Optional[Union[int, str]] = None
+    max_drop: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("flash", "download", "ram"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, parse_size(value, f"the {name} budget"))
+        if isinstance(self.max_drop, bool) or not isinstance(self.max_drop, (int, float)) or not 0 <= self.max_drop <= 100:
+            raise PlanError(f"max_drop is {self.max_drop!r}", "percentage points between 0 and 100, e.g. 1.0")
+
+    @property
+    def flash_bytes(self) -> Optional[int]:
+        """The flash limit as a number."""
+        return None if self.flash is None else int(self.flash)
+
+    @property
+    def download_bytes(self) -> Optional[int]:
+        """The download limit as a number."""
+        return None if self.download is None else int(self.download)
+
+    @property
+    def ram_bytes(self) -> Optional[int]:
+        """The RAM limit as a number."""
+        return None if self.ram is None else int(self.ram)
+
+    def __str__(self) -> str:
+        limits = [(name, getattr(self, name)) for name in ("flash", "download", "ram")]
+        parts = [f"{name} <= {format_size(int(value))}" for name, value in limits if value is not None]
+        return ", ".join([*parts, f"drop <= {self.max_drop:g} pp"])

@@ -1,0 +1,132 @@
+"""The plan: what every layer gets. Plain data that a person can read, edit and hand to the next step."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Literal, Optional
+
+import pydantic
+
+from keras_xaic.bundle import PathLike, read_json, write_atomic
+from keras_xaic.errors import PlanError
+from keras_xaic.planning.budget import Budget
+
+Storage = Literal["int4", "int8"]
+
+
+class LayerPlan(pydantic.BaseModel):
+    """What one kernel gets.
+
+    Attributes:
+        key: The kernel: the layer's path, or ``path/attribute`` for a layer with several kernels.
+        kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
+        weights: Number of weights that stay after filter removal, zeros included.
+        bits: Bit-width of the grid, 2 to 8.
+        granularity: One step per ``channel`` or per ``tensor``.
+        storage: How the integers lie in the file: packed ``int4`` or one ``int8`` each.
+        sparsity: Planned fraction of zero weights.
+        relevance: The layer's share of all relevance, 0 to 1.
+        flash_bytes: Predicted bytes in the file: weights, biases and quantization records.
+        download_bytes: Predicted bytes after entropy coding.
+        reason: Why, in words.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    kind: str
+    weights: int = pydantic.Field(ge=0)
+    bits: int = pydantic.Field(ge=2, le=8)
+    granularity: Literal["channel", "tensor"]
+    storage: Storage
+    sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
+    relevance: float = 0.0
+    flash_bytes: int = 0
+    download_bytes: int = 0
+    reason: str = ""
+
+
+class Plan(pydantic.BaseModel):
+    """What will be done to a model, layer by layer.
+
+    Attributes:
+        recipe: Name of the recipe that made the plan.
+        seed: Seed of everything random.
+        budget: The limits that the plan was made for.
+        layers: One entry per kernel, in network order.
+        remove: Channel group -> channels that are removed, in ascending order.
+        predicted_flash_bytes: Predicted size of `model.tflite`.
+        predicted_download_bytes: Predicted size of `model.xaic`.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_version: Literal[1] = pydantic.Field(default=1, alias="schema")
+    recipe: str = "auto"
+    seed: int = 0
+    budget: Budget = Budget()
+    layers: list[LayerPlan] = []
+    remove: dict[str, list[int]] = {}
+    predicted_flash_bytes: int = 0
+    predicted_download_bytes: int = 0
+
+    def __getitem__(self, key: str) -> LayerPlan:
+        for layer in self.layers:
+            if layer.key == key:
+                return layer
+        raise KeyError(key)
+
+    @property
+    def sparsity(self) -> float:
+        """Planned fraction of zero weights over all kernels."""
+        total = sum(layer.weights for layer in self.layers)
+        return sum(layer.sparsity * layer.weights for layer in self.layers) / max(1, total)
+
+    @property
+    def mean_bits(self) -> float:
+        """Mean bit-width over all weights."""
+        total = sum(layer.weights for layer in self.layers)
+        return sum(layer.bits * layer.weights for layer in self.layers) / max(1, total)
+
+    def save(self, path: PathLike) -> None:
+        """Writes the plan as JSON."""
+        write_atomic(pathlib.Path(path), self.model_dump_json(indent=1, by_alias=True) + "\n")
+
+    @classmethod
+    def load(cls, path: PathLike) -> Plan:
+        """Reads a plan, perhaps edited by hand.
+
+        Raises:
+            PlanError: Naming the key that is wrong.
+        """
+        content = read_json(path)
+        try:
+            return cls.model_validate(content)
+        except pydantic.ValidationError as error:
+            first: Any = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise PlanError(f"{path}: {where or 'the file'}: {first['msg']}", "a plan as `xaic plan` writes it") from None
+
+    def describe(self) -> str:
+        """Returns the plan as a table of plain text."""
+        removed = sum(len(channels) for channels in self.remove.values())
+        head = f"{'layer':<28} {'weights':>9} {'bits':>4} {'zeros':>6} {'flash B':>9}  why"
+        rows = [
+            f"{layer.key[-28:]:<28} {layer.weights:>9,} {layer.bits:>4} {layer.sparsity:>6.1%} {layer.flash_bytes:>9,}  {layer.reason}"
+            for layer in self.layers
+        ]
+        tail = (
+            f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download; "
+            f"{removed} channels removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"
+        )
+        return "\n".join([head, *rows, tail])
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.recipe!r} for {self.budget}>\n{self.describe()}"
+
+    __str__ = __repr__
+
+
+def find_layer(plan: Plan, key: str) -> Optional[LayerPlan]:
+    """Returns the entry for a kernel, or None where the plan leaves it alone."""
+    return next((layer for layer in plan.layers if layer.key == key), None)
