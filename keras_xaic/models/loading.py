@@ -1,0 +1,157 @@
+"""Trained models from files and back: safe by default, Keras 2 and Keras 3, each problem as one clear error."""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+
+from keras_xaic._keras import keras
+from keras_xaic.bundle import PathLike, write_atomic
+from keras_xaic.errors import ModelError, XaicError
+from keras_xaic.models.archives import WEIGHTS, check_hdf5, open_weights, read_archive, read_json
+from keras_xaic.models.safety import check_config
+
+_FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
+
+
+def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Any:
+    """Loads a Keras model for inference or fine-tuning, without its optimizer.
+
+    The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, and SavedModel
+    directories written by ``model.save``.
+
+    Args:
+        path: The file or directory.
+        allow_unsafe: Also load models that hold Python code (Lambda layers) or unchecked TensorFlow operations, which then
+            run with the rights of this process.
+
+    Returns:
+        The uncompiled `keras.Model`.
+
+    Raises:
+        ModelError: If there is no model, it is damaged, holds code while `allow_unsafe` is off, or needs classes that are
+            not known here.
+    """
+    where = pathlib.Path(path)
+    if not where.exists():
+        raise ModelError(f"model file {where} does not exist", _FORMATS)
+    try:
+        return _load(where, allow_unsafe)
+    except XaicError:
+        raise
+    except Exception as error:  # Keras raises whatever it stumbles upon
+        raise ModelError(f"{where} cannot be rebuilt by Keras 2 ({_first_line(error)})", _FORMATS) from error
+
+
+def _load(where: pathlib.Path, allow_unsafe: bool) -> Any:
+    if where.is_dir():
+        raise ModelError(f"{where} is a directory without a SavedModel", _FORMATS)
+    if zipfile.is_zipfile(where):
+        return _load_keras(where, allow_unsafe)
+    if h5py.is_hdf5(where):
+        return _load_h5(where, allow_unsafe)
+    size = where.stat().st_size
+    raise ModelError(f"{where} is not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})", _FORMATS)
+
+
+def _load_h5(where: pathlib.Path, allow_unsafe: bool) -> Any:
+    with h5py.File(where, "r") as file:
+        check_hdf5(file, str(where))
+        if "model_config" not in file.attrs:
+            raise ModelError(
+                f"{where} holds weights only", "a whole model, with its architecture", "Save it with model.save(...)"
+            )
+        config = read_json(file.attrs["model_config"], f"the configuration in {where}")
+        check_config(config, str(where), allow_unsafe)
+        return keras.models.load_model(file, compile=False)
+
+
+def _load_keras(where: pathlib.Path, allow_unsafe: bool) -> Any:
+    contents = read_archive(where)
+    config = _without_training(read_json(contents["config.json"], f"config.json in {where}"))
+    check_config(config, str(where), allow_unsafe)
+    open_weights(contents[WEIGHTS], f"{WEIGHTS} in {where}").close()
+    with tempfile.TemporaryDirectory() as directory:  # Keras gets only what was checked
+        checked = pathlib.Path(directory) / "model.keras"
+        checked.write_bytes(_archive({**contents, "config.json": json.dumps(config).encode()}))
+        return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
+
+
+def save_model(model: Any, path: PathLike) -> pathlib.Path:
+    """Writes a model as ``.keras``, whole or not at all, without optimizer state; the same model gives the same bytes.
+
+    Args:
+        model: A built `keras.Model`.
+        path: The file, ending in ``.keras``; replaced if it exists.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModelError: If the name ends otherwise, or the model cannot be saved.
+    """
+    target = pathlib.Path(path)
+    if target.suffix != ".keras":
+        raise ModelError(f"model file {target} does not end in .keras", "a name such as model.keras")
+    with tempfile.TemporaryDirectory() as directory:
+        written = pathlib.Path(directory) / "model.keras"
+        try:
+            model.save(written, save_format="keras")
+        except Exception as error:  # whatever a custom layer's get_config raises
+            raise ModelError(f"model {model.name!r} cannot be saved ({_first_line(error)})") from error
+        with zipfile.ZipFile(written) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+    config = _renumbered(_without_training(json.loads(contents["config.json"])), {})
+    contents["config.json"] = json.dumps(config, sort_keys=True).encode()
+    contents["metadata.json"] = json.dumps({"keras_version": json.loads(contents["metadata.json"])["keras_version"]}).encode()
+    contents[WEIGHTS] = _without_optimizer(contents[WEIGHTS])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, _archive(contents))
+    return target
+
+
+def _archive(contents: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(contents):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), contents[name])
+    return buffer.getvalue()
+
+
+def _without_training(config: Any) -> Any:
+    """Drops losses, metrics and optimizers, here and in nested models."""
+    if isinstance(config, Mapping):
+        return {key: _without_training(part) for key, part in config.items() if key != "compile_config"}
+    return [_without_training(part) for part in config] if isinstance(config, list) else config
+
+
+def _renumbered(config: Any, seen: dict[Any, int]) -> Any:
+    """Replaces the memory addresses by which Keras marks shared objects by 0, 1, 2 ... in order of appearance."""
+    if isinstance(config, dict):
+        return {
+            key: seen.setdefault(part, len(seen)) if key == "shared_object_id" else _renumbered(part, seen)
+            for key, part in config.items()
+        }
+    return [_renumbered(part, seen) for part in config] if isinstance(config, list) else config
+
+
+def _without_optimizer(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(io.BytesIO(content), "r") as old, h5py.File(buffer, "w") as new:
+        for key in sorted(old):
+            if key not in ("optimizer", "metrics"):
+                old.copy(key, new)
+    return buffer.getvalue()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,150 @@
+"""What a model file would run when it is loaded: found in its configuration, before anything is built from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.errors import ModelError
+
+_MODELS = {"Functional", "Model", "Sequential"}
+_OPERATION_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
+_BUILT_IN_ELSEWHERE = _MODELS | _OPERATION_LAYERS | {"InputLayer", "BatchNormalizationV1", "BatchNormalizationV2"}
+# Keras imports whatever module a configuration names; these are the ones that hold layers and their parts.
+_CLASS_MODULES = re.compile(
+    r"(keras|tf_keras)(\.src)?(\.(layers|models|engine|initializers|regularizers|constraints|activations|losses|metrics"
+    r"|optimizers|mixed_precision|dtype_policies|random|ops)(\.\w+)*)?"
+)
+_FUNCTION_MODULES = re.compile(
+    r"builtins|(keras|tf_keras)(\.src)?\.(activations|initializers|regularizers|constraints)(\.\w+)*"
+)
+# TensorFlow functions that compute on tensors and touch nothing else (tf.io.write_file and tf.py_function also exist).
+_SAFE_OPERATIONS = re.compile(
+    r"(compat\.v1\.)?((math|nn|image|linalg|signal|quantization|__operators__|keras\.activations|keras\.backend)\.\w+(\.\w+)*"
+    r"|reshape|transpose|concat|stack|unstack|split|squeeze|expand_dims|pad|tile|cast|clip_by_value|gather|gather_nd|slice"
+    r"|strided_slice|shape|shape_n|size|rank|ones|zeros|ones_like|zeros_like|identity|convert_to_tensor|where|repeat|roll"
+    r"|reverse|stop_gradient|fill|range|broadcast_to|one_hot|einsum|tensordot|matmul|add|subtract|multiply|divide|maximum"
+    r"|minimum|abs|negative|exp|sqrt|square|pow|sigmoid|tanh|round|sign|norm|reduce_\w+|argmax|argmin|argsort|sort|space_to_depth"
+    r"|depth_to_space|space_to_batch\w*|batch_to_space\w*|image|ensure_shape|meshgrid|boolean_mask|sequence_mask)"
+)
+
+
+def check_config(config: Any, source: str, allow_unsafe: bool) -> None:
+    """Refuses a model configuration that could run foreign code, or that needs classes which are not known here.
+
+    Args:
+        config: The configuration as read from JSON, Keras 2 or Keras 3, with or without module names.
+        source: The file, for the error message.
+        allow_unsafe: Look for unknown layer classes only.
+
+    Raises:
+        ModelError: Naming the layer and what is wrong with it.
+    """
+    _Check(source, allow_unsafe).value(config, "the model")
+
+
+class _Check:
+    def __init__(self, source: str, allow_unsafe: bool) -> None:
+        self.source, self.allow_unsafe = source, allow_unsafe
+
+    def value(self, value: Any, owner: str) -> None:
+        """Looks at any part of the configuration; `owner` is the layer that it belongs to, as it is called in messages."""
+        if isinstance(value, Mapping):
+            if "class_name" in value:
+                self._object(value, owner)
+            else:
+                for key, part in value.items():
+                    self._setting(str(key), part, owner)
+        elif isinstance(value, (list, tuple)):
+            for part in value:
+                self.value(part, owner)
+
+    def _setting(self, key: str, part: Any, owner: str) -> None:
+        if key.endswith("function_type") and part == "lambda":
+            self._refuse(f"{owner} holds Python code")
+        if key == "vocabulary" and isinstance(part, str):
+            self._refuse(f"{owner} reads the file {part!r}")
+        if key == "layers" and isinstance(part, (list, tuple)):
+            for layer in part:
+                self._known_layer(layer)
+        if key in ("layer", "cell") and isinstance(part, Mapping):
+            self._known_layer(part)
+        if key in ("activation", "recurrent_activation") and isinstance(part, str):
+            self._known_activation(part, owner)
+        self.value(part, owner)
+
+    def _object(self, config: Mapping[str, Any], owner: str) -> None:
+        kind = str(config["class_name"])
+        inner = config.get("config")
+        name = inner.get("name") if isinstance(inner, Mapping) else config.get("name")
+        if name and kind not in ("__keras_tensor__",):
+            owner = f"layer {str(name)!r} ({kind})"
+        if kind.split(">")[-1] in ("Lambda", "__lambda__") or str(config.get("registered_name")).split(">")[-1] == "Lambda":
+            self._refuse(f"{owner} holds Python code")
+        if kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "__typespec__"):
+            self._refuse(f"{owner} runs an operation that cannot be checked")
+        if kind in _OPERATION_LAYERS and isinstance(inner, Mapping):
+            function = str(inner.get("function"))
+            if not _SAFE_OPERATIONS.fullmatch(function):
+                self._refuse(f"{owner} calls tf.{function}")
+        self._module(config, kind, inner, owner)
+        for key, part in config.items():
+            self._setting(str(key), part, owner)
+
+    def _module(self, config: Mapping[str, Any], kind: str, inner: Any, owner: str) -> None:
+        module = config.get("module")
+        if module is None or self.allow_unsafe:
+            return
+        if kind == "function":
+            name = str(inner)
+            if _registered(name) is None and (not _FUNCTION_MODULES.fullmatch(str(module)) or "." in name):
+                self._unknown(f"function {module}.{name}", owner)
+        elif _registered(str(config.get("registered_name") or kind)) is None and (
+            not _CLASS_MODULES.fullmatch(str(module)) or "." in kind
+        ):
+            self._unknown(f"class {module}.{kind}", owner)
+
+    def _known_layer(self, config: Any) -> None:
+        if not isinstance(config, Mapping) or "class_name" not in config:
+            return
+        kind = str(config["class_name"])
+        inner = config.get("config")
+        name = inner.get("name") if isinstance(inner, Mapping) else config.get("name")
+        built_in = hasattr(layers, kind) or kind in _BUILT_IN_ELSEWHERE or "keras.src.ops" in str(config.get("module"))
+        if built_in or kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "DTypePolicy"):
+            return
+        registered = config.get("registered_name") or kind
+        if (
+            _registered(str(registered)) is None
+            and _registered(kind) is None
+            and not (self.allow_unsafe and config.get("module"))
+        ):
+            self._unknown(f"class {kind!r}", f"layer {str(name)!r}")
+
+    def _known_activation(self, name: str, owner: str) -> None:
+        known = hasattr(keras.activations, name) or hasattr(layers, name) or name in ("relu6", "leaky_relu")
+        if not known and _registered(name) is None:
+            self._unknown(f"activation function {name!r}", owner)
+
+    def _refuse(self, what: str) -> None:
+        if not self.allow_unsafe:
+            raise ModelError(
+                f"{self.source}: {what}, which would run when the model is loaded or used",
+                "a model made of Keras layers only",
+                "Replace it by a Keras layer, or allow unsafe loading if you trust who wrote the file "
+                "(load_model(..., allow_unsafe=True))",
+            )
+
+    def _unknown(self, what: str, owner: str) -> None:
+        raise ModelError(
+            f"{self.source}: {owner} needs the custom {what}, which is not known here",
+            "Keras' own classes or registered ones",
+            "Register it with @keras.saving.register_keras_serializable(), or load the model within "
+            "keras.saving.custom_object_scope({...}), and pass the model itself",
+        )
+
+
+def _registered(name: str) -> Optional[Any]:
+    return keras.utils.get_registered_object(name)
