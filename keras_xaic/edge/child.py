@@ -1,0 +1,346 @@
+"""One job on one edge interpreter, alone in a process: ``python child.py JOB.json``.
+
+This file is run by path and imports numpy and the interpreter only: it starts quickly, and it also works in an environment of
+LiteRT's own where keras_xaic is not installed. What it found goes to the file that the job names; progress goes to stdout as
+lines with the number of finished samples; what the interpreter has to say goes to stderr, where the parent reads it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata as metadata
+import json
+import os
+import sys
+import time
+from typing import Any, Optional
+
+import numpy as np
+
+CHUNK = 256  # samples quantized at a time
+WARM_UP = 5
+
+
+class JobError(Exception):
+    """What went wrong, for the parent: `kind` says whose fault it is (data, missing, interpreter)."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class Lite:
+    """tflite-runtime and LiteRT, which share one interface."""
+
+    modules = {
+        "tflite-runtime": "tflite_runtime.interpreter",
+        "builtin-ref": "tflite_runtime.interpreter",
+        "litert": "ai_edge_litert.interpreter",
+    }
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        module = _import(self.modules[job["interpreter"]])
+        resolver = module.OpResolverType.BUILTIN_REF if job["interpreter"] == "builtin-ref" else module.OpResolverType.AUTO
+        self.interpreter = module.Interpreter(
+            model_path=job["model"], num_threads=job["threads"], experimental_op_resolver_type=resolver
+        )
+
+    def prepare(self, samples: list[tuple[int, ...]]) -> None:
+        """Makes the interpreter ready for samples of these shapes."""
+        details = self.interpreter.get_input_details()
+        for detail, shape in zip(details, samples):
+            wanted, now = (1, *shape), tuple(detail["shape"])
+            free = tuple(detail["shape_signature"])
+            if now != wanted and len(free) == len(wanted) and all(f in (-1, w) for f, w in zip(free, wanted)):
+                self.interpreter.resize_tensor_input(detail["index"], wanted, strict=True)
+        self.interpreter.allocate_tensors()
+        self.inputs = [self._describe(d) for d in self.interpreter.get_input_details()]
+        self.outputs = [self._describe(d) for d in self.interpreter.get_output_details()]
+
+    def set(self, index: int, value: np.ndarray) -> None:
+        """Sets input `index`."""
+        self.interpreter.set_tensor(self.inputs[index]["index"], value)
+
+    def invoke(self) -> None:
+        """Runs once."""
+        self.interpreter.invoke()
+
+    def get(self, index: int) -> np.ndarray:
+        """Returns output `index`."""
+        return self.interpreter.get_tensor(self.outputs[index]["index"])
+
+    @staticmethod
+    def _describe(detail: dict[str, Any]) -> dict[str, Any]:
+        scale, zero_point = detail["quantization"]
+        return {
+            "index": detail["index"],
+            "shape": [int(n) for n in detail["shape"]],
+            "dtype": np.dtype(detail["dtype"]).name,
+            "scale": float(scale),
+            "zero_point": int(zero_point),
+        }
+
+
+class Micro:
+    """TensorFlow Lite Micro: fixed shapes, one arena."""
+
+    arenas = (1 << 22, 1 << 25, 1 << 28, 1 << 30)
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.runtime = _import("tflite_micro.python.tflite_micro.runtime")
+        with open(job["model"], "rb") as file:
+            self.content = file.read()
+        self.alternate = int(job.get("alternate_bytes", 0))
+        self.counts = job["tensors"]
+
+    def prepare(self, samples: list[tuple[int, ...]]) -> None:
+        """Finds an arena that is large enough: the constructor says no more than that it failed, so try."""
+        for size in self.arenas:
+            try:
+                self.build(size)
+                break
+            except RuntimeError:
+                if size == self.arenas[-1]:
+                    raise
+        self.inputs = [self._describe(self.interpreter.get_input_details(i)) for i in range(self.counts[0])]
+        self.outputs = [self._describe(self.interpreter.get_output_details(i)) for i in range(self.counts[1])]
+
+    def build(self, arena: int) -> None:
+        """Builds the interpreter on `arena` bytes."""
+        self.interpreter = self.runtime.Interpreter.from_bytes(
+            self.content, arena_size=arena, alt_decompression_memory_size=self.alternate
+        )
+
+    def set(self, index: int, value: np.ndarray) -> None:
+        """Sets input `index`."""
+        self.interpreter.set_input(value, index)
+
+    def invoke(self) -> None:
+        """Runs once."""
+        self.interpreter.invoke()
+
+    def get(self, index: int) -> np.ndarray:
+        """Returns output `index`."""
+        return self.interpreter.get_output(index)
+
+    @staticmethod
+    def _describe(detail: dict[str, Any]) -> dict[str, Any]:
+        quantization = detail["quantization_parameters"]
+        scales, zero_points = list(quantization["scales"]), list(quantization["zero_points"])
+        return {
+            "shape": [int(n) for n in detail["shape"]],
+            "dtype": np.dtype(detail["dtype"]).name,
+            "scale": float(scales[0]) if scales else 0.0,
+            "zero_point": int(zero_points[0]) if zero_points else 0,
+        }
+
+
+def quantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Returns float32 `values` as the tensor that `detail` describes takes them; halves round away from zero, as in QUANTIZE."""
+    dtype = np.dtype(detail["dtype"])
+    if detail["scale"] == 0.0 or dtype.kind == "f":
+        return values.astype(dtype)
+    scaled = (values / np.float32(detail["scale"])).astype(np.float64)  # float32 has no room for the half
+    rounded = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled) + detail["zero_point"]
+    limits = np.iinfo(dtype)
+    return np.clip(rounded, limits.min, limits.max).astype(dtype)
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Runs every sample on its own, as a device does."""
+    arrays = [np.load(path, mmap_mode="r") for path in job["inputs"]]
+    interpreter, version = _open(job)
+    _limit_memory(job["memory"])
+    before = _reset_peak()
+    interpreter.prepare([a.shape[1:] for a in arrays])
+    for i, (array, detail) in enumerate(zip(arrays, interpreter.inputs)):
+        if tuple(detail["shape"]) != (1, *array.shape[1:]):
+            raise JobError(
+                "data",
+                f"input {i} of the file takes {tuple(detail['shape'])}, one sample of the data is {(1, *array.shape[1:])}",
+            )
+
+    def load(start: int, count: int) -> list[np.ndarray]:
+        parts = [np.asarray(a[start : start + count], np.float32) for a in arrays]
+        if job["scale"] != 1.0 or job["offset"] != 0.0:
+            parts = [p * np.float32(job["scale"]) + np.float32(job["offset"]) for p in parts]
+        return [quantize(p, d) for p, d in zip(parts, interpreter.inputs)]
+
+    first = load(0, 1)
+    _set(interpreter, first, 0)
+    interpreter.invoke()
+    peak = _peak(before)
+    results = []
+    for i in range(len(interpreter.outputs)):
+        one = interpreter.get(i)
+        shape = one.shape[1:] if one.ndim and one.shape[0] == 1 else one.shape
+        results.append(np.empty((len(arrays[0]), *shape), one.dtype))
+    _restart(interpreter)
+    _loop(interpreter, load, results)
+    latency = _latency(interpreter, first, job["latency_runs"])
+    for path, result in zip(job["outputs"], results):
+        np.save(path, result)
+    return {"version": version, "latency": latency, "peak_memory": peak, "outputs": interpreter.outputs}
+
+
+def load(job: dict[str, Any]) -> dict[str, Any]:
+    """Loads the file and nothing more: what does the interpreter say to it?"""
+    interpreter, version = _open(job)
+    _limit_memory(job["memory"])
+    if isinstance(interpreter, Lite):
+        interpreter.interpreter.allocate_tensors()
+    else:
+        interpreter.build(interpreter.arenas[1])
+    return {"version": version}
+
+
+def arena(job: dict[str, Any]) -> dict[str, Any]:
+    """Measures the arena: the allocation report (on stderr, by C++) and the smallest arena that still runs (by bisection)."""
+    micro, version = _open(job)
+    micro.prepare([])
+
+    def invoke() -> None:
+        for i, detail in enumerate(micro.inputs):
+            micro.set(i, np.zeros(detail["shape"], detail["dtype"]))
+        micro.invoke()
+
+    def runs(size: int) -> bool:
+        try:
+            micro.build(size)
+            invoke()
+        except RuntimeError:
+            return False
+        return True
+
+    invoke()
+    low, high = 1024, next(size for size in micro.arenas if runs(size))  # below 1 KiB the constructor itself crashes
+    while high - low > 16:
+        middle = (low + high) // 32 * 16
+        low, high = (low, middle) if runs(middle) else (middle, high)
+    micro.build(2 * high)
+    invoke()
+    sys.stderr.flush()
+    micro.interpreter.print_allocations()
+    return {"version": version, "minimum": high}
+
+
+def version(job: dict[str, Any]) -> dict[str, Any]:
+    """Says which version would run."""
+    module = Lite.modules.get(job["interpreter"], "tflite_micro.python.tflite_micro.runtime")
+    _import(module)
+    return {"version": _version(module)}
+
+
+def main(path: str) -> None:
+    """Does the job in the JSON file `path`."""
+    with open(path, encoding="utf-8") as file:
+        job = json.load(file)
+    try:
+        result = {"run": run, "load": load, "arena": arena, "version": version}[job["mode"]](job)
+    except JobError as error:
+        result = {"error": str(error), "kind": error.kind}
+    except MemoryError:
+        result = {"error": "out of memory", "kind": "memory"}
+    except Exception as error:  # the interpreters raise all kinds on bad files; the parent says it in one line
+        result = {"error": f"{type(error).__name__}: {error}", "kind": "interpreter"}
+    with open(job["result"] + ".part", "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    os.replace(job["result"] + ".part", job["result"])
+
+
+def _loop(interpreter: Any, load: Any, results: list[np.ndarray]) -> None:
+    count, reported = len(results[0]), time.monotonic()
+    for start in range(0, count, CHUNK):
+        parts = load(start, CHUNK)
+        for k in range(min(CHUNK, count - start)):
+            _set(interpreter, parts, k)
+            interpreter.invoke()
+            for i, result in enumerate(results):
+                result[start + k] = interpreter.get(i)
+            if time.monotonic() - reported > 0.2:
+                reported = time.monotonic()
+                sys.stdout.write(f"{start + k + 1}\n")
+                sys.stdout.flush()
+
+
+def _latency(interpreter: Any, parts: list[np.ndarray], runs: int) -> Optional[dict[str, float]]:
+    if runs < 1:
+        return None
+    times = []
+    for k in range(WARM_UP + runs):
+        _set(interpreter, parts, 0)
+        start = time.perf_counter_ns()
+        interpreter.invoke()
+        if k >= WARM_UP:
+            times.append((time.perf_counter_ns() - start) / 1e6)
+    return {"median": float(np.median(times)), "p90": float(np.percentile(times, 90))}
+
+
+def _set(interpreter: Any, parts: list[np.ndarray], k: int) -> None:
+    for i, part in enumerate(parts):
+        interpreter.set(i, part[k : k + 1])
+
+
+def _restart(interpreter: Any) -> None:
+    """Forgets the state that one invocation has left in a recurrent model."""
+    if isinstance(interpreter, Lite):
+        interpreter.interpreter.reset_all_variables()
+    else:
+        interpreter.interpreter.reset()
+
+
+def _open(job: dict[str, Any]) -> tuple[Any, str]:
+    kind: Any = Micro if job["interpreter"] == "tflm" else Lite
+    interpreter = kind(job)
+    return interpreter, _version(interpreter.runtime.__name__ if kind is Micro else Lite.modules[job["interpreter"]])
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise JobError("missing", str(error)) from error
+
+
+def _version(module: str) -> str:
+    package = module.split(".", 1)[0]
+    try:
+        return metadata.version(package.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        return str(getattr(importlib.import_module(package), "__version__", "unknown"))
+
+
+def _limit_memory(limit: Optional[int]) -> None:
+    """Allows `limit` bytes more than the process holds now (Python, numpy and the mapped inputs)."""
+    if limit is None or not os.path.exists("/proc/self/statm"):
+        return
+    import resource
+
+    with open("/proc/self/statm", encoding="ascii") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    wanted = now + limit if hard == resource.RLIM_INFINITY else min(now + limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+
+
+def _reset_peak() -> Optional[int]:
+    """Starts a new high-water mark and returns the bytes held now; None where the system does not tell."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+        return _status("VmRSS")
+    except (OSError, StopIteration):
+        return None
+
+
+def _peak(before: Optional[int]) -> Optional[int]:
+    return None if before is None else max(0, _status("VmHWM") - before)
+
+
+def _status(key: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return int(next(line for line in file if line.startswith(key)).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,284 @@
+"""Reads what a .tflite file declares (graph, tensors, operators, buffers) without TensorFlow and without trusting the file."""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from keras_xaic.bundle import PathLike
+from keras_xaic.edge.operators import operator_name
+from keras_xaic.errors import DataError, EdgeError
+
+# TensorType numbers of the schema: name and bits per value; 0 bits where a value has no fixed size.
+TENSOR_TYPES: dict[int, tuple[str, int]] = {
+    0: ("float32", 32),
+    1: ("float16", 16),
+    2: ("int32", 32),
+    3: ("uint8", 8),
+    4: ("int64", 64),
+    5: ("string", 0),
+    6: ("bool", 8),
+    7: ("int16", 16),
+    8: ("complex64", 64),
+    9: ("int8", 8),
+    10: ("float64", 64),
+    11: ("complex128", 128),
+    12: ("uint64", 64),
+    13: ("resource", 0),
+    14: ("variant", 0),
+    15: ("uint32", 32),
+    16: ("uint16", 16),
+    17: ("int4", 4),
+    18: ("bfloat16", 16),
+    19: ("int2", 2),
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor as the file declares it.
+
+    Attributes:
+        name: May be empty: names can be stripped.
+        shape: Declared shape.
+        signature: The shape with -1 where it is free; the shape itself where nothing is free.
+        dtype: ``float32``, ``int8``, ``int4``, ...
+        bits: Bits per value; 0 where a value has no fixed size.
+        buffer: Index of its buffer; 0 is the empty one.
+        scales: (0,), (1,) or (channels,) float32.
+        zero_points: As `scales`, int64.
+        quantized_dimension: Axis of the channels of `scales`.
+        variable: Whether it keeps a state.
+        sparse: Whether its buffer is in TFLite's sparse format.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    signature: tuple[int, ...]
+    dtype: str
+    bits: int
+    buffer: int
+    scales: np.ndarray
+    zero_points: np.ndarray
+    quantized_dimension: int
+    variable: bool
+    sparse: bool
+
+    @property
+    def bytes_needed(self) -> Optional[int]:
+        """Bytes that the values take, packed; None where that is not fixed."""
+        values = int(np.prod(self.shape, dtype=np.int64))
+        return (values * self.bits + 7) // 8 if self.bits else None
+
+
+@dataclass(frozen=True)
+class OperatorInfo:
+    """One operator: its name, version and the tensors it reads (-1: left out) and writes."""
+
+    name: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One subgraph."""
+
+    tensors: tuple[TensorInfo, ...]
+    operators: tuple[OperatorInfo, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a .tflite file declares.
+
+    Attributes:
+        name: The file's name, for messages.
+        content: The bytes.
+        graphs: The first is the main one.
+        buffers: ``(start, length)`` of each buffer in `content`.
+    """
+
+    name: str
+    content: bytes
+    graphs: tuple[GraphInfo, ...]
+    buffers: tuple[tuple[int, int], ...]
+
+    @property
+    def main(self) -> GraphInfo:
+        """The main graph."""
+        return self.graphs[0]
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The main graph's inputs."""
+        return tuple(self.main.tensors[i] for i in self.main.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The main graph's outputs."""
+        return tuple(self.main.tensors[i] for i in self.main.outputs)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Operator names of the main graph, in order of execution."""
+        return tuple(operator.name for operator in self.main.operators)
+
+    def data(self, tensor: TensorInfo) -> np.ndarray:
+        """Returns the bytes stored for `tensor`, uint8 (n,); empty where it is computed."""
+        start, length = self.buffers[tensor.buffer]
+        return np.frombuffer(self.content, np.uint8, length, start)
+
+
+def read_file(path: PathLike) -> FileInfo:
+    """Reads a .tflite file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If there is no such file.
+        EdgeError: If it is not a TFLite flatbuffer, or damaged so that it cannot be read to its end.
+    """
+    where = pathlib.Path(path)
+    try:
+        content = where.read_bytes()
+    except OSError as error:
+        raise DataError(f"{where} cannot be read ({error.strerror})", "a .tflite file") from None
+    if content[4:8] != b"TFL3":
+        raise EdgeError(f"{where.name} is not a TFLite file", "the bytes TFL3 at offset 4", "Copy or export it again")
+    try:
+        return _read(where.name, content)
+    except _Outside as error:
+        raise EdgeError(
+            f"{where.name} is damaged or cut short: {error} of {len(content):,}", "", "Copy or export it again"
+        ) from None
+
+
+class _Outside(Exception):
+    """The file points outside itself."""
+
+
+class _Table:
+    """A flatbuffer table: fields by number, every offset checked against the file."""
+
+    def __init__(self, content: bytes, position: int) -> None:
+        self.content, self.position = content, position
+        self.fields = position - self.number("i", position)
+        self.size = self.number("H", self.fields)
+
+    def number(self, kind: str, position: int) -> int:
+        """Returns the integer (or float) of `struct` format `kind` at `position`."""
+        size = struct.calcsize("<" + kind)
+        if position < 0 or position + size > len(self.content):
+            raise _Outside(f"an offset leads to byte {position:,}")
+        return struct.unpack_from("<" + kind, self.content, position)[0]
+
+    def find(self, field: int) -> int:
+        """Returns the position of `field`, 0 where it is absent."""
+        entry = 4 + 2 * field
+        offset = self.number("H", self.fields + entry) if entry + 2 <= self.size else 0
+        return self.position + offset if offset else 0
+
+    def get(self, field: int, kind: str, default: int = 0) -> int:
+        """Returns a scalar field."""
+        position = self.find(field)
+        return self.number(kind, position) if position else default
+
+    def span(self, field: int, size: int) -> tuple[int, int]:
+        """Returns ``(start, entries)`` of a vector with entries of `size` bytes; ``(0, 0)`` where it is absent."""
+        position = self.find(field)
+        if not position:
+            return 0, 0
+        position += self.number("I", position)
+        count = self.number("I", position)
+        if position + 4 + count * size > len(self.content):
+            raise _Outside(f"a list of {count:,} entries at byte {position:,} ends at byte {position + 4 + count * size:,}")
+        return position + 4, count
+
+    def array(self, field: int, dtype: str) -> np.ndarray:
+        """Returns a vector of numbers."""
+        start, count = self.span(field, np.dtype(dtype).itemsize)
+        return np.frombuffer(self.content, dtype, count, start)
+
+    def text(self, field: int) -> str:
+        """Returns a string field."""
+        start, count = self.span(field, 1)
+        return self.content[start : start + count].decode("utf-8", "replace")
+
+    def table(self, field: int) -> Optional[_Table]:
+        """Returns a nested table."""
+        position = self.find(field)
+        return _Table(self.content, position + self.number("I", position)) if position else None
+
+    def tables(self, field: int) -> Iterator[_Table]:
+        """Yields the tables of a vector."""
+        start, count = self.span(field, 4)
+        for position in range(start, start + 4 * count, 4):
+            yield _Table(self.content, position + self.number("I", position))
+
+
+def _read(name: str, content: bytes) -> FileInfo:
+    """Field numbers are those of TensorFlow's schema.fbs."""
+    model = _Table(content, struct.unpack_from("<I", content)[0])
+    codes = []
+    for code in model.tables(1):
+        number = max(code.get(0, "b"), code.get(3, "i"))  # old files have only the byte, new ones both
+        codes.append((operator_name(number, code.text(1)), code.get(2, "i", 1)))
+    graphs = tuple(_read_graph(graph, codes) for graph in model.tables(2))
+    buffers = tuple(_read_buffer(buffer) for buffer in model.tables(4))
+    if not graphs:
+        raise _Outside("it holds no graph")
+    return FileInfo(name, content, graphs, buffers)
+
+
+def _read_buffer(buffer: _Table) -> tuple[int, int]:
+    outside, size = buffer.get(1, "Q"), buffer.get(2, "Q")
+    if outside <= 1:
+        return buffer.span(0, 1)
+    if outside + size > len(buffer.content):
+        raise _Outside(f"a buffer ends at byte {outside + size:,}")
+    return outside, size
+
+
+def _read_graph(graph: _Table, codes: list[tuple[str, int]]) -> GraphInfo:
+    operators: list[OperatorInfo] = []
+    for operator in graph.tables(3):
+        code = operator.get(0, "I")
+        if code >= len(codes):
+            raise _Outside(f"operator {len(operators)} is of kind {code:,}")
+        operators.append(OperatorInfo(*codes[code], _integers(operator, 1), _integers(operator, 2)))
+    tensors = tuple(_read_tensor(tensor) for tensor in graph.tables(0))
+    return GraphInfo(tensors, tuple(operators), _integers(graph, 1), _integers(graph, 2))
+
+
+def _read_tensor(tensor: _Table) -> TensorInfo:
+    number = tensor.get(1, "b")
+    dtype, bits = TENSOR_TYPES.get(number, (f"type {number}", 0))
+    quantization = tensor.table(4)
+    shape = _integers(tensor, 0)
+    return TensorInfo(
+        name=tensor.text(3),
+        shape=shape,
+        signature=_integers(tensor, 7) or shape,
+        dtype=dtype,
+        bits=bits,
+        buffer=tensor.get(2, "I"),
+        scales=quantization.array(2, "<f4") if quantization else np.zeros(0, np.float32),
+        zero_points=quantization.array(3, "<i8") if quantization else np.zeros(0, np.int64),
+        quantized_dimension=quantization.get(6, "i") if quantization else 0,
+        variable=bool(tensor.get(5, "B")),
+        sparse=bool(tensor.find(6)),
+    )
+
+
+def _integers(table: _Table, field: int) -> tuple[int, ...]:
+    return tuple(int(n) for n in table.array(field, "<i4"))

@@ -1,0 +1,215 @@
+"""Runs a .tflite file on an edge interpreter in a process of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Union
+
+import numpy as np
+
+from keras_xaic.bundle import PathLike
+from keras_xaic.edge.inspect_file import FileInfo, read_file
+from keras_xaic.edge.interpreters import check_interpreter
+from keras_xaic.edge.process import Limits, private_directory, run_child
+from keras_xaic.edge.structure import check_structure
+from keras_xaic.errors import DataError, EdgeError
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one invocation after warm-up, and the threads that were allowed."""
+
+    median: float
+    p90: float
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What TensorFlow Lite Micro needs of RAM, in bytes, on this host (pointers of 8 bytes; less on a 32-bit device).
+
+    Attributes:
+        minimum: Smallest arena with which the file runs, by bisection in steps of 16 bytes.
+        total: The allocation report's total; preparation can need more for a moment, so `minimum` can be larger.
+        head: Of which activations.
+        tail: Of which what lives as long as the interpreter.
+    """
+
+    minimum: int
+    total: int
+    head: int
+    tail: int
+
+
+@dataclass(frozen=True)
+class EdgeResult:
+    """What an edge interpreter made of a file.
+
+    Attributes:
+        interpreter: Its name.
+        version: Its version.
+        outputs: One array (N, ...) float32 per output, dequantized.
+        raw: The same as the file gives them (int8, uint8, int16, float32, ...).
+        latency: None unless asked for.
+        peak_memory_bytes: What loading and one invocation added to the process; None where the system does not tell.
+        arena: For TensorFlow Lite Micro only.
+    """
+
+    interpreter: str
+    version: str
+    outputs: list[np.ndarray]
+    raw: list[np.ndarray]
+    latency: Optional[Latency] = None
+    peak_memory_bytes: Optional[int] = None
+    arena: Optional[Arena] = None
+
+    @property
+    def arena_bytes(self) -> Optional[int]:
+        """Smallest arena with which the file runs under TensorFlow Lite Micro; None for other interpreters."""
+        return self.arena.minimum if self.arena else None
+
+
+def run_file(
+    path: PathLike,
+    inputs: Union[np.ndarray, Sequence[np.ndarray]],
+    *,
+    interpreter: str = "tflite-runtime",
+    scale: float = 1.0,
+    offset: float = 0.0,
+    threads: int = 1,
+    latency_runs: int = 0,
+    timeout: float = 120.0,
+    memory: Optional[int] = 2_000_000_000,
+    progress: Optional[Callable[[int], None]] = None,
+) -> EdgeResult:
+    """Runs every sample through a .tflite file, one at a time as a device does.
+
+    Args:
+        path: The .tflite file.
+        inputs: (N, ...) array, or one per input of the file: real values in any numeric dtype, as the Keras model takes
+            them. They are quantized as the file's inputs say.
+        interpreter: ``tflite-runtime``, ``litert``, ``tflm`` or ``builtin-ref`` (tflite-runtime with its reference
+            kernels, which TensorFlow Lite Micro matches bit by bit).
+        scale: The model sees ``inputs * scale + offset``.
+        offset: See `scale`.
+        threads: Threads of the interpreter; 1 is what the report quotes.
+        latency_runs: How many timed invocations, after the data and a warm-up; 0 for none.
+        timeout: Seconds without progress after which the interpreter counts as hung.
+        memory: Bytes that the interpreter may take; None for no limit.
+        progress: Called with the number of finished samples, a few times a second.
+
+    Returns:
+        The outputs and what was measured.
+
+    Raises:
+        EdgeError: If the file is damaged, or the interpreter is missing, refuses it, crashes, hangs or runs out of memory.
+        DataError: If there is no such file or the inputs do not fit it.
+    """
+    check_interpreter(interpreter)
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else [np.asarray(a) for a in inputs]
+    _check_inputs(arrays)
+    limits = Limits(timeout, memory)
+    info = _read_or_quote(path, interpreter, limits)
+    if len(arrays) != len(info.inputs):
+        raise DataError(f"{info.name} has {len(info.inputs)} inputs, {len(arrays)} were given", "one array per input")
+    with private_directory() as name:
+        scratch = pathlib.Path(name)
+        outputs = [str(scratch / f"y{i}.npy") for i in range(len(info.outputs))]
+        job = {
+            **_job("run", path, interpreter, info),
+            "inputs": [_store(a, scratch / f"x{i}.npy") for i, a in enumerate(arrays)],
+            "outputs": outputs,
+            "scale": scale,
+            "offset": offset,
+            "threads": threads,
+            "latency_runs": latency_runs,
+        }
+        answer, _ = run_child(job, scratch, limits, progress)
+        raw = [np.load(output) for output in outputs]
+    timing = answer["latency"]
+    return EdgeResult(
+        interpreter=interpreter,
+        version=answer["version"],
+        outputs=[dequantize(r, d["scale"], d["zero_point"]) for r, d in zip(raw, answer["outputs"])],
+        raw=raw,
+        latency=Latency(timing["median"], timing["p90"], threads) if timing else None,
+        peak_memory_bytes=answer["peak_memory"],
+        arena=measure_arena(path, timeout=timeout, memory=memory) if interpreter == "tflm" else None,
+    )
+
+
+def measure_arena(
+    path: PathLike, *, alternate_bytes: int = 0, timeout: float = 120.0, memory: Optional[int] = 2_000_000_000
+) -> Arena:
+    """Measures what TensorFlow Lite Micro needs of RAM for a file.
+
+    Args:
+        path: The .tflite file.
+        alternate_bytes: Size of a second memory for decompressed weights; the arena then holds the rest.
+        timeout: Seconds after which the interpreter counts as hung.
+        memory: Bytes that the interpreter may take; None for no limit.
+
+    Raises:
+        EdgeError: As `run_file`.
+        DataError: If there is no such file.
+    """
+    limits = Limits(timeout, memory)
+    info = _read_or_quote(path, "tflm", limits)
+    with private_directory() as name:
+        job = {**_job("arena", path, "tflm", info), "alternate_bytes": alternate_bytes}
+        answer, said = run_child(job, pathlib.Path(name), limits)
+    report = {kind: int(count) for kind, count in re.findall(r"allocation (total|head|tail) (\d+)", said)}
+    if len(report) != 3:
+        raise EdgeError(f"tflm gave no allocation report for {info.name}", "lines 'Arena allocation total ... bytes'")
+    return Arena(answer["minimum"], report["total"], report["head"], report["tail"])
+
+
+def dequantize(raw: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """Returns ``(raw - zero_point) * scale`` as float32, or `raw` as float32 where `scale` is 0 (not quantized)."""
+    if scale == 0.0:
+        return raw.astype(np.float32)
+    return (raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _check_inputs(arrays: Sequence[np.ndarray]) -> None:
+    if any(a.ndim == 0 or len(a) != len(arrays[0]) or a.size == 0 for a in arrays):
+        raise DataError(
+            f"inputs of shapes {[a.shape for a in arrays]}", "arrays (N, ...) of equally many samples, at least one"
+        )
+    for array in arrays:
+        if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+            raise DataError(f"inputs of dtype {array.dtype}", "numbers")
+
+
+def _job(mode: str, path: PathLike, interpreter: str, info: Optional[FileInfo]) -> dict[str, Any]:
+    return {
+        "mode": mode,
+        "model": str(pathlib.Path(path).resolve()),
+        "interpreter": interpreter,
+        "tensors": [len(info.inputs), len(info.outputs)] if info else [1, 1],
+        "threads": 1,
+    }
+
+
+def _store(array: np.ndarray, path: pathlib.Path) -> str:
+    np.save(path, array)
+    return str(path)
+
+
+def _read_or_quote(path: PathLike, interpreter: str, limits: Limits) -> FileInfo:
+    """Reads and checks the file; where it is damaged, adds what the interpreter itself says to it."""
+    try:
+        info = read_file(path)
+        check_structure(info)
+    except EdgeError as damage:
+        with private_directory() as name:
+            try:
+                run_child(_job("load", path, interpreter, None), pathlib.Path(name), limits)
+                opinion = f"{interpreter} would load it all the same"
+            except EdgeError as error:
+                opinion = error.found
+        raise EdgeError(f"{damage.found}. {opinion}", damage.expected, damage.fix) from None
+    return info

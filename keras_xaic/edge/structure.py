@@ -1,0 +1,74 @@
+"""Finds what an interpreter would not: indices and lengths that make it read outside its memory without saying so."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+
+from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, TensorInfo
+from keras_xaic.errors import EdgeError
+
+
+def check_structure(info: FileInfo) -> None:
+    """Checks that every index is in range and that every stored tensor has exactly the bytes it needs.
+
+    TensorFlow Lite Micro reads beyond a short buffer, and crashes on a wrong index, without an error of its own.
+
+    Raises:
+        EdgeError: Naming the graph, operator or tensor that is wrong.
+    """
+    for number, graph in enumerate(info.graphs):
+        fault = _graph_fault(info, graph, is_main=number == 0)
+        if fault:
+            where = f"graph {number}: " if len(info.graphs) > 1 else ""
+            raise EdgeError(f"{info.name} is damaged: {where}{fault}", "", "Copy or export it again")
+
+
+def _graph_fault(info: FileInfo, graph: GraphInfo, is_main: bool) -> Optional[str]:
+    count = len(graph.tensors)
+    if is_main and not (graph.inputs and graph.outputs):
+        return "it has no inputs or no outputs"
+    if any(not 0 <= i < count for i in (*graph.inputs, *graph.outputs)):
+        return f"its inputs {graph.inputs} and outputs {graph.outputs} are not all among its {count} tensors"
+    for i, tensor in enumerate(graph.tensors):
+        fault = _tensor_fault(info, tensor)
+        if fault:
+            return f"tensor {i}{f' ({tensor.name})' if tensor.name else ''} {fault}"
+    known = set(graph.inputs)
+    known.update(i for i, t in enumerate(graph.tensors) if t.variable or info.buffers[t.buffer][1] or 0 in t.shape)
+    for i, operator in enumerate(graph.operators):
+        wrong = [t for t in operator.inputs if t < -1 or t >= count] + [t for t in operator.outputs if not 0 <= t < count]
+        if wrong:
+            return f"operator {i} ({operator.name}) uses tensor {wrong[0]} of {count}"
+        missing = [t for t in operator.inputs if t != -1 and t not in known]
+        if missing:
+            return f"operator {i} ({operator.name}) reads tensor {missing[0]}, which has no values by then"
+        known.update(operator.outputs)
+    missing = [t for t in graph.outputs if t not in known]
+    return f"its output, tensor {missing[0]}, is never computed" if missing else None
+
+
+def _tensor_fault(info: FileInfo, tensor: TensorInfo) -> Optional[str]:
+    if not 0 <= tensor.buffer < len(info.buffers):
+        return f"has buffer {tensor.buffer} of {len(info.buffers)}"
+    if any(n < 0 for n in tensor.shape):
+        return f"has the shape {tensor.shape}"
+    length, needed = info.buffers[tensor.buffer][1], tensor.bytes_needed
+    if length and needed is not None and not tensor.sparse and length != needed:
+        return f"has {length:,} bytes; shape {tensor.shape} of {tensor.dtype} needs {needed:,}"
+    return _scale_fault(tensor)
+
+
+def _scale_fault(tensor: TensorInfo) -> Optional[str]:
+    scales, points = len(tensor.scales), len(tensor.zero_points)
+    if not scales:
+        return None
+    if not np.all(np.isfinite(tensor.scales)):
+        return "has a scale that is not finite"
+    if points not in (0, 1, scales):
+        return f"has {scales} scales and {points} zero points"
+    axis = tensor.quantized_dimension
+    if scales > 1 and not (0 <= axis < len(tensor.shape) and tensor.shape[axis] == scales):
+        return f"has {scales} scales along axis {axis} of shape {tensor.shape}"
+    return None
