@@ -136,7 +136,7 @@ class Micro:
 
 
 def quantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Returns float32 `values` as the tensor that `detail` describes takes them; halves round away from zero, as in QUANTIZE."""
+    """Returns float32 `values` as the tensor that `detail` describes takes them; halves round away from 0 as in QUANTIZE."""
     dtype = np.dtype(detail["dtype"])
     if detail["scale"] == 0.0 or dtype.kind == "f":
         return values.astype(dtype)

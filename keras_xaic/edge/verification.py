@@ -1,0 +1,261 @@
+"""Measures a bundle from its files: size, accuracy on the whole test set, latency and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Union
+
+import numpy as np
+
+from keras_xaic.bundle import Bundle, PathLike, open_bundle, read_json
+from keras_xaic.data import Samples, as_data
+from keras_xaic.edge.interpreters import available_interpreters, check_interpreter
+from keras_xaic.edge.running import EdgeResult, Latency, run_file
+from keras_xaic.errors import EdgeError
+from keras_xaic.metrics import agreement, default_metric, get_metric
+
+
+@dataclass(frozen=True)
+class InterpreterRun:
+    """What one interpreter made of the bundle.
+
+    Attributes:
+        interpreter: Its name.
+        version: Its version; None if it did not run.
+        accuracy: The metric on all samples; None without targets or if it did not run.
+        agreement: Share of samples with the reference's class; None without a reference, and for mse.
+        latency: Milliseconds of one invocation; None unless measured.
+        arena_bytes: For TensorFlow Lite Micro.
+        peak_memory_bytes: What loading and one invocation added to a Python process.
+        error: What went wrong, None if it ran.
+    """
+
+    interpreter: str
+    version: Optional[str] = None
+    accuracy: Optional[float] = None
+    agreement: Optional[float] = None
+    latency: Optional[Latency] = None
+    arena_bytes: Optional[int] = None
+    peak_memory_bytes: Optional[int] = None
+    error: Optional[EdgeError] = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the entry for report.json's ``interpreters``."""
+        entry: dict[str, Any] = {"version": self.version, "accuracy": self.accuracy, "ran": self.error is None}
+        if self.agreement is not None:
+            entry["agreement"] = self.agreement
+        if self.latency is not None:
+            entry["latency_ms"] = latency_entry(self.latency)
+        if self.arena_bytes is not None:
+            entry["arena_bytes"] = self.arena_bytes
+        if self.peak_memory_bytes is not None:
+            entry["peak_memory_bytes"] = self.peak_memory_bytes
+        if self.error is not None:
+            entry["error"] = str(self.error)
+        return entry
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured of a bundle, from its files.
+
+    Attributes:
+        path: The bundle's directory.
+        metric: What ``accuracy`` means; None without targets.
+        samples: How many samples were run.
+        part: ``test``, or ``train`` where the data has no test part.
+        flash_bytes: Size of model.tflite.
+        micro_flash_bytes: Size of micro/model.tflite; None if there is none.
+        download_bytes: Size of model.xaic; None if there is none.
+        sha256: Of model.tflite.
+        changed: Whether model.tflite differs from the one that report.json describes; None if that does not say.
+        runs: By name of the interpreter.
+    """
+
+    path: pathlib.Path
+    metric: Optional[str]
+    samples: int
+    part: str
+    flash_bytes: int
+    micro_flash_bytes: Optional[int]
+    download_bytes: Optional[int]
+    sha256: str
+    changed: Optional[bool]
+    runs: dict[str, InterpreterRun]
+
+    @property
+    def error(self) -> Optional[EdgeError]:
+        """The first interpreter's failure, None if all ran."""
+        return next((run.error for run in self.runs.values() if run.error is not None), None)
+
+    @property
+    def edge_accuracy(self) -> Optional[float]:
+        """The metric on the first interpreter that ran."""
+        return next((run.accuracy for run in self.runs.values() if run.error is None), None)
+
+    @property
+    def agreement(self) -> Optional[float]:
+        """The agreement on the first interpreter that ran."""
+        return next((run.agreement for run in self.runs.values() if run.error is None), None)
+
+    @property
+    def arena_bytes(self) -> Optional[int]:
+        """The arena that TensorFlow Lite Micro needs, None if it did not run."""
+        return self.runs["tflm"].arena_bytes if "tflm" in self.runs else None
+
+    def latency_ms(self) -> dict[str, dict[str, Any]]:
+        """Returns report.json's ``latency_ms`` of the interpreters that ran."""
+        return {name: latency_entry(run.latency) for name, run in self.runs.items() if run.latency is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, named as in report.json."""
+        return {
+            "path": str(self.path),
+            "metric": self.metric,
+            "samples": self.samples,
+            "part": self.part,
+            "flash_bytes": self.flash_bytes,
+            "micro_flash_bytes": self.micro_flash_bytes,
+            "download_bytes": self.download_bytes,
+            "sha256": self.sha256,
+            "changed": self.changed,
+            "edge_accuracy": self.edge_accuracy,
+            "agreement": self.agreement,
+            "interpreters": {name: run.as_dict() for name, run in self.runs.items()},
+        }
+
+
+def verify(
+    bundle: Union[Bundle, PathLike],
+    data: Any,
+    *,
+    interpreters: Union[str, Sequence[str]] = ("tflite-runtime",),
+    reference: Optional[np.ndarray] = None,
+    metric: Optional[str] = None,
+    latency_runs: int = 50,
+    threads: int = 1,
+    timeout: float = 120.0,
+    progress: Optional[Callable[[str, int, int], None]] = None,
+) -> Verification:
+    """Measures a bundle on edge interpreters, from the files themselves.
+
+    Args:
+        bundle: A bundle or its directory.
+        data: As `keras_xaic.data.as_data` takes it; its test part is used, or all of it where there is none.
+        interpreters: Names, or ``all`` for those that are installed. TensorFlow Lite Micro gets micro/model.tflite if there
+            is one.
+        reference: (N, ...) outputs of the original model for the same samples, for the agreement.
+        metric: Name of the metric; by default the one in report.json, or what suits the targets.
+        latency_runs: Timed invocations per interpreter; 0 for none.
+        threads: Threads of the interpreter.
+        timeout: Seconds without progress after which an interpreter counts as hung.
+        progress: Called with the interpreter's name, the finished and all samples.
+
+    Returns:
+        What was measured. If only some of several interpreters failed, `Verification.error` holds the first failure.
+
+    Raises:
+        EdgeError: If no interpreter could run the bundle.
+        DataError: If there is no bundle or the data does not fit.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    names = tuple(available_interpreters()) if interpreters == "all" else _names(interpreters)
+    loaded = as_data(data)
+    samples, part = (loaded.test, "test") if loaded.test is not None else (loaded.train, "train")
+    told = read_json(opened.report) if opened.report.is_file() else {}
+    name = metric or _told_metric(told) or default_metric(samples.y)
+    digest = file_sha256(opened.model)
+    stored = told.get("sha256") if isinstance(told, dict) else None
+    stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored
+    runs = {}
+    for interpreter in names:
+        report = None if progress is None else _Progress(progress, interpreter, len(samples))
+        try:
+            result = run_file(
+                _file_for(opened, interpreter),
+                samples.x,
+                interpreter=interpreter,
+                scale=samples.scale,
+                offset=samples.offset,
+                threads=threads,
+                latency_runs=latency_runs,
+                timeout=timeout,
+                progress=report,
+            )
+        except EdgeError as error:
+            runs[interpreter] = InterpreterRun(interpreter, error=error)
+        else:
+            runs[interpreter] = _judge(result, samples, name, reference)
+    verification = Verification(
+        path=opened.path,
+        metric=name if samples.y is not None else None,
+        samples=len(samples),
+        part=part,
+        flash_bytes=opened.model.stat().st_size,
+        micro_flash_bytes=_size(opened.micro / "model.tflite"),
+        download_bytes=_size(opened.download),
+        sha256=digest,
+        changed=None if stored is None else stored != digest,
+        runs=runs,
+    )
+    if verification.error is not None and all(run.error is not None for run in runs.values()):
+        raise verification.error
+    return verification
+
+
+def file_sha256(path: PathLike) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def latency_entry(latency: Latency) -> dict[str, Any]:
+    """Returns a latency as report.json holds it: milliseconds."""
+    return {"median": latency.median, "p90": latency.p90, "threads": latency.threads}
+
+
+@dataclass(frozen=True)
+class _Progress:
+    report: Callable[[str, int, int], None]
+    interpreter: str
+    total: int
+
+    def __call__(self, done: int) -> None:
+        self.report(self.interpreter, done, self.total)
+
+
+def _names(interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
+    names = (interpreters,) if isinstance(interpreters, str) else tuple(interpreters)
+    if not names:
+        raise EdgeError("no interpreter was named")
+    for name in names:
+        check_interpreter(name)
+    return names
+
+
+def _told_metric(report: Any) -> Optional[str]:
+    return report.get("metric") if isinstance(report, dict) else None
+
+
+def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
+    micro = bundle.micro / "model.tflite"
+    return micro if interpreter == "tflm" and micro.is_file() else bundle.model
+
+
+def _judge(result: EdgeResult, samples: Samples, metric: Optional[str], reference: Optional[np.ndarray]) -> InterpreterRun:
+    outputs = result.outputs[0]
+    return InterpreterRun(
+        interpreter=result.interpreter,
+        version=result.version,
+        accuracy=get_metric(metric)(outputs, samples.y) if metric and samples.y is not None else None,
+        agreement=agreement(outputs, reference) if reference is not None and metric != "mse" else None,
+        latency=result.latency,
+        arena_bytes=result.arena_bytes,
+        peak_memory_bytes=result.peak_memory_bytes,
+    )
+
+
+def _size(path: pathlib.Path) -> Optional[int]:
+    return path.stat().st_size if path.is_file() else None
