@@ -1,1 +1,1 @@
-"""TODO."""
+"""The bytes: conversion, low-bit storage, slimming, download container, C source and the bundle."""

@@ -1,0 +1,160 @@
+"""Keras to .tflite through TensorFlow's own converter: the twins that everything else is written from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Union
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.data import Samples
+from keras_xaic.errors import DataError, ExportError, ModelError
+from keras_xaic.models.operations import Operations
+from keras_xaic.tflite.flatbuffer import load, name_of, pack
+from keras_xaic.tflite.signature import add_signature
+from keras_xaic.tflite.silence import captured_stderr
+
+Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
+InputOutput = Literal["int8", "float"]
+
+
+def float_twin(model: Any) -> bytes:
+    """Returns the model as float32 .tflite with a batch of 1.
+
+    Args:
+        model: Functional or sequential `keras.Model`. Rebuilding the same model gives the same bytes.
+
+    Raises:
+        ExportError: If TFLite has no operator for a part of the model; the message names it.
+    """
+    return _convert(model, _converter(model))
+
+
+def float16_model(model: Any) -> bytes:
+    """Returns the model as .tflite with float16 weights that are widened to float32 when it runs (see `float_twin`)."""
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return _convert(model, converter)
+
+
+def dynamic_range_model(model: Any) -> bytes:
+    """Returns the model as .tflite with int8 weights and float32 activations (see `float_twin`).
+
+    TFLite Micro does not run such files.
+    """
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return _convert(model, converter)
+
+
+def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
+    """Returns the model as .tflite with int8 weights and activations, quantized after training by TFLite's own rules.
+
+    Args:
+        model: See `float_twin`.
+        calibration: Inputs that set the activation ranges: (N, ...) in the model's own dtype and range, or one such array
+            per input of the model, in the order of ``model.inputs``.
+        io: Whether the file takes and gives int8 codes or float32 values.
+
+    Raises:
+        DataError: If the calibration data does not fit the model.
+        ExportError: See `float_twin`.
+    """
+    arrays = calibration_arrays(model, calibration)
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: _one_by_one(arrays)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    if io == "int8":
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    return _convert(model, converter)
+
+
+def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]:
+    """Returns the calibration data as one array per input of the model.
+
+    Raises:
+        DataError: If number, shape or length of the arrays do not fit.
+    """
+    if isinstance(calibration, Samples):
+        calibration = calibration.inputs()
+    several = isinstance(calibration, (list, tuple)) and len(calibration) > 0 and hasattr(calibration[0], "ndim")
+    arrays = [np.asarray(array) for array in calibration] if several else [np.asarray(calibration)]
+    if len(arrays) != len(model.inputs):
+        raise DataError(f"{len(arrays)} calibration arrays", f"{len(model.inputs)}, one for each input of the model")
+    for number, (array, tensor) in enumerate(zip(arrays, model.inputs)):
+        expected = tuple(tensor.shape[1:])
+        if array.ndim != len(expected) + 1 or any(e is not None and e != n for e, n in zip(expected, array.shape[1:])):
+            raise DataError(f"calibration data for input {number} has shape {array.shape}", f"(N, {str(expected)[1:]}")
+        if len(array) == 0 or len(array) != len(arrays[0]):
+            raise DataError(f"{len(array)} calibration samples for input {number}", "at least one, equally many for each input")
+    return [np.asarray(array, tensor.dtype.as_numpy_dtype) for array, tensor in zip(arrays, model.inputs)]
+
+
+def _one_by_one(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    for index in range(len(arrays[0])):
+        yield [array[index : index + 1] for array in arrays]
+
+
+def _converter(model: Any) -> Any:
+    """Traces the model with a batch of 1 under names that do not depend on what else was built in this process."""
+    operations = Operations(model)
+
+    def run(*inputs: Any) -> list[Any]:
+        tensors = dict(zip(operations.inputs, inputs))
+        for number, operation in enumerate(operations):
+            with tf.name_scope(f"op{number:04d}"):  # the converter orders operators by name
+                tensors.update(zip(operation.outputs, operation.call(tensors)))
+        return [tensors[key] for key in operations.outputs]
+
+    specification = []
+    for number, tensor in enumerate(model.inputs):
+        shape = tuple(tensor.shape[1:])
+        if any(n is None for n in shape):
+            raise ModelError(f"input {number} of the model has free dimensions {shape}", "a fixed shape", "Rebuild it with one")
+        specification.append(tf.TensorSpec((1, *shape), tensor.dtype, name=f"input_{number}"))
+    function = tf.function(run, autograph=False).get_concrete_function(*specification)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function])
+
+
+def _convert(model: Any, converter: Any) -> bytes:
+    failure = None
+    with captured_stderr() as said:
+        try:
+            content = converter.convert()
+        except Exception as error:  # ConverterError, ValueError, RuntimeError and whatever MLIR adds
+            failure = error
+    if failure is not None:
+        raise ExportError(
+            f"model {model.name!r} cannot be converted to TFLite: {_reason(f'{failure}{chr(10)}{said.text}')}",
+            "operators that TFLite has",
+            "Replace the layer that uses it",
+        ) from failure
+    return _with_stable_names(content)
+
+
+def _reason(text: str) -> str:
+    unknown = sorted(set(re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", text)))
+    if unknown:
+        return f"it needs {', '.join(unknown)}"
+    lines = (
+        [line.strip() for line in text.splitlines() if "error:" in line.lower()] or text.strip().splitlines() or ["no reason"]
+    )
+    return lines[0][:300]
+
+
+def _with_stable_names(content: bytes) -> bytes:
+    """Drops the layer names, which Keras may have made up, and names inputs and outputs by number."""
+    model = load(content)
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+        tensor.name = re.sub(r"(op\d{4})/[^/;]+", r"\1", name_of(tensor)).encode()
+    for number, index in enumerate(graph.outputs):
+        graph.tensors[index].name = f"output_{number}".encode()
+    for number, index in enumerate(graph.inputs):
+        graph.tensors[index].name = f"input_{number}".encode()
+    add_signature(model)
+    return pack(model)

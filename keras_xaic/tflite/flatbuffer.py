@@ -1,0 +1,172 @@
+"""A .tflite file as objects: operators, constants, operator versions.
+
+The object API is TensorFlow's generated schema: `model.subgraphs[0].tensors[i].quantization.scale` and so on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.errors import ExportError
+from keras_xaic.tflite.packing import SharingBuilder
+
+schema: Any = importlib.import_module(f"{tf.__name__}.lite.python.schema_py_generated")
+IDENTIFIER = b"TFL3"
+TensorType = schema.TensorType
+BuiltinOperator = schema.BuiltinOperator
+_KINDS = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
+_DTYPES: dict[int, Any] = {
+    TensorType.FLOAT32: np.dtype("<f4"),
+    TensorType.FLOAT16: np.dtype("<f2"),
+    TensorType.FLOAT64: np.dtype("<f8"),
+    TensorType.INT8: np.dtype("i1"),
+    TensorType.UINT8: np.dtype("u1"),
+    TensorType.INT16: np.dtype("<i2"),
+    TensorType.INT32: np.dtype("<i4"),
+    TensorType.INT64: np.dtype("<i8"),
+    TensorType.BOOL: np.dtype("?"),
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the main graph.
+
+    Attributes:
+        index: Place in the order of execution.
+        kind: Name in the TFLite schema, e.g. ``CONV_2D``; ``CUSTOM:name`` for custom operators.
+        model: The model it is part of (`schema.ModelT`).
+        record: Its record in the file (`schema.OperatorT`).
+    """
+
+    index: int
+    kind: str
+    model: Any
+    record: Any
+
+    @property
+    def graph(self) -> Any:
+        """The main graph (`schema.SubGraphT`)."""
+        return self.model.subgraphs[0]
+
+    def input(self, position: int) -> Optional[Any]:
+        """Returns the input tensor (`schema.TensorT`) at `position`, None where there is none."""
+        inputs = self.record.inputs
+        absent = inputs is None or position >= len(inputs) or inputs[position] < 0
+        return None if absent else self.graph.tensors[inputs[position]]
+
+    def output(self, position: int = 0) -> Any:
+        """Returns the output tensor (`schema.TensorT`) at `position`."""
+        return self.graph.tensors[self.record.outputs[position]]
+
+
+def load(content: bytes) -> Any:
+    """Returns a .tflite file as objects (`schema.ModelT`).
+
+    Raises:
+        ExportError: If `content` is not a .tflite file.
+    """
+    if len(content) < 8 or bytes(content[4:8]) != IDENTIFIER:
+        raise ExportError(f"{len(content)} bytes that are not a .tflite file", "a flatbuffer with the identifier TFL3")
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytes(content), 0))
+    except Exception as error:  # the generated reader raises whatever a wrong offset leads to
+        raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
+    if not model.subgraphs or not model.buffers or not model.operatorCodes:
+        raise ExportError("a .tflite file without a graph", "one graph of operators")
+    return model
+
+
+def pack(model: Any) -> bytes:
+    """Returns the objects as a .tflite file; the same objects always give the same bytes."""
+    builder = SharingBuilder()
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operators(model: Any) -> Iterator[Operator]:
+    """Yields the operators of the main graph in the order in which they run."""
+    for index, record in enumerate(model.subgraphs[0].operators):
+        code = model.operatorCodes[record.opcodeIndex]
+        kind = _KINDS[builtin_code(code)]
+        if kind == "CUSTOM":
+            kind = f"CUSTOM:{code.customCode.decode()}"
+        yield Operator(index, kind, model, record)
+
+
+def builtin_code(code: Any) -> int:
+    """Returns the operator number of a `schema.OperatorCodeT` (files before schema 3a keep it in the deprecated field)."""
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def require_version(operator: Operator, version: int) -> None:
+    """Raises the version of the operator's kind to at least `version`."""
+    code = operator.model.operatorCodes[operator.record.opcodeIndex]
+    code.version = max(code.version, version)
+
+
+def constant(model: Any, tensor: Any) -> Optional[np.ndarray]:
+    """Returns a constant tensor's values in its shape (INT4 as int8), None for tensors that are computed.
+
+    Raises:
+        ExportError: If the stored bytes do not fill the shape: interpreters would read beyond them.
+    """
+    data = model.buffers[tensor.buffer].data
+    if data is None or len(data) == 0:
+        return None
+    shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
+    count = int(np.prod(shape, dtype=np.int64))
+    raw = np.asarray(data, np.uint8)
+    if tensor.type == TensorType.INT4:
+        needed = (count + 1) // 2
+    elif tensor.type in _DTYPES:
+        needed = count * _DTYPES[tensor.type].itemsize
+    else:
+        return None
+    if raw.size != needed:
+        raise ExportError(f"tensor {name_of(tensor)!r} of shape {shape} is stored in {raw.size} bytes", f"{needed} bytes")
+    if tensor.type == TensorType.INT4:
+        return unpack_int4(raw, count).reshape(shape)
+    return raw.view(_DTYPES[tensor.type]).reshape(shape)
+
+
+def set_constant(model: Any, tensor: Any, values: np.ndarray, tensor_type: int) -> None:
+    """Stores `values` (INT4 as int8 within -8..7) in a buffer of the tensor's own, and sets the tensor's type."""
+    if tensor_type == TensorType.INT4:
+        raw = pack_int4(values)
+    else:
+        raw = np.frombuffer(np.ascontiguousarray(values, _DTYPES[tensor_type]).tobytes(), np.uint8)
+    if sum(other.buffer == tensor.buffer for graph in model.subgraphs for other in graph.tensors) > 1:
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(schema.BufferT())
+    model.buffers[tensor.buffer].data = raw
+    tensor.type = tensor_type
+
+
+def pack_int4(values: np.ndarray) -> np.ndarray:
+    """Packs integers within -8..7, two in a byte, the first in the low nibble, row-major; an odd count is padded with 0."""
+    flat = np.asarray(values, np.int8).ravel()
+    if flat.size and (flat.min() < -8 or flat.max() > 7):
+        raise ExportError(f"integers from {flat.min()} to {flat.max()} do not fit 4 bits", "integers within -8..7")
+    nibbles = np.append(flat, np.zeros(flat.size % 2, np.int8)).view(np.uint8) & 15
+    return nibbles[0::2] | (nibbles[1::2] << 4)
+
+
+def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
+    """Reads `count` integers that `pack_int4` packed, int8."""
+    raw = np.asarray(packed, np.uint8)
+    values = np.empty(raw.size * 2, np.int8)
+    values[0::2] = (raw << 4).view(np.int8) >> 4
+    values[1::2] = raw.view(np.int8) >> 4
+    return values[:count]
+
+
+def name_of(tensor: Any) -> str:
+    """Returns a tensor's name as text."""
+    return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name or "")

@@ -1,0 +1,155 @@
+"""Which Keras kernel an operator holds: decided by value, because names and shapes mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.errors import ExportError
+from keras_xaic.tflite.flatbuffer import Operator, constant, operators
+from keras_xaic.tflite.storages import KINDS
+
+
+@dataclass(frozen=True)
+class WeightOperator:
+    """An operator with constant weights.
+
+    Attributes:
+        operator: The operator.
+        weights: Its weights as stored: (out, h, w, in) for CONV_2D and TRANSPOSE_CONV, (1, h, w, channels) for
+            DEPTHWISE_CONV_2D, (out, in) for FULLY_CONNECTED.
+    """
+
+    operator: Operator
+    weights: np.ndarray
+
+    @property
+    def kind(self) -> str:
+        """Kind of kernel: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``."""
+        return KINDS[self.operator.kind]
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of `weights` that counts output channels."""
+        return 3 if self.kind == "depthwise" else 0
+
+    @property
+    def data_position(self) -> int:
+        """Which input is the activation."""
+        return 2 if self.kind == "conv_transpose" else 0
+
+    @property
+    def bias_position(self) -> int:
+        """Which input is the bias."""
+        return 3 if self.kind == "conv_transpose" else 2
+
+    @property
+    def weight_tensor(self) -> Any:
+        """The tensor record of the weights."""
+        return self.operator.input(1)
+
+    @property
+    def bias(self) -> Optional[np.ndarray]:
+        """The bias as stored, None where there is none."""
+        tensor = self.operator.input(self.bias_position)
+        return None if tensor is None else constant(self.operator.model, tensor)
+
+    def per_channel(self, values: np.ndarray) -> np.ndarray:
+        """Returns (channels,) or (1,) values shaped so that they broadcast against `weights`."""
+        shape = [1] * self.weights.ndim
+        shape[self.channel_axis] = -1
+        return np.asarray(values).reshape(shape)
+
+
+def weight_operators(model: Any) -> list[WeightOperator]:
+    """Returns the weight operators of a loaded .tflite file in the order in which they run."""
+    found = []
+    for operator in operators(model):
+        tensor = operator.input(1) if operator.kind in KINDS else None
+        weights = None if tensor is None else constant(model, tensor)
+        if weights is not None:
+            found.append(WeightOperator(operator, weights))
+    return found
+
+
+def to_operator_layout(kernel: np.ndarray, kind: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+    """Returns a Keras kernel in the layout of a TFLite operator, None if it cannot be that operator's.
+
+    Args:
+        kernel: (h, w, in, out), (w, in, out) or (in, out); (h, w, channels, multiplier) or (w, channels, multiplier) for
+            depthwise kernels; (h, w, out, in) for transposed convolutions.
+        kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
+        shape: Shape of the operator's weights.
+    """
+    if kernel.size != int(np.prod(shape)):
+        return None
+    if kind == "dense":
+        moved = kernel.reshape(-1, kernel.shape[-1]).T
+    elif kernel.ndim not in (3, 4):
+        return None
+    else:
+        image = kernel if kernel.ndim == 4 else kernel[np.newaxis]  # TFLite runs 1D convolutions with a height of 1
+        if kind == "conv":
+            moved = image.transpose(3, 0, 1, 2)
+        elif kind == "conv_transpose":
+            moved = image.transpose(2, 0, 1, 3)
+        else:
+            moved = image.reshape(1, *image.shape[:2], -1)
+    return moved if moved.shape == tuple(shape) else None
+
+
+def channel_steps(scale: np.ndarray, kernel_shape: Sequence[int], target: WeightOperator, key: str) -> np.ndarray:
+    """Returns the steps of a grid per output channel of the operator, float32 (channels,), or (1,) if they are all equal.
+
+    Raises:
+        ExportError: If the steps vary along another axis.
+    """
+    steps = np.asarray(scale, np.float32)
+    if steps.size == 1 or np.all(steps == steps.flat[0]):
+        return steps.reshape(-1)[:1]
+    full = to_operator_layout(np.broadcast_to(steps, kernel_shape), target.kind, target.weights.shape)
+    if full is None:
+        raise ExportError(f"layer {key!r}: a grid of shape {tuple(kernel_shape)} does not fit {target.weights.shape}")
+    rows = np.moveaxis(full, target.channel_axis, 0).reshape(full.shape[target.channel_axis], -1)
+    if not np.all(rows == rows[:, :1]):
+        raise ExportError(f"layer {key!r}: its grid has steps of shape {steps.shape}", "one step, or one per output channel")
+    return np.ascontiguousarray(rows[:, 0])
+
+
+def pair_by_value(
+    found: Sequence[WeightOperator],
+    values: Sequence[np.ndarray],
+    kernels: Mapping[str, np.ndarray],
+    tolerances: Mapping[str, np.ndarray],
+) -> list[Optional[str]]:
+    """Finds the kernel that each operator holds.
+
+    Args:
+        found: The operators.
+        values: Their weights as real numbers, in the operators' layout.
+        kernels: Key -> Keras kernel, in network order.
+        tolerances: Key -> largest difference per weight that still counts as equal, broadcastable to the kernel.
+
+    Returns:
+        One key per operator, None where no kernel fits. The closest kernel wins; among equally close ones the first that no
+        earlier operator has. So a layer that is called twice is found twice, and equal kernels are told apart by order.
+    """
+    taken: set[str] = set()
+    pairs: list[Optional[str]] = []
+    for weight_operator, weights in zip(found, values):
+        candidates = []
+        for place, (key, kernel) in enumerate(kernels.items()):
+            moved = to_operator_layout(kernel, weight_operator.kind, weights.shape)
+            if moved is None:
+                continue
+            allowed = to_operator_layout(np.broadcast_to(tolerances[key], kernel.shape), weight_operator.kind, weights.shape)
+            difference = np.abs(weights.astype(np.float64) - moved)
+            if np.all(difference <= allowed):
+                candidates.append((float(difference.max(initial=0.0)), key in taken, place, key))
+        pairs.append(min(candidates)[3] if candidates else None)
+        if candidates:
+            taken.add(min(candidates)[3])
+    return pairs

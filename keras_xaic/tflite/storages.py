@@ -1,0 +1,113 @@
+"""What a weight may be stored as: the combinations that were measured to be exact. Everything else is refused.
+
+Several combinations load and run on an interpreter and give wrong numbers (INT4 weights behind int16 or float activations,
+per-channel INT8 in a hybrid FULLY_CONNECTED, a non-zero zero point). So this is a list of what is right, not of what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+from keras_xaic.errors import ExportError
+
+Storage = Literal["int4", "int8", "float32"]
+Activations = Literal["int8", "int16", "float32"]
+Runtime = Literal["tflite-runtime", "litert", "tflm"]
+
+RUNTIMES: tuple[Runtime, ...] = ("tflite-runtime", "litert", "tflm")
+KINDS: dict[str, str] = {
+    "CONV_2D": "conv",
+    "DEPTHWISE_CONV_2D": "depthwise",
+    "FULLY_CONNECTED": "dense",
+    "TRANSPOSE_CONV": "conv_transpose",
+}
+"""Weight operators of TFLite -> kind of kernel (see `keras_xaic.models.kernels.Kernel`)."""
+INT4_VERSIONS: dict[str, int] = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
+"""Operator versions that the TFLite converter gives to operators with INT4 weights."""
+BITS_OF: dict[str, int] = {"int4": 4, "int8": 8, "float32": 32}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One exact combination.
+
+    Attributes:
+        kinds: Kinds of kernels.
+        storage: How the weights lie in the file.
+        activations: Type of what goes into the operator.
+        granularity: ``tensor``, ``channel`` or both.
+        runtimes: Interpreters that compute it exactly.
+    """
+
+    kinds: tuple[str, ...]
+    storage: Storage
+    activations: Activations
+    granularity: tuple[str, ...]
+    runtimes: tuple[Runtime, ...] = RUNTIMES
+
+
+_ALL = ("conv", "depthwise", "dense", "conv_transpose")
+RULES: tuple[Rule, ...] = (
+    Rule(("conv", "depthwise"), "int4", "int8", ("tensor", "channel")),
+    Rule(("dense",), "int4", "int8", ("tensor",)),
+    Rule(("dense",), "int4", "int8", ("channel",), ("litert",)),
+    Rule(_ALL, "int8", "int8", ("tensor", "channel")),
+    Rule(_ALL, "float32", "float32", ("tensor", "channel")),
+)
+
+
+def legal_storages(
+    kind: str,
+    bits: int,
+    per_tensor: bool,
+    activations: Activations = "int8",
+    runtimes: Sequence[Runtime] = ("tflite-runtime", "tflm"),
+) -> tuple[Storage, ...]:
+    """Returns the storages that reproduce a grid exactly on every given interpreter, the smallest first.
+
+    Args:
+        kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
+        bits: Bit-width of the grid, 2 to 8.
+        per_tensor: Whether one step serves the whole kernel.
+        activations: Type of what goes into the operator.
+        runtimes: The interpreters that must run it.
+    """
+    granularity = "tensor" if per_tensor else "channel"
+    found = {
+        rule.storage
+        for rule in RULES
+        if kind in rule.kinds
+        and rule.activations == activations
+        and granularity in rule.granularity
+        and bits <= BITS_OF[rule.storage]
+        and all(runtime in rule.runtimes for runtime in runtimes)
+    }
+    return tuple(sorted(found, key=lambda storage: BITS_OF[storage]))
+
+
+def require_legal(
+    key: str,
+    storage: str,
+    kind: str,
+    bits: int,
+    per_tensor: bool,
+    activations: Optional[Activations],
+    runtimes: Sequence[Runtime] = ("tflite-runtime", "tflm"),
+) -> None:
+    """Refuses a storage that is not exact for the layer `key`; `activations` is None for types that have no name here.
+
+    Raises:
+        ExportError: Naming the layer and what would be right.
+    """
+    legal = legal_storages(kind, bits, per_tensor, activations, runtimes) if activations else ()
+    if storage in legal:
+        return
+    granularity = "one step per tensor" if per_tensor else "one step per channel"
+    raise ExportError(
+        f"layer {key!r}: a {bits}-bit {kind} kernel with {granularity} behind {activations or 'unknown'} activations "
+        f"cannot be stored as {storage} for {', '.join(runtimes)}",
+        " or ".join(legal) if legal else "another combination; this one has no exact storage",
+        "Change the plan's storage, granularity or bits for this layer",
+    )

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tflite_runtime.interpreter as tflite_runtime
+
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.data import Samples
+from keras_xaic.errors import DataError, ExportError, ModelError
+from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
+from tests.tflite.models import inputs_of, odd_layers, run
+
+
+def _predict(model, arrays):
+    outputs = model.predict(arrays, verbose=0)
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+@pytest.mark.parametrize(("convert", "tolerance"), [(float_twin, 1e-5), (float16_model, 1e-2), (dynamic_range_model, 0.05)])
+def test_float_files_agree_with_keras(twins, convert, tolerance):
+    samples = inputs_of(twins.small.model, 4)
+    for expected, given in zip(_predict(twins.small.model, samples), run(convert(twins.small.model), samples)):
+        np.testing.assert_allclose(given, expected, atol=tolerance)
+
+
+def test_int8_file_with_float_io_agrees_with_keras_in_the_order_of_outputs(odd):
+    samples = inputs_of(odd.small.model, 8)
+    content = int8_twin(odd.small.model, inputs_of(odd.small.model, 40), io="float")
+    for expected, given in zip(_predict(odd.small.model, samples), run(content, samples)):
+        np.testing.assert_allclose(given, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_batch_names_and_signature(odd):
+    interpreter = tflite_runtime.Interpreter(model_content=odd.int8)
+    assert [d["shape"].tolist() for d in interpreter.get_input_details()] == [[1, 6, 6, 2], [1, 5]]
+    assert [d["shape_signature"].tolist() for d in interpreter.get_input_details()] == [[1, 6, 6, 2], [1, 5]]
+    assert [d["dtype"] for d in interpreter.get_input_details()] == [np.int8, np.int8]
+    assert [d["shape"].tolist() for d in interpreter.get_output_details()] == [[1, 3], [1, 2]]
+    expected = {"inputs": ["input_0", "input_1"], "outputs": ["output_0", "output_1"]}
+    assert interpreter.get_signature_list() == {"serving_default": expected}
+
+
+def test_rebuilding_the_model_gives_the_same_bytes():
+    def build():
+        keras.utils.set_random_seed(3)
+        x = inputs = keras.Input((6, 6, 1))
+        for _ in range(12):  # auto names pass conv2d_9 -> conv2d_10, where alphabetic order changes
+            x = layers.Conv2D(2, 3, padding="same", activation="relu")(x)
+        model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+        return float_twin(model), int8_twin(model, inputs_of(model, 8))
+
+    assert build() == build()
+    assert odd_layers().name != odd_layers().name  # the names that Keras makes up do differ
+
+
+def test_nothing_is_said(capfd):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    int8_twin(model, np.zeros((2, 4)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_operator_that_tflite_lacks_is_named():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Lambda(lambda x: tf.math.igamma(x, x))(inputs))
+    with pytest.raises(ExportError, match=r"tf\.Igamma"):
+        float_twin(model)
+
+
+def test_free_dimensions_are_refused():
+    inputs = keras.Input((None, None, 1))
+    with pytest.raises(ModelError, match="free dimensions"):
+        float_twin(keras.Model(inputs, layers.GlobalAveragePooling2D()(inputs)))
+
+
+def test_calibration_data_forms_are_equal(digits):
+    (array,) = inputs_of(digits.small.model, 40)
+    assert int8_twin(digits.small.model, [array]) == int8_twin(digits.small.model, Samples(array)) == digits.int8
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (np.zeros((4, 8, 8)), "has shape"),
+        (np.zeros((4, 8, 7, 1)), "has shape"),
+        (np.zeros((0, 8, 8, 1)), "0 calibration samples"),
+        ([np.zeros((4, 8, 8, 1)), np.zeros((4, 5))], "2 calibration arrays"),
+    ],
+)
+def test_calibration_data_that_does_not_fit(digits, calibration, message):
+    with pytest.raises(DataError, match=message):
+        int8_twin(digits.small.model, calibration)

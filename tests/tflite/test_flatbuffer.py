@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic.errors import ExportError
+from keras_xaic.tflite.flatbuffer import (
+    TensorType,
+    constant,
+    load,
+    operators,
+    pack,
+    pack_int4,
+    require_version,
+    set_constant,
+    unpack_int4,
+)
+from tests.tflite.models import inputs_of, run
+
+
+def test_pack_int4_puts_the_first_value_in_the_low_nibble():
+    assert pack_int4(np.array([1, -1, 7])).tolist() == [0xF1, 0x07]
+    assert unpack_int4(np.array([0xF1, 0x07], np.uint8), 3).tolist() == [1, -1, 7]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 15, 16])
+def test_int4_round_trip(count):
+    values = np.resize(np.arange(-8, 8), count)
+    packed = pack_int4(values)
+    assert packed.size == (count + 1) // 2
+    np.testing.assert_array_equal(unpack_int4(packed, count), values)
+
+
+def test_int4_refuses_what_does_not_fit():
+    with pytest.raises(ExportError, match="do not fit 4 bits"):
+        pack_int4(np.array([8]))
+
+
+def test_packing_is_lossless_and_stable_and_smaller(twins):
+    for content in (twins.int8, twins.float32):
+        packed = pack(load(content))
+        assert packed == pack(load(packed))
+        assert len(packed) <= len(content)
+        samples = inputs_of(twins.small.model, 4)
+        for before, after in zip(run(content, samples), run(packed, samples)):
+            np.testing.assert_array_equal(before, after)
+
+
+def test_constants_start_on_16_bytes(digits):
+    content = pack(load(digits.int8))
+    model = load(content)
+    for buffer in model.buffers:
+        if buffer.data is not None and len(buffer.data) >= 32:
+            assert content.index(buffer.data.tobytes()) % 16 == 0
+
+
+def test_equal_vectors_are_written_once(digits):
+    model = load(digits.float32)
+    size = len(pack(model))
+    marker = np.arange(40, 240, dtype=np.uint8)
+    for _ in range(5):
+        model.buffers.append(type(model.buffers[0])())
+        model.buffers[-1].data = marker
+    content = pack(model)
+    assert content.count(marker.tobytes()) == 1
+    assert len(content) < size + 300
+    assert all(np.array_equal(buffer.data, marker) for buffer in load(content).buffers[-5:])
+
+
+def test_set_constant_leaves_other_tensors_alone(digits):
+    model = load(digits.float32)
+    graph = model.subgraphs[0]
+    first, second = [t for t in graph.tensors if constant(model, t) is not None and t.type == TensorType.FLOAT32][:2]
+    second.buffer, second.shape = first.buffer, first.shape
+    before = constant(model, first).copy()
+    set_constant(model, second, before + 1, TensorType.FLOAT32)
+    np.testing.assert_array_equal(constant(model, first), before)
+    np.testing.assert_array_equal(constant(model, second), before + 1)
+
+
+def test_a_short_buffer_is_refused(digits):
+    model = load(digits.int8)
+    convolution = next(operator for operator in operators(model) if operator.kind == "CONV_2D")
+    weights = convolution.input(1)
+    model.buffers[weights.buffer].data = model.buffers[weights.buffer].data[:-1]
+    with pytest.raises(ExportError, match="is stored in"):
+        constant(model, weights)
+
+
+def test_versions_only_rise(digits):
+    model = load(digits.int8)
+    operator = next(iter(operators(model)))
+    code = model.operatorCodes[operator.record.opcodeIndex]
+    require_version(operator, 7)
+    require_version(operator, 2)
+    assert code.version == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x1c\x00\x00\x00TFL3", b"\xff\xff\xff\x7fTFL3" + bytes(64)])
+def test_other_files_are_refused(content):
+    with pytest.raises(ExportError):
+        load(content)
