@@ -1,0 +1,80 @@
+"""The report for a terminal, as rich renderables; printing is the caller's."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from keras_xaic.report import wording
+from keras_xaic.report.schema import Report
+
+
+def render(report: Report) -> RenderableType:
+    """Returns the whole report: comparison, interpreters, layers, warnings and verdict."""
+    parts: list[RenderableType] = [comparison_table(report)]
+    if report.layers:
+        parts.append(layer_table(report))
+    parts += [Text(f"! {warning}", style="yellow") for warning in report.warnings]
+    style = "red" if wording.budget_misses(report) or report.budget.met is False else "green"
+    parts.append(Text(report.verdict or wording.verdict(report), style=style))
+    return Group(*parts)
+
+
+def comparison_table(report: Report) -> Table:
+    """Returns before and after, with the baselines beside them."""
+    title = f"{report.model.name or 'model'} - {report.recipe or 'compressed'}"
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("")
+    *others, last = wording.columns(report)
+    for name in others:
+        table.add_column(Text(name), justify="right")
+    table.add_column(Text(last), justify="right", style="bold")
+    for row in wording.rows(report):
+        table.add_row(row.label, *row.values)
+    for name, run in report.interpreters.items():
+        state = wording.score(run.accuracy, report.metric) if run.ran else "did not run"
+        table.add_row(Text(f"on {name} {run.version or ''}".rstrip()), *[wording.NONE] * len(others), state)
+    return table
+
+
+def layer_table(report: Report) -> Table:
+    """Returns what was done to each layer."""
+    table = Table(title="Layers", title_justify="left")
+    table.add_column("layer")
+    table.add_column("kind")
+    for name in ("relevance", "weights", "bits", "zeros", "filters", "flash", "storage"):
+        table.add_column(name, justify="right")
+    for layer in report.layers:
+        table.add_row(
+            Text(layer.name),
+            Text(layer.kind),
+            wording.NONE if layer.relevance is None else f"{layer.relevance:.3g}",
+            wording.number(layer.weights),
+            wording.NONE if layer.bits is None else f"{layer.bits:g}",
+            wording.share(layer.sparsity),
+            wording.number(layer.filters_kept),
+            wording.size(layer.flash_bytes),
+            layer.storage or wording.NONE,
+        )
+    return table
+
+
+def summary_line(report: Report) -> str:
+    """Returns the one line that ``--quiet`` leaves."""
+    small, metric = report.compressed, report.metric
+    parts = [f"flash {wording.size(small.flash_bytes)}"]
+    if small.download_bytes is not None:
+        parts.append(f"download {wording.size(small.download_bytes)}")
+    if small.edge_accuracy is not None:
+        parts.append(f"{wording.metric_name(report)} {wording.score(small.edge_accuracy, metric)}")
+    if small.drop_pp is not None:
+        parts.append(f"drop {wording.points(small.drop_pp, metric)}")
+    if small.edge_accuracy is None and small.agreement is not None:
+        parts.append(f"agreement {wording.share(small.agreement)}")
+    misses = wording.budget_misses(report)
+    if misses:
+        parts.append("budget missed: " + "; ".join(misses))
+    elif report.budget.met is not None:
+        parts.append("budget met" if report.budget.met else "budget missed")
+    return ", ".join(parts)

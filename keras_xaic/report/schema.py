@@ -1,0 +1,196 @@
+"""report.json, schema version 1: every figure that was measured, with its unit in its name."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from typing import Any, Optional
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from keras_xaic._version import __version__
+from keras_xaic.bundle import PathLike, read_json, write_atomic
+from keras_xaic.errors import DataError
+
+SCHEMA = 1
+
+
+class _Facts(BaseModel):
+    """Measured values: more may be added, none may be NaN (what does not apply is null)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class ModelFacts(_Facts):
+    """The model that came in."""
+
+    name: str = ""
+    parameters: Optional[int] = None
+    weighted_layers: Optional[int] = None
+
+
+class BudgetFacts(_Facts):
+    """What was asked for (null: no limit), and whether it was met."""
+
+    flash_bytes: Optional[int] = None
+    download_bytes: Optional[int] = None
+    ram_bytes: Optional[int] = None
+    max_drop_pp: Optional[float] = None
+    met: Optional[bool] = None
+
+
+class OriginalFacts(_Facts):
+    """The model before compression."""
+
+    keras_accuracy: Optional[float] = None
+    tflite_fp32_bytes: Optional[int] = None
+    tflite_fp32_gzip_bytes: Optional[int] = None
+    edge_accuracy: Optional[float] = None
+
+
+class LatencyFacts(_Facts):
+    """Milliseconds of one invocation after warm-up."""
+
+    median: Optional[float] = None
+    p90: Optional[float] = None
+    threads: int = 1
+
+
+class BaselineFacts(_Facts):
+    """What a usual method gives for the same model and data."""
+
+    flash_bytes: Optional[int] = None
+    download_bytes: Optional[int] = None
+    edge_accuracy: Optional[float] = None
+    latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
+
+
+class CompressedFacts(_Facts):
+    """The model after compression."""
+
+    keras_accuracy: Optional[float] = None
+    edge_accuracy: Optional[float] = None
+    drop_pp: Optional[float] = None
+    flash_bytes: Optional[int] = None
+    micro_flash_bytes: Optional[int] = None
+    download_bytes: Optional[int] = None
+    arena_bytes: Optional[int] = None
+    sparsity: Optional[float] = None
+    mean_bits: Optional[float] = None
+    macs: Optional[int] = None
+    latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
+    agreement: Optional[float] = None
+    explanation_similarity: Optional[float] = None
+
+
+class InterpreterFacts(_Facts):
+    """One interpreter's answer."""
+
+    version: Optional[str] = None
+    accuracy: Optional[float] = None
+    ran: bool = False
+    error: Optional[str] = None
+
+
+class LayerFacts(_Facts):
+    """One weighted layer. `relevance` is its share of all layers' relevance where the shares are known."""
+
+    name: str
+    kind: str = ""
+    relevance: Optional[float] = None
+    weights: Optional[int] = None
+    bits: Optional[float] = None
+    sparsity: Optional[float] = None
+    filters_kept: Optional[int] = None
+    flash_bytes: Optional[int] = None
+    storage: Optional[str] = None
+
+
+class Report(_Facts):
+    """Everything that was measured of one compression; saved as report.json.
+
+    Attributes:
+        schema_version: Version of this format (``schema`` in the file).
+        xaic: Version of keras-xaic.
+        metric: What every ``*accuracy`` field holds; None where there are no targets.
+        sha256: Of the bundle's files, by their path in the bundle.
+        seconds: By step.
+        verdict: The outcome in one or two sentences.
+        warnings: What a user should know.
+    """
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    xaic: str = __version__
+    recipe: str = ""
+    seed: int = 0
+    metric: Optional[str] = "accuracy"
+    versions: dict[str, str] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    model: ModelFacts = Field(default_factory=ModelFacts)
+    budget: BudgetFacts = Field(default_factory=BudgetFacts)
+    original: OriginalFacts = Field(default_factory=OriginalFacts)
+    baselines: dict[str, BaselineFacts] = Field(default_factory=dict)
+    compressed: CompressedFacts = Field(default_factory=CompressedFacts)
+    interpreters: dict[str, InterpreterFacts] = Field(default_factory=dict)
+    layers: list[LayerFacts] = Field(default_factory=list)
+    sha256: dict[str, str] = Field(default_factory=dict)
+    verdict: Optional[str] = None
+    warnings: list[str] = Field(default_factory=list)
+
+    @field_validator("schema_version")
+    @classmethod
+    def _known_schema(cls, value: int) -> int:
+        if value != SCHEMA:
+            raise ValueError(f"version {value} is not known, this keras-xaic reads version {SCHEMA}")
+        return value
+
+    def to_json(self) -> str:
+        """Returns the text of report.json."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def save(self, path: PathLike) -> pathlib.Path:
+        """Writes report.json, whole or not at all.
+
+        Args:
+            path: The file, or the directory it belongs in.
+
+        Returns:
+            The file.
+        """
+        file = _file(path)
+        write_atomic(file, self.to_json())
+        return file
+
+    @classmethod
+    def load(cls, path: PathLike) -> Report:
+        """Reads report.json.
+
+        Args:
+            path: The file, or the bundle's directory.
+
+        Raises:
+            DataError: If it is missing, not JSON or not a report; names the key.
+        """
+        file = _file(path)
+        content = read_json(file)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise DataError(
+                f"{file} is not a report: {key}: {first['msg']}", f"report.json of schema {SCHEMA}", "Run xaic again"
+            ) from None
+
+
+def _file(path: PathLike) -> pathlib.Path:
+    where = pathlib.Path(path)
+    return where / "report.json" if where.is_dir() else where
