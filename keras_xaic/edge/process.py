@@ -31,6 +31,10 @@ _SIGNALS = {
 }
 
 
+class MissingInterpreter(EdgeError):
+    """The interpreter that was asked for is not installed."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a child may use.
@@ -151,7 +155,7 @@ def _refusal(result: Mapping[str, Any], interpreter: str, name: str, said: str, 
     if result["kind"] == "data":
         return DataError(f"{name}: {text}", "", "Use data of the shape that the model was exported for")
     if result["kind"] == "missing":
-        return EdgeError(f"{interpreter} is not installed ({text})", "", how_to_install(interpreter))
+        return MissingInterpreter(f"{interpreter} is not installed ({text})", "", how_to_install(interpreter))
     if result["kind"] == "memory":
         return EdgeError(f"{interpreter} ran out of memory on {name}{_within(limits)}{_quote(said)}", "", "Allow more memory")
     spoken = words(f"{said}\n{text}")

@@ -1,0 +1,94 @@
+"""Says which parts of the stack are here and whether they really work, without importing TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pathlib
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_xaic.edge.interpreters import INTERPRETERS
+from keras_xaic.edge.process import MissingInterpreter, how_to_install
+from keras_xaic.edge.running import run_file
+from keras_xaic.errors import EdgeError
+
+WORKS, MISSING, BROKEN = "works", "missing", "broken"
+
+# tiny.tflite is one int8 FULLY_CONNECTED without bias: tf.matmul(x, KERNEL) of a (1, 4) input, converted by
+# TFLiteConverter.from_concrete_functions with Optimize.DEFAULT, TFLITE_BUILTINS_INT8, int8 input and output, and
+# [a, b, a, -b] for a, b in (-1, 1) as representative data.
+TINY = pathlib.Path(__file__).with_name("tiny.tflite")
+KERNEL = np.array([[1, 0, -1], [0, 1, 1], [1, 1, 0], [0, -1, 0.5]], np.float32)
+INPUT = np.array([[1, 0.5, -1, 0.25]], np.float32)
+TOLERANCE = 0.03  # one step of the output's grid is 0.0235
+
+# Distribution -> what is lost without it; those of the base installation first.
+PACKAGES = {
+    "tensorflow": "compressing (not needed to verify)",
+    "tensorflow-model-optimization": "pruning and fake quantization",
+    "innvestigate": "relevance by iNNvestigate's own rules",
+    "numpy": "everything",
+    "h5py": "reading .h5 models",
+    "pydantic": "reports and plans",
+    "scipy": "budgets as an integer program",
+    "rich": "tables in the console",
+    "jinja2": "the HTML report",
+    "typer": "the xaic command",
+}
+EXTRAS = {
+    "ethos-u-vela": ("estimates for Ethos-U processors", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)"),
+    "optuna": ("xaic search", "pip install 'keras-xaic[search]'"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        state: ``works``, ``missing`` or ``broken``.
+        detail: The version, or what is wrong.
+        fix: What to do; empty where nothing is to be done.
+        needed: Whether the base installation should have it.
+    """
+
+    name: str
+    state: str
+    detail: str
+    fix: str = ""
+    needed: bool = True
+
+
+def examine() -> list[Check]:
+    """Looks at Python, the packages and every edge interpreter; each interpreter runs a tiny model in a child process."""
+    checks = [Check("python", WORKS, platform.python_version())]
+    for name, purpose in PACKAGES.items():
+        checks.append(_package(name, purpose, "pip install keras-xaic", needed=True))
+    for name, (purpose, fix) in EXTRAS.items():
+        checks.append(_package(name, purpose, fix, needed=False))
+    return checks + [_interpreter(name) for name in INTERPRETERS]
+
+
+def _package(name: str, purpose: str, fix: str, needed: bool) -> Check:
+    try:
+        return Check(name, WORKS, importlib.metadata.version(name), needed=needed)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, MISSING, f"needed for: {purpose}", fix, needed)
+
+
+def _interpreter(name: str) -> Check:
+    needed = name in ("tflite-runtime", "builtin-ref")
+    try:
+        result = run_file(TINY, INPUT, interpreter=name, timeout=30.0)
+    except MissingInterpreter as error:
+        return Check(name, MISSING, error.found, error.fix, needed)
+    except EdgeError as error:
+        return Check(name, BROKEN, error.found, how_to_install(name), needed)
+    wrong = float(np.abs(result.outputs[0] - INPUT @ KERNEL).max())
+    if wrong > TOLERANCE:
+        found = f"{result.version}, but its answer to a matrix product is off by {wrong:.3g}"
+        return Check(name, BROKEN, found, how_to_install(name), needed)
+    return Check(name, WORKS, result.version, needed=needed)
