@@ -9,7 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.errors import ExportError
-from keras_xaic.quantization.grid import QuantizedKernel
+from keras_xaic.grids import QuantizedKernel
 from keras_xaic.tflite.flatbuffer import Operator, TensorType, load, pack, require_version, schema, set_constant
 from keras_xaic.tflite.pairing import WeightOperator, channel_steps, pair_by_value, to_operator_layout, weight_operators
 from keras_xaic.tflite.storages import INT4_VERSIONS, Activations, Runtime, require_legal

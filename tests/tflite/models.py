@@ -10,7 +10,7 @@ import tflite_runtime.interpreter as tflite_runtime
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.quantization.grid import QuantizedKernel
+from keras_xaic.grids import QuantizedKernel
 
 
 @dataclass(frozen=True)

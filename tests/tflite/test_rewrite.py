@@ -7,7 +7,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ExportError
-from keras_xaic.quantization.grid import QuantizedKernel
+from keras_xaic.grids import QuantizedKernel
 from keras_xaic.tflite.convert import float_twin, int8_twin
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
 from keras_xaic.tflite.reading import match_stored, read_grids
@@ -123,10 +123,6 @@ def test_per_channel_dense_in_int8():
     expected = model.predict(samples, verbose=0)
     mean_error = [np.abs(run(one, samples)[0] - expected).mean() for one in (content, twins[0])]
     assert mean_error[0] < 0.02 * np.abs(expected).max()
-    with pytest.raises(ExportError, match="'a'"):
-        write_grids(
-            *twins, {**kernels, "a": dataclasses.replace(kernel, integers=kernel.integers // 32, bits=4)}, {"a": "int4"}
-        )
 
 
 def test_int4_of_a_per_channel_dense_kernel_is_refused_by_name(digits):
@@ -134,12 +130,12 @@ def test_int4_of_a_per_channel_dense_kernel_is_refused_by_name(digits):
     steps = np.repeat(kernel.scale, 9, axis=1)
     steps[0, 3] *= np.float32(1 + 1e-4)
     kernels = {**digits.small.kernels, "hidden": dataclasses.replace(kernel, scale=steps)}
-    with pytest.raises(ExportError, match="layer 'hidden'.*cannot be stored as int4"):
+    with pytest.raises(ExportError, match=r"layer 'hidden'.*cannot be stored as int4"):
         write_grids(digits.int8, digits.float32, kernels, digits.small.storages)
 
 
 def test_transposed_convolution_in_int4_is_refused_by_name(odd):
-    with pytest.raises(ExportError, match="layer 'up'.*cannot be stored as int4"):
+    with pytest.raises(ExportError, match=r"layer 'up'.*cannot be stored as int4"):
         write_grids(odd.int8, odd.float32, odd.small.kernels, {**odd.small.storages, "up": "int4"})
 
 

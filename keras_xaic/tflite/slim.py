@@ -1,0 +1,153 @@
+"""Leaving out of a .tflite file what no interpreter needs; outputs stay bit-identical.
+
+Each transformation takes loaded objects and changes them in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.pairing import weight_operators
+
+
+def slim(content: bytes, signature: bool = False) -> bytes:
+    """Returns a smaller file that computes the same bits.
+
+    Args:
+        content: A .tflite file.
+        signature: Whether to keep the names by which programs may address inputs and outputs.
+    """
+    model = load(content)
+    if not signature:
+        drop_signature(model)
+    for transformation in TRANSFORMATIONS:
+        transformation(model)
+    return pack(model)
+
+
+def drop_signature(model: Any) -> None:
+    """Forgets the names of inputs and outputs."""
+    model.signatureDefs = None
+
+
+def drop_names(model: Any) -> None:
+    """Forgets the names of tensors and graphs."""
+    for graph in model.subgraphs:
+        graph.name = None
+        for tensor in graph.tensors:
+            tensor.name = None
+
+
+def drop_metadata(model: Any) -> None:
+    """Forgets who converted the file, when, and for which version."""
+    model.description = model.metadata = model.metadataBuffer = None
+
+
+def drop_ranges(model: Any) -> None:
+    """Forgets calibration minima and maxima, which scale and zero point already contain."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            record = tensor.quantization
+            if record is None:
+                continue
+            record.min = record.max = None
+            if record.scale is None and record.zeroPoint is None and record.details is None:
+                tensor.quantization = None
+
+
+def drop_shape_signatures(model: Any) -> None:
+    """Forgets shapes with free dimensions where they equal the fixed shape."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            free = tensor.shapeSignature
+            if free is not None and np.array_equal(free, tensor.shape):
+                tensor.shapeSignature = None
+
+
+def drop_convolution_bias_records(model: Any) -> None:
+    """Forgets the steps of convolution biases, which are those of input and weights multiplied.
+
+    Interpreters multiply them themselves; only FULLY_CONNECTED compares its bias's own steps.
+    """
+    kept = {
+        int(one.operator.record.inputs[one.bias_position])
+        for one in weight_operators(model)
+        if one.kind == "dense" and one.operator.input(one.bias_position) is not None
+    }
+    for one in weight_operators(model):
+        bias = one.operator.input(one.bias_position)
+        if bias is not None and int(one.operator.record.inputs[one.bias_position]) not in kept:
+            bias.quantization = None
+
+
+def merge_buffers(model: Any) -> None:
+    """Keeps equal constants once, and none for tensors that are computed."""
+    first: dict[bytes, int] = {}
+    kept: list[Any] = [type(model.buffers[0])()]
+    moved: dict[int, int] = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            raw = b"" if data is None else bytes(np.asarray(data, np.uint8))
+            if tensor.buffer not in moved:
+                if raw and raw not in first:
+                    first[raw] = len(kept)
+                    kept.append(model.buffers[tensor.buffer])
+                moved[tensor.buffer] = first[raw] if raw else 0
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = moved[tensor.buffer]
+    for entry in model.metadata or []:
+        kept.append(model.buffers[entry.buffer])
+        entry.buffer = len(kept) - 1
+    model.buffers = kept
+
+
+def drop_unused_tensors(model: Any) -> None:
+    """Keeps only tensors of the main graph that an operator, an input or an output refers to."""
+    if len(model.subgraphs) != 1:
+        return
+    graph = model.subgraphs[0]
+    used = {int(i) for i in [*graph.inputs, *graph.outputs]}
+    for record in graph.operators:
+        used.update(int(i) for part in (record.inputs, record.outputs, record.intermediates) if part is not None for i in part)
+    order = sorted(used - {-1})
+    place = {-1: -1, **{old: new for new, old in enumerate(order)}}
+    graph.tensors = [graph.tensors[old] for old in order]
+
+    def moved(indices: Optional[np.ndarray]) -> Optional[np.ndarray]:
+        return None if indices is None else np.array([place[int(i)] for i in indices], np.int32)
+
+    graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
+    for record in graph.operators:
+        record.inputs, record.outputs, record.intermediates = map(moved, (record.inputs, record.outputs, record.intermediates))
+    for signature in model.signatureDefs or []:
+        for entry in [*signature.inputs, *signature.outputs]:
+            entry.tensorIndex = place[entry.tensorIndex]
+
+
+def drop_unused_operator_codes(model: Any) -> None:
+    """Keeps only the operator kinds that occur."""
+    used = sorted({int(record.opcodeIndex) for graph in model.subgraphs for record in graph.operators})
+    place = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[old] for old in used]
+    for graph in model.subgraphs:
+        for record in graph.operators:
+            record.opcodeIndex = place[int(record.opcodeIndex)]
+
+
+TRANSFORMATIONS: tuple[Callable[[Any], None], ...] = (
+    drop_names,
+    drop_metadata,
+    drop_ranges,
+    drop_shape_signatures,
+    drop_convolution_bias_records,
+    drop_unused_tensors,
+    drop_unused_operator_codes,
+    merge_buffers,
+)
+"""What `slim` does, in order."""
