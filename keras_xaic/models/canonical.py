@@ -72,7 +72,13 @@ class Canonical:
     heads: tuple[Optional[str], ...]
 
 
-def canonicalize(model: Any, *, keep_output_activation: bool = True, separate_activations: bool = False) -> Canonical:
+def canonicalize(
+    model: Any,
+    *,
+    keep_output_activation: bool = True,
+    separate_activations: bool = False,
+    fold_into: tuple[type, ...] = FOLDABLE,
+) -> Canonical:
     """Returns a flat clone with the same interface and the same outputs, to float32 rounding.
 
     Nested models are opened, BatchNorm is folded into the convolution or dense layer in front of it (one that is called once,
@@ -84,6 +90,7 @@ def canonicalize(model: Any, *, keep_output_activation: bool = True, separate_ac
         keep_output_activation: False leaves softmax and sigmoid at the outputs away, so that the outputs are logits.
         separate_activations: True makes every activation an `Activation` layer of its own and splits separable
             convolutions into the layers ``path/depthwise_kernel`` and ``path/pointwise_kernel``.
+        fold_into: Layer classes that take up the BatchNorm behind them.
 
     Returns:
         The clone, trainable, savable and convertible like any Keras model.
@@ -93,7 +100,7 @@ def canonicalize(model: Any, *, keep_output_activation: bool = True, separate_ac
     """
     operations = Operations(model)
     _refuse_mixed_precision(operations)
-    builder = _Builder(model, operations, keep_output_activation, separate_activations)
+    builder = _Builder(model, operations, keep_output_activation, separate_activations, fold_into)
     with keras.utils.custom_object_scope(_custom_objects(model)):
         return builder.build()
 
@@ -124,12 +131,15 @@ def symbol_of(layer: Any) -> Optional[str]:
 class _Builder:
     """One pass over the operations, building the clone."""
 
-    def __init__(self, model: Any, operations: Operations, keep_heads: bool, separate: bool) -> None:
+    def __init__(
+        self, model: Any, operations: Operations, keep_heads: bool, separate: bool, fold_into: tuple[type, ...]
+    ) -> None:
         self.user_model, self.operations, self.separate = model, operations, separate
         self.alias = {op.outputs[0]: op.inputs[0] for op in operations if isinstance(op.layer, IDENTITIES)}
         self.calls = Counter(id(op.layer) for op in operations)
         self.readers = Counter(self.resolve(key) for op in operations if op.outputs[0] not in self.alias for key in op.inputs)
         self.readers.update(self.resolve(key) for key in operations.outputs)
+        self.fold_into = fold_into
         self.batchnorms = self.find_foldable()
         heads = [self.find_head(key) for key in operations.outputs]
         self.heads = tuple(head[1] if head else None for head in heads)
@@ -172,7 +182,7 @@ class _Builder:
             before = self.operations.producer.get(key)
             if (
                 before is not None
-                and type(before.layer) in FOLDABLE
+                and type(before.layer) in self.fold_into
                 and activation_name(before.layer) is None
                 and self.calls[id(before.layer)] == 1
                 and self.readers[key] == 1

@@ -1,1 +1,10 @@
-"""TODO."""
+"""Spends a byte budget where it matters."""
+
+from __future__ import annotations
+
+from keras_xaic.planning.budget import Budget
+from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.planning.planner import keep_masks, plan
+from keras_xaic.planning.sparsity import kept_weights, weight_score
+
+__all__ = ["Budget", "LayerPlan", "Plan", "keep_masks", "kept_weights", "plan", "weight_score"]

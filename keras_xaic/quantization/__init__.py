@@ -1,1 +1,14 @@
-"""TODO."""
+"""Grids, and TFMOT quantizers that train weights exactly on them."""
+
+from __future__ import annotations
+
+from keras_xaic.quantization.apply import fold_kernels, freeze, quantize_by_plan
+from keras_xaic.quantization.quantizers import GridQuantizer, PlannedQuantizeConfig
+
+__all__ = [
+    "GridQuantizer",
+    "PlannedQuantizeConfig",
+    "fold_kernels",
+    "freeze",
+    "quantize_by_plan",
+]

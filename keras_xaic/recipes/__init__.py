@@ -1,1 +1,24 @@
-"""TODO."""
+"""Named methods, each declared in a small file of its own."""
+
+from __future__ import annotations
+
+from keras_xaic.errors import PlanError
+from keras_xaic.recipes.auto import AUTO
+from keras_xaic.recipes.int8 import INT8
+from keras_xaic.recipes.magnitude import MAGNITUDE
+from keras_xaic.recipes.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (AUTO, INT8, MAGNITUDE)}
+
+__all__ = ["RECIPES", "Recipe", "get_recipe"]
+
+
+def get_recipe(name: str) -> Recipe:
+    """Returns the recipe called `name`.
+
+    Raises:
+        PlanError: If there is none.
+    """
+    if name not in RECIPES:
+        raise PlanError(f"there is no recipe {name!r}", f"one of {', '.join(RECIPES)}", "`xaic recipes` explains them")
+    return RECIPES[name]

@@ -1,0 +1,281 @@
+"""Commands and their options; each calls one public function."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Optional
+
+import typer
+
+from keras_xaic.cli.terminal import Terminal, failing
+from keras_xaic.errors import DataError
+
+app = typer.Typer(
+    name="xaic",
+    help="Compress a trained Keras model by what explainable AI says matters, and prove it on an edge interpreter.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = typer.Argument(..., help="A Keras model: .h5, .keras or a SavedModel directory.", metavar="MODEL", show_default=False)
+DataOption = typer.Option(
+    ..., "--data", help="An .npz with x_train, y_train, x_test, y_test, or a directory of images per class.", show_default=False
+)
+Out = typer.Option(..., "--out", help="Directory to write.", show_default=False)
+Scale = typer.Option(1.0, "--scale", help="The model sees x * SCALE + OFFSET.")
+Offset = typer.Option(0.0, "--offset", help="See --scale.")
+Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
+Calibration = typer.Option(256, "--calibration", min=1, help="Training samples for relevance and activation ranges.")
+Flash = typer.Option(None, "--flash", help="Limit for model.tflite, e.g. 48kB or 48KiB.", show_default=False)
+Download = typer.Option(None, "--download", help="Limit for model.xaic, e.g. 20kB.", show_default=False)
+Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False)
+MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.")
+Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.")
+Unsafe = typer.Option(False, "--allow-unsafe", help="Load models with Lambda layers or pickled code. Only if you trust the file.")
+Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.")
+Json = typer.Option(False, "--json", help="Print report.json and nothing else.")
+
+
+@app.command()
+def compress(
+    model: pathlib.Path = Model,
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    flash: Optional[str] = Flash,
+    download: Optional[str] = Download,
+    ram: Optional[str] = Ram,
+    max_drop: float = MaxDrop,
+    epochs: int = typer.Option(10, "--epochs", min=0, help="Passes over the training data, all stages together."),
+    seed: int = Seed,
+    target: str = typer.Option("both", "--target", help="mobile, micro or both."),
+    baselines: str = typer.Option("int8,magnitude", "--baselines", help="Comparisons to run, separated by commas; '' for none."),
+    calibration: int = Calibration,
+    scale: float = Scale,
+    offset: float = Offset,
+    overwrite: bool = Overwrite,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+    json: bool = Json,
+) -> None:
+    """Make MODEL fit the budget, write the bundle and verify it.
+
+    Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
+    """
+    with Terminal(quiet=quiet, json=json) as terminal, failing(terminal):
+        from keras_xaic.pipeline import run
+        from keras_xaic.planning import Budget
+
+        report = run(
+            model,
+            data,
+            recipe=recipe,
+            budget=Budget(flash, download, ram, max_drop),
+            out=out,
+            epochs=epochs,
+            seed=seed,
+            target=target,
+            baselines=[name for name in baselines.split(",") if name],
+            calibration=calibration,
+            scale=scale,
+            offset=offset,
+            overwrite=overwrite,
+            allow_unsafe=allow_unsafe,
+            progress=terminal.progress,
+        )
+        terminal.show_report(report, out)
+
+
+@app.command()
+def explain(
+    model: pathlib.Path = Model,
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    rule: str = typer.Option("lrp.epsilon", "--rule", help="Attribution rule, e.g. lrp.epsilon or lrp.epsilon_plus."),
+    engine: str = typer.Option("auto", "--engine", help="auto, native or innvestigate."),
+    target: str = typer.Option("true", "--target", help="true, predicted, all or a class number."),
+    calibration: int = Calibration,
+    seed: int = Seed,
+    scale: float = Scale,
+    offset: float = Offset,
+    overwrite: bool = Overwrite,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Show what MODEL looks at: relevance of every layer, filter and weight.
+
+    Example: [bold]xaic explain resnet8.h5 --data cifar10.npz --rule lrp.epsilon --out why/[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.pipeline import explain as run
+
+        relevance = run(
+            model,
+            data,
+            out,
+            rule=rule,
+            engine=engine,
+            target=int(target) if target.lstrip("-").isdigit() else target,
+            calibration=calibration,
+            seed=seed,
+            scale=scale,
+            offset=offset,
+            overwrite=overwrite,
+            allow_unsafe=allow_unsafe,
+            progress=terminal.progress,
+        )
+        terminal.show_relevance(relevance, out)
+
+
+@app.command()
+def plan(
+    model: pathlib.Path = Model,
+    relevance: pathlib.Path = typer.Option(..., "--relevance", help="Directory or relevance.npz that `xaic explain` wrote."),
+    out: pathlib.Path = typer.Option("plan.json", "--out", help="File to write."),
+    flash: Optional[str] = Flash,
+    download: Optional[str] = Download,
+    max_drop: float = MaxDrop,
+    seed: int = Seed,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Say what would be done to MODEL under a budget, and its cost; nothing is trained.
+
+    Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.models import load_model
+        from keras_xaic.planning import Budget
+        from keras_xaic.planning import plan as make_plan
+        from keras_xaic.relevance import Relevance
+
+        found = relevance / "relevance.npz" if relevance.is_dir() else relevance
+        if not found.is_file():
+            raise DataError(f"{found} does not exist", "the output of `xaic explain`")
+        budget = Budget(flash, download, None, max_drop)
+        made = make_plan(load_model(model, allow_unsafe=allow_unsafe), Relevance.load(found), budget, seed=seed)
+        made.save(out)
+        terminal.say(made.describe())
+        terminal.last(f"{out}: {made.predicted_flash_bytes:,} B flash, {made.mean_bits:.2f} bits a weight")
+
+
+@app.command()
+def export(
+    model: pathlib.Path = typer.Argument(..., help="A Keras model or a bundle directory.", metavar="MODEL|DIR", show_default=False),
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    target: str = typer.Option("both", "--target", help="mobile, micro or both."),
+    calibration: int = Calibration,
+    seed: int = Seed,
+    scale: float = Scale,
+    offset: float = Offset,
+    overwrite: bool = Overwrite,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Write the bundle from a model that is compressed already; no training.
+
+    Example: [bold]xaic export small/ --data cifar10.npz --out again/[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.pipeline import export as run
+
+        bundle = run(
+            model,
+            data,
+            out,
+            target=target,
+            calibration=calibration,
+            seed=seed,
+            scale=scale,
+            offset=offset,
+            overwrite=overwrite,
+            allow_unsafe=allow_unsafe,
+        )
+        terminal.last(f"{bundle.path}: model.tflite {bundle.model.stat().st_size:,} B")
+
+
+@app.command()
+def verify(
+    bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
+    data: pathlib.Path = DataOption,
+    interpreter: str = typer.Option("tflite-runtime", "--interpreter", help="tflite-runtime, litert, tflm or all."),
+    scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the report says."),
+    offset: Optional[float] = typer.Option(None, "--offset", help="See --scale."),
+    quiet: bool = Quiet,
+    json: bool = Json,
+) -> None:
+    """Measure size, accuracy and latency of a bundle from its files.
+
+    Example: [bold]xaic verify small/ --data cifar10.npz --interpreter all[/bold]
+    """
+    with Terminal(quiet=quiet, json=json) as terminal, failing(terminal):
+        from keras_xaic.pipeline import verify as run
+
+        terminal.show_verification(run(bundle, data, interpreter=interpreter, scale=scale, offset=offset, progress=terminal.progress))
+
+
+@app.command()
+def report(
+    bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
+    open_page: bool = typer.Option(False, "--open", help="Open the page in a browser."),
+) -> None:
+    """(Re)build report.html from report.json.
+
+    Example: [bold]xaic report small/ --open[/bold]
+    """
+    with Terminal() as terminal, failing(terminal):
+        from keras_xaic.bundle import open_bundle
+        from keras_xaic.report import Report, write_html
+
+        opened = open_bundle(bundle)
+        write_html(Report.load(opened.report), opened.html)
+        terminal.last(str(opened.html))
+        if open_page:
+            typer.launch(opened.html.absolute().as_uri())
+
+
+@app.command()
+def unpack(
+    file: pathlib.Path = typer.Argument(..., help="A download container, model.xaic.", metavar="FILE.xaic", show_default=False),
+    out: pathlib.Path = typer.Option(..., "--out", help="File to write.", show_default=False),
+) -> None:
+    """Turn a download container back into the .tflite it was made from, byte for byte.
+
+    Example: [bold]xaic unpack model.xaic --out model.tflite[/bold]
+    """
+    with Terminal() as terminal, failing(terminal):
+        from keras_xaic.bundle import write_atomic
+        from keras_xaic.tflite import unpack_download
+
+        if not file.is_file():
+            raise DataError(f"{file} does not exist", "a download container, e.g. model.xaic of a bundle")
+        content = unpack_download(file.read_bytes())
+        write_atomic(out, content)
+        terminal.last(f"{out}: {len(content):,} B")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes, each with its source."""
+    with Terminal() as terminal, failing(terminal):
+        from keras_xaic.recipes import RECIPES
+
+        terminal.show_recipes(RECIPES)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, and what works here."""
+    with Terminal() as terminal, failing(terminal):
+        from keras_xaic.edge.doctor import examine
+
+        terminal.show_checks(examine())
+
+
+def main() -> None:
+    """Entry point of the command `xaic`."""
+    sys.exit(app(standalone_mode=True))

@@ -1,0 +1,155 @@
+"""What a person sees: progress, tables, one clear line for an error."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from keras_xaic.errors import XaicError
+
+
+class Terminal:
+    """Shows progress on stderr while it is open, and results on stdout.
+
+    Args:
+        quiet: Only the last line is printed.
+        json: Only the report is printed, as JSON.
+    """
+
+    def __init__(self, quiet: bool = False, json: bool = False) -> None:
+        self.quiet, self.json = quiet, json
+        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.err = Console(stderr=True, highlight=False)
+        self.exit_code = 0
+        self._progress: Optional[Progress] = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+        self.stop()
+        if error is None and self.exit_code:
+            raise typer.Exit(self.exit_code)
+
+    def stop(self) -> None:
+        """Takes the progress display away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Shows how far a stage is (a `keras_xaic.progress.Progress`)."""
+        if self.quiet or self.json or not self.err.is_terminal:
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.err,
+                refresh_per_second=4,
+            )
+            self._progress.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, note=note)
+        self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
+
+    def say(self, *renderables: Any) -> None:
+        """Prints, unless only the last line or JSON is wanted."""
+        self.stop()
+        if not (self.quiet or self.json):
+            for renderable in renderables:
+                self.out.print(renderable, markup=False) if isinstance(renderable, str) else self.out.print(renderable)
+
+    def last(self, line: str) -> None:
+        """Prints the summary line."""
+        self.stop()
+        if not self.json:
+            self.out.print(line, markup=False)
+
+    def show_report(self, report: Any, out: pathlib.Path) -> None:
+        """Prints a report; exit code 3 if a budget was missed."""
+        from keras_xaic.report import report_tables, summary_line
+
+        self.stop()
+        if self.json:
+            sys.stdout.write(report.to_json() + "\n")
+        self.say(*report_tables(report))
+        self.last(f"{out}: {summary_line(report)}")
+        self.exit_code = 0 if report.budget.met else 3
+
+    def show_verification(self, verification: Any) -> None:
+        """Prints what was measured."""
+        import json
+
+        from keras_xaic.report import verification_table
+
+        self.stop()
+        if self.json:
+            sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
+        self.say(verification_table(verification))
+        accuracy = verification.edge_accuracy
+        shown = "no labels" if accuracy is None else f"{verification.metric} {accuracy:.4f}"
+        self.last(f"{verification.path}: {verification.flash_bytes:,} B, {shown} on {verification.samples:,} samples")
+        if verification.changed:
+            self.err.print("warning: model.tflite is not the file that report.json describes (its SHA-256 differs)", style="yellow")
+        if verification.error is not None:
+            raise verification.error
+
+    def show_relevance(self, relevance: Any, out: pathlib.Path) -> None:
+        """Prints the layers with their relevance."""
+        table = Table("layer", "weights", "filters", "relevance", "share", title=f"{relevance.rule} ({relevance.engine} engine)")
+        total = sum(relevance.layers.values()) or 1.0
+        for name, score in relevance.layers.items():
+            weights = sum(array.size for key, array in relevance.weights.items() if key == name or key.startswith(name + "/"))
+            filters = relevance.filters.get(name)
+            table.add_row(
+                name, f"{weights:,}", "" if filters is None else str(len(filters)), f"{score:.4g}", f"{score / total:.1%}"
+            )
+        self.say(table)
+        self.last(f"{out}: relevance of {len(relevance.layers)} layers by {relevance.rule}")
+
+    def show_recipes(self, recipes: Mapping[str, Any]) -> None:
+        """Prints the recipes."""
+        table = Table("recipe", "what it does", "source")
+        for recipe in recipes.values():
+            table.add_row(recipe.name, recipe.summary, recipe.source)
+        self.say(table)
+
+    def show_checks(self, checks: Any) -> None:
+        """Prints what works here; exit code 4 if something needed does not."""
+        table = Table("", "what", "found", "what to do")
+        for check in checks:
+            mark = "[green]ok[/]" if check.ok else "[yellow]--[/]" if not check.required else "[red]no[/]"
+            table.add_row(mark, check.name, check.found, check.fix)
+        self.say(table)
+        self.exit_code = 0 if all(check.ok or not check.required for check in checks) else 4
+
+
+@contextlib.contextmanager
+def failing(terminal: Terminal) -> Iterator[None]:
+    """Turns errors into one clear line and the exit code of their kind."""
+    try:
+        yield
+    except XaicError as error:
+        terminal.stop()
+        terminal.err.print(f"xaic: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        terminal.stop()
+        terminal.err.print("xaic: interrupted. Run the same command again to continue.", soft_wrap=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,80 @@
+"""Wraps a model's layers for training towards the planned sparsities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+
+from keras_xaic._keras import keras
+from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+from keras_xaic.pruning.mask import PruneByRelevance
+from keras_xaic.pruning.schedule import RelevanceSchedule
+
+
+def prune_by_relevance(
+    model: Any, sparsity: Mapping[str, float], relevance: Mapping[str, np.ndarray], end_step: int, frequency: int = 50
+) -> Any:
+    """Returns a clone of `model` whose kernels ramp to their planned sparsity during training.
+
+    Train it with `tfmot.sparsity.keras.UpdatePruningStep` among the callbacks, then call `strip_pruning`.
+
+    Args:
+        model: A flat functional or sequential model.
+        sparsity: Kernel key -> final fraction of zeros; kernels that are not named stay dense.
+        relevance: Kernel key -> relevance of every weight.
+        end_step: Training step at which the ramp ends.
+        frequency: Masks are updated every that many steps.
+    """
+
+    def wrap(layer: Any) -> Any:
+        kernels = [kernel for kernel in layer_kernels(layer, layer.name) if sparsity.get(kernel.key, 0.0) > 0]
+        fresh = layer.__class__.from_config(layer.get_config())
+        if not kernels or not can_prune(layer):
+            return fresh
+        kernel = kernels[-1]  # TFMOT prunes the pointwise kernel of a separable convolution
+        scores = relevance.get(kernel.key)
+        power = ramp_power(scores)
+        schedule = RelevanceSchedule(sparsity[kernel.key], end_step, frequency=min(frequency, max(1, end_step // 4)), power=power)
+        return PruneByRelevance(fresh, schedule, relevance=scores)
+
+    wrapped = keras.models.clone_model(model, clone_function=wrap)
+    for old, new in zip(model.layers, wrapped.layers):
+        if old.weights:
+            new.set_weights(old.get_weights())
+    return wrapped
+
+
+def strip_pruning(model: Any) -> Any:
+    """Returns the model without wrappers, its pruned weights exactly zero."""
+    return tfmot.sparsity.keras.strip_pruning(model)
+
+
+def can_prune(layer: Any) -> bool:
+    """Returns whether TFMOT has masks for the layer's kernel."""
+    return bool(PruneRegistry.supports(layer) and PruneRegistry._weight_names(layer))
+
+
+def kernel_masks(model: Any) -> dict[str, np.ndarray]:
+    """Returns kernel key -> boolean mask of the weights that are not zero."""
+    return {kernel.key: kernel.value != 0 for kernel in weighted_kernels(model)}
+
+
+def ramp_power(relevance: Any) -> float:
+    """Returns the ramp's exponent: 3 where half the weights carry next to nothing, towards 1 where all carry alike.
+
+    The measure is the Gini-like share of relevance in the lower half of the weights: 0.5 if all are equal, 0 if the lower
+    half is worthless.
+    """
+    if relevance is None:
+        return 3.0
+    ranked = np.sort(np.abs(np.asarray(relevance, np.float64)).ravel())
+    total = ranked.sum()
+    if total <= 0:
+        return 3.0
+    lower = ranked[: ranked.size // 2].sum() / total
+    return float(np.clip(3.0 - 4.0 * lower, 1.0, 3.0))
+

@@ -1,0 +1,57 @@
+"""A TFMOT pruning schedule whose end and ramp are the layer's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow_model_optimization as tfmot
+
+from keras_xaic._keras import tf
+from keras_xaic.errors import PlanError
+
+
+class RelevanceSchedule(tfmot.sparsity.keras.PruningSchedule):
+    """Ramps one layer to the sparsity that its relevance allows.
+
+    The sparsity at step t is ``s_end * (1 - (1 - (t - begin) / (end - begin))^power)``: Zhu & Gupta 2017
+    (arXiv 1710.01878), eq. 1 with initial sparsity 0, where the exponent is free. A layer whose relevance is spread evenly
+    over its weights loses something with every weight, so it should ramp evenly (power near 1); a layer with much
+    irrelevant weight can drop it at once (power 3 and more).
+
+    Works wherever TFMOT takes a `PruningSchedule`:
+
+    >>> schedule = RelevanceSchedule(final_sparsity=0.8, end_step=1000)
+    >>> tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+
+    Args:
+        final_sparsity: Fraction of zero weights at the end, 0 <= s < 1.
+        end_step: Training step at which it is reached.
+        begin_step: Training step at which pruning begins.
+        frequency: Masks are updated every that many steps.
+        power: Exponent of the ramp, > 0; 3 is the polynomial decay of TFMOT.
+    """
+
+    def __init__(
+        self, final_sparsity: float, end_step: int, begin_step: int = 0, frequency: int = 50, power: float = 3.0
+    ) -> None:
+        if not 0 <= final_sparsity < 1:
+            raise PlanError(f"final_sparsity is {final_sparsity}", "a fraction, 0 <= s < 1")
+        if not 0 <= begin_step < end_step:
+            raise PlanError(f"pruning begins at step {begin_step} and ends at step {end_step}", "0 <= begin < end")
+        if frequency < 1 or power <= 0:
+            raise PlanError(f"frequency is {frequency} and power is {power}", "frequency >= 1 and power > 0")
+        self.final_sparsity, self.begin_step, self.end_step = final_sparsity, begin_step, end_step
+        self.frequency, self.power = frequency, power
+
+    def __call__(self, step: Any) -> tuple[Any, Any]:
+        """Returns ``(update the mask now?, sparsity)`` for a training step, as TFMOT asks."""
+        step = tf.cast(step, tf.int32)
+        update = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)
+        progress = (tf.cast(step, tf.float32) - self.begin_step) / (self.end_step - self.begin_step)
+        remaining = 1.0 - tf.clip_by_value(progress, 0.0, 1.0)
+        return tf.logical_or(update, tf.equal(step, self.end_step)), self.final_sparsity * (1.0 - remaining**self.power)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs."""
+        names = ("final_sparsity", "end_step", "begin_step", "frequency", "power")
+        return {"class_name": type(self).__name__, "config": {name: getattr(self, name) for name in names}}

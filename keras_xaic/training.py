@@ -1,0 +1,189 @@
+"""Fine-tuning that can be interrupted: distillation, held-back selection, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from keras_xaic._keras import keras, tf
+from keras_xaic.bundle import write_atomic
+from keras_xaic.data import Samples
+from keras_xaic.models.task import Task
+from keras_xaic.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to fine-tune.
+
+    Attributes:
+        epochs: Passes over the training samples.
+        learning_rate: First learning rate of Adam; it falls along a cosine to 1 % of that.
+        batch_size: Samples a step.
+        distillation: Weight of the original's outputs in the loss, 0 to 1; the rest is the weight of the labels.
+        temperature: Softens both outputs in the distillation term (Hinton et al. 2015, arXiv 1503.02531, section 2).
+        select_from: Epochs before this one (fraction of all, 0 to 1) cannot be chosen as the best.
+        seed: Seed of the order of samples.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    distillation: float = 0.7
+    temperature: float = 2.0
+    select_from: float = 0.0
+    seed: int = 0
+
+    def steps(self, samples: int) -> int:
+        """Returns the number of training steps over all epochs."""
+        return self.epochs * -(-samples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch measured: the loss, and the task's figure on held-back training data (higher is better)."""
+
+    number: int
+    loss: float
+    held_back: float
+
+
+class _Batches(keras.utils.Sequence):
+    """Shuffled batches of one epoch: inputs, and labels beside the teacher's outputs."""
+
+    def __init__(self, samples: Samples, targets: np.ndarray, batch_size: int, seed: int) -> None:
+        self.samples, self.targets, self.batch_size = samples, targets, batch_size
+        self.order = np.random.default_rng(seed).permutation(len(samples))
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.samples.inputs(chosen), self.targets[chosen]
+
+
+def fit(
+    model: Any,
+    train: Samples,
+    held_back: Samples,
+    task: Task,
+    schedule: Schedule,
+    *,
+    teacher: Optional[np.ndarray] = None,
+    callbacks: Sequence[Any] = (),
+    checkpoint: Optional[pathlib.Path] = None,
+    stage: str = "train",
+    progress: Progress = silent,
+    after_epoch: Optional[Callable[[Any, int], None]] = None,
+) -> list[Epoch]:
+    """Trains `model` in place and leaves it with the weights that were best on held-back data.
+
+    Args:
+        model: The model to train; it is compiled here.
+        train: Training samples.
+        held_back: Samples for choosing the epoch; never test data.
+        task: What the model does.
+        schedule: How to train.
+        teacher: (N, outputs) outputs of the original model on `train`; without them only labels teach.
+        callbacks: Further Keras callbacks.
+        checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
+        stage: Name for progress.
+        progress: Told about every few steps.
+        after_epoch: Called with the model and the number of epochs done.
+
+    Returns:
+        One entry per epoch.
+    """
+    targets = task.targets(train, teacher)
+    total = schedule.steps(len(train))
+    rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, max(1, total), alpha=0.01)
+    weight = schedule.distillation if teacher is not None else 0.0
+    weight = 1.0 if train.y is None else weight
+    model.compile(keras.optimizers.Adam(rate), loss=task.loss(weight, schedule.temperature))
+    state = _State(model, checkpoint)
+    history = state.restore()
+    reporter = _Reporter(stage, total, progress)
+    for number in range(len(history), schedule.epochs):
+        reporter.done = number * -(-len(train) // schedule.batch_size)
+        reporter.note = f"epoch {number + 1}/{schedule.epochs}" + (f", held back {history[-1].held_back:.4f}" if history else "")
+        batches = _Batches(train, targets, schedule.batch_size, schedule.seed * 1000 + number)
+        result = model.fit(batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter])
+        figure = task.figure(predict(model, held_back), held_back)
+        history.append(Epoch(number + 1, float(result.history["loss"][0]), figure))
+        state.save(history, eligible=number + 1 > schedule.select_from * schedule.epochs or number + 1 == schedule.epochs)
+        if after_epoch is not None:
+            after_epoch(model, number + 1)
+    state.restore_best()
+    return history
+
+
+def predict(model: Any, samples: Samples, batch_size: int = 256) -> np.ndarray:
+    """Returns the model's outputs, (N, ...) float32, batch by batch."""
+    call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    parts = [np.asarray(call(tf.constant(x))) for x, _ in samples.batches(batch_size)]
+    return np.concatenate(parts)
+
+
+class _Reporter(keras.callbacks.Callback):
+    """Hands Keras' batches on to `progress`."""
+
+    def __init__(self, stage: str, total: int, progress: Progress) -> None:
+        super().__init__()
+        self.stage, self.total, self.progress = stage, total, progress
+        self.done, self.note = 0, ""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.progress(self.stage, self.done + batch + 1, self.total, self.note)
+
+
+class _State:
+    """Everything needed to go on after an interruption, kept after every epoch."""
+
+    def __init__(self, model: Any, directory: Optional[pathlib.Path]) -> None:
+        self.model, self.directory = model, directory
+        self.best: Optional[list[np.ndarray]] = None
+        self.best_figure = -np.inf
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+    def restore(self) -> list[Epoch]:
+        """Returns the epochs that are done, with the model as it was after them."""
+        if self.directory is None or not (self.directory / "epochs.json").exists():
+            return []
+        saved = json.loads((self.directory / "epochs.json").read_text())
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
+        self.best_figure = saved["best_figure"] if saved["best_figure"] is not None else -np.inf
+        if (self.directory / "best.npz").exists():
+            with np.load(self.directory / "best.npz") as arrays:
+                self.best = [arrays[f"{i:04d}"] for i in range(len(arrays.files))]
+        return [Epoch(**epoch) for epoch in saved["epochs"]]
+
+    def save(self, history: list[Epoch], eligible: bool) -> None:
+        """Keeps the model after an epoch; the best so far if it may be chosen."""
+        if eligible and history[-1].held_back >= self.best_figure:
+            self.best_figure = history[-1].held_back
+            self.best = [variable.numpy() for variable in self.model.variables]
+        if self.directory is None:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.best is not None:
+            np.savez(self.directory / "best.npz", **{f"{i:04d}": value for i, value in enumerate(self.best)})
+        name = f"epoch-{len(history)}"
+        self.checkpoint.write(str(self.directory / name))
+        figure = None if self.best is None else float(self.best_figure)
+        content = {"checkpoint": name, "best_figure": figure, "epochs": [vars(epoch) for epoch in history]}
+        write_atomic(self.directory / "epochs.json", json.dumps(content))
+        for stale in self.directory.glob(f"epoch-{len(history) - 1}.*"):
+            stale.unlink()
+
+    def restore_best(self) -> None:
+        """Leaves the model with its best weights."""
+        if self.best is not None:
+            for variable, value in zip(self.model.variables, self.best):
+                variable.assign(value)
