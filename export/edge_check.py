@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Checks on the device that the model runs here as it did where it was made.
+
+Copy the bundle's ``check/`` folder and ``model.tflite`` to the device and run ``python3 check/edge_check.py``. Needs numpy and
+either tflite_runtime or ai_edge_litert, nothing else. Ends with 0 if the model passes and with 1 if it does not.
+
+``inputs.npz``: x0, x1, ... model inputs, float32 (N, ...). ``expected.npz``: y0, y1, ... outputs of this very file on the
+interpreter of the machine that made it; keras0, keras1, ... outputs of the Keras model; labels (N,), if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+MODULES = {"tflite-runtime": "tflite_runtime.interpreter", "litert": "ai_edge_litert.interpreter"}
+WARM_UP = 5
+
+
+def main() -> int:
+    """Runs the check and returns the exit code."""
+    options = parse_options()
+    try:
+        interpreter, name = open_interpreter(options)
+        inputs, expected = read_arrays(options.inputs, "x0"), read_arrays(options.expected, "y0")
+        outputs, latency = run(interpreter, inputs, options.runs)
+    except CheckError as error:
+        print(f"FAIL  {error}")
+        return 1
+    print(f"interpreter  {name}, {options.threads} thread(s)")
+    print(f"model        {options.model} ({options.model.stat().st_size:,} B)")
+    passed = compare(outputs, expected, options)
+    if latency:
+        print(f"latency      median {np.median(latency):.3g} ms, p90 {np.percentile(latency, 90):.3g} ms ({len(latency)} runs)")
+    memory = peak_memory()
+    if memory:
+        print(f"memory       {memory / 1e6:.1f} MB at most, with Python and numpy")
+    print("PASS" if passed else "FAIL  the outputs are not those of the machine that made the model")
+    return 0 if passed else 1
+
+
+def parse_options() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=pathlib.Path, default=HERE.parent / "model.tflite")
+    parser.add_argument("--inputs", type=pathlib.Path, default=HERE / "inputs.npz")
+    parser.add_argument("--expected", type=pathlib.Path, default=HERE / "expected.npz")
+    parser.add_argument("--interpreter", choices=sorted(MODULES), help="default: the first that is installed")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=50, help="timed invocations, 0 for none")
+    parser.add_argument("--agreement", type=float, default=0.9, help="share of samples that must get the same class")
+    parser.add_argument(
+        "--deviation", type=float, default=0.01, help="or: mean difference allowed, as a share of the outputs' range"
+    )
+    return parser.parse_args()
+
+
+class CheckError(Exception):
+    """The check cannot be done; the text says why."""
+
+
+def open_interpreter(options: argparse.Namespace) -> tuple:
+    """Returns the interpreter with the model loaded, and its name."""
+    if not options.model.is_file():
+        raise CheckError(f"{options.model} does not exist; name the file with --model")
+    for name in [options.interpreter] if options.interpreter else MODULES:
+        try:
+            module = importlib.import_module(MODULES[name])
+        except ImportError:
+            continue
+        try:
+            interpreter = module.Interpreter(model_path=str(options.model), num_threads=options.threads)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise CheckError(f"{name} refuses {options.model.name}: {error}") from error
+        return interpreter, name
+    raise CheckError("no interpreter is installed; run: pip install tflite-runtime (or ai-edge-litert)")
+
+
+def read_arrays(path: pathlib.Path, key: str) -> dict:
+    """Returns the arrays of an .npz that has to hold `key`."""
+    try:
+        with np.load(str(path), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise CheckError(f"{path} cannot be read ({error})") from error
+    if key not in arrays:
+        raise CheckError(f"{path} has no {key}")
+    return arrays
+
+
+def numbered(arrays: dict, letter: str) -> list:
+    """Returns letter0, letter1, ... as long as there are any."""
+    found = []
+    while f"{letter}{len(found)}" in arrays:
+        found.append(arrays[f"{letter}{len(found)}"])
+    return found
+
+
+def quantize(values: np.ndarray, detail: dict) -> np.ndarray:
+    """Returns real values as the model's input takes them; halves round away from zero."""
+    scale, zero_point = detail["quantization"]
+    dtype = np.dtype(detail["dtype"])
+    if scale == 0 or dtype.kind == "f":
+        return values.astype(dtype)
+    scaled = (values.astype(np.float32) / np.float32(scale)).astype(np.float64)
+    codes = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled) + zero_point
+    return np.clip(codes, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+
+
+def dequantize(codes: np.ndarray, detail: dict) -> np.ndarray:
+    """Returns a model's output as real values."""
+    scale, zero_point = detail["quantization"]
+    return codes.astype(np.float32) if scale == 0 else (codes.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def run(interpreter: object, inputs: dict, runs: int) -> tuple:
+    """Returns the outputs of all samples, one list entry per output, and the milliseconds of the timed runs."""
+    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    samples = numbered(inputs, "x")
+    if len(samples) != len(ins):
+        raise CheckError(f"the model has {len(ins)} inputs, inputs.npz has {len(samples)}")
+    for i, (array, detail) in enumerate(zip(samples, ins)):
+        if tuple(detail["shape"]) != (1,) + array.shape[1:]:  # noqa: RUF005 - also for Python 3.7
+            raise CheckError(f"input {i} of the model takes {tuple(detail['shape'])}, inputs.npz holds {array.shape}")
+    codes = [quantize(array, detail) for array, detail in zip(samples, ins)]
+    results = [[] for _ in outs]
+
+    def feed(k: int) -> None:
+        for array, detail in zip(codes, ins):
+            interpreter.set_tensor(detail["index"], array[k : k + 1])
+
+    for k in range(len(samples[0])):
+        feed(k)
+        interpreter.invoke()
+        for result, detail in zip(results, outs):
+            result.append(dequantize(interpreter.get_tensor(detail["index"]), detail)[0])
+    times = []
+    for _ in range(WARM_UP + runs if runs > 0 else 0):
+        feed(0)
+        start = time.perf_counter()
+        interpreter.invoke()
+        times.append((time.perf_counter() - start) * 1e3)
+    return [np.stack(result) for result in results], times[WARM_UP:]
+
+
+def compare(outputs: list, expected: dict, options: argparse.Namespace) -> bool:
+    """Prints how the outputs compare with what was expected and says whether that is good enough.
+
+    Kernels differ between processors and versions by a step or two of the grid, which can flip near ties: most classes
+    have to be the same, or (where outputs are not classes) the mean difference has to be small.
+    """
+    reference, keras = numbered(expected, "y"), numbered(expected, "keras")
+    passed = len(outputs) == len(reference)
+    for i, (ours, theirs) in enumerate(zip(outputs, reference)):
+        if ours.shape != theirs.shape:
+            print(f"output {i}     has the shape {ours.shape}, expected {theirs.shape}")
+            return False
+        difference = np.abs(ours - theirs)
+        span = float(np.ptp(theirs)) or 1.0
+        same = agreement(ours, theirs)
+        close = bool(np.isfinite(ours).all()) and float(difference.mean()) <= options.deviation * span
+        passed = passed and (close or (same is not None and same >= options.agreement))
+        said = (
+            "identical"
+            if np.array_equal(ours, theirs)
+            else f"differs by {difference.mean():.3g}, at most {difference.max():.3g}"
+        )
+        print(
+            f"output {i}     {said}" + ("" if same is None else f"; same class for {100 * same:.1f} % of {len(ours)} samples")
+        )
+        if i < len(keras) and keras[i].shape == ours.shape and agreement(ours, keras[i]) is not None:
+            print(f"             same class as the Keras model for {100 * agreement(ours, keras[i]):.1f} %")
+    labels = expected.get("labels")
+    if labels is not None and len(labels) == len(outputs[0]):
+        here, there = accuracy(outputs[0], labels), accuracy(reference[0], labels)
+        if here is not None:
+            print(f"accuracy     {100 * here:.2f} % here, {100 * there:.2f} % expected ({len(labels)} samples)")
+    return passed
+
+
+def classes(values: np.ndarray) -> np.ndarray | None:
+    """Returns the chosen class of each sample; None where the outputs are no scores of classes."""
+    return values.argmax(axis=-1) if values.ndim > 1 and values.shape[-1] > 1 else None
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Returns the share of samples on which both choose the same class."""
+    return None if classes(a) is None else float(np.mean(classes(a) == classes(b)))
+
+
+def accuracy(values: np.ndarray, labels: np.ndarray) -> float | None:
+    """Returns the share of right answers; labels are class numbers or one-hot."""
+    chosen = classes(values)
+    wanted = labels.argmax(axis=-1) if labels.ndim > 1 and labels.shape == values.shape else labels
+    return None if chosen is None or chosen.shape != wanted.shape else float(np.mean(chosen == wanted))
+
+
+def peak_memory() -> int | None:
+    """Returns the most bytes this process ever held, None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
