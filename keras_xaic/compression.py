@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 
 from keras_xaic._keras import layers
+from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples, as_data
-from keras_xaic.grids import QuantizedKernel
+from keras_xaic.grids import QuantizedKernel, load_kernels
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.loading import load_model
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.models.task import Task, infer_task
 from keras_xaic.planning import Plan, keep_masks, kept_weights, weight_score
@@ -56,6 +58,18 @@ class CompressedModel:
         """Fraction of zero weights over all kernels."""
         total = sum(kernel.integers.size for kernel in self.kernels.values())
         return sum(float(np.sum(kernel.integers == 0)) for kernel in self.kernels.values()) / max(1, total)
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> CompressedModel:
+        """Reads the compressed model back from a bundle.
+
+        Raises:
+            DataError, ModelError, PlanError: If a file of the bundle is missing or unusable.
+        """
+        model = load_model(bundle.keras_model)
+        kernels = load_kernels(bundle.grids) if bundle.grids.is_file() else {}
+        plan = Plan.load(bundle.plan) if bundle.plan.is_file() else Plan()
+        return cls(model, kernels, plan, {})
 
 
 def compress(
@@ -144,7 +158,13 @@ class _Context:
     progress: Progress
 
     def fit(
-        self, model: Any, schedule: Schedule, checkpoint: Optional[pathlib.Path], stage: str, callbacks: Sequence[Any] = (), **hooks: Any
+        self,
+        model: Any,
+        schedule: Schedule,
+        checkpoint: Optional[pathlib.Path],
+        stage: str,
+        callbacks: Sequence[Any] = (),
+        **hooks: Any,
     ) -> list[Epoch]:
         return fit(
             model,
@@ -171,7 +191,9 @@ def _prune(
 ) -> tuple[Any, list[Epoch]]:
     """Returns the model with its planned zeros, and the epochs it took to get them."""
     shapes = {kernel.key: kernel.shape for kernel in weighted_kernels(small)}
-    if relevance is None or any(relevance.weights[key].shape != shape for key, shape in shapes.items() if key in relevance.weights):
+    if relevance is None or any(
+        relevance.weights[key].shape != shape for key, shape in shapes.items() if key in relevance.weights
+    ):
         relevance = _attribute_again(small, context.calibration, relevance)
     sparsity = {layer.key: layer.sparsity for layer in plan.layers if layer.sparsity > 0}
     if schedule.epochs == 0:
@@ -203,7 +225,9 @@ class _Refresh:
         fresh = _attribute_again(self.plain, self.calibration, self.relevance)
         for layer in pruned.layers:
             if isinstance(layer, PruneByRelevance):
-                keys = [key for key in fresh.weights if key == layer.layer.name or key == f"{layer.layer.name}/pointwise_kernel"]
+                keys = [
+                    key for key in fresh.weights if key == layer.layer.name or key == f"{layer.layer.name}/pointwise_kernel"
+                ]
                 layer.set_relevance(fresh.weights[keys[-1]])
 
 
@@ -227,4 +251,3 @@ def _attribute_again(model: Any, calibration: Samples, like: Optional[Relevance]
 
 def _sub(directory: Optional[pathlib.Path], name: str) -> Optional[pathlib.Path]:
     return None if directory is None else directory / name
-

@@ -34,7 +34,9 @@ Download = typer.Option(None, "--download", help="Limit for model.xaic, e.g. 20k
 Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False)
 MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.")
 Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.")
-Unsafe = typer.Option(False, "--allow-unsafe", help="Load models with Lambda layers or pickled code. Only if you trust the file.")
+Unsafe = typer.Option(
+    False, "--allow-unsafe", help="Load models with Lambda layers or pickled code. Only if you trust the file."
+)
 Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.")
 Json = typer.Option(False, "--json", help="Print report.json and nothing else.")
 
@@ -52,7 +54,9 @@ def compress(
     epochs: int = typer.Option(10, "--epochs", min=0, help="Passes over the training data, all stages together."),
     seed: int = Seed,
     target: str = typer.Option("both", "--target", help="mobile, micro or both."),
-    baselines: str = typer.Option("int8,magnitude", "--baselines", help="Comparisons to run, separated by commas; '' for none."),
+    baselines: str = typer.Option(
+        "int8,magnitude", "--baselines", help="Comparisons to run, separated by commas; '' for none."
+    ),
     calibration: int = Calibration,
     scale: float = Scale,
     offset: float = Offset,
@@ -65,7 +69,7 @@ def compress(
 
     Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
     """
-    with Terminal(quiet=quiet, json=json) as terminal, failing(terminal):
+    with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
         from keras_xaic.pipeline import run
         from keras_xaic.planning import Budget
 
@@ -164,7 +168,9 @@ def plan(
 
 @app.command()
 def export(
-    model: pathlib.Path = typer.Argument(..., help="A Keras model or a bundle directory.", metavar="MODEL|DIR", show_default=False),
+    model: pathlib.Path = typer.Argument(
+        ..., help="A Keras model or a bundle directory.", metavar="MODEL|DIR", show_default=False
+    ),
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
     target: str = typer.Option("both", "--target", help="mobile, micro or both."),
@@ -212,10 +218,12 @@ def verify(
 
     Example: [bold]xaic verify small/ --data cifar10.npz --interpreter all[/bold]
     """
-    with Terminal(quiet=quiet, json=json) as terminal, failing(terminal):
+    with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
         from keras_xaic.pipeline import verify as run
 
-        terminal.show_verification(run(bundle, data, interpreter=interpreter, scale=scale, offset=offset, progress=terminal.progress))
+        terminal.show_verification(
+            run(bundle, data, interpreter=interpreter, scale=scale, offset=offset, progress=terminal.progress)
+        )
 
 
 @app.command()

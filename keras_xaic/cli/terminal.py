@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from keras_xaic.errors import XaicError
 
@@ -22,11 +24,11 @@ class Terminal:
 
     Args:
         quiet: Only the last line is printed.
-        json: Only the report is printed, as JSON.
+        as_json: Only the report is printed, as JSON.
     """
 
-    def __init__(self, quiet: bool = False, json: bool = False) -> None:
-        self.quiet, self.json = quiet, json
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.json = quiet, as_json
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.err = Console(stderr=True, highlight=False)
         self.exit_code = 0
@@ -36,7 +38,9 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.stop()
         if error is None and self.exit_code:
             raise typer.Exit(self.exit_code)
@@ -83,36 +87,43 @@ class Terminal:
 
     def show_report(self, report: Any, out: pathlib.Path) -> None:
         """Prints a report; exit code 3 if a budget was missed."""
-        from keras_xaic.report import report_tables, summary_line
+        from keras_xaic.report import render, summary_line
 
         self.stop()
         if self.json:
             sys.stdout.write(report.to_json() + "\n")
-        self.say(*report_tables(report))
+        self.say(render(report))
         self.last(f"{out}: {summary_line(report)}")
         self.exit_code = 0 if report.budget.met else 3
 
     def show_verification(self, verification: Any) -> None:
         """Prints what was measured."""
-        import json
-
-        from keras_xaic.report import verification_table
-
         self.stop()
         if self.json:
             sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
-        self.say(verification_table(verification))
+        table = Table("interpreter", "version", verification.metric or "accuracy", "median ms", "p90 ms", "arena")
+        for name, run in verification.runs.items():
+            accuracy = "did not run" if run.error else "" if run.accuracy is None else f"{run.accuracy:.4f}"
+            times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
+            table.add_row(
+                name, run.version or "", accuracy, *times, "" if run.arena_bytes is None else f"{run.arena_bytes:,} B"
+            )
+        self.say(table)
         accuracy = verification.edge_accuracy
         shown = "no labels" if accuracy is None else f"{verification.metric} {accuracy:.4f}"
         self.last(f"{verification.path}: {verification.flash_bytes:,} B, {shown} on {verification.samples:,} samples")
         if verification.changed:
-            self.err.print("warning: model.tflite is not the file that report.json describes (its SHA-256 differs)", style="yellow")
+            self.err.print(
+                "warning: model.tflite is not the file that report.json describes (its SHA-256 differs)", style="yellow"
+            )
         if verification.error is not None:
             raise verification.error
 
     def show_relevance(self, relevance: Any, out: pathlib.Path) -> None:
         """Prints the layers with their relevance."""
-        table = Table("layer", "weights", "filters", "relevance", "share", title=f"{relevance.rule} ({relevance.engine} engine)")
+        table = Table(
+            "layer", "weights", "filters", "relevance", "share", title=f"{relevance.rule} ({relevance.engine} engine)"
+        )
         total = sum(relevance.layers.values()) or 1.0
         for name, score in relevance.layers.items():
             weights = sum(array.size for key, array in relevance.weights.items() if key == name or key.startswith(name + "/"))
@@ -134,10 +145,10 @@ class Terminal:
         """Prints what works here; exit code 4 if something needed does not."""
         table = Table("", "what", "found", "what to do")
         for check in checks:
-            mark = "[green]ok[/]" if check.ok else "[yellow]--[/]" if not check.required else "[red]no[/]"
-            table.add_row(mark, check.name, check.found, check.fix)
+            colour = "green" if check.state == "works" else "red" if check.needed else "yellow"
+            table.add_row(Text(check.state, style=colour), check.name, check.detail, check.fix)
         self.say(table)
-        self.exit_code = 0 if all(check.ok or not check.required for check in checks) else 4
+        self.exit_code = 4 if any(check.needed and check.state != "works" for check in checks) else 0
 
 
 @contextlib.contextmanager

@@ -61,7 +61,11 @@ def allocate(
     if download is not None:
         constraints.append(optimize.LinearConstraint(download_bytes[None], -np.inf, download))
     result = optimize.milp(
-        cost, constraints=constraints, integrality=np.ones(len(flat)), bounds=optimize.Bounds(0, 1), options={"mip_rel_gap": 1e-6}
+        cost,
+        constraints=constraints,
+        integrality=np.ones(len(flat)),
+        bounds=optimize.Bounds(0, 1),
+        options={"mip_rel_gap": 1e-6},
     )
     if result.x is None:
         return None

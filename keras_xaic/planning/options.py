@@ -65,7 +65,9 @@ class LayerOptions:
             masks = kept_weights(self.scores, sparsity) if sparsity else None
             candidates = self._candidates(masks)
             spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
-            robust = {key: [c for c in options if c.bits >= min(ROBUST_BITS, self.bits[-1])] for key, options in candidates.items()}
+            robust = {
+                key: [c for c in options if c.bits >= min(ROBUST_BITS, self.bits[-1])] for key, options in candidates.items()
+            }
             if allocate(robust, spare_flash, spare) is not None:
                 chosen = allocate(candidates, spare_flash, spare)
                 return self._plans(chosen, masks) if chosen is not None else None
@@ -76,7 +78,9 @@ class LayerOptions:
     def smallest(self) -> list[LayerPlan]:
         """Returns the choice with the fewest bytes, for budgets that cannot be met."""
         masks = kept_weights(self.scores, SPARSITIES[-1])
-        return self._plans({key: min(o, key=lambda c: (c.flash_bytes, -c.bits)) for key, o in self._candidates(masks).items()}, masks)
+        return self._plans(
+            {key: min(o, key=lambda c: (c.flash_bytes, -c.bits)) for key, o in self._candidates(masks).items()}, masks
+        )
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""

@@ -112,8 +112,8 @@ class Plan(pydantic.BaseModel):
         removed = sum(len(channels) for channels in self.remove.values())
         head = f"{'layer':<28} {'weights':>9} {'bits':>4} {'zeros':>6} {'flash B':>9}  why"
         rows = [
-            f"{layer.key[-28:]:<28} {layer.weights:>9,} {layer.bits:>4} {layer.sparsity:>6.1%} {layer.flash_bytes:>9,}  {layer.reason}"
-            for layer in self.layers
+            f"{one.key[-28:]:<28} {one.weights:>9,} {one.bits:>4} {one.sparsity:>6.1%} {one.flash_bytes:>9,}  {one.reason}"
+            for one in self.layers
         ]
         tail = (
             f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download; "

@@ -1,0 +1,164 @@
+"""The whole way in one call: attribute, plan, compress, export, verify, report; every finished step is kept."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+from keras_xaic import edge, tflite
+from keras_xaic._keras import keras, tf
+from keras_xaic.bundle import Bundle, PathLike, check_target, open_bundle
+from keras_xaic.compression import CompressedModel
+from keras_xaic.data import as_data
+from keras_xaic.models import infer_task, load_model
+from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.workspace import Workspace, fingerprint
+from keras_xaic.planning import Budget
+from keras_xaic.progress import Progress, silent
+from keras_xaic.recipes import get_recipe
+from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.report import Report
+
+__all__ = ["explain", "export", "run", "verify"]
+
+
+def run(
+    model: Any,
+    data: Any,
+    *,
+    recipe: str = "auto",
+    budget: Optional[Budget] = None,
+    out: PathLike = "compressed",
+    epochs: int = 10,
+    seed: int = 0,
+    target: str = "both",
+    baselines: Sequence[str] = ("int8", "magnitude"),
+    calibration: int = 256,
+    interpreters: Sequence[str] = ("tflite-runtime",),
+    scale: float = 1.0,
+    offset: float = 0.0,
+    overwrite: bool = False,
+    allow_unsafe: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Compresses a model to a budget, writes the bundle and proves it on an edge interpreter.
+
+    Finished steps are kept in ``OUT.partial``; the same call after an interruption continues there.
+
+    Args:
+        model: A `keras.Model`, or the path of one.
+        data: Anything that `as_data` takes, or a path. Test data is never used to choose anything.
+        recipe: A name from `keras_xaic.recipes.RECIPES`.
+        budget: What may be spent.
+        out: Directory of the bundle.
+        epochs: Passes over the training data, all stages together.
+        seed: One seed in, the same bytes out on the same machine.
+        target: ``mobile``, ``micro`` or ``both``.
+        baselines: Names of recipes to compare with, trained for as many epochs.
+        calibration: Number of training samples for relevance and activation ranges.
+        interpreters: Edge interpreters to verify on.
+        scale: The model sees ``x * scale + offset``.
+        offset: See `scale`.
+        overwrite: Replace a bundle that is there already.
+        allow_unsafe: Load models with Lambda layers or pickled code.
+        progress: Told how far the work is.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        XaicError: Of the kind that fits what is wrong, before any long work where that is possible.
+    """
+    out = check_target(out, overwrite)
+    chosen, others = get_recipe(recipe), [get_recipe(name) for name in baselines]
+    budget = budget or Budget()
+    loaded = _load(model, allow_unsafe)
+    data = as_data(data, scale, offset)
+    task = infer_task(loaded, data)
+    settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
+    work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work)
+    return job.run(out, target, others, interpreters)
+
+
+def explain(
+    model: Any,
+    data: Any,
+    out: PathLike,
+    *,
+    rule: str = "lrp.epsilon",
+    engine: str = "auto",
+    target: Union[str, int] = "true",
+    calibration: int = 256,
+    seed: int = 0,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    overwrite: bool = False,
+    allow_unsafe: bool = False,
+    progress: Progress = silent,
+) -> Relevance:
+    """Attributes a model and writes `relevance.npz` (see `attribute` for the arguments)."""
+    out = check_target(out, overwrite)
+    loaded = _load(model, allow_unsafe)
+    data = as_data(data, scale, offset)
+    infer_task(loaded, data)
+    samples = data.calibration(calibration, seed)
+    relevance = attribute(
+        loaded, samples, samples.labels, rule=rule, engine=engine, target=target, seed=seed, progress=progress
+    )
+    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+    relevance.save(Bundle(pathlib.Path(out)).relevance)
+    return relevance
+
+
+def export(
+    model: Any,
+    data: Any,
+    out: PathLike,
+    *,
+    target: str = "both",
+    calibration: int = 256,
+    seed: int = 0,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    overwrite: bool = False,
+    allow_unsafe: bool = False,
+) -> Bundle:
+    """Writes the bundle of a model that is compressed already: a Keras model, or a bundle whose grids are kept."""
+    check_target(out, overwrite)
+    data = as_data(data, scale, offset)
+    source = Bundle(pathlib.Path(model)) if isinstance(model, (str, pathlib.Path)) else None
+    if source is not None and source.keras_model.is_file():
+        small: Any = CompressedModel.load(source)
+    else:
+        small = _load(model, allow_unsafe)
+    infer_task(small.model if isinstance(small, CompressedModel) else small, data)
+    return tflite.export(small, out, calibration=data.calibration(calibration, seed), target=target, overwrite=overwrite)
+
+
+def verify(
+    bundle: PathLike,
+    data: Any,
+    *,
+    interpreter: str = "tflite-runtime",
+    scale: Optional[float] = None,
+    offset: Optional[float] = None,
+    progress: Progress = silent,
+) -> edge.Verification:
+    """Measures a bundle as `keras_xaic.edge.verify` does, with the input scaling that its report remembers."""
+    opened = open_bundle(bundle)
+    told = Report.load(opened.report) if opened.report.is_file() else None
+    remembered = (told.model_extra or {}).get("inputs", {}) if told is not None else {}
+    scale = remembered.get("scale", 1.0) if scale is None else scale
+    offset = remembered.get("offset", 0.0) if offset is None else offset
+    names: Any = "all" if interpreter == "all" else (interpreter,)
+    return edge.verify(opened, as_data(data, scale, offset), interpreters=names, progress=progress)
+
+
+def _load(model: Any, allow_unsafe: bool) -> Any:
+    if isinstance(model, (str, pathlib.Path)):
+        return load_model(model, allow_unsafe=allow_unsafe)
+    return model

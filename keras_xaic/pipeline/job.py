@@ -1,0 +1,236 @@
+"""One run of a recipe: the steps and what each hands to the next."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic import edge, tflite
+from keras_xaic.bundle import replace_directory, write_atomic
+from keras_xaic.compression import CompressedModel, compress
+from keras_xaic.data import Data, Samples
+from keras_xaic.errors import PlanError
+from keras_xaic.metrics import get_metric
+from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.pipeline.reporting import build_report
+from keras_xaic.pipeline.workspace import Workspace
+from keras_xaic.planning import Budget, Plan, plan
+from keras_xaic.recipes import Recipe
+from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.report import Report, write_html
+from keras_xaic.training import predict
+
+FLASH_TRIES = 3
+"""How often a plan is made anew when the written file turns out larger than predicted."""
+
+
+@dataclass
+class Job:
+    """One run of a recipe on a model, step by step; every step finds what it did before in the workspace."""
+
+    model: Any
+    data: Data
+    task: Task
+    recipe: Recipe
+    budget: Budget
+    epochs: int
+    seed: int
+    calibration: int
+    work: Workspace
+
+    @property
+    def test(self) -> Samples:
+        """The samples that judge: the test part, or the training part where there is none."""
+        return self.data.train if self.data.test is None else self.data.test
+
+    def run(self, out: pathlib.Path, target: str, baselines: Sequence[Recipe], interpreters: Sequence[str]) -> Report:
+        """Does every step that is not done yet and moves the bundle to `out`."""
+        work, samples = self.work, self.data.calibration(self.calibration, self.seed)
+        original = work.timed("original", lambda: self.original())
+        relevance = None
+        if self.recipe.rule is not None:
+            relevance = work.timed("attribute", lambda: self.attribute(samples))
+        small = work.timed("compress", lambda: self.compress(self.recipe, relevance, samples))
+        bundle_path = work.path / "bundle"
+        bundle = work.timed(
+            "export", lambda: tflite.export(small, bundle_path, calibration=samples, target=target, overwrite=True)
+        )
+        if relevance is not None:
+            relevance.save(bundle.relevance)
+        names = list(interpreters) + (["tflm"] if self.budget.ram is not None and "tflm" not in interpreters else [])
+        verification = work.timed(
+            "verify",
+            lambda: edge.verify(
+                bundle, self.data, interpreters=names, reference=original["outputs"], metric=self.metric, progress=work.progress
+            ),
+        )
+        measured = {
+            recipe.name: work.timed(f"baseline {recipe.name}", lambda r=recipe: self.baseline(r, small, samples))
+            for recipe in baselines
+        }
+        report = build_report(
+            model=self.model,
+            recipe=self.recipe.name,
+            seed=self.seed,
+            budget=self.budget,
+            metric=self.metric,
+            original={key: value for key, value in original.items() if key != "outputs"},
+            baselines=measured,
+            small=small,
+            keras_accuracy=self.task_metric(predict(small.model, self.test)),
+            verification=verification,
+            relevance=relevance,
+            bundle=bundle,
+            seconds=work.seconds,
+            inputs={"scale": self.data.train.scale, "offset": self.data.train.offset},
+        )
+        report.save(bundle.report)
+        write_html(report, bundle.html)
+        replace_directory(bundle.path, out.absolute())
+        shutil.rmtree(work.path)
+        return report
+
+    @property
+    def metric(self) -> Optional[str]:
+        """Name of what is measured against the targets; None without targets."""
+        if self.test.y is None:
+            return None
+        return "mse" if self.task.kind == "values" else "accuracy"
+
+    def task_metric(self, outputs: np.ndarray) -> Optional[float]:
+        """Returns the metric of outputs on `test`."""
+        return None if self.metric is None else float(get_metric(self.metric)(outputs, self.test.y))
+
+    def original(self) -> dict[str, Any]:
+        """Measures the model that came in, as Keras model and as float32 .tflite."""
+        outputs = self.work.cached("original.npy", lambda: predict(self.model, self.test), lambda a, p: np.save(p, a), np.load)
+        path = self.work.path / "original.tflite"
+        if not path.exists():
+            write_atomic(path, tflite.float_twin(canonicalize(self.model).model))
+        content = path.read_bytes()
+        return {
+            "outputs": outputs,
+            "keras_accuracy": self.task_metric(outputs),
+            "tflite_fp32_bytes": len(content),
+            "tflite_fp32_gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
+            "edge_accuracy": self.edge_accuracy(path, "original"),
+        }
+
+    def attribute(self, samples: Samples) -> Relevance:
+        """Computes the relevance that the recipe asks for."""
+        return self.work.cached(
+            "relevance.npz",
+            lambda: attribute(
+                self.model,
+                samples,
+                samples.labels,
+                rule=self.recipe.rule,
+                target="true" if samples.labels is not None else "predicted" if self.task.kind == "classes" else "all",
+                seed=self.seed,
+                progress=self.work.progress,
+            ),
+            lambda made, path: made.save(path),
+            Relevance.load,
+        )
+
+    def compress(self, recipe: Recipe, relevance: Optional[Relevance], samples: Samples) -> CompressedModel:
+        """Runs a recipe; training continues from its checkpoints."""
+        checkpoint = self.work.path / "train" / recipe.name
+        options: dict[str, Any] = {
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "checkpoint": checkpoint,
+            "progress": self.work.progress,
+        }
+        if recipe.baseline is not None:
+            return recipe.baseline(self.model, self.data, **options)
+        if relevance is None:
+            raise PlanError(f"recipe {recipe.name!r} has no attribution rule", "a rule, or a baseline")
+        made = self.work.cached(
+            "plan.json", lambda: self.fitting_plan(relevance, samples), lambda p, path: p.save(path), Plan.load
+        )
+        return compress(self.model, made, self.data, relevance=relevance, calibration=self.calibration, **options)
+
+    def fitting_plan(self, relevance: Relevance, samples: Samples) -> Plan:
+        """Makes a plan whose file, written without training, is measured to fit: training does not change its size."""
+        fixed: Optional[int] = None
+        for attempt in range(FLASH_TRIES):
+            made = plan(
+                self.model,
+                relevance,
+                self.budget,
+                recipe=self.recipe.name,
+                bits=self.recipe.bits,
+                filters=self.recipe.filters,
+                seed=self.seed,
+                fixed_flash_bytes=fixed,
+            )
+            self.work.progress("plan", attempt + 1, FLASH_TRIES)
+            if self.budget.flash_bytes is None:
+                break
+            untrained = compress(self.model, made, self.data, relevance=relevance, epochs=0, calibration=self.calibration)
+            size = len(tflite.build_tflite(untrained, samples))
+            if size <= self.budget.flash_bytes:
+                break
+            fixed = (size - sum(layer.flash_bytes for layer in made.layers)) + 16
+        self.work.progress("plan", FLASH_TRIES, FLASH_TRIES)
+        return made
+
+    def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
+        """Runs another method with the same data and effort, and measures its file."""
+        kept = self.work.path / f"baseline-{recipe.name}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        if recipe.baseline is None:
+            raise PlanError(f"{recipe.name!r} is not a baseline", "int8 or magnitude")
+        model = recipe.baseline(
+            self.model,
+            self.data,
+            epochs=self.epochs,
+            seed=self.seed,
+            sparsity=_equal_download_sparsity(small),
+            checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
+            progress=self.work.progress,
+        )
+        path = self.work.path / f"baseline-{recipe.name}.tflite"
+        content = tflite.build_tflite(model, samples)
+        write_atomic(path, content)
+        facts = {
+            "flash_bytes": len(content),
+            "download_bytes": len(tflite.pack_download(content)),
+            "edge_accuracy": self.edge_accuracy(path, f"baseline {recipe.name}"),
+        }
+        write_atomic(kept, json.dumps(facts))
+        return facts
+
+    def edge_accuracy(self, path: pathlib.Path, stage: str) -> Optional[float]:
+        """Returns the metric of a file on `test`, from tflite-runtime."""
+        if self.metric is None:
+            return None
+        test = self.test
+        result = edge.run_file(
+            path,
+            test.x,
+            scale=test.scale,
+            offset=test.offset,
+            progress=lambda done: self.work.progress(f"{stage} on tflite-runtime", done, len(test)),
+        )
+        return self.task_metric(result.outputs[0])
+
+
+def _equal_download_sparsity(small: CompressedModel) -> float:
+    """The sparsity at which 8-bit weights take as many bits as the compressed model's do, by entropy, to 1 %."""
+    bits = sum(k.entropy_bits * k.integers.size for k in small.kernels.values())
+    bits /= max(1, sum(kernel.size for kernel in weighted_kernels(small.model)))
+    shares = np.arange(0.01, 0.99, 0.01)
+    needed = (
+        -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * 7.0
+    )  # 7 bits: entropy of int8 weights
+    return float(shares[int(np.argmin(np.abs(needed - bits)))])

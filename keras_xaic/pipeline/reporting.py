@@ -1,0 +1,117 @@
+"""Puts what was measured into a report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from keras_xaic.bundle import Bundle
+from keras_xaic.compression import CompressedModel
+from keras_xaic.edge import Verification, file_sha256
+from keras_xaic.metrics import drop_pp
+from keras_xaic.models import weighted_kernels
+from keras_xaic.planning import Budget
+from keras_xaic.relevance import Relevance
+from keras_xaic.report import Report, budget_misses, verdict
+from keras_xaic.tflite import flash_by_layer
+
+PACKAGES = ("tensorflow", "tensorflow-model-optimization", "innvestigate", "numpy", "tflite-runtime", "tflite-micro")
+
+
+def build_report(
+    *,
+    model: Any,
+    recipe: str,
+    seed: int,
+    budget: Budget,
+    metric: Optional[str],
+    original: Mapping[str, Any],
+    baselines: Mapping[str, Any],
+    small: CompressedModel,
+    keras_accuracy: Optional[float],
+    verification: Verification,
+    relevance: Optional[Relevance],
+    bundle: Bundle,
+    seconds: Mapping[str, float],
+    inputs: Mapping[str, float],
+) -> Report:
+    """Returns the report of one run; every size in it is read from the file it speaks of."""
+    drop = drop_pp(original["edge_accuracy"], verification.edge_accuracy, metric or "accuracy")
+    weights = sum(kernel.size for kernel in weighted_kernels(small.model))
+    compressed = {
+        "keras_accuracy": keras_accuracy,
+        "edge_accuracy": verification.edge_accuracy,
+        "drop_pp": drop,
+        "flash_bytes": verification.flash_bytes,
+        "micro_flash_bytes": verification.micro_flash_bytes,
+        "download_bytes": verification.download_bytes,
+        "arena_bytes": verification.arena_bytes,
+        "sparsity": small.sparsity if small.kernels else None,
+        "mean_bits": sum(k.bits * k.integers.size for k in small.kernels.values()) / weights if small.kernels else None,
+        "latency_ms": verification.latency_ms(),
+        "agreement": verification.agreement,
+    }
+    report = Report.model_validate(
+        {
+            "recipe": recipe,
+            "seed": seed,
+            "metric": metric,
+            "versions": _versions(),
+            "seconds": dict(seconds),
+            "inputs": dict(inputs),
+            "model": {
+                "name": model.name,
+                "parameters": int(model.count_params()),
+                "weighted_layers": len(weighted_kernels(model)),
+            },
+            "budget": {
+                "flash_bytes": budget.flash_bytes,
+                "download_bytes": budget.download_bytes,
+                "ram_bytes": budget.ram_bytes,
+                "max_drop_pp": budget.max_drop,
+            },
+            "original": dict(original),
+            "baselines": {name: dict(facts) for name, facts in baselines.items()},
+            "compressed": compressed,
+            "interpreters": {name: run.as_dict() for name, run in verification.runs.items()},
+            "layers": _layers(small, relevance, bundle),
+            "sha256": {bundle.model.name: file_sha256(bundle.model)},
+        }
+    )
+    met = report.budget.model_copy(update={"met": not budget_misses(report)})
+    report = report.model_copy(update={"budget": met})
+    return report.model_copy(update={"verdict": verdict(report)})
+
+
+def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
+    flash = flash_by_layer(bundle.model.read_bytes(), small.model)
+    planned = {layer.key: layer for layer in small.plan.layers}
+    layers = []
+    for kernel in weighted_kernels(small.model):
+        grid, plan = small.kernels.get(kernel.key), planned.get(kernel.key)
+        layers.append(
+            {
+                "name": kernel.key,
+                "kind": kernel.kind,
+                "relevance": plan.relevance if plan is not None and relevance is not None else None,
+                "weights": kernel.size,
+                "bits": grid.bits if grid is not None else 8,
+                "sparsity": grid.sparsity if grid is not None else float((kernel.value == 0).mean()),
+                "filters_kept": kernel.channels,
+                "flash_bytes": flash.get(kernel.key),
+                "storage": plan.storage if plan is not None else "int8",
+            }
+        )
+    return layers
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

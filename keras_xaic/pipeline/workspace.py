@@ -1,0 +1,77 @@
+"""The directory in which a run keeps its finished steps, so that it can continue after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import numpy as np
+
+from keras_xaic.bundle import write_atomic
+from keras_xaic.data import Data
+from keras_xaic.progress import Progress
+
+
+@dataclass
+class Workspace:
+    """Finished steps of one job; what another model, other data or other settings left behind is thrown away.
+
+    Attributes:
+        path: The directory.
+        fingerprint: What makes two runs the same job (see `fingerprint`).
+        progress: Told how far the work is.
+        seconds: Step -> how long it took, over all interruptions.
+    """
+
+    path: pathlib.Path
+    fingerprint: str
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mark = self.path / "job.json"
+        if self.path.exists() and (not mark.exists() or json.loads(mark.read_text()) != self.fingerprint):
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomic(mark, json.dumps(self.fingerprint))
+        clock = self.path / "seconds.json"
+        self.seconds.update(json.loads(clock.read_text()) if clock.exists() else {})
+
+    def timed(self, name: str, action: Callable[[], Any]) -> Any:
+        """Runs a step and keeps how long it took, over all its interruptions."""
+        start = time.perf_counter()
+        try:
+            return action()
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 2)
+            write_atomic(self.path / "seconds.json", json.dumps(self.seconds))
+
+    def cached(
+        self, name: str, make: Callable[[], Any], save: Callable[[Any, pathlib.Path], Any], load: Callable[[pathlib.Path], Any]
+    ) -> Any:
+        """Returns what was made before, or makes and keeps it."""
+        path = self.path / name
+        if path.exists():
+            return load(path)
+        made = make()
+        save(made, path)
+        return made
+
+
+def fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
+    """Returns a digest of everything that a run depends on; of large arrays a thousand samples."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    for samples in (data.train, data.test):
+        for array in () if samples is None else (samples.x, samples.y):
+            if array is not None:
+                digest.update(str((array.shape, array.dtype)).encode())
+                digest.update(np.ascontiguousarray(array[:: max(1, len(array) // 1000)]).tobytes())
+    return digest.hexdigest()

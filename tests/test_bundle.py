@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from keras_xaic.bundle import atomic_directory, check_target, open_bundle, read_json, write_atomic
+from keras_xaic.errors import DataError, ExportError
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "out") as scratch:
+        (scratch / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with atomic_directory(tmp_path / "out") as scratch:
+        (scratch / "whole").write_text("x")
+    assert (tmp_path / "out" / "whole").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_replacing_leaves_nothing_of_the_old(tmp_path):
+    for name in ("first", "second"):
+        with atomic_directory(tmp_path / "out") as scratch:
+            (scratch / name).write_text("x")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["second"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_directory_is_only_replaced_on_request(tmp_path):
+    assert check_target(tmp_path / "new", overwrite=False) == tmp_path / "new"
+    (tmp_path / "something").write_text("x")
+    with pytest.raises(ExportError, match="not empty.*--overwrite"):
+        check_target(tmp_path, overwrite=False)
+    assert check_target(tmp_path, overwrite=True) == tmp_path
+    with pytest.raises(ExportError, match="is a file"):
+        check_target(tmp_path / "something", overwrite=True)
+
+
+def test_a_bundle_needs_its_model(tmp_path):
+    with pytest.raises(DataError, match="holds no model.tflite"):
+        open_bundle(tmp_path)
+    with pytest.raises(DataError, match="is not a directory"):
+        open_bundle(tmp_path / "none")
+    write_atomic(tmp_path / "model.tflite", b"x")
+    assert open_bundle(tmp_path).model.read_bytes() == b"x"
+
+
+def test_json_that_is_none_is_named(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(DataError, match="not readable JSON"):
+        read_json(tmp_path / "a.json")

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_xaic.data import Data, Samples, as_data, check_data, load_data
+from keras_xaic.errors import DataError
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.random((20, 4, 4, 1)).astype(np.float32),
+        "y_train": np.arange(20) % 3,
+        "x_test": rng.random((8, 4, 4, 1)).astype(np.float32),
+        "y_test": np.arange(8) % 3,
+    }
+
+
+def save(tmp_path, **arrays):
+    path = tmp_path / "d.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_npz_with_keras_names(tmp_path, arrays):
+    data = load_data(save(tmp_path, **arrays))
+    assert len(data.train) == 20
+    assert len(data.test) == 8
+    np.testing.assert_array_equal(data.train.labels, arrays["y_train"])
+
+
+def test_labels_and_test_part_may_be_absent(tmp_path, arrays):
+    data = load_data(save(tmp_path, x_train=arrays["x_train"]))
+    assert data.test is None
+    assert data.train.labels is None
+
+
+def test_scale_and_offset_make_the_models_inputs_from_uint8():
+    samples = Samples(np.array([[0, 255]], np.uint8), None, scale=2 / 255, offset=-1)
+    np.testing.assert_allclose(samples.inputs(), [[-1.0, 1.0]], atol=1e-6)
+    assert samples.inputs().dtype == np.float32
+
+
+def test_labels_from_one_hot_and_from_columns():
+    np.testing.assert_array_equal(Samples(np.zeros((2, 1)), np.array([[0, 1], [1, 0]])).labels, [1, 0])
+    np.testing.assert_array_equal(as_data((np.zeros((2, 1)), np.array([[3], [4]]))).train.labels, [3, 4])
+    assert Samples(np.zeros((2, 1)), np.array([[0.5, 0.5], [1, 0]])).labels is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x_train": None, "images": 1}, "no key x_train .its keys: images"),
+        ({"x_train": "nan"}, "x_train contains NaN"),
+        ({"x_test": "nan"}, "x_test contains NaN"),
+        ({"x_train": "empty"}, "x_train is empty"),
+        ({"y_train": "short"}, "y_train has 19 entries, x_train has 20"),
+        ({"x_train": "text"}, "x_train has dtype"),
+    ],
+)
+def test_unusable_arrays_are_named(tmp_path, arrays, change, said):
+    for key, how in change.items():
+        value = arrays.get(key)
+        if how is None:
+            del arrays[key]
+        elif how == "nan":
+            value[3, 2, 1, 0] = np.nan
+        elif how == "empty":
+            arrays[key] = value[:0]
+        elif how == "short":
+            arrays[key] = value[:-1]
+        elif how == "text":
+            arrays[key] = np.array(["a"] * 20)
+        else:
+            arrays[key] = np.zeros(3)
+    if "images" in change:
+        arrays = {"images": arrays["images"]}
+    with pytest.raises(DataError, match=said):
+        load_data(save(tmp_path, **arrays))
+
+
+def test_pickles_are_not_opened(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, x_train=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match="cannot be read"):
+        load_data(path)
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        load_data(tmp_path / "none.npz")
+    broken = tmp_path / "b.npz"
+    broken.write_bytes(b"not an archive")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_data(broken)
+
+
+def test_data_must_fit_the_model(arrays):
+    data = as_data(arrays)
+    check_data(data, (None, 4, 4, 1), (None, 3), classifier=True)
+    with pytest.raises(DataError, match=r"x_train has samples of shape \(4, 4, 1\)"):
+        check_data(data, (None, 8, 8, 1), (None, 3), classifier=True)
+    with pytest.raises(DataError, match=r"y_train\[2\] is class 2. Expected classes 0 to 1"):
+        check_data(data, (None, 4, 4, 1), (None, 2), classifier=True)
+
+
+def test_calibration_is_a_seeded_shuffle_of_training_data(arrays):
+    data = as_data(arrays)
+    first, again, other = (data.calibration(5, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.x, again.x)
+    assert not np.array_equal(first.x, other.x)
+    assert len(data.calibration(1000)) == 20
+
+
+def test_held_back_samples_are_not_trained_on():
+    data = Data(Samples(np.arange(100.0)[:, None], np.arange(100)))
+    train, held = data.split(0.2, seed=3)
+    assert len(held) == 20
+    assert sorted([*train.y, *held.y]) == list(range(100))
+
+
+def test_directory_of_images_per_class(tmp_path):
+    for part in ("train", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for k in range(2):
+                Image.fromarray(np.full((4, 5, 3), 100 * label + k, np.uint8)).save(tmp_path / part / name / f"{k}.png")
+    data = load_data(tmp_path)
+    assert data.train.x.shape == (4, 4, 5, 3)
+    np.testing.assert_array_equal(data.test.y, [0, 0, 1, 1])
+    assert data.test.x[2].max() == 100
+    (tmp_path / "test" / "emu").mkdir()
+    with pytest.raises(DataError, match="emu"):
+        load_data(tmp_path)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from keras_xaic.errors import PlanError
+from keras_xaic.units import format_size, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("48kB", 48_000), ("48KiB", 49_152), ("1.5MB", 1_500_000), ("1MiB", 1_048_576), ("1200", 1200), (7, 7), (" 20 kb ", 20_000)],
+)
+def test_sizes_that_people_write(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e3", None, True, 1.5])
+def test_what_is_not_a_size_is_named(text):
+    with pytest.raises(PlanError, match="the flash budget is"):
+        parse_size(text, "the flash budget")
+
+
+def test_sizes_that_people_read():
+    assert [format_size(n) for n in (9_999, 48_000, 12_345_678)] == ["9,999 B", "48.0 kB", "12.3 MB"]
