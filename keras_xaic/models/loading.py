@@ -16,7 +16,10 @@ from keras_xaic._keras import keras
 from keras_xaic.bundle import PathLike, write_atomic
 from keras_xaic.errors import ModelError, XaicError
 from keras_xaic.models.archives import WEIGHTS, check_hdf5, open_weights, read_archive, read_json
+from keras_xaic.models.connections import check_connections
+from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
 from keras_xaic.models.safety import check_config
+from keras_xaic.models.savedmodels import load_saved_model
 
 _FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
@@ -53,6 +56,8 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Any:
 
 def _load(where: pathlib.Path, allow_unsafe: bool) -> Any:
     if where.is_dir():
+        if (where / "saved_model.pb").is_file():
+            return load_saved_model(where, allow_unsafe)
         raise ModelError(f"{where} is a directory without a SavedModel", _FORMATS)
     if zipfile.is_zipfile(where):
         return _load_keras(where, allow_unsafe)
@@ -71,6 +76,11 @@ def _load_h5(where: pathlib.Path, allow_unsafe: bool) -> Any:
             )
         config = read_json(file.attrs["model_config"], f"the configuration in {where}")
         check_config(config, str(where), allow_unsafe)
+        if is_keras3(file.attrs.get("keras_version")):
+            model = build_model(config, str(where))
+            load_h5_weights(model, file, str(where))
+            return model
+        check_connections(config, str(where))
         return keras.models.load_model(file, compile=False)
 
 
@@ -78,7 +88,12 @@ def _load_keras(where: pathlib.Path, allow_unsafe: bool) -> Any:
     contents = read_archive(where)
     config = _without_training(read_json(contents["config.json"], f"config.json in {where}"))
     check_config(config, str(where), allow_unsafe)
-    open_weights(contents[WEIGHTS], f"{WEIGHTS} in {where}").close()
+    with open_weights(contents[WEIGHTS], f"{WEIGHTS} in {where}") as weights:
+        if is_keras3(read_json(contents["metadata.json"], f"metadata.json in {where}").get("keras_version")):
+            model = build_model(config, str(where))
+            load_archive_weights(model, config, weights, str(where))
+            return model
+    check_connections(config, str(where))
     with tempfile.TemporaryDirectory() as directory:  # Keras gets only what was checked
         checked = pathlib.Path(directory) / "model.keras"
         checked.write_bytes(_archive({**contents, "config.json": json.dumps(config).encode()}))

@@ -45,6 +45,14 @@ def check_config(config: Any, source: str, allow_unsafe: bool) -> None:
     _Check(source, allow_unsafe).value(config, "the model")
 
 
+def is_operator(config: Mapping[str, Any]) -> bool:
+    """Whether an entry among the layers of a Keras 3 model is an operation such as ``a + b``, which is no layer."""
+    inner = config.get("config")
+    if "module" in config or not isinstance(inner, Mapping):
+        return str(config.get("module")).startswith("keras.src.ops")
+    return "name" in inner and not {"trainable", "dtype", "layers"} & set(inner)  # .h5 files do not name modules
+
+
 class _Check:
     def __init__(self, source: str, allow_unsafe: bool) -> None:
         self.source, self.allow_unsafe = source, allow_unsafe
@@ -112,7 +120,7 @@ class _Check:
         kind = str(config["class_name"])
         inner = config.get("config")
         name = inner.get("name") if isinstance(inner, Mapping) else config.get("name")
-        built_in = hasattr(layers, kind) or kind in _BUILT_IN_ELSEWHERE or "keras.src.ops" in str(config.get("module"))
+        built_in = hasattr(layers, kind) or kind in _BUILT_IN_ELSEWHERE or is_operator(config)
         if built_in or kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "DTypePolicy"):
             return
         registered = config.get("registered_name") or kind
@@ -124,8 +132,9 @@ class _Check:
             self._unknown(f"class {kind!r}", f"layer {str(name)!r}")
 
     def _known_activation(self, name: str, owner: str) -> None:
-        known = hasattr(keras.activations, name) or hasattr(layers, name) or name in ("relu6", "leaky_relu")
-        if not known and _registered(name) is None:
+        try:
+            keras.activations.get(name)
+        except (ValueError, TypeError):
             self._unknown(f"activation function {name!r}", owner)
 
     def _refuse(self, what: str) -> None:

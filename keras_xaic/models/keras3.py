@@ -1,0 +1,298 @@
+"""Models written by Keras 3, rebuilt with Keras 2: the configuration translated, the weights laid in by layer name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.errors import ModelError
+from keras_xaic.models.connections import check_connections, starts_with_input
+from keras_xaic.models.safety import is_operator
+
+# Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off.
+_WITHOUT_EFFECT = {"renorm_momentum", "build_input_shape"}
+_RENAMED = {"batch_shape": "batch_input_shape"}
+_RENAMED_BY_CLASS = {"LeakyReLU": {"negative_slope": "alpha"}}
+_RENAMED_PARTS = {"OrthogonalInitializer": "Orthogonal", "IdentityInitializer": "Identity"}
+_FUNCTIONS = {  # operators such as a + b, which Keras 3 stores as operations of keras.src.ops
+    "Add": "math.add",
+    "Subtract": "math.subtract",
+    "Multiply": "math.multiply",
+    "Divide": "math.truediv",
+    "TrueDivide": "math.truediv",
+    "Maximum": "math.maximum",
+    "Minimum": "math.minimum",
+    "Relu": "nn.relu",
+    "Relu6": "nn.relu6",
+    "Sigmoid": "math.sigmoid",
+    "Tanh": "math.tanh",
+    "Absolute": "math.abs",
+    "Square": "math.square",
+    "Negative": "math.negative",
+}
+_CONSTANT = "_CONSTANT_VALUE"  # Keras 2's mark of a call argument that is no tensor
+_MODELS = ("Functional", "Sequential")
+
+
+def is_keras3(version: Any) -> bool:
+    """Whether a file's ``keras_version`` says that Keras 3 or newer wrote it."""
+    text = version.decode() if isinstance(version, bytes) else str(version or "")
+    match = re.match(r"\d+", text)
+    return match is not None and int(match.group()) >= 3
+
+
+def build_model(config: Mapping[str, Any], source: str) -> Any:
+    """Builds the model of a Keras 3 configuration, with fresh weights.
+
+    Args:
+        config: The configuration of a functional or Sequential model, already checked to be safe.
+        source: The file, for error messages.
+
+    Raises:
+        ModelError: If a layer or a setting has no counterpart in Keras 2.
+    """
+    kind = config.get("class_name")
+    if kind not in _MODELS:
+        raise ModelError(f"{source} holds a {kind} model written by Keras 3", "a functional or Sequential model")
+    translated = _Translation(source).layer(config)
+    check_connections(translated, source)
+    return getattr(keras, "Sequential" if kind == "Sequential" else "Model").from_config(translated["config"])
+
+
+class _Translation:
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def layer(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A layer or nested model, in the form of Keras 2."""
+        kind, inner = str(config["class_name"]), dict(config["config"])
+        name = str(inner.get("name", config.get("name")))
+        if is_operator(config):
+            return self._operator(kind, name)
+        if kind == "Functional":
+            return {"class_name": kind, "name": name, "config": self._functional(inner)}
+        if kind == "Sequential":
+            parts = [self.layer(part) for part in inner["layers"]]
+            return {"class_name": kind, "name": name, "config": {"name": name, "layers": parts}}
+        known = getattr(layers, kind, None)
+        settings = {key: self._value(value) for key, value in inner.items()}
+        for old, new in {**_RENAMED, **_RENAMED_BY_CLASS.get(kind, {})}.items():
+            if old in settings:
+                settings[new] = settings.pop(old)
+        if known is None:  # registered by the user, who knows its settings
+            return {**{k: config[k] for k in ("class_name", "module", "registered_name") if k in config}, "config": settings}
+        accepted = _accepted(known)
+        for key in [key for key in settings if key not in accepted]:
+            if settings[key] not in (None, False) and key not in _WITHOUT_EFFECT:
+                raise ModelError(
+                    f"{self.source}: layer {name!r} ({kind}) has {key}={settings[key]!r}, which Keras 2 does not have",
+                    "settings that Keras 2 has as well",
+                    "Save the model without it",
+                )
+            del settings[key]
+        return {"class_name": kind, "name": name, "config": settings}
+
+    def _operator(self, kind: str, name: str) -> dict[str, Any]:
+        if kind not in _FUNCTIONS:
+            raise ModelError(
+                f"{self.source}: {name!r} is the operation {kind} of Keras 3, which has no counterpart here",
+                "layers, or one of " + ", ".join(sorted(_FUNCTIONS)),
+                "Use the layer of the same effect and save the model again",
+            )
+        return {"class_name": "TFOpLambda", "name": name, "config": {"name": name, "function": _FUNCTIONS[kind]}}
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if value.get("class_name") == "DTypePolicy":
+                return value["config"]["name"]
+            if value.get("class_name") == "function":
+                return value["config"]
+            if "class_name" in value and "config" in value:
+                if _is_layer(value):
+                    return self.layer(value)
+                inner = {key: self._value(part) for key, part in (value["config"] or {}).items()}
+                inner = {key: part for key, part in inner.items() if key not in ("input_axes", "output_axes")}
+                return {"class_name": _RENAMED_PARTS.get(value["class_name"], value["class_name"]), "config": inner}
+            return {key: self._value(part) for key, part in value.items()}
+        return [self._value(part) for part in value] if isinstance(value, list) else value
+
+    def _functional(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        # Keras 2 counts the call by which a nested model was made; Keras 3 only does so where a functional model is an end.
+        made = {part["name"]: part["class_name"] for part in config["layers"] if starts_with_input(part)}
+
+        def tensor(history: Any) -> list[Any]:
+            name, node, index = history
+            return [name, node + (name in made), index]
+
+        def endpoints(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: endpoints(part) for key, part in value.items()}
+            if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
+                name, node, index = value
+                return [name, node + (made.get(name) == "Sequential"), index]
+            return [endpoints(part) for part in value]
+
+        parts = []
+        for part in config["layers"]:
+            translated = self.layer(part)
+            calls = [self._call(part, node, tensor) for node in part["inbound_nodes"]]
+            parts.append({**translated, "name": part["name"], "inbound_nodes": calls})
+        ends = {key: endpoints(config[key]) for key in ("input_layers", "output_layers")}
+        for key, value in ends.items():
+            if isinstance(value, list) and value and isinstance(value[0], str):
+                ends[key] = [value]
+        return {"name": config["name"], "layers": parts, **ends}
+
+    def _call(self, part: Mapping[str, Any], node: Mapping[str, Any], tensor: Any) -> Any:
+        def convert(value: Any) -> Any:
+            if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
+                return tensor(value["config"]["keras_history"])
+            if isinstance(value, (list, tuple)):
+                return [convert(one) for one in value]
+            if isinstance(value, Mapping):
+                raise ModelError(
+                    f"{self.source}: layer {part['name']!r} is called with {value.get('class_name', 'a dictionary')}",
+                    "tensors, lists of tensors and numbers",
+                )
+            return value
+
+        args = list(node["args"])
+        extra = {key: convert(value) for key, value in node["kwargs"].items() if value is not None}
+        if is_operator(part):
+            extra.update(zip(("y",), map(convert, args[1:])))
+            first = convert(args[0])
+            return [*first, extra] if isinstance(first, list) else [_CONSTANT, -1, first, extra]
+        known = getattr(layers, str(part["class_name"]), keras.layers.Layer)
+        names = [name for name in inspect.signature(known.call).parameters if name != "self"]
+        extra.update(zip(names[1:], map(convert, args[1:])))
+        first = args[0] if args else None
+        if isinstance(first, (list, tuple)):
+            return [[*convert(one), extra if i == 0 else {}] for i, one in enumerate(first)]
+        if not isinstance(first, Mapping):
+            raise ModelError(f"{self.source}: layer {part['name']!r} is called without a tensor", "a tensor or a list of them")
+        return [[*convert(first), extra]]
+
+
+def _is_layer(config: Mapping[str, Any]) -> bool:
+    return str(config.get("module")).startswith("keras.layers") or config["class_name"] in _MODELS
+
+
+def _accepted(known: Any) -> set[str]:
+    accepted = {"batch_input_shape", "name", "trainable", "dtype"}
+    for base in known.__mro__[:-1]:
+        if "__init__" in vars(base):
+            accepted |= set(inspect.signature(base.__init__).parameters)
+    return accepted - {"kwargs", "args", "self"}
+
+
+def load_archive_weights(model: Any, config: Mapping[str, Any], file: h5py.File, source: str) -> None:
+    """Fills `model` from the ``model.weights.h5`` of a ``.keras`` archive.
+
+    Args:
+        model: What `build_model` returned.
+        config: The configuration that it was built from: Keras 3 numbers layers of the same class in its order.
+        file: The weights.
+        source: The file, for error messages.
+
+    Raises:
+        ModelError: If weights are missing, left over or of another shape.
+    """
+    _load_group(model, config, file, source)
+
+
+def _load_group(model: Any, config: Mapping[str, Any], group: Any, source: str) -> None:
+    container = group.get("layers", {})
+    named = {str(container[key]["vars"].attrs.get("name")): key for key in container if "vars" in container[key]}
+    count: Counter[str] = Counter()
+    for part in config["config"]["layers"]:
+        if is_operator(part):
+            continue
+        name, kind = str(part["config"].get("name", part.get("name"))), _snake_case(str(part["class_name"]))
+        numbered = kind if count[kind] == 0 else f"{kind}_{count[kind]}"
+        count[kind] += 1
+        key = named.get(name, name if name in container and numbered not in container else numbered)
+        layer = next((layer for layer in model.layers if layer.name == name), None)
+        if layer is None or not layer.weights:
+            continue
+        if key not in container:
+            raise ModelError(f"{source} holds no weights for layer {name!r}", "an entry per layer", "Save the model again")
+        if part["class_name"] in _MODELS:
+            _load_group(layer, part, container[key], source)
+        else:
+            _fill(layer, container[key], name, source)
+
+
+def _fill(layer: Any, group: Any, name: str, source: str) -> None:
+    """Sets the weights of a layer and of the layers inside it (the cell of an LSTM), each from its own entry."""
+    inside: set[int] = set()
+    for key in group:
+        if key == "vars" or key.startswith("seed_generator"):
+            continue
+        part = getattr(layer, key, getattr(layer, f"_{key}", None))
+        if not isinstance(part, keras.layers.Layer):
+            raise ModelError(f"{source}: the weights of layer {name!r} have an unknown part {key!r}", "layers of Keras 2")
+        _fill(part, group[key], f"{name}/{key}", source)
+        inside.update(id(weight) for weight in part.weights)
+    own = group.get("vars", {})
+    arrays = [np.asarray(own[str(index)]) for index in range(len(own))]
+    _set_weights(layer, [weight for weight in layer.weights if id(weight) not in inside], name, arrays, source)
+
+
+def load_h5_weights(model: Any, file: h5py.File, source: str) -> None:
+    """Fills `model` from a whole-model ``.h5`` file of Keras 3.
+
+    Args:
+        model: What `build_model` returned.
+        file: The file, with the group ``model_weights``.
+        source: The file, for error messages.
+
+    Raises:
+        ModelError: If weights are missing, left over or of another shape.
+    """
+    groups = file["model_weights"]
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        group = groups.get(layer.name)
+        names = [] if group is None else [_text(name) for name in group.attrs["weight_names"]]
+        if isinstance(layer, keras.Model):
+            for part in _flat(layer):
+                inside = [name for name in names if part.name in name.split("/")[:-1]]
+                arrays = [np.asarray(group[name]) for name in inside]
+                _set_weights(part, part.weights, f"{layer.name}/{part.name}", arrays, source)
+        else:
+            _set_weights(layer, layer.weights, layer.name, [np.asarray(group[name]) for name in names], source)
+
+
+def _flat(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _flat(layer)
+        elif layer.weights:
+            yield layer
+
+
+def _set_weights(layer: Any, weights: list[Any], name: str, arrays: list[np.ndarray], source: str) -> None:
+    found, expected = [array.shape for array in arrays], [tuple(weight.shape) for weight in weights]
+    if found != expected:
+        raise ModelError(f"{source}: layer {name!r} has weights of the shapes {found}", f"the shapes {expected}")
+    for weight, array in zip(weights, arrays):
+        weight.assign(array)
+    if hasattr(layer, "finalize_state"):  # Normalization derives what it computes with from its weights
+        layer.finalize_state()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _snake_case(name: str) -> str:
+    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

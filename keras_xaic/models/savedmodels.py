@@ -1,0 +1,125 @@
+"""SavedModel directories of Keras 2: rebuilt from their configuration, so that none of the graph in them is run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from keras_xaic._keras import keras, tf
+from keras_xaic.errors import ModelError
+from keras_xaic.models.archives import MAX_CONFIG_BYTES
+from keras_xaic.models.connections import check_connections
+from keras_xaic.models.safety import check_config
+
+METADATA = "keras_metadata.pb"
+
+
+def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Any:
+    """Builds the model that a SavedModel directory describes and fills it from the directory's checkpoint.
+
+    Args:
+        directory: What ``model.save(directory)`` of Keras 2 wrote.
+        allow_unsafe: As in `load_model`.
+
+    Returns:
+        The uncompiled model.
+
+    Raises:
+        ModelError: If the directory has no Keras metadata, or the model is not functional or Sequential.
+    """
+    metadata = directory / METADATA
+    if not metadata.is_file():
+        raise ModelError(
+            f"{directory} is a SavedModel without {METADATA}: its layers are lost",
+            "a directory written by model.save(...) of Keras 2",
+            "Give the .keras or .h5 file that it was exported from",
+        )
+    if metadata.stat().st_size > MAX_CONFIG_BYTES:
+        raise ModelError(f"{metadata} has {metadata.stat().st_size:,} B", f"at most {MAX_CONFIG_BYTES:,} B")
+    try:
+        descriptions = list(_descriptions(metadata.read_bytes()))
+    except (ValueError, IndexError, RecursionError) as error:
+        raise ModelError(f"{metadata} is damaged ({error})", "what Keras wrote", "Copy the directory again") from None
+    for description in descriptions:
+        description.pop("training_config", None)
+        check_config(description, str(directory), allow_unsafe)
+    config = descriptions[0].get("model_config") if descriptions else None
+    kind = config.get("class_name") if isinstance(config, dict) else (descriptions or [{}])[0].get("class_name")
+    if not isinstance(config, dict) or kind not in ("Functional", "Model", "Sequential"):
+        raise ModelError(
+            f"{directory} holds a model of the class {kind}, whose layers Keras does not know",
+            "a functional or Sequential model",
+            "Rebuild it with keras.Model(inputs, outputs) and save that",
+        )
+    check_connections(config, str(directory))
+    model = (keras.Sequential if kind == "Sequential" else keras.Model).from_config(config["config"])
+    if not model.built:
+        raise ModelError(f"{directory} holds a model without a known input shape", "a built model", "Add an Input layer")
+    _load_variables(model, directory)
+    return model
+
+
+def _load_variables(model: Any, directory: pathlib.Path) -> None:
+    prefix = str(directory / "variables" / "variables")
+    try:
+        tf.train.Checkpoint(model).read(prefix).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        line = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{prefix}.* does not fit the model ({line})", "the variables that were saved with it") from None
+    for layer in model.submodules:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+def _descriptions(content: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON of every Keras object, the model first (protobuf messages SavedMetadata.nodes[].metadata)."""
+    nodes = []
+    for field, value in _fields(content):
+        if field == 1:
+            parts = dict(_fields(value))
+            nodes.append((int.from_bytes(parts.get(2, b""), "little"), json.loads(parts.get(5, b"{}"), object_hook=_plain)))
+    for _, description in sorted(nodes, key=lambda node: node[0]):
+        if isinstance(description, dict):
+            yield description
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    if value.get("class_name") in ("__tuple__", "TensorShape") and "items" in value:
+        return tuple(value["items"]) if value["class_name"] == "__tuple__" else list(value["items"] or ())
+    return value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a protobuf message, as ``(number, content)``; numbers in little-endian bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield tag >> 3, value.to_bytes(10, "little")
+            continue
+        if kind == 2:
+            size, at = _varint(message, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"unknown field type {kind}")
+        if at + size > len(message):
+            raise ValueError("cut off")
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number is too long")
