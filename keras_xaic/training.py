@@ -111,7 +111,9 @@ def fit(
     reporter = _Reporter(stage, total, progress)
     for number in range(len(history), schedule.epochs):
         reporter.done = number * -(-len(train) // schedule.batch_size)
-        reporter.note = f"epoch {number + 1}/{schedule.epochs}" + (f", held back {history[-1].held_back:.4f}" if history else "")
+        reporter.note = f"epoch {number + 1}/{schedule.epochs}" + (
+            f", held back {history[-1].held_back:.4f}" if history else ""
+        )
         batches = _Batches(train, targets, schedule.batch_size, schedule.seed * 1000 + number)
         result = model.fit(batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter])
         figure = task.figure(predict(model, held_back), held_back)

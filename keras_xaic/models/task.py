@@ -66,7 +66,7 @@ class Task:
             soft = tf.reduce_sum(tf.exp(taught) * (taught - tf.nn.log_softmax(student / temperature)), axis=-1)
             return (1 - distillation) * hard + distillation * temperature**2 * soft
 
-        return {"values": values, "binary": binary, "classes": classes}[self.kind]
+        return _Loss({"values": values, "binary": binary, "classes": classes}[self.kind])
 
     def figure(self, outputs: np.ndarray, samples: Samples, reference: Optional[np.ndarray] = None) -> float:
         """Returns how good outputs are, higher is better: accuracy, agreement with `reference`, or minus the squared error."""
@@ -85,6 +85,14 @@ class Task:
 
     def _log_probability(self, outputs: Any) -> Any:
         return tf.nn.log_softmax(outputs) if self.logits else tf.math.log(tf.clip_by_value(outputs, 1e-7, 1.0))
+
+
+class _Loss(keras.losses.Loss):
+    """A loss function as Keras takes it, without the guesses about shapes that Keras makes for plain functions."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__(name="loss")
+        self.call = function
 
 
 def infer_task(model: Any, data: Data) -> Task:

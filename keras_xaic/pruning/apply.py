@@ -38,7 +38,9 @@ def prune_by_relevance(
         kernel = kernels[-1]  # TFMOT prunes the pointwise kernel of a separable convolution
         scores = relevance.get(kernel.key)
         power = ramp_power(scores)
-        schedule = RelevanceSchedule(sparsity[kernel.key], end_step, frequency=min(frequency, max(1, end_step // 4)), power=power)
+        schedule = RelevanceSchedule(
+            sparsity[kernel.key], end_step, frequency=min(frequency, max(1, end_step // 4)), power=power
+        )
         return PruneByRelevance(fresh, schedule, relevance=scores)
 
     wrapped = keras.models.clone_model(model, clone_function=wrap)
@@ -77,4 +79,3 @@ def ramp_power(relevance: Any) -> float:
         return 3.0
     lower = ranked[: ranked.size // 2].sum() / total
     return float(np.clip(3.0 - 4.0 * lower, 1.0, 3.0))
-

@@ -9,10 +9,10 @@ import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
 from keras_xaic._keras import keras
+from keras_xaic.grids import QuantizedKernel, fit_scale
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.planning.plan_file import Plan, find_layer
-from keras_xaic.grids import QuantizedKernel, fit_scale
 from keras_xaic.quantization.quantizers import GridQuantizer, PlannedQuantizeConfig
 
 PREFIX = "quant_"

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from keras_xaic.errors import PlanError
+from keras_xaic.planning.budget import Budget
+from keras_xaic.planning.plan_file import LayerPlan, Plan
+
+
+def make_plan():
+    layers = [
+        LayerPlan(key="conv", kind="conv", weights=100, bits=8, granularity="channel", storage="int8", sparsity=0.5),
+        LayerPlan(key="dense", kind="dense", weights=300, bits=4, granularity="tensor", storage="int4"),
+    ]
+    return Plan(recipe="auto", seed=7, budget=Budget("48kB", None, None, 2), layers=layers, remove={"conv": [1, 3]})
+
+
+def test_a_plan_survives_its_file(tmp_path):
+    plan = make_plan()
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    assert plan.mean_bits == 5.0
+    assert plan.sparsity == 0.125
+    assert "conv" in plan.describe()
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda c: c["layers"][0].update(bits=9), "layers.0.bits"),
+        (lambda c: c["layers"][1].update(storage="int5"), "layers.1.storage"),
+        (lambda c: c.update(colour="red"), "colour"),
+        (lambda c: c["layers"][0].update(sparsity=1.5), "layers.0.sparsity"),
+    ],
+)
+def test_a_plan_edited_wrongly_names_the_key(tmp_path, edit, said):
+    path = tmp_path / "plan.json"
+    make_plan().save(path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(PlanError, match=said):
+        Plan.load(path)
+
+
+def test_budgets_that_are_none_are_named():
+    assert Budget(flash="48kB").flash_bytes == 48_000
+    with pytest.raises(PlanError, match="the flash budget is 'lots'"):
+        Budget(flash="lots")
+    with pytest.raises(PlanError, match="max_drop"):
+        Budget(max_drop=-1)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.quantization import GridQuantizer, fold_kernels, freeze, quantize_by_plan
+
+
+class Host(layers.Layer):
+    """Holds a quantizer's variables."""
+
+
+def quantizer(bits, scale, mask=None):
+    host = Host()
+    grid = GridQuantizer(bits, np.asarray(scale, np.float32), mask)
+    return grid, grid.build((3, 2), "kernel", host)
+
+
+def test_output_is_on_the_grid_and_masked():
+    mask = np.array([[True, False], [True, True], [True, True]])
+    grid, weights = quantizer(3, [[0.5, 0.25]], mask)
+    w = np.array([[0.7, 1.0], [-9.0, 0.1], [0.2, -0.4]], np.float32)
+    out = grid(tf.constant(w), True, weights).numpy()
+    np.testing.assert_allclose(out, [[0.5, 0.0], [-1.5, 0.0], [0.0, -0.5]])
+
+
+def test_gradient_passes_rounding_and_stops_at_the_clip():
+    grid, weights = quantizer(3, [[0.5, 0.5]])
+    w = tf.Variable([[0.7, 9.0], [-0.3, -9.0], [0.2, 1.2]])
+    with tf.GradientTape() as tape:
+        out = tf.reduce_sum(grid(w, True, weights) * tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    np.testing.assert_allclose(tape.gradient(out, w), [[1, 0], [3, 0], [5, 6]], atol=1e-6)
+
+
+def test_step_gradient_is_that_of_lsq():
+    """LSQ eq. 3: d(q)/d(s) = round(w/s) - w/s inside the range and +-L beyond; here d/d(log s) = s * d/ds."""
+    grid, weights = quantizer(3, [[0.5]])
+    w = np.array([[0.7, 9.0], [-0.3, -9.0], [0.2, 1.2]], np.float32)
+    with tf.GradientTape() as tape:
+        out = tf.reduce_sum(grid(tf.constant(w), True, weights))
+    ratio = w / 0.5
+    by_definition = np.where(np.abs(ratio) <= 3, np.round(ratio) - ratio, 3 * np.sign(ratio)).sum()
+    assert tape.gradient(out, weights["log_step"]).numpy().item() == pytest.approx(0.5 * by_definition, abs=1e-5)
+
+
+def small_model():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, padding="same", name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU()(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.SeparableConv2D(5, 3, name="separable")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(4, activation="softmax", name="dense")(x))
+    norm = model.get_layer("norm")
+    rng = np.random.default_rng(0)
+    norm.set_weights([rng.normal(size=6), rng.normal(size=6), rng.normal(size=6), rng.random(6) + 0.5])
+    return model
+
+
+def plan_for(model, bits):
+    return Plan(
+        layers=[
+            LayerPlan(
+                key=k.key,
+                kind=k.kind,
+                weights=k.size,
+                bits=bits,
+                granularity="tensor" if k.kind == "dense" else "channel",
+                storage="int4",
+            )
+            for k in weighted_kernels(model)
+        ]
+    )
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_trained_weights_are_exactly_on_their_grids_and_stay_so_when_batchnorm_is_folded(bits):
+    model = small_model()
+    quantized = quantize_by_plan(model, plan_for(model, bits))
+    x = np.random.default_rng(2).normal(size=(64, 8, 8, 3)).astype(np.float32)
+    quantized.compile("adam", "sparse_categorical_crossentropy")
+    quantized.fit(x, np.arange(64) % 4, epochs=2, verbose=0)
+    trained = quantized.predict(x, verbose=0)
+    kernels = freeze(quantized, model)
+    np.testing.assert_allclose(model.predict(x, verbose=0), trained, atol=2e-6)
+    canonical = canonicalize(model)
+    folded = fold_kernels(kernels, canonical)
+    np.testing.assert_allclose(canonical.model.predict(x, verbose=0), trained, atol=2e-5)
+    found = {kernel.key: kernel.value for kernel in weighted_kernels(canonical.model)}
+    assert set(found) == set(folded)
+    for key, grid in folded.items():
+        np.testing.assert_array_equal(found[key], grid.values)
+        assert np.abs(grid.integers).max() <= 2 ** (bits - 1) - 1
+
+
+def test_masked_weights_stay_zero_through_training():
+    model = small_model()
+    mask = np.random.default_rng(3).random((3, 3, 3, 6)) < 0.5
+    quantized = quantize_by_plan(model, plan_for(model, 4), {"conv": mask})
+    x = np.random.default_rng(2).normal(size=(32, 8, 8, 3)).astype(np.float32)
+    quantized.compile("adam", "sparse_categorical_crossentropy")
+    quantized.fit(x, np.arange(32) % 4, epochs=1, verbose=0)
+    assert not freeze(quantized, model)["conv"].integers[~mask].any()
+
+
+def test_layers_without_a_plan_stay_float():
+    model = small_model()
+    plan = plan_for(model, 4)
+    plan = plan.model_copy(update={"layers": [layer for layer in plan.layers if layer.key != "dense"]})
+    before = model.get_layer("dense").get_weights()[0]
+    kernels = freeze(quantize_by_plan(model, plan), model)
+    assert "dense" not in kernels
+    np.testing.assert_array_equal(model.get_layer("dense").get_weights()[0], before)

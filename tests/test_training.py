@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.data import Data, Samples, as_data
+from keras_xaic.errors import DataError, ModelError
+from keras_xaic.models.task import Task, infer_task
+from keras_xaic.training import Schedule, fit, predict
+
+
+def make_data(count=200, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, count)
+    x = rng.normal(size=(count, 8)) * 0.3
+    x[np.arange(count), y] += 1.0
+    return Samples(x.astype(np.float32), y)
+
+
+def make_model(classes=3, activation="softmax"):
+    keras.utils.set_random_seed(5)
+    return keras.Sequential(
+        [keras.Input((8,)), layers.Dense(12, activation="relu", name="a"), layers.Dense(classes, activation=activation, name="b")]
+    )
+
+
+TASK = Task("classes", 3, logits=False)
+
+
+def test_training_learns_and_keeps_the_best_epoch():
+    model = make_model()
+    held = make_data(seed=1)
+    history = fit(model, make_data(), held, TASK, Schedule(12, 1e-2, 16))
+    assert max(epoch.held_back for epoch in history) > 0.9
+    assert TASK.figure(predict(model, held), held) == max(epoch.held_back for epoch in history)
+
+
+def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(model, done):
+        if done == 2:
+            raise Stop
+
+    whole = make_model()
+    fit(whole, make_data(), make_data(seed=1), TASK, Schedule(5, 1e-2, 16))
+    model = make_model()
+    with pytest.raises(Stop):
+        fit(model, make_data(), make_data(seed=1), TASK, Schedule(5, 1e-2, 16), checkpoint=tmp_path, after_epoch=stop_after_two)
+    again = make_model()
+    history = fit(again, make_data(), make_data(seed=1), TASK, Schedule(5, 1e-2, 16), checkpoint=tmp_path)
+    assert len(history) == 5
+    for one, other in zip(whole.get_weights(), again.get_weights()):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_distillation_loss_by_hand():
+    teacher_logits, student_logits = np.array([[2.0, 0.0, -1.0]]), np.array([[0.5, 0.2, 0.1]])
+
+    def softmax(z):
+        return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+
+    labels, hot = np.array([0]), np.array([[1.0, 0, 0]])
+    t, s = softmax(teacher_logits / 2), softmax(student_logits / 2)
+    expected = 0.3 * -np.log(softmax(student_logits)[0, 0]) + 0.7 * 4 * (t * np.log(t / s)).sum()
+    for logits, transform in ((True, lambda z: z), (False, softmax)):
+        task = Task("classes", 3, logits)
+        both = task.targets(Samples(np.zeros((1, 1)), labels), transform(teacher_logits))
+        np.testing.assert_allclose(both[:, 0], hot)
+        loss = task.loss(0.7, 2.0)(tf.constant(both), tf.constant(transform(student_logits), tf.float32))
+        assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_value_and_binary_losses_by_hand():
+    both = tf.constant([[[1.0], [0.5]]])
+    assert float(Task("values", 1, False).loss(0.25, 1.0)(both, tf.constant([[0.0]]))) == pytest.approx(0.75 + 0.25 * 0.25)
+    target = 0.75 * 1.0 + 0.25 * 0.5
+    expected = -(target * np.log(0.3) + (1 - target) * np.log(0.7))
+    assert float(Task("binary", 1, False).loss(0.25, 1.0)(both, tf.constant([[0.3]]))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_a_model_does_is_read_from_its_head_and_targets():
+    x = np.zeros((4, 8), np.float32)
+    assert infer_task(make_model(), as_data((x, np.arange(4) % 3))) == Task("classes", 3, False)
+    assert infer_task(make_model(activation=None), as_data((x, np.arange(4) % 3))) == Task("classes", 3, True)
+    assert infer_task(make_model(activation=None), as_data((x, np.zeros((4, 3))))) == Task("values", 3, False)
+    assert infer_task(make_model(1, "sigmoid"), as_data((x, np.arange(4) % 2))) == Task("binary", 1, False)
+    assert infer_task(make_model(), as_data(x)) == Task("classes", 3, False)
+
+
+def test_data_that_does_not_fit_is_named_before_training():
+    with pytest.raises(DataError, match="x_train has samples of shape"):
+        infer_task(make_model(), as_data((np.zeros((4, 9)), np.arange(4) % 3)))
+    with pytest.raises(DataError, match="class 3"):
+        infer_task(make_model(), as_data((np.zeros((4, 8)), np.arange(4))))
+    a, b = keras.Input((2,)), keras.Input((2,))
+    with pytest.raises(ModelError, match="2 inputs"):
+        infer_task(keras.Model([a, b], layers.Add()([a, b])), as_data(np.zeros((4, 2))))
+
+
+def test_progress_counts_steps():
+    told = []
+    fit(
+        make_model(),
+        make_data(64),
+        make_data(8),
+        TASK,
+        Schedule(2, 1e-2, 16),
+        progress=lambda stage, done, total, note="": told.append((stage, done, total)),
+    )
+    assert [done for _, done, _ in told] == list(range(1, 9))
+    assert {total for _, _, total in told} == {8}
+
+
+def test_without_labels_the_original_teaches():
+    teacher = make_model()
+    fit(teacher, make_data(), make_data(seed=1), TASK, Schedule(10, 1e-2, 16))
+    samples = Samples(make_data(seed=2).x)
+    outputs = predict(teacher, samples)
+    keras.utils.set_random_seed(9)
+    student = keras.models.clone_model(teacher)
+    fit(student, samples, samples, infer_task(student, Data(samples)), Schedule(15, 1e-2, 16), teacher=outputs)
+    assert (predict(student, samples).argmax(1) == outputs.argmax(1)).mean() > 0.9
