@@ -103,9 +103,11 @@ class _Check:
 
     def _module(self, config: Mapping[str, Any], kind: str, inner: Any, owner: str) -> None:
         module = config.get("module")
-        if module is None or self.allow_unsafe:
+        if kind == "function" and module in (None, "builtins"):
+            self._known_function(str(inner), config, owner)
+        elif module is None or self.allow_unsafe:
             return
-        if kind == "function":
+        elif kind == "function":
             name = str(inner)
             if _registered(name) is None and (not _FUNCTION_MODULES.fullmatch(str(module)) or "." in name):
                 self._unknown(f"function {module}.{name}", owner)
@@ -131,11 +133,17 @@ class _Check:
         ):
             self._unknown(f"class {kind!r}", f"layer {str(name)!r}")
 
+    def _known_function(self, name: str, config: Mapping[str, Any], owner: str) -> None:
+        parts = (keras.initializers, keras.regularizers, keras.constraints)
+        registered = _registered(name) or _registered(str(config.get("registered_name")))
+        if registered is None and not any(hasattr(part, name) for part in parts):
+            self._known_activation(name, owner)
+
     def _known_activation(self, name: str, owner: str) -> None:
         try:
             keras.activations.get(name)
         except (ValueError, TypeError):
-            self._unknown(f"activation function {name!r}", owner)
+            self._unknown(f"function {name!r}", owner)
 
     def _refuse(self, what: str) -> None:
         if not self.allow_unsafe:
