@@ -1,1 +1,35 @@
 """The bytes: conversion, low-bit storage, slimming, download container, C source and the bundle."""
+
+from __future__ import annotations
+
+from keras_xaic.tflite.build import Compressed, build_tflite
+from keras_xaic.tflite.container import pack_download, unpack_download
+from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
+from keras_xaic.tflite.export import export
+from keras_xaic.tflite.measure import LayerBytes, measure_layers
+from keras_xaic.tflite.micro_kit import write_micro
+from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
+from keras_xaic.tflite.rewrite import write_grids
+from keras_xaic.tflite.slim import slim
+from keras_xaic.tflite.storages import legal_storages
+
+__all__ = [
+    "Compressed",
+    "LayerBytes",
+    "StoredWeights",
+    "build_tflite",
+    "dynamic_range_model",
+    "export",
+    "float16_model",
+    "float_twin",
+    "int8_twin",
+    "legal_storages",
+    "match_stored",
+    "measure_layers",
+    "pack_download",
+    "read_grids",
+    "slim",
+    "unpack_download",
+    "write_grids",
+    "write_micro",
+]

@@ -46,7 +46,7 @@ def odd_layers() -> Any:
     x = layers.Conv1D(4, 3, activation="relu", name="line")(x)
     x = layers.Flatten()(x)
     twice = layers.Dense(5, activation="relu", name="twice")
-    x = twice(layers.Concatenate()([twice(extra), layers.Dense(5, name="five")(x)])[..., 3:8])
+    x = twice(layers.Concatenate()([twice(extra), layers.Dense(5, name="five")(x)])[:, 3:8])
     return keras.Model([image, extra], [layers.Dense(3, name="a")(x), layers.Dense(2, use_bias=False, name="b")(x)])
 
 

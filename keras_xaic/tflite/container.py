@@ -1,0 +1,165 @@
+"""The download container: integer weights through an adaptive range coder, everything else through LZMA.
+
+The idea is DeepCABAC's (Wiedemann et al. 2020, arXiv 1907.11900): frequencies that adapt, under contexts of earlier weights;
+here with whole weights as symbols instead of binary decisions. The format is described, and decoded, in
+`keras_xaic.tflite.unpacking`.
+"""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.errors import ExportError
+from keras_xaic.tflite import unpacking
+from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_order, encode_weights
+from keras_xaic.tflite.flatbuffer import TensorType, load, schema
+from keras_xaic.tflite.pairing import WeightOperator, weight_operators
+
+LEAST_WEIGHTS = 64
+"""Smaller tensors cost more as regions than they save."""
+_KINDS = {TensorType.INT8: unpacking.INT8, TensorType.INT4: unpacking.INT4}
+_LARGEST = {unpacking.INT8: 127, unpacking.INT4: 7}
+_PROPERTIES = tuple((pb * 5 + lp) * 9 + lc for lc, lp, pb in ((3, 0, 2), (3, 0, 0), (0, 2, 2), (2, 2, 2), (1, 2, 2), (0, 0, 2)))
+"""LZMA settings that are tried."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A stretch of the file that is stored in another form.
+
+    Attributes:
+        start: Its first byte in the file.
+        size: Number of its bytes.
+        kind: `unpacking.INT8`, `unpacking.INT4` or `unpacking.PLANES`.
+        shape: (outer, inner, positions) of weights; (1, numbers, bytes of each) of planes.
+        values: Weights in coding order, or the planes' bytes.
+        coding: How weights are modelled; None for planes.
+    """
+
+    start: int
+    size: int
+    kind: int
+    shape: tuple[int, int, int]
+    values: np.ndarray
+    coding: Optional[Coding] = None
+
+
+def pack_download(tflite: bytes) -> bytes:
+    """Returns a .tflite file as download container; the same file always gives the same bytes.
+
+    The container is never larger than the file compressed by xz.
+
+    Args:
+        tflite: Any .tflite file.
+
+    Raises:
+        ExportError: If it is not one.
+    """
+    regions = sorted(find_regions(tflite), key=lambda region: region.start)
+    weights = [region for region in regions if region.coding]
+    return min((_container(tflite, chosen) for chosen in (regions, weights, [])), key=len)
+
+
+def unpack_download(blob: bytes) -> bytes:
+    """Returns the byte-identical .tflite file from a download container.
+
+    Raises:
+        ExportError: If the container is damaged, or not one.
+    """
+    try:
+        return unpacking.unpack(bytes(blob))
+    except unpacking.Damaged as error:
+        raise ExportError(
+            f"the download container cannot be unpacked: {error}", "a model.xaic as it was written", "Download it again"
+        ) from None
+
+
+def find_regions(tflite: bytes) -> Iterator[Region]:
+    """Yields what is better stored in another form: integer weights to code, and planes of 4-byte numbers."""
+    model = load(tflite)
+    places = _buffer_places(tflite)
+    done: set[int] = set()
+    for one in weight_operators(model):
+        number = int(one.weight_tensor.buffer)
+        if places[number].start not in done:
+            done.add(places[number].start)
+            yield from _weights(one, places[number])
+    for tensor in model.subgraphs[0].tensors:
+        place = places[int(tensor.buffer)]
+        if tensor.type in (TensorType.INT32, TensorType.FLOAT32) and len(place) >= 64 and place.start not in done:
+            done.add(place.start)
+            yield _planes(tflite, place)
+
+
+def _buffer_places(tflite: bytes) -> list[range]:
+    """Returns where the bytes of every buffer lie in the file."""
+    root = schema.Model.GetRootAsModel(tflite, 0)
+    places = []
+    for number in range(root.BuffersLength()):
+        table = root.Buffers(number)._tab
+        field = table.Offset(4)  # Buffer.data is the first field of the schema
+        start = table.Vector(field) if field else 0
+        places.append(range(start, start + (table.VectorLen(field) if field else 0)))
+    return places
+
+
+def _weights(one: WeightOperator, place: range) -> Iterator[Region]:
+    kind = _KINDS.get(one.weight_tensor.type)
+    stored = one.weights.astype(np.int64)
+    if kind is None or stored.size < LEAST_WEIGHTS or np.abs(stored).max() > _LARGEST[kind]:
+        return
+    inner = stored.shape[-1]
+    outer = stored.shape[0]  # 1 for depthwise weights, whose channels are the inner axis
+    shape = (outer, inner, stored.size // (outer * inner))
+    values = coding_order(stored, shape)
+    coding, _ = best_coding(values, unpacking.row_length(*shape), _LARGEST[kind])
+    yield Region(place.start, len(place), kind, shape, values, coding)
+
+
+def _planes(tflite: bytes, place: range) -> Region:
+    numbers = np.frombuffer(tflite, np.uint8, len(place), place.start).reshape(-1, 4)
+    return Region(place.start, len(place), unpacking.PLANES, (1, len(numbers), 4), numbers.T.ravel())
+
+
+def _container(tflite: bytes, regions: Sequence[Region]) -> bytes:
+    table, planes, rest, end = _varint(len(regions)), b"", b"", 0
+    encoder = RangeEncoder()
+    for region in regions:
+        options = region.coding.options if region.coding else 0
+        table += b"".join(_varint(number) for number in (region.start - end, region.kind, *region.shape, options))
+        if region.coding:
+            encode_weights(encoder, region.values, unpacking.row_length(*region.shape), region.coding)
+        else:
+            planes += region.values.tobytes()
+        rest += tflite[end : region.start]
+        end = region.start + region.size
+    body, properties = _smallest_lzma(table + planes + rest + tflite[end:])
+    whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, 0, properties, len(tflite), zlib.crc32(tflite), len(body))
+    whole += body + encoder.finish()
+    return whole + struct.pack("<I", zlib.crc32(whole))
+
+
+def _smallest_lzma(content: bytes) -> tuple[bytes, int]:
+    streams = [
+        (lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(properties)), properties) for properties in _PROPERTIES
+    ]
+    return min(streams, key=lambda stream: len(stream[0]))
+
+
+def _filters(properties: int) -> list[dict[str, Any]]:
+    return [{**entry, "preset": 9 | lzma.PRESET_EXTREME} for entry in unpacking.lzma_filters(properties)]
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*encoded, number])

@@ -1,0 +1,46 @@
+"""Bytes of a written file, layer by layer, for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.tflite.reading import match_stored
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """What one kernel takes in a file.
+
+    Attributes:
+        key: Weight key.
+        kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
+        storage: ``int4``, ``int8``, ``float16`` or ``float32``.
+        weights: Number of weights.
+        flash_bytes: Bytes of weights, biases and steps.
+    """
+
+    key: str
+    kind: str
+    storage: str
+    weights: int
+    flash_bytes: int
+
+
+def measure_layers(content: bytes, model: Any) -> list[LayerBytes]:
+    """Returns what each kernel of `model` takes in a .tflite file that was made from it, in network order.
+
+    Args:
+        content: The file.
+        model: The canonical Keras model.
+    """
+    stored = match_stored(content, model)
+    layers = []
+    for kernel in weighted_kernels(model):
+        if kernel.key not in stored:
+            continue
+        first, *further = stored[kernel.key]
+        shared = sum(one.flash_bytes - one.weight_bytes for one in further)  # a layer that is called twice is stored once
+        layers.append(LayerBytes(kernel.key, kernel.kind, first.storage, kernel.size, first.flash_bytes + shared))
+    return layers

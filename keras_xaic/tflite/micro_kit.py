@@ -1,0 +1,147 @@
+"""The part of a bundle for TensorFlow Lite Micro: the file, the same as C source, and how to call it."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Optional
+
+from keras_xaic.errors import ExportError
+from keras_xaic.tflite.flatbuffer import load, operators
+
+DECODE = "TFLM_DECODE"
+"""Custom operator that unpacks weights when they are needed."""
+_CUSTOM_CALLS = {DECODE: "AddDecode"}
+_IRREGULAR = {
+    "BATCH_MATMUL": "AddBatchMatMul",
+    "CUMSUM": "AddCumSum",
+    "PADV2": "AddPadV2",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
+}
+_HEADER = """\
+// Written by keras-xaic. {size} bytes.
+#ifndef XAIC_MODEL_DATA_H_
+#define XAIC_MODEL_DATA_H_
+
+extern const unsigned char g_model_data[];
+extern const unsigned int g_model_data_size;
+
+#endif  // XAIC_MODEL_DATA_H_
+"""
+_SOURCE = """\
+// Written by keras-xaic. {size} bytes.
+#include "model_data.h"
+
+alignas(16) const unsigned char g_model_data[] = {{
+{rows}
+}};
+const unsigned int g_model_data_size = {size};
+"""
+_README = """\
+# The model for TensorFlow Lite Micro
+
+`model.tflite` has {size:,} bytes of flash; `model_data.h` and `model_data.cc` hold the same bytes as C++ source.
+{arena}
+
+```cpp
+#include "model_data.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+
+alignas(16) static uint8_t arena[{arena_size}];
+
+tflite::MicroMutableOpResolver<{count}> resolver;
+{calls}
+tflite::MicroInterpreter interpreter(tflite::GetModel(g_model_data), resolver, arena, sizeof(arena));
+interpreter.AllocateTensors();
+```
+
+| tensor | shape | type | scale | zero point |
+|---|---|---|---|---|
+{tensors}
+
+A real value is `(code - zero point) * scale`.
+{decode}"""
+_DECODE_NOTE = """
+Weights of some layers are compressed and unpacked by the DECODE operator each time they are needed: the arena holds the
+unpacked weights of one layer at a time. It needs a TensorFlow Lite Micro that has `AddDecode`.
+"""
+_TYPES = {0: "float32", 7: "int16", 9: "int8", 3: "uint8", 2: "int32"}
+
+
+def write_micro(directory: pathlib.Path, content: bytes, arena_bytes: Optional[int] = None) -> None:
+    """Writes ``model.tflite``, ``model_data.h``, ``model_data.cc`` and ``README.md``.
+
+    Args:
+        directory: Where to; made if it does not exist.
+        content: A .tflite file that TensorFlow Lite Micro runs.
+        arena_bytes: RAM that the interpreter was measured to need; the README says how to find out where it is None.
+
+    Raises:
+        ExportError: If the file has an operator that TensorFlow Lite Micro cannot be asked for.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "model.tflite").write_bytes(content)
+    (directory / "model_data.h").write_text(_HEADER.format(size=len(content)), encoding="utf-8")
+    (directory / "model_data.cc").write_text(c_source(content), encoding="utf-8")
+    (directory / "README.md").write_text(micro_readme(content, arena_bytes), encoding="utf-8")
+
+
+def c_source(content: bytes) -> str:
+    """Returns C++ source that defines the bytes as `g_model_data`, aligned to 16, and their number."""
+    rows = (", ".join(f"0x{byte:02x}" for byte in content[start : start + 16]) for start in range(0, len(content), 16))
+    return _SOURCE.format(size=len(content), rows="\n".join(f"    {row}," for row in rows))
+
+
+def micro_readme(content: bytes, arena_bytes: Optional[int] = None) -> str:
+    """Returns the README of a ``micro/`` directory (see `write_micro`)."""
+    calls = resolver_calls(content)
+    if arena_bytes is None:
+        arena = "The arena has not been measured: run `xaic verify` with the interpreter `tflm`, or try sizes on the device."
+    else:
+        arena = f"It needs an arena of {arena_bytes:,} bytes of RAM (measured on a 64-bit host; 32-bit devices need less)."
+    return _README.format(
+        size=len(content),
+        arena=arena,
+        arena_size="64 * 1024" if arena_bytes is None else arena_bytes,
+        count=len(calls),
+        calls="\n".join(f"resolver.{call}();" for call in calls),
+        tensors="\n".join(_tensor_rows(content)),
+        decode=_DECODE_NOTE if "AddDecode" in calls else "",
+    )
+
+
+def resolver_calls(content: bytes) -> list[str]:
+    """Returns the calls on `MicroMutableOpResolver` that a file needs, e.g. ``AddConv2D``, in alphabetic order.
+
+    Raises:
+        ExportError: If it has a custom operator that is not part of TensorFlow Lite Micro.
+    """
+    return sorted({resolver_call(operator.kind) for operator in operators(load(content))})
+
+
+def resolver_call(kind: str) -> str:
+    """Returns the call that registers an operator kind, ``CONV_2D`` say (see `resolver_calls`)."""
+    if kind.startswith("CUSTOM:"):
+        custom = kind.split(":", 1)[1]
+        if custom not in _CUSTOM_CALLS:
+            raise ExportError(f"the model has the custom operator {custom!r}", "operators of TensorFlow Lite Micro")
+        return _CUSTOM_CALLS[custom]
+    if kind in _IRREGULAR:
+        return _IRREGULAR[kind]
+    words = [word if re.fullmatch(r"\dD", word) else word.capitalize() for word in kind.split("_")]
+    return "Add" + "".join(words)
+
+
+def _tensor_rows(content: bytes) -> list[str]:
+    graph = load(content).subgraphs[0]
+    rows = []
+    for role, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        for number, index in enumerate(indices):
+            tensor = graph.tensors[index]
+            record = tensor.quantization
+            quantized = record is not None and record.scale is not None
+            scale = f"{record.scale[0]:.9g} | {record.zeroPoint[0]}" if quantized else "- | -"
+            shape = " x ".join(str(n) for n in tensor.shape)
+            rows.append(f"| {role} {number} | {shape} | {_TYPES.get(tensor.type, tensor.type)} | {scale} |")
+    return rows
