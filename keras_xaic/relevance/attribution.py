@@ -1,0 +1,309 @@
+"""`attribute`: relevance of a model's weights, filters and layers over any number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.bundle import PathLike
+from keras_xaic.errors import DataError
+from keras_xaic.relevance.checkpoint import Checkpoint, fingerprint
+from keras_xaic.relevance.composites import RuleLike
+from keras_xaic.relevance.container import Relevance, layer_scores
+from keras_xaic.relevance.engine import Step
+from keras_xaic.relevance.inputs import Inputs, as_inputs, find_reference
+from keras_xaic.relevance.magnitude import magnitude
+from keras_xaic.relevance.methods import make_engine
+from keras_xaic.relevance.program import Program
+from keras_xaic.relevance.reduce import Sums, check_reduction, reduce_samples, sample_weights
+from keras_xaic.relevance.targets import BatchTargets, Target, Targets, find_targets
+
+Progress = Callable[[int, int], None]
+
+
+def attribute(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    rule: RuleLike = "lrp.epsilon",
+    engine: str = "auto",
+    target: Target = "true",
+    start: str = "one",
+    reduce: str = "mean_abs",
+    reference: Any = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    allow_approximate: bool = False,
+    per_class: bool = False,
+    progress: Optional[Progress] = None,
+    checkpoint: Optional[PathLike] = None,
+) -> Relevance:
+    """Returns how much every weight, filter and layer of a model matters.
+
+    Let R_ij,p[n] be the relevance that sample n sends through weight ij at position p of the layer's output, and R_c,p[n] the
+    relevance of output channel c there. Positions are summed first, ``R_ij[n] = sum_p R_ij,p[n]`` and ``R_c[n] = sum_p R_c,p[n]``
+    (over all calls where a layer is shared), then the N samples are brought together by `reduce`:
+
+    * ``mean_abs``: ``1/N sum_n |R[n]|`` (default; what ranks filters best), ``rms``: ``sqrt(1/N sum_n R[n]^2)``,
+    * ``mean``: ``1/N sum_n R[n]``, ``sum``: ``sum_n R[n]`` (signed, for recipes that prune what is negative),
+    * ``momentum``: ``sum_n m^(N-1-n) R[n] / sum_n m^(N-1-n)`` with m = 0.99, the exponential moving average in the samples' order.
+
+    >>> from keras_xaic._keras import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="softmax", name="out")])
+    >>> relevance = attribute(model, np.ones((4, 3), "float32"), np.array([0, 1, 0, 1]))
+    >>> relevance.weights["out"].shape, relevance.filters["out"].shape
+    ((3, 2), (2,))
+
+    Args:
+        model: A built functional or sequential Keras model. It is not changed.
+        x: Inputs (N, ...), a list of them for several inputs, or `Samples`.
+        y: Labels (N,), one-hot labels, or target values (N, ...); a list for several outputs. Not needed with `Samples`.
+        rule: ``lrp.epsilon``, ``lrp.z``, ``lrp.gamma``, ``lrp.z_plus``, ``lrp.alpha_1_beta_0``, ``lrp.alpha_2_beta_1``, ``lrp.flat``,
+            ``lrp.w_square``, ``lrp.z_box``, ``lrp.epsilon_plus``, ``lrp.epsilon_plus_flat``, ``lrp.epsilon_alpha2_beta1_flat``,
+            ``deeplift.rescale``, ``deeplift.reveal_cancel``, ``gradient_x_input``, ``taylor``, ``integrated_gradients`` or
+            ``magnitude``; with a parameter as in ``lrp.epsilon:0.01``; or a composite (see `as_composite`).
+        engine: ``native``, ``innvestigate`` (its rule classes; LRP only), or ``auto``, which is ``native``.
+        target: ``true`` (the class in y; all outputs where there are no classes), ``predicted``, a class number, or ``all``.
+        start: ``one``: relevance 1 at the target; over all outputs their values, scaled to a total of 1 in absolute terms.
+            ``logit``: the value of the target before softmax or sigmoid. ``squared_error``: ``(f_j - y_j)^2`` at every output j
+            (y, or the input itself for auto-encoders). DeepLIFT and the gradient rules explain the target's value in
+            either of the first two cases.
+        reduce: How samples are brought together, see above.
+        reference: What DeepLIFT and integrated gradients compare with: ``"mean"`` of the samples (default), ``"zeros"``, or an
+            array of one sample's shape (a list of them for several inputs).
+        batch_size: Samples at a time. It bounds memory and does not change the result.
+        seed: Kept with the result; nothing here is random.
+        allow_approximate: Linearise layers without a sound rule instead of refusing them; they are listed in the result.
+        per_class: Also keep the relevance of each class's samples, in `Relevance.per_class`.
+        progress: Called with (samples done, samples in all) after every batch.
+        checkpoint: File that keeps what is done; an interrupted call that is repeated with the same file continues. It is
+            removed at the end.
+
+    Returns:
+        The relevance, signed or absolute according to `reduce`, under the user's layer names.
+
+    Raises:
+        ModelError: Naming every layer the rule cannot treat soundly; or an unknown rule or engine.
+        DataError: If data does not fit the model.
+    """
+    if rule == "magnitude":
+        return magnitude(model, seed)
+    attribution = Attribution(model, rule=rule, engine=engine, allow_approximate=allow_approximate)
+    return attribution.run(
+        x,
+        y,
+        target=target,
+        start=start,
+        reduce=reduce,
+        reference=reference,
+        batch_size=batch_size,
+        seed=seed,
+        per_class=per_class,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+
+
+class Attribution:
+    """A model made ready for one rule; for callers that attribute again and again while weights change.
+
+    Args:
+        model: See `attribute`.
+        rule: See `attribute`; not ``magnitude``, which needs no preparation.
+        engine: See `attribute`.
+        allow_approximate: See `attribute`.
+
+    Raises:
+        ModelError: See `attribute`.
+    """
+
+    def __init__(
+        self, model: Any, *, rule: RuleLike = "lrp.epsilon", engine: str = "auto", allow_approximate: bool = False
+    ) -> None:
+        self.model = model
+        self.program = Program(model)
+        self.engine, self.engine_name, self.rule_name = make_engine(self.program, rule, engine, allow_approximate)
+        self._steps: dict[Any, Any] = {}
+
+    def refresh(self) -> None:
+        """Takes over the present weights of the model; much cheaper than preparing it again."""
+        self.engine.refresh()
+        if self.engine_name == "innvestigate":
+            self._steps.clear()  # its rules hold copies of the weights
+
+    def run(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        target: Target = "true",
+        start: str = "one",
+        reduce: str = "mean_abs",
+        reference: Any = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        per_class: bool = False,
+        progress: Optional[Progress] = None,
+        checkpoint: Optional[PathLike] = None,
+    ) -> Relevance:
+        """Returns the relevance over samples; see `attribute` for the arguments."""
+        statistic = check_reduction(reduce)
+        inputs = as_inputs(self.model, x, y)
+        targets = self._targets(inputs, target, start)
+        references = find_reference(inputs, reference) if self.engine.compares else []
+        size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
+        batches = _batches(len(inputs), size, _classes(targets) if per_class else None)
+        owners: list[Optional[int]] = [None, *sorted({owner for owner, _ in batches if owner is not None})]
+        sums = {owner: Sums(reduce) for owner in owners}
+        settings = {
+            "rule": (self.rule_name, self.engine_name, str(target), start, reduce),
+            "batches": (size, per_class, len(inputs), str(reference)),
+        }
+        keeper = Checkpoint(checkpoint, "" if checkpoint is None else fingerprint(self.model, inputs.stored, settings))
+        done = keeper.load(sums)
+        samples = sum(len(index) for _, index in batches[:done])
+        try:
+            for owner, index in batches[done:]:
+                step = self._step(inputs, targets, references, index, size, statistic, reduce)
+                for one in {None, owner}:
+                    sums[one].add(step, len(index))
+                done, samples = done + 1, samples + len(index)
+                keeper.save(sums, done)
+                if progress is not None:
+                    progress(samples, len(inputs))
+        except BaseException:
+            keeper.save(sums, done, now=True)
+            raise
+        keeper.remove()
+        facts = {"target": str(target), "start": start, "seed": seed}
+        classes = {owner: self._relevance(sums[owner], facts, {}) for owner in owners if owner is not None}
+        return self._relevance(sums[None], facts, classes)
+
+    def input_relevance(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        target: Target = "true",
+        start: str = "one",
+        reference: Any = None,
+        batch_size: int = 64,
+    ) -> list[np.ndarray]:
+        """Returns the signed relevance of every input value, one array (N, ...) per input; meant for a few samples."""
+        inputs = as_inputs(self.model, x, y)
+        targets = self._targets(inputs, target, start)
+        references = find_reference(inputs, reference) if self.engine.compares else []
+        size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
+        parts: list[list[np.ndarray]] = [[] for _ in inputs.parts]
+        for _, index in _batches(len(inputs), size, None):
+            found = self._call("inputs", inputs, targets, references, index, size, "sum")
+            for part, array in zip(parts, found):
+                part.append(np.asarray(array)[: len(index)])
+        return [np.concatenate(part) for part in parts]
+
+    def _targets(self, inputs: Inputs, target: Target, start: str) -> Targets:
+        canonical = self.program.canonical
+        shapes = [self.program.operations.shapes[key] for key in self.program.operations.outputs]
+        return find_targets(target, start, inputs.y, inputs.stored, shapes, canonical.heads, self.engine.needs_values)
+
+    def _step(
+        self,
+        inputs: Inputs,
+        targets: Targets,
+        references: Sequence[np.ndarray],
+        index: np.ndarray,
+        size: int,
+        statistic: str,
+        reduce: str,
+    ) -> dict[str, np.ndarray]:
+        arrays = self._call(statistic, inputs, targets, references, index, size, reduce)
+        return {name: array.numpy() for name, array in arrays.items()}
+
+    def _call(
+        self,
+        wanted: str,
+        inputs: Inputs,
+        targets: Targets,
+        references: Sequence[np.ndarray],
+        index: np.ndarray,
+        size: int,
+        reduce: str,
+    ) -> Any:
+        """Runs one padded batch; `wanted` is a statistic, or "inputs" for the relevance of the inputs."""
+        key = (wanted, size, targets.kinds, targets.start, targets.heads)
+        if key not in self._steps:
+            self._steps[key] = self._compiled(wanted, targets)
+        padded = np.concatenate([index, np.full(size - len(index), index[-1])])
+        xs = [tf.constant(array) for array in inputs.batch(index, size)]
+        values = [tf.constant(value[padded]) for value in targets.values]
+        weights = tf.constant(sample_weights(reduce, len(index), size))
+        return self._steps[key](xs, values, weights, [tf.constant(one) for one in references])
+
+    def _compiled(self, wanted: str, targets: Targets) -> Any:
+        engine = self.engine
+        statistic = "signed" if wanted == "inputs" else wanted
+
+        @tf.function(autograph=False)
+        def compiled(xs: Any, values: Any, weights: Any, references: Any) -> Any:
+            step: Step = engine.step(xs, BatchTargets(targets, values, weights), statistic, references)
+            if wanted == "inputs":
+                return step.inputs
+            result = {f"weights/{name}": array for name, array in step.weights.items()}
+            for name, array in step.channels.items():
+                result[f"filters/{name}"] = reduce_samples(array, statistic)
+            result["start"] = tf.reduce_sum(tf.abs(step.start))
+            return result
+
+        return compiled
+
+    def _relevance(self, sums: Sums, facts: dict[str, Any], per_class: dict[int, Relevance]) -> Relevance:
+        found = sums.result()
+        weights, filters = {}, {}
+        for key, kernel in self.program.kernels.items():
+            weights[key] = found.get(f"weights/{key}", np.zeros(kernel.shape, np.float32))
+        for operation in self.program.operations:
+            name = self.program.channels_key(operation.path)
+            channels = self.program.operations.shapes[operation.outputs[0]][-1]
+            if operation.path in self.program.maps or f"filters/{name}" in found:
+                filters[name] = found.get(f"filters/{name}", np.zeros(channels or 0, np.float32))
+        for name, array in found.items():  # kernels inside recurrent and attention layers
+            if name.startswith("weights/"):
+                weights.setdefault(name[len("weights/") :], array)
+        unit = sums.arrays["start"] / (1.0 if sums.reduce == "sum" else sums.weight)
+        return Relevance(
+            weights=weights,
+            filters=filters,
+            layers=layer_scores(filters, float(unit)),
+            rule=self.rule_name,
+            engine=self.engine_name,
+            reduce=sums.reduce,
+            samples=sums.count,
+            approximate=self.engine.approximate,
+            gates=self.engine.gates,
+            per_class=per_class,
+            **facts,
+        )
+
+
+def _checked_size(batch_size: int) -> int:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise DataError(f"batch_size is {batch_size!r}", "a number of samples, at least 1")
+    return int(batch_size)
+
+
+def _classes(targets: Targets) -> np.ndarray:
+    if targets.classes is None:
+        raise DataError("per_class needs one class per sample", 'target="true" with labels y of shape (N,)')
+    return targets.classes
+
+
+def _batches(count: int, size: int, classes: Optional[np.ndarray]) -> list[tuple[Optional[int], np.ndarray]]:
+    """(class or None, indices) of every batch; batches of one class each where classes are kept apart."""
+    groups: list[tuple[Optional[int], np.ndarray]] = [(None, np.arange(count))]
+    if classes is not None:
+        groups = [(int(number), np.flatnonzero(classes == number)) for number in np.unique(classes)]
+    return [(owner, group[i : i + size]) for owner, group in groups for i in range(0, len(group), size)]

@@ -1,0 +1,114 @@
+"""Which rule each weighted layer gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Union
+
+from keras_xaic.errors import ModelError
+from keras_xaic.relevance.rules import RULES, Alpha2Beta1, Epsilon, Flat, Rule, ZBox, ZPlus
+
+KINDS = ("conv", "depthwise", "conv_transpose", "dense", "recurrent", "attention")
+"""Kinds of weighted layers that a composite can name, beside ``first``, ``*`` and patterns of layer names."""
+
+
+@dataclass(frozen=True)
+class Composite:
+    """An ordered choice: the first entry that matches a layer gives its rule.
+
+    Attributes:
+        name: What it is called in results.
+        choices: (matcher, rule) pairs. A matcher is ``"first"`` (weighted layers that see an input of the model through no other
+            weighted layer), a kind of `KINDS`, or a pattern of layer names such as ``block1/*``; ``"*"`` matches all.
+    """
+
+    name: str
+    choices: tuple[tuple[str, Rule], ...]
+
+    def rule_for(self, path: str, kind: str, first: bool) -> Rule:
+        """Returns the rule of the layer at `path`.
+
+        Raises:
+            ModelError: If nothing matches.
+        """
+        for matcher, rule in self.choices:
+            if (matcher == "first" and first) or matcher == kind or (matcher not in KINDS and fnmatchcase(path, matcher)):
+                return rule
+        raise ModelError(
+            f"the composite {self.name!r} has no rule for layer {path!r} ({kind})",
+            "an entry for every weighted layer",
+            'End it with an entry "*", for example "*": "lrp.epsilon"',
+        )
+
+
+_CONVOLUTIONS = ("conv", "depthwise", "conv_transpose")
+
+COMPOSITES: dict[str, Composite] = {
+    composite.name: composite
+    for composite in (
+        # Kohlbrenner et al. 2020, "Towards best practice in explaining neural network decisions with LRP"
+        Composite("lrp.epsilon_plus", (*((kind, ZPlus()) for kind in _CONVOLUTIONS), ("*", Epsilon()))),
+        Composite("lrp.epsilon_plus_flat", (("first", Flat()), *((kind, ZPlus()) for kind in _CONVOLUTIONS), ("*", Epsilon()))),
+        Composite(
+            "lrp.epsilon_alpha2_beta1_flat",
+            (("first", Flat()), *((kind, Alpha2Beta1()) for kind in _CONVOLUTIONS), ("*", Epsilon())),
+        ),
+    )
+}
+"""Composites by their standard names."""
+
+RuleLike = Union[str, Rule, Composite, Mapping[str, Any]]
+
+
+def as_composite(rule: RuleLike) -> Composite:
+    """Accepts a rule's name, with a parameter if need be, a rule, a composite, or a mapping of matchers to rules.
+
+    >>> as_composite("lrp.gamma:0.5").choices
+    (('*', Gamma(gamma=0.5, epsilon=1e-06)),)
+    >>> as_composite({"first": "lrp.z_box", "conv": "lrp.z_plus", "*": Epsilon(0.01)}).rule_for("fc", "dense", False)
+    Epsilon(epsilon=0.01)
+
+    Raises:
+        ModelError: If there is no such rule.
+    """
+    if isinstance(rule, Composite):
+        return rule
+    if isinstance(rule, Rule):
+        return Composite(_label(rule), (("*", rule),))
+    if isinstance(rule, Mapping):
+        choices = tuple((str(matcher), _as_rule(one)) for matcher, one in rule.items())
+        label = ", ".join(f"{matcher}={_label(one)}" for matcher, one in choices)
+        return Composite(f"composite({label})", choices)
+    if rule in COMPOSITES:
+        return COMPOSITES[rule]
+    one = _as_rule(rule)
+    if isinstance(one, ZBox):  # bounds are known at the input only: deep Taylor decomposition, Montavon et al. 2017
+        return Composite(rule, (("first", one), ("*", ZPlus())))
+    return Composite(rule, (("*", one),))
+
+
+def _as_rule(rule: Any) -> Rule:
+    if isinstance(rule, Rule):
+        return rule
+    name, _, parameters = str(rule).partition(":")
+    if name not in RULES:
+        raise ModelError(f"there is no LRP rule {rule!r}", ", ".join([*RULES, *COMPOSITES]))
+    if not parameters:
+        return RULES[name]
+    names = [field.name for field in fields(RULES[name])]
+    try:
+        values = [float(value) for value in parameters.split(",")]
+        if len(values) > len(names):
+            raise ValueError
+    except ValueError:
+        raise ModelError(f"rule {rule!r} has parameters that cannot be used", f"{name}:{','.join(names) or 'none'}") from None
+    return replace(RULES[name], **dict(zip(names, values)))
+
+
+def _label(rule: Rule) -> str:
+    values = [getattr(rule, field.name) for field in fields(rule)]
+    if rule == RULES.get(rule.name):
+        return rule.name
+    return rule.name + ":" + ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,184 @@
+"""`Relevance`: what attribution hands to planning, pruning and quantization; saved as one .npz."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional
+
+import numpy as np
+
+from keras_xaic.bundle import PathLike
+from keras_xaic.errors import DataError
+
+FORMAT = 1
+
+_PARTS = ("weights", "filters", "layers")
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """How much every weight, filter and layer matters, by one rule, over some samples.
+
+    Attributes:
+        weights: Weight key -> array of the kernel's shape. The key is the layer's path in the user's model, or
+            ``path/attribute`` for a layer with several kernels (``sep/depthwise_kernel``).
+        filters: Path -> score of every output channel, (channels,). Depthwise kernels inside separable convolutions are listed
+            by their weight key.
+        layers: Path -> share of the starting relevance that passes through the layer: the sum of its filter scores over the
+            mean absolute start. About 1 where all of it goes through, less in a branch, more where positive and negative
+            relevance cancel. Comparable across layers.
+        rule: Name of the rule or composite.
+        engine: ``"native"`` or ``"innvestigate"``.
+        target: Where relevance started.
+        start: With how much.
+        reduce: How samples were brought together.
+        samples: How many there were.
+        seed: The seed given.
+        approximate: Paths of layers that were linearised because no sound rule exists for them.
+        gates: Paths of weighted layers that only steer gates: LRP gives them zero by construction. That does not mean that
+            they do not matter; protect them, or use a rule that scores them (DeepLIFT, taylor).
+        per_class: Class number -> the same for the samples of that class, where it was asked for.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    filters: Mapping[str, np.ndarray]
+    layers: Mapping[str, float]
+    rule: str
+    engine: str = "native"
+    target: str = "true"
+    start: str = "one"
+    reduce: str = "mean_abs"
+    samples: int = 0
+    seed: int = 0
+    approximate: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+    per_class: Mapping[int, Relevance] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Relevance({self.rule}, engine={self.engine}, target={self.target}, start={self.start}, reduce={self.reduce}, "
+            f"{self.samples} samples, {len(self.weights)} kernels)"
+        ]
+        for path, score in self.layers.items():
+            marks = " approximate" * (path in self.approximate) + " gate" * (path in self.gates)
+            lines.append(f"  {path:<40} {score:10.4g}  {len(self.filters.get(path, ())):5d} filters{marks}")
+        return "\n".join(lines)
+
+    def group(self, paths: Sequence[str]) -> np.ndarray:
+        """Returns the scores of a channel group: layers whose output channels can only be removed together.
+
+        Members of a residual addition split what passes through the group, members of a depthwise chain see it again; the
+        sum over members ranks the channels of one group in either case, and the mean over members keeps groups comparable.
+
+        Args:
+            paths: Paths of the members; all have the same number of output channels.
+
+        Returns:
+            Mean of the members' filter scores, (channels,).
+
+        Raises:
+            DataError: If a member has no scores or another number of channels.
+        """
+        scores = []
+        for path in paths:
+            if path not in self.filters:
+                raise DataError(f"there are no filter scores for {path!r}", f"one of {', '.join(self.filters)}")
+            scores.append(self.filters[path])
+        if len({score.shape for score in scores}) != 1:
+            sizes = ", ".join(f"{path}: {len(score)}" for path, score in zip(paths, scores))
+            raise DataError(f"members of a channel group have different numbers of channels ({sizes})", "the same number")
+        return np.mean(scores, axis=0)
+
+    def save(self, path: PathLike) -> pathlib.Path:
+        """Writes one .npz without pickles; it appears whole or not at all.
+
+        Args:
+            path: File name; ``.npz`` is added if it is missing.
+
+        Returns:
+            The file written.
+        """
+        where = pathlib.Path(path)
+        where = where if where.suffix == ".npz" else where.with_name(where.name + ".npz")
+        arrays: dict[str, np.ndarray] = {}
+        _collect(self, "", arrays)
+        partial = where.with_name(f".{where.name}.{os.getpid()}")
+        where.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(partial, where)
+        finally:
+            partial.unlink(missing_ok=True)
+        return where
+
+    @classmethod
+    def load(cls, path: PathLike) -> Relevance:
+        """Reads what `save` wrote.
+
+        Args:
+            path: The .npz, or a directory with ``relevance.npz`` in it.
+
+        Raises:
+            DataError: If there is no such file or it is something else.
+        """
+        where = pathlib.Path(path)
+        where = where / "relevance.npz" if where.is_dir() else where
+        try:
+            with np.load(where, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            return _restore(arrays, "")
+        except FileNotFoundError:
+            raise DataError(
+                f"relevance file {where} does not exist", "a file written by Relevance.save or xaic explain"
+            ) from None
+        except (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{where} is not a relevance file ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+                "a file written by Relevance.save or xaic explain",
+            ) from None
+
+
+def _collect(relevance: Relevance, prefix: str, arrays: dict[str, np.ndarray]) -> None:
+    facts = {
+        "format": FORMAT,
+        **{name: getattr(relevance, name) for name in ("rule", "engine", "target", "start", "reduce", "samples", "seed")},
+        "approximate": list(relevance.approximate),
+        "gates": list(relevance.gates),
+        "classes": sorted(relevance.per_class),
+        "order": {part: list(getattr(relevance, part)) for part in _PARTS},
+    }
+    arrays[prefix + "facts"] = np.array(json.dumps(facts, sort_keys=True))
+    for part in _PARTS:
+        for key, value in getattr(relevance, part).items():
+            arrays[f"{prefix}{part}/{key}"] = np.asarray(value)
+    for number, one in relevance.per_class.items():
+        _collect(one, f"{prefix}class/{number}/", arrays)
+
+
+def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
+    facts = json.loads(str(arrays[prefix + "facts"]))
+    if facts.pop("format") != FORMAT:
+        raise ValueError("another version of the format")
+    order, classes = facts.pop("order"), facts.pop("classes")
+    parts = {part: {key: arrays[f"{prefix}{part}/{key}"] for key in order[part]} for part in _PARTS}
+    return Relevance(
+        weights=parts["weights"],
+        filters=parts["filters"],
+        layers={key: float(value) for key, value in parts["layers"].items()},
+        approximate=tuple(facts.pop("approximate")),
+        gates=tuple(facts.pop("gates")),
+        per_class={number: _restore(arrays, f"{prefix}class/{number}/") for number in classes},
+        **facts,
+    )
+
+
+def layer_scores(filters: Mapping[str, np.ndarray], start: Optional[float]) -> dict[str, float]:
+    """Returns the layers' scores (see `Relevance.layers`) from filter scores and the mean absolute start."""
+    unit = start if start else 1.0
+    return {path: float(np.sum(scores, dtype=np.float64) / unit) for path, scores in filters.items()}

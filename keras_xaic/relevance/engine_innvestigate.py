@@ -1,0 +1,124 @@
+"""LRP by iNNvestigate's own rule classes (Alber et al. 2019), called on the canonical clone.
+
+The classes are built eagerly and applied inside a `tf.function`: no graph mode, no change to Keras. What the library gets wrong on
+raw models (BatchNorm, saturated ReLU6, nested models, operators) does not reach it, because the clone has none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from innvestigate.analyzer.relevance_based import relevance_analyzer, relevance_rule
+
+from keras_xaic._keras import layers, tf
+from keras_xaic.errors import ModelError
+from keras_xaic.models.operations import Operation
+from keras_xaic.relevance.composites import Composite
+from keras_xaic.relevance.engine import Record
+from keras_xaic.relevance.engine_native import NativeEngine
+from keras_xaic.relevance.program import Program
+from keras_xaic.relevance.rules import Alpha1Beta0, Alpha2Beta1, Call, Epsilon, Flat, Rule, WSquare, Z, ZBox, ZPlus
+
+Tensor = Any
+
+_POOLS = (
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+)
+
+
+class InnvestigateEngine(NativeEngine):
+    """The same walk as the native engine; weighted layers, additions and average pools go through iNNvestigate.
+
+    It has no rule for relevance of weights: that follows from the relevance of the layer's output by the rule's formula.
+
+    Args:
+        program: The model.
+        composite: Which rule each weighted layer gets.
+        allow_approximate: Linearise what has no sound rule instead of refusing it.
+
+    Raises:
+        ModelError: Naming every layer that it cannot treat.
+    """
+
+    column = "innvestigate"
+
+    def __init__(self, program: Program, composite: Composite, allow_approximate: bool = False) -> None:
+        super().__init__(program, composite, allow_approximate)
+        self.refresh_rules()
+
+    def refresh(self) -> None:
+        """Takes over the present weights; the rule objects hold copies of them."""
+        super().refresh()
+        self.refresh_rules()
+
+    def refresh_rules(self) -> None:
+        """Builds the rule objects."""
+        self.reverse: dict[str, Any] = {}
+        for operation in self.program.operations:
+            layer, path = operation.layer, operation.path
+            if path in self.rules:
+                self.reverse[path] = _rule_object(self.rules[path], layer, path)
+            elif type(layer) is layers.Add:
+                self.reverse[path] = relevance_analyzer.AddReverseLayer(layer, {})
+            elif type(layer) in _POOLS:
+                self.reverse[path] = relevance_analyzer.AveragePoolingReverseLayer(layer, {})
+
+    def through_weights(self, operation: Operation, tensors: Mapping[str, Tensor], relevance: Tensor, record: Record) -> Tensor:
+        """Relevance of the input by iNNvestigate, of the weights by the rule's formula."""
+        linear = self.program.maps[operation.path]
+        x, z = tensors[operation.inputs[0]], tensors[operation.outputs[0]]
+        call = Call(linear, x, linear.weight, z, operation.inputs[0] in self.program.nonnegative)
+        _, shares = self.rules[operation.path].apply(call, relevance)
+        record.add_channels(self.program.channels_key(operation.path), relevance)
+        record.add_shares(linear, shares)
+        return self.reverse[operation.path].apply([x], [z], [relevance], {})[0]
+
+    def through_plain(
+        self, operation: Operation, tensors: Mapping[str, Tensor], relevances: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Additions and average pools by iNNvestigate, the rest as in the native engine."""
+        reverse = self.reverse.get(operation.path)
+        if reverse is None or len(set(operation.inputs)) < len(operation.inputs):
+            return super().through_plain(operation, tensors, relevances)
+        xs = [tensors[key] for key in operation.inputs]
+        below = reverse.apply(xs, [tensors[operation.outputs[0]]], list(relevances), {})
+        return dict(zip(operation.inputs, below))
+
+
+class _RelativeEpsilonRule(relevance_rule.EpsilonRule):
+    """iNNvestigate's epsilon rule with the stabiliser relative to the mean |z| of each sample, as in `rules.Epsilon`."""
+
+    def __init__(self, layer: Any, relative: float) -> None:
+        super().__init__(layer, {}, epsilon=1.0)
+        self._relative = relative
+
+    def apply(self, Xs: Any, Ys: Any, Rs: Any, reverse_state: Any) -> Any:
+        z = self._layer_wo_act(Xs[0])
+        self._epsilon = self._relative * tf.reduce_mean(tf.abs(z), axis=tuple(range(1, z.shape.rank)), keepdims=True)
+        return super().apply(Xs, Ys, Rs, reverse_state)
+
+
+def _rule_object(rule: Rule, layer: Any, path: str) -> Any:
+    if isinstance(rule, Z) or (isinstance(rule, Epsilon) and rule.epsilon == 0):
+        return relevance_rule.ZRule(layer, {})
+    if isinstance(rule, Epsilon):
+        return _RelativeEpsilonRule(layer, rule.epsilon)
+    if isinstance(rule, (ZPlus, Alpha1Beta0)):
+        return relevance_rule.ZPlusRule(layer, {})
+    if isinstance(rule, Alpha2Beta1):
+        return relevance_rule.Alpha2Beta1IgnoreBiasRule(layer, {})
+    if isinstance(rule, Flat):
+        return relevance_rule.FlatRule(layer, {})
+    if isinstance(rule, WSquare):
+        return relevance_rule.WSquareRule(layer, {})
+    if isinstance(rule, ZBox) and isinstance(rule.low, float) and isinstance(rule.high, float):
+        return relevance_rule.BoundedRule(layer, {}, low=rule.low, high=rule.high)
+    raise ModelError(
+        f"iNNvestigate has no rule {rule.name} (layer {path!r})",
+        "lrp.epsilon, lrp.z, lrp.z_plus, lrp.alpha_1_beta_0, lrp.alpha_2_beta_1, lrp.flat, lrp.w_square or lrp.z_box",
+        'Use engine="native"',
+    )

@@ -1,0 +1,298 @@
+"""Which layers are handled, how, and by which engine: the one table that the code and docs/layers.md both come from.
+
+``python -m keras_xaic.relevance.layer_table`` prints docs/layers.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from keras_xaic._keras import layers
+from keras_xaic.errors import ModelError
+from keras_xaic.models.canonical import activation_name, symbol_of
+from keras_xaic.models.operations import Operation
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one family of layers is handled.
+
+    Attributes:
+        how: Name of the treatment; the engines look it up.
+        names: Layer classes, ``Activation(name)`` for activation functions, or symbols of operators (``math.add``).
+        lrp: What LRP does.
+        deeplift: What DeepLIFT does, or "" where there is no sound rule.
+        innvestigate: What does it in the iNNvestigate engine: ``rule class``, ``shared`` (the same code as the native engine)
+            or "" where that engine refuses.
+    """
+
+    how: str
+    names: tuple[str, ...]
+    lrp: str
+    deeplift: str
+    innvestigate: str
+
+
+_ELEMENTWISE = [
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "swish",
+    "sigmoid",
+    "hard_sigmoid",
+    "tanh",
+    "softplus",
+    "softsign",
+    "exponential",
+    "hard_swish",
+    "mish",
+    "linear",
+]
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "weighted",
+        ("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
+        + ("Conv1DTranspose", "Conv2DTranspose"),
+        "the chosen rule, with strides, dilation, groups and causal padding; separable convolutions as two layers",
+        "linear rule; contributions of weights are w * dx * multiplier",
+        "rule class",
+    ),
+    Row(
+        "activation",
+        ("ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", *(f"Activation({name})" for name in _ELEMENTWISE))
+        + ("nn.relu", "nn.relu6", "nn.silu", "nn.gelu", "nn.elu", "nn.selu", "nn.leaky_relu", "math.sigmoid", "math.tanh")
+        + ("math.softplus", "math.abs", "math.square", "math.sqrt", "math.negative", "clip_by_value"),
+        "relevance passes unchanged",
+        "rescale or reveal-cancel",
+        "shared",
+    ),
+    Row(
+        "sum",
+        ("Add", "Subtract", "Average", "math.add", "math.subtract", "math.add_n"),
+        "z-rule with the relative stabiliser: R x_i / sum; with a constant: unchanged",
+        "linear rule",
+        "rule class (Add), shared (others)",
+    ),
+    Row(
+        "mean",
+        ("AveragePooling1D", "AveragePooling2D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "math.reduce_mean")
+        + ("math.reduce_sum",),
+        "z-rule with the relative stabiliser",
+        "linear rule",
+        "rule class (pooling layers), shared (others)",
+    ),
+    Row(
+        "winner",
+        ("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "Maximum", "Minimum", "math.reduce_max"),
+        "the winner takes all",
+        "differences routed through both winners (cross-maximum)",
+        "shared",
+    ),
+    Row(
+        "route",
+        ("Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "Concatenate")
+        + (
+            "RepeatVector",
+            "UpSampling1D",
+            "Masking",
+            "reshape",
+            "transpose",
+            "concat",
+            "expand_dims",
+            "compat.v1.squeeze",
+            "compat.v1.pad",
+        )
+        + ("split", "stack", "unstack", "tile", "identity", "__operators__.getitem", "compat.v1.transpose")
+        + ("nn.depth_to_space", "nn.space_to_depth"),
+        "relevance follows the values",
+        "multipliers follow the values",
+        "shared",
+    ),
+    Row("upsample", ("UpSampling2D", "image.resize"), "z-rule (nearest: follows the values)", "linear rule", "shared"),
+    Row(
+        "product",
+        ("Multiply", "math.multiply"),
+        "a gate (bounded or broadcast factor, as in squeeze-and-excitation) is a constant and the signal gets all; "
+        "signals of equal standing share equally; with a constant: unchanged",
+        "each factor gets the mean of the other over input and reference",
+        "shared",
+    ),
+    Row(
+        "scale",
+        ("Rescaling", "Normalization", "math.truediv", "math.divide"),
+        "a change of units: unchanged",
+        "linear rule (a divisor must be a constant)",
+        "shared",
+    ),
+    Row(
+        "affine",
+        ("BatchNormalization",),
+        "folded into the layer in front of it; where that is not possible z-rule, the offset takes its share",
+        "linear rule",
+        "shared",
+    ),
+    Row(
+        "identity",
+        ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout")
+        + ("AlphaDropout", "ActivityRegularization", "Activation"),
+        "removed",
+        "removed",
+        "shared",
+    ),
+    Row(
+        "layer_norm",
+        ("LayerNormalization",),
+        "the standard deviation is a constant, the rest is linear: epsilon rule (Ali et al. 2022)",
+        "",
+        "",
+    ),
+    Row(
+        "attention",
+        ("MultiHeadAttention",),
+        "attention weights are constants, relevance goes through the values by the epsilon rule (Ali et al. 2022); "
+        "query and key kernels get none",
+        "",
+        "",
+    ),
+    Row(
+        "recurrent",
+        ("LSTM", "GRU", "SimpleRNN", "Bidirectional"),
+        "gates are constants, the epsilon rule in between (Arras et al. 2017); kernels of gates get none",
+        "",
+        "",
+    ),
+    Row("embedding", ("Embedding",), "each token gets the sum over its vector", "", ""),
+)
+
+_BY_NAME = {name: row for row in TABLE for name in row.names}
+_OPEN_TO_SUBCLASSES = ("Normalization", "BatchNormalization")
+
+
+def name_in_table(layer: Any) -> str:
+    """Returns what the table would call a layer: its class, ``Activation(function)``, or the symbol of an operator."""
+    symbol = symbol_of(layer)
+    if symbol is not None:
+        return symbol
+    if type(layer) is layers.Activation:
+        function = layer.activation
+        owner = type(getattr(function, "__self__", None)).__name__
+        return owner if owner in _BY_NAME else f"Activation({activation_name(layer) or 'linear'})"
+    return type(layer).__name__
+
+
+def row_of(layer: Any) -> Optional[Row]:
+    """Returns the row of a layer, or None where there is none. Subclasses of Keras layers may do anything and have none."""
+    name = name_in_table(layer)
+    if symbol_of(layer) is None and type(layer) is not layers.Activation and getattr(layers, name, None) is not type(layer):
+        return None
+    return _BY_NAME.get(name)
+
+
+def how_of(operation: Operation) -> str:
+    """Returns the treatment of an operation, ``"approximate"`` where there is no sound one."""
+    row = row_of(operation.layer)
+    return "approximate" if row is None or _unusual(operation, row.how) else row.how
+
+
+def unsupported(operations: Iterable[Operation], method: str) -> dict[str, str]:
+    """Returns the layers without a sound treatment: path -> name in the table.
+
+    Args:
+        operations: The operations of the canonical model.
+        method: Column of the table: ``"lrp"``, ``"deeplift"`` or ``"innvestigate"``.
+    """
+    found = {}
+    for operation in operations:
+        row = row_of(operation.layer)
+        odd = "" if row is None else _unusual(operation, row.how)
+        if row is None or not getattr(row, method) or odd:
+            found[operation.path] = name_in_table(operation.layer) + odd
+    return found
+
+
+def _unusual(operation: Operation, how: str) -> str:
+    """What a call does beyond the usual of its layer, or ""."""
+    distinct = len(set(operation.inputs))
+    if how == "scale" and distinct > 1:
+        return " by a tensor"
+    if how == "product" and distinct > 2:
+        return f" of {distinct} tensors"
+    if how == "recurrent":
+        return _unusual_recurrence(operation)
+    return ""
+
+
+def _unusual_recurrence(operation: Operation) -> str:
+    """What a recurrent layer does beyond a plain sequence in and outputs out, or ""."""
+    layer = operation.layer
+    inner = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
+    if any(type(one) not in (layers.LSTM, layers.GRU, layers.SimpleRNN) for one in inner):
+        return f" of {type(inner[0]).__name__}"
+    if len(operation.inputs) > 1 or any(one.stateful or one.return_state for one in inner):
+        return " with states going in or out"
+    if len(inner) == 2 and layer.merge_mode not in ("concat", "sum", "ave"):
+        return f" with merge_mode={layer.merge_mode!r}"
+    return ""
+
+
+def check_supported(operations: Iterable[Operation], method: str, rule: str, allow_approximate: bool) -> tuple[str, ...]:
+    """Refuses, before any work, what would not be the published quantity.
+
+    Args:
+        operations: The operations of the canonical model.
+        method: Column of the table.
+        rule: What was asked for, for the message.
+        allow_approximate: Accept a linearisation of such layers instead.
+
+    Returns:
+        Paths of the layers that are approximated.
+
+    Raises:
+        ModelError: Naming every layer concerned.
+    """
+    found = unsupported(operations, method)
+    if found and not allow_approximate:
+        named = ", ".join(f"{path} ({name})" for path, name in found.items())
+        raise ModelError(
+            f"{rule} has no sound rule for {len(found)} {'layer' if len(found) == 1 else 'layers'}: {named}",
+            "layers of docs/layers.md",
+            "Replace them, choose another rule, or accept a linearisation of them with allow_approximate=True "
+            "(--allow-approximate), which marks them in every output",
+        )
+    return tuple(found)
+
+
+def as_markdown() -> str:
+    """Returns docs/layers.md."""
+    lines = [
+        "# Layers",
+        "",
+        "Generated from `keras_xaic/relevance/layer_table.py` by `python -m keras_xaic.relevance.layer_table > docs/layers.md`.",
+        "",
+        "Nested models are opened, shared layers get the relevance of all their calls, models may have several inputs and outputs.",
+        "Softmax and sigmoid at an output are left away: relevance starts from the logits. A layer that is not in the table, a",
+        "subclass of one that is, a `Lambda` layer and an unknown activation function are refused by name; with",
+        "`--allow-approximate` they are linearised (relevance divided by the output, times the gradient, times the input) and",
+        "marked in every output. The gradient rules (`gradient_x_input`, `taylor`, `integrated_gradients`) take every layer, and",
+        "`magnitude` looks at weights alone.",
+        "",
+        "| layers | LRP | DeepLIFT | iNNvestigate engine |",
+        "|---|---|---|---|",
+    ]
+    for row in TABLE:
+        names = ", ".join(f"`{name}`" for name in row.names)
+        lines.append(f"| {names} | {row.lrp} | {row.deeplift or 'refused'} | {row.innvestigate or 'refused'} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(as_markdown())

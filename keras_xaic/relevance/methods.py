@@ -1,0 +1,49 @@
+"""Names of attribution rules -> the engines that carry them out."""
+
+from __future__ import annotations
+
+from keras_xaic.errors import ModelError
+from keras_xaic.relevance.composites import COMPOSITES, RuleLike, as_composite
+from keras_xaic.relevance.deeplift import DeepLift
+from keras_xaic.relevance.engine import Engine
+from keras_xaic.relevance.engine_native import NativeEngine
+from keras_xaic.relevance.gradients import Gradient, IntegratedGradients, Taylor
+from keras_xaic.relevance.program import Program
+from keras_xaic.relevance.rules import RULES
+
+ENGINES = ("auto", "native", "innvestigate")
+
+_OTHERS = {
+    "deeplift.rescale": DeepLift,
+    "deeplift.reveal_cancel": DeepLift,
+    "gradient_x_input": Gradient,
+    "taylor": Taylor,
+    "integrated_gradients": IntegratedGradients,
+}
+
+RULE_NAMES: tuple[str, ...] = (*dict.fromkeys([*RULES, *COMPOSITES]), *_OTHERS, "magnitude")
+"""Every rule that `attribute` knows by name."""
+
+
+def make_engine(program: Program, rule: RuleLike, engine: str, allow_approximate: bool) -> tuple[Engine, str, str]:
+    """Returns the engine for a rule, its name (never ``auto``), and the name of the rule.
+
+    Raises:
+        ModelError: If there is no such rule or engine, or the model has layers that the rule cannot treat.
+    """
+    if engine not in ENGINES:
+        raise ModelError(f"engine is {engine!r}", f"one of {', '.join(ENGINES)}")
+    if isinstance(rule, str) and rule not in RULE_NAMES and rule.partition(":")[0] not in RULE_NAMES:
+        raise ModelError(f"there is no attribution rule {rule!r}", ", ".join(RULE_NAMES))
+    if isinstance(rule, str) and rule in _OTHERS:
+        if engine == "innvestigate":
+            raise ModelError(f"iNNvestigate 2 has no {rule}", "an LRP rule", 'Use engine="native"')
+        if rule.startswith("deeplift."):
+            return DeepLift(program, rule, allow_approximate), "native", rule
+        return _OTHERS[rule](program), "native", rule
+    composite = as_composite(rule)
+    if engine == "innvestigate":
+        from keras_xaic.relevance.engine_innvestigate import InnvestigateEngine  # imports the library only when asked for
+
+        return InnvestigateEngine(program, composite, allow_approximate), "innvestigate", composite.name
+    return NativeEngine(program, composite, allow_approximate), "native", composite.name

@@ -1,0 +1,146 @@
+"""LRP through everything that has no weights: how relevance of an operation's output goes to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_xaic._keras import tf
+from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.relevance.layer_table import how_of, name_in_table
+from keras_xaic.relevance.rules import divide, stabilised
+
+Tensor = Any
+Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""An operation as a function of its distinct inputs."""
+
+
+def as_function(operation: Operation) -> tuple[list[str], Function]:
+    """Returns the keys of an operation's distinct inputs, and the operation as a function of them."""
+    keys = list(dict.fromkeys(operation.inputs))
+
+    def function(xs: Sequence[Tensor]) -> Sequence[Tensor]:
+        return operation.call(dict(zip(keys, xs)))
+
+    return keys, function
+
+
+def copy_of(x: Tensor) -> Tensor:
+    """A tensor of its own for the same values, so that gradients end there; a Keras mask goes with it."""
+    copy = tf.identity(x)
+    mask = getattr(x, "_keras_mask", None)
+    if mask is not None:
+        copy._keras_mask = mask
+    return copy
+
+
+def share_of_sum(function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor], epsilon: float) -> list[Tensor]:
+    """z-rule through a linear function: ``R_i = x_i sum_j dy_j/dx_i R_j / (y_j + sign(y_j) epsilon mean|y|)``."""
+    xs = [copy_of(x) for x in xs]
+    ys = function(xs)
+    signals = [divide(relevance, stabilised(y, epsilon)) for y, relevance in zip(ys, relevances)]
+    return [x * g for x, g in zip(xs, _gradients(ys, xs, signals))]
+
+
+def follow_values(function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor]) -> list[Tensor]:
+    """Relevance goes where the value came from (max, reshape, pad, concatenate, nearest up-sampling ...)."""
+    xs = [copy_of(x) for x in xs]
+    return _gradients(function(xs), xs, relevances)
+
+
+def unchanged(x: Tensor, relevance: Tensor) -> Tensor:
+    """Relevance of an element-wise function's output is that of its input; broadcast copies are summed."""
+    if x.shape == relevance.shape:
+        return relevance
+    x = tf.identity(x)
+    return tf.gradients(x + tf.zeros_like(relevance), x, grad_ys=relevance)[0]
+
+
+def share_of_product(xs: Sequence[Tensor], is_gate: Sequence[bool], relevance: Tensor) -> list[Tensor]:
+    """Gates get nothing, signals share equally (the first-order term of a product at zero is the same for all factors)."""
+    signals = [not gate for gate in is_gate] if not all(is_gate) else [True] * len(xs)
+    part = relevance / sum(signals)
+    return [unchanged(x, part) if signal else tf.zeros_like(x) for x, signal in zip(xs, signals)]
+
+
+def find_gates(operation: Operation, operations: Operations) -> list[bool]:
+    """Tells for the distinct inputs of a product which are gates: broadcast, or bounded by a sigmoid-like function."""
+    keys = list(dict.fromkeys(operation.inputs))
+    sizes = {key: _size(operations.shapes[key]) for key in keys}
+    largest = max(sizes.values())
+    return [sizes[key] < largest or _is_bounded(key, operations) for key in keys]
+
+
+_BOUNDED = ("Activation(sigmoid)", "Activation(hard_sigmoid)", "Activation(relu6)", "math.sigmoid", "nn.relu6", "clip_by_value")
+_RESCALES = ("scale", "route", "product")
+
+
+def _is_bounded(key: str, operations: Operations) -> bool:
+    operation = operations.producer.get(key)
+    while operation is not None and how_of(operation) in _RESCALES and len(set(operation.inputs)) == 1:
+        operation = operations.producer.get(operation.inputs[0])
+    return operation is not None and name_in_table(operation.layer) in _BOUNDED
+
+
+def propagate(
+    operation: Operation,
+    operations: Operations,
+    tensors: Mapping[str, Tensor],
+    relevances: Sequence[Tensor],
+    epsilon: float,
+) -> dict[str, Tensor]:
+    """Returns the relevance of the inputs of an operation without weights, by key.
+
+    Args:
+        operation: What to go through.
+        operations: The model, for what stands around it.
+        tensors: All tensors of the forward pass.
+        relevances: Relevance of the outputs, one per output.
+        epsilon: Relative stabiliser.
+    """
+    keys, function = as_function(operation)
+    xs = [tensors[key] for key in keys]
+    how = how_of(operation)
+    if how == "layer_norm":
+        results = share_of_sum(_with_constant_deviation(operation.layer), xs, relevances, epsilon)
+    elif how in ("sum", "product") and len(keys) == 1 and name_in_table(operation.layer) != "Add":
+        results = [unchanged(xs[0], relevances[0])]
+    elif how == "product":
+        results = share_of_product(xs, find_gates(operation, operations), relevances[0])
+    elif how in ("activation", "scale", "identity"):
+        results = [unchanged(xs[0], relevances[0])] + [tf.zeros_like(x) for x in xs[1:]]
+    elif how in ("route", "winner"):
+        results = follow_values(function, xs, relevances)
+    elif how == "embedding":
+        results = [tf.reduce_sum(relevances[0], axis=-1)]
+    else:  # sum, mean, upsample, affine; and the linearisation of what has no sound rule
+        results = share_of_sum(function, xs, relevances, epsilon)
+    return dict(zip(keys, results))
+
+
+def _with_constant_deviation(layer: Any) -> Function:
+    """Layer normalisation, linear because its standard deviation is held constant (Ali et al. 2022, section 4.2)."""
+
+    def function(xs: Sequence[Tensor]) -> Sequence[Tensor]:
+        (x,) = xs
+        axes = [axis % x.shape.rank for axis in (layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis])]
+        mean, variance = tf.nn.moments(x, axes, keepdims=True)
+        shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
+        y = (x - mean) * tf.stop_gradient(tf.math.rsqrt(variance + layer.epsilon))
+        if layer.scale:
+            y *= tf.reshape(layer.gamma, shape)
+        return (y + tf.reshape(layer.beta, shape) if layer.center else y,)
+
+    return function
+
+
+def _gradients(ys: Sequence[Tensor], xs: Sequence[Tensor], signals: Sequence[Tensor]) -> list[Tensor]:
+    found = tf.gradients(list(ys), list(xs), grad_ys=list(signals), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(g) for g in found]
+
+
+def _size(shape: Sequence[Any]) -> int:
+    size = 1
+    for dimension in shape[1:]:
+        size *= 1 if dimension is None else dimension
+    return size

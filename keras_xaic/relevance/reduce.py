@@ -1,0 +1,88 @@
+"""Relevance of single samples brought together over many, batch by batch, in memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.errors import DataError
+
+REDUCTIONS = {
+    "mean_abs": "absolute",
+    "mean": "signed",
+    "sum": "signed",
+    "rms": "squared",
+    "momentum": "signed",
+}
+"""How samples are brought together -> what is summed (see `attribute` for the formulas)."""
+
+MOMENTUM = 0.99
+"""Weight of the past, per sample, of ``reduce="momentum"``."""
+
+
+def check_reduction(reduce: str) -> str:
+    """Returns the statistic that a reduction sums.
+
+    Raises:
+        DataError: If there is no such reduction.
+    """
+    if reduce not in REDUCTIONS:
+        raise DataError(f"reduce is {reduce!r}", f"one of {', '.join(REDUCTIONS)}")
+    return REDUCTIONS[reduce]
+
+
+def sample_weights(reduce: str, count: int, size: int) -> np.ndarray:
+    """Returns the weight of each of `count` real samples in a batch padded to `size`, float32 (size,)."""
+    weights = np.zeros(size, np.float32)
+    weights[:count] = MOMENTUM ** np.arange(count - 1, -1, -1) if reduce == "momentum" else 1.0
+    return weights
+
+
+def reduce_samples(values: Any, statistic: str) -> Any:
+    """Sums the chosen statistic of a tensor over its first axis, the samples."""
+    raised = {"signed": tf.identity, "absolute": tf.abs, "squared": tf.square}[statistic]
+    return tf.reduce_sum(raised(values), axis=0)
+
+
+@dataclass
+class Sums:
+    """Running sums over samples.
+
+    Attributes:
+        reduce: How samples are brought together.
+        arrays: Name -> sum of the statistic so far, float64.
+        count: Samples so far.
+        weight: Sum of the samples' weights so far.
+    """
+
+    reduce: str
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    count: int = 0
+    weight: float = 0.0
+
+    def add(self, arrays: Mapping[str, Any], count: int) -> None:
+        """Adds the sums of a batch of `count` samples."""
+        past = MOMENTUM**count if self.reduce == "momentum" else 1.0
+        for name, array in arrays.items():
+            new = np.asarray(array)
+            if name in self.arrays:
+                if past != 1.0:
+                    self.arrays[name] *= past
+                self.arrays[name] += new
+            else:
+                self.arrays[name] = new.astype(np.float64)
+        self.weight = past * self.weight + float(np.sum(sample_weights(self.reduce, count, count)))
+        self.count += count
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Returns name -> the reduced array, float32."""
+        divisor = 1.0 if self.reduce == "sum" else self.weight
+        finished = {}
+        for name, array in self.arrays.items():
+            value = array / divisor
+            finished[name] = (np.sqrt(value) if self.reduce == "rms" else value).astype(np.float32)
+        return finished

@@ -1,0 +1,273 @@
+"""LRP rules for weighted layers: how relevance of a layer's outputs goes to its inputs and weights.
+
+Notation: inputs x_i, weights w_ij, bias b_j, ``z_j = sum_i x_i w_ij + b_j``, relevance R_j of output j; ``p+`` and ``p-`` are the
+positive and negative part of p. Each rule gives messages R_ij; the input gets ``R_i = sum_j R_ij`` and weight ij of that call gets
+R_ij (summed over the positions at which a convolution uses it). Overview: Montavon et al. 2019, "Layer-Wise Relevance
+Propagation: An Overview" (LNCS 11700, chapter 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Union
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.relevance.linear import LinearMap
+from keras_xaic.relevance.shares import Share
+
+Tensor = Any
+
+EPSILON = 1e-6
+"""Default of the stabiliser, relative to the mean |z| of the layer and sample."""
+
+
+def stabilised(z: Tensor, epsilon: float) -> Tensor:
+    """Returns ``z + sign(z) epsilon mean|z|``, the mean over everything but the samples, with sign(0) = 1."""
+    if epsilon == 0:
+        return z
+    scale = epsilon * tf.reduce_mean(tf.abs(z), axis=tuple(range(1, z.shape.rank)), keepdims=True)
+    return z + tf.where(z >= 0, scale, -scale)
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """Returns a / b, and 0 where b is 0: what no input caused is given to no input."""
+    return tf.math.divide_no_nan(a, b)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a weighted layer, as a rule sees it.
+
+    Attributes:
+        linear: The layer's linear map.
+        x: Input, (n, ...).
+        weight: The kernel.
+        z: Output before any activation, bias included.
+        nonnegative: Whether x is known to have no negative entries (half of some rules' work falls away).
+    """
+
+    linear: LinearMap
+    x: Tensor
+    weight: Tensor
+    z: Tensor
+    nonnegative: bool = False
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The linear map at other inputs or weights, without bias."""
+        return self.linear(x, weight, self.z)
+
+    @property
+    def signs(self) -> list[Tensor]:
+        """Positive and negative part of x; only the first where x has no negative entries."""
+        return [self.x] if self.nonnegative else [positive(self.x), negative(self.x)]
+
+
+def positive(x: Tensor) -> Tensor:
+    """max(x, 0)."""
+    return tf.nn.relu(x)
+
+
+def negative(x: Tensor) -> Tensor:
+    """min(x, 0)."""
+    return -tf.nn.relu(-x)
+
+
+def backward(y: Tensor, x: Tensor, s: Tensor) -> Tensor:
+    """``sum_j s_j dy_j/dx_i`` without a second forward pass."""
+    return tf.gradients(y, x, grad_ys=s)[0]
+
+
+Answer = tuple[Tensor, Sequence[Share]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Base of the rules; instances are immutable and know nothing of a model."""
+
+    name: ClassVar[str]
+    uses_bias: ClassVar[bool] = False
+
+    def apply(self, call: Call, relevance: Tensor) -> Answer:
+        """Returns the relevance of the input and the shares of the weights.
+
+        Args:
+            call: The call of the layer.
+            relevance: R_j, of the shape of `call.z`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Epsilon(Rule):
+    """LRP-epsilon: ``R_ij = x_i w_ij R_j / (z_j + sign(z_j) epsilon mean|z|)`` (Bach et al. 2015, equation 58).
+
+    The bias takes its share ``b_j R_j / z_j``. The stabiliser is relative to the mean |z| of the layer, sample by sample: an
+    absolute one swallows all relevance where activations are small.
+
+    Args:
+        epsilon: The stabiliser. Larger values (0.01 to 0.25) give smoother, less noisy relevance and lose some of it.
+    """
+
+    name = "lrp.epsilon"
+    uses_bias = True
+    epsilon: float = EPSILON
+
+    def apply(self, call: Call, relevance: Tensor) -> Answer:
+        s = divide(relevance, stabilised(call.z, self.epsilon))
+        return call.x * backward(call.z, call.x, s), [Share(call.weight, [(call.x, s)])]
+
+
+@dataclass(frozen=True)
+class Z(Epsilon):
+    """LRP-0, the z-rule: `Epsilon` without a stabiliser (Bach et al. 2015, equation 56)."""
+
+    name = "lrp.z"
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True)
+class AlphaBeta(Rule):
+    """``R_ij = (alpha (x_i w_ij)+ / sum_i (x_i w_ij)+ - beta (x_i w_ij)- / sum_i (x_i w_ij)-) R_j``, bias-free.
+
+    Bach et al. 2015, equation 60, with alpha - beta = 1 and without the bias in the sums, so that it conserves relevance.
+
+    Args:
+        alpha: Share of what speaks for the output.
+        beta: Share of what speaks against it.
+    """
+
+    name = "lrp.alpha_beta"
+    alpha: float = 1.0
+    beta: float = 0.0
+
+    def apply(self, call: Call, relevance: Tensor) -> Answer:
+        w_for, w_against = positive(call.weight), negative(call.weight)
+        result, shares = self._part(call, (w_for, w_against), self.alpha * relevance)
+        if self.beta == 0:
+            return result, shares
+        against, more = self._part(call, (w_against, w_for), -self.beta * relevance)
+        return result + against, [*shares, *more]
+
+    def _part(self, call: Call, weights: tuple[Tensor, Tensor], relevance: Tensor) -> Answer:
+        """Positive inputs meet the first weights, negative inputs the second; all products have one sign."""
+        terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
+        s = divide(relevance, sum(y for _, _, y in terms))
+        return sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms]
+
+
+@dataclass(frozen=True)
+class ZPlus(AlphaBeta):
+    """The z+ rule: `AlphaBeta` with alpha 1 and beta 0 (Montavon et al. 2017, equation 12, for inputs of either sign)."""
+
+    name = "lrp.z_plus"
+
+
+@dataclass(frozen=True)
+class Alpha1Beta0(AlphaBeta):
+    """`AlphaBeta` with alpha 1 and beta 0; the same as `ZPlus`."""
+
+    name = "lrp.alpha_1_beta_0"
+
+
+@dataclass(frozen=True)
+class Alpha2Beta1(AlphaBeta):
+    """`AlphaBeta` with alpha 2 and beta 1."""
+
+    name = "lrp.alpha_2_beta_1"
+    alpha: float = 2.0
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class Gamma(Rule):
+    """LRP-gamma: favours positive contributions (Montavon et al. 2019, section 10.2.3; generalised as in Andeol et al. 2022).
+
+    With ``w> = w + gamma w+`` and ``w< = w + gamma w-``, outputs with z_j > 0 use
+    ``R_ij = (x_i+ w>_ij + x_i- w<_ij) R_j / (sum_i of the same + b_j + gamma b_j+)`` and outputs with z_j < 0 the mirror image,
+    ``R_ij = (x_i+ w<_ij + x_i- w>_ij) R_j / (sum_i of the same + b_j + gamma b_j-)``.
+
+    Args:
+        gamma: 0 gives LRP-0, large values approach z+.
+        epsilon: Relative stabiliser of the denominator.
+    """
+
+    name = "lrp.gamma"
+    uses_bias = True
+    gamma: float = 0.25
+    epsilon: float = EPSILON
+
+    def apply(self, call: Call, relevance: Tensor) -> Answer:
+        up = call.weight + self.gamma * positive(call.weight)
+        down = call.weight + self.gamma * negative(call.weight)
+        result, shares = self._part(call, (up, down), positive, tf.where(call.z > 0, relevance, 0.0))
+        mirror, more = self._part(call, (down, up), negative, tf.where(call.z < 0, relevance, 0.0))
+        return result + mirror, [*shares, *more]
+
+    def _part(self, call: Call, weights: tuple[Tensor, Tensor], side: Any, relevance: Tensor) -> Answer:
+        terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
+        total = sum(y for _, _, y in terms)
+        if call.linear.bias is not None:
+            total += call.linear.bias + self.gamma * side(call.linear.bias)
+        s = divide(relevance, stabilised(total, self.epsilon))
+        return sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms]
+
+
+@dataclass(frozen=True)
+class WSquare(Rule):
+    """The w^2 rule: ``R_ij = w_ij^2 / sum_i w_ij^2 R_j``, for inputs without bounds (Montavon et al. 2017, equation 13)."""
+
+    name = "lrp.w_square"
+
+    def factor(self, weight: Tensor) -> Tensor:
+        """What stands in for the weights."""
+        return tf.square(weight)
+
+    def apply(self, call: Call, relevance: Tensor) -> Answer:
+        factor, ones = self.factor(call.weight), tf.ones_like(call.x)
+        y = call.forward(ones, factor)
+        s = divide(relevance, y)
+        return backward(y, ones, s), [Share(factor, [(ones, s)])]
+
+
+@dataclass(frozen=True)
+class Flat(WSquare):
+    """The flat rule: every input of an output gets the same, ``R_ij = R_j / (number of inputs)`` (Lapuschkin et al. 2019)."""
+
+    name = "lrp.flat"
+
+    def factor(self, weight: Tensor) -> Tensor:
+        """What stands in for the weights."""
+        return tf.ones_like(weight)
+
+
+@dataclass(frozen=True)
+class ZBox(Rule):
+    """The z^B rule for inputs within bounds l <= x <= h, meant for the first layer (Montavon et al. 2017, equation 14).
+
+    ``R_ij = (x_i w_ij - l_i w_ij+ - h_i w_ij-) / sum_i of the same * R_j``
+
+    Args:
+        low: Lower bound, a number or one per channel.
+        high: Upper bound, likewise.
+    """
+
+    name = "lrp.z_box"
+    low: Union[float, tuple[float, ...]] = 0.0
+    high: Union[float, tuple[float, ...]] = 1.0
+
+    def apply(self, call: Call, relevance: Tensor) -> Answer:
+        terms = []
+        for bound, weight in ((self.low, positive(call.weight)), (self.high, negative(call.weight))):
+            x = call.x - tf.constant(np.asarray(bound, np.float32))
+            terms.append((x, weight, call.forward(x, weight)))
+        s = divide(relevance, sum(y for _, _, y in terms))
+        return sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms]
+
+
+RULES: dict[str, Rule] = {
+    rule.name: rule for rule in (Epsilon(), Z(), Gamma(), ZPlus(), Alpha1Beta0(), Alpha2Beta1(), Flat(), WSquare(), ZBox())
+}
+"""Rules for weighted layers by their standard names."""
