@@ -22,6 +22,7 @@ WORKS, MISSING, BROKEN = "works", "missing", "broken"
 TINY = pathlib.Path(__file__).with_name("tiny.tflite")
 KERNEL = np.array([[1, 0, -1], [0, 1, 1], [1, 1, 0], [0, -1, 0.5]], np.float32)
 INPUT = np.array([[1, 0.5, -1, 0.25]], np.float32)
+TIMEOUT = 30.0
 TOLERANCE = 0.03  # one step of the output's grid is 0.0235
 
 # Distribution -> what is lost without it; those of the base installation first.
@@ -82,7 +83,7 @@ def _package(name: str, purpose: str, fix: str, needed: bool) -> Check:
 def _interpreter(name: str) -> Check:
     needed = name in ("tflite-runtime", "builtin-ref")
     try:
-        result = run_file(TINY, INPUT, interpreter=name, timeout=30.0)
+        result = run_file(TINY, INPUT, interpreter=name, timeout=TIMEOUT)
     except MissingInterpreter as error:
         return Check(name, MISSING, error.found, error.fix, needed)
     except EdgeError as error:

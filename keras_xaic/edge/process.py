@@ -125,7 +125,7 @@ def words(said: str, most: int = 400) -> str:
     lines = [line.strip() for line in said.splitlines()]
     kept = list(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))
     text = "; ".join(kept)
-    return text if len(text) <= most else "... " + text[-most:]
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _watch(child: subprocess.Popen[bytes], timeout: float, progress: Optional[Callable[[int], None]]) -> bool:

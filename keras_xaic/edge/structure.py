@@ -31,8 +31,10 @@ def _graph_fault(info: FileInfo, graph: GraphInfo, is_main: bool) -> Optional[st
         return "it has no inputs or no outputs"
     if any(not 0 <= i < count for i in (*graph.inputs, *graph.outputs)):
         return f"its inputs {graph.inputs} and outputs {graph.outputs} are not all among its {count} tensors"
+    encoded = {t for operator in graph.operators if operator.name.startswith("CUSTOM") for t in operator.inputs}
     for i, tensor in enumerate(graph.tensors):
-        fault = _tensor_fault(info, tensor)
+        # What a custom operator (TFLite Micro's DECODE) reads keeps the scales of what it is decoded to.
+        fault = _buffer_fault(info, tensor) or (None if i in encoded else _scale_fault(tensor))
         if fault:
             return f"tensor {i}{f' ({tensor.name})' if tensor.name else ''} {fault}"
     known = set(graph.inputs)
@@ -49,7 +51,7 @@ def _graph_fault(info: FileInfo, graph: GraphInfo, is_main: bool) -> Optional[st
     return f"its output, tensor {missing[0]}, is never computed" if missing else None
 
 
-def _tensor_fault(info: FileInfo, tensor: TensorInfo) -> Optional[str]:
+def _buffer_fault(info: FileInfo, tensor: TensorInfo) -> Optional[str]:
     if not 0 <= tensor.buffer < len(info.buffers):
         return f"has buffer {tensor.buffer} of {len(info.buffers)}"
     if any(n < 0 for n in tensor.shape):
@@ -57,7 +59,7 @@ def _tensor_fault(info: FileInfo, tensor: TensorInfo) -> Optional[str]:
     length, needed = info.buffers[tensor.buffer][1], tensor.bytes_needed
     if length and needed is not None and not tensor.sparse and length != needed:
         return f"has {length:,} bytes; shape {tensor.shape} of {tensor.dtype} needs {needed:,}"
-    return _scale_fault(tensor)
+    return None
 
 
 def _scale_fault(tensor: TensorInfo) -> Optional[str]:
