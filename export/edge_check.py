@@ -15,6 +15,7 @@ import importlib
 import pathlib
 import sys
 import time
+import zipfile
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def open_interpreter(options: argparse.Namespace) -> tuple:
             interpreter = module.Interpreter(model_path=str(options.model), num_threads=options.threads)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise CheckError(f"{name} refuses {options.model.name}: {error}") from error
+            raise CheckError(f"{name} refuses {options.model.name}: {' '.join(str(error).split())}") from error
         return interpreter, name
     raise CheckError("no interpreter is installed; run: pip install tflite-runtime (or ai-edge-litert)")
 
@@ -88,7 +89,7 @@ def read_arrays(path: pathlib.Path, key: str) -> dict:
     try:
         with np.load(str(path), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckError(f"{path} cannot be read ({error})") from error
     if key not in arrays:
         raise CheckError(f"{path} has no {key}")

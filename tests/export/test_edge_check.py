@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_xaic.edge import available_interpreters
+from keras_xaic.edge.doctor import KERNEL, TINY
+from keras_xaic.edge.process import python_of
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "export" / "edge_check.py"
+pytest.importorskip("tflite_runtime")
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """A bundle as it arrives on the device, with a model of one matrix product."""
+    check = tmp_path / "check"
+    check.mkdir()
+    shutil.copy(TINY, tmp_path / "model.tflite")
+    shutil.copy(SCRIPT, check / "edge_check.py")
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (40, 4)).astype(np.float32)
+    steps = np.clip(np.floor(np.abs(x @ KERNEL) / 0.0235294 + 0.5) * np.sign(x @ KERNEL), -128, 127)
+    y = (steps * 0.0235294).astype(np.float32)
+    np.savez(check / "inputs.npz", x0=x)
+    np.savez(check / "expected.npz", y0=y, keras0=x @ KERNEL, labels=(x @ KERNEL).argmax(axis=1))
+    return tmp_path
+
+
+def run(kit: pathlib.Path, *options: str, first: str = "") -> subprocess.CompletedProcess:
+    """Runs the script in a process of its own, after the Python code `first`."""
+    script = str(kit / "check" / "edge_check.py")
+    code = f"{first}\nimport runpy, sys\nsys.argv = {[script, *options]!r}\nrunpy.run_path({script!r}, run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", timeout=60)
+
+
+def test_the_right_model_passes(kit):
+    done = run(kit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "PASS"
+    for word in ("tflite-runtime", "same class for", "same class as the Keras model for", "accuracy", "latency", "memory"):
+        assert word in done.stdout
+
+
+def test_a_wrong_model_fails(kit):
+    with np.load(kit / "check" / "inputs.npz") as archive:
+        x = archive["x0"]
+    np.savez(kit / "check" / "expected.npz", y0=(-(x @ KERNEL)).astype(np.float32))
+    done = run(kit, "--runs", "0")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("FAIL")
+    assert "latency" not in done.stdout
+
+
+def test_outputs_of_another_shape_fail(kit):
+    np.savez(kit / "check" / "expected.npz", y0=np.zeros((40, 5), np.float32))
+    done = run(kit)
+    assert done.returncode == 1
+    assert "expected (40, 5)" in done.stdout
+
+
+def test_it_needs_numpy_and_an_interpreter_only(kit):
+    """Every other package of this environment is hidden."""
+    hide = (
+        "import importlib.abc, sys\n"
+        "class Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name.split('.')[0] in {'tensorflow', 'keras', 'keras_xaic', 'flatbuffers', 'pydantic', 'rich', 'scipy'}:\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Hide())"
+    )
+    done = run(kit, first=hide)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda kit: (kit / "model.tflite").unlink(), "model.tflite does not exist"),
+        (lambda kit: (kit / "model.tflite").write_bytes(b"nonsense" * 20), "refuses model.tflite"),
+        (lambda kit: (kit / "check" / "inputs.npz").unlink(), "inputs.npz cannot be read"),
+        (lambda kit: (kit / "check" / "inputs.npz").write_bytes(b"PK\x03\x04 cut"), "inputs.npz cannot be read"),
+        (lambda kit: np.savez(kit / "check" / "inputs.npz", x=np.zeros(3)), "has no x0"),
+        (lambda kit: np.savez(kit / "check" / "inputs.npz", x0=np.zeros((3, 7))), r"takes (1, 4), inputs.npz holds (3, 7)"),
+        (lambda kit: np.savez(kit / "check" / "inputs.npz", x0=np.zeros((3, 4)), x1=np.zeros(3)), "has 1 inputs"),
+    ],
+)
+def test_what_is_wrong_is_one_line(kit, spoil, said):
+    spoil(kit)
+    done = run(kit)
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("\n") == 1
+
+
+def test_no_interpreter(kit):
+    done = run(kit, first="import sys; sys.modules['tflite_runtime'] = None; sys.modules['ai_edge_litert'] = None")
+    assert done.returncode == 1
+    assert "pip install tflite-runtime" in done.stdout
+
+
+def test_litert_runs_it_too(kit):
+    if "litert" not in available_interpreters():
+        pytest.skip("LiteRT is not installed")
+    command = [python_of("litert"), str(kit / "check" / "edge_check.py"), "--interpreter", "litert"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

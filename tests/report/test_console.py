@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from rich.console import Console
+
+from keras_xaic.report import Report, budget_misses, comparison_table, render, summary_line, verdict
+
+
+def shown(what, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115
+    console.print(what)
+    return console.export_text()
+
+
+def test_before_after_and_baselines_stand_side_by_side(report):
+    lines = shown(comparison_table(report)).splitlines()
+    header = next(line for line in lines if "original" in line)
+    assert header.index("original") < header.index("int8") < header.index("magnitude") < header.index("lrp-mixed")
+    cells = {line.strip("│ ").split("│")[0].strip(): [c.strip() for c in line.strip("│ ").split("│")[1:]] for line in lines}
+    assert cells["flash (model.tflite)"] == ["318.4 kB", "95.4 kB", "61.0 kB", "61.2 kB"]
+    assert cells["accuracy (edge)"] == ["84.49 %", "84.29 %", "82.50 %", "83.88 %"]
+    assert cells["drop"] == ["-", "0.20 pp", "1.99 pp", "0.61 pp"]
+    assert cells["on tflm"][-1] == "did not run"
+    assert "RAM (TFLite Micro arena)" not in cells  # nobody measured it
+
+
+def test_layer_names_are_text_not_markup(changed):
+    report = changed(layers=[{"name": "[bold]x[/]"}], warnings=["[red]careful[/]"])
+    text = shown(render(report))
+    assert "[bold]x[/]" in text
+    assert "! [red]careful[/]" in text
+
+
+def test_summary_line(report, changed):
+    assert summary_line(report) == "flash 61.2 kB, download 33.4 kB, accuracy 83.88 %, drop 0.61 pp, budget met"
+    small = dict(report.compressed.model_dump(), flash_bytes=70_000, drop_pp=2.0)
+    missed = changed(compressed=small, budget={"flash_bytes": 64_000, "max_drop_pp": 1.5, "met": False})
+    assert summary_line(missed).endswith(
+        "budget missed: flash is 70.0 kB, the budget 64.0 kB; accuracy drops by 2.00, at most 1.5 was allowed"
+    )
+    assert len(budget_misses(missed)) == 2
+    assert summary_line(Report(compressed={"flash_bytes": 900, "agreement": 0.9})) == "flash 900 B, agreement 90.0 %"
+
+
+def test_verdict_says_when_relevance_won(report):
+    text = verdict(report)
+    assert "5.2 times smaller" in text
+    assert "Baseline magnitude is 1.4 points worse at the same size" in text
+    assert "Baseline int8 is 0.4 points better at 1.56 times the size" in text
+    assert "did not help" not in text
+
+
+def test_verdict_says_when_relevance_did_not_help(report, changed):
+    better = {"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.85}}
+    assert "Baseline magnitude is 1.1 points better at the same size - relevance did not help" in verdict(
+        changed(baselines=better)
+    )
+    alike = {"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.838}}
+    assert "Baseline magnitude is as accurate at the same size - relevance did not help" in verdict(changed(baselines=alike))
+    larger = {"magnitude": {"flash_bytes": 90_000, "edge_accuracy": 0.838}}
+    assert "did not help" not in verdict(changed(baselines=larger))
+
+
+def test_mse_is_no_percentage(changed):
+    report = changed(
+        metric="mse",
+        original={"edge_accuracy": 0.2, "tflite_fp32_bytes": 1000},
+        compressed={"edge_accuracy": 0.25, "drop_pp": 25.0, "flash_bytes": 500},
+        baselines={"int8": {"edge_accuracy": 0.5, "flash_bytes": 500}},
+    )
+    text = shown(render(report))
+    assert "mse (edge)" in text
+    assert "25.00 %" in text
+    assert "150.00 %" in text
+    assert "pp" not in text
+    assert "Baseline int8 is 100.0 % worse at the same size" in verdict(report)
+
+
+def test_an_empty_report_can_be_shown():
+    assert "compressed" in shown(render(Report()))
+    assert summary_line(Report()) == "flash -"

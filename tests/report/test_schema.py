@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_xaic.errors import DataError
+from keras_xaic.report import CompressedFacts, LayerFacts, Report
+
+
+def test_the_keys_are_those_of_the_contract():
+    written = json.loads(Report().to_json())
+    assert written["schema"] == 1
+    assert {
+        "schema", "xaic", "recipe", "seed", "versions", "seconds", "model", "budget", "original", "baselines", "compressed",
+        "interpreters", "layers",
+    } <= set(written)  # fmt: skip
+    assert set(written["budget"]) == {"flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "met"}
+    assert set(written["original"]) == {"keras_accuracy", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy"}
+    assert set(written["compressed"]) == {
+        "keras_accuracy", "edge_accuracy", "drop_pp", "flash_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
+        "sparsity", "mean_bits", "macs", "latency_ms", "agreement", "explanation_similarity",
+    }  # fmt: skip
+    layer = json.loads(Report(layers=[LayerFacts(name="a")]).to_json())["layers"][0]
+    assert set(layer) == {
+        "name", "kind", "relevance", "weights", "bits", "sparsity", "filters_kept", "flash_bytes", "storage",
+    }  # fmt: skip
+
+
+def test_it_comes_back_as_it_went(report, tmp_path):
+    file = report.save(tmp_path)
+    assert file == tmp_path / "report.json"
+    assert Report.load(tmp_path) == report == Report.load(file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_numpy_values_become_plain_and_nan_becomes_null():
+    facts = CompressedFacts(edge_accuracy=np.float32(0.5), flash_bytes=np.int64(7), agreement=float("nan"), drop_pp=np.inf)
+    assert facts.edge_accuracy == 0.5
+    assert type(facts.flash_bytes) is int
+    assert facts.agreement is None
+    assert facts.drop_pp is None
+    assert "NaN" not in Report(compressed=facts).to_json()
+
+
+def test_more_fields_may_be_added(tmp_path):
+    Report(compressed={"edge_f1": 0.5}, note="hello").save(tmp_path)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["note"] == "hello"
+    assert written["compressed"]["edge_f1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not readable JSON"),
+        ("[1]", "not a report"),
+        ('{"schema": 2}', "schema: .*version 2 is not known"),
+        ('{"schema": 1, "compressed": {"flash_bytes": "many"}}', r"compressed\.flash_bytes"),
+        ('{"schema": 1, "layers": [{"kind": "conv"}]}', r"layers\.0\.name"),
+    ],
+)
+def test_what_is_no_report_is_one_clear_line(tmp_path, content, said):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DataError, match=said) as caught:
+        Report.load(tmp_path)
+    assert "report.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_report(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        Report.load(tmp_path)
