@@ -148,13 +148,16 @@ def _container(tflite: bytes, regions: Sequence[Region]) -> bytes:
 
 def _smallest_lzma(content: bytes) -> tuple[bytes, int]:
     streams = [
-        (lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(properties)), properties) for properties in _PROPERTIES
+        (lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(properties, len(content))), properties)
+        for properties in _PROPERTIES
     ]
     return min(streams, key=lambda stream: len(stream[0]))
 
 
-def _filters(properties: int) -> list[dict[str, Any]]:
-    return [{**entry, "preset": 9 | lzma.PRESET_EXTREME} for entry in unpacking.lzma_filters(properties)]
+def _filters(properties: int, size: int) -> list[dict[str, Any]]:
+    (decoder,) = unpacking.lzma_filters(properties)
+    window = min(decoder["dict_size"], max(4096, 1 << size.bit_length()))  # a window larger than the content only costs time
+    return [{**decoder, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}]
 
 
 def _varint(number: int) -> bytes:

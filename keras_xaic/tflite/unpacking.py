@@ -235,7 +235,7 @@ def lzma_decompress(stream: bytes, properties: int, most: int) -> bytes:
 def lzma_filters(properties: int) -> list[dict[str, int]]:
     """Returns the filter chain for Python's lzma module."""
     lc, lp, pb = properties % 9, properties // 9 % 5, properties // 45
-    return [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": lc, "lp": lp, "pb": pb}]
+    return [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 24, "lc": lc, "lp": lp, "pb": pb}]
 
 
 class _Varints:

@@ -9,8 +9,8 @@ import numpy as np
 import tflite_runtime.interpreter as tflite_runtime
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.grids import QuantizedKernel
+from keras_xaic.models.kernels import weighted_kernels
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.errors import ExportError
+from keras_xaic.tflite import unpacking
+from keras_xaic.tflite.build import build_tflite
+from keras_xaic.tflite.container import find_regions, pack_download, unpack_download
+from keras_xaic.tflite.slim import slim
+from tests.tflite.models import Small, inputs_of, on_grids
+
+
+def _grown(bits: int, storage: str) -> tuple[Small, bytes]:
+    """A model whose levels are spread like those of trained weights, large enough for the coder to matter."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(24, 3, activation="relu", name="one")(x)
+    x = layers.DepthwiseConv2D(3, name="two")(x)
+    x = layers.Conv2D(32, 3, activation="relu", name="three")(x)
+    model = keras.Model(inputs, layers.Dense(10, name="four")(layers.Flatten()(x)))
+    small = on_grids(model, bits=bits, storage=storage)
+    random, limit = np.random.default_rng(5), 2 ** (bits - 1) - 1
+    kernels = {}
+    for key, kernel in small.kernels.items():
+        integers = np.clip(np.rint(random.normal(0, limit / 3, kernel.integers.shape)), -limit, limit).astype(np.int8)
+        kernels[key] = type(kernel)(integers, kernel.scale, bits)
+        layer = model.get_layer(key)
+        layer.set_weights([kernels[key].values, *layer.get_weights()[1:]])
+    return Small(model, kernels, small.storages), build_tflite(Small(model, kernels, small.storages), inputs_of(model, 8))
+
+
+@pytest.fixture(scope="module", params=[(2, "int4"), (4, "int4"), (3, "int8"), (8, "int8")], ids=str)
+def grown(request) -> bytes:
+    return _grown(*request.param)[1]
+
+
+def test_the_file_comes_back_byte_for_byte(grown):
+    assert unpack_download(pack_download(grown)) == grown
+
+
+def test_other_files_come_back_too(twins):
+    for content in (twins.int8, twins.float32, slim(twins.int8)):
+        assert unpack_download(pack_download(content)) == content
+
+
+def test_it_is_smaller_than_general_compression(grown):
+    others = [gzip.compress(grown, 9), bz2.compress(grown, 9), lzma.compress(grown, preset=9 | lzma.PRESET_EXTREME)]
+    assert len(pack_download(grown)) < min(map(len, others))
+
+
+def test_it_is_never_larger_than_xz(twins):
+    for content in (twins.int8, twins.float32, slim(twins.int8), slim(twins.float32)):
+        assert len(pack_download(content)) <= len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+
+
+def test_weights_are_regions(grown):
+    regions = [region for region in find_regions(grown) if region.coding]
+    assert sorted(len(region.values) for region in regions) == sorted([24 * 27, 24 * 9, 32 * 24 * 9, 10 * 16 * 32 // 4 * 1])
+
+
+def test_packing_is_deterministic(grown):
+    assert pack_download(grown) == pack_download(grown)
+
+
+def test_every_corruption_is_one_clear_error():
+    blob = pack_download(_grown(4, "int4")[1])
+    random = np.random.default_rng(0)
+    for trial in range(200):
+        damaged = bytearray(blob)
+        kind, place = trial % 4, int(random.integers(len(blob)))
+        if kind == 0:
+            damaged[place] ^= int(random.integers(1, 256))
+        elif kind == 1:
+            del damaged[place:]
+        elif kind == 2:
+            damaged[place:place] = random.bytes(int(random.integers(1, 40)))
+        else:
+            damaged[place : place + 16] = random.bytes(16)
+            if damaged == blob:
+                continue
+        with pytest.raises(ExportError, match="cannot be unpacked"):
+            unpack_download(bytes(damaged))
+
+
+def test_corruption_behind_a_valid_checksum_is_an_error_too():
+    """A container that was tampered with and signed again: decoders must not hang, or give a file of other content."""
+    blob = pack_download(_grown(4, "int4")[1])
+    random = np.random.default_rng(1)
+    for _ in range(60):
+        damaged = bytearray(blob[:-4])
+        place = int(random.integers(len(unpacking.MAGIC) + 3, len(damaged)))
+        damaged[place] ^= int(random.integers(1, 256))
+        damaged += unpacking.zlib.crc32(damaged).to_bytes(4, "little")
+        with pytest.raises(ExportError, match="cannot be unpacked"):
+            unpack_download(bytes(damaged))
+
+
+@pytest.mark.parametrize("content", [b"", b"XAIC", b"TFL3" * 30, bytes(100)])
+def test_other_files_are_refused(content):
+    with pytest.raises(ExportError, match=r"not a model\.xaic container"):
+        unpack_download(content)
+
+
+def test_a_newer_version_says_so():
+    blob = bytearray(pack_download(_grown(2, "int4")[1]))
+    blob[4] = 9
+    with pytest.raises(ExportError, match="newer keras-xaic"):
+        unpack_download(bytes(blob))
+
+
+def test_the_decoder_runs_on_its_own(tmp_path, grown):
+    (tmp_path / "model.xaic").write_bytes(pack_download(grown))
+    script = tmp_path / "unpack.py"
+    shutil.copyfile(unpacking.__file__, script)
+    command = [sys.executable, "-I", "-S", str(script), str(tmp_path / "model.xaic"), str(tmp_path / "model.tflite")]
+    subprocess.run(command, check=True, cwd=tmp_path)  # -S: without any installed package
+    assert (tmp_path / "model.tflite").read_bytes() == grown
+    (tmp_path / "model.xaic").write_bytes(b"garbage")
+    failed = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "not a model.xaic container" in failed.stderr
+    assert "Traceback" not in failed.stderr
