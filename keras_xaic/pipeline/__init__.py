@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Optional, Union
@@ -107,7 +108,14 @@ def explain(
     infer_task(loaded, data)
     samples = data.calibration(calibration, seed)
     relevance = attribute(
-        loaded, samples, samples.labels, rule=rule, engine=engine, target=target, seed=seed, progress=progress
+        loaded,
+        samples,
+        samples.labels,
+        rule=rule,
+        engine=engine,
+        target=target,
+        seed=seed,
+        progress=functools.partial(progress, "attribute"),
     )
     pathlib.Path(out).mkdir(parents=True, exist_ok=True)
     relevance.save(Bundle(pathlib.Path(out)).relevance)

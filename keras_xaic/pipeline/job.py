@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import pathlib
@@ -71,10 +72,10 @@ class Job:
                 bundle, self.data, interpreters=names, reference=original["outputs"], metric=self.metric, progress=work.progress
             ),
         )
-        measured = {
-            recipe.name: work.timed(f"baseline {recipe.name}", lambda r=recipe: self.baseline(r, small, samples))
-            for recipe in baselines
-        }
+        measured = {}
+        for baseline in baselines:
+            step = functools.partial(self.baseline, baseline, small, samples)
+            measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
         report = build_report(
             model=self.model,
             recipe=self.recipe.name,
@@ -106,7 +107,9 @@ class Job:
 
     def task_metric(self, outputs: np.ndarray) -> Optional[float]:
         """Returns the metric of outputs on `test`."""
-        return None if self.metric is None else float(get_metric(self.metric)(outputs, self.test.y))
+        if self.metric is None or self.test.y is None:
+            return None
+        return float(get_metric(self.metric)(outputs, self.test.y))
 
     def original(self) -> dict[str, Any]:
         """Measures the model that came in, as Keras model and as float32 .tflite."""
@@ -131,10 +134,10 @@ class Job:
                 self.model,
                 samples,
                 samples.labels,
-                rule=self.recipe.rule,
+                rule=self.recipe.rule or "lrp.epsilon",
                 target="true" if samples.labels is not None else "predicted" if self.task.kind == "classes" else "all",
                 seed=self.seed,
-                progress=self.work.progress,
+                progress=functools.partial(self.work.progress, "attribute"),
             ),
             lambda made, path: made.save(path),
             Relevance.load,

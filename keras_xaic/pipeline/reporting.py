@@ -15,7 +15,7 @@ from keras_xaic.models import weighted_kernels
 from keras_xaic.planning import Budget
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Report, budget_misses, verdict
-from keras_xaic.tflite import flash_by_layer
+from keras_xaic.tflite import measure_layers
 
 PACKAGES = ("tensorflow", "tensorflow-model-optimization", "innvestigate", "numpy", "tflite-runtime", "tflite-micro")
 
@@ -86,7 +86,7 @@ def build_report(
 
 
 def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
-    flash = flash_by_layer(bundle.model.read_bytes(), small.model)
+    flash = measure_layers(bundle.model.read_bytes(), small.model)
     planned = {layer.key: layer for layer in small.plan.layers}
     layers = []
     for kernel in weighted_kernels(small.model):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.plan_file import LayerPlan, Plan
-from keras_xaic.planning.planner import keep_masks, plan
+from keras_xaic.planning.filters import keep_masks
+from keras_xaic.planning.planner import plan
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 
 __all__ = ["Budget", "LayerPlan", "Plan", "keep_masks", "kept_weights", "plan", "weight_score"]

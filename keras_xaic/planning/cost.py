@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import numpy as np
+from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
+from keras_xaic.models.operations import Operations
+from keras_xaic.planning.plan_file import Granularity, Storage
 
-from keras_xaic.models.kernels import Kernel
-from keras_xaic.planning.plan_file import Storage
-
-FILE_BYTES = 1200
+FILE_BYTES = 720
 """Model, subgraph, inputs, outputs and operator codes of a slim .tflite."""
-OPERATOR_BYTES = 190
-"""One operator with its options and output tensor."""
-RECORD_BYTES = 12
-"""Quantization record of one channel: scale (float32) and zero point (int64)."""
+WEIGHT_OPERATOR_BYTES = 207
+"""One operator with weights: its options, its three tensors and its output."""
+OPERATOR_BYTES = 145
+"""One other operator with its output."""
+SCALE_BYTES = 4
+"""One float32 step."""
+ZERO_POINT_BYTES = 8
+"""One int64 zero point; kernels with equally many channels share theirs."""
 BIAS_BYTES = 4
 """One int32 bias."""
 DOWNLOAD_SHARE = 0.45
 """What is left of scales, biases and structure after entropy coding."""
+FUSED = ("BatchNormalization", "ReLU", "Activation", "Dropout", "InputLayer")
+"""Layers that the converter merges into the operator in front of them."""
+
+
+def structure_bytes(model: Any) -> int:
+    """Returns the bytes of a file of `model` that are neither weights, biases nor steps.
+
+    Args:
+        model: The canonical model.
+    """
+    kernels = weighted_kernels(model)
+    others = sum(
+        1 for op in Operations(model) if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path)
+    )
+    zero_points = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels})
+    return FILE_BYTES + WEIGHT_OPERATOR_BYTES * len(kernels) + OPERATOR_BYTES * others + zero_points
 
 
 def best_storage(kind: str, bits: int) -> Storage:
@@ -26,7 +46,7 @@ def best_storage(kind: str, bits: int) -> Storage:
     return "int4" if bits <= 4 and kind != "conv_transpose" else "int8"
 
 
-def best_granularity(kind: str, storage: str) -> str:
+def best_granularity(kind: str, storage: str) -> Granularity:
     """Returns how fine steps may be: packed INT4 dense layers take one step per tensor, all else one per channel."""
     return "tensor" if kind == "dense" and storage == "int4" else "channel"
 
@@ -36,14 +56,7 @@ def weight_bytes(weights: int, storage: str) -> int:
     return math.ceil(weights / 2) if storage == "int4" else weights
 
 
-def record_bytes(kernel: Kernel, channels: int, granularity: str) -> int:
-    """Returns the bytes of biases and quantization records of one kernel."""
-    records = channels if granularity == "channel" else 1
-    return channels * BIAS_BYTES + records * RECORD_BYTES
-
-
-def entropy_bits(integers: np.ndarray) -> float:
-    """Returns the zeroth-order entropy of integers in bits per weight (Shannon 1948)."""
-    counts = np.unique(integers, return_counts=True)[1]
-    share = counts / counts.sum()
-    return float(-(share * np.log2(share)).sum())
+def record_bytes(kernel: Kernel, granularity: str) -> int:
+    """Returns the bytes of biases and steps of one kernel; dense layers repeat their steps with the bias."""
+    steps = kernel.channels * (2 if kernel.kind == "dense" else 1) if granularity == "channel" else 1
+    return kernel.channels * BIAS_BYTES + steps * SCALE_BYTES

@@ -10,7 +10,6 @@ import numpy as np
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import Kernel, weighted_kernels
-from keras_xaic.models.operations import Operations
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, allocate
 from keras_xaic.planning.damage import rounding_damage
@@ -48,8 +47,8 @@ class LayerOptions:
             for kernel in self.kernels
             if kernel.kind != "depthwise"
         }
-        operators = sum(1 for _ in Operations(canonical))
-        self.fixed = cost.FILE_BYTES + cost.OPERATOR_BYTES * operators if fixed_flash_bytes is None else fixed_flash_bytes
+        self.fixed = cost.structure_bytes(canonical) if fixed_flash_bytes is None else fixed_flash_bytes
+        """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
     def choose(self, flash: Optional[int], download: Optional[int]) -> Optional[list[LayerPlan]]:
         """Returns the least damaging choice within the limits, or None if there is none.
@@ -84,7 +83,10 @@ class LayerOptions:
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""
-        return self.fixed + sum(layer.flash_bytes for layer in layers)
+        channels = {kernel.key: kernel.channels for kernel in self.kernels}
+        unused = {channels[layer.key] for layer in layers if layer.granularity == "tensor"}
+        unused -= {channels[layer.key] for layer in layers if layer.granularity == "channel"}
+        return self.fixed - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
 
     def download_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the download container."""
@@ -101,11 +103,11 @@ class LayerOptions:
         granularity = cost.best_granularity(kernel.kind, storage)
         grid = quantize(value, bits, fit_scale(value, bits, kernel.channel_axes if granularity == "channel" else ()))
         damage = rounding_damage(value, grid.values, self.relevance[kernel.key])
-        flash = cost.weight_bytes(value.size, storage) + cost.record_bytes(kernel, kernel.channels, granularity)
+        flash = cost.weight_bytes(value.size, storage) + cost.record_bytes(kernel, granularity)
         return Candidate(bits, damage, flash, int(np.ceil(grid.entropy_bits * value.size / 8)))
 
     def _all_records(self) -> int:
-        return sum(cost.record_bytes(kernel, kernel.channels, "channel") for kernel in self.kernels)
+        return sum(cost.record_bytes(kernel, "channel") for kernel in self.kernels)
 
     def _plans(self, chosen: Mapping[str, Candidate], masks: Optional[Mapping[str, np.ndarray]]) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0

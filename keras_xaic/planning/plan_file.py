@@ -12,6 +12,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.planning.budget import Budget
 
 Storage = Literal["int4", "int8"]
+Granularity = Literal["channel", "tensor"]
 
 
 class LayerPlan(pydantic.BaseModel):
@@ -37,7 +38,7 @@ class LayerPlan(pydantic.BaseModel):
     kind: str
     weights: int = pydantic.Field(ge=0)
     bits: int = pydantic.Field(ge=2, le=8)
-    granularity: Literal["channel", "tensor"]
+    granularity: Granularity
     storage: Storage
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     relevance: float = 0.0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filters import FilterRemoval
 from keras_xaic.planning.options import LayerOptions
 from keras_xaic.planning.plan_file import Plan
-from keras_xaic.relevance import Relevance
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance import Relevance
 
 
 def plan(
