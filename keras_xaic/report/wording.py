@@ -130,7 +130,11 @@ def budget_misses(report: Report) -> list[str]:
         ("download", budget.download_bytes, small.download_bytes),
         ("RAM", budget.ram_bytes, small.arena_bytes),
     ):
-        if limit is not None and value is not None and value > limit:
+        if limit is None:
+            continue
+        if value is None:  # what nobody measured cannot count as kept
+            misses.append(f"{what} was not measured, the budget is {size(limit)}")
+        elif value > limit:
             misses.append(f"{what} is {size(value)}, the budget {size(limit)}")
     if budget.max_drop_pp is not None and small.drop_pp is not None and small.drop_pp > budget.max_drop_pp:
         misses.append(f"{metric_name(report)} drops by {small.drop_pp:.2f}, at most {budget.max_drop_pp:g} was allowed")

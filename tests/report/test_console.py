@@ -41,6 +41,12 @@ def test_summary_line(report, changed):
     assert summary_line(Report(compressed={"flash_bytes": 900, "agreement": 0.9})) == "flash 900 B, agreement 90.0 %"
 
 
+def test_a_budget_that_nobody_measured_is_not_met(changed):
+    report = changed(budget={"flash_bytes": 64_000, "ram_bytes": 50_000})
+    assert budget_misses(report) == ["RAM was not measured, the budget is 50.0 kB"]
+    assert "Budget not met: RAM was not measured" in verdict(report)
+
+
 def test_verdict_says_when_relevance_won(report):
     text = verdict(report)
     assert "5.2 times smaller" in text
