@@ -144,7 +144,7 @@ def test_measurements(files, images):
     calls: list[int] = []
     result = run_file(files["int8"], images, latency_runs=30, progress=calls.append)
     assert result.latency is not None
-    assert 0 < result.latency.median <= result.latency.p90 < 50
+    assert 0 < result.latency.median <= result.latency.p90 < 5000
     assert result.latency.threads == 1
     assert result.version.startswith("2.")
     assert result.arena is None
@@ -154,12 +154,12 @@ def test_measurements(files, images):
 
 
 def test_progress_counts_the_samples(files):
-    many = np.zeros((20_000, 8, 8, 2), np.uint8)
+    many = np.zeros((60_000, 8, 8, 2), np.uint8)
     calls: list[int] = []
     run_file(files["int8"], many, interpreter="builtin-ref", progress=calls.append)
     assert calls == sorted(calls)
     assert calls
-    assert 0 < calls[-1] <= 20_000
+    assert 0 < calls[-1] <= 60_000
 
 
 def test_quantization_rounds_halves_away_from_zero_and_saturates():
