@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras_xaic.tflite.build import Compressed, build_tflite
 from keras_xaic.tflite.container import pack_download, unpack_download
 from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
-from keras_xaic.tflite.export import export
+from keras_xaic.tflite.export import Target, export
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
 from keras_xaic.tflite.micro_kit import write_micro
 from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
@@ -17,6 +17,7 @@ __all__ = [
     "Compressed",
     "LayerBytes",
     "StoredWeights",
+    "Target",
     "build_tflite",
     "dynamic_range_model",
     "export",

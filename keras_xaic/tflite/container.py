@@ -64,7 +64,8 @@ def pack_download(tflite: bytes) -> bytes:
     """
     regions = sorted(find_regions(tflite), key=lambda region: region.start)
     weights = [region for region in regions if region.coding]
-    return min((_container(tflite, chosen) for chosen in (regions, weights, [])), key=len)
+    coded = _encode(weights)
+    return min(_container(tflite, regions, coded), _container(tflite, weights, coded), _container(tflite, [], b""), key=len)
 
 
 def unpack_download(blob: bytes) -> bytes:
@@ -128,21 +129,26 @@ def _planes(tflite: bytes, place: range) -> Region:
     return Region(place.start, len(place), unpacking.PLANES, (1, len(numbers), 4), numbers.T.ravel())
 
 
-def _container(tflite: bytes, regions: Sequence[Region]) -> bytes:
-    table, planes, rest, end = _varint(len(regions)), b"", b"", 0
+def _encode(regions: Sequence[Region]) -> bytes:
     encoder = RangeEncoder()
+    for region in regions:
+        assert region.coding is not None
+        encode_weights(encoder, region.values, unpacking.row_length(*region.shape), region.coding)
+    return encoder.finish()
+
+
+def _container(tflite: bytes, regions: Sequence[Region], coded: bytes) -> bytes:
+    table, planes, rest, end = _varint(len(regions)), b"", b"", 0
     for region in regions:
         options = region.coding.options if region.coding else 0
         table += b"".join(_varint(number) for number in (region.start - end, region.kind, *region.shape, options))
-        if region.coding:
-            encode_weights(encoder, region.values, unpacking.row_length(*region.shape), region.coding)
-        else:
+        if region.coding is None:
             planes += region.values.tobytes()
         rest += tflite[end : region.start]
         end = region.start + region.size
     body, properties = _smallest_lzma(table + planes + rest + tflite[end:])
     whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, 0, properties, len(tflite), zlib.crc32(tflite), len(body))
-    whole += body + encoder.finish()
+    whole += body + coded
     return whole + struct.pack("<I", zlib.crc32(whole))
 
 

@@ -11,11 +11,13 @@ from scipy.special import gammaln
 
 from keras_xaic.tflite.unpacking import (
     BUCKETS,
+    CHANNELS,
     CONTEXTS,
     HALF,
     INCREMENT,
     PRECISION,
     SCHEMES,
+    WINDOW,
     Frequencies,
 )
 
@@ -154,11 +156,15 @@ def _contexts(levels: np.ndarray, row: int, scheme: str) -> np.ndarray:
         return sign
     if scheme == "sign-above":
         return 3 * sign + np.sign(above) + 1
-    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.abs(levels))])
-    ends = np.arange(levels.size)
-    nearby = sums[ends] - sums[np.maximum(ends - 8, 0)]
-    size = np.array([n.bit_length() for n in range(8 * 127 + 2 * 127 + 1)])[nearby + 2 * np.abs(above)]
-    return size if scheme == "size" else 3 * size + sign
+    size = _delayed_sum(np.abs(levels), row, CHANNELS)
+    if scheme == "nearby":
+        size = size + _delayed_sum(np.abs(levels), 1, WINDOW)
+    return 3 * np.ceil(np.log2(size + 1)).astype(np.int64) + sign
+
+
+def _delayed_sum(magnitudes: np.ndarray, distance: int, count: int) -> np.ndarray:
+    """Returns for every place the sum of the `count` magnitudes that lie 1, 2, ... times `distance` before it."""
+    return np.sum([_delayed(magnitudes, distance * times) for times in range(1, count + 1)], axis=0)
 
 
 def _delayed(levels: np.ndarray, count: int) -> np.ndarray:

@@ -23,10 +23,12 @@ import zlib
 HEADER = struct.Struct("<4sBBBIII")
 MAGIC, VERSION = b"XAIC", 1
 INT8, INT4, PLANES = 0, 1, 2
-SCHEMES = ("sign", "sign-above", "size", "size-sign")
-"""What the frequencies of a weight depend on: the sign of the weight before it, that and the sign of the weight at the same
-place of the output channel before, the sizes of eight weights before it and the one above, that and the sign."""
-CONTEXTS = {"sign": 3, "sign-above": 9, "size": 16, "size-sign": 48}
+SCHEMES = ("sign", "sign-above", "nearby", "column")
+"""What the frequencies of a weight depend on: the sign of the weight before it; that and the sign of the weight above it (the
+same place of the output channel before); the sign and the sizes of `WINDOW` weights before it and of `CHANNELS` weights above
+it; the sign and the sizes of those above alone."""
+CONTEXTS = {"sign": 3, "sign-above": 9, "nearby": 48, "column": 48}
+WINDOW, CHANNELS = 32, 8
 PRECISION = 16
 INCREMENT = 32
 BUCKETS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -71,22 +73,22 @@ class Frequencies:
             self.refresh()
 
 
-def context_of(scheme: str, before: int, above: int, nearby: int) -> int:
+def context_of(scheme: str, before: int, above: int, nearby: int, column: int) -> int:
     """Returns the context of a weight.
 
     Args:
         scheme: One of `SCHEMES`.
         before: The weight before it in coding order, 0 at the start.
         above: The weight one output channel earlier, 0 in the first channel.
-        nearby: Sum of the magnitudes of the eight weights before it.
+        nearby: Sum of the magnitudes of the `WINDOW` weights before it.
+        column: Sum of the magnitudes at its place in the `CHANNELS` output channels before.
     """
     sign = (before > 0) - (before < 0) + 1
     if scheme == "sign":
         return sign
     if scheme == "sign-above":
         return 3 * sign + (above > 0) - (above < 0) + 1
-    size = (nearby + 2 * abs(above)).bit_length()
-    return size if scheme == "size" else 3 * size + sign
+    return 3 * (column if scheme == "column" else nearby + column).bit_length() + sign
 
 
 class RangeDecoder:
@@ -137,10 +139,12 @@ def decode_weights(decoder: RangeDecoder, count: int, row: int, scheme: str, lim
     """
     symbols = 2 * (limit or HALF) + 1
     models = [Frequencies(symbols) for _ in range(CONTEXTS[scheme])]
-    weights = [0] * row  # the channel above the first
+    start, columns = max(CHANNELS * row, WINDOW), [0] * row
+    weights = [0] * start  # what lies before the first weight
     nearby = before = 0
-    for place in range(row, row + count):
-        model = models[context_of(scheme, before, weights[place - row], nearby)]
+    for place in range(start, start + count):
+        column = (place - start) % row
+        model = models[context_of(scheme, before, weights[place - row], nearby, columns[column])]
         symbol = decoder.symbol(model.cumulative)
         model.count(symbol)
         before = symbol - (limit or HALF)
@@ -149,8 +153,9 @@ def decode_weights(decoder: RangeDecoder, count: int, row: int, scheme: str, lim
             magnitude = first + decoder.bits((end - first).bit_length() - 1)
             before = magnitude if before > 0 else -magnitude
         weights.append(before)
-        nearby += abs(before) - (abs(weights[place - 8]) if place - row >= 8 else 0)
-    return weights[row:]
+        nearby += abs(before) - abs(weights[place - WINDOW])
+        columns[column] += abs(before) - abs(weights[place - CHANNELS * row])
+    return weights[start:]
 
 
 def row_length(outer: int, inner: int, positions: int) -> int:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, _contexts, best_coding, coding_order, encode_weights
-from keras_xaic.tflite.unpacking import SCHEMES, RangeDecoder, context_of, decode_weights, stored_order
+from keras_xaic.tflite.unpacking import CHANNELS, SCHEMES, WINDOW, RangeDecoder, context_of, decode_weights, stored_order
 
 
 def _entropy_bytes(values: np.ndarray) -> float:
@@ -83,18 +83,22 @@ def test_a_common_power_of_two_is_divided_out(shift):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_encoder_and_decoder_agree_on_contexts(scheme):
-    row, levels = 6, np.random.default_rng(0).integers(-127, 128, 100)
-    padded = np.concatenate([np.zeros(row, np.int64), levels])
+    row, levels = 6, np.random.default_rng(0).integers(-127, 128, 200).tolist()
+
+    def at(place: int) -> int:
+        return levels[place] if place >= 0 else 0
+
     expected = [
         context_of(
             scheme,
-            int(levels[i - 1]) if i else 0,
-            int(padded[i]),
-            int(np.abs(levels[max(0, i - 8) : i]).sum()),
+            before=at(i - 1),
+            above=at(i - row),
+            nearby=sum(abs(at(i - k)) for k in range(1, WINDOW + 1)),
+            column=sum(abs(at(i - k * row)) for k in range(1, CHANNELS + 1)),
         )
         for i in range(len(levels))
     ]
-    assert _contexts(levels, row, scheme).tolist() == expected
+    assert _contexts(np.array(levels), row, scheme).tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 6), (1, 5, 9), (7, 1, 4), (5, 8, 1)])
