@@ -10,6 +10,8 @@ import numpy as np
 from keras_xaic._keras import layers
 from keras_xaic.models.operations import Operations
 
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -59,7 +61,7 @@ class Kernel:
     @property
     def has_bias(self) -> bool:
         """Whether a bias is added to what this kernel makes."""
-        last = self.attribute != "depthwise_kernel" or isinstance(self.layer, layers.DepthwiseConv2D)
+        last = not (self.attribute == "depthwise_kernel" and isinstance(self.layer, _SEPARABLE))
         return bool(getattr(self.layer, "use_bias", False)) and last
 
 
@@ -78,7 +80,7 @@ def weighted_kernels(model: Any) -> list[Kernel]:
 
 def layer_kernels(layer: Any, path: str) -> list[Kernel]:
     """Returns the kernels of one layer (see `weighted_kernels`)."""
-    if isinstance(layer, (layers.SeparableConv1D, layers.SeparableConv2D)):
+    if isinstance(layer, _SEPARABLE):
         rank = len(layer.depthwise_kernel.shape)
         return [
             Kernel(f"{path}/depthwise_kernel", path, "depthwise_kernel", "depthwise", layer, (rank - 2, rank - 1)),

@@ -18,7 +18,20 @@ from keras_xaic.relevance.composites import Composite
 from keras_xaic.relevance.engine import Record
 from keras_xaic.relevance.engine_native import NativeEngine
 from keras_xaic.relevance.program import Program
-from keras_xaic.relevance.rules import Alpha1Beta0, Alpha2Beta1, Call, Epsilon, Flat, Rule, WSquare, Z, ZBox, ZPlus
+from keras_xaic.relevance.rules import (
+    Alpha1Beta0,
+    Alpha2Beta1,
+    Call,
+    Epsilon,
+    Flat,
+    Rule,
+    WSquare,
+    Z,
+    ZBox,
+    ZPlus,
+    divide,
+    stabilised,
+)
 
 Tensor = Any
 
@@ -84,8 +97,9 @@ class InnvestigateEngine(NativeEngine):
         reverse = self.reverse.get(operation.path)
         if reverse is None or len(set(operation.inputs)) < len(operation.inputs):
             return super().through_plain(operation, tensors, relevances)
-        xs = [tensors[key] for key in operation.inputs]
-        below = reverse.apply(xs, [tensors[operation.outputs[0]]], list(relevances), {})
+        xs, y = [tensors[key] for key in operation.inputs], tensors[operation.outputs[0]]
+        damped = relevances[0] * divide(y, stabilised(y, self.epsilon))  # its sums divide by y without a stabiliser
+        below = reverse.apply(xs, [y], [damped], {})
         return dict(zip(operation.inputs, below))
 
 
