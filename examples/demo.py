@@ -23,7 +23,7 @@ def make_model():
     from keras_xaic._keras import keras, layers
 
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([layers.Input((8, 8, 1), name="image")])
+    model = keras.Sequential([layers.Input((8, 8, 1), name="image")], name="digits")
     for number, filters in enumerate((32, 64)):
         model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv_{number}"))
         model.add(layers.BatchNormalization(name=f"norm_{number}"))
@@ -53,5 +53,7 @@ if not MODEL.exists():
 if (OUT / "report.json").exists():
     xaic("verify", OUT, "--data", DATA)
 else:
-    xaic("compress", MODEL, "--data", DATA, "--flash", "24kB", "--download", "12kB", "--epochs", 20, "--out", OUT, "--overwrite")
+    xaic(
+        "compress", MODEL, "--data", DATA, "--flash", "24kB", "--download", "12kB", "--epochs", 20, "--out", OUT, "--overwrite"
+    )
 print(f"\nbundle: {OUT.absolute()}\nreport: {(OUT / 'report.html').absolute()}")

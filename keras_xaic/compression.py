@@ -15,7 +15,7 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples, as_data
 from keras_xaic.grids import QuantizedKernel, load_kernels
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.loading import load_model
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.models.task import Task, infer_task
@@ -23,7 +23,7 @@ from keras_xaic.planning import Plan, keep_masks, kept_weights, weight_score
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import PruneByRelevance, can_prune, kernel_masks, prune_by_relevance
 from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan
-from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.relevance import Attribution, Relevance, attribute
 from keras_xaic.training import Epoch, Schedule, fit, predict
 
 PRUNING_SHARE = 0.5
@@ -191,10 +191,9 @@ def _prune(
 ) -> tuple[Any, list[Epoch]]:
     """Returns the model with its planned zeros, and the epochs it took to get them."""
     shapes = {kernel.key: kernel.shape for kernel in weighted_kernels(small)}
-    if relevance is None or any(
-        relevance.weights[key].shape != shape for key, shape in shapes.items() if key in relevance.weights
-    ):
-        relevance = _attribute_again(small, context.calibration, relevance)
+    rule = "lrp.epsilon" if relevance is None else relevance.rule
+    if relevance is None or any(relevance.weights[key].shape != shape for key, shape in shapes.items()):
+        relevance = attribute(small, context.calibration, rule=rule, target=_target(context.calibration))
     sparsity = {layer.key: layer.sparsity for layer in plan.layers if layer.sparsity > 0}
     if schedule.epochs == 0:
         for kernel in weighted_kernels(small):
@@ -204,7 +203,7 @@ def _prune(
         return small, []
     end = max(2, round(schedule.steps(len(context.train)) * RAMP_SHARE))
     pruned = prune_by_relevance(small, sparsity, relevance.weights, end)
-    refresh = _Refresh(small, context.calibration, relevance, last=schedule.epochs * RAMP_SHARE)
+    refresh = _Refresh(small, context.calibration, rule, last=schedule.epochs * RAMP_SHARE)
     schedule = Schedule(**{**vars(schedule), "select_from": RAMP_SHARE})
     update = tfmot.sparsity.keras.UpdatePruningStep()
     history = context.fit(pruned, schedule, checkpoint, "prune", [update], after_epoch=refresh)
@@ -215,20 +214,20 @@ def _prune(
 class _Refresh:
     """Attributes anew after an epoch, while masks still change."""
 
-    def __init__(self, plain: Any, calibration: Samples, relevance: Relevance, last: float) -> None:
-        self.plain, self.calibration, self.relevance, self.last = plain, calibration, relevance, last
+    def __init__(self, plain: Any, calibration: Samples, rule: str, last: float) -> None:
+        self.plain, self.calibration, self.last = plain, calibration, last
+        self.attribution = Attribution(plain, rule=rule)
 
     def __call__(self, pruned: Any, done: int) -> None:
         if done > self.last:
             return
         _copy_weights(pruned, self.plain)
-        fresh = _attribute_again(self.plain, self.calibration, self.relevance)
+        self.attribution.refresh()
+        fresh = self.attribution.run(self.calibration, target=_target(self.calibration))
         for layer in pruned.layers:
             if isinstance(layer, PruneByRelevance):
-                keys = [
-                    key for key in fresh.weights if key == layer.layer.name or key == f"{layer.layer.name}/pointwise_kernel"
-                ]
-                layer.set_relevance(fresh.weights[keys[-1]])
+                kernel = layer_kernels(layer.layer, layer.layer.name)[-1]
+                layer.set_relevance(fresh.weights[kernel.key])
 
 
 def _copy_weights(pruned: Any, plain: Any) -> None:
@@ -243,10 +242,8 @@ def _copy_weights(pruned: Any, plain: Any) -> None:
                 variable.assign(variable * mask)
 
 
-def _attribute_again(model: Any, calibration: Samples, like: Optional[Relevance]) -> Relevance:
-    rule = like.rule if like is not None else "lrp.epsilon"
-    target = "true" if calibration.y is not None else "predicted"
-    return attribute(model, calibration, calibration.y, rule=rule, target=target)
+def _target(samples: Samples) -> str:
+    return "true" if samples.y is not None else "predicted"
 
 
 def _sub(directory: Optional[pathlib.Path], name: str) -> Optional[pathlib.Path]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast, get_args
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
 from keras_xaic.bundle import Bundle, PathLike, check_target, open_bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
+from keras_xaic.errors import PlanError
 from keras_xaic.models import infer_task, load_model
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import get_recipe
-from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.relevance import Attribution, Relevance, attribute
 from keras_xaic.report import Report
 
 __all__ = ["explain", "export", "run", "verify"]
@@ -71,18 +72,20 @@ def run(
     Raises:
         XaicError: Of the kind that fits what is wrong, before any long work where that is possible.
     """
-    out = check_target(out, overwrite)
+    out, parts = check_target(out, overwrite), _target(target)
     chosen, others = get_recipe(recipe), [get_recipe(name) for name in baselines]
     budget = budget or Budget()
     loaded = _load(model, allow_unsafe)
     data = as_data(data, scale, offset)
     task = infer_task(loaded, data)
+    if chosen.rule is not None:
+        Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work)
-    return job.run(out, target, others, interpreters)
+    return job.run(out, parts, others, interpreters)
 
 
 def explain(
@@ -137,6 +140,7 @@ def export(
 ) -> Bundle:
     """Writes the bundle of a model that is compressed already: a Keras model, or a bundle whose grids are kept."""
     check_target(out, overwrite)
+    parts = _target(target)
     data = as_data(data, scale, offset)
     source = Bundle(pathlib.Path(model)) if isinstance(model, (str, pathlib.Path)) else None
     if source is not None and source.keras_model.is_file():
@@ -144,7 +148,7 @@ def export(
     else:
         small = _load(model, allow_unsafe)
     infer_task(small.model if isinstance(small, CompressedModel) else small, data)
-    return tflite.export(small, out, calibration=data.calibration(calibration, seed), target=target, overwrite=overwrite)
+    return tflite.export(small, out, calibration=data.calibration(calibration, seed), target=parts, overwrite=overwrite)
 
 
 def verify(
@@ -170,3 +174,9 @@ def _load(model: Any, allow_unsafe: bool) -> Any:
     if isinstance(model, (str, pathlib.Path)):
         return load_model(model, allow_unsafe=allow_unsafe)
     return model
+
+
+def _target(name: str) -> tflite.Target:
+    if name not in get_args(tflite.Target):
+        raise PlanError(f"target is {name!r}", f"one of {', '.join(get_args(tflite.Target))}")
+    return cast(tflite.Target, name)

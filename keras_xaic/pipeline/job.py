@@ -29,7 +29,9 @@ from keras_xaic.report import Report, write_html
 from keras_xaic.training import predict
 
 FLASH_TRIES = 3
-"""How often a plan is made anew when the written file turns out larger than predicted."""
+"""How often a plan is made anew when the written file is not as large as predicted."""
+FLASH_TOLERANCE = 0.01
+"""A prediction this close, as a share of the budget, is good enough."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Job:
         """The samples that judge: the test part, or the training part where there is none."""
         return self.data.train if self.data.test is None else self.data.test
 
-    def run(self, out: pathlib.Path, target: str, baselines: Sequence[Recipe], interpreters: Sequence[str]) -> Report:
+    def run(self, out: pathlib.Path, target: tflite.Target, baselines: Sequence[Recipe], interpreters: Sequence[str]) -> Report:
         """Does every step that is not done yet and moves the bundle to `out`."""
         work, samples = self.work, self.data.calibration(self.calibration, self.seed)
         original = work.timed("original", lambda: self.original())
@@ -163,28 +165,31 @@ class Job:
 
     def fitting_plan(self, relevance: Relevance, samples: Samples) -> Plan:
         """Makes a plan whose file, written without training, is measured to fit: training does not change its size."""
-        fixed: Optional[int] = None
+        make = functools.partial(
+            plan,
+            self.model,
+            relevance,
+            self.budget,
+            recipe=self.recipe.name,
+            bits=self.recipe.bits,
+            filters=self.recipe.filters,
+            seed=self.seed,
+        )
+        limit, best = self.budget.flash_bytes, None
+        made = make()
         for attempt in range(FLASH_TRIES):
-            made = plan(
-                self.model,
-                relevance,
-                self.budget,
-                recipe=self.recipe.name,
-                bits=self.recipe.bits,
-                filters=self.recipe.filters,
-                seed=self.seed,
-                fixed_flash_bytes=fixed,
-            )
-            self.work.progress("plan", attempt + 1, FLASH_TRIES)
-            if self.budget.flash_bytes is None:
+            if limit is None:
                 break
+            self.work.progress("plan", attempt, FLASH_TRIES)
             untrained = compress(self.model, made, self.data, relevance=relevance, epochs=0, calibration=self.calibration)
             size = len(tflite.build_tflite(untrained, samples))
-            if size <= self.budget.flash_bytes:
+            best = made if best is None or size <= limit else best
+            miss = size - made.predicted_flash_bytes
+            if size <= limit and abs(miss) < FLASH_TOLERANCE * limit:
                 break
-            fixed = (size - sum(layer.flash_bytes for layer in made.layers)) + 16
+            made = make(flash_correction=miss)
         self.work.progress("plan", FLASH_TRIES, FLASH_TRIES)
-        return made
+        return best or made
 
     def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
         """Runs another method with the same data and effort, and measures its file."""

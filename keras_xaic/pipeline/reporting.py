@@ -86,11 +86,11 @@ def build_report(
 
 
 def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
-    flash = measure_layers(bundle.model.read_bytes(), small.model)
+    measured = {one.key: one for one in measure_layers(bundle.model.read_bytes(), small.model)}
     planned = {layer.key: layer for layer in small.plan.layers}
     layers = []
     for kernel in weighted_kernels(small.model):
-        grid, plan = small.kernels.get(kernel.key), planned.get(kernel.key)
+        grid, plan, file = small.kernels.get(kernel.key), planned.get(kernel.key), measured.get(kernel.key)
         layers.append(
             {
                 "name": kernel.key,
@@ -100,8 +100,8 @@ def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bund
                 "bits": grid.bits if grid is not None else 8,
                 "sparsity": grid.sparsity if grid is not None else float((kernel.value == 0).mean()),
                 "filters_kept": kernel.channels,
-                "flash_bytes": flash.get(kernel.key),
-                "storage": plan.storage if plan is not None else "int8",
+                "flash_bytes": file.flash_bytes if file is not None else None,
+                "storage": file.storage if file is not None else None,
             }
         )
     return layers

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.plan_file import LayerPlan, Plan
 from keras_xaic.planning.filters import keep_masks
+from keras_xaic.planning.plan_file import LayerPlan, Plan
 from keras_xaic.planning.planner import plan
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
+from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning.plan_file import Granularity, Storage
 
@@ -34,9 +34,7 @@ def structure_bytes(model: Any) -> int:
         model: The canonical model.
     """
     kernels = weighted_kernels(model)
-    others = sum(
-        1 for op in Operations(model) if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path)
-    )
+    others = sum(1 for op in Operations(model) if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path))
     zero_points = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels})
     return FILE_BYTES + WEIGHT_OPERATOR_BYTES * len(kernels) + OPERATOR_BYTES * others + zero_points
 
@@ -56,7 +54,7 @@ def weight_bytes(weights: int, storage: str) -> int:
     return math.ceil(weights / 2) if storage == "int4" else weights
 
 
-def record_bytes(kernel: Kernel, granularity: str) -> int:
+def record_bytes(kind: str, channels: int, granularity: str) -> int:
     """Returns the bytes of biases and steps of one kernel; dense layers repeat their steps with the bias."""
-    steps = kernel.channels * (2 if kernel.kind == "dense" else 1) if granularity == "channel" else 1
-    return kernel.channels * BIAS_BYTES + steps * SCALE_BYTES
+    steps = channels * (2 if kind == "dense" else 1) if granularity == "channel" else 1
+    return channels * BIAS_BYTES + steps * SCALE_BYTES

@@ -29,12 +29,10 @@ class LayerOptions:
         model: The model, after filter removal if there is any.
         relevance: Kernel key -> mean absolute relevance of every weight.
         bits: Bit-widths that a kernel may get.
-        fixed_flash_bytes: Bytes of the file that are neither weights nor their records; predicted where None.
+        flash_correction: Bytes by which a file was measured to be larger than predicted.
     """
 
-    def __init__(
-        self, model: Any, relevance: Mapping[str, np.ndarray], bits: Sequence[int], fixed_flash_bytes: Optional[int] = None
-    ) -> None:
+    def __init__(self, model: Any, relevance: Mapping[str, np.ndarray], bits: Sequence[int], flash_correction: int = 0) -> None:
         canonical = canonicalize(model).model
         self.kernels = weighted_kernels(canonical)
         self.bits = sorted(bits)
@@ -47,7 +45,7 @@ class LayerOptions:
             for kernel in self.kernels
             if kernel.kind != "depthwise"
         }
-        self.fixed = cost.structure_bytes(canonical) if fixed_flash_bytes is None else fixed_flash_bytes
+        self.fixed = cost.structure_bytes(canonical) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
     def choose(self, flash: Optional[int], download: Optional[int]) -> Optional[list[LayerPlan]]:
@@ -103,11 +101,11 @@ class LayerOptions:
         granularity = cost.best_granularity(kernel.kind, storage)
         grid = quantize(value, bits, fit_scale(value, bits, kernel.channel_axes if granularity == "channel" else ()))
         damage = rounding_damage(value, grid.values, self.relevance[kernel.key])
-        flash = cost.weight_bytes(value.size, storage) + cost.record_bytes(kernel, granularity)
+        flash = cost.weight_bytes(value.size, storage) + cost.record_bytes(kernel.kind, kernel.channels, granularity)
         return Candidate(bits, damage, flash, int(np.ceil(grid.entropy_bits * value.size / 8)))
 
     def _all_records(self) -> int:
-        return sum(cost.record_bytes(kernel, "channel") for kernel in self.kernels)
+        return sum(cost.record_bytes(kernel.kind, kernel.channels, "channel") for kernel in self.kernels)
 
     def _plans(self, chosen: Mapping[str, Candidate], masks: Optional[Mapping[str, np.ndarray]]) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filters import FilterRemoval
@@ -23,7 +23,7 @@ def plan(
     bits: Sequence[int] = (3, 4, 5, 6, 8),
     filters: bool = True,
     seed: int = 0,
-    fixed_flash_bytes: Optional[int] = None,
+    flash_correction: int = 0,
     protect: Sequence[str] = (),
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
@@ -41,8 +41,7 @@ def plan(
         bits: Bit-widths that a layer may get.
         filters: Whether filters may be removed.
         seed: Written into the plan; training uses it.
-        fixed_flash_bytes: Bytes of the file that are neither weights nor their records, measured on a file of this model;
-            predicted where None.
+        flash_correction: Bytes by which a file was measured to be larger than predicted.
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
 
     Returns:
@@ -51,16 +50,16 @@ def plan(
     Raises:
         PlanError: If the relevance is not that of this model.
     """
-    removal = FilterRemoval(model, relevance, protect) if filters else None
-    remove: dict[str, list[int]] = {}
-    options = LayerOptions(model, relevance.weights, bits, fixed_flash_bytes)
+    options = LayerOptions(model, relevance.weights, bits, flash_correction)
     layers = options.choose(budget.flash_bytes, budget.download_bytes)
+    removal = FilterRemoval(model, relevance, budget, bits, protect) if filters and layers is None else None
+    remove: dict[str, list[int]] = {}
     while layers is None and removal is not None:
         following = removal.next()
         if following is None:
             break
         remove = following.remove
-        options = LayerOptions(following.model, following.relevance, bits, fixed_flash_bytes)
+        options = LayerOptions(following.model, following.relevance, bits, flash_correction)
         layers = options.choose(budget.flash_bytes, budget.download_bytes)
     layers = options.smallest() if layers is None else layers
     return Plan(

@@ -16,9 +16,11 @@ from keras_xaic.tflite.storages import legal_storages
 __all__ = [
     "Compressed",
     "LayerBytes",
+    "MicroFile",
     "StoredWeights",
     "Target",
     "build_tflite",
+    "compress_for_micro",
     "dynamic_range_model",
     "export",
     "float16_model",

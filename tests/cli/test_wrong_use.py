@@ -22,15 +22,17 @@ def place(tmp_path_factory):
     model.save(folder / "m.h5")
     (folder / "text.h5").write_text("not a model")
     keras.Sequential([keras.Input((4,)), Secret(name="mine"), layers.Dense(3)]).save(folder / "custom.h5")
-    keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x * 2, name="trick"), layers.Dense(3)]).save(folder / "lambda.h5")
-    inputs = keras.Input((4, 4, 4, 1))
+    keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x * 2, name="trick"), layers.Dense(3)]).save(
+        folder / "lambda.h5"
+    )
+    inputs = keras.Input((4, 4, 1))
     outputs = layers.Dense(3)(layers.Flatten()(layers.ConvLSTM1D(2, 2, name="strange")(inputs)))
     keras.Model(inputs, outputs).save(folder / "unsupported.h5")
     rng = np.random.default_rng(0)
     x, y = rng.random((12, 4)).astype(np.float32), np.arange(12) % 3
     good = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
     np.savez(folder / "good.npz", **good)
-    np.savez(folder / "cube.npz", x_train=rng.random((12, 4, 4, 4, 1)), y_train=y, x_test=x, y_test=y)
+    np.savez(folder / "cube.npz", x_train=rng.random((12, 4, 4, 1)), y_train=y)
     np.savez(folder / "shape.npz", **{**good, "x_train": np.zeros((12, 5))})
     np.savez(folder / "key.npz", images=x, labels=y)
     np.savez(folder / "nan.npz", **{**good, "x_test": np.where(x > 0.9, np.nan, x)})

@@ -1,0 +1,126 @@
+"""Filters that are really gone: the model rebuilt with smaller layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.errors import ModelError
+from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
+from keras_xaic.models.kernels import layer_kernels
+from keras_xaic.models.operations import Operation
+
+
+def remove_channels(model: Any, keep: Keep, groups: Optional[ChannelGroups] = None) -> Any:
+    """Rebuilds a model without some of its channels.
+
+    What is equal: the outputs are those of `model` after setting to zero, in every layer of a group's `consumers`, the
+    incoming weights of the removed channels (to float32 rounding of sums in another order). Zeroing the *outgoing* weights of
+    the producers instead is not the same where a bias, BatchNorm or an activation turns the zero into something else: a
+    removed channel contributes nothing at all. With every channel kept the outputs are bit-identical.
+
+    The result is flat (nested models are opened) and uncompiled. Inputs have the names and order of the original's, layers
+    are called by their path (`Operation.path`); configurations, regularizers, constraints and trainable flags are kept.
+
+    Args:
+        model: A built functional or sequential model. It is not changed.
+        keep: Channel group -> (size,) bool, True for the channels that stay (see `channel_groups`). Groups that are not
+            named stay whole.
+        groups: What `channel_groups(model)` returned, to save computing it again.
+
+    Returns:
+        The smaller `keras.Model`.
+
+    Raises:
+        PlanError: If `keep` names unknown groups or channels that cannot be removed.
+        ModelError: If a layer cannot be rebuilt from its configuration.
+    """
+    groups = channel_groups(model) if groups is None else groups
+    groups.check_keep(keep)
+    stays = groups.stays(keep)
+    classes = {type(operation.layer).__name__: type(operation.layer) for operation in groups.operations}
+    inputs = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(model.inputs, model.input_names)
+    ]
+    tensors = dict(zip(groups.operations.inputs, inputs))
+    clones: dict[str, Any] = {}
+    with keras.utils.custom_object_scope(classes):
+        for operation in groups.operations:
+            new = operation.path not in clones
+            if new:
+                clones[operation.path] = _clone(operation, groups, stays)
+            tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
+            if new:
+                _fill(operation, clones[operation.path], groups, stays)
+    return keras.Model(inputs, [tensors[key] for key in groups.operations.outputs], name=model.name)
+
+
+def kept_values(groups: ChannelGroups, keep: Keep, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what `remove_channels` leaves of arrays that belong to kernels, such as their relevance.
+
+    Args:
+        groups: The model's channel groups.
+        keep: Channel group -> (size,) bool.
+        values: Kernel key -> array of the kernel's shape.
+    """
+    groups.check_keep(keep)
+    stays = groups.stays(keep)
+    found: dict[str, np.ndarray] = {}
+    for operation in groups.operations:
+        axes = groups.weight_axes(operation.path)
+        for kernel in layer_kernels(operation.layer, operation.path):
+            if kernel.key in values and kernel.key not in found:
+                number = next(i for i, weight in enumerate(operation.layer.weights) if weight is kernel.variable)
+                value = values[kernel.key]
+                found[kernel.key] = value if axes is None else _kept(value, axes[number], stays)
+    return found
+
+
+def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> Any:
+    layer = operation.layer
+    config = {**layer.get_config(), "name": operation.path}
+    made = groups.made(operation)
+    if made is not None:
+        config["filters" if "filters" in config else "units"] = int(np.count_nonzero(stays[made]))
+    if isinstance(layer, layers.Reshape):
+        atoms = groups.atoms(operation.outputs[0])
+        if atoms is not None and not stays[atoms].all():
+            shape = groups.operations.shapes[operation.outputs[0]]
+            config["target_shape"] = (*shape[1:-1], int(np.count_nonzero(stays[atoms])))
+    if callable(getattr(layer, "activation", None)) and "activation" in config:
+        config["activation"] = layer.activation  # functions of the user have no name that Keras could look up
+    try:
+        return type(layer).from_config(config)
+    except Exception as error:  # a custom layer's from_config may raise anything
+        raise ModelError(
+            f"layer {operation.path!r} ({type(layer).__name__}) cannot be rebuilt from its configuration ({error})",
+            "a layer whose get_config() holds every argument of its constructor",
+            "Add what is missing to get_config(), or replace the layer by standard Keras layers",
+        ) from None
+
+
+def _fill(operation: Operation, clone: Any, groups: ChannelGroups, stays: np.ndarray) -> None:
+    weights = operation.layer.get_weights()
+    axes = groups.weight_axes(operation.path)
+    if axes is not None:
+        weights = [_kept(weight, one, stays) for weight, one in zip(weights, axes)]
+    try:
+        clone.set_weights(weights)
+    except ValueError as error:
+        raise ModelError(
+            f"layer {operation.path!r} ({type(operation.layer).__name__}) does not take its weights back ({error})",
+            "a layer that makes the same weights whenever it is built",
+        ) from None
+    if hasattr(clone, "finalize_state"):  # Normalization keeps derived constants beside its weights
+        clone.finalize_state()
+
+
+def _kept(weight: np.ndarray, axes: Any, stays: np.ndarray) -> np.ndarray:
+    for axis, atoms in enumerate(axes):
+        if atoms is not None:
+            weight = np.compress(stays[atoms], weight, axis=axis)
+    return weight

@@ -1,0 +1,142 @@
+"""Which filters go: ranked over the whole model, within floors, down to a cost."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional, Union
+
+import numpy as np
+
+from keras_xaic.errors import PlanError
+from keras_xaic.models.channels import ChannelGroup, ChannelGroups
+
+Cost = Callable[[Mapping[str, np.ndarray]], Union[int, float]]
+"""Keep masks -> bytes, multiply-accumulates or parameters that are left; must not rise when more is removed."""
+
+
+def choose_filters(
+    groups: ChannelGroups,
+    scores: Mapping[str, np.ndarray],
+    *,
+    fraction: Optional[float] = None,
+    cost: Optional[Cost] = None,
+    target: Optional[float] = None,
+    min_filters: int = 4,
+    min_fraction: float = 0.05,
+    align: int = 1,
+    protect: Sequence[str] = (),
+) -> dict[str, np.ndarray]:
+    """Chooses the channels that stay: those with the lowest scores anywhere in the model go first.
+
+    Either a `fraction` of all removable channels goes, or as few as bring `cost` to `target`. Where floors do not allow that,
+    as much goes as they allow: compare the cost of the result with the target.
+
+    >>> cost = lambda keep: sum(kept_parameters(groups, keep).values())
+    >>> keep = choose_filters(groups, group_scores(groups, relevance.filters), cost=cost, target=20_000, align=4)
+    >>> small = remove_channels(model, keep, groups)
+
+    Args:
+        groups: The model's channel groups.
+        scores: Group name -> (size,) scores, the higher the more it matters (see `group_scores`). Groups that are not
+            named, or are not removable, stay whole.
+        fraction: Part of the channels in `scores` that goes, in [0, 1), before floors and alignment.
+        cost: Called with keep masks about ``log2(channels)`` times.
+        target: What `cost` must come down to.
+        min_filters: Channels that every group keeps at least (all it has, if it has fewer).
+        min_fraction: Part of its channels that every group keeps at least, in [0, 1].
+        align: The number of channels that stay is a multiple of this, rounded up, where a group loses any (4 or 8 suits SIMD
+            units).
+        protect: Patterns (``stem*``) of layer paths; groups with such a layer among their producers stay whole.
+
+    Returns:
+        Group name -> (size,) bool, for the groups that lose channels.
+
+    Raises:
+        PlanError: If an argument is out of range or scores do not fit the groups.
+    """
+    _check_arguments(fraction, cost, target, min_filters, min_fraction, align)
+    ranking = _Ranking(groups, scores, min_filters, min_fraction, align, protect)
+    if cost is None or target is None:
+        return ranking.keep(round((fraction or 0.0) * ranking.total))
+    low, high = 0, len(ranking.order)
+    while low < high:  # cost falls with the number of removals, so the fewest that suffice are found by bisection
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(ranking.keep(middle)) <= target else (middle + 1, high)
+    return ranking.keep(low)
+
+
+class _Ranking:
+    """The channels that may go, the least important first, equal scores in network order."""
+
+    def __init__(
+        self,
+        groups: ChannelGroups,
+        scores: Mapping[str, np.ndarray],
+        min_filters: int,
+        min_fraction: float,
+        align: int,
+        protect: Sequence[str],
+    ) -> None:
+        for name, one in scores.items():
+            if name not in groups or np.shape(one) != (groups[name].size,):
+                expected = f"({groups[name].size},)" if name in groups else f"one of the groups {', '.join(groups)}"
+                raise PlanError(f"scores of shape {np.shape(one)} for the channel group {name!r}", expected)
+            if not np.isfinite(np.asarray(one, np.float64)).all():
+                raise PlanError(f"the scores of the channel group {name!r} contain NaN or infinity", "finite scores")
+        free = [group for group in groups.removable if group.name in scores and not _protected(group, protect)]
+        self.align = align
+        self.total = sum(group.size for group in free)
+        self.scores = {group.name: np.asarray(scores[group.name], np.float64) for group in free}
+        self.floor = {group.name: self._floor(group, min_filters, min_fraction) for group in free}
+        candidates = []
+        for number, group in enumerate(free):
+            ranked = np.argsort(self.scores[group.name], kind="stable")
+            candidates += [
+                (float(self.scores[group.name][channel]), number, int(channel), group.name)
+                for channel in ranked[: group.size - self.floor[group.name]]
+            ]
+        self.order = [(name, channel) for _, _, channel, name in sorted(candidates)]
+
+    def _floor(self, group: ChannelGroup, min_filters: int, min_fraction: float) -> int:
+        return min(group.size, self._aligned(max(1, min_filters, math.ceil(group.size * min_fraction))))
+
+    def _aligned(self, count: int) -> int:
+        return -(-count // self.align) * self.align
+
+    def keep(self, count: int) -> dict[str, np.ndarray]:
+        """Masks after removing the first `count` channels and giving back what alignment asks for."""
+        removed: dict[str, list[int]] = {}
+        for name, channel in self.order[:count]:
+            removed.setdefault(name, []).append(channel)
+        masks = {}
+        for name, channels in removed.items():
+            size = len(self.scores[name])
+            gone = channels[: size - min(size, self._aligned(size - len(channels)))]  # the most important come last
+            if gone:
+                masks[name] = np.ones(size, bool)
+                masks[name][gone] = False
+        return masks
+
+
+def _protected(group: ChannelGroup, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for path in group.producers for pattern in patterns)
+
+
+def _check_arguments(
+    fraction: Optional[float],
+    cost: Optional[Cost],
+    target: Optional[float],
+    min_filters: int,
+    min_fraction: float,
+    align: int,
+) -> None:
+    if (cost is None) != (target is None) or (fraction is None) == (cost is None):
+        raise PlanError("choose_filters does not know how much to remove", "either fraction, or cost and target together")
+    if fraction is not None and not 0 <= fraction < 1:
+        raise PlanError(f"fraction={fraction}", "at least 0 and below 1")
+    if not 0 <= min_fraction <= 1:
+        raise PlanError(f"min_fraction={min_fraction}", "0 to 1")
+    if min_filters < 0 or align < 1:
+        raise PlanError(f"min_filters={min_filters}, align={align}", "min_filters of at least 0 and align of at least 1")
