@@ -10,7 +10,7 @@ from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record
 from keras_xaic.relevance.linear import MatrixMap
 from keras_xaic.relevance.propagation import copy_of
-from keras_xaic.relevance.rules import backward, divide, stabilised
+from keras_xaic.relevance.rules import backward, divide, over_positions, stabilised
 from keras_xaic.relevance.shares import Share
 
 Tensor = Any
@@ -46,6 +46,8 @@ def attention_relevance(
     value, v, c, y = (seen[name] for name in ("value", "v", "c", "y"))
 
     s = divide(relevance, stabilised(y, epsilon))
+    if layer._output_dense.bias is not None:
+        record.add_bias(path, layer._output_dense.bias * over_positions(s))
     of_c = c * backward(y, c, s)
     kernel = layer._output_dense.kernel  # (heads, dimension, out)
     _record(record, f"{path}/output_kernel", kernel, kernel.shape[0] * kernel.shape[1], c, s)

@@ -253,8 +253,8 @@ class Attribution:
             if wanted == "inputs":
                 return step.inputs
             result = {f"weights/{name}": array for name, array in step.weights.items()}
-            for name, array in step.channels.items():
-                result[f"filters/{name}"] = reduce_samples(array, statistic)
+            for part, arrays in (("filters", step.channels), ("biases", step.biases)):
+                result.update({f"{part}/{name}": reduce_samples(array, statistic) for name, array in arrays.items()})
             result["start"] = tf.reduce_sum(tf.abs(step.start))
             return result
 
@@ -273,11 +273,13 @@ class Attribution:
         for name, array in found.items():  # kernels inside recurrent and attention layers
             if name.startswith("weights/"):
                 weights.setdefault(name[len("weights/") :], array)
+        biases = {name: found[f"biases/{name}"] for name in filters if f"biases/{name}" in found}
         unit = sums.arrays["start"] / (1.0 if sums.reduce == "sum" else sums.weight)
         return Relevance(
             weights=weights,
             filters=filters,
             layers=layer_scores(filters, float(unit)),
+            biases=biases,
             rule=self.rule_name,
             engine=self.engine_name,
             reduce=sums.reduce,

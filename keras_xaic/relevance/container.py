@@ -17,7 +17,7 @@ from keras_xaic.errors import DataError
 
 FORMAT = 1
 
-_PARTS = ("weights", "filters", "layers")
+_PARTS = ("weights", "filters", "layers", "biases")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Relevance:
         approximate: Paths of layers that were linearised because no sound rule exists for them.
         gates: Paths of weighted layers that only steer gates: LRP gives them zero by construction. That does not mean that
             they do not matter; protect them, or use a rule that scores them (DeepLIFT, taylor).
+        biases: Path -> relevance of the biases, (channels,), where the rule gives them any. With ``reduce="sum"``, weights and
+            biases of a layer add up to its filters.
         per_class: Class number -> the same for the samples of that class, where it was asked for.
     """
 
@@ -57,6 +59,7 @@ class Relevance:
     seed: int = 0
     approximate: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
     per_class: Mapping[int, Relevance] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -170,6 +173,7 @@ def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
     return Relevance(
         weights=parts["weights"],
         filters=parts["filters"],
+        biases=parts["biases"],
         layers={key: float(value) for key, value in parts["layers"].items()},
         approximate=tuple(facts.pop("approximate")),
         gates=tuple(facts.pop("gates")),

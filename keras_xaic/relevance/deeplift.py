@@ -73,7 +73,7 @@ class DeepLift:
             for key, x, r in zip(operations.inputs, xs, references)
         ]
         gained = [part * (here[key] - there[key]) for key, part in zip(operations.outputs, selected)]
-        return Step(inputs, record.channels, record.weights(statistic), per_sample(gained))
+        return Step(inputs, record.channels, record.biases, record.weights(statistic), per_sample(gained))
 
     def _back(
         self,

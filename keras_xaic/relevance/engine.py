@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 from keras_xaic._keras import tf
 from keras_xaic.relevance.linear import LinearMap
 from keras_xaic.relevance.program import Program
+from keras_xaic.relevance.rules import over_positions
 from keras_xaic.relevance.shares import Share, sum_powers, sum_signed
 from keras_xaic.relevance.targets import BatchTargets
 
@@ -25,22 +26,26 @@ class Record:
 
     Attributes:
         channels: Path or weight key -> relevance of the output channels, summed over positions, (n, channels).
+        biases: The same names -> relevance of the bias, (n, channels).
         shares: Weight key -> the shares of its kernel and the map they belong to.
         calls: Weight key -> number of calls that gave shares.
         zeros: Weight key -> shape of kernels that get nothing by construction.
     """
 
     channels: dict[str, Tensor] = field(default_factory=dict)
+    biases: dict[str, Tensor] = field(default_factory=dict)
     shares: dict[str, tuple[LinearMap, list[Share]]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     zeros: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def add_channels(self, name: str, relevance: Tensor) -> None:
         """Adds the relevance (n, ..., channels) of one call's output."""
-        summed = (
-            tf.reduce_sum(relevance, axis=tuple(range(1, relevance.shape.rank - 1))) if relevance.shape.rank > 2 else relevance
-        )
-        self.channels[name] = self.channels[name] + summed if name in self.channels else summed
+        _add(self.channels, name, over_positions(relevance))
+
+    def add_bias(self, name: str, relevance: Optional[Tensor]) -> None:
+        """Adds the relevance (n, channels) of one call's bias; None where it has none."""
+        if relevance is not None:
+            _add(self.biases, name, relevance)
 
     def add_shares(self, linear: LinearMap, shares: Sequence[Share], calls: int = 1) -> None:
         """Adds the shares of one call's weights (or of `calls` calls at once)."""
@@ -69,12 +74,14 @@ class Step:
     Attributes:
         inputs: Relevance of the model's inputs, (n, ...) each.
         channels: Path or weight key -> (n, channels).
+        biases: The same for biases.
         weights: Weight key -> sum over samples, of the kernel's shape.
         start: Sum of the relevance that the batch started with, (n,).
     """
 
     inputs: list[Tensor]
     channels: dict[str, Tensor]
+    biases: dict[str, Tensor]
     weights: dict[str, Tensor]
     start: Tensor
 
@@ -110,6 +117,10 @@ class Engine(Protocol):
 
     def refresh(self) -> None:
         """Takes over changed weights of the user's model."""
+
+
+def _add(sums: dict[str, Tensor], name: str, more: Tensor) -> None:
+    sums[name] = sums[name] + more if name in sums else more
 
 
 def per_sample(tensors: Sequence[Tensor]) -> Tensor:

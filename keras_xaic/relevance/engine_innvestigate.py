@@ -85,9 +85,10 @@ class InnvestigateEngine(NativeEngine):
         linear = self.program.maps[operation.path]
         x, z = tensors[operation.inputs[0]], tensors[operation.outputs[0]]
         call = Call(linear, x, linear.weight, z, operation.inputs[0] in self.program.nonnegative)
-        _, shares = self.rules[operation.path].apply(call, relevance)
-        record.add_channels(self.program.channels_key(operation.path), relevance)
-        record.add_shares(linear, shares)
+        answer, name = self.rules[operation.path].apply(call, relevance), self.program.channels_key(operation.path)
+        record.add_channels(name, relevance)
+        record.add_bias(name, answer.bias)
+        record.add_shares(linear, answer.shares)
         return self.reverse[operation.path].apply([x], [z], [relevance], {})[0]
 
     def through_plain(

@@ -68,7 +68,7 @@ class NativeEngine:
             for key, relevance in self.back(operation, tensors, relevances, record).items():
                 arrived[key].append(relevance)
         inputs = [tf.add_n(arrived[k]) if k in arrived else tf.zeros_like(tensors[k], tf.float32) for k in operations.inputs]
-        return Step(inputs, record.channels, record.weights(statistic), per_sample(starts))
+        return Step(inputs, record.channels, record.biases, record.weights(statistic), per_sample(starts))
 
     def refresh(self) -> None:
         """See `Engine.refresh`."""
@@ -94,10 +94,11 @@ class NativeEngine:
         linear = self.program.maps[operation.path]
         x, z = tensors[operation.inputs[0]], tensors[operation.outputs[0]]
         call = Call(linear, x, linear.weight, z, operation.inputs[0] in self.program.nonnegative)
-        below, shares = self.rules[operation.path].apply(call, relevance)
-        record.add_channels(self.program.channels_key(operation.path), relevance)
-        record.add_shares(linear, shares)
-        return below
+        answer, name = self.rules[operation.path].apply(call, relevance), self.program.channels_key(operation.path)
+        record.add_channels(name, relevance)
+        record.add_bias(name, answer.bias)
+        record.add_shares(linear, answer.shares)
+        return answer.below
 
     def through_plain(
         self, operation: Operation, tensors: Mapping[str, Tensor], relevances: Sequence[Tensor]

@@ -10,6 +10,7 @@ from keras_xaic.relevance.engine import Record, Step, per_sample
 from keras_xaic.relevance.inner_kernels import inner_kernels
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.reduce import reduce_samples
+from keras_xaic.relevance.rules import over_positions
 from keras_xaic.relevance.shares import Share
 from keras_xaic.relevance.targets import BatchTargets
 
@@ -59,9 +60,11 @@ class Gradient:
             record.add_channels(program.channels_key(op.path), z * g)
             linear = program.maps.get(op.path)
             if linear is not None:
+                bias = None if linear.bias is None else linear.bias * over_positions(g)
+                record.add_bias(program.channels_key(op.path), bias)
                 record.add_shares(linear, [Share(linear.weight, [(tensors[op.inputs[0]], g)])])
         weights = {**record.weights(statistic), **self._inner_weights(xs, targets, statistic)}
-        return Step([x * g for x, g in zip(xs, found[len(zs) :])], record.channels, weights, objective)
+        return Step([x * g for x, g in zip(xs, found[len(zs) :])], record.channels, record.biases, weights, objective)
 
     def _inner_weights(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str) -> dict[str, Tensor]:
         """Kernels inside recurrent and attention layers: sample by sample, as only whole gradients exist for them."""
@@ -133,7 +136,7 @@ class IntegratedGradients(Gradient):
             for x, g in zip(path, found[len(zs) :])
         ]
         first, last = self._ends(objective)
-        return Step(inputs, record.channels, record.weights(statistic), last - first)
+        return Step(inputs, record.channels, record.biases, record.weights(statistic), last - first)
 
     def _unpacked(self, tensor: Tensor) -> list[Tensor]:
         shape = tensor.shape

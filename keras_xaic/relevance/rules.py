@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -80,7 +80,22 @@ def backward(y: Tensor, x: Tensor, s: Tensor) -> Tensor:
     return tf.gradients(y, x, grad_ys=s)[0]
 
 
-Answer = tuple[Tensor, Sequence[Share]]
+class Answer(NamedTuple):
+    """What a rule gives: relevance of the input, the shares of the weights, and that of the bias, (n, channels) or None."""
+
+    below: Tensor
+    shares: Sequence[Share]
+    bias: Optional[Tensor] = None
+
+    def __add__(self, other: Any) -> Answer:
+        if self.bias is None or other.bias is None:
+            return Answer(self.below + other.below, [*self.shares, *other.shares])
+        return Answer(self.below + other.below, [*self.shares, *other.shares], self.bias + other.bias)
+
+
+def over_positions(r: Tensor) -> Tensor:
+    """Sums (n, ..., channels) over positions: (n, channels)."""
+    return tf.reduce_sum(r, axis=tuple(range(1, r.shape.rank - 1))) if r.shape.rank > 2 else r
 
 
 @dataclass(frozen=True)
@@ -88,10 +103,9 @@ class Rule:
     """Base of the rules; instances are immutable and know nothing of a model."""
 
     name: ClassVar[str]
-    uses_bias: ClassVar[bool] = False
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
-        """Returns the relevance of the input and the shares of the weights.
+        """Returns the relevance of the input, the shares of the weights, and the relevance of the bias.
 
         Args:
             call: The call of the layer.
@@ -112,12 +126,12 @@ class Epsilon(Rule):
     """
 
     name = "lrp.epsilon"
-    uses_bias = True
     epsilon: float = EPSILON
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         s = divide(relevance, stabilised(call.z, self.epsilon))
-        return call.x * backward(call.z, call.x, s), [Share(call.weight, [(call.x, s)])]
+        bias = None if call.linear.bias is None else call.linear.bias * over_positions(s)
+        return Answer(call.x * backward(call.z, call.x, s), [Share(call.weight, [(call.x, s)])], bias)
 
 
 @dataclass(frozen=True)
@@ -145,17 +159,16 @@ class AlphaBeta(Rule):
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         w_for, w_against = positive(call.weight), negative(call.weight)
-        result, shares = self._part(call, (w_for, w_against), self.alpha * relevance)
+        speaks_for = self._part(call, (w_for, w_against), self.alpha * relevance)
         if self.beta == 0:
-            return result, shares
-        against, more = self._part(call, (w_against, w_for), -self.beta * relevance)
-        return result + against, [*shares, *more]
+            return speaks_for
+        return speaks_for + self._part(call, (w_against, w_for), -self.beta * relevance)
 
     def _part(self, call: Call, weights: tuple[Tensor, Tensor], relevance: Tensor) -> Answer:
         """Positive inputs meet the first weights, negative inputs the second; all products have one sign."""
         terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
         s = divide(relevance, sum(y for _, _, y in terms))
-        return sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms]
+        return Answer(sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
 
 
 @dataclass(frozen=True)
@@ -195,24 +208,26 @@ class Gamma(Rule):
     """
 
     name = "lrp.gamma"
-    uses_bias = True
     gamma: float = 0.25
     epsilon: float = EPSILON
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         up = call.weight + self.gamma * positive(call.weight)
         down = call.weight + self.gamma * negative(call.weight)
-        result, shares = self._part(call, (up, down), positive, tf.where(call.z > 0, relevance, 0.0))
-        mirror, more = self._part(call, (down, up), negative, tf.where(call.z < 0, relevance, 0.0))
-        return result + mirror, [*shares, *more]
+        above = self._part(call, (up, down), positive, tf.where(call.z > 0, relevance, 0.0))
+        return above + self._part(call, (down, up), negative, tf.where(call.z < 0, relevance, 0.0))
 
     def _part(self, call: Call, weights: tuple[Tensor, Tensor], side: Any, relevance: Tensor) -> Answer:
         terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
-        total = sum(y for _, _, y in terms)
-        if call.linear.bias is not None:
-            total += call.linear.bias + self.gamma * side(call.linear.bias)
+        bias = call.linear.bias
+        bias = None if bias is None else bias + self.gamma * side(bias)
+        total = sum(y for _, _, y in terms) + (0.0 if bias is None else bias)
         s = divide(relevance, stabilised(total, self.epsilon))
-        return sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms]
+        return Answer(
+            sum(x * backward(y, x, s) for x, _, y in terms),
+            [Share(w, [(x, s)]) for x, w, _ in terms],
+            None if bias is None else bias * over_positions(s),
+        )
 
 
 @dataclass(frozen=True)
@@ -229,7 +244,7 @@ class WSquare(Rule):
         factor, ones = self.factor(call.weight), tf.ones_like(call.x)
         y = call.forward(ones, factor)
         s = divide(relevance, y)
-        return backward(y, ones, s), [Share(factor, [(ones, s)])]
+        return Answer(backward(y, ones, s), [Share(factor, [(ones, s)])])
 
 
 @dataclass(frozen=True)
@@ -264,7 +279,7 @@ class ZBox(Rule):
             x = call.x - tf.constant(np.asarray(bound, np.float32))
             terms.append((x, weight, call.forward(x, weight)))
         s = divide(relevance, sum(y for _, _, y in terms))
-        return sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms]
+        return Answer(sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
 
 
 RULES: dict[str, Rule] = {
