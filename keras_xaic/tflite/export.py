@@ -12,6 +12,7 @@ from keras_xaic.tflite.build import as_compressed, build_tflite
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Calibration, InputOutput, calibration_arrays
+from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
 from keras_xaic.tflite.micro_kit import write_micro
 
 Target = Literal["mobile", "micro", "both"]
@@ -25,6 +26,7 @@ def export(
     target: Target = "both",
     io: InputOutput = "int8",
     signature: bool = False,
+    largest_decoded: int = LARGEST_DECODED,
     overwrite: bool = False,
 ) -> Bundle:
     """Writes the bundle of a compressed model; the directory appears whole or not at all.
@@ -37,6 +39,8 @@ def export(
         target: ``mobile`` leaves ``micro/`` away. ``model.tflite`` is always there.
         io: Whether ``model.tflite`` takes and gives int8 codes or float32 values; the file in ``micro/`` is always int8.
         signature: Whether ``model.tflite`` names its inputs and outputs.
+        largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
+            leaves all weights as in ``model.tflite``.
         overwrite: Whether what is at `out` may be replaced.
 
     Returns:
@@ -62,6 +66,6 @@ def export(
             compressed.plan.save(bundle.plan)
         if target != "mobile":
             plain = content if io == "int8" and not signature else build_tflite(compressed, arrays)
-            write_micro(bundle.micro, plain)
+            write_micro(bundle.micro, compress_for_micro(plain, largest_decoded).content)
         write_check(bundle.check, compressed.model, arrays)
     return Bundle(directory)

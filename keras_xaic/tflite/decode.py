@@ -1,0 +1,141 @@
+"""Weights compressed in flash for TensorFlow Lite Micro, which unpacks them when an operator needs them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.tflite.encoders import Encoded, encode_huffman, encode_lookup_table, encode_pruning
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema
+from keras_xaic.tflite.micro_kit import DECODE
+from keras_xaic.tflite.pairing import WeightOperator, weight_operators
+from keras_xaic.tflite.rewrite import own_input
+from keras_xaic.tflite.slim import slim
+
+LARGEST_DECODED = 128 * 1024
+"""Bytes of unpacked weights that one operator may put into the arena."""
+
+
+@dataclass(frozen=True)
+class MicroFile:
+    """A .tflite file for TensorFlow Lite Micro, perhaps with compressed weights.
+
+    Attributes:
+        content: The file.
+        encodings: Index of the weight operator -> ``lookup-table``, ``huffman`` or ``pruning``; operators that are not here
+            keep their weights as they were.
+        saved_bytes: Flash that compression saved.
+        decoded_bytes: Weights of the largest compressed operator: about what the arena grows by.
+    """
+
+    content: bytes
+    encodings: Mapping[int, str]
+    saved_bytes: int
+    decoded_bytes: int
+
+
+def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -> MicroFile:
+    """Returns the smallest file that computes the same bits on TensorFlow Lite Micro.
+
+    Each operator's weights are tried as lookup table, Huffman code and pruning mask; an encoding is kept if the whole file
+    gets smaller by it. The result runs on TensorFlow Lite Micro only.
+
+    Args:
+        content: A .tflite file with int8 activations.
+        largest_decoded: Most bytes of unpacked weights per operator. They lie in the arena while the operator runs.
+    """
+    plain = slim(content)
+    found = weight_operators(load(plain))
+    groups: dict[int, list[int]] = {}
+    for place, one in enumerate(found):  # a layer that is called twice is stored once, and only both together save bytes
+        if one.weights.size <= largest_decoded:
+            groups.setdefault(int(one.weight_tensor.buffer), []).append(place)
+    trials: list[tuple[int, dict[int, Encoded]]] = []
+    for places in groups.values():
+        smallest = {place: _smallest(found[place]) for place in places}
+        encodings = {place: encoded for place, encoded in smallest.items() if encoded is not None}
+        if len(encodings) == len(places):
+            gain = _stored_bytes(found[places[0]]) - max(encoded.size for encoded in encodings.values())
+            trials.append((gain, encodings))
+    best = plain
+    chosen: dict[int, Encoded] = {}
+    for gain, encodings in sorted(trials, key=lambda trial: -trial[0]):
+        smaller = _with_decoding(plain, {**chosen, **encodings}) if gain > 0 else best
+        if len(smaller) < len(best):
+            best, chosen = smaller, {**chosen, **encodings}
+    return MicroFile(
+        best,
+        {place: encoded.kind for place, encoded in sorted(chosen.items())},
+        len(plain) - len(best),
+        max((found[place].weights.size for place in chosen), default=0),
+    )
+
+
+def _stored_bytes(one: WeightOperator) -> int:
+    return len(one.operator.model.buffers[one.weight_tensor.buffer].data)
+
+
+def _smallest(one: WeightOperator) -> Optional[Encoded]:
+    if one.weight_tensor.type not in (TensorType.INT8, TensorType.INT4) or one.weights.size < 2:
+        return None
+    record = one.weight_tensor.quantization
+    axis = int(record.quantizedDimension) if len(record.scale) > 1 else None
+    weights = one.weights.astype(np.int8)
+    encodings = (encode_lookup_table(weights, axis), encode_huffman(weights), encode_pruning(weights))
+    return min((encoded for encoded in encodings if encoded is not None), key=lambda encoded: encoded.size)
+
+
+def _with_decoding(content: bytes, encodings: Mapping[int, Encoded]) -> bytes:
+    model = load(content)
+    graph = model.subgraphs[0]
+    for code in model.operatorCodes:
+        code.builtinCode = builtin_code(code)  # files before schema 3a have it in the deprecated field only
+    decoder = len(model.operatorCodes)
+    model.operatorCodes.append(_decode_code())
+    targets = {place: one for place, one in enumerate(weight_operators(model)) if place in encodings}
+    before: dict[int, Any] = {}
+    for place, one in targets.items():
+        decoded = copy.copy(own_input(one.operator, 1))
+        decoded.type, decoded.buffer = TensorType.INT8, 0
+        inputs = [_add_tensor(model, values) for values in (encodings[place].data, encodings[place].ancillary)]
+        graph.tensors.append(decoded)
+        one.operator.record.inputs = np.array(one.operator.record.inputs, np.int32)
+        one.operator.record.inputs[1] = len(graph.tensors) - 1
+        before[id(one.operator.record)] = _decode_operator(decoder, inputs, len(graph.tensors) - 1)
+    ordered = []
+    for record in graph.operators:  # what is decoded lives until the next operator has run
+        ordered += [before[id(record)], record] if id(record) in before else [record]
+    graph.operators = ordered
+    return slim(pack(model))
+
+
+def _decode_code() -> Any:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = BuiltinOperator.CUSTOM
+    code.customCode = DECODE
+    code.version = 1
+    return code
+
+
+def _decode_operator(code: int, inputs: list[int], output: int) -> Any:
+    record = schema.OperatorT()
+    record.opcodeIndex = code
+    record.inputs = np.array(inputs, np.int32)
+    record.outputs = np.array([output], np.int32)
+    return record
+
+
+def _add_tensor(model: Any, values: np.ndarray) -> int:
+    buffer = schema.BufferT()
+    buffer.data = np.ascontiguousarray(values, np.uint8)
+    model.buffers.append(buffer)
+    tensor = schema.TensorT()
+    tensor.shape = np.array([values.size], np.int32)
+    tensor.type = TensorType.UINT8
+    tensor.buffer = len(model.buffers) - 1
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
