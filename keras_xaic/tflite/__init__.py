@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras_xaic.tflite.build import Compressed, build_tflite
 from keras_xaic.tflite.container import pack_download, unpack_download
 from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
+from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import Target, export
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
 from keras_xaic.tflite.micro_kit import write_micro
