@@ -115,7 +115,7 @@ def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarra
     largest[dead] = largest[~dead].mean() if (~dead).any() else 1.0
     best = largest / limit
     least = np.full(largest.shape, np.inf)
-    for share in np.linspace(1.0, 0.35, 27) if bits < 8 else [1.0]:
+    for share in np.linspace(1.0, 0.4, 16) if bits < 8 else [1.0]:
         step = share * largest / limit
         error = np.square(np.clip(np.round(kernel / step), -limit, limit) * step - kernel).sum(axis=others, keepdims=True)
         better = error < least

@@ -1,0 +1,207 @@
+"""The whole way, on a model and data small enough for seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers
+from keras_xaic.bundle import Bundle
+from keras_xaic.cli.app import app
+from keras_xaic.grids import load_kernels
+from keras_xaic.planning import Budget
+from keras_xaic.tflite import match_stored
+from keras_xaic.tflite.flatbuffer import pack_int4
+
+CLASSES = 4
+
+
+def make_model():
+    inputs = keras.Input((12, 12, 2), name="image")
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(inputs)
+    x = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_norm")(x))
+    y = layers.Conv2D(16, 3, padding="same", use_bias=False, name="branch")(x)
+    y = layers.BatchNormalization(name="branch_norm")(y)
+    x = layers.Activation("relu", name="joined")(layers.Add(name="add")([x, y]))
+    x = layers.DepthwiseConv2D(3, strides=2, name="depthwise", activation="relu")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(48, activation="relu", name="hidden")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax", name="head")(x), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A trained model and its data, as files."""
+    folder = tmp_path_factory.mktemp("job")
+    keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(0)
+    patterns = rng.normal(size=(CLASSES, 12, 12, 2))
+
+    def draw(count):
+        y = rng.integers(0, CLASSES, count)
+        return (patterns[y] + rng.normal(size=(count, 12, 12, 2)) * 1.5).astype(np.float32), y
+
+    (x_train, y_train), (x_test, y_test) = draw(600), draw(200)
+    model = make_model()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x_train, y_train, epochs=4, batch_size=32, verbose=0)
+    model.save(folder / "tiny.h5")
+    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return folder
+
+
+def run(job, out, **options):
+    settings = {"budget": Budget("14kB", "9kB", None, 5.0), "epochs": 4, "baselines": ("int8", "magnitude"), "seed": 1}
+    return xaic.run(job / "tiny.h5", job / "data.npz", out=out, **{**settings, **options})
+
+
+@pytest.fixture(scope="module")
+def done(job, tmp_path_factory):
+    out = tmp_path_factory.mktemp("done") / "out"
+    return Bundle(out), run(job, out)
+
+
+def test_the_report_holds_what_the_files_say(job, done):
+    bundle, report = done
+    assert report.compressed.flash_bytes == bundle.model.stat().st_size <= 14_000
+    assert report.compressed.download_bytes == bundle.download.stat().st_size <= 9_000
+    assert report.budget.met
+    assert report.compressed.edge_accuracy > 0.85
+    assert set(report.baselines) == {"int8", "magnitude"}
+    assert all(facts.edge_accuracy > 0.3 and facts.flash_bytes > 14_000 for facts in report.baselines.values())
+    assert json.loads(bundle.report.read_text())["compressed"]["flash_bytes"] == report.compressed.flash_bytes
+    assert bundle.html.is_file()
+    assert not list(bundle.path.parent.glob("*.partial"))
+
+
+def test_verify_reproduces_the_report(job, done):
+    bundle, report = done
+    verification = xaic.verify(bundle, xaic.load_data(job / "data.npz"))
+    assert verification.edge_accuracy == report.compressed.edge_accuracy
+    assert verification.changed is False
+
+
+def test_the_written_integers_are_the_planned_grids(done):
+    bundle, _ = done
+    kernels, plan = load_kernels(bundle.grids), xaic.Plan.load(bundle.plan)
+    model = xaic.load_model(bundle.keras_model)
+    stored = match_stored(bundle.model.read_bytes(), model)
+    assert set(stored) == set(kernels) == {layer.key for layer in plan.layers}
+    for layer in plan.layers:
+        grid, (written,) = kernels[layer.key], stored[layer.key]
+        assert grid.bits == layer.bits
+        assert written.storage == layer.storage
+        widening = 1 if layer.storage == "int4" else 2 ** (8 - layer.bits)
+        assert sorted(written.integers.ravel().tolist()) == sorted((grid.integers.astype(int) * widening).ravel().tolist())
+        assert grid.sparsity >= layer.sparsity - 2 / grid.integers.size
+
+
+def test_download_unpacks_to_the_same_bytes(done, tmp_path):
+    bundle, _ = done
+    result = CliRunner().invoke(app, ["unpack", str(bundle.download), "--out", str(tmp_path / "m.tflite")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "m.tflite").read_bytes() == bundle.model.read_bytes()
+
+
+def test_same_seed_same_bytes(job, done, tmp_path):
+    bundle, report = done
+    again = run(job, tmp_path / "again", baselines=())
+    assert (tmp_path / "again" / "model.tflite").read_bytes() == bundle.model.read_bytes()
+    assert again.compressed.edge_accuracy == report.compressed.edge_accuracy
+
+
+def test_an_interrupted_run_continues_and_ends_the_same(job, done, tmp_path):
+    bundle, _ = done
+    seen = []
+
+    def interrupt(stage, done, total, note=""):
+        seen.append(stage)
+        if stage == "quantize" and done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(job, tmp_path / "out", baselines=(), progress=interrupt)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.partial").is_dir()
+    seen.clear()
+    run(job, tmp_path / "out", baselines=(), progress=lambda stage, *_: seen.append(stage))
+    assert "attribute" not in seen  # kept from the first time
+    assert "prune" not in seen
+    assert not (tmp_path / "out.partial").exists()
+    assert (tmp_path / "out" / "model.tflite").stat().st_size == bundle.model.stat().st_size
+
+
+def test_a_flipped_weight_changes_the_answers_and_is_told(job, done, tmp_path):
+    bundle, report = done
+    shutil.copytree(bundle.path, tmp_path / "out")
+    model = Bundle(tmp_path / "out").model
+    content = bytearray(model.read_bytes())
+    stored = match_stored(bytes(content), xaic.load_model(bundle.keras_model))["stem"][0]
+    packed = (pack_int4(stored.integers) if stored.storage == "int4" else stored.integers.astype(np.int8)).tobytes()
+    where = bytes(content).find(packed)
+    assert where > 0
+    for k in range(0, len(packed), 7):
+        content[where + k] ^= 0x80
+    model.write_bytes(bytes(content))
+    verification = xaic.verify(tmp_path / "out", xaic.load_data(job / "data.npz"))
+    assert verification.changed
+    assert verification.edge_accuracy != report.compressed.edge_accuracy
+
+
+def test_a_truncated_file_is_exit_code_4_in_the_interpreters_words(job, done, tmp_path):
+    bundle, _ = done
+    shutil.copytree(bundle.path, tmp_path / "out")
+    model = Bundle(tmp_path / "out").model
+    model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "out"), "--data", str(job / "data.npz")])
+    assert result.exit_code == 4, result.output
+    assert "tflite-runtime" in result.output
+
+
+def test_a_budget_that_cannot_be_met_is_exit_code_3_with_the_best_bundle(job, tmp_path):
+    command = [
+        "compress",
+        str(job / "tiny.h5"),
+        "--data",
+        str(job / "data.npz"),
+        "--out",
+        str(tmp_path / "out"),
+        "--flash",
+        "2kB",
+    ]
+    result = CliRunner().invoke(app, [*command, "--epochs", "1", "--baselines", "", "--quiet"])
+    assert result.exit_code == 3, result.output
+    assert "budget missed" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert (tmp_path / "out" / "model.tflite").is_file()
+
+
+def test_stages_one_by_one_give_what_run_gives(job, tmp_path):
+    model, data = xaic.load_model(job / "tiny.h5"), xaic.load_data(job / "data.npz")
+    samples = data.calibration(64)
+    relevance = xaic.attribute(model, samples, samples.labels)
+    plan = xaic.plan(model, relevance, Budget("16kB"))
+    small = xaic.compress(model, plan, data, relevance=relevance, epochs=2)
+    bundle = xaic.export(small, tmp_path / "out", calibration=samples)
+    assert bundle.model.stat().st_size <= 16_000
+    assert xaic.verify(bundle, data).edge_accuracy > 0.85
+
+
+def test_export_of_a_bundle_writes_the_same_model_again(job, done, tmp_path):
+    bundle, _ = done
+    command = ["export", str(bundle.path), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out"), "--seed", "1"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "model.tflite").read_bytes() == bundle.model.read_bytes()
+
+
+def test_json_is_the_report_and_nothing_else(job, tmp_path):
+    command = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(app, [*command, "--recipe", "int8", "--baselines", ""])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["recipe"] == "int8"
