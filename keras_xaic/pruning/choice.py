@@ -58,9 +58,8 @@ def choose_filters(
     """
     _check_arguments(fraction, cost, target, min_filters, min_fraction, align)
     ranking = _Ranking(groups, scores, min_filters, min_fraction, align, protect)
-    if fraction is not None:
-        return ranking.keep(round(fraction * ranking.total))
-    assert cost is not None and target is not None  # `_check_arguments` saw to it
+    if cost is None or target is None:
+        return ranking.keep(round((fraction or 0.0) * ranking.total))
     low, high = 0, len(ranking.order)
     while low < high:  # cost falls with the number of removals, so the fewest that suffice are found by bisection
         middle = (low + high) // 2
