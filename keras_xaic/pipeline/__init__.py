@@ -18,7 +18,7 @@ from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget
 from keras_xaic.progress import Progress, silent
-from keras_xaic.recipes import get_recipe
+from keras_xaic.recipes import RECIPES, get_recipe
 from keras_xaic.relevance import Attribution, Relevance, attribute
 from keras_xaic.report import Report
 
@@ -74,6 +74,10 @@ def run(
     """
     out, parts = check_target(out, overwrite), _target(target)
     chosen, others = get_recipe(recipe), [get_recipe(name) for name in baselines]
+    for other in others:
+        if other.baseline is None:
+            known = ", ".join(name for name, one in RECIPES.items() if one.baseline is not None)
+            raise PlanError(f"recipe {other.name!r} is not a baseline", f"some of {known}")
     budget = budget or Budget()
     loaded = _load(model, allow_unsafe)
     data = as_data(data, scale, offset)

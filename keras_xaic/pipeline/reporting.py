@@ -12,6 +12,7 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.edge import Verification, file_sha256
 from keras_xaic.metrics import drop_pp
 from keras_xaic.models import weighted_kernels
+from keras_xaic.models.costs import macs
 from keras_xaic.planning import Budget
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Report, budget_misses, verdict
@@ -50,8 +51,11 @@ def build_report(
         "arena_bytes": verification.arena_bytes,
         "sparsity": small.sparsity if small.kernels else None,
         "mean_bits": sum(k.bits * k.integers.size for k in small.kernels.values()) / weights if small.kernels else None,
+        "macs": sum(macs(small.model).values()),
         "latency_ms": verification.latency_ms(),
         "agreement": verification.agreement,
+        "samples": verification.samples,
+        "part": verification.part,
     }
     report = Report.model_validate(
         {

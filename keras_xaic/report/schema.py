@@ -74,7 +74,7 @@ class BaselineFacts(_Facts):
 
 
 class CompressedFacts(_Facts):
-    """The model after compression."""
+    """The model after compression; `samples` is how many samples of which `part` of the data judged it."""
 
     keras_accuracy: Optional[float] = None
     edge_accuracy: Optional[float] = None
@@ -89,6 +89,8 @@ class CompressedFacts(_Facts):
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
     agreement: Optional[float] = None
     explanation_similarity: Optional[float] = None
+    samples: Optional[int] = None
+    part: Optional[str] = None
 
 
 class InterpreterFacts(_Facts):

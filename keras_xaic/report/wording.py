@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Optional
 
@@ -10,8 +11,8 @@ from keras_xaic.report.schema import LatencyFacts, Report
 from keras_xaic.units import format_size
 
 NONE = "-"
-# Standard error of an accuracy near 85 % on 10,000 samples is 0.36 points: below that, two models are alike.
 ALIKE_PP = 0.4
+"""Accuracies closer than this many points are called alike, on however many samples they were measured."""
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,18 @@ def _against(report: Report, name: str) -> Optional[str]:
     unit = "%" if report.metric == "mse" else "points"
     ratio = baseline.flash_bytes / small.flash_bytes
     where = "at the same size" if 0.98 <= ratio <= 1.02 else f"at {ratio:.2f} times the size"
-    if abs(gain) < ALIKE_PP:
+    alike = _alike(report)
+    if abs(gain) < alike:
         quality = "is as accurate"
     else:
         quality = f"is {abs(gain):.1f} {unit} {'worse' if gain > 0 else 'better'}"
-    plain = " - relevance did not help on this model" if name == "magnitude" and ratio <= 1.02 and gain < ALIKE_PP else ""
+    plain = " - relevance did not help on this model" if name == "magnitude" and ratio <= 1.02 and gain < alike else ""
     return f"Baseline {name} {quality} {where}{plain}"
+
+
+def _alike(report: Report) -> float:
+    """Returns the difference in points below which two accuracies are alike: one standard error of it, sqrt(2 p (1-p) / n)."""
+    accuracy, samples = report.compressed.edge_accuracy, report.compressed.samples
+    if report.metric == "mse" or accuracy is None or not samples:
+        return ALIKE_PP
+    return max(ALIKE_PP, 100 * math.sqrt(2 * accuracy * (1 - accuracy) / samples))
