@@ -9,10 +9,10 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.models.channels import channel_groups
 from keras_xaic.models.costs import kept_macs, kept_parameters, macs, parameters
-from keras_xaic.models.kernels import layer_kernels
+from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.loading import load_model, save_model
 from keras_xaic.models.operations import Operations
-from keras_xaic.pruning.removal import remove_channels
+from keras_xaic.models.surgery import kept_values, remove_channels
 
 
 def conv(filters, size=3, **options):
@@ -165,6 +165,10 @@ def check_removal(build, seed, share=0.6):
     assert kept_parameters(groups, keep) == parameters(small)
     assert kept_macs(groups, keep) == macs(small)
     assert small.count_params() < model.count_params()
+    values = kept_values(groups, keep, {kernel.key: kernel.value for kernel in weighted_kernels(model)})
+    for kernel in weighted_kernels(small):
+        np.testing.assert_array_equal(values.pop(kernel.key), kernel.value)
+    assert not values
     return model, small
 
 
