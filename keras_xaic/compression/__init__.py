@@ -1,0 +1,103 @@
+"""Carries out a plan: removes filters, prunes, quantizes, and trains the model to live with it."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from keras_xaic._keras import layers
+from keras_xaic.compression.compressed import CompressedModel
+from keras_xaic.compression.context import Context
+from keras_xaic.compression.weights import prune_weights
+from keras_xaic.data import as_data
+from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.surgery import remove_channels
+from keras_xaic.planning import Plan, keep_masks
+from keras_xaic.progress import Progress, silent
+from keras_xaic.pruning import kernel_masks
+from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan
+from keras_xaic.relevance import Relevance
+from keras_xaic.training import Epoch, Schedule
+
+__all__ = ["CompressedModel", "compress"]
+
+PRUNING_SHARE = 0.5
+"""Share of the epochs that goes into removal and pruning where there is any; quantization gets the rest."""
+
+
+def compress(
+    model: Any,
+    plan: Plan,
+    data: Any,
+    *,
+    relevance: Optional[Relevance] = None,
+    epochs: int = 5,
+    seed: Optional[int] = None,
+    calibration: int = 256,
+    distillation: float = 0.7,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    callbacks: Sequence[Any] = (),
+    checkpoint: Optional[pathlib.Path] = None,
+    progress: Progress = silent,
+) -> CompressedModel:
+    """Carries out `plan` on a trained model.
+
+    Filters are removed physically; sparsity ramps up under relevance-ordered TFMOT masks whose scores are refreshed after
+    every epoch; then the model trains with its weights on the planned grids. The original teaches throughout, and epochs
+    are chosen on held-back training data.
+
+    Args:
+        model: The trained `keras.Model`; it is not changed.
+        plan: What every layer gets.
+        data: Anything that `as_data` takes.
+        relevance: What the masks follow; computed where it is needed and not given.
+        epochs: Passes over the training data, all stages together; 0 compresses without training.
+        seed: Seed; None takes the plan's.
+        calibration: Number of samples for attributions on the way.
+        distillation: Weight of the original's outputs in the loss.
+        learning_rate: First learning rate of Adam.
+        batch_size: Samples a step.
+        callbacks: Further Keras callbacks for every stage.
+        checkpoint: Directory for the state of training; the same call with the same directory continues.
+        progress: Told how far the work is.
+
+    Returns:
+        The compressed model with its exact grids.
+
+    Raises:
+        DataError, ModelError, PlanError: If the parts do not fit together.
+    """
+    seed = plan.seed if seed is None else seed
+    context = Context.of(
+        model,
+        as_data(data),
+        epochs=epochs,
+        seed=seed,
+        calibration=calibration,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    small = remove_channels(model, keep_masks(model, plan.remove))
+    sparse = any(layer.sparsity > 0 for layer in plan.layers)
+    first = round(epochs * PRUNING_SHARE) if sparse or plan.remove else 0
+    schedule = Schedule(first, learning_rate, batch_size, distillation, seed=seed)
+    history: dict[str, list[Epoch]] = {}
+    if sparse:
+        small, history["prune"] = prune_weights(small, plan, relevance, context, schedule)
+    elif first:
+        history["recover"] = context.fit(small, schedule, "recover")
+    masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
+
+    if any(layer.granularity == "tensor" for layer in plan.layers):
+        # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
+        small = canonicalize(small, fold_into=(layers.Dense,)).model
+    quantized = quantize_by_plan(small, plan, masks)
+    if epochs > first:
+        schedule = Schedule(epochs - first, learning_rate / 2, batch_size, distillation, seed=seed + 500)
+        history["quantize"] = context.fit(quantized, schedule, "quantize")
+    kernels = freeze(quantized, small)
+    canonical = canonicalize(small)
+    return CompressedModel(canonical.model, fold_kernels(kernels, canonical), plan, history)

@@ -1,0 +1,83 @@
+"""What every stage of training shares: data, task, teacher, the user's own callbacks."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.data import Data, Samples
+from keras_xaic.models.task import Task, infer_task
+from keras_xaic.progress import Progress
+from keras_xaic.training import Epoch, Schedule, fit, predict
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage of training needs.
+
+    Attributes:
+        task: What the model does.
+        train: Samples to train on.
+        held_back: Training samples that choose the epoch.
+        teacher: Outputs of the original on `train`; None without training.
+        calibration: Samples for attributions on the way.
+        callbacks: The user's Keras callbacks.
+        checkpoint: Directory of the state of training, or None.
+        progress: Told how far the work is.
+    """
+
+    task: Task
+    train: Samples
+    held_back: Samples
+    teacher: Optional[np.ndarray]
+    calibration: Samples
+    callbacks: Sequence[Any]
+    checkpoint: Optional[pathlib.Path]
+    progress: Progress
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        data: Data,
+        *,
+        epochs: int,
+        seed: int,
+        calibration: int,
+        callbacks: Sequence[Any],
+        checkpoint: Optional[pathlib.Path],
+        progress: Progress,
+    ) -> Context:
+        """Returns the context for compressing `model`, which becomes the teacher."""
+        task = infer_task(model, data)
+        train, held_back = data.split(seed=seed)
+        teacher = predict(model, train) if epochs else None
+        samples = data.calibration(calibration, seed)
+        return cls(task, train, held_back, teacher, samples, callbacks, checkpoint, progress)
+
+    @property
+    def target(self) -> str:
+        """Where attributions start: the true class, or the predicted one without labels."""
+        return "true" if self.calibration.y is not None else "predicted"
+
+    def fit(
+        self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = (), after_epoch: Any = None
+    ) -> list[Epoch]:
+        """Trains `model` in place; `stage` names it to people and its checkpoints."""
+        return fit(
+            model,
+            self.train,
+            self.held_back,
+            self.task,
+            schedule,
+            teacher=self.teacher,
+            callbacks=[*callbacks, *self.callbacks],
+            checkpoint=None if self.checkpoint is None else self.checkpoint / stage.replace(" ", "-"),
+            stage=stage,
+            progress=self.progress,
+            after_epoch=after_epoch,
+        )
