@@ -10,7 +10,9 @@ from keras_xaic._keras import keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
+from keras_xaic.tflite.clamping import write_clamps_as_relu
 from keras_xaic.tflite.convert import Calibration, InputOutput, float_twin, int8_twin
+from keras_xaic.tflite.flatbuffer import load, pack
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
 
@@ -89,4 +91,6 @@ def build_tflite(
     content = int8_twin(compressed.model, calibration, io)
     if compressed.kernels:
         content = write_grids(content, float_twin(compressed.model), compressed.kernels, compressed.storages)
-    return slim(content, signature)
+    model = load(content)
+    write_clamps_as_relu(model)
+    return slim(pack(model), signature)

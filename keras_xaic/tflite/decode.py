@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.tflite.clamping import require_exact_clamps, write_clamps_as_relu
 from keras_xaic.tflite.encoders import Encoded, encode_huffman, encode_lookup_table, encode_pruning
 from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema
 from keras_xaic.tflite.micro_kit import DECODE
@@ -47,8 +48,14 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
     Args:
         content: A .tflite file with int8 activations.
         largest_decoded: Most bytes of unpacked weights per operator. They lie in the arena while the operator runs.
+
+    Raises:
+        ExportError: If TensorFlow Lite Micro would compute an operator wrongly.
     """
-    plain = slim(content)
+    model = load(content)
+    write_clamps_as_relu(model)
+    require_exact_clamps(model)
+    plain = slim(pack(model))
     found = weight_operators(load(plain))
     groups: dict[int, list[int]] = {}
     for place, one in enumerate(found):  # a layer that is called twice is stored once, and only both together save bytes
