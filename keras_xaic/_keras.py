@@ -9,7 +9,6 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the C++ side reads these once, at import
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN reorders sums: same seed, other bytes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
