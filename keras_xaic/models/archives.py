@@ -84,7 +84,7 @@ def check_hdf5(file: h5py.File, source: str) -> None:
     Raises:
         ModelError: Naming the entry.
     """
-    total = 0
+    total, seen = 0, set()
     pending: list[tuple[str, Any]] = [("", file)]
     while pending:
         prefix, group = pending.pop()
@@ -94,6 +94,10 @@ def check_hdf5(file: h5py.File, source: str) -> None:
                 raise ModelError(f"{source}: entry {name} links elsewhere", "plain arrays", "Save the model again")
             item = group[key]
             if isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:
+                    raise ModelError(f"{source}: entry {name} is another one's alias", "plain arrays", "Save the model again")
+                seen.add(address)
                 pending.append((name, item))
                 continue
             if item.external or item.is_virtual:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic.errors import PlanError
 from keras_xaic.models.channel_flow import Axes, ChannelFlow
+from keras_xaic.models.costs import KernelCall, kernel_calls
 from keras_xaic.models.operations import Operation, Operations
 
 Keep = Mapping[str, np.ndarray]
@@ -62,6 +64,7 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         self._group_of = np.full(len(flow.root), -1)  # root atom -> number of its group
         self._position = np.zeros(len(flow.root), np.int64)  # root atom -> its channel in the group
         self._build()
+        self._inside = {name: np.flatnonzero(self._group_of == number) for number, name in enumerate(self._groups)}
         self._axes = {path: [self._rooted(axes) for axes in weights] for path, weights in flow.axes.items()}
 
     def _build(self) -> None:
@@ -143,11 +146,24 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
     def stays(self, keep: Keep) -> np.ndarray:
         """Returns for every atom (see `weight_axes`) whether it stays, (atoms,) bool."""
         stays = np.ones(len(self._group_of), bool)
-        for number, name in enumerate(self):
-            if name in keep:
-                inside = self._group_of == number
-                stays[inside] = np.asarray(keep[name])[self._position[inside]]
+        for name, mask in keep.items():
+            inside = self._inside[name]
+            stays[inside] = np.asarray(mask)[self._position[inside]]
         return stays
+
+    @cached_property
+    def kernel_calls(self) -> list[KernelCall]:
+        """Every use of every kernel, in network order."""
+        return kernel_calls(self.operations)
+
+    @cached_property
+    def weight_shapes(self) -> dict[str, list[tuple[int, ...]]]:
+        """Layer path -> shapes in the order of ``layer.weights``, for every layer with weights, in network order."""
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for operation in self.operations:
+            if operation.path not in found and operation.layer.weights:
+                found[operation.path] = [tuple(weight.shape) for weight in operation.layer.weights]
+        return found
 
     def weight_axes(self, path: str) -> Optional[list[Axes]]:
         """Returns per weight of a layer, in the order of ``layer.weights``, the atoms along each axis (None: no channels).

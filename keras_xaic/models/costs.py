@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_xaic.models.channels import ChannelGroups, Keep
 from keras_xaic.models.kernels import layer_kernels
-from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.operations import Operations
+
+if TYPE_CHECKING:
+    from keras_xaic.models.channels import ChannelGroups, Keep
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One use of one kernel.
+
+    Attributes:
+        path: Layer path.
+        number: Number of the kernel among ``layer.weights``.
+        shape: Shape of the kernel.
+        positions: How often it is applied to one sample: at every output position, for transposed convolutions at every
+            input position; free dimensions count as 1.
+    """
+
+    path: str
+    number: int
+    shape: tuple[int, ...]
+    positions: int
+
+
+def kernel_calls(operations: Operations) -> list[KernelCall]:
+    """Returns every use of every kernel of a convolution or dense layer, in network order."""
+    found = []
+    for operation in operations:
+        for kernel in layer_kernels(operation.layer, operation.path):
+            key = operation.inputs[0] if kernel.kind == "conv_transpose" else operation.outputs[0]
+            number = next(i for i, weight in enumerate(operation.layer.weights) if weight is kernel.variable)
+            positions = math.prod(size or 1 for size in operations.shapes[key][1:-1])
+            found.append(KernelCall(operation.path, number, kernel.shape, positions))
+    return found
 
 
 def macs(model: Any) -> dict[str, int]:
@@ -24,7 +58,10 @@ def macs(model: Any) -> dict[str, int]:
     Returns:
         Layer path -> multiply-accumulates, in network order.
     """
-    return _macs(Operations(model), {})
+    found: dict[str, int] = defaultdict(int)
+    for call in kernel_calls(Operations(model)):
+        found[call.path] += math.prod(call.shape) * call.positions
+    return dict(found)
 
 
 def parameters(model: Any) -> dict[str, int]:
@@ -32,7 +69,7 @@ def parameters(model: Any) -> dict[str, int]:
     found: dict[str, int] = {}
     for operation in Operations(model):
         if operation.layer.weights:
-            found[operation.path] = sum(int(np.prod(weight.shape)) for weight in operation.layer.weights)
+            found[operation.path] = sum(math.prod(weight.shape) for weight in operation.layer.weights)
     return found
 
 
@@ -51,42 +88,25 @@ def kept_shapes(groups: ChannelGroups, keep: Keep) -> dict[str, list[tuple[int, 
     """
     groups.check_keep(keep)
     stays = groups.stays(keep)
-    found: dict[str, list[tuple[int, ...]]] = {}
-    for operation in groups.operations:
-        weights = operation.layer.weights
-        if not weights or operation.path in found:
-            continue
-        axes = groups.weight_axes(operation.path) or [(None,) * len(weight.shape) for weight in weights]
-        found[operation.path] = [
-            tuple(int(size) if atoms is None else int(np.count_nonzero(stays[atoms])) for size, atoms in zip(weight.shape, one))
-            for weight, one in zip(weights, axes)
+    return {
+        path: [
+            tuple(size if atoms is None else int(np.count_nonzero(stays[atoms])) for size, atoms in zip(shape, axes))
+            for shape, axes in zip(shapes, groups.weight_axes(path) or [(None,) * len(shape) for shape in shapes])
         ]
-    return found
+        for path, shapes in groups.weight_shapes.items()
+    }
 
 
 def kept_parameters(groups: ChannelGroups, keep: Keep) -> dict[str, int]:
     """Returns layer path -> number of weights after `remove_channels`; see `kept_shapes`."""
     shapes = kept_shapes(groups, keep)
-    return {path: sum(int(np.prod(shape)) for shape in weights) for path, weights in shapes.items()}
+    return {path: sum(map(math.prod, weights)) for path, weights in shapes.items()}
 
 
 def kept_macs(groups: ChannelGroups, keep: Keep) -> dict[str, int]:
     """Returns layer path -> multiply-accumulates after `remove_channels`; see `kept_shapes` and `macs`."""
-    return _macs(groups.operations, kept_shapes(groups, keep))
-
-
-def _macs(operations: Operations, shapes: dict[str, list[tuple[int, ...]]]) -> dict[str, int]:
+    shapes = kept_shapes(groups, keep)
     found: dict[str, int] = defaultdict(int)
-    for operation in operations:
-        names = {id(weight): number for number, weight in enumerate(operation.layer.weights)}
-        for kernel in layer_kernels(operation.layer, operation.path):
-            kept = shapes.get(operation.path)
-            shape = kernel.shape if kept is None else kept[names[id(kernel.variable)]]
-            found[operation.path] += int(np.prod(shape)) * _positions(operation, kernel.kind, operations.shapes)
+    for call in groups.kernel_calls:
+        found[call.path] += math.prod(shapes[call.path][call.number]) * call.positions
     return dict(found)
-
-
-def _positions(operation: Operation, kind: str, shapes: dict[str, tuple[Any, ...]]) -> int:
-    """How often the kernel is applied: at every output position, or every input position of a transposed convolution."""
-    key = operation.inputs[0] if kind == "conv_transpose" else operation.outputs[0]
-    return int(np.prod([size or 1 for size in shapes[key][1:-1]], dtype=np.int64))

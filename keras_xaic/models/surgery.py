@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.kernels import layer_kernels
@@ -22,8 +22,9 @@ def remove_channels(model: Any, keep: Keep, groups: Optional[ChannelGroups] = No
     the producers instead is not the same where a bias, BatchNorm or an activation turns the zero into something else: a
     removed channel contributes nothing at all. With every channel kept the outputs are bit-identical.
 
-    The result is flat (nested models are opened) and uncompiled. Inputs have the names and order of the original's, layers
-    are called by their path (`Operation.path`); configurations, regularizers, constraints and trainable flags are kept.
+    The result is flat (nested models are opened) and uncompiled. Inputs and outputs have the names, order and structure of
+    the original's, layers are called by their path (`Operation.path`); configurations, regularizers, constraints and
+    trainable flags are kept.
 
     Args:
         model: A built functional or sequential model. It is not changed.
@@ -56,7 +57,8 @@ def remove_channels(model: Any, keep: Keep, groups: Optional[ChannelGroups] = No
             tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
             if new:
                 _fill(operation, clones[operation.path], groups, stays)
-    return keras.Model(inputs, [tensors[key] for key in groups.operations.outputs], name=model.name)
+    outputs = [tensors[key] for key in groups.operations.outputs]
+    return keras.Model(_structured(inputs, model.input), _structured(outputs, model.output), name=model.name)
 
 
 def kept_values(groups: ChannelGroups, keep: Keep, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -78,6 +80,11 @@ def kept_values(groups: ChannelGroups, keep: Keep, values: Mapping[str, np.ndarr
                 value = values[kernel.key]
                 found[kernel.key] = value if axes is None else _kept(value, axes[number], stays)
     return found
+
+
+def _structured(tensors: list[Any], example: Any) -> Any:
+    """Tensors in the structure of the user's model: alone, in a list or in a dictionary."""
+    return tf.nest.pack_sequence_as(example, tensors)
 
 
 def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> Any:

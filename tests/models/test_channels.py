@@ -250,6 +250,37 @@ def test_channels_added_to_the_input_or_the_output_stay():
     assert "model's output" in why(keras.Model(inputs, [head(a), a + conv("b")(inputs)]), "b")
 
 
+def unusual_nets():
+    inputs = keras.Input((10,))
+    sequence, state, _ = layers.LSTM(5, return_sequences=True, return_state=True)(layers.Embedding(20, 6)(inputs))
+    yield keras.Model(inputs, layers.Dense(2)(layers.Dense(4, name="free")(layers.Concatenate()([sequence[:, -1], state]))))
+    inputs = keras.Input((8, 6))
+    x = layers.LayerNormalization()(layers.MultiHeadAttention(2, 3)(layers.Dense(6)(inputs), inputs) + inputs)
+    x = layers.Dense(4, name="free")(layers.GlobalAveragePooling1D()(x))
+    yield keras.Model(inputs, layers.Dense(2)(x))
+    inputs = image()
+    a, b = tf.split(conv("a", 6)(inputs), 2, axis=-1)
+    x = tf.image.resize(conv("free", 4)(a * b), (3, 3), "nearest")
+    yield keras.Model(inputs, layers.Dense(2)(layers.Flatten()(conv("free2")(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])))))
+    inputs = keras.Input(())
+    yield keras.Model(inputs, layers.Dense(2)(layers.Dense(4, name="free")(tf.expand_dims(inputs, -1))))
+    inputs = keras.Input((None, None, 3))
+    yield keras.Model(inputs, head(conv("free", 6)(inputs)))
+    inputs = keras.Input((6, 3))
+    x = layers.Bidirectional(layers.GRU(4))(layers.Masking()(inputs))
+    yield keras.Model(inputs, layers.Dense(2)(layers.Dense(5, name="free")(layers.Dot(1)([x, x]))))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_unusual_nets_never_raise_and_what_is_certain_can_still_go(number):
+    model = list(unusual_nets())[number]
+    groups = channel_groups(model)
+    assert all(group.removable or group.why for group in groups.values())
+    assert any(group.name.startswith("free") for group in groups.removable)
+    assert kept_parameters(groups, {}) == parameters(model)
+    assert kept_macs(groups, {}) == macs(model)
+
+
 def test_a_subclassed_model_is_refused():
     class Subclassed(keras.Model):
         def call(self, x):

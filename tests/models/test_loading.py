@@ -243,6 +243,13 @@ def test_weights_that_link_to_other_files_are_refused(tmp_path):
     assert "/model_weights/elsewhere" in error_of(tmp_path / "m.h5")
 
 
+def test_groups_that_contain_themselves_are_refused(tmp_path):
+    small_model().save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file["model_weights/around"] = file["model_weights"]
+    assert "/model_weights/around" in error_of(tmp_path / "m.h5")
+
+
 # --- files that cannot be used ---------------------------------------------------------------------------------------
 
 

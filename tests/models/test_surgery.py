@@ -293,6 +293,17 @@ def test_the_original_is_not_changed():
         np.testing.assert_array_equal(one, other)
 
 
+def test_dictionaries_of_inputs_and_outputs_stay_dictionaries():
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((4,), name="b")}
+    x = layers.Concatenate()([layers.Dense(5, name="da")(inputs["a"]), layers.Dense(6, name="db")(inputs["b"])])
+    model = keras.Model(inputs, {"one": layers.Dense(2)(x), "two": layers.Dense(1)(x)})
+    data = {"b": np.ones((2, 4), np.float32), "a": np.full((2, 3), 2, np.float32)}
+    small = remove_channels(model, {"da": np.arange(5) < 2})
+    assert {key: value.shape for key, value in small(data).items()} == {"one": (2, 2), "two": (2, 1)}
+    for key, value in remove_channels(model, {})(data).items():
+        np.testing.assert_array_equal(value, model(data)[key])
+
+
 def odd_activation(x):
     return tf.sin(x)
 
