@@ -1,24 +1,75 @@
-"""How much every weight, filter and layer matters: LRP, DeepLIFT and yardsticks behind one function."""
+"""How much every weight, filter and layer matters: LRP, DeepLIFT and yardsticks behind one function.
+
+Names are loaded when they are first used.
+"""
 
 from __future__ import annotations
 
-from keras_xaic.relevance.attribution import Attribution, attribute
-from keras_xaic.relevance.composites import Composite
-from keras_xaic.relevance.container import Relevance
-from keras_xaic.relevance.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, Z, ZBox, ZPlus
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance.attribution import Attribution, attribute
+    from keras_xaic.relevance.comparison import Difference, compare, cross_check
+    from keras_xaic.relevance.composites import Composite
+    from keras_xaic.relevance.container import Relevance
+    from keras_xaic.relevance.methods import RULE_NAMES
+    from keras_xaic.relevance.pictures import save_layer_chart, save_pictures
+    from keras_xaic.relevance.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, Z, ZBox, ZPlus
+    from keras_xaic.relevance.table import LayerRow, as_csv, layer_rows
+
+_HOME = {
+    "AlphaBeta": "rules",
+    "Attribution": "attribution",
+    "Composite": "composites",
+    "Difference": "comparison",
+    "Epsilon": "rules",
+    "Flat": "rules",
+    "Gamma": "rules",
+    "LayerRow": "table",
+    "RULE_NAMES": "methods",
+    "Relevance": "container",
+    "Rule": "rules",
+    "WSquare": "rules",
+    "Z": "rules",
+    "ZBox": "rules",
+    "ZPlus": "rules",
+    "as_csv": "table",
+    "attribute": "attribution",
+    "compare": "comparison",
+    "cross_check": "comparison",
+    "layer_rows": "table",
+    "save_layer_chart": "pictures",
+    "save_pictures": "pictures",
+}
 
 __all__ = [
+    "RULE_NAMES",
     "AlphaBeta",
     "Attribution",
     "Composite",
+    "Difference",
     "Epsilon",
     "Flat",
     "Gamma",
+    "LayerRow",
     "Relevance",
     "Rule",
     "WSquare",
     "Z",
     "ZBox",
     "ZPlus",
+    "as_csv",
     "attribute",
+    "compare",
+    "cross_check",
+    "layer_rows",
+    "save_layer_chart",
+    "save_pictures",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

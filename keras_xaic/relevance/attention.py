@@ -1,4 +1,4 @@
-"""LRP through multi-head attention with the attention weights held constant (Ali et al. 2022, arXiv 2202.07304, section 4.1)."""
+"""LRP through multi-head attention, its attention weights held constant (Ali et al. 2022, arXiv 2202.07304, section 4.1)."""
 
 from __future__ import annotations
 

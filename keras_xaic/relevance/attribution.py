@@ -45,12 +45,12 @@ def attribute(
     """Returns how much every weight, filter and layer of a model matters.
 
     Let R_ij,p[n] be the relevance that sample n sends through weight ij at position p of the layer's output, and R_c,p[n] the
-    relevance of output channel c there. Positions are summed first, ``R_ij[n] = sum_p R_ij,p[n]`` and ``R_c[n] = sum_p R_c,p[n]``
-    (over all calls where a layer is shared), then the N samples are brought together by `reduce`:
+    relevance of output channel c there. Positions are summed first, ``R_ij[n] = sum_p R_ij,p[n]`` and
+    ``R_c[n] = sum_p R_c,p[n]`` (over all calls where a layer is shared), then the N samples are brought together by `reduce`:
 
     * ``mean_abs``: ``1/N sum_n |R[n]|`` (default; what ranks filters best), ``rms``: ``sqrt(1/N sum_n R[n]^2)``,
     * ``mean``: ``1/N sum_n R[n]``, ``sum``: ``sum_n R[n]`` (signed, for recipes that prune what is negative),
-    * ``momentum``: ``sum_n m^(N-1-n) R[n] / sum_n m^(N-1-n)`` with m = 0.99, the exponential moving average in the samples' order.
+    * ``momentum``: ``sum_n m^(N-1-n) R[n] / sum_n m^(N-1-n)`` with m = 0.99, a moving average in the samples' order.
 
     >>> from keras_xaic._keras import keras
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="softmax", name="out")])
@@ -62,10 +62,11 @@ def attribute(
         model: A built functional or sequential Keras model. It is not changed.
         x: Inputs (N, ...), a list of them for several inputs, or `Samples`.
         y: Labels (N,), one-hot labels, or target values (N, ...); a list for several outputs. Not needed with `Samples`.
-        rule: ``lrp.epsilon``, ``lrp.z``, ``lrp.gamma``, ``lrp.z_plus``, ``lrp.alpha_1_beta_0``, ``lrp.alpha_2_beta_1``, ``lrp.flat``,
-            ``lrp.w_square``, ``lrp.z_box``, ``lrp.epsilon_plus``, ``lrp.epsilon_plus_flat``, ``lrp.epsilon_alpha2_beta1_flat``,
-            ``deeplift.rescale``, ``deeplift.reveal_cancel``, ``gradient_x_input``, ``taylor``, ``integrated_gradients`` or
-            ``magnitude``; with a parameter as in ``lrp.epsilon:0.01``; or a composite (see `as_composite`).
+        rule: ``lrp.epsilon``, ``lrp.z``, ``lrp.gamma``, ``lrp.z_plus``, ``lrp.alpha_1_beta_0``, ``lrp.alpha_2_beta_1``,
+            ``lrp.flat``, ``lrp.w_square``, ``lrp.z_box``, ``lrp.epsilon_plus``, ``lrp.epsilon_plus_flat``,
+            ``lrp.epsilon_alpha2_beta1_flat``, ``deeplift.rescale``, ``deeplift.reveal_cancel``, ``gradient_x_input``,
+            ``taylor``, ``integrated_gradients`` or ``magnitude``; with a parameter as in ``lrp.epsilon:0.01``; or a
+            composite (see `as_composite`).
         engine: ``native``, ``innvestigate`` (its rule classes; LRP only), or ``auto``, which is ``native``.
         target: ``true`` (the class in y; all outputs where there are no classes), ``predicted``, a class number, or ``all``.
         start: ``one``: relevance 1 at the target; over all outputs their values, scaled to a total of 1 in absolute terms.

@@ -20,8 +20,8 @@ class Composite:
 
     Attributes:
         name: What it is called in results.
-        choices: (matcher, rule) pairs. A matcher is ``"first"`` (weighted layers that see an input of the model through no other
-            weighted layer), a kind of `KINDS`, or a pattern of layer names such as ``block1/*``; ``"*"`` matches all.
+        choices: (matcher, rule) pairs. A matcher is ``"first"`` (weighted layers that see an input of the model through no
+            other weighted layer), a kind of `KINDS`, or a pattern of layer names such as ``block1/*``; ``"*"`` matches all.
     """
 
     name: str

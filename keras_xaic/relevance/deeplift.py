@@ -1,8 +1,8 @@
 """DeepLIFT: contributions of differences from a reference (Shrikumar et al. 2017, arXiv 1704.02685).
 
-Multipliers m of the target go backward (equation 3, the chain rule); a contribution is ``m * (value - reference value)``. Linear
-operations pass multipliers by their transpose (the Linear rule). Non-linear ones take ``dy / dx`` (the Rescale rule, equation 8) or,
-behind a weighted layer, treat the positive and negative parts of dx apart (the RevealCancel rule, section 3.5.3).
+Multipliers m of the target go backward (equation 3, the chain rule); a contribution is ``m * (value - reference value)``.
+Linear operations pass multipliers by their transpose (the Linear rule). Non-linear ones take ``dy / dx`` (the Rescale rule,
+equation 8) or, behind a weighted layer, treat the positive and negative parts of dx apart (RevealCancel, section 3.5.3).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from keras_xaic._keras import tf
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record, Step, per_sample
-from keras_xaic.relevance.layer_table import check_supported, how_of
+from keras_xaic.relevance.layer_table import check_supported, how_of, name_in_table
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.propagation import Function, as_function, copy_of
 from keras_xaic.relevance.rules import backward, divide, negative, positive
@@ -95,7 +95,8 @@ class DeepLift:
                 return {keys[0]: self._reveal_cancel(function, before, here, there, ms[0])}
             results = [rescale(function, xs[0], rs[0], ms[0])]
         elif how == "winner":
-            results = through_winner(function, xs, rs, ms[0])
+            cross = tf.minimum if name_in_table(operation.layer) == "Minimum" else tf.maximum
+            results = through_winner(function, xs, rs, ms[0], cross)
         elif how == "product":
             results = through_product(xs, rs, ms[0])
         else:  # linear, or linearised
@@ -162,12 +163,15 @@ def rescale(function: Function, x: Tensor, r: Tensor, m: Tensor) -> Tensor:
     return slope * m
 
 
-def through_winner(function: Function, xs: Sequence[Tensor], rs: Sequence[Tensor], m: Tensor) -> list[Tensor]:
-    """Maxima: what the output gains up to the larger of both outputs goes to the winner now, the rest to the winner before."""
+def through_winner(function: Function, xs: Sequence[Tensor], rs: Sequence[Tensor], m: Tensor, cross: Any) -> list[Tensor]:
+    """Maxima: what the output gains up to the larger of both outputs goes to the winner now, the rest to the winner before.
+
+    Minima are the mirror image: `cross` is `tf.minimum` for them.
+    """
     xs = [copy_of(x) for x in xs]
     rs = [tf.broadcast_to(r, x.shape) for r, x in zip(rs, xs)]
     y, y_r = function(xs)[0], function(rs)[0]
-    larger = tf.maximum(y, y_r)
+    larger = cross(y, y_r)
     now = tf.gradients(y, xs, grad_ys=m * (larger - y_r))
     before = tf.gradients(y_r, rs, grad_ys=m * (y - larger))
     return [divide(a + b, x - r) for a, b, x, r in zip(now, before, xs, rs)]

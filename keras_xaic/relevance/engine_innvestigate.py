@@ -1,7 +1,7 @@
 """LRP by iNNvestigate's own rule classes (Alber et al. 2019), called on the canonical clone.
 
-The classes are built eagerly and applied inside a `tf.function`: no graph mode, no change to Keras. What the library gets wrong on
-raw models (BatchNorm, saturated ReLU6, nested models, operators) does not reach it, because the clone has none of it.
+The classes are built eagerly and applied inside a `tf.function`: no graph mode, no change to Keras. What the library gets
+wrong on raw models (BatchNorm, saturated ReLU6, nested models, operators) does not reach it: the clone has none of it.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class _RelativeEpsilonRule(relevance_rule.EpsilonRule):
         self._relative = relative
 
     def apply(self, Xs: Any, Ys: Any, Rs: Any, reverse_state: Any) -> Any:
+        """Sets the stabiliser for these inputs, then applies the rule."""
         z = self._layer_wo_act(Xs[0])
         self._epsilon = self._relative * tf.reduce_mean(tf.abs(z), axis=tuple(range(1, z.shape.rank)), keepdims=True)
         return super().apply(Xs, Ys, Rs, reverse_state)

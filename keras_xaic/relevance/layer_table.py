@@ -29,96 +29,68 @@ class Row:
     """
 
     how: str
-    names: tuple[str, ...]
+    names: str
     lrp: str
     deeplift: str
     innvestigate: str
 
 
-_ELEMENTWISE = [
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "gelu",
-    "silu",
-    "swish",
-    "sigmoid",
-    "hard_sigmoid",
-    "tanh",
-    "softplus",
-    "softsign",
-    "exponential",
-    "hard_swish",
-    "mish",
-    "linear",
-]
+_ELEMENTWISE = (
+    "relu relu6 leaky_relu elu selu gelu silu swish sigmoid hard_sigmoid tanh softplus softsign exponential hard_swish mish "
+    "linear"
+)
 
 TABLE: tuple[Row, ...] = (
     Row(
         "weighted",
-        ("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
-        + ("Conv1DTranspose", "Conv2DTranspose"),
+        "Dense Conv1D Conv2D DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D Conv1DTranspose Conv2DTranspose",
         "the chosen rule, with strides, dilation, groups and causal padding; separable convolutions as two layers",
         "linear rule; contributions of weights are w * dx * multiplier",
         "rule class",
     ),
     Row(
         "activation",
-        ("ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", *(f"Activation({name})" for name in _ELEMENTWISE))
-        + ("nn.relu", "nn.relu6", "nn.silu", "nn.gelu", "nn.elu", "nn.selu", "nn.leaky_relu", "math.sigmoid", "math.tanh")
-        + ("math.softplus", "math.abs", "math.square", "math.sqrt", "math.negative", "clip_by_value"),
+        "ReLU LeakyReLU PReLU ELU ThresholdedReLU nn.relu nn.relu6 nn.silu nn.gelu nn.elu nn.selu nn.leaky_relu math.sigmoid "
+        "math.tanh math.softplus math.abs math.square math.sqrt math.negative clip_by_value "
+        + " ".join(f"Activation({name})" for name in _ELEMENTWISE.split()),
         "relevance passes unchanged",
         "rescale or reveal-cancel",
         "shared",
     ),
     Row(
         "sum",
-        ("Add", "Subtract", "Average", "math.add", "math.subtract", "math.add_n"),
+        "Add Subtract Average math.add __operators__.add math.subtract math.add_n",
         "z-rule with the relative stabiliser: R x_i / sum; with a constant: unchanged",
         "linear rule",
         "rule class (Add), shared (others)",
     ),
     Row(
         "mean",
-        ("AveragePooling1D", "AveragePooling2D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "math.reduce_mean")
-        + ("math.reduce_sum",),
+        "AveragePooling1D AveragePooling2D GlobalAveragePooling1D GlobalAveragePooling2D math.reduce_mean math.reduce_sum",
         "z-rule with the relative stabiliser",
         "linear rule",
         "rule class (pooling layers), shared (others)",
     ),
     Row(
         "winner",
-        ("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "Maximum", "Minimum", "math.reduce_max"),
+        "MaxPooling1D MaxPooling2D GlobalMaxPooling1D GlobalMaxPooling2D Maximum Minimum math.reduce_max",
         "the winner takes all",
-        "differences routed through both winners (cross-maximum)",
+        "what changes goes to the winner now and the winner before",
         "shared",
     ),
     Row(
         "route",
-        ("Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "Concatenate")
-        + (
-            "RepeatVector",
-            "UpSampling1D",
-            "Masking",
-            "reshape",
-            "transpose",
-            "concat",
-            "expand_dims",
-            "compat.v1.squeeze",
-            "compat.v1.pad",
-        )
-        + ("split", "stack", "unstack", "tile", "identity", "__operators__.getitem", "compat.v1.transpose")
-        + ("nn.depth_to_space", "nn.space_to_depth"),
+        "Flatten Reshape Permute ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D Concatenate RepeatVector UpSampling1D "
+        "Masking reshape transpose concat expand_dims compat.v1.squeeze compat.v1.pad split stack unstack tile identity "
+        "__operators__.getitem compat.v1.transpose nn.depth_to_space nn.space_to_depth",
         "relevance follows the values",
         "multipliers follow the values",
         "shared",
     ),
-    Row("upsample", ("UpSampling2D", "image.resize"), "z-rule (nearest: follows the values)", "linear rule", "shared"),
+    Row("upsample", "UpSampling2D image.resize", "z-rule (nearest: follows the values)", "linear rule", "shared"),
     Row(
         "product",
-        ("Multiply", "math.multiply"),
+        "Multiply math.multiply",
         "a gate (bounded or broadcast factor, as in squeeze-and-excitation) is a constant and the signal gets all; "
         "signals of equal standing share equally; with a constant: unchanged",
         "each factor gets the mean of the other over input and reference",
@@ -126,36 +98,36 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "scale",
-        ("Rescaling", "Normalization", "math.truediv", "math.divide"),
+        "Rescaling Normalization math.truediv math.divide",
         "a change of units: unchanged",
         "linear rule (a divisor must be a constant)",
         "shared",
     ),
     Row(
         "affine",
-        ("BatchNormalization",),
+        "BatchNormalization",
         "folded into the layer in front of it; where that is not possible z-rule, the offset takes its share",
         "linear rule",
         "shared",
     ),
     Row(
         "identity",
-        ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout")
-        + ("AlphaDropout", "ActivityRegularization", "Activation"),
+        "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout "
+        "ActivityRegularization",
         "removed",
         "removed",
         "shared",
     ),
     Row(
         "layer_norm",
-        ("LayerNormalization",),
+        "LayerNormalization",
         "the standard deviation is a constant, the rest is linear: epsilon rule (Ali et al. 2022)",
         "",
         "",
     ),
     Row(
         "attention",
-        ("MultiHeadAttention",),
+        "MultiHeadAttention",
         "attention weights are constants, relevance goes through the values by the epsilon rule (Ali et al. 2022); "
         "query and key kernels get none",
         "",
@@ -163,16 +135,15 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "recurrent",
-        ("LSTM", "GRU", "SimpleRNN", "Bidirectional"),
+        "LSTM GRU SimpleRNN Bidirectional",
         "gates are constants, the epsilon rule in between (Arras et al. 2017); kernels of gates get none",
         "",
         "",
     ),
-    Row("embedding", ("Embedding",), "each token gets the sum over its vector", "", ""),
+    Row("embedding", "Embedding", "each token gets the sum over its vector", "", ""),
 )
 
-_BY_NAME = {name: row for row in TABLE for name in row.names}
-_OPEN_TO_SUBCLASSES = ("Normalization", "BatchNormalization")
+_BY_NAME = {name: row for row in TABLE for name in row.names.split()}
 
 
 def name_in_table(layer: Any) -> str:
@@ -274,20 +245,35 @@ def as_markdown() -> str:
     lines = [
         "# Layers",
         "",
-        "Generated from `keras_xaic/relevance/layer_table.py` by `python -m keras_xaic.relevance.layer_table > docs/layers.md`.",
+        "Generated from `keras_xaic/relevance/layer_table.py` by",
+        "`python -m keras_xaic.relevance.layer_table > docs/layers.md`.",
         "",
-        "Nested models are opened, shared layers get the relevance of all their calls, models may have several inputs and outputs.",
-        "Softmax and sigmoid at an output are left away: relevance starts from the logits. A layer that is not in the table, a",
-        "subclass of one that is, a `Lambda` layer and an unknown activation function are refused by name; with",
-        "`--allow-approximate` they are linearised (relevance divided by the output, times the gradient, times the input) and",
-        "marked in every output. The gradient rules (`gradient_x_input`, `taylor`, `integrated_gradients`) take every layer, and",
-        "`magnitude` looks at weights alone.",
+        "Nested models are opened, shared layers get the relevance of all their calls, models may have several inputs and",
+        "outputs. Softmax and sigmoid at an output are left away: relevance starts from the logits.",
+        "",
+        "A layer that is not in the table, a subclass of one that is, a `Lambda` layer, a softmax inside the network and an",
+        "unknown activation function are refused by name, before any work. With `allow_approximate=True`",
+        "(`--allow-approximate`) they are linearised (relevance divided by the output, times the gradient, times the input)",
+        "and marked in every output.",
+        "",
+        "`gradient_x_input`, `taylor` and `integrated_gradients` take every layer, `magnitude` looks at weights alone.",
+        "",
+        "Weighted layers that only steer a gate (the dense layers of squeeze-and-excitation) get zero from LRP by",
+        "construction; they are listed as gates. DeepLIFT and the gradient rules score them.",
+        "",
+        "## Stability",
+        "",
+        "The stabiliser of `lrp.epsilon` is relative to the mean |z| of the layer, sample by sample (default 1e-6). Where a",
+        "residual addition brings two large values of opposite sign to a small sum, the z-rule divides by that sum: input",
+        "relevance of residual networks is then large, of both signs, and sensitive to rounding. Scores of weights, filters",
+        "and layers are averages and far less sensitive. `lrp.epsilon:0.01` (or more) makes all of it stable at the price",
+        "of a little relevance lost on the way; `lrp.epsilon_plus` and `lrp.z_plus` have no such divisions behind a ReLU.",
         "",
         "| layers | LRP | DeepLIFT | iNNvestigate engine |",
         "|---|---|---|---|",
     ]
     for row in TABLE:
-        names = ", ".join(f"`{name}`" for name in row.names)
+        names = ", ".join(f"`{name}`" for name in row.names.split())
         lines.append(f"| {names} | {row.lrp} | {row.deeplift or 'refused'} | {row.innvestigate or 'refused'} |")
     return "\n".join(lines) + "\n"
 

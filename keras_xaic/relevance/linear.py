@@ -71,7 +71,7 @@ class LinearMap:
     def assemble(self, per_position: list[Tensor]) -> Tensor:
         """Puts (groups, a, b) blocks of all kernel positions together to one tensor of the kernel's shape."""
         stacked = tf.stack(per_position)
-        positions, groups, a, b = stacked.shape
+        _, groups, a, b = stacked.shape
         return tf.reshape(tf.transpose(stacked, (0, 2, 1, 3)), (*self.shape[:-2], a, groups * b))
 
     def split(self, w: Tensor) -> list[Tensor]:
@@ -88,9 +88,11 @@ class DenseMap(LinearMap):
     """``y = x w`` along the last axis."""
 
     def __call__(self, x: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        """See `LinearMap.__call__`."""
         return tf.matmul(x, w) if x.shape.rank == 2 else tf.tensordot(x, w, [[-1], [0]])
 
     def blocks(self, x: Tensor, s: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `LinearMap.blocks`."""
         return [(_flat(x), _flat(s))]
 
 
@@ -107,12 +109,15 @@ class _Sliding(LinearMap):
         self.groups = getattr(layer, "groups", 1)
 
     def flat_image(self, x: Tensor) -> Tensor:
+        """(n, length, channels) -> (n, 1, length, channels)."""
         return x[:, None] if self.is_1d else x
 
     def flat_kernel(self, w: Tensor) -> Tensor:
+        """Kernel of one dimension -> of two."""
         return w[None] if self.is_1d else w
 
     def unflat(self, y: Tensor) -> Tensor:
+        """The inverse of `flat_image`."""
         return y[:, 0] if self.is_1d else y
 
     def padded(self, x: Tensor) -> Tensor:
@@ -142,6 +147,7 @@ class ConvMap(_Sliding):
     """Convolutions with strides, dilation, groups and causal padding."""
 
     def __call__(self, x: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        """See `LinearMap.__call__`."""
         x, w = self.flat_image(x), self.flat_kernel(w)
         padding = self.layer.padding.upper()
         if padding == "CAUSAL":
@@ -151,6 +157,7 @@ class ConvMap(_Sliding):
         return self.unflat(ys[0] if len(ys) == 1 else tf.concat(ys, -1))
 
     def blocks(self, x: Tensor, s: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `LinearMap.blocks`."""
         x, s = self.padded(self.flat_image(x)), self.flat_image(s)
         signal = self.grouped(s)
         return [(self.grouped(seen), signal) for seen in self.windows(x, s.shape[1], s.shape[2])]
@@ -164,30 +171,37 @@ class DepthwiseMap(_Sliding):
         self.groups = kernel.shape[-2]
 
     def __call__(self, x: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        """See `LinearMap.__call__`."""
         x, w = self.flat_image(x), self.flat_kernel(w)
         strides = (1, max(self.strides), max(self.strides), 1) if self.is_1d else (1, *self.strides, 1)
         padding = self.layer.padding.upper()
         return self.unflat(tf.nn.depthwise_conv2d(x, w, strides, padding, dilations=self.dilation))
 
     def blocks(self, x: Tensor, s: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `LinearMap.blocks`."""
         x, s = self.padded(self.flat_image(x)), self.flat_image(s)
         count, rows, columns, _ = s.shape
         signal = tf.reshape(s, (count, rows * columns, self.groups, -1))
         return [(tf.reshape(seen, (count, rows * columns, self.groups, 1)), signal) for seen in self.windows(x, rows, columns)]
 
     def meet(self, x: Tensor, s: Tensor) -> Tensor:
+        """See `LinearMap.meet`."""
         return tf.reduce_sum(x * s, axis=1)[:, :, None]  # cheaper than many matrix products of width one
 
     def meet_samples(self, x: Tensor, s: Tensor) -> Tensor:
+        """See `LinearMap.meet_samples`."""
         return tf.reduce_sum(x * s, axis=(0, 1))[:, None]
 
     def positions_of(self, s: Tensor) -> int:
+        """See `LinearMap.positions_of`."""
         return int(s.shape[1])
 
     def assemble(self, per_position: list[Tensor]) -> Tensor:
+        """See `LinearMap.assemble`."""
         return tf.reshape(tf.stack(per_position), self.shape)  # (positions, channels, 1, multiplier)
 
     def split(self, w: Tensor) -> list[Tensor]:
+        """See `LinearMap.split`."""
         return tf.unstack(tf.reshape(w, (-1, self.shape[-2], 1, self.shape[-1])))
 
 
@@ -195,6 +209,7 @@ class TransposedMap(_Sliding):
     """Transposed convolutions: the gradient of a convolution with respect to its input, used forward."""
 
     def __call__(self, x: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        """See `LinearMap.__call__`."""
         x, w = self.flat_image(x), self.flat_kernel(w)
         shape = (x.shape[0], *self.flat_image(like).shape[1:])
         if max(self.dilation) > 1:
@@ -204,6 +219,7 @@ class TransposedMap(_Sliding):
         return self.unflat(y)
 
     def blocks(self, x: Tensor, s: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `LinearMap.blocks`."""
         x, s = self.flat_image(x), self.flat_image(s)
         inputs, s = _flat(x), self.padded(s)
         rows, columns = x.shape[1], x.shape[2]
@@ -231,12 +247,15 @@ class MatrixMap(DenseMap):
         self.columns = math.prod(shape) // rows
 
     def __call__(self, x: Tensor, w: Tensor, like: Tensor) -> Tensor:
+        """See `LinearMap.__call__`."""
         return tf.tensordot(x, tf.reshape(w, (self.rows, -1)), [[-1], [0]])
 
     def assemble(self, per_position: list[Tensor]) -> Tensor:
+        """See `LinearMap.assemble`."""
         return tf.reshape(per_position[0], self.shape)
 
     def split(self, w: Tensor) -> list[Tensor]:
+        """See `LinearMap.split`."""
         return [tf.reshape(w, (1, self.rows, -1))]
 
 

@@ -1,7 +1,7 @@
 """LRP through recurrent layers: gates are constants, everything else follows the epsilon rule.
 
-Arras et al. 2017, "Explaining recurrent neural network predictions in sentiment analysis" (arXiv 1706.07206, section 2.2.2): in a
-product of a gate and a signal the signal gets all the relevance. The candidate of an LSTM or GRU is a weighted layer with
+Arras et al. 2017, "Explaining recurrent neural network predictions in sentiment analysis" (arXiv 1706.07206, section 2.2.2):
+in a product of a gate and a signal the signal gets all the relevance. The candidate of an LSTM or GRU is a weighted layer with
 inputs x_t and h_{t-1}; the new state is a weighted sum of the old one and the candidate.
 """
 

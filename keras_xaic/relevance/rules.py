@@ -1,8 +1,8 @@
 """LRP rules for weighted layers: how relevance of a layer's outputs goes to its inputs and weights.
 
-Notation: inputs x_i, weights w_ij, bias b_j, ``z_j = sum_i x_i w_ij + b_j``, relevance R_j of output j; ``p+`` and ``p-`` are the
-positive and negative part of p. Each rule gives messages R_ij; the input gets ``R_i = sum_j R_ij`` and weight ij of that call gets
-R_ij (summed over the positions at which a convolution uses it). Overview: Montavon et al. 2019, "Layer-Wise Relevance
+Notation: inputs x_i, weights w_ij, bias b_j, ``z_j = sum_i x_i w_ij + b_j``, relevance R_j of output j; ``p+`` and ``p-`` are
+the positive and negative part of p. Each rule gives messages R_ij; the input gets ``R_i = sum_j R_ij`` and weight ij of that
+call gets R_ij (summed over the positions at which a convolution uses it). Overview: Montavon et al. 2019, "Layer-Wise Relevance
 Propagation: An Overview" (LNCS 11700, chapter 10).
 """
 
@@ -129,6 +129,7 @@ class Epsilon(Rule):
     epsilon: float = EPSILON
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
+        """See `Rule.apply`."""
         s = divide(relevance, stabilised(call.z, self.epsilon))
         bias = None if call.linear.bias is None else call.linear.bias * over_positions(s)
         return Answer(call.x * backward(call.z, call.x, s), [Share(call.weight, [(call.x, s)])], bias)
@@ -158,6 +159,7 @@ class AlphaBeta(Rule):
     beta: float = 0.0
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
+        """See `Rule.apply`."""
         w_for, w_against = positive(call.weight), negative(call.weight)
         speaks_for = self._part(call, (w_for, w_against), self.alpha * relevance)
         if self.beta == 0:
@@ -212,6 +214,7 @@ class Gamma(Rule):
     epsilon: float = EPSILON
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
+        """See `Rule.apply`."""
         up = call.weight + self.gamma * positive(call.weight)
         down = call.weight + self.gamma * negative(call.weight)
         above = self._part(call, (up, down), positive, tf.where(call.z > 0, relevance, 0.0))
@@ -241,6 +244,7 @@ class WSquare(Rule):
         return tf.square(weight)
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
+        """See `Rule.apply`."""
         factor, ones = self.factor(call.weight), tf.ones_like(call.x)
         y = call.forward(ones, factor)
         s = divide(relevance, y)
@@ -274,6 +278,7 @@ class ZBox(Rule):
     high: Union[float, tuple[float, ...]] = 1.0
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
+        """See `Rule.apply`."""
         terms = []
         for bound, weight in ((self.low, positive(call.weight)), (self.high, negative(call.weight))):
             x = call.x - tf.constant(np.asarray(bound, np.float32))

@@ -60,8 +60,7 @@ def sum_powers(linear: LinearMap, shares: Sequence[Share], power: int, calls: in
     reduced = []
     for k in range(len(factors[0])):
         parts = [(factor[k], [pair[k] for pair in pairs]) for factor, pairs in zip(factors, blocks)]
-        x, s = parts[0][1][0]
-        if calls == 1 and linear.positions_of(s) == 1:
+        if calls == 1 and linear.positions_of(parts[0][1][0][1]) == 1:
             reduced.append(_at_one_position(linear, parts, power))
         else:
             reduced.append(_sample_by_sample(linear, parts, power))

@@ -1,0 +1,155 @@
+"""Relevance as pictures: heat maps for images, lines for sequences, bars for tables and layers."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.bundle import PathLike
+from keras_xaic.relevance.attribution import Attribution
+from keras_xaic.relevance.container import Relevance
+from keras_xaic.relevance.inputs import as_inputs
+from keras_xaic.relevance.targets import Target
+
+_MANY_BARS = 40
+
+
+def save_pictures(
+    attribution: Attribution,
+    x: Any,
+    y: Any = None,
+    *,
+    out: PathLike,
+    count: int = 4,
+    target: Target = "true",
+    start: str = "one",
+    reference: Any = None,
+) -> list[pathlib.Path]:
+    """Writes one PNG for each of the first samples: the input beside the relevance of its values.
+
+    Images (height, width, channels) give heat maps of the relevance summed over channels, red for and blue against the target;
+    sequences (time, channels) give lines, everything else bars.
+
+    Args:
+        attribution: The model, made ready for a rule.
+        x: See `attribute`.
+        y: See `attribute`.
+        out: Directory; it is made if it does not exist.
+        count: How many samples.
+        target: See `attribute`.
+        start: See `attribute`.
+        reference: See `attribute`.
+
+    Returns:
+        The files written: ``sample-000.png`` and so on, with the input's name added where there are several inputs.
+    """
+    inputs = as_inputs(attribution.model, x, y)
+    count = min(count, len(inputs))
+    where = pathlib.Path(out)
+    where.mkdir(parents=True, exist_ok=True)
+    some = [part.take(slice(0, count)) for part in inputs.parts]
+    some_y = None if inputs.y is None else [None if one is None else one[:count] for one in inputs.y]
+    given = some_y[0] if some_y is not None and len(some_y) == 1 else some_y
+    found = attribution.input_relevance(some, given, target=target, start=start, reference=reference, batch_size=count)
+    written = []
+    for i in range(count):
+        for name, part, relevance in zip(attribution.model.input_names, some, found):
+            ending = f"-{name.replace('/', '_')}" if len(some) > 1 else ""
+            path = where / f"sample-{i:03d}{ending}.png"
+            title = f"sample {i}, {attribution.rule_name}, target {target}"
+            _figure(part.inputs(slice(i, i + 1))[0], relevance[i], title).savefig(path, dpi=120)
+            written.append(path)
+    return written
+
+
+def save_layer_chart(relevance: Relevance, path: PathLike) -> pathlib.Path:
+    """Writes a PNG with one bar per layer.
+
+    Args:
+        relevance: What to show.
+        path: The file.
+    """
+    where = pathlib.Path(path)
+    names = list(relevance.layers)
+    figure = _new_figure((7.0, 1.0 + 0.22 * len(names)))
+    axes = figure.add_subplot()
+    axes.barh(range(len(names)), [relevance.layers[name] for name in names], color="#33658a")
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("relevance of the layer (1 = all that starts)", fontsize=8)
+    axes.set_title(f"{relevance.rule}, {relevance.samples} samples", fontsize=9)
+    where.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(where, dpi=120)
+    return where
+
+
+def _new_figure(size: tuple[float, float]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)  # a canvas of its own: no display, nothing global
+    return figure
+
+
+def _figure(sample: np.ndarray, relevance: np.ndarray, title: str) -> Any:
+    figure = _new_figure((7.0, 3.4))
+    figure.suptitle(title, fontsize=9)
+    if sample.ndim == 3 and min(sample.shape[:2]) > 1:
+        _image(figure, sample, relevance)
+    elif sample.ndim == 2 and sample.shape[0] > 1:
+        _lines(figure, sample, relevance)
+    else:
+        _bars(figure, sample.reshape(-1), relevance.reshape(-1))
+    return figure
+
+
+def _image(figure: Any, sample: np.ndarray, relevance: np.ndarray) -> None:
+    left, right = figure.subplots(1, 2)
+    low, high = float(sample.min()), float(sample.max())
+    shown = (sample - low) / (high - low if high > low else 1.0)
+    if sample.shape[-1] == 3:
+        left.imshow(shown)
+    else:
+        left.imshow(shown.mean(-1), cmap="gray")
+    heat = relevance.sum(-1)
+    limit = _limit(heat)
+    picture = right.imshow(heat, cmap="seismic", vmin=-limit, vmax=limit)
+    figure.colorbar(picture, ax=right, shrink=0.8)
+    for axes, name in ((left, "input"), (right, "relevance")):
+        axes.set_title(name, fontsize=8)
+        axes.set_axis_off()
+
+
+def _lines(figure: Any, sample: np.ndarray, relevance: np.ndarray) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper.plot(sample, linewidth=0.8)
+    upper.set_ylabel("input", fontsize=8)
+    total = relevance.sum(-1)
+    steps = np.arange(len(total))
+    lower.fill_between(steps, np.maximum(total, 0), color="#c0392b", step="mid")
+    lower.fill_between(steps, np.minimum(total, 0), color="#2c5aa0", step="mid")
+    lower.set_ylabel("relevance", fontsize=8)
+    lower.set_xlabel("step", fontsize=8)
+
+
+def _bars(figure: Any, sample: np.ndarray, relevance: np.ndarray) -> None:
+    axes = figure.add_subplot()
+    shown = np.arange(len(relevance))
+    label: Optional[str] = "input value"
+    if len(relevance) > _MANY_BARS:
+        shown = np.sort(np.argsort(-np.abs(relevance))[:_MANY_BARS])
+        label = f"input value ({_MANY_BARS} most relevant of {len(relevance)})"
+    colors = ["#c0392b" if value > 0 else "#2c5aa0" for value in relevance[shown]]
+    axes.bar(range(len(shown)), relevance[shown], color=colors)
+    axes.set_xticks(range(len(shown)), [str(i) for i in shown], rotation=90, fontsize=6)
+    axes.set_xlabel(label, fontsize=8)
+    axes.set_ylabel("relevance", fontsize=8)
+
+
+def _limit(heat: np.ndarray) -> float:
+    """Colour limit: the 99.5th percentile, so that one pixel does not leave the rest pale."""
+    limit = float(np.percentile(np.abs(heat), 99.5))
+    return limit if limit > 0 else 1.0
