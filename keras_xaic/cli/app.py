@@ -98,13 +98,21 @@ def explain(
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
-    rule: str = typer.Option("lrp.epsilon", "--rule", help="Attribution rule, e.g. lrp.epsilon or lrp.epsilon_plus."),
+    rule: str = typer.Option("lrp.epsilon", "--rule", help="Attribution rule, or a JSON file with a composite."),
     engine: str = typer.Option("auto", "--engine", help="auto, native or innvestigate."),
-    target: str = typer.Option("true", "--target", help="true, predicted, all or a class number."),
+    target: Optional[str] = typer.Option(None, "--target", help="true, predicted, all or a class number.", show_default=False),
+    start: str = typer.Option("one", "--start", help="one, logit or squared_error."),
+    reduce: str = typer.Option("mean_abs", "--reduce", help="mean_abs, rms, mean, sum or momentum over samples."),
+    reference: str = typer.Option("mean", "--reference", help="mean or zeros, for DeepLIFT and integrated gradients."),
     calibration: int = Calibration,
+    batch_size: int = typer.Option(64, "--batch-size", min=1, help="Samples at a time; bounds memory."),
+    per_class: bool = typer.Option(False, "--per-class", help="Also keep the relevance of each class."),
+    pictures: int = typer.Option(4, "--pictures", min=0, help="Test samples to draw."),
+    check: bool = typer.Option(False, "--cross-check", help="Run both engines and print the largest difference per layer."),
     seed: int = Seed,
     scale: float = Scale,
     offset: float = Offset,
+    allow_approximate: bool = typer.Option(False, "--allow-approximate", help="Linearise layers that have no sound rule."),
     overwrite: bool = Overwrite,
     allow_unsafe: bool = Unsafe,
     quiet: bool = Quiet,
@@ -116,22 +124,30 @@ def explain(
     with Terminal(quiet=quiet) as terminal, failing(terminal):
         from keras_xaic.pipeline import explain as run
 
-        relevance = run(
+        explanation = run(
             model,
             data,
             out,
             rule=rule,
             engine=engine,
-            target=int(target) if target.lstrip("-").isdigit() else target,
+            target=int(target) if target is not None and target.lstrip("-").isdigit() else target,
+            start=start,
+            reduce=reduce,
+            reference=reference,
             calibration=calibration,
+            batch_size=batch_size,
+            per_class=per_class,
+            pictures=pictures,
+            check=check,
             seed=seed,
             scale=scale,
             offset=offset,
+            allow_approximate=allow_approximate,
             overwrite=overwrite,
             allow_unsafe=allow_unsafe,
             progress=terminal.progress,
         )
-        terminal.show_relevance(relevance, out)
+        terminal.show_explanation(explanation, out)
 
 
 @app.command()

@@ -119,20 +119,26 @@ class Terminal:
         if verification.error is not None:
             raise verification.error
 
-    def show_relevance(self, relevance: Any, out: pathlib.Path) -> None:
-        """Prints the layers with their relevance."""
-        table = Table(
-            "layer", "weights", "filters", "relevance", "share", title=f"{relevance.rule} ({relevance.engine} engine)"
-        )
-        total = sum(relevance.layers.values()) or 1.0
-        for name, score in relevance.layers.items():
-            weights = sum(array.size for key, array in relevance.weights.items() if key == name or key.startswith(name + "/"))
-            filters = relevance.filters.get(name)
-            table.add_row(
-                name, f"{weights:,}", "" if filters is None else str(len(filters)), f"{score:.4g}", f"{score / total:.1%}"
-            )
+    def show_explanation(self, explanation: Any, out: pathlib.Path) -> None:
+        """Prints the layers with their relevance, and where the engines differ."""
+        relevance = explanation.relevance
+        table = Table(title=f"{relevance.rule}, {relevance.engine} engine, {relevance.samples} samples", title_justify="left")
+        for name, justify in (("layer", "left"), ("kind", "left"), ("weights", "right"), ("filters", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for name in ("effective", "relevance", "share"):
+            table.add_column(name, justify="right")
+        total = sum(abs(row.relevance) for row in explanation.rows) or 1.0
+        for row in explanation.rows:
+            name = f"{row.name} ({row.note})" if row.note else row.name
+            counts = (f"{row.weights:,}", str(row.filters), f"{row.effective_filters:.1f}")
+            table.add_row(name, row.kind, *counts, f"{row.relevance:.4g}", f"{abs(row.relevance) / total:.1%}")
         self.say(table)
-        self.last(f"{out}: relevance of {len(relevance.layers)} layers by {relevance.rule}")
+        if explanation.differences:
+            check = Table("layer", "largest difference", "of the layer's maximum", title="native against iNNvestigate")
+            for one in explanation.differences:
+                check.add_row(one.name, f"{one.largest:.3g}", f"{one.relative:.2g}")
+            self.say(check)
+        self.last(f"{out}: relevance of {len(explanation.rows)} layers by {relevance.rule}")
 
     def show_recipes(self, recipes: Mapping[str, Any]) -> None:
         """Prints the recipes."""

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from keras_xaic.models.canonical import Canonical, canonicalize
+from keras_xaic.models.channels import ChannelGroup, ChannelGroups, channel_groups, group_scores
+from keras_xaic.models.costs import kept_macs, kept_parameters, macs, parameters
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.models.loading import load_model, save_model
 from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.surgery import remove_channels
 from keras_xaic.models.task import Task, infer_task
 
 __all__ = [
     "Canonical",
+    "ChannelGroup",
+    "ChannelGroups",
     "Kernel",
     "Operation",
     "Operations",
     "Task",
     "canonicalize",
+    "channel_groups",
+    "group_scores",
     "infer_task",
+    "kept_macs",
+    "kept_parameters",
     "load_model",
+    "macs",
+    "parameters",
+    "remove_channels",
     "save_model",
     "weighted_kernels",
 ]

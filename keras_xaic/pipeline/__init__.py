@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Optional, Union, cast, get_args
+from typing import Any, Optional, cast, get_args
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
@@ -13,16 +12,18 @@ from keras_xaic.bundle import Bundle, PathLike, check_target, open_bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.errors import PlanError
-from keras_xaic.models import infer_task, load_model
+from keras_xaic.models import infer_task
+from keras_xaic.pipeline.explaining import Explanation, explain
+from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RECIPES, get_recipe
-from keras_xaic.relevance import Attribution, Relevance, attribute
+from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 
-__all__ = ["explain", "export", "run", "verify"]
+__all__ = ["Explanation", "explain", "export", "run", "verify"]
 
 
 def run(
@@ -79,7 +80,7 @@ def run(
             known = ", ".join(name for name, one in RECIPES.items() if one.baseline is not None)
             raise PlanError(f"recipe {other.name!r} is not a baseline", f"some of {known}")
     budget = budget or Budget()
-    loaded = _load(model, allow_unsafe)
+    loaded = load(model, allow_unsafe)
     data = as_data(data, scale, offset)
     task = infer_task(loaded, data)
     if chosen.rule is not None:
@@ -90,43 +91,6 @@ def run(
     tf.config.experimental.enable_op_determinism()
     job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work)
     return job.run(out, parts, others, interpreters)
-
-
-def explain(
-    model: Any,
-    data: Any,
-    out: PathLike,
-    *,
-    rule: str = "lrp.epsilon",
-    engine: str = "auto",
-    target: Union[str, int] = "true",
-    calibration: int = 256,
-    seed: int = 0,
-    scale: float = 1.0,
-    offset: float = 0.0,
-    overwrite: bool = False,
-    allow_unsafe: bool = False,
-    progress: Progress = silent,
-) -> Relevance:
-    """Attributes a model and writes `relevance.npz` (see `attribute` for the arguments)."""
-    out = check_target(out, overwrite)
-    loaded = _load(model, allow_unsafe)
-    data = as_data(data, scale, offset)
-    infer_task(loaded, data)
-    samples = data.calibration(calibration, seed)
-    relevance = attribute(
-        loaded,
-        samples,
-        samples.labels,
-        rule=rule,
-        engine=engine,
-        target=target,
-        seed=seed,
-        progress=functools.partial(progress, "attribute"),
-    )
-    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
-    relevance.save(Bundle(pathlib.Path(out)).relevance)
-    return relevance
 
 
 def export(
@@ -150,7 +114,7 @@ def export(
     if source is not None and source.keras_model.is_file():
         small: Any = CompressedModel.load(source)
     else:
-        small = _load(model, allow_unsafe)
+        small = load(model, allow_unsafe)
     infer_task(small.model if isinstance(small, CompressedModel) else small, data)
     return tflite.export(small, out, calibration=data.calibration(calibration, seed), target=parts, overwrite=overwrite)
 
@@ -172,12 +136,6 @@ def verify(
     offset = remembered.get("offset", 0.0) if offset is None else offset
     names: Any = "all" if interpreter == "all" else (interpreter,)
     return edge.verify(opened, as_data(data, scale, offset), interpreters=names, progress=progress)
-
-
-def _load(model: Any, allow_unsafe: bool) -> Any:
-    if isinstance(model, (str, pathlib.Path)):
-        return load_model(model, allow_unsafe=allow_unsafe)
-    return model
 
 
 def _target(name: str) -> tflite.Target:

@@ -1,0 +1,139 @@
+"""What `xaic explain` does: relevance, tables and pictures in a directory."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from dataclasses import asdict, dataclass
+from typing import Any, Union
+
+from keras_xaic.bundle import PathLike, atomic_directory, check_target, read_json, write_atomic
+from keras_xaic.data import Samples, as_data
+from keras_xaic.models import infer_task
+from keras_xaic.pipeline.inputs import load
+from keras_xaic.progress import Progress, silent
+from keras_xaic.relevance import (
+    Attribution,
+    Difference,
+    LayerRow,
+    Relevance,
+    as_csv,
+    attribute,
+    cross_check,
+    layer_rows,
+    save_layer_chart,
+    save_pictures,
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found.
+
+    Attributes:
+        relevance: Relevance of weights, filters and layers.
+        rows: One row per layer.
+        differences: Native against iNNvestigate engine, kernel by kernel; empty unless asked for.
+    """
+
+    relevance: Relevance
+    rows: list[LayerRow]
+    differences: list[Difference]
+
+
+def explain(
+    model: Any,
+    data: Any,
+    out: PathLike,
+    *,
+    rule: str = "lrp.epsilon",
+    engine: str = "auto",
+    target: Union[str, int, None] = None,
+    start: str = "one",
+    reduce: str = "mean_abs",
+    reference: str = "mean",
+    calibration: int = 256,
+    batch_size: int = 64,
+    per_class: bool = False,
+    pictures: int = 4,
+    check: bool = False,
+    seed: int = 0,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    allow_approximate: bool = False,
+    overwrite: bool = False,
+    allow_unsafe: bool = False,
+    progress: Progress = silent,
+) -> Explanation:
+    """Attributes a model and writes ``relevance.npz``, ``layers.csv``, ``layers.png`` and pictures of a few inputs.
+
+    An interrupted call continues when it is repeated.
+
+    Args:
+        model: A `keras.Model`, or the path of one.
+        data: Anything that `as_data` takes, or a path.
+        out: Directory to write.
+        rule: An attribution rule, or the path of a JSON file with a composite (see `attribute`).
+        engine: ``auto``, ``native`` or ``innvestigate``.
+        target: See `attribute`; by default the true class, the predicted one without labels, all outputs for regression.
+        start: See `attribute`.
+        reduce: See `attribute`.
+        reference: ``mean`` or ``zeros``, for DeepLIFT and integrated gradients.
+        calibration: Number of training samples.
+        batch_size: Samples at a time.
+        per_class: Also keep the relevance of each class.
+        pictures: Number of test samples to draw.
+        check: Also run the other engine and compare.
+        seed: Seed of the choice of samples.
+        scale: The model sees ``x * scale + offset``.
+        offset: See `scale`.
+        allow_approximate: Linearise layers that have no sound rule instead of refusing them.
+        overwrite: Replace what is in `out`.
+        allow_unsafe: Load models with Lambda layers or pickled code.
+        progress: Told how far the work is.
+
+    Raises:
+        XaicError: Naming what is wrong.
+    """
+    directory = check_target(out, overwrite)
+    loaded = load(model, allow_unsafe)
+    data = as_data(data, scale, offset)
+    task = infer_task(loaded, data)
+    samples = data.calibration(calibration, seed)
+    chosen: Any = read_json(rule) if rule.endswith(".json") else rule
+    if target is None:
+        target = "all" if task.kind == "values" else "true" if samples.labels is not None else "predicted"
+    settings: dict[str, Any] = {"target": target, "start": start, "reference": reference}
+    directory.absolute().parent.mkdir(parents=True, exist_ok=True)
+    relevance = attribute(
+        loaded,
+        samples,
+        rule=chosen,
+        engine=engine,
+        reduce=reduce,
+        batch_size=batch_size,
+        per_class=per_class,
+        seed=seed,
+        allow_approximate=allow_approximate,
+        progress=functools.partial(progress, "attribute"),
+        checkpoint=pathlib.Path(f"{directory}.partial"),
+        **settings,
+    )
+    differences: list[Difference] = []
+    if check:
+        differences = cross_check(
+            loaded, samples, rule=chosen, progress=functools.partial(progress, "cross-check"), reduce=reduce, **settings
+        )
+    rows = layer_rows(loaded, relevance)
+    with atomic_directory(directory) as scratch:
+        relevance.save(scratch / "relevance.npz")
+        write_atomic(scratch / "layers.csv", as_csv(rows))
+        save_layer_chart(relevance, scratch / "layers.png")
+        if differences:
+            write_atomic(scratch / "cross_check.json", json.dumps([asdict(one) for one in differences], indent=1) + "\n")
+        if pictures and rule != "magnitude":
+            shown: Samples = (data.test or data.train).take(slice(0, pictures))
+            drawn = Attribution(loaded, rule=chosen, engine=engine, allow_approximate=allow_approximate)
+            save_pictures(drawn, shown, out=scratch / "pictures", count=pictures, **settings)
+    return Explanation(relevance, rows, differences)

@@ -1,3 +1,0 @@
-"""Moved to `keras_xaic.grids`."""
-
-from keras_xaic.grids import *  # noqa: F403
