@@ -1,7 +1,7 @@
 """LRP and friends from their definitions, with dense matrices in float64: slow, short and independent of the package.
 
-A layer is the matrix A with ``y = A x + b``, read off by feeding unit vectors to Keras; which weight sits where in A is read off
-by setting one weight to 1 at a time. Messages R_ij are then written out in full.
+A layer is the matrix A with ``y = A x + b``, read off by feeding unit vectors to Keras; which weight sits where in A is read
+off by setting one weight to 1 at a time. Messages R_ij are then written out in full.
 """
 
 from __future__ import annotations

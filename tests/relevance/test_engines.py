@@ -1,0 +1,138 @@
+"""The two engines on the same nets, and what goes with a result: comparison, tables, pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.errors import DataError
+from keras_xaic.relevance import (
+    Attribution,
+    Relevance,
+    as_csv,
+    attribute,
+    compare,
+    cross_check,
+    layer_rows,
+    save_layer_chart,
+    save_pictures,
+)
+
+
+def residual_net():
+    """A small ResNet with everything that iNNvestigate alone gets wrong: BatchNorm, ReLU6, an operator, a nested model."""
+    keras.utils.set_random_seed(0)
+
+    def block(x, filters, stride):
+        y = layers.Conv2D(filters, 3, stride, padding="same")(x)
+        y = layers.ReLU(6.0)(layers.BatchNormalization()(y))
+        y = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same")(y))
+        short = x if stride == 1 else layers.Conv2D(filters, 1, stride)(x)
+        return layers.ReLU()(layers.Add()([short, y]))
+
+    inputs = keras.Input((12, 12, 3))
+    stem = keras.Sequential([keras.Input((12, 12, 3)), layers.Conv2D(6, 3, padding="same"), layers.ReLU()], name="stem")
+    x = block(block(stem(inputs), 6, 1), 8, 2)
+    model = keras.Model(inputs, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+    settle(model)
+    return model, np.random.default_rng(2).normal(0, 1, (8, 12, 12, 3)).astype(np.float32), np.arange(8) % 4
+
+
+def auto_encoder():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((20,))
+    for units in (16, 4, 16):
+        x = layers.Activation("relu")(layers.BatchNormalization()(layers.Dense(units)(x)))
+    model = keras.Model(inputs, layers.Dense(20)(x))
+    settle(model)
+    return model, np.random.default_rng(2).normal(0, 1, (8, 20)).astype(np.float32), None
+
+
+def settle(model):
+    """BatchNorm statistics of random data, so that activations are neither dead nor huge."""
+    x = np.random.default_rng(1).normal(0, 1, (32, *model.input_shape[1:])).astype(np.float32)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(x, training=True)
+
+
+@pytest.mark.parametrize("rule", ["lrp.epsilon", "lrp.z_plus", "lrp.alpha_2_beta_1"])
+@pytest.mark.parametrize("make", [residual_net, auto_encoder])
+def test_engines_agree(make, rule):
+    rows = cross_check(*make(), rule=rule)
+    assert len(rows) == {"residual_net": 7, "auto_encoder": 4}[make.__name__]
+    assert max(row.relative for row in rows) <= 1e-4, rows
+
+
+def test_comparison_finds_a_difference_and_says_where():
+    a = Relevance({"x": np.array([1.0, 4.0]), "y": np.ones(2)}, {}, {}, "r")
+    b = Relevance({"x": np.array([1.0, 3.0]), "y": np.ones(2)}, {}, {}, "r")
+    rows = {row.name: (row.largest, row.relative) for row in compare(a, b)}
+    assert rows == {"x": (1.0, 0.25), "y": (0.0, 0.0)}
+
+
+def test_the_users_model_still_trains_after_both_engines():
+    model, x, y = residual_net()
+    cross_check(model, x, y)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = model.get_weights()[0].copy()
+    model.fit(x, y, verbose=0)
+    assert np.any(before != model.get_weights()[0])
+
+
+def test_a_larger_stabiliser_makes_input_relevance_of_residual_nets_stable():
+    model, x, y = residual_net()
+    noise = 1 + 1e-4 * np.random.default_rng(3).normal(0, 1, x.shape).astype(np.float32)
+
+    def change(rule):
+        attribution = Attribution(model, rule=rule)
+        a, b = (attribution.input_relevance(v, y)[0] for v in (x, x * noise))
+        return np.abs(a - b).sum() / np.abs(a).sum()
+
+    assert change("lrp.epsilon:0.1") < change("lrp.epsilon")
+
+
+def test_table_of_layers():
+    model, x, y = residual_net()
+    relevance = attribute(model, x, y, reduce="mean")
+    rows = layer_rows(model, relevance)
+    assert [row.name for row in rows] == list(relevance.layers)
+    stem = rows[0]
+    assert (stem.name.split("/")[0], stem.kind, stem.weights, stem.filters) == ("stem", "conv", 162, 6)
+    assert 0 < stem.effective_filters <= 6
+    assert 0 < stem.negative < 1
+    lines = as_csv(rows).splitlines()
+    assert lines[0].startswith("name,kind,relevance,weights,filters")
+    assert len(lines) == 1 + len(rows)
+
+
+def test_effective_filters_count_equals():
+    relevance = Relevance({"out": np.ones((2, 4))}, {"out": np.array([1.0, 1.0, 0.0, 0.0])}, {"out": 2.0}, "r")
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(4, name="out")])
+    assert layer_rows(model, relevance)[0].effective_filters == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8, 1), (9, 2), (5,), (60,)])
+def test_pictures_for_images_sequences_and_tables(shape, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3, activation="softmax")])
+    x = np.random.default_rng(0).normal(0, 1, (3, *shape)).astype(np.float32)
+    files = save_pictures(Attribution(model), x, np.array([0, 1, 2]), out=tmp_path / "pictures", count=2)
+    assert [file.name for file in files] == ["sample-000.png", "sample-001.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_layer_chart(tmp_path):
+    model, x, y = auto_encoder()
+    file = save_layer_chart(attribute(model, x, y), tmp_path / "deep" / "layers.png")
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_group_scores():
+    relevance = Relevance({}, {"a": np.array([1.0, 3.0]), "b": np.array([3.0, 5.0]), "c": np.ones(3)}, {}, "r")
+    np.testing.assert_array_equal(relevance.group(["a", "b"]), [2.0, 4.0])
+    for paths in (["a", "c"], ["a", "z"]):
+        with pytest.raises(DataError):
+            relevance.group(paths)
