@@ -263,6 +263,47 @@ def report(
 
 
 @app.command()
+def search(
+    model: pathlib.Path = Model,
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    trials: int = typer.Option(20, "--trials", min=1, help="Number of trials, finished ones included."),
+    storage: Optional[str] = typer.Option(None, "--storage", help="Optuna storage URL, shared by machines; default: a file."),
+    workers: int = typer.Option(1, "--workers", min=1, help="Processes on this machine."),
+    epochs: int = typer.Option(2, "--epochs", min=0, help="Passes over the training data in each trial."),
+    seed: int = Seed,
+    calibration: int = Calibration,
+    scale: float = Scale,
+    offset: float = Offset,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Find the Pareto front of size against accuracy; the same command again continues.
+
+    Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.search import search as run
+
+        found = run(
+            model,
+            data,
+            out,
+            trials=trials,
+            storage=storage,
+            workers=workers,
+            epochs=epochs,
+            seed=seed,
+            calibration=calibration,
+            scale=scale,
+            offset=offset,
+            allow_unsafe=allow_unsafe,
+            progress=terminal.progress,
+        )
+        terminal.show_search(found, out)
+
+
+@app.command()
 def unpack(
     file: pathlib.Path = typer.Argument(..., help="A download container, model.xaic.", metavar="FILE.xaic", show_default=False),
     out: pathlib.Path = typer.Option(..., "--out", help="File to write.", show_default=False),

@@ -140,6 +140,15 @@ class Terminal:
             self.say(check)
         self.last(f"{out}: relevance of {len(explanation.rows)} layers by {relevance.rule}")
 
+    def show_search(self, found: Any, out: pathlib.Path) -> None:
+        """Prints the models that no other beats."""
+        table = Table("trial", "flash", "held-back accuracy", title="Pareto front", title_justify="left")
+        front = [one for one in found if one.best]
+        for one in front:
+            table.add_row(str(one.trial), f"{one.flash_bytes:,} B", f"{one.held_back_accuracy:.4f}")
+        self.say(table)
+        self.last(f"{out}: {len(found)} trials, {len(front)} on the Pareto front, pareto.json and pareto.png")
+
     def show_recipes(self, recipes: Mapping[str, Any]) -> None:
         """Prints the recipes."""
         table = Table("recipe", "what it does", "source")

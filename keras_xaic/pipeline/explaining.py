@@ -135,5 +135,7 @@ def explain(
         if pictures and rule != "magnitude":
             shown: Samples = (data.test or data.train).take(slice(0, pictures))
             drawn = Attribution(loaded, rule=chosen, engine=engine, allow_approximate=allow_approximate)
+            if target == "true" and shown.y is None:
+                settings["target"] = "predicted"
             save_pictures(drawn, shown, out=scratch / "pictures", count=pictures, **settings)
     return Explanation(relevance, rows, differences)

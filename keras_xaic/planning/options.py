@@ -48,17 +48,16 @@ class LayerOptions:
         self.fixed = cost.structure_bytes(canonical) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
-    def choose(self, flash: Optional[int], download: Optional[int]) -> Optional[list[LayerPlan]]:
+    def choose(self, flash: Optional[int], download: Optional[int], least_sparsity: float = 0.0) -> Optional[list[LayerPlan]]:
         """Returns the least damaging choice within the limits, or None if there is none.
 
         Args:
             flash: Bytes of `model.tflite`, or None.
             download: Bytes of `model.xaic`, or None.
+            least_sparsity: Fraction of zeros that there shall be at least.
         """
-        if flash is None and download is None:
-            return self._plans({key: options[-1] for key, options in self._candidates(None).items()}, None)
         spare_flash = None if flash is None else flash - self.fixed
-        for sparsity in SPARSITIES:
+        for sparsity in (least_sparsity, *(one for one in SPARSITIES if one > least_sparsity)):
             masks = kept_weights(self.scores, sparsity) if sparsity else None
             candidates = self._candidates(masks)
             spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))

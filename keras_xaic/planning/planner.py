@@ -25,6 +25,7 @@ def plan(
     seed: int = 0,
     flash_correction: int = 0,
     protect: Sequence[str] = (),
+    sparsity: float = 0.0,
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
 
@@ -43,6 +44,7 @@ def plan(
         seed: Written into the plan; training uses it.
         flash_correction: Bytes by which a file was measured to be larger than predicted.
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
+        sparsity: Fraction of zeros over all kernels but depthwise ones; more if the download limit needs more.
 
     Returns:
         The plan. Where the budget cannot be met it is the smallest that the recipe allows.
@@ -51,7 +53,7 @@ def plan(
         PlanError: If the relevance is not that of this model.
     """
     options = LayerOptions(model, relevance.weights, bits, flash_correction)
-    layers = options.choose(budget.flash_bytes, budget.download_bytes)
+    layers = options.choose(budget.flash_bytes, budget.download_bytes, sparsity)
     removal = FilterRemoval(model, relevance, budget, bits, protect) if filters and layers is None else None
     remove: dict[str, list[int]] = {}
     while layers is None and removal is not None:
@@ -60,7 +62,7 @@ def plan(
             break
         remove = following.remove
         options = LayerOptions(following.model, following.relevance, bits, flash_correction)
-        layers = options.choose(budget.flash_bytes, budget.download_bytes)
+        layers = options.choose(budget.flash_bytes, budget.download_bytes, sparsity)
     layers = options.smallest() if layers is None else layers
     return Plan(
         recipe=recipe,

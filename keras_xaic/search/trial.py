@@ -1,0 +1,76 @@
+"""One trial of a search: plan, compress, write, and run the file on held-back training data."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+from keras_xaic import edge, tflite
+from keras_xaic._keras import keras
+from keras_xaic.bundle import write_atomic
+from keras_xaic.compression import CompressedModel, compress
+from keras_xaic.data import Data, load_data
+from keras_xaic.models import Task, canonicalize, infer_task, load_model
+from keras_xaic.planning import Budget, Plan, plan
+from keras_xaic.relevance import Relevance, attribute
+
+SMALLEST = 0.1
+"""The smallest budget that is tried, as a share of the plain int8 file."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials share; plain values, so that it reaches other processes."""
+
+    model: str
+    data: str
+    out: str
+    epochs: int
+    seed: int
+    calibration: int
+    scale: float
+    offset: float
+    allow_unsafe: bool
+
+
+@functools.lru_cache(maxsize=1)
+def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
+    model = load_model(setting.model, allow_unsafe=setting.allow_unsafe)
+    data = load_data(setting.data, setting.scale, setting.offset)
+    task = infer_task(model, data)
+    samples = data.calibration(setting.calibration, setting.seed)
+    target = "all" if task.kind == "values" else "true" if samples.labels is not None else "predicted"
+    return model, data, task, attribute(model, samples, target=target)
+
+
+def smallest_and_largest(setting: Setting) -> tuple[int, int]:
+    """Returns the range of flash budgets: a tenth of the plain int8 file up to all of it."""
+    model, data, _, _ = _parts(setting)
+    plain = CompressedModel(canonicalize(model).model, {}, Plan(), {})
+    size = len(tflite.build_tflite(plain, data.calibration(setting.calibration, setting.seed)))
+    return max(1, round(SMALLEST * size)), size
+
+
+def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[float, float]:
+    """Returns (bytes of the file, its figure on held-back data) and keeps file and plan.
+
+    Args:
+        setting: What all trials share.
+        number: Number of the trial.
+        flash: Flash budget in bytes.
+        zeros: Sparsity of all kernels but depthwise ones.
+    """
+    model, data, task, relevance = _parts(setting)
+    keras.utils.set_random_seed(setting.seed)
+    made = plan(model, relevance, Budget(flash=flash), seed=setting.seed, sparsity=zeros)
+    small = compress(model, made, data, relevance=relevance, epochs=setting.epochs, calibration=setting.calibration)
+    content = tflite.build_tflite(small, data.calibration(setting.calibration, setting.seed))
+    directory = pathlib.Path(setting.out) / "trials" / str(number)
+    directory.mkdir(parents=True, exist_ok=True)
+    made.save(directory / "plan.json")
+    write_atomic(directory / "model.tflite", content)
+    _, held_back = data.split(seed=setting.seed)
+    result = edge.run_file(directory / "model.tflite", held_back.x, scale=held_back.scale, offset=held_back.offset)
+    return float(len(content)), task.figure(result.outputs[0], held_back)
