@@ -23,6 +23,8 @@ from keras_xaic.relevance.targets import BatchTargets, Target, Targets, find_tar
 
 Progress = Callable[[int, int], None]
 
+_CHECKED = 64  # samples that are looked at before work begins
+
 
 def attribute(
     model: Any,
@@ -207,6 +209,8 @@ class Attribution:
         return [np.concatenate(part) for part in parts]
 
     def _targets(self, inputs: Inputs, target: Target, start: str) -> Targets:
+        some = np.arange(min(len(inputs), _CHECKED))
+        self.engine.check([tf.constant(array) for array in inputs.batch(some, len(some))])
         canonical = self.program.canonical
         shapes = [self.program.operations.shapes[key] for key in self.program.operations.outputs]
         return find_targets(target, start, inputs.y, inputs.stored, shapes, canonical.heads, self.engine.needs_values)

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -71,31 +71,6 @@ class Relevance:
             marks = " approximate" * (path in self.approximate) + " gate" * (path in self.gates)
             lines.append(f"  {path:<40} {score:10.4g}  {len(self.filters.get(path, ())):5d} filters{marks}")
         return "\n".join(lines)
-
-    def group(self, paths: Sequence[str]) -> np.ndarray:
-        """Returns the scores of a channel group: layers whose output channels can only be removed together.
-
-        Members of a residual addition split what passes through the group, members of a depthwise chain see it again; the
-        sum over members ranks the channels of one group in either case, and the mean over members keeps groups comparable.
-
-        Args:
-            paths: Paths of the members; all have the same number of output channels.
-
-        Returns:
-            Mean of the members' filter scores, (channels,).
-
-        Raises:
-            DataError: If a member has no scores or another number of channels.
-        """
-        scores = []
-        for path in paths:
-            if path not in self.filters:
-                raise DataError(f"there are no filter scores for {path!r}", f"one of {', '.join(self.filters)}")
-            scores.append(self.filters[path])
-        if len({score.shape for score in scores}) != 1:
-            sizes = ", ".join(f"{path}: {len(score)}" for path, score in zip(paths, scores))
-            raise DataError(f"members of a channel group have different numbers of channels ({sizes})", "the same number")
-        return np.mean(scores, axis=0)
 
     def save(self, path: PathLike) -> pathlib.Path:
         """Writes one .npz without pickles; it appears whole or not at all.

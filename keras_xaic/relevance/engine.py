@@ -115,6 +115,9 @@ class Engine(Protocol):
             references: One sample per input to compare with, (1, ...), for engines that do.
         """
 
+    def check(self, xs: Sequence[Tensor]) -> None:
+        """Raises a `DataError` if the rule is not made for such inputs; called once, with the first samples."""
+
     def refresh(self) -> None:
         """Takes over changed weights of the user's model."""
 

@@ -6,7 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_xaic._keras import tf
+from keras_xaic.errors import DataError
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.attention import attention_relevance
 from keras_xaic.relevance.composites import Composite
@@ -15,7 +18,7 @@ from keras_xaic.relevance.layer_table import check_supported, how_of
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.propagation import find_gates, propagate
 from keras_xaic.relevance.recurrent import recurrent_relevance
-from keras_xaic.relevance.rules import EPSILON, Call, Epsilon, Rule
+from keras_xaic.relevance.rules import EPSILON, Call, Epsilon, Rule, ZBox
 from keras_xaic.relevance.targets import BatchTargets
 
 Tensor = Any
@@ -69,6 +72,30 @@ class NativeEngine:
                 arrived[key].append(relevance)
         inputs = [tf.add_n(arrived[k]) if k in arrived else tf.zeros_like(tensors[k], tf.float32) for k in operations.inputs]
         return Step(inputs, record.channels, record.biases, record.weights(statistic), per_sample(starts))
+
+    def check(self, xs: Sequence[Tensor]) -> None:
+        """Checks that inputs lie within the bounds of `ZBox` rules.
+
+        Args:
+            xs: The model's inputs, some samples.
+
+        Raises:
+            DataError: If they do not.
+        """
+        boxes = {path: rule for path, rule in self.rules.items() if isinstance(rule, ZBox)}
+        tensors = self.program.forward(xs) if boxes else {}
+        for operation in self.program.operations:
+            box = boxes.get(operation.path)
+            if box is None:
+                continue
+            seen = tensors[operation.inputs[0]].numpy()
+            if np.any(seen < np.asarray(box.low) - 1e-6) or np.any(seen > np.asarray(box.high) + 1e-6):
+                low, high = float(seen.min()), float(seen.max())
+                raise DataError(
+                    f"inputs of layer {operation.path!r} reach from {low:g} to {high:g}",
+                    f"values within the bounds of lrp.z_box, {box.low} to {box.high}",
+                    f'Give the bounds, for example rule="lrp.z_box:{np.floor(low):g},{np.ceil(high):g}"',
+                )
 
     def refresh(self) -> None:
         """See `Engine.refresh`."""

@@ -36,6 +36,9 @@ class Gradient:
         self.program = program
         self.inner = {key: kernel for op in program.operations for key, kernel in inner_kernels(op.layer, op.path).items()}
 
+    def check(self, xs: Sequence[Tensor]) -> None:
+        """See `Engine.check`: any input will do."""
+
     def refresh(self) -> None:
         """See `Engine.refresh`."""
         self.program.refresh()
@@ -102,7 +105,8 @@ class IntegratedGradients(Gradient):
 
     Inside the network the path integral is taken over the layer's own values (conductance, Dhamdhere et al. 2018,
     arXiv 1805.12233): channels get ``integral dF/dz dz`` and weights the part of it that comes through their own input,
-    ``integral dF/dz_j w_ij dx_i``. Ten steps, gradients in the middle of each.
+    ``integral dF/dz_j w_ij dx_i``. Kernels inside recurrent and attention layers get no score. Ten steps, gradients in the
+    middle of each.
     """
 
     compares = True

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras_xaic.errors import ModelError
-from keras_xaic.relevance.composites import COMPOSITES, RuleLike, as_composite
+from keras_xaic.relevance.composites import COMPOSITES, Composite, RuleLike, as_composite
 from keras_xaic.relevance.deeplift import DeepLift
 from keras_xaic.relevance.engine import Engine
 from keras_xaic.relevance.engine_native import NativeEngine
 from keras_xaic.relevance.gradients import Gradient, IntegratedGradients, Taylor
 from keras_xaic.relevance.program import Program
-from keras_xaic.relevance.rules import RULES
+from keras_xaic.relevance.rules import RULES, Rule
 
 ENGINES = ("auto", "native", "innvestigate")
 
@@ -33,6 +35,8 @@ def make_engine(program: Program, rule: RuleLike, engine: str, allow_approximate
     """
     if engine not in ENGINES:
         raise ModelError(f"engine is {engine!r}", f"one of {', '.join(ENGINES)}")
+    if not isinstance(rule, (str, Rule, Composite, Mapping)):
+        raise ModelError(f"rule is a {type(rule).__name__}", "the name of a rule, a rule, or a mapping of layers to rules")
     if isinstance(rule, str) and rule not in RULE_NAMES and rule.partition(":")[0] not in RULE_NAMES:
         raise ModelError(f"there is no attribution rule {rule!r}", ", ".join(RULE_NAMES))
     if isinstance(rule, str) and rule in _OTHERS:

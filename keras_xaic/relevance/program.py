@@ -70,7 +70,9 @@ class Program:
             return operation.call(tensors)
         x = tensors[operation.inputs[0]]
         shape = self.operations.shapes[operation.outputs[0]]
-        y = linear(x, linear.weight, tf.zeros((1, *(1 if d is None else d for d in shape[1:]))))
+        if None in shape[1:]:  # free image sizes
+            shape = tuple(operation.layer.compute_output_shape(x.shape))
+        y = linear(x, linear.weight, tf.zeros((1, *shape[1:])))
         return (y if linear.bias is None else y + linear.bias,)
 
     def refresh(self) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.errors import DataError
 from keras_xaic.relevance import (
     Attribution,
     Relevance,
@@ -128,11 +127,3 @@ def test_layer_chart(tmp_path):
     model, x, y = auto_encoder()
     file = save_layer_chart(attribute(model, x, y), tmp_path / "deep" / "layers.png")
     assert file.read_bytes().startswith(b"\x89PNG")
-
-
-def test_group_scores():
-    relevance = Relevance({}, {"a": np.array([1.0, 3.0]), "b": np.array([3.0, 5.0]), "c": np.ones(3)}, {}, "r")
-    np.testing.assert_array_equal(relevance.group(["a", "b"]), [2.0, 4.0])
-    for paths in (["a", "c"], ["a", "z"]):
-        with pytest.raises(DataError):
-            relevance.group(paths)
