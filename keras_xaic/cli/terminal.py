@@ -19,6 +19,10 @@ from rich.text import Text
 from keras_xaic.errors import XaicError
 
 
+FILE_WIDTH = 120
+"""Characters a line where the output goes to a file."""
+
+
 class Terminal:
     """Shows progress on stderr while it is open, and results on stdout.
 
@@ -29,7 +33,7 @@ class Terminal:
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.json = quiet, as_json
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
         self.err = Console(stderr=True, highlight=False)
         self.exit_code = 0
         self._progress: Optional[Progress] = None
@@ -83,7 +87,7 @@ class Terminal:
         """Prints the summary line."""
         self.stop()
         if not self.json:
-            self.out.print(line, markup=False)
+            self.out.print(line, markup=False, soft_wrap=True)
 
     def show_report(self, report: Any, out: pathlib.Path) -> None:
         """Prints a report; exit code 3 if a budget was missed."""

@@ -14,12 +14,13 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.bundle import replace_directory, write_atomic
+from keras_xaic.bundle import Bundle, replace_directory, write_atomic
 from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.pipeline.proving import add_expected_outputs, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import Budget, Plan, plan
@@ -61,19 +62,21 @@ class Job:
         if self.recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
         small = work.timed("compress", lambda: self.compress(self.recipe, relevance, samples))
-        bundle_path = work.path / "bundle"
-        bundle = work.timed(
-            "export", lambda: tflite.export(small, bundle_path, calibration=samples, target=target, overwrite=True)
-        )
+        bundle, arena = work.timed("export", lambda: self.export(small, samples, target))
         if relevance is not None:
             relevance.save(bundle.relevance)
-        names = list(interpreters) + (["tflm"] if self.budget.ram is not None and "tflm" not in interpreters else [])
         verification = work.timed(
             "verify",
             lambda: edge.verify(
-                bundle, self.data, interpreters=names, reference=original["outputs"], metric=self.metric, progress=work.progress
+                bundle,
+                self.data,
+                interpreters=interpreters,
+                reference=original["outputs"],
+                metric=self.metric,
+                progress=work.progress,
             ),
         )
+        add_expected_outputs(bundle)
         measured = {}
         for baseline in baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
@@ -89,6 +92,7 @@ class Job:
             small=small,
             keras_accuracy=self.task_metric(predict(small.model, self.test)),
             verification=verification,
+            arena_bytes=arena,
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
@@ -162,6 +166,18 @@ class Job:
             "plan.json", lambda: self.fitting_plan(relevance, samples), lambda p, path: p.save(path), Plan.load
         )
         return compress(self.model, made, self.data, relevance=relevance, calibration=self.calibration, **options)
+
+    def export(self, small: CompressedModel, samples: Samples, target: tflite.Target) -> tuple[Bundle, Optional[int]]:
+        """Writes the bundle and measures its arena; weights stay unpacked where unpacking them would overrun the RAM."""
+        write = functools.partial(
+            tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True
+        )
+        bundle = write()
+        arena = measure_micro_arena(bundle)
+        if arena is not None and self.budget.ram_bytes is not None and arena > self.budget.ram_bytes:
+            bundle = write(largest_decoded=0)
+            arena = measure_micro_arena(bundle)
+        return bundle, arena
 
     def fitting_plan(self, relevance: Relevance, samples: Samples) -> Plan:
         """Makes a plan whose file, written without training, is measured to fit: training does not change its size."""

@@ -176,7 +176,7 @@ def _against(report: Report, name: str) -> Optional[str]:
     ratio = baseline.flash_bytes / small.flash_bytes
     where = "at the same size" if 0.98 <= ratio <= 1.02 else f"at {ratio:.2f} times the size"
     alike = _alike(report)
-    if abs(gain) < alike:
+    if abs(gain) <= alike:
         quality = "is as accurate"
     else:
         quality = f"is {abs(gain):.1f} {unit} {'worse' if gain > 0 else 'better'}"
@@ -185,8 +185,8 @@ def _against(report: Report, name: str) -> Optional[str]:
 
 
 def _alike(report: Report) -> float:
-    """Returns the difference in points below which two accuracies are alike: one standard error of it, sqrt(2 p (1-p) / n)."""
+    """Returns the difference in points below which two accuracies are alike: 1.5 standard errors, sqrt(2 p (1-p) / n) each."""
     accuracy, samples = report.compressed.edge_accuracy, report.compressed.samples
     if report.metric == "mse" or accuracy is None or not samples:
         return ALIKE_PP
-    return max(ALIKE_PP, 100 * math.sqrt(2 * accuracy * (1 - accuracy) / samples))
+    return max(ALIKE_PP, 150 * math.sqrt(2 * accuracy * (1 - accuracy) / samples))

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import test_engines
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras
 from keras_xaic.relevance import Attribution
-
-
-def mobile_net():
-    """Depthwise and pointwise convolutions with BatchNorm and ReLU6, an inverted residual, a linear head."""
-    keras.utils.set_random_seed(0)
-
-    def step(x, filters, stride):
-        y = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(x)
-        y = layers.ReLU(6.0)(layers.BatchNormalization()(y))
-        y = layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(y))
-        return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == filters else layers.ReLU(6.0)(y)
-
-    x = inputs = keras.Input((16, 16, 3))
-    for filters, stride in ((8, 1), (8, 1), (12, 2), (12, 1)):
-        x = step(x, filters, stride)
-    model = keras.Model(inputs, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
-    test_engines.settle(model)
-    return model
+from tests.relevance.nets import auto_encoder, mobile_net, residual_net, settle
 
 
 def application(name):
     def build():
         keras.utils.set_random_seed(0)
         model = getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
-        test_engines.settle(model)
+        settle(model)
         return model
 
     return build
 
 
 MODELS = {
-    "residual net": lambda: test_engines.residual_net()[0],
+    "residual net": lambda: residual_net()[0],
     "mobile net": mobile_net,
-    "auto-encoder": lambda: test_engines.auto_encoder()[0],
+    "auto-encoder": lambda: auto_encoder()[0],
     "MobileNetV2": application("MobileNetV2"),
     "EfficientNetB0": application("EfficientNetB0"),
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import oracle
 import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.relevance import Attribution, ZBox, ZPlus
+from tests.relevance import oracle
 
 RULES = [
     "lrp.epsilon",
