@@ -1,0 +1,41 @@
+"""What a bundle can only hold after its own files have run: expected outputs, and the arena."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Optional
+
+import numpy as np
+
+from keras_xaic import edge, tflite
+from keras_xaic.bundle import Bundle
+
+
+def add_expected_outputs(bundle: Bundle) -> None:
+    """Adds what `model.tflite` itself answers on tflite-runtime to ``check/expected.npz``, as y0, y1, ..."""
+    inputs, expected = bundle.check / "inputs.npz", bundle.check / "expected.npz"
+    with np.load(inputs) as arrays:
+        samples = [arrays[f"x{i}"] for i in range(len(arrays.files))]
+    with np.load(expected) as arrays:
+        answers = {name: arrays[name] for name in arrays.files}
+    outputs = edge.run_file(bundle.model, samples if len(samples) > 1 else samples[0]).outputs
+    _rewrite(expected, {**answers, **{f"y{i}": output for i, output in enumerate(outputs)}})
+
+
+def measure_micro_arena(bundle: Bundle) -> Optional[int]:
+    """Measures the arena of ``micro/model.tflite`` by bisection and writes it into ``micro/README.md``.
+
+    Returns:
+        Bytes, or None if there is no such file or TensorFlow Lite Micro is not installed.
+    """
+    model = bundle.micro / "model.tflite"
+    if not model.is_file() or "tflm" not in edge.available_interpreters():
+        return None
+    arena = edge.measure_arena(model).minimum
+    tflite.write_micro(bundle.micro, model.read_bytes(), arena_bytes=arena)
+    return arena
+
+
+def _rewrite(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
