@@ -70,6 +70,7 @@ def compress(
     Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
     """
     with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
+        terminal.progress("load", 0, 1, "TensorFlow, model and data")
         from keras_xaic.pipeline import run
         from keras_xaic.planning import Budget
 
@@ -122,6 +123,7 @@ def explain(
     Example: [bold]xaic explain resnet8.h5 --data cifar10.npz --rule lrp.epsilon --out why/[/bold]
     """
     with Terminal(quiet=quiet) as terminal, failing(terminal):
+        terminal.progress("load", 0, 1, "TensorFlow, model and data")
         from keras_xaic.pipeline import explain as run
 
         explanation = run(
@@ -283,6 +285,7 @@ def search(
     Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
     """
     with Terminal(quiet=quiet) as terminal, failing(terminal):
+        terminal.progress("load", 0, 1, "TensorFlow, model and data")
         from keras_xaic.search import search as run
 
         found = run(

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from keras_xaic.errors import XaicError
 
-
 FILE_WIDTH = 120
 """Characters a line where the output goes to a file."""
 

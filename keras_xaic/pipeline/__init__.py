@@ -83,6 +83,7 @@ def run(
     loaded = load(model, allow_unsafe)
     data = as_data(data, scale, offset)
     task = infer_task(loaded, data)
+    progress("load", 1, 1)
     if chosen.rule is not None:
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]

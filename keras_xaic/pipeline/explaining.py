@@ -100,6 +100,7 @@ def explain(
     loaded = load(model, allow_unsafe)
     data = as_data(data, scale, offset)
     task = infer_task(loaded, data)
+    progress("load", 1, 1)
     samples = data.calibration(calibration, seed)
     chosen: Any = read_json(rule) if rule.endswith(".json") else rule
     if target is None:

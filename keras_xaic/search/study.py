@@ -79,6 +79,7 @@ def search(
     url = storage or f"sqlite:///{directory.absolute() / 'study.db'}"
     setting = Setting(str(model), str(data), str(directory), epochs, seed, calibration, scale, offset, allow_unsafe)
     low, high = smallest_and_largest(setting)
+    progress("load", 1, 1)
     study = optuna.create_study(
         study_name=STUDY,
         storage=url,
