@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic.errors import PlanError
 from keras_xaic.models.channel_flow import Axes, ChannelFlow
-from keras_xaic.models.costs import KernelCall, kernel_calls
+from keras_xaic.models.kernels import KernelCall, kernel_calls
 from keras_xaic.models.operations import Operation, Operations
 
 Keep = Mapping[str, np.ndarray]

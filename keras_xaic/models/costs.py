@@ -4,46 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from keras_xaic.models.kernels import layer_kernels
+from keras_xaic.models.channels import ChannelGroups, Keep
+from keras_xaic.models.kernels import kernel_calls
 from keras_xaic.models.operations import Operations
-
-if TYPE_CHECKING:
-    from keras_xaic.models.channels import ChannelGroups, Keep
-
-
-@dataclass(frozen=True)
-class KernelCall:
-    """One use of one kernel.
-
-    Attributes:
-        path: Layer path.
-        number: Number of the kernel among ``layer.weights``.
-        shape: Shape of the kernel.
-        positions: How often it is applied to one sample: at every output position, for transposed convolutions at every
-            input position; free dimensions count as 1.
-    """
-
-    path: str
-    number: int
-    shape: tuple[int, ...]
-    positions: int
-
-
-def kernel_calls(operations: Operations) -> list[KernelCall]:
-    """Returns every use of every kernel of a convolution or dense layer, in network order."""
-    found = []
-    for operation in operations:
-        for kernel in layer_kernels(operation.layer, operation.path):
-            key = operation.inputs[0] if kernel.kind == "conv_transpose" else operation.outputs[0]
-            number = next(i for i, weight in enumerate(operation.layer.weights) if weight is kernel.variable)
-            positions = math.prod(size or 1 for size in operations.shapes[key][1:-1])
-            found.append(KernelCall(operation.path, number, kernel.shape, positions))
-    return found
 
 
 def macs(model: Any) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,3 +97,33 @@ def layer_kernels(layer: Any, path: str) -> list[Kernel]:
     if isinstance(layer, layers.Dense):
         return [Kernel(path, path, "kernel", "dense", layer, (1,))]
     return []
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One use of one kernel.
+
+    Attributes:
+        path: Layer path.
+        number: Number of the kernel among ``layer.weights``.
+        shape: Shape of the kernel.
+        positions: How often it is applied to one sample: at every output position, for transposed convolutions at every
+            input position; free dimensions count as 1.
+    """
+
+    path: str
+    number: int
+    shape: tuple[int, ...]
+    positions: int
+
+
+def kernel_calls(operations: Operations) -> list[KernelCall]:
+    """Returns every use of every kernel of a convolution or dense layer, in network order."""
+    found = []
+    for operation in operations:
+        for kernel in layer_kernels(operation.layer, operation.path):
+            key = operation.inputs[0] if kernel.kind == "conv_transpose" else operation.outputs[0]
+            number = next(i for i, weight in enumerate(operation.layer.weights) if weight is kernel.variable)
+            positions = math.prod(size or 1 for size in operations.shapes[key][1:-1])
+            found.append(KernelCall(operation.path, number, kernel.shape, positions))
+    return found
