@@ -6,7 +6,7 @@ from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.interpreters import INTERPRETERS, available_interpreters
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file
 from keras_xaic.edge.structure import check_structure
-from keras_xaic.edge.verification import InterpreterRun, Verification, file_sha256, verify
+from keras_xaic.edge.verification import InterpreterRun, Verification, file_sha256, latency_entry, verify
 
 __all__ = [
     "INTERPRETERS",
@@ -19,6 +19,7 @@ __all__ = [
     "available_interpreters",
     "check_structure",
     "file_sha256",
+    "latency_entry",
     "measure_arena",
     "read_file",
     "run_file",

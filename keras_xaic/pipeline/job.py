@@ -129,7 +129,7 @@ class Job:
             "keras_accuracy": self.task_metric(outputs),
             "tflite_fp32_bytes": len(content),
             "tflite_fp32_gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
-            "edge_accuracy": self.edge_accuracy(path, "original"),
+            **self.measure(path, "original"),
         }
 
     def attribute(self, samples: Samples) -> Relevance:
@@ -228,24 +228,24 @@ class Job:
         facts = {
             "flash_bytes": len(content),
             "download_bytes": len(tflite.pack_download(content)),
-            "edge_accuracy": self.edge_accuracy(path, f"baseline {recipe.name}"),
+            **self.measure(path, f"baseline {recipe.name}"),
         }
         write_atomic(kept, json.dumps(facts))
         return facts
 
-    def edge_accuracy(self, path: pathlib.Path, stage: str) -> Optional[float]:
-        """Returns the metric of a file on `test`, from tflite-runtime."""
-        if self.metric is None:
-            return None
+    def measure(self, path: pathlib.Path, stage: str) -> dict[str, Any]:
+        """Returns the metric on `test` and the latency of a file, from tflite-runtime."""
         test = self.test
         result = edge.run_file(
             path,
             test.x,
             scale=test.scale,
             offset=test.offset,
+            latency_runs=50,
             progress=lambda done: self.work.progress(f"{stage} on tflite-runtime", done, len(test)),
         )
-        return self.task_metric(result.outputs[0])
+        latency = {} if result.latency is None else {"tflite-runtime": edge.latency_entry(result.latency)}
+        return {"edge_accuracy": self.task_metric(result.outputs[0]), "latency_ms": latency}
 
 
 def _equal_download_sparsity(small: CompressedModel) -> float:

@@ -85,9 +85,24 @@ def build_report(
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )
+    report = report.model_copy(update={"warnings": _warnings(report)})
     met = report.budget.model_copy(update={"met": not budget_misses(report)})
     report = report.model_copy(update={"budget": met})
     return report.model_copy(update={"verdict": verdict(report)})
+
+
+def _warnings(report: Report) -> list[str]:
+    """What a user should know who reads only the figures."""
+    found = []
+    if report.compressed.part == "train":
+        found.append("There is no test data: accuracies are measured on training data and are too good.")
+    before, after = report.original.latency_ms.get("tflite-runtime"), report.compressed.latency_ms.get("tflite-runtime")
+    if before and after and before.median and after.median and after.median > 1.1 * before.median:
+        found.append(
+            f"tflite-runtime takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs int8 without "
+            "its fast kernels. Fewer bits save bytes; removing filters saves time; LiteRT is faster at int8."
+        )
+    return found
 
 
 def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:

@@ -47,6 +47,14 @@ class BudgetFacts(_Facts):
     met: Optional[bool] = None
 
 
+class LatencyFacts(_Facts):
+    """Milliseconds of one invocation after warm-up."""
+
+    median: Optional[float] = None
+    p90: Optional[float] = None
+    threads: int = 1
+
+
 class OriginalFacts(_Facts):
     """The model before compression."""
 
@@ -54,14 +62,7 @@ class OriginalFacts(_Facts):
     tflite_fp32_bytes: Optional[int] = None
     tflite_fp32_gzip_bytes: Optional[int] = None
     edge_accuracy: Optional[float] = None
-
-
-class LatencyFacts(_Facts):
-    """Milliseconds of one invocation after warm-up."""
-
-    median: Optional[float] = None
-    p90: Optional[float] = None
-    threads: int = 1
+    latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
 
 
 class BaselineFacts(_Facts):

@@ -111,7 +111,14 @@ def rows(report: Report) -> list[Row]:
     for interpreter, latency in small.latency_ms.items():
         label = f"latency ({interpreter}, {latency.threads} thread{'s' if latency.threads != 1 else ''})"
         table.append(
-            Row(label, (NONE, *(milliseconds(b.latency_ms.get(interpreter)) for b in baselines), milliseconds(latency)))
+            Row(
+                label,
+                (
+                    milliseconds(original.latency_ms.get(interpreter)),
+                    *(milliseconds(b.latency_ms.get(interpreter)) for b in baselines),
+                    milliseconds(latency),
+                ),
+            )
         )
     return [row for row in table if any(value != NONE for value in row.values)]
 

@@ -17,7 +17,9 @@ def test_the_keys_are_those_of_the_contract():
         "interpreters", "layers",
     } <= set(written)  # fmt: skip
     assert set(written["budget"]) == {"flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "met"}
-    assert set(written["original"]) == {"keras_accuracy", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy"}
+    assert set(written["original"]) == {
+        "keras_accuracy", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy", "latency_ms",
+    }  # fmt: skip
     assert set(written["compressed"]) == {
         "keras_accuracy", "edge_accuracy", "drop_pp", "flash_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
         "sparsity", "mean_bits", "macs", "latency_ms", "agreement", "explanation_similarity",
