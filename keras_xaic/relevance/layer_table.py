@@ -283,7 +283,7 @@ def as_markdown() -> str:
         "For stable pictures take `lrp.z_plus`, `lrp.gamma` or `lrp.epsilon:0.1`; for ranking weights and filters over many",
         "samples the default is stable enough. Additions, averages, attention and recurrent layers take the stabiliser of the",
         'last epsilon rule of a composite: `{"dense": "lrp.epsilon:0.1", "*": "lrp.z_plus"}` damps them, too. `lrp.flat` and',
-        "`lrp.w_square` are meant for the first layer. Native and iNNvestigate engine agree to 3e-7 of each layer's largest",
+        "`lrp.w_square` are meant for the first layer. Native and iNNvestigate engine agree to 5e-7 of each layer's largest",
         "relevance on that network, inputs included.",
         "",
         "## Table",

@@ -95,3 +95,23 @@ def two_layers(rule_first, rule_second, x, first, second, target):
     r1 = messages(rule_first, x, a1, b1, r_h, e1.sum(0) != 0)
     weights = [np.einsum("kij,ij->k", e, r) for e, r in ((e1, r1), (e2, r2))]
     return r1.sum(1), weights, r_h
+
+
+def deeplift_two_layers(reveal_cancel, x, reference, first, second, target):
+    """Contributions of inputs, weights of both layers and outputs of the first, through linear-ReLU-linear."""
+    (a1, b1, e1), (a2, _, e2) = first, second
+    z, z_r = x @ a1 + b1, reference @ a1 + b1
+    h, h_r = pos(z), pos(z_r)
+    m_h = a2[:, target]
+    terms = (x - reference)[:, None] * a1
+    if reveal_cancel:
+        up, down = pos(terms).sum(0), neg(terms).sum(0)
+        rise = 0.5 * (pos(z_r + up) - pos(z_r) + pos(z_r + up + down) - pos(z_r + down))
+        fall = 0.5 * (pos(z_r + down) - pos(z_r) + pos(z_r + up + down) - pos(z_r + up))
+        r1 = (pos(terms) * safe(rise, up) + neg(terms) * safe(fall, down)) * m_h
+    else:
+        r1 = terms * safe(h - h_r, z - z_r) * m_h
+    r2 = np.zeros_like(a2)
+    r2[:, target] = (h - h_r) * m_h
+    weights = [np.einsum("kij,ij->k", e, r) for e, r in ((e1, r1), (e2, r2))]
+    return r1.sum(1), weights, r1.sum(0)

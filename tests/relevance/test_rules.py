@@ -116,3 +116,29 @@ def test_samples_are_brought_together_as_documented():
     for reduce, reference in wanted.items():
         for batch_size in (1, 3, 64):
             close(attribution.run(x, y, reduce=reduce, batch_size=batch_size).weights["first"], reference)
+
+
+@pytest.mark.parametrize("rule", ["deeplift.rescale", "deeplift.reveal_cancel"])
+@pytest.mark.parametrize("kind", ["dense on sequences", "conv2d", "depthwise2d", "transposed1d"])
+def test_deeplift_follows_its_definition(rule, kind):
+    model, first, _, x, y = net(kind)
+    reference = np.random.default_rng(5).normal(0, 1, x.shape[1:]).astype(np.float32)
+    found = [
+        oracle.deeplift_two_layers(
+            rule == "deeplift.reveal_cancel",
+            sample.reshape(-1).astype(np.float64),
+            reference.reshape(-1).astype(np.float64),
+            *forms(kind),
+            label,
+        )
+        for sample, label in zip(x, y)
+    ]
+    attribution = Attribution(model, rule=rule)
+    (inputs,) = attribution.input_relevance(x, y, reference=reference)
+    close(inputs, np.stack([c for c, _, _ in found]).reshape(x.shape))
+    absolute = attribution.run(x, y, reference=reference)
+    for i, name in enumerate(("first", "second")):
+        each = np.stack([weights[i] for _, weights, _ in found])
+        close(absolute.weights[name], np.abs(each).mean(0).reshape(absolute.weights[name].shape))
+    channels = first.get_weights()[1].size
+    close(absolute.filters["first"], np.mean([np.abs(c.reshape(-1, channels).sum(0)) for _, _, c in found], axis=0))
