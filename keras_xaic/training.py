@@ -82,7 +82,7 @@ def fit(
     progress: Progress = silent,
     after_epoch: Optional[Callable[[Any, int], None]] = None,
 ) -> list[Epoch]:
-    """Trains `model` in place and leaves it with the weights that were best on held-back data.
+    """Trains `model` in place and leaves it with the weights that were best on held-back data, those before included.
 
     Args:
         model: The model to train; it is compiled here.
@@ -108,6 +108,8 @@ def fit(
     model.compile(keras.optimizers.Adam(rate), loss=task.loss(weight, schedule.temperature))
     state = _State(model, checkpoint)
     history = state.restore()
+    if not history and schedule.select_from == 0:  # training may make things worse
+        state.consider(task.figure(predict(model, held_back), held_back))
     reporter = _Reporter(stage, total, progress)
     for number in range(len(history), schedule.epochs):
         reporter.done = number * -(-len(train) // schedule.batch_size)
@@ -168,9 +170,8 @@ class _State:
 
     def save(self, history: list[Epoch], eligible: bool) -> None:
         """Keeps the model after an epoch; the best so far if it may be chosen."""
-        if eligible and history[-1].held_back >= self.best_figure:
-            self.best_figure = history[-1].held_back
-            self.best = [variable.numpy() for variable in self.model.variables]
+        if eligible:
+            self.consider(history[-1].held_back)
         if self.directory is None:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -183,6 +184,12 @@ class _State:
         write_atomic(self.directory / "epochs.json", json.dumps(content))
         for stale in self.directory.glob(f"epoch-{len(history) - 1}.*"):
             stale.unlink()
+
+    def consider(self, figure: float) -> None:
+        """Remembers the weights of now if no earlier ones were better."""
+        if figure >= self.best_figure:
+            self.best_figure = figure
+            self.best = [variable.numpy() for variable in self.model.variables]
 
     def restore_best(self) -> None:
         """Leaves the model with its best weights."""

@@ -21,7 +21,11 @@ def make_data(count=200, classes=3, seed=0):
 def make_model(classes=3, activation="softmax"):
     keras.utils.set_random_seed(5)
     return keras.Sequential(
-        [keras.Input((8,)), layers.Dense(12, activation="relu", name="a"), layers.Dense(classes, activation=activation, name="b")]
+        [
+            keras.Input((8,)),
+            layers.Dense(12, activation="relu", name="a"),
+            layers.Dense(classes, activation=activation, name="b"),
+        ]
     )
 
 
@@ -34,6 +38,15 @@ def test_training_learns_and_keeps_the_best_epoch():
     history = fit(model, make_data(), held, TASK, Schedule(12, 1e-2, 16))
     assert max(epoch.held_back for epoch in history) > 0.9
     assert TASK.figure(predict(model, held), held) == max(epoch.held_back for epoch in history)
+
+
+def test_training_that_makes_things_worse_is_undone():
+    model, held = make_model(), make_data(seed=1)
+    fit(model, make_data(), held, TASK, Schedule(10, 1e-2, 16))
+    before = model.get_weights()
+    fit(model, make_data(), held, TASK, Schedule(1, 30.0, 16))
+    for one, other in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):

@@ -8,7 +8,15 @@ from keras_xaic.units import format_size, parse_size
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("48kB", 48_000), ("48KiB", 49_152), ("1.5MB", 1_500_000), ("1MiB", 1_048_576), ("1200", 1200), (7, 7), (" 20 kb ", 20_000)],
+    [
+        ("48kB", 48_000),
+        ("48KiB", 49_152),
+        ("1.5MB", 1_500_000),
+        ("1MiB", 1_048_576),
+        ("1200", 1200),
+        (7, 7),
+        (" 20 kb ", 20_000),
+    ],
 )
 def test_sizes_that_people_write(text, size):
     assert parse_size(text) == size

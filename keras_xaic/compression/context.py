@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import numpy as np
@@ -56,6 +56,9 @@ class Context:
         task = infer_task(model, data)
         train, held_back = data.split(seed=seed)
         teacher = predict(model, train) if epochs else None
+        if held_back.y is None and epochs:  # without labels, what the original says is right
+            answers = predict(model, held_back)
+            held_back = replace(held_back, y=answers.argmax(axis=-1) if task.kind == "classes" else answers)
         samples = data.calibration(calibration, seed)
         return cls(task, train, held_back, teacher, samples, callbacks, checkpoint, progress)
 
