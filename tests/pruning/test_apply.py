@@ -34,7 +34,7 @@ def test_a_ramp_that_does_not_divide_by_the_frequency_still_ends_at_its_end():
 
 
 def test_schedules_that_are_none_are_named():
-    with pytest.raises(PlanError, match="final_sparsity is 1.0"):
+    with pytest.raises(PlanError, match=r"final_sparsity is 1\.0"):
         RelevanceSchedule(1.0, end_step=10)
     with pytest.raises(PlanError, match="begins at step 10"):
         RelevanceSchedule(0.5, end_step=10, begin_step=10)
