@@ -54,11 +54,8 @@ def number(value: Optional[float], digits: int = 0) -> str:
 
 
 def milliseconds(latency: Optional[LatencyFacts]) -> str:
-    """Returns median and 90th percentile."""
-    if latency is None or latency.median is None:
-        return NONE
-    tail = "" if latency.p90 is None else f" (p90 {latency.p90:.3g})"
-    return f"{latency.median:.3g} ms{tail}"
+    """Returns the median."""
+    return NONE if latency is None or latency.median is None else f"{latency.median:.3g} ms"
 
 
 def metric_name(report: Report) -> str:
