@@ -169,17 +169,20 @@ class Attribution:
         keeper = Checkpoint(checkpoint, "" if checkpoint is None else fingerprint(self.model, inputs.stored, settings))
         done = keeper.load(sums)
         samples = sum(len(index) for _, index in batches[:done])
+        whole = True  # no batch is half added
         try:
             for owner, index in batches[done:]:
                 step = self._step(inputs, targets, references, index, size, statistic, reduce)
+                whole = False
                 for one in {None, owner}:
                     sums[one].add(step, len(index))
-                done, samples = done + 1, samples + len(index)
+                done, samples, whole = done + 1, samples + len(index), True
                 keeper.save(sums, done)
                 if progress is not None:
                     progress(samples, len(inputs))
         except BaseException:
-            keeper.save(sums, done, now=True)
+            if whole:
+                keeper.save(sums, done, now=True)
             raise
         keeper.remove()
         facts = {"target": str(target), "start": start, "seed": seed}
@@ -213,7 +216,7 @@ class Attribution:
         self.engine.check([tf.constant(array) for array in inputs.batch(some, len(some))])
         canonical = self.program.canonical
         shapes = [self.program.operations.shapes[key] for key in self.program.operations.outputs]
-        return find_targets(target, start, inputs.y, inputs.stored, shapes, canonical.heads, self.engine.needs_values)
+        return find_targets(target, start, inputs.y, inputs.parts, shapes, canonical.heads, self.engine.needs_values)
 
     def _step(
         self,

@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic._keras import tf
+from keras_xaic.data import Samples
 from keras_xaic.errors import DataError
 
 Tensor = Any
@@ -22,9 +23,9 @@ class Targets:
     """The outputs that relevance starts from.
 
     Attributes:
-        kinds: Per output ``"class"`` (one class per sample), ``"predicted"``, or ``"all"``.
-        values: Per output an array with one entry per sample: class numbers, or what the squared error is taken to; zeros
-            where nothing is needed.
+        kinds: Per output ``"class"`` (one class per sample), ``"classes"`` (any number of them), ``"predicted"``, or ``"all"``.
+        values: Per output an array with one entry per sample: class numbers, a 1 for every class it has, or what the squared
+            error is taken to; zeros where nothing is needed.
         start: ``"one"``, ``"logit"`` or ``"squared_error"``.
         heads: Per output the activation that was left away.
     """
@@ -64,8 +65,8 @@ class Targets:
         for i, (output, value) in enumerate(zip(outputs, values)):
             if self.kinds[i] == "all":
                 loss = 0.5 * tf.square(self.as_shown(i, output) - tf.cast(value, tf.float32))
-            elif output.shape[-1] == 1:
-                labels = (self._select(i, output, value) + 1) / 2
+            elif output.shape[-1] == 1 or self.kinds[i] == "classes":
+                labels = tf.nn.relu(self._select(i, output, value))
                 loss = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=output)
             else:
                 loss = tf.nn.softmax_cross_entropy_with_logits(labels=self._select(i, output, value), logits=output)[..., None]
@@ -81,6 +82,8 @@ class Targets:
         kind = self.kinds[index]
         if kind == "all":
             return tf.ones_like(output)
+        if kind == "classes":
+            return tf.cast(value, tf.float32)
         if output.shape[-1] == 1:
             up = output > 0 if kind == "predicted" else tf.cast(value, tf.int32)[..., None] > 0
             return tf.where(up, tf.ones_like(output), -tf.ones_like(output))
@@ -127,7 +130,7 @@ def find_targets(
     target: Target,
     start: str,
     y: Optional[Sequence[Any]],
-    x: Sequence[np.ndarray],
+    x: Sequence[Samples],
     shapes: Sequence[Sequence[Optional[int]]],
     heads: Sequence[Optional[str]],
     needs_values: bool = False,
@@ -162,6 +165,8 @@ def find_targets(
             kind, value = "class", _fixed_class(int(target), count, shape, i)
         elif labels is not None:
             kind, value = "class", labels
+        elif head == "sigmoid" and _is_multi_hot(given, shape):
+            kind, value = "classes", np.asarray(given, np.float32)
         elif head is None:  # no classes: regression or an auto-encoder
             kind, value = "all", np.zeros(count, np.float32)
         else:
@@ -202,6 +207,10 @@ def _labels(y: Optional[np.ndarray], shape: Sequence[Optional[int]], head: Optio
     return y.astype(np.int32)
 
 
+def _is_multi_hot(y: Optional[np.ndarray], shape: Sequence[Optional[int]]) -> bool:
+    return y is not None and y.ndim == len(shape) and y.shape[-1] == shape[-1] and bool(np.all((y == 0) | (y == 1)))
+
+
 def _fixed_class(target: int, count: int, shape: Sequence[Optional[int]], index: int) -> np.ndarray:
     classes = max(2, int(shape[-1] or 0))
     if not 0 <= target < classes:
@@ -209,16 +218,15 @@ def _fixed_class(target: int, count: int, shape: Sequence[Optional[int]], index:
     return np.full((count, *(1 if d is None else d for d in shape[1:-1])), target, np.int32)
 
 
-def _compared(y: Optional[np.ndarray], x: Sequence[np.ndarray], shape: Sequence[Optional[int]], index: int) -> np.ndarray:
+def _compared(y: Optional[np.ndarray], x: Sequence[Samples], shape: Sequence[Optional[int]], index: int) -> np.ndarray:
     """What a squared error is taken to: y, one-hot where y is class numbers, or the input of an auto-encoder."""
     sizes = tuple(shape[1:])
-    fits = [
-        candidate
-        for candidate in ([y] if y is not None else list(x))
-        if candidate.shape[1:] == sizes or all(d is None for d in sizes)
-    ]
-    if fits:
-        return fits[0].astype(np.float32)
+    if y is not None and y.shape[1:] == sizes:
+        return y.astype(np.float32)
+    if y is None:
+        for part in x:
+            if part.x.shape[1:] == sizes:
+                return part.inputs()
     if y is not None and y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and len(sizes) == 1:
         return np.eye(int(sizes[0] or 0), dtype=np.float32)[y]
     if y is not None and y.ndim == 1 and sizes == (1,):

@@ -136,6 +136,24 @@ def test_a_single_sigmoid_unit_speaks_for_class_one_and_against_class_zero():
     np.testing.assert_array_equal(one, -zero)
 
 
+def test_multi_label_starts_at_every_class_a_sample_has():
+    model, (x, _) = small(head="sigmoid"), samples()
+    y = np.random.default_rng(0).integers(0, 2, (10, 3))
+    y[0] = [1, 1, 0]
+    relevance = attribute(model, x, y, reduce="sum")
+    np.testing.assert_allclose(relevance.filters["out"], y.sum(0), rtol=1e-5)
+    assert attribute(model, x, y, rule="taylor").weights["out"].all()
+
+
+def test_the_squared_error_of_an_auto_encoder_is_taken_to_what_the_model_sees():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(5, name="out")])
+    stored = Samples(np.arange(20, dtype=np.uint8).reshape(4, 5), scale=0.1, offset=-1.0)
+    error = attribute(model, stored, start="squared_error", reduce="sum").filters["out"]
+    seen = stored.inputs()
+    np.testing.assert_allclose(error, ((model.predict(seen, verbose=0) - seen) ** 2).sum(0), rtol=1e-4)
+
+
 def test_several_inputs_and_outputs():
     keras.utils.set_random_seed(0)
     a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
