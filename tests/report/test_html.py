@@ -47,7 +47,7 @@ def test_the_page_shows_what_was_measured(report):
         "84.29 %",
         "0.61 pp",
         "40.0 kB",
-        "0.391 ms (p90 0.41)",
+        "0.391 ms",
         "numpy 1.26.4",
         "attribute 3.2",
     ):
