@@ -1,7 +1,7 @@
 """Speed and memory of relevance: native engine, iNNvestigate engine and a training step, in one run.
 
     python bench/relevance.py [--models resnet8,MobileNetV2,ResNet50] [--rules lrp.epsilon,lrp.z_plus] [--out FILE.json]
-    python bench/relevance.py --memory
+    python bench/relevance.py --models "" --memory
 
 Models are built with random weights and BatchNorm statistics taken from one batch; the measured work does not depend on what
 was learned. Times are medians of interleaved repetitions, so that other work on the machine hits all of them alike.
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 import platform
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -87,10 +88,23 @@ def speed(name, rules, repetitions):
 def peak(count):
     """Peak memory in MB of one attribution of `count` samples, in a process of its own; the data itself stays on disk."""
     model, _, _ = build("resnet8", 64)
-    big = np.lib.format.open_memmap(f"/tmp/xaic_bench_{count}.npy", "w+", np.uint8, (count, 32, 32, 3))
-    big[:] = 128
-    Attribution(model).run(big, np.arange(count) % 10)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with tempfile.TemporaryDirectory() as scratch:
+        big = np.lib.format.open_memmap(f"{scratch}/x.npy", "w+", np.uint8, (count, 32, 32, 3))
+        big[:] = 128
+        Attribution(model).run(big, np.arange(count) % 10)
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):  # ru_maxrss would count the parent process, too
+            return int(line.split()[1]) / 1024
+    raise SystemExit("peak memory can only be measured on Linux")
+
+
+def memory():
+    """Peak memory for 500 and for 10,000 samples, each in a process of its own."""
+    peaks = {}
+    for count in (500, 10_000):
+        child = [sys.executable, __file__, "--peak", str(count)]
+        peaks[count] = round(float(subprocess.run(child, capture_output=True, text=True, check=True).stdout), 1)
+    return {"peak_mb": peaks, "ratio": round(peaks[10_000] / peaks[500], 3)}
 
 
 def main():
@@ -98,7 +112,7 @@ def main():
     parser.add_argument("--models", default="resnet8,MobileNetV2,ResNet50")
     parser.add_argument("--rules", default="lrp.epsilon,lrp.z_plus")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--memory", action="store_true", help="peak memory for 500 and for 10,000 samples")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory for 500 and 10,000 samples")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out")
     options = parser.parse_args()
@@ -108,28 +122,22 @@ def main():
     result = {
         "versions": {"keras_xaic": __version__, "tensorflow": tf.__version__, "python": platform.python_version()},
         "seed": 0,
-        "speed": [],
+        "speed": {},
+        "memory": {},
     }
+    if options.out and pathlib.Path(options.out).exists():  # models may be measured one after the other
+        before = json.loads(pathlib.Path(options.out).read_text())
+        if before["versions"] == result["versions"]:
+            result = before
+    for name in filter(None, options.models.split(",")):
+        result["speed"][name] = speed(name, options.rules.split(","), options.repetitions)
+        print(json.dumps(result["speed"][name], indent=1), flush=True)
     if options.memory:
-        sizes = {
-            count: float(
-                subprocess.run(
-                    [sys.executable, __file__, "--peak", str(count)], capture_output=True, text=True, check=True
-                ).stdout
-            )
-            for count in (500, 10_000)
-        }
-        result["peak_mb"] = sizes
-        result["memory_ratio"] = round(sizes[10_000] / sizes[500], 3)
-    else:
-        for name in options.models.split(","):
-            result["speed"].append(speed(name, options.rules.split(","), options.repetitions))
-            print(json.dumps(result["speed"][-1], indent=1), flush=True)
+        result["memory"] = memory()
+        print(json.dumps(result["memory"], indent=1))
     if options.out:
-        with open(options.out, "w") as file:
-            json.dump(result, file, indent=1)
-    if options.memory:
-        print(json.dumps(result, indent=1))
+        pathlib.Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ class DeepLift:
         if m_for is m_against:
             record.add_channels(name, m_for * dz)
             record.add_shares(linear, [Share(weight, [(dx, m_for)])])
-            return backward(z, here[key], m_for)
+            return backward(linear(dx, weight, z), dx, m_for)
         up, down, w_up, w_down = positive(dx), negative(dx), positive(weight), negative(weight)
         by_for, by_against = _parts(linear, dx, weight, z)
         record.add_channels(name, m_for * by_for + m_against * by_against)

@@ -84,7 +84,7 @@ class InnvestigateEngine(NativeEngine):
         """Relevance of the input by iNNvestigate, of the weights by the rule's formula."""
         linear = self.program.maps[operation.path]
         x, z = tensors[operation.inputs[0]], tensors[operation.outputs[0]]
-        call = Call(linear, x, linear.weight, z, operation.inputs[0] in self.program.nonnegative)
+        call = Call(linear, tf.identity(x), linear.weight, z, operation.inputs[0] in self.program.nonnegative)
         answer, name = self.rules[operation.path].apply(call, relevance), self.program.channels_key(operation.path)
         record.add_channels(name, relevance)
         record.add_bias(name, answer.bias)

@@ -43,7 +43,7 @@ class Call:
 
     Attributes:
         linear: The layer's linear map.
-        x: Input, (n, ...).
+        x: Input, (n, ...), a tensor of its own.
         weight: The kernel.
         z: Output before any activation, bias included.
         nonnegative: Whether x is known to have no negative entries (half of some rules' work falls away).
@@ -76,7 +76,10 @@ def negative(x: Tensor) -> Tensor:
 
 
 def backward(y: Tensor, x: Tensor, s: Tensor) -> Tensor:
-    """``sum_j s_j dy_j/dx_i`` without a second forward pass."""
+    """``sum_j s_j dy_j/dx_i``; the forward pass that y came from is not computed again, its gradient is all that is used.
+
+    y must be made from x for this purpose: `tf.gradients` searches everything that follows from x.
+    """
     return tf.gradients(y, x, grad_ys=s)[0]
 
 
@@ -132,7 +135,8 @@ class Epsilon(Rule):
         """See `Rule.apply`."""
         s = divide(relevance, stabilised(call.z, self.epsilon))
         bias = None if call.linear.bias is None else call.linear.bias * over_positions(s)
-        return Answer(call.x * backward(call.z, call.x, s), [Share(call.weight, [(call.x, s)])], bias)
+        y = call.forward(call.x, call.weight)
+        return Answer(call.x * backward(y, call.x, s), [Share(call.weight, [(call.x, s)])], bias)
 
 
 @dataclass(frozen=True)
