@@ -153,7 +153,7 @@ def name_in_table(layer: Any) -> str:
         return symbol
     if type(layer) is layers.Activation:
         function = layer.activation
-        owner = type(getattr(function, "__self__", None)).__name__
+        owner = type(getattr(function, "__self__", function)).__name__  # activations may be layers or their call methods
         return owner if owner in _BY_NAME else f"Activation({activation_name(layer) or 'linear'})"
     return type(layer).__name__
 

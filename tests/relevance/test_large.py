@@ -29,7 +29,7 @@ MODELS = {
 }
 RULES = ["lrp.epsilon", "deeplift.rescale", "deeplift.reveal_cancel"]
 CASES = [
-    pytest.param(name, rule, marks=pytest.mark.slow if "Net" in name else [], id=f"{name} {rule}")
+    pytest.param(name, rule, marks=pytest.mark.slow if "Net" in name or "cancel" in rule else [], id=f"{name} {rule}")
     for name in MODELS
     for rule in RULES
     if (name, rule) != ("EfficientNetB0", "deeplift.reveal_cancel")

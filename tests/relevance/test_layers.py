@@ -65,6 +65,7 @@ CASES = {
     "activations": image(
         conv(activation="swish"), conv(activation="tanh"), conv(), L.Activation("sigmoid"), conv(activation="gelu")
     ),
+    "layer as activation": image(conv(activation=L.LeakyReLU(0.2)), conv()),
     "relu6 function": image(conv(activation=tf.nn.relu6), conv()),
     "strides dilation groups": image(conv(strides=2), L.ReLU(), conv(dilation_rate=2), conv(groups=3)),
     "depthwise": image(
