@@ -62,7 +62,7 @@ class Job:
         if self.recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
         small = work.timed("compress", lambda: self.compress(self.recipe, relevance, samples))
-        bundle, arena = work.timed("export", lambda: self.export(small, samples, target))
+        bundle, arena, trouble = work.timed("export", lambda: self.export(small, samples, target))
         if relevance is not None:
             relevance.save(bundle.relevance)
         verification = work.timed(
@@ -93,6 +93,7 @@ class Job:
             keras_accuracy=self.task_metric(predict(small.model, self.test)),
             verification=verification,
             arena_bytes=arena,
+            warnings=[trouble] if trouble else [],
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
@@ -167,17 +168,19 @@ class Job:
         )
         return compress(self.model, made, self.data, relevance=relevance, calibration=self.calibration, **options)
 
-    def export(self, small: CompressedModel, samples: Samples, target: tflite.Target) -> tuple[Bundle, Optional[int]]:
+    def export(
+        self, small: CompressedModel, samples: Samples, target: tflite.Target
+    ) -> tuple[Bundle, Optional[int], Optional[str]]:
         """Writes the bundle and measures its arena; weights stay unpacked where unpacking them would overrun the RAM."""
         write = functools.partial(
             tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True
         )
         bundle = write()
-        arena = measure_micro_arena(bundle)
+        arena, trouble = measure_micro_arena(bundle)
         if arena is not None and self.budget.ram_bytes is not None and arena > self.budget.ram_bytes:
             bundle = write(largest_decoded=0)
-            arena = measure_micro_arena(bundle)
-        return bundle, arena
+            arena, trouble = measure_micro_arena(bundle)
+        return bundle, arena, trouble
 
     def fitting_plan(self, relevance: Relevance, samples: Samples) -> Plan:
         """Makes a plan whose file, written without training, is measured to fit: training does not change its size."""

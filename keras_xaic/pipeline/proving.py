@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle
+from keras_xaic.errors import EdgeError
 
 
 def add_expected_outputs(bundle: Bundle) -> None:
@@ -22,18 +23,22 @@ def add_expected_outputs(bundle: Bundle) -> None:
     _rewrite(expected, {**answers, **{f"y{i}": output for i, output in enumerate(outputs)}})
 
 
-def measure_micro_arena(bundle: Bundle) -> Optional[int]:
+def measure_micro_arena(bundle: Bundle) -> tuple[Optional[int], Optional[str]]:
     """Measures the arena of ``micro/model.tflite`` by bisection and writes it into ``micro/README.md``.
 
     Returns:
-        Bytes, or None if there is no such file or TensorFlow Lite Micro is not installed.
+        Bytes, or None if there is no such file or TensorFlow Lite Micro is not installed or refuses it; and what it said
+        in that last case.
     """
     model = bundle.micro / "model.tflite"
     if not model.is_file() or "tflm" not in edge.available_interpreters():
-        return None
-    arena = edge.measure_arena(model).minimum
+        return None, None
+    try:
+        arena = edge.measure_arena(model).minimum
+    except EdgeError as error:
+        return None, f"The arena could not be measured, micro/ is unproved. {error}"
     tflite.write_micro(bundle.micro, model.read_bytes(), arena_bytes=arena)
-    return arena
+    return arena, None
 
 
 def _rewrite(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:

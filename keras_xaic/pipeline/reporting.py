@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from keras_xaic.bundle import Bundle
@@ -34,6 +34,7 @@ def build_report(
     keras_accuracy: Optional[float],
     verification: Verification,
     arena_bytes: Optional[int],
+    warnings: Sequence[str],
     relevance: Optional[Relevance],
     bundle: Bundle,
     seconds: Mapping[str, float],
@@ -85,7 +86,7 @@ def build_report(
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )
-    report = report.model_copy(update={"warnings": _warnings(report)})
+    report = report.model_copy(update={"warnings": [*warnings, *_warnings(report)]})
     met = report.budget.model_copy(update={"met": not budget_misses(report)})
     report = report.model_copy(update={"budget": met})
     return report.model_copy(update={"verdict": verdict(report)})

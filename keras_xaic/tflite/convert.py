@@ -8,7 +8,7 @@ from typing import Any, Literal, Union
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.models.operations import Operations
@@ -117,7 +117,9 @@ def _converter(model: Any) -> Any:
             raise ModelError(f"input {number} of the model has free dimensions {shape}", "a fixed shape", "Rebuild it with one")
         specification.append(tf.TensorSpec((1, *shape), tensor.dtype, name=f"input_{number}"))
     function = tf.function(run, autograph=False).get_concrete_function(*specification)
-    return tf.lite.TFLiteConverter.from_concrete_functions([function])
+    # Loops own variables by their model: without it the converter crashes on them. With it, it takes a slower way.
+    owner = model if any(isinstance(op.layer, (layers.RNN, layers.Bidirectional)) for op in operations) else None
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
 
 
 def _convert(model: Any, converter: Any) -> bytes:

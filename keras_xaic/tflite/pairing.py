@@ -119,6 +119,36 @@ def channel_steps(scale: np.ndarray, kernel_shape: Sequence[int], target: Weight
     return np.ascontiguousarray(rows[:, 0])
 
 
+def fused_gain(found: WeightOperator, kernel: np.ndarray, tolerance: np.ndarray) -> Optional[np.ndarray]:
+    """Returns the factor per output channel by which the converter multiplied a kernel, None if that is not what it did.
+
+    The converter folds a constant factor in front of a layer (`Rescaling`) or behind it into the layer's weights.
+
+    Args:
+        found: An operator of the float32 twin.
+        kernel: The Keras kernel.
+        tolerance: Largest difference per weight before the factor, broadcastable to the kernel.
+
+    Returns:
+        (channels,) float64, positive, 1 for channels of zeros; or (1,) if all are equal.
+    """
+    moved = to_operator_layout(kernel, found.kind, found.weights.shape)
+    allowed = to_operator_layout(np.broadcast_to(tolerance, kernel.shape), found.kind, found.weights.shape)
+    if moved is None or allowed is None:
+        return None
+    axes = tuple(axis for axis in range(moved.ndim) if axis != found.channel_axis)
+    weights, moved = found.weights.astype(np.float64), moved.astype(np.float64)
+    square = np.square(moved).sum(axis=axes)
+    gain = np.where(square > 0, (weights * moved).sum(axis=axes) / np.where(square > 0, square, 1.0), 1.0)
+    if np.any(gain <= 0):
+        return None
+    live = gain[square > 0]
+    if live.size and np.ptp(live) <= 1e-5 * live.max():
+        gain = live[:1]
+    fits = np.abs(weights / found.per_channel(gain) - moved) <= allowed
+    return gain if np.all(fits) else None
+
+
 def pair_by_value(
     found: Sequence[WeightOperator],
     values: Sequence[np.ndarray],

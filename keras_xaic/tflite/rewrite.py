@@ -11,7 +11,14 @@ import numpy as np
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.tflite.flatbuffer import Operator, TensorType, load, pack, require_version, schema, set_constant
-from keras_xaic.tflite.pairing import WeightOperator, channel_steps, pair_by_value, to_operator_layout, weight_operators
+from keras_xaic.tflite.pairing import (
+    WeightOperator,
+    channel_steps,
+    fused_gain,
+    pair_by_value,
+    to_operator_layout,
+    weight_operators,
+)
 from keras_xaic.tflite.storages import INT4_VERSIONS, Activations, Runtime, require_legal
 
 BIAS_LIMIT = 2**30
@@ -51,17 +58,23 @@ def write_grids(
     model, twin = load(int8), load(float32)
     quantized, floating = weight_operators(model), weight_operators(twin)
     _require_twins(quantized, floating)
-    for key, weight_operator, source in zip(pair_with_grids(floating, kernels), quantized, floating):
+    pairs, gains = pair_with_grids(floating, kernels)
+    for key, gain, weight_operator, source in zip(pairs, gains, quantized, floating):
         if key is None:
             continue
         if key not in storages:
             raise ExportError(f"layer {key!r} has a grid and no storage", "int4 or int8 for every grid")
-        _write(key, kernels[key], storages[key], weight_operator, source.bias, runtimes)
+        _write(key, kernels[key], gain, storages[key], weight_operator, source.bias, runtimes)
     return pack(model)
 
 
-def pair_with_grids(floating: Sequence[WeightOperator], kernels: Mapping[str, QuantizedKernel]) -> list[Optional[str]]:
+def pair_with_grids(
+    floating: Sequence[WeightOperator], kernels: Mapping[str, QuantizedKernel]
+) -> tuple[list[Optional[str]], list[np.ndarray]]:
     """Returns the key of the grid that each operator of the float32 twin lies on, None for operators without a grid.
+
+    Returns:
+        The keys; and for each operator the factor per channel by which the converter multiplied the grid, usually 1.
 
     Raises:
         ExportError: If a grid is not found.
@@ -69,14 +82,21 @@ def pair_with_grids(floating: Sequence[WeightOperator], kernels: Mapping[str, Qu
     values = {key: kernel.values for key, kernel in kernels.items()}
     tolerances = {key: GRID_TOLERANCE * kernel.scale for key, kernel in kernels.items()}
     pairs = pair_by_value(floating, [one.weights for one in floating], values, tolerances)
-    missing = sorted(set(kernels) - set(pairs))
+    gains = [np.ones(1) for _ in pairs]
+    for key in (key for key in kernels if key not in pairs):
+        for number, found in enumerate(floating):
+            gain = fused_gain(found, values[key], tolerances[key]) if pairs[number] is None else None
+            if gain is not None:
+                pairs[number], gains[number] = key, gain
+                break
+    missing = [key for key in kernels if key not in pairs]
     if missing:
         raise ExportError(
             f"layer {missing[0]!r}: no operator of the converted model holds its grid",
             f"weights within {GRID_TOLERANCE} steps of the grid, in a model whose BatchNorm is folded",
             "Set the kernel to its grid's values before export",
         )
-    return pairs
+    return pairs, gains
 
 
 def _require_twins(quantized: Sequence[WeightOperator], floating: Sequence[WeightOperator]) -> None:
@@ -88,12 +108,13 @@ def _require_twins(quantized: Sequence[WeightOperator], floating: Sequence[Weigh
 def _write(
     key: str,
     kernel: QuantizedKernel,
+    gain: np.ndarray,
     storage: str,
     target: WeightOperator,
     bias: Optional[np.ndarray],
     runtimes: Sequence[Runtime],
 ) -> None:
-    steps = channel_steps(kernel.scale, kernel.integers.shape, target, key)
+    steps = (channel_steps(kernel.scale, kernel.integers.shape, target, key) * gain).astype(np.float32)
     activation = target.operator.input(target.data_position)
     assert activation is not None
     require_legal(key, storage, target.kind, kernel.bits, steps.size == 1, _ACTIVATIONS.get(activation.type), runtimes)

@@ -206,3 +206,29 @@ def test_equal_kernels_are_told_apart_by_order():
 def test_writing_is_deterministic(digits):
     once, again = (write_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages) for _ in range(2))
     assert once == again
+
+
+@pytest.mark.parametrize("storage", ["int4", "int8"])
+def test_a_constant_factor_that_the_converter_folds_into_a_layer_goes_into_its_steps(storage):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(6, 3, strides=2, activation="relu", name="conv")(x)
+    model = keras.Model(inputs, layers.Dense(4, name="dense")(layers.Flatten()(x)))
+    small, content = _build(model, storage=storage)
+    stored = read_grids(content)[0]
+    integers = _in_keras_layout(stored.integers, stored.kind, (3, 3, 3, 6))
+    np.testing.assert_array_equal(integers, small.kernels["conv"].integers * (1 if storage == "int4" else 16))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.float32)
+    expected = small.model.predict(pixels, verbose=0)
+    twin = int8_twin(small.model, pixels, io="float")
+    (outputs,) = run(write_grids(twin, float_twin(small.model), small.kernels, small.storages), [pixels])
+    assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_recurrent_layers_convert_and_stay_plain_int8():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 2))
+    model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.LSTM(4, name="lstm")(inputs)))
+    _, content = _build(model)
+    assert [stored.storage for stored in read_grids(content)][-1] == "int4"
