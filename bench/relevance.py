@@ -1,6 +1,6 @@
 """Speed and memory of relevance: native engine, iNNvestigate engine and a training step, in one run.
 
-    python bench/relevance.py [--models resnet8,MobileNetV2,ResNet50] [--rules lrp.epsilon,lrp.z_plus] [--out FILE.json]
+    python bench/relevance.py [--models resnet8,MobileNetV2,ResNet50] [--rules lrp.epsilon,lrp.z_plus] [--out FILE.jsonl]
     python bench/relevance.py --models "" --memory
 
 Models are built with random weights and BatchNorm statistics taken from one batch; the measured work does not depend on what
@@ -119,25 +119,25 @@ def main():
     if options.peak:
         print(peak(options.peak))
         return
-    result = {
+    facts = {
         "versions": {"keras_xaic": __version__, "tensorflow": tf.__version__, "python": platform.python_version()},
         "seed": 0,
-        "speed": {},
-        "memory": {},
     }
-    if options.out and pathlib.Path(options.out).exists():  # models may be measured one after the other
-        before = json.loads(pathlib.Path(options.out).read_text())
-        if before["versions"] == result["versions"]:
-            result = before
+
+    def keep(row, start):
+        row = {**facts, **row, "seconds": round(time.perf_counter() - start, 1)}
+        print(json.dumps(row, indent=1), flush=True)
+        if options.out:
+            pathlib.Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+            with pathlib.Path(options.out).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
     for name in filter(None, options.models.split(",")):
-        result["speed"][name] = speed(name, options.rules.split(","), options.repetitions)
-        print(json.dumps(result["speed"][name], indent=1), flush=True)
+        start = time.perf_counter()
+        keep({"what": "speed", **speed(name, options.rules.split(","), options.repetitions)}, start)
     if options.memory:
-        result["memory"] = memory()
-        print(json.dumps(result["memory"], indent=1))
-    if options.out:
-        pathlib.Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-        pathlib.Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+        start = time.perf_counter()
+        keep({"what": "memory", **memory()}, start)
 
 
 if __name__ == "__main__":
