@@ -134,6 +134,7 @@ def run(interpreter: object, inputs: dict, runs: int) -> tuple:
     results = [[] for _ in outs]
 
     def feed(k: int) -> None:
+        interpreter.reset_all_variables()  # recurrent models must not remember the sample before
         for array, detail in zip(codes, ins):
             interpreter.set_tensor(detail["index"], array[k : k + 1])
 

@@ -64,8 +64,8 @@ class Context:
 
     @property
     def target(self) -> str:
-        """Where attributions start: the true class, or the predicted one without labels."""
-        return "true" if self.calibration.y is not None else "predicted"
+        """Where attributions start (see `Task.explained`)."""
+        return self.task.explained(self.calibration)
 
     def fit(
         self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = (), after_epoch: Any = None

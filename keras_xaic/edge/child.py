@@ -57,6 +57,10 @@ class Lite:
         self.inputs = [self._describe(d) for d in self.interpreter.get_input_details()]
         self.outputs = [self._describe(d) for d in self.interpreter.get_output_details()]
 
+    def forget(self) -> None:
+        """Forgets the state that earlier samples left in a recurrent model."""
+        self.interpreter.reset_all_variables()
+
     def set(self, index: int, value: np.ndarray) -> None:
         """Sets input `index`."""
         self.interpreter.set_tensor(self.inputs[index]["index"], value)
@@ -110,6 +114,10 @@ class Micro:
         self.interpreter = self.runtime.Interpreter.from_bytes(
             self.content, arena_size=arena, alt_decompression_memory_size=self.alternate
         )
+
+    def forget(self) -> None:
+        """Forgets the state that earlier samples left in a recurrent model."""
+        self.interpreter.reset()
 
     def set(self, index: int, value: np.ndarray) -> None:
         """Sets input `index`."""
@@ -175,7 +183,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         one = interpreter.get(i)
         shape = one.shape[1:] if one.ndim and one.shape[0] == 1 else one.shape
         results.append(np.empty((len(arrays[0]), *shape), one.dtype))
-    _restart(interpreter)
     _loop(interpreter, load, results)
     latency = _latency(interpreter, first, job["latency_runs"])
     for path, result in zip(job["outputs"], results):
@@ -277,16 +284,9 @@ def _latency(interpreter: Any, parts: list[np.ndarray], runs: int) -> Optional[d
 
 
 def _set(interpreter: Any, parts: list[np.ndarray], k: int) -> None:
+    interpreter.forget()
     for i, part in enumerate(parts):
         interpreter.set(i, part[k : k + 1])
-
-
-def _restart(interpreter: Any) -> None:
-    """Forgets the state that one invocation has left in a recurrent model."""
-    if isinstance(interpreter, Lite):
-        interpreter.interpreter.reset_all_variables()
-    else:
-        interpreter.interpreter.reset()
 
 
 def _open(job: dict[str, Any]) -> tuple[Any, str]:

@@ -27,6 +27,12 @@ class Task:
     outputs: int
     logits: bool
 
+    def explained(self, samples: Samples) -> str:
+        """Returns where attributions start: the true class, the predicted one without labels, all outputs for values."""
+        if self.kind == "values":
+            return "all"
+        return "true" if samples.labels is not None else "predicted"
+
     def targets(self, samples: Samples, teacher: Optional[np.ndarray]) -> np.ndarray:
         """Returns what `loss` expects: (N, 2, outputs), what the labels say and what the teacher says."""
         if self.kind == "classes" and samples.labels is not None:

@@ -104,7 +104,7 @@ def explain(
     samples = data.calibration(calibration, seed)
     chosen: Any = read_json(rule) if rule.endswith(".json") else rule
     if target is None:
-        target = "all" if task.kind == "values" else "true" if samples.labels is not None else "predicted"
+        target = task.explained(samples)
     settings: dict[str, Any] = {"target": target, "start": start, "reference": reference}
     directory.absolute().parent.mkdir(parents=True, exist_ok=True)
     relevance = attribute(

@@ -142,7 +142,7 @@ class Job:
                 samples,
                 samples.labels,
                 rule=self.recipe.rule or "lrp.epsilon",
-                target="true" if samples.labels is not None else "predicted" if self.task.kind == "classes" else "all",
+                target=self.task.explained(samples),
                 seed=self.seed,
                 progress=functools.partial(self.work.progress, "attribute"),
             ),

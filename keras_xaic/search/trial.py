@@ -41,8 +41,7 @@ def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
     data = load_data(setting.data, setting.scale, setting.offset)
     task = infer_task(model, data)
     samples = data.calibration(setting.calibration, setting.seed)
-    target = "all" if task.kind == "values" else "true" if samples.labels is not None else "predicted"
-    return model, data, task, attribute(model, samples, target=target)
+    return model, data, task, attribute(model, samples, target=task.explained(samples))
 
 
 def smallest_and_largest(setting: Setting) -> tuple[int, int]:

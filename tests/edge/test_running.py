@@ -281,3 +281,16 @@ def test_child_needs_numpy_and_the_interpreter_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_recurrent_model_starts_afresh_with_every_sample(tmp_path):
+    from keras_xaic._keras import keras, layers
+    from keras_xaic.tflite import float_twin
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((10, 2))
+    model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(8)(inputs)))
+    (tmp_path / "m.tflite").write_bytes(float_twin(model))
+    x = np.random.default_rng(0).normal(size=(6, 10, 2)).astype(np.float32) * 3
+    result = run_file(tmp_path / "m.tflite", x, latency_runs=3)
+    np.testing.assert_allclose(result.outputs[0], model.predict(x, verbose=0), atol=1e-5)
