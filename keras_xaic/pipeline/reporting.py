@@ -21,6 +21,10 @@ from keras_xaic.tflite import measure_layers
 PACKAGES = ("tensorflow", "tensorflow-model-optimization", "innvestigate", "numpy", "tflite-runtime", "tflite-micro")
 
 
+CONVERSION_GAP_PP = 2.0
+"""Keras and the edge interpreter may differ by this many points before the report says so."""
+
+
 def build_report(
     *,
     model: Any,
@@ -97,6 +101,13 @@ def _warnings(report: Report) -> list[str]:
     found = []
     if report.compressed.part == "train":
         found.append("There is no test data: accuracies are measured on training data and are too good.")
+    for who, facts in (("original", report.original), ("compressed model", report.compressed)):
+        gap = drop_pp(facts.keras_accuracy, facts.edge_accuracy, report.metric or "accuracy")
+        if gap is not None and report.metric != "mse" and abs(gap) > CONVERSION_GAP_PP:
+            found.append(
+                f"The {who} gives {facts.keras_accuracy:.4g} in Keras and {facts.edge_accuracy:.4g} on the edge interpreter: "
+                "the conversion to .tflite changes its answers."
+            )
     before, after = report.original.latency_ms.get("tflite-runtime"), report.compressed.latency_ms.get("tflite-runtime")
     if before and after and before.median and after.median and after.median > 1.1 * before.median:
         found.append(
