@@ -8,6 +8,7 @@ from typing import Any
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning.plan_file import Granularity, Storage
+from keras_xaic.planning.storages import BITS_OF, legal_storages
 
 FILE_BYTES = 720
 """Model, subgraph, inputs, outputs and operator codes of a slim .tflite."""
@@ -40,13 +41,14 @@ def structure_bytes(model: Any) -> int:
 
 
 def best_storage(kind: str, bits: int) -> Storage:
-    """Returns the smallest storage that holds a grid exactly on every runtime (INT4 transpose convolutions run nowhere)."""
-    return "int4" if bits <= 4 and kind != "conv_transpose" else "int8"
+    """Returns the smallest storage that holds a grid exactly on every runtime, with whatever steps that takes."""
+    fitting = [legal_storages(kind, bits, per_tensor) for per_tensor in (False, True)]
+    return "int4" if any("int4" in storages for storages in fitting) else "int8"
 
 
-def best_granularity(kind: str, storage: str) -> Granularity:
-    """Returns how fine steps may be: packed INT4 dense layers take one step per tensor, all else one per channel."""
-    return "tensor" if kind == "dense" and storage == "int4" else "channel"
+def best_granularity(kind: str, storage: Storage) -> Granularity:
+    """Returns how fine steps may be: one per channel wherever the storage is exact with that."""
+    return "channel" if storage in legal_storages(kind, BITS_OF[storage], per_tensor=False) else "tensor"
 
 
 def weight_bytes(weights: int, storage: str) -> int:

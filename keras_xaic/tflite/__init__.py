@@ -12,7 +12,6 @@ from keras_xaic.tflite.micro_kit import write_micro
 from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
-from keras_xaic.tflite.storages import legal_storages
 
 __all__ = [
     "Compressed",
@@ -27,7 +26,6 @@ __all__ = [
     "float16_model",
     "float_twin",
     "int8_twin",
-    "legal_storages",
     "match_stored",
     "measure_layers",
     "pack_download",

@@ -9,8 +9,8 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.errors import ExportError
+from keras_xaic.planning.storages import KINDS
 from keras_xaic.tflite.flatbuffer import Operator, constant, operators
-from keras_xaic.tflite.storages import KINDS
 
 
 @dataclass(frozen=True)

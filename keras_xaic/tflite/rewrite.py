@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
+from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Runtime, require_legal
 from keras_xaic.tflite.flatbuffer import Operator, TensorType, load, pack, require_version, schema, set_constant
 from keras_xaic.tflite.pairing import (
     WeightOperator,
@@ -19,7 +20,6 @@ from keras_xaic.tflite.pairing import (
     to_operator_layout,
     weight_operators,
 )
-from keras_xaic.tflite.storages import INT4_VERSIONS, Activations, Runtime, require_legal
 
 BIAS_LIMIT = 2**30
 """Largest bias integer that is written: the sum of products is added to it in 32 bits."""

@@ -8,9 +8,9 @@ import pytest
 from keras_xaic._keras import keras, layers
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
+from keras_xaic.planning.storages import legal_storages
 from keras_xaic.tflite import build_tflite, compress_for_micro, match_stored
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, pack, set_constant
-from keras_xaic.tflite.storages import legal_storages
 from tests.tflite.models import Small, inputs_of, run
 
 FAST, ALL = 5, 40

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keras_xaic.errors import ExportError
-from keras_xaic.tflite.storages import KINDS, RUNTIMES, legal_storages, require_legal
+from keras_xaic.planning.storages import KINDS, RUNTIMES, legal_storages, require_legal
 
 
 @pytest.mark.parametrize(
