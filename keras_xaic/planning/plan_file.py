@@ -13,6 +13,8 @@ from keras_xaic.planning.budget import Budget
 
 Storage = Literal["int4", "int8"]
 Granularity = Literal["channel", "tensor"]
+Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
+Score = Literal["magnitude", "relevance", "geometric_mean", "signed_relevance"]
 
 
 class LayerPlan(pydantic.BaseModel):
@@ -24,8 +26,12 @@ class LayerPlan(pydantic.BaseModel):
         weights: Number of weights that stay after filter removal, zeros included.
         bits: Bit-width of the grid, 2 to 8.
         granularity: One step per ``channel`` or per ``tensor``.
+        grid: How the values that weights may take are found: ``uniform`` steps, a ``codebook`` of clustered values, or uniform
+            steps assigned under an entropy constraint, without (``ecq``) or with (``ecqx``) relevance.
         storage: How the integers lie in the file: packed ``int4`` or one ``int8`` each.
         sparsity: Planned fraction of zero weights.
+        pattern: Which zeros go together: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
+            blocks.
         relevance: The layer's share of all relevance, 0 to 1.
         flash_bytes: Predicted bytes in the file: weights, biases and quantization records.
         download_bytes: Predicted bytes after entropy coding.
@@ -39,8 +45,10 @@ class LayerPlan(pydantic.BaseModel):
     weights: int = pydantic.Field(ge=0)
     bits: int = pydantic.Field(ge=2, le=8)
     granularity: Granularity
+    grid: Grid = "uniform"
     storage: Storage
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
+    pattern: str = pydantic.Field(default="unstructured", pattern=r"^(unstructured|\d+:\d+|\d+x\d+)$")
     relevance: float = 0.0
     flash_bytes: int = 0
     download_bytes: int = 0
@@ -54,6 +62,7 @@ class Plan(pydantic.BaseModel):
         recipe: Name of the recipe that made the plan.
         seed: Seed of everything random.
         budget: The limits that the plan was made for.
+        score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         layers: One entry per kernel, in network order.
         remove: Channel group -> channels that are removed, in ascending order.
         predicted_flash_bytes: Predicted size of `model.tflite`.
@@ -66,6 +75,7 @@ class Plan(pydantic.BaseModel):
     recipe: str = "auto"
     seed: int = 0
     budget: Budget = Budget()
+    score: Score = "geometric_mean"
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}
     predicted_flash_bytes: int = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from keras_xaic.planning.plan_file import Grid, Score
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -15,7 +17,10 @@ class Recipe:
         source: The publication or product it comes from.
         summary: What it does, in one sentence.
         rule: Attribution rule whose relevance drives it; None for methods that need none.
+        score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
+        sparsity: Fraction of zeros that there shall be at least, whatever the budget.
         bits: Bit-widths that layers may get; () leaves quantization to the TFLite converter.
+        grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
         filters: Whether filters may be removed to meet the budget.
         baseline: For methods of others: a function ``(model, data, **options) -> CompressedModel`` that runs them as they are.
     """
@@ -24,6 +29,9 @@ class Recipe:
     source: str
     summary: str
     rule: Optional[str] = None
+    score: Score = "geometric_mean"
+    sparsity: float = 0.0
     bits: tuple[int, ...] = ()
+    grid: Grid = "uniform"
     filters: bool = False
     baseline: Optional[Callable[..., Any]] = None
