@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Optional
 
+import numpy as np
 import tensorflow_model_optimization as tfmot
 
+from keras_xaic._keras import keras
 from keras_xaic.compression.context import Context
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
-from keras_xaic.planning import Plan, kept_weights, weight_score
-from keras_xaic.pruning import PruneByRelevance, can_prune, prune_by_relevance
+from keras_xaic.planning import Plan, weight_score
+from keras_xaic.pruning import PruneByRelevance, can_prune, pattern_mask, prune_by_relevance
 from keras_xaic.relevance import Attribution, Relevance, attribute
 from keras_xaic.training import Epoch, Schedule
 
@@ -19,53 +21,75 @@ RAMP_SHARE = 0.7
 
 
 def prune_weights(
-    model: Any, plan: Plan, relevance: Optional[Relevance], context: Context, schedule: Schedule
+    model: Any,
+    plan: Plan,
+    relevance: Optional[Relevance],
+    context: Context,
+    schedule: Schedule,
+    refresh: Optional[int] = None,
 ) -> tuple[Any, list[Epoch]]:
     """Returns the model with its planned zeros, and the epochs it took to get them.
 
     Args:
         model: A flat model; changed in place.
-        plan: Names the sparsity of every kernel.
+        plan: Names sparsity and pattern of every kernel, and the score that ranks weights.
         relevance: What the first masks follow; computed where it is None or not of this model's shapes.
         context: What training needs.
         schedule: How to train; 0 epochs prune in one shot.
+        refresh: Training steps between attributions while masks change; None: once an epoch. Each attribution costs one to two
+            training steps per batch of `Context.calibration`.
     """
     rule = "lrp.epsilon" if relevance is None else relevance.rule
-    if relevance is None or any(relevance.weights[kernel.key].shape != kernel.shape for kernel in weighted_kernels(model)):
-        relevance = attribute(model, context.calibration, rule=rule, target=context.target)
-    sparsity = {layer.key: layer.sparsity for layer in plan.layers if layer.sparsity > 0}
+    reduce = "mean" if plan.score == "signed_relevance" else "mean_abs"
+    planned = {layer.key: layer for layer in plan.layers if layer.sparsity > 0}
+    sparsity = {key: layer.sparsity for key, layer in planned.items()}
+    patterns = {key: layer.pattern for key, layer in planned.items()}
+    if not _fits(relevance, model, reduce):
+        relevance = attribute(model, context.calibration, rule=rule, target=context.target, reduce=reduce)
+    assert relevance is not None
     if schedule.epochs == 0:
         for kernel in weighted_kernels(model):
-            if kernel.key in sparsity and can_prune(kernel.layer):
-                scores = {kernel.key: weight_score(kernel.value, relevance.weights[kernel.key])}
-                kernel.variable.assign(kernel.value * kept_weights(scores, sparsity[kernel.key])[kernel.key])
+            if kernel.key in planned and can_prune(kernel.layer):
+                scores = weight_score(kernel.value, relevance.weights[kernel.key], plan.score)
+                kernel.variable.assign(kernel.value * pattern_mask(scores, sparsity[kernel.key], patterns[kernel.key]).numpy())
         return model, []
-    end = max(2, round(schedule.steps(len(context.train)) * RAMP_SHARE))
-    pruned = prune_by_relevance(model, sparsity, relevance.weights, end)
-    refresh = _Refresh(model, context, rule, last=schedule.epochs * RAMP_SHARE)
-    update = tfmot.sparsity.keras.UpdatePruningStep()
-    history = context.fit(pruned, replace(schedule, select_from=RAMP_SHARE), "prune", [update], refresh)
+    steps = schedule.steps(len(context.train))
+    end = max(2, round(steps * RAMP_SHARE))
+    pruned = prune_by_relevance(model, sparsity, relevance.weights, end, score=plan.score, patterns=patterns)
+    callbacks: list[Any] = [tfmot.sparsity.keras.UpdatePruningStep()]
+    if plan.score != "magnitude" and rule != "magnitude":
+        callbacks.append(_Refresh(model, context, rule, reduce, refresh or steps // schedule.epochs, last=end))
+    history = context.fit(pruned, replace(schedule, select_from=RAMP_SHARE), "prune", callbacks)
     _copy_weights(pruned, model)
     return model, history
 
 
-class _Refresh:
-    """Attributes anew after an epoch, while masks still change."""
+class _Refresh(keras.callbacks.Callback):
+    """Attributes anew every few steps, while masks still change."""
 
-    def __init__(self, plain: Any, context: Context, rule: str, last: float) -> None:
-        self.plain, self.context, self.last = plain, context, last
+    def __init__(self, plain: Any, context: Context, rule: str, reduce: str, every: int, last: int) -> None:
+        super().__init__()
+        self.plain, self.context, self.reduce, self.every, self.last = plain, context, reduce, every, last
         self.attribution = Attribution(plain, rule=rule)
 
-    def __call__(self, pruned: Any, done: int) -> None:
-        if done > self.last:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        step = int(self.model.optimizer.iterations)
+        if step % self.every or step > self.last:
             return
-        _copy_weights(pruned, self.plain)
+        _copy_weights(self.model, self.plain)
         self.attribution.refresh()
-        fresh = self.attribution.run(self.context.calibration, target=self.context.target)
-        for layer in pruned.layers:
+        fresh = self.attribution.run(self.context.calibration, target=self.context.target, reduce=self.reduce)
+        for layer in self.model.layers:
             if isinstance(layer, PruneByRelevance):
                 kernel = layer_kernels(layer.layer, layer.layer.name)[-1]
                 layer.set_relevance(fresh.weights[kernel.key])
+
+
+def _fits(relevance: Optional[Relevance], model: Any, reduce: str) -> bool:
+    """Whether relevance is of this model's shapes, and signed if it must be."""
+    if relevance is None or any(relevance.weights[kernel.key].shape != kernel.shape for kernel in weighted_kernels(model)):
+        return False
+    return reduce == "mean_abs" or any(np.any(value < 0) for value in relevance.weights.values())
 
 
 def _copy_weights(pruned: Any, plain: Any) -> None:

@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-LEAST_KEPT = 0.02
+from keras_xaic.planning.plan_file import Score
+
+LEAST_KEPT = 0.005
 """No kernel keeps less than this fraction of its weights: an emptied layer cuts the network in two."""
 
+EXPONENTS: dict[Score, float] = {"magnitude": 0.0, "relevance": 1.0, "geometric_mean": 0.5, "signed_relevance": 1.0}
+"""Score -> exponent e of relevance in ``|w|^(1-e) A^e``."""
 
-def weight_score(kernel: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-    """Returns the importance of every weight: ``sqrt(A / ||A||_2 * |w| / ||w||_2)``.
 
-    The geometric mean of relevance and magnitude, each L2-normalised over the kernel so that kernels compare (the
-    normalisation of magnitude is that of Lee et al. 2021, arXiv 2010.07611, in its simplest form).
+def combine(magnitude: Any, relevance: Any, score: Score) -> Any:
+    """Returns the score of weights, ``m^(1-e) A^e``, for arrays and tensors alike; relevance alone keeps its sign.
+
+    Args:
+        magnitude: ``|w| / ||w||_2``.
+        relevance: ``A / ||A||_2``.
+        score: What ranks weights (see `EXPONENTS`).
+    """
+    exponent = EXPONENTS[score]
+    if exponent in (0.0, 1.0):
+        return relevance if exponent else magnitude
+    return magnitude ** (1.0 - exponent) * relevance**exponent
+
+
+def weight_score(kernel: np.ndarray, relevance: np.ndarray, score: Score = "geometric_mean") -> np.ndarray:
+    """Returns the importance of every weight, comparable between the kernels of a model.
+
+    * ``magnitude``: ``|w| / ||w||_2`` (Lee et al. 2021, arXiv 2010.07611, in its simplest form);
+    * ``relevance``: ``A / ||A||_2`` with A = |relevance|;
+    * ``geometric_mean``: ``sqrt(A / ||A||_2 * |w| / ||w||_2)``;
+    * ``signed_relevance``: relevance with its sign, for recipes that prune what speaks against the prediction (Soroush et
+      al. 2023, arXiv 2507.05286).
 
     Args:
         kernel: The weights w.
-        relevance: Mean absolute relevance A of every weight; same shape.
+        relevance: Relevance of every weight, mean over samples; same shape.
+        score: Which of these.
     """
     magnitude = np.abs(kernel).astype(np.float64)
     magnitude /= max(float(np.linalg.norm(magnitude)), 1e-30)
     norm = float(np.linalg.norm(relevance))
     if norm == 0.0:  # nothing known about this kernel: magnitude decides
         return magnitude
-    return np.sqrt(magnitude * np.abs(relevance).astype(np.float64) / norm)
+    known = np.asarray(relevance, np.float64) / norm
+    return combine(magnitude, known if score == "signed_relevance" else np.abs(known), score)
 
 
 def kept_weights(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, np.ndarray]:

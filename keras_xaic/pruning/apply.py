@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow_model_optimization as tfmot
@@ -11,12 +11,20 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
 
 from keras_xaic._keras import keras
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+from keras_xaic.planning.plan_file import Score
 from keras_xaic.pruning.mask import PruneByRelevance
-from keras_xaic.pruning.schedule import RelevanceSchedule
+from keras_xaic.pruning.schedule import RelevanceSchedule, ramp_power
 
 
 def prune_by_relevance(
-    model: Any, sparsity: Mapping[str, float], relevance: Mapping[str, np.ndarray], end_step: int, frequency: int = 50
+    model: Any,
+    sparsity: Mapping[str, float],
+    relevance: Mapping[str, np.ndarray],
+    end_step: int,
+    frequency: int = 50,
+    *,
+    score: Score = "geometric_mean",
+    patterns: Optional[Mapping[str, str]] = None,
 ) -> Any:
     """Returns a clone of `model` whose kernels ramp to their planned sparsity during training.
 
@@ -25,23 +33,24 @@ def prune_by_relevance(
     Args:
         model: A flat functional or sequential model.
         sparsity: Kernel key -> final fraction of zeros; kernels that are not named stay dense.
-        relevance: Kernel key -> relevance of every weight.
+        relevance: Kernel key -> relevance of every weight; kernels that are not named are pruned by magnitude.
         end_step: Training step at which the ramp ends.
         frequency: Masks are updated every that many steps.
+        score: What ranks weights (see `keras_xaic.planning.weight_score`).
+        patterns: Kernel key -> which zeros go together (see `pattern_mask`); unstructured where not named.
     """
+    frequency, patterns = min(frequency, max(1, end_step // 4)), patterns or {}
 
     def wrap(layer: Any) -> Any:
         kernels = [kernel for kernel in layer_kernels(layer, layer.name) if sparsity.get(kernel.key, 0.0) > 0]
         fresh = layer.__class__.from_config(layer.get_config())
         if not kernels or not can_prune(layer):
             return fresh
-        kernel = kernels[-1]  # TFMOT prunes the pointwise kernel of a separable convolution
-        scores = relevance.get(kernel.key)
-        power = ramp_power(scores)
-        schedule = RelevanceSchedule(
-            sparsity[kernel.key], end_step, frequency=min(frequency, max(1, end_step // 4)), power=power
-        )
-        return PruneByRelevance(fresh, schedule, relevance=scores)
+        key = kernels[-1].key  # TFMOT prunes the pointwise kernel of a separable convolution
+        scores = relevance.get(key)
+        schedule = RelevanceSchedule(sparsity[key], end_step, frequency=frequency, power=ramp_power(scores))
+        known: Score = "magnitude" if scores is None else score
+        return PruneByRelevance(fresh, schedule, scores, known, patterns.get(key, "unstructured"))
 
     wrapped = keras.models.clone_model(model, clone_function=wrap)
     for old, new in zip(model.layers, wrapped.layers):
@@ -63,19 +72,3 @@ def can_prune(layer: Any) -> bool:
 def kernel_masks(model: Any) -> dict[str, np.ndarray]:
     """Returns kernel key -> boolean mask of the weights that are not zero."""
     return {kernel.key: kernel.value != 0 for kernel in weighted_kernels(model)}
-
-
-def ramp_power(relevance: Any) -> float:
-    """Returns the ramp's exponent: 3 where half the weights carry next to nothing, towards 1 where all carry alike.
-
-    The measure is the Gini-like share of relevance in the lower half of the weights: 0.5 if all are equal, 0 if the lower
-    half is worthless.
-    """
-    if relevance is None:
-        return 3.0
-    ranked = np.sort(np.abs(np.asarray(relevance, np.float64)).ravel())
-    total = ranked.sum()
-    if total <= 0:
-        return 3.0
-    lower = ranked[: ranked.size // 2].sum() / total
-    return float(np.clip(3.0 - 4.0 * lower, 1.0, 3.0))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow_model_optimization as tfmot
 
 from keras_xaic._keras import tf
 from keras_xaic.errors import PlanError
+from keras_xaic.planning.sparsity import kept_weights
 
 
 class RelevanceSchedule(tfmot.sparsity.keras.PruningSchedule):
@@ -55,3 +58,51 @@ class RelevanceSchedule(tfmot.sparsity.keras.PruningSchedule):
         """Returns what `from_config` needs."""
         names = ("final_sparsity", "end_step", "begin_step", "frequency", "power")
         return {"class_name": type(self).__name__, "config": {name: getattr(self, name) for name in names}}
+
+
+def relevance_schedules(
+    scores: Mapping[str, np.ndarray], final_sparsity: float, end_step: int, begin_step: int = 0, frequency: int = 50
+) -> dict[str, RelevanceSchedule]:
+    """Returns a schedule per kernel that together prune a fraction of all weights, where relevance is thin.
+
+    The end of each layer follows from one ranking of all weights, scores L2-normalised per kernel; its ramp from how evenly
+    the layer's relevance is spread (see `ramp_power`).
+
+    >>> relevance = xaic.attribute(model, x, y)
+    >>> schedules = relevance_schedules(relevance.weights, final_sparsity=0.8, end_step=1000)
+
+    Args:
+        scores: Kernel key -> score of every weight, e.g. `Relevance.weights`.
+        final_sparsity: Fraction of zero weights over all these kernels at the end, 0 <= s < 1.
+        end_step: Training step at which it is reached.
+        begin_step: Training step at which pruning begins.
+        frequency: Masks are updated every that many steps.
+
+    Returns:
+        Kernel key -> schedule, which TFMOT's `prune_low_magnitude` takes as well as `PruneByRelevance`.
+
+    Raises:
+        PlanError: If a number is out of its range.
+    """
+    normalised = {key: np.abs(one) / max(float(np.linalg.norm(one)), 1e-30) for key, one in scores.items()}
+    kept = kept_weights(normalised, final_sparsity)
+    return {
+        key: RelevanceSchedule(float(1.0 - mask.mean()), end_step, begin_step, frequency, ramp_power(scores[key]))
+        for key, mask in kept.items()
+    }
+
+
+def ramp_power(relevance: Any) -> float:
+    """Returns the ramp's exponent: 3 where half the weights carry next to nothing, towards 1 where all carry alike.
+
+    The measure is the Gini-like share of relevance in the lower half of the weights: 0.5 if all are equal, 0 if the lower
+    half is worthless.
+    """
+    if relevance is None:
+        return 3.0
+    ranked = np.sort(np.abs(np.asarray(relevance, np.float64)).ravel())
+    total = ranked.sum()
+    if total <= 0:
+        return 3.0
+    lower = ranked[: ranked.size // 2].sum() / total
+    return float(np.clip(3.0 - 4.0 * lower, 1.0, 3.0))

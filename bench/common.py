@@ -1,0 +1,96 @@
+"""What the training benchmarks share: real models and data, rows that are kept, and worker processes of one thread each.
+
+A benchmark is a list of settings (a dictionary each) and a function that turns one into measured figures. Settings whose row
+is in the result file already are skipped, so an interrupted benchmark continues where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import pathlib
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+PACKAGES = ("keras-xaic", "tensorflow", "tensorflow-model-optimization", "tflite-runtime", "numpy")
+FILES = {"resnet8": "resnet8_cifar10.h5", "cnn": "cnn_fashion_mnist.h5", "mlp": "mlp_fashion_mnist.h5", "ad01": "ad01.h5"}
+DATA = {"resnet8": "cifar10.npz", "cnn": "fashion_mnist.npz", "mlp": "fashion_mnist.npz"}
+
+
+def parser(description: str, out: str) -> argparse.ArgumentParser:
+    """Returns the options that every benchmark has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data-root", type=pathlib.Path, required=True, help="directory of the models (.h5)")
+    made.add_argument("--data", type=pathlib.Path, help="directory of cifar10.npz and fashion_mnist.npz; default: --data-root")
+    made.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / out)
+    made.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    made.add_argument("--seeds", type=int, default=3)
+    return made
+
+
+def load(options: argparse.Namespace, name: str, samples: int | None = None):
+    """Returns (model, data): the training part is a fixed random choice of `samples`, the test part is whole."""
+    from keras_xaic import load_data, load_model
+    from keras_xaic.data import Data
+
+    model = load_model(options.data_root / FILES[name])
+    data = load_data((options.data or options.data_root) / DATA[name])
+    if samples is not None and samples < len(data.train):
+        data = Data(data.calibration(samples, seed=12345), data.test, data.name)
+    return model, data
+
+
+def edge_accuracy(content: bytes, test) -> float:
+    """Returns the accuracy of a .tflite file on tflite-runtime."""
+    from keras_xaic import edge
+    from keras_xaic.metrics import get_metric
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch) / "model.tflite"
+        path.write_bytes(content)
+        outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs
+    return float(get_metric("accuracy")(outputs[0], test.y))
+
+
+def versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {**found, "python": platform.python_version()}
+
+
+def rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def run(jobs: Sequence[dict[str, Any]], work: Callable[..., dict[str, Any]], options: argparse.Namespace) -> None:
+    """Does the jobs that have no row yet; `work(options, **job)` returns what it measured."""
+    done = rows(options.out)
+    todo = [job for job in jobs if not any(job.items() <= row.items() for row in done)]
+    print(f"{len(jobs) - len(todo)} of {len(jobs)} rows are there, {len(todo)} to do -> {options.out}", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update({name: "1" for name in THREADS})  # read by the workers when they import TensorFlow
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.workers, spawn) as pool:
+        for future in concurrent.futures.as_completed([pool.submit(_timed, work, options, job) for job in todo]):
+            row = future.result()
+            with options.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps({key: value for key, value in row.items() if key != "versions"}), flush=True)
+
+
+def _timed(work: Callable[..., dict[str, Any]], options: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
+    from keras_xaic._keras import keras, tf
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(job.get("seed", 0))
+    tf.config.experimental.enable_op_determinism()
+    start = time.perf_counter()
+    measured = work(options, **job)
+    return {**job, **measured, "seconds": round(time.perf_counter() - start, 1), "versions": versions()}
