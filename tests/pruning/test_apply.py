@@ -8,7 +8,14 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import PlanError
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning.sparsity import weight_score
-from keras_xaic.pruning import PruneByRelevance, RelevanceSchedule, kernel_masks, prune_by_relevance, ramp_power
+from keras_xaic.pruning import (
+    PruneByRelevance,
+    RelevanceSchedule,
+    kernel_masks,
+    prune_by_relevance,
+    ramp_power,
+    relevance_schedules,
+)
 
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
@@ -116,4 +123,61 @@ def test_the_wrapper_saves_and_loads_weights_like_tfmots(tmp_path):
     again = prune_by_relevance(make_model(), {"conv": 0.5}, {}, end_step=10, frequency=2)
     again.load_weights(tmp_path / "w").expect_partial()
     x = np.ones((1, 6, 6, 2))
+    np.testing.assert_array_equal(again.predict(x, verbose=0), pruned.predict(x, verbose=0))
+
+
+def test_schedules_spend_sparsity_where_relevance_is_thin():
+    rng = np.random.default_rng(0)
+    scores = {"thin": np.abs(rng.normal(size=(40, 50))) ** 6, "even": 1 + 0.1 * rng.random((40, 50))}
+    schedules = relevance_schedules(scores, 0.5, end_step=100)
+    thin, even = schedules["thin"], schedules["even"]
+    assert thin.final_sparsity > 0.8 > even.final_sparsity
+    assert thin.final_sparsity + even.final_sparsity == pytest.approx(1.0, abs=0.01)
+    assert thin.power > even.power
+
+
+@pytest.mark.parametrize("score", ["magnitude", "relevance", "geometric_mean", "signed_relevance"])
+def test_every_score_ranks_by_its_definition(score):
+    model = make_model()
+    kernel = next(k for k in weighted_kernels(model) if k.key == "dense")
+    relevance = np.random.default_rng(3).normal(size=kernel.shape)
+    pruned = prune_by_relevance(model, {"dense": 0.6}, {"dense": relevance}, end_step=2, frequency=1, score=score)
+    wrapper = next(layer for layer in pruned.layers if isinstance(layer, PruneByRelevance))
+    wrapper.pruning_step.assign(2)
+    wrapper.pruning_obj.conditional_mask_update()
+    a, w = relevance / np.linalg.norm(relevance), np.abs(kernel.value) / np.linalg.norm(kernel.value)
+    ranking = {
+        "magnitude": w,
+        "relevance": np.abs(a),
+        "geometric_mean": np.sqrt(np.abs(a) * w),
+        "signed_relevance": a,
+    }[score]
+    expected = ranking > np.quantile(ranking, 0.6)
+    assert (wrapper.pruning_vars[0][1].numpy().astype(bool) == expected).mean() > 0.995
+
+
+def test_patterns_hold_after_training():
+    model = make_model()
+    relevance = {kernel.key: np.random.default_rng(1).random(kernel.shape) for kernel in weighted_kernels(model)}
+    patterns = {"conv": "2:3", "dense": "2x1"}
+    pruned = prune_by_relevance(model, {"conv": 0.66, "dense": 0.5}, relevance, end_step=10, frequency=2, patterns=patterns)
+    train(pruned, 15)
+    masks = kernel_masks(tfmot.sparsity.keras.strip_pruning(pruned))
+    groups = masks["conv"].reshape(-1, 3, masks["conv"].shape[-1])
+    assert (groups.sum(axis=1) == 1).all()
+    blocks = masks["dense"].reshape(-1, 2, masks["dense"].shape[-1])
+    assert (blocks.all(axis=1) | ~blocks.any(axis=1)).all()
+    assert 1 - masks["dense"].mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_pruned_model_saves_and_loads_whole(tmp_path):
+    pruned = prune_by_relevance(make_model(), {"dense": 0.5}, {"dense": np.ones((6, 3))}, 4, score="relevance")
+    train(pruned, 6)
+    pruned.save(tmp_path / "pruned.h5")
+    own = {"PruneByRelevance": PruneByRelevance, "RelevanceSchedule": RelevanceSchedule}
+    with tfmot.sparsity.keras.prune_scope(), keras.utils.custom_object_scope(own):
+        again = keras.models.load_model(tmp_path / "pruned.h5", compile=False)
+    wrapper = next(layer for layer in again.layers if isinstance(layer, PruneByRelevance))
+    assert (wrapper.score, wrapper.pattern, wrapper.pruning_schedule.final_sparsity) == ("relevance", "unstructured", 0.5)
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 2))
     np.testing.assert_array_equal(again.predict(x, verbose=0), pruned.predict(x, verbose=0))
