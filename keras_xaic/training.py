@@ -1,4 +1,4 @@
-"""Fine-tuning that can be interrupted: distillation, held-back selection, checkpoints."""
+"""Fine-tuning that can be interrupted: distillation, held-back selection, early stopping, checkpoints."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from keras_xaic._keras import keras, tf
 from keras_xaic.bundle import write_atomic
 from keras_xaic.data import Samples
+from keras_xaic.errors import PlanError
 from keras_xaic.models.task import Task
 from keras_xaic.progress import Progress, silent
 
@@ -23,12 +24,19 @@ class Schedule:
 
     Attributes:
         epochs: Passes over the training samples.
-        learning_rate: First learning rate of Adam; it falls along a cosine to 1 % of that.
+        learning_rate: First learning rate; it falls along a cosine to 1 % of that.
         batch_size: Samples a step.
         distillation: Weight of the original's outputs in the loss, 0 to 1; the rest is the weight of the labels.
         temperature: Softens both outputs in the distillation term (Hinton et al. 2015, arXiv 1503.02531, section 2).
         select_from: Epochs before this one (fraction of all, 0 to 1) cannot be chosen as the best.
         seed: Seed of the order of samples.
+        patience: Training ends after this many epochs in a row without a better figure on held-back data; None never ends it
+            early.
+        optimizer: Name of a Keras optimizer, or one that is set up: every stage trains with a fresh one of its settings, its
+            own learning rate included.
+        loss: What takes the place of the task's own loss of the labels: a Keras loss, its name, or a function
+            ``(labels, outputs)``. Classes come one-hot, so it is ``categorical_crossentropy``, not the sparse one.
+        share: Part of the training samples that an epoch passes over, drawn anew in each, above 0 to 1.
     """
 
     epochs: int
@@ -38,10 +46,44 @@ class Schedule:
     temperature: float = 2.0
     select_from: float = 0.0
     seed: int = 0
+    patience: Optional[int] = None
+    optimizer: Any = "adam"
+    loss: Any = None
+    share: float = 1.0
 
     def steps(self, samples: int) -> int:
         """Returns the number of training steps over all epochs."""
-        return self.epochs * -(-samples // self.batch_size)
+        return self.epochs * self.steps_per_epoch(samples)
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Returns the number of training steps in one epoch."""
+        return -(-max(1, round(samples * self.share)) // self.batch_size)
+
+    def selectable(self, number: int) -> bool:
+        """Returns whether the model may be chosen as it is after `number` epochs."""
+        return number > self.select_from * self.epochs or number == self.epochs
+
+    def is_over(self, history: Sequence[Epoch]) -> bool:
+        """Returns whether training ends here."""
+        if self.patience is None or len(history) >= self.epochs:
+            return len(history) >= self.epochs
+        figures = [epoch.held_back for epoch in history if self.selectable(epoch.number)]
+        return len(figures) - 1 - int(np.argmax(figures or [0])) >= self.patience
+
+    def make_optimizer(self, samples: int) -> Any:
+        """Returns a fresh optimizer.
+
+        Raises:
+            PlanError: If Keras does not know it.
+        """
+        if isinstance(self.optimizer, keras.optimizers.Optimizer):
+            return type(self.optimizer).from_config(self.optimizer.get_config())
+        rate = keras.optimizers.schedules.CosineDecay(self.learning_rate, max(1, self.steps(samples)), alpha=0.01)
+        try:
+            return keras.optimizers.get({"class_name": self.optimizer, "config": {"learning_rate": rate}})
+        except (ValueError, TypeError, AttributeError):
+            found = f"optimizer is {self.optimizer!r}"
+            raise PlanError(found, "the name of a Keras optimizer such as adam, or an optimizer") from None
 
 
 @dataclass(frozen=True)
@@ -56,9 +98,10 @@ class Epoch:
 class _Batches(keras.utils.Sequence):
     """Shuffled batches of one epoch: inputs, and labels beside the teacher's outputs."""
 
-    def __init__(self, samples: Samples, targets: np.ndarray, batch_size: int, seed: int) -> None:
-        self.samples, self.targets, self.batch_size = samples, targets, batch_size
-        self.order = np.random.default_rng(seed).permutation(len(samples))
+    def __init__(self, samples: Samples, targets: np.ndarray, schedule: Schedule, number: int) -> None:
+        self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
+        order = np.random.default_rng(schedule.seed * 1000 + number).permutation(len(samples))
+        self.order = order[: max(1, round(len(samples) * schedule.share))]
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
@@ -91,7 +134,7 @@ def fit(
         task: What the model does.
         schedule: How to train.
         teacher: (N, outputs) outputs of the original model on `train`; without them only labels teach.
-        callbacks: Further Keras callbacks.
+        callbacks: Further Keras callbacks; where one sets ``model.stop_training``, the epoch is the last.
         checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
         stage: Name for progress.
         progress: Told about every few steps.
@@ -102,27 +145,32 @@ def fit(
     """
     targets = task.targets(train, teacher)
     total = schedule.steps(len(train))
-    rate = keras.optimizers.schedules.CosineDecay(schedule.learning_rate, max(1, total), alpha=0.01)
     weight = schedule.distillation if teacher is not None else 0.0
     weight = 1.0 if train.y is None else weight
-    model.compile(keras.optimizers.Adam(rate), loss=task.loss(weight, schedule.temperature))
+    loss = task.loss(weight, schedule.temperature, schedule.loss)
+    model.compile(schedule.make_optimizer(len(train)), loss=loss)
     state = _State(model, checkpoint)
     history = state.restore()
     if not history and schedule.select_from == 0:  # training may make things worse
         state.consider(task.figure(predict(model, held_back), held_back))
     reporter = _Reporter(stage, total, progress)
-    for number in range(len(history), schedule.epochs):
-        reporter.done = number * -(-len(train) // schedule.batch_size)
+    while not schedule.is_over(history):
+        number = len(history)
+        reporter.done = number * schedule.steps_per_epoch(len(train))
         reporter.note = f"epoch {number + 1}/{schedule.epochs}" + (
             f", held back {history[-1].held_back:.4f}" if history else ""
         )
-        batches = _Batches(train, targets, schedule.batch_size, schedule.seed * 1000 + number)
-        result = model.fit(batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter])
+        batches = _Batches(train, targets, schedule, number)
+        result = model.fit(
+            batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter], initial_epoch=number, epochs=number + 1
+        )
         figure = task.figure(predict(model, held_back), held_back)
         history.append(Epoch(number + 1, float(result.history["loss"][0]), figure))
-        state.save(history, eligible=number + 1 > schedule.select_from * schedule.epochs or number + 1 == schedule.epochs)
+        state.save(history, eligible=schedule.selectable(number + 1))
         if after_epoch is not None:
             after_epoch(model, number + 1)
+        if model.stop_training:
+            break
     state.restore_best()
     return history
 

@@ -1,4 +1,4 @@
-"""Sizes that people write (``48kB``, ``48KiB``, plain bytes) and read."""
+"""Sizes and counts that people write (``48kB``, ``48KiB``, ``1.5M``) and read."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def parse_size(size: Union[int, str], name: str = "size") -> int:
     value = round(float(match.group(1)) * factor)
     if value < 1:
         raise PlanError(f"{name} is {size!r}", "at least one byte")
+    return value
+
+
+def parse_count(count: Union[int, str], name: str = "count") -> int:
+    """Returns a number of things.
+
+    >>> parse_count("1.5M"), parse_count("20k"), parse_count(1200)
+    (1500000, 20000, 1200)
+
+    Args:
+        count: An integer, or text such as ``20k``, ``1.5M`` or ``1G``.
+        name: Name of the option, for the error message.
+
+    Raises:
+        PlanError: If `count` is not a positive number.
+    """
+    match = _PATTERN.fullmatch(str(count)) if isinstance(count, (int, str)) and not isinstance(count, bool) else None
+    factor = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}.get(match.group(2).lower()) if match else None
+    value = 0 if match is None or factor is None else round(float(match.group(1)) * factor)
+    if value < 1:
+        raise PlanError(f"{name} is {count!r}", "a positive number such as 1500000, 1500k or 1.5M")
     return value
 
 

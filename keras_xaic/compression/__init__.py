@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
 from keras_xaic._keras import layers
 from keras_xaic.compression.compressed import CompressedModel
 from keras_xaic.compression.context import Context
+from keras_xaic.compression.filters import remove_filters
 from keras_xaic.compression.weights import prune_weights
 from keras_xaic.data import as_data
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.surgery import remove_channels
-from keras_xaic.planning import Plan, keep_masks
+from keras_xaic.planning import Plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
 from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan
 from keras_xaic.relevance import Relevance
-from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training import Schedule
 
 __all__ = ["CompressedModel", "compress"]
 
@@ -38,15 +39,18 @@ def compress(
     distillation: float = 0.7,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
+    patience: Optional[int] = None,
+    optimizer: Any = "adam",
+    loss: Any = None,
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
 ) -> CompressedModel:
     """Carries out `plan` on a trained model.
 
-    Filters are removed physically; sparsity ramps up under relevance-ordered TFMOT masks whose scores are refreshed after
-    every epoch; then the model trains with its weights on the planned grids. The original teaches throughout, and epochs
-    are chosen on held-back training data.
+    Filters are removed physically, in one step or in several with training in between; sparsity ramps up under
+    relevance-ordered TFMOT masks whose scores are refreshed after every epoch; then the model trains with its weights on the
+    planned grids. The original teaches throughout, and epochs are chosen on held-back training data.
 
     Args:
         model: The trained `keras.Model`; it is not changed.
@@ -57,14 +61,17 @@ def compress(
         seed: Seed; None takes the plan's.
         calibration: Number of samples for attributions on the way.
         distillation: Weight of the original's outputs in the loss.
-        learning_rate: First learning rate of Adam.
+        learning_rate: First learning rate.
         batch_size: Samples a step.
+        patience: A stage ends after this many epochs in a row that are no better on held-back training data.
+        optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
+        loss: Takes the place of the task's own loss of the labels beside distillation; labels of classes come one-hot.
         callbacks: Further Keras callbacks for every stage.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
         progress: Told how far the work is.
 
     Returns:
-        The compressed model with its exact grids.
+        The compressed model with its exact grids, and the plan as it was carried out.
 
     Raises:
         DataError, ModelError, PlanError: If the parts do not fit together.
@@ -80,24 +87,36 @@ def compress(
         checkpoint=checkpoint,
         progress=progress,
     )
-    small = remove_channels(model, keep_masks(model, plan.remove))
+    training = Schedule(
+        epochs, learning_rate, batch_size, distillation, seed=seed, patience=patience, optimizer=optimizer, loss=loss
+    )
     sparse = any(layer.sparsity > 0 for layer in plan.layers)
-    first = round(epochs * PRUNING_SHARE) if sparse or plan.remove else 0
-    schedule = Schedule(first, learning_rate, batch_size, distillation, seed=seed)
-    history: dict[str, list[Epoch]] = {}
+    removal, pruning, quantizing = _share_epochs(epochs, plan, sparse)
+    removed = remove_filters(model, plan, relevance, context, replace(training, epochs=removal))
+    small, plan, history = removed.model, removed.plan, dict(removed.history)
     if sparse:
+        schedule = replace(training, epochs=pruning)
         small, history["prune"] = prune_weights(small, plan, relevance, context, schedule)
-    elif first:
-        history["recover"] = context.fit(small, schedule, "recover")
     masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
 
     if any(layer.granularity == "tensor" for layer in plan.layers):
         # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
         small = canonicalize(small, fold_into=(layers.Dense,)).model
     quantized = quantize_by_plan(small, plan, masks)
-    if epochs > first:
-        schedule = Schedule(epochs - first, learning_rate / 2, batch_size, distillation, seed=seed + 500)
+    if quantizing:
+        schedule = replace(training, epochs=quantizing, learning_rate=learning_rate / 2, seed=seed + 500)
         history["quantize"] = context.fit(quantized, schedule, "quantize")
     kernels = freeze(quantized, small)
     canonical = canonicalize(small)
     return CompressedModel(canonical.model, fold_kernels(kernels, canonical), plan, history)
+
+
+def _share_epochs(epochs: int, plan: Plan, sparse: bool) -> tuple[int, int, int]:
+    """Returns how many epochs removal of filters, pruning and quantization get; pruning recovers removal in one step, too."""
+    removing = bool(plan.remove) or plan.filters is not None
+    if not removing and not sparse:
+        return 0, 0, epochs if plan.layers else 0
+    first = round(epochs * PRUNING_SHARE) if plan.layers else epochs
+    stepwise = plan.filters is not None and plan.filters.steps > 1
+    removal = first if not sparse else first // 2 if stepwise else 0
+    return removal, first - removal, epochs - first

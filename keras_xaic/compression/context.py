@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
+from keras_xaic.bundle import write_atomic
 from keras_xaic.data import Data, Samples
+from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.models.task import Task, infer_task
 from keras_xaic.progress import Progress
 from keras_xaic.training import Epoch, Schedule, fit, predict
@@ -66,6 +69,24 @@ class Context:
     def target(self) -> str:
         """Where attributions start (see `Task.explained`)."""
         return self.task.explained(self.calibration)
+
+    def remembered(self, name: str, choose: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Returns boolean masks as they were chosen before an interruption, or chooses and keeps them."""
+        path = None if self.checkpoint is None else self.checkpoint / f"{name.replace(' ', '-')}.json"
+        if path is not None and path.exists():
+            return {key: np.array(mask, bool) for key, mask in json.loads(path.read_text()).items()}
+        chosen = dict(choose())
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps({key: mask.astype(int).tolist() for key, mask in chosen.items()}))
+        return chosen
+
+    def remeasure(self, model: Any) -> None:
+        """Measures the model's BatchNorm statistics anew, in place, unless that makes it worse on held-back data."""
+        before, figure = model.get_weights(), self.task.figure(predict(model, self.held_back), self.held_back)
+        remeasure_batchnorm(model, self.train)
+        if self.task.figure(predict(model, self.held_back), self.held_back) < figure:
+            model.set_weights(before)
 
     def fit(
         self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = (), after_epoch: Any = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_xaic._keras import keras, tf
 from keras_xaic.data import Data, Samples, check_data
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.models.operations import Operations
 
 
@@ -44,13 +44,29 @@ class Task:
         taught = labels if teacher is None else np.asarray(teacher, np.float32).reshape(len(samples), -1)
         return np.stack([labels, taught], axis=1)
 
-    def loss(self, distillation: float, temperature: float) -> Callable[[Any, Any], Any]:
+    def loss(self, distillation: float, temperature: float, labels: Any = None) -> Any:
         """Returns ``(1 - d) * task loss(labels) + d * distillation loss(teacher)``.
 
         For classes the distillation loss is ``T^2 KL(softmax(t / T) || softmax(s / T))`` on logits t and s (Hinton et al.
         2015, arXiv 1503.02531, section 2); for values it is the mean squared difference, for binary outputs cross-entropy
         with the teacher's probability.
+
+        Args:
+            distillation: d, from 0 to 1.
+            temperature: T.
+            labels: A Keras loss, its name, or a function ``(labels, outputs)`` that takes the place of the task loss.
+
+        Raises:
+            PlanError: If Keras does not know the loss, or it takes class numbers (labels are one-hot).
         """
+        if labels is not None:
+            own, taught = _label_loss(labels), self.loss(1.0, temperature)
+
+            def mixed(both: Any, outputs: Any) -> Any:
+                term = own(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
+                return (1 - distillation) * term + distillation * taught.call(both, outputs)
+
+            return _Loss(mixed)
 
         def values(both: Any, outputs: Any) -> Any:
             flat = tf.reshape(outputs, tf.shape(both[:, 0]))
@@ -99,6 +115,17 @@ class _Loss(keras.losses.Loss):
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         super().__init__(name="loss")
         self.call = function
+
+
+def _label_loss(loss: Any) -> Callable[[Any, Any], Any]:
+    try:
+        found = keras.losses.get(loss)
+    except (ValueError, TypeError):
+        raise PlanError(f"loss is {loss!r}", "a Keras loss, its name, or a function (labels, outputs)") from None
+    name = getattr(found, "__name__", type(found).__name__).lower()
+    if "sparse" in name:
+        raise PlanError(f"loss is {name!r}", "a loss of one-hot labels", "Use its form without 'sparse'")
+    return found
 
 
 def infer_task(model: Any, data: Data) -> Task:

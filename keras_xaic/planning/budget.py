@@ -1,4 +1,4 @@
-"""What the user can spend: bytes of flash, of download, of RAM, and accuracy."""
+"""What the user can spend: bytes of flash, of download, of RAM, multiply-accumulates, and accuracy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional, Union
 
 from keras_xaic.errors import PlanError
-from keras_xaic.units import format_size, parse_size
+from keras_xaic.units import format_size, parse_count, parse_size
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Budget:
         download: Bytes of `model.xaic`.
         ram: Bytes of the tensor arena.
         max_drop: Accuracy that may be lost, in percentage points of the original's edge accuracy.
+        macs: Multiply-accumulates for one sample; a number, or text such as ``1.5M``.
 
     Raises:
         PlanError: If a limit is not usable.
@@ -30,12 +31,15 @@ class Budget:
     download: Optional[Union[int, str]] = None
     ram: Optional[Union[int, str]] = None
     max_drop: float = 1.0
+    macs: Optional[Union[int, str]] = None
 
     def __post_init__(self) -> None:
         for name in ("flash", "download", "ram"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, parse_size(value, f"the {name} budget"))
+        if self.macs is not None:
+            object.__setattr__(self, "macs", parse_count(self.macs, "the budget of multiply-accumulates"))
         if isinstance(self.max_drop, bool) or not isinstance(self.max_drop, (int, float)) or not 0 <= self.max_drop <= 100:
             raise PlanError(f"max_drop is {self.max_drop!r}", "percentage points between 0 and 100, e.g. 1.0")
 
@@ -54,7 +58,13 @@ class Budget:
         """The RAM limit as a number."""
         return None if self.ram is None else int(self.ram)
 
+    @property
+    def macs_limit(self) -> Optional[int]:
+        """The limit of multiply-accumulates as a number."""
+        return None if self.macs is None else int(self.macs)
+
     def __str__(self) -> str:
         limits = [(name, getattr(self, name)) for name in ("flash", "download", "ram")]
         parts = [f"{name} <= {format_size(int(value))}" for name, value in limits if value is not None]
+        parts += [] if self.macs is None else [f"multiply-accumulates <= {int(self.macs):,}"]
         return ", ".join([*parts, f"drop <= {self.max_drop:g} pp"])

@@ -10,18 +10,22 @@ import numpy as np
 
 from keras_xaic.errors import PlanError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups, group_scores
-from keras_xaic.models.costs import kept_shapes
+from keras_xaic.models.costs import kept_macs, kept_parameters, kept_shapes
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.models.surgery import kept_values, remove_channels
 from keras_xaic.planning import cost
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.choice import choose_filters
+from keras_xaic.planning.filter_plan import FilterPlan
+from keras_xaic.planning.plan_file import LayerPlan
 
 if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
 
 SPARSE_BITS = 1.25
 """Bits of download per weight that plans can reach with zeros, without giving up too much: 80 % zeros on a 4-bit grid."""
+PLAIN_BITS = 7.0
+"""Bits of download per weight without zeros: the entropy of int8 weights."""
 STEP = 0.96
 """Where a prediction was too hopeful, the next removal aims this much lower."""
 
@@ -41,6 +45,81 @@ class Removal:
     relevance: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class KernelCost:
+    """What one kernel costs: bytes of flash and download of every weight, and how fine its steps are."""
+
+    flash: float
+    download: float
+    granularity: str
+
+
+class FilterCost:
+    """How many times what is left of a model overruns its limits; 1 or less is within all of them.
+
+    Args:
+        groups: The model's channel groups.
+        limits: The limits, of which at least one is set.
+        costs: Kernel key -> its cost; kernels that are not named cost what plain int8 does.
+        fixed: Bytes of flash that are no kernels and count towards the limits.
+
+    Raises:
+        PlanError: If there is no limit.
+    """
+
+    def __init__(self, groups: ChannelGroups, limits: FilterPlan, costs: Mapping[str, KernelCost], fixed: int = 0) -> None:
+        if not limits.limits:
+            raise PlanError("the plan for filters has no limit", "one of macs, parameters, flash_bytes, download_bytes")
+        self.groups, self.limits, self.costs, self.fixed = groups, limits.limits, costs, fixed
+        self.kernels = weighted_kernels(groups.operations.model)
+
+    def __call__(self, keep: Keep) -> float:
+        """Returns the largest ratio of cost and limit for the channels that stay."""
+        return max(value / self.limits[name] for name, value in self.left(keep).items())
+
+    def left(self, keep: Keep) -> dict[str, float]:
+        """Returns the cost of what stays, by the names of the limits."""
+        left = {}
+        if "macs" in self.limits:
+            left["macs"] = float(sum(kept_macs(self.groups, keep).values()))
+        if "parameters" in self.limits:
+            left["parameters"] = float(sum(kept_parameters(self.groups, keep).values()))
+        if "flash_bytes" in self.limits or "download_bytes" in self.limits:
+            left["flash_bytes"], left["download_bytes"] = self._bytes(keep)
+        return {name: left[name] for name in self.limits}
+
+    def _bytes(self, keep: Keep) -> tuple[float, float]:
+        shapes = kept_shapes(self.groups, keep)
+        flash, download = float(self.fixed), cost.DOWNLOAD_SHARE * self.fixed
+        for kernel in self.kernels:
+            shape = shapes[kernel.path][_position(kernel)]
+            weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
+            one = self.costs.get(kernel.key, KernelCost(1.0, PLAIN_BITS / 8, "channel"))
+            records = cost.record_bytes(kernel.kind, channels, one.granularity)
+            flash += int(np.ceil(weights * one.flash)) + records
+            download += weights * one.download + cost.DOWNLOAD_SHARE * records
+        return flash, download
+
+
+def limits_of(layers: Sequence[LayerPlan], budget: Budget) -> dict[str, Optional[int]]:
+    """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and multiply-accumulates."""
+    limits: dict[str, Optional[int]] = {"macs": budget.macs_limit}
+    if budget.flash is not None:
+        limits["flash_bytes"] = sum(layer.flash_bytes for layer in layers)
+    if budget.download is not None:
+        records = sum(layer.flash_bytes - cost.weight_bytes(layer.weights, layer.storage) for layer in layers)
+        limits["download_bytes"] = sum(layer.download_bytes for layer in layers) + round(cost.DOWNLOAD_SHARE * records)
+    return limits
+
+
+def planned_costs(layers: Sequence[LayerPlan]) -> dict[str, KernelCost]:
+    """Returns what every kernel costs with what the plan gives it."""
+    return {
+        one.key: KernelCost(cost.weight_bytes(2, one.storage) / 2, one.download_bytes / max(1, one.weights), one.granularity)
+        for one in layers
+    }
+
+
 class FilterRemoval:
     """Removes ever more filters, least relevant first over the whole model.
 
@@ -51,21 +130,28 @@ class FilterRemoval:
         model: The trained model.
         relevance: Its relevance.
         budget: The limits to come down to.
-        bits: Bit-widths that kernels may get; filters go until the fewest fit.
-        protect: Name patterns of layers that keep all filters.
+        bits: Bit-widths that kernels may get; filters go until the fewest fit. () stands for plain int8 without zeros.
+        how: Alignment, floors and protected layers; its limits are those of the budget.
     """
 
-    def __init__(self, model: Any, relevance: Relevance, budget: Budget, bits: Sequence[int], protect: Sequence[str]) -> None:
-        self.model, self.relevance, self.budget, self.bits, self.protect = model, relevance, budget, min(bits), protect
+    def __init__(self, model: Any, relevance: Relevance, budget: Budget, bits: Sequence[int], how: FilterPlan) -> None:
+        self.model, self.relevance, self.how = model, relevance, how
         self.groups: ChannelGroups = channel_groups(model)
         self.scores = group_scores(self.groups, relevance.filters, norm="l2")
         self.kernels = weighted_kernels(model)
-        self.structure = cost.structure_bytes(model)
+        fewest, download = (min(bits), SPARSE_BITS) if bits else (8, PLAIN_BITS)
+        costs = {}
+        for kernel in self.kernels:
+            storage = cost.best_storage(kernel.kind, fewest)
+            granularity = cost.best_granularity(kernel.kind, storage)
+            costs[kernel.key] = KernelCost(cost.weight_bytes(2, storage) / 2, download / 8, granularity)
+        limits = {"macs": budget.macs_limit, "flash_bytes": budget.flash_bytes, "download_bytes": budget.download_bytes}
+        self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed=cost.structure_bytes(model))
         self._aim, self._last = 1.0, np.inf
 
     def next(self) -> Optional[Removal]:
         """Returns the next smaller model, or None when the floors are reached."""
-        keep = choose_filters(self.groups, self.scores, cost=self._pressure, target=self._aim, protect=self.protect)
+        keep = choose(self.groups, self.scores, self._pressure, self._aim, self.how)
         reached = self._pressure(keep)
         if reached >= self._last:
             return None
@@ -74,20 +160,36 @@ class FilterRemoval:
         remove = {name: np.flatnonzero(~mask).tolist() for name, mask in keep.items() if not mask.all()}
         return Removal(remove, remove_channels(self.model, keep, self.groups), kept_values(self.groups, keep, values))
 
-    def _pressure(self, keep: Keep) -> float:
-        """How many times the smallest choice for what is left overruns the budget."""
-        shapes = kept_shapes(self.groups, keep)
-        flash = float(self.structure)
-        download = cost.DOWNLOAD_SHARE * self.structure
-        for kernel in self.kernels:
-            shape = shapes[kernel.path][_position(kernel)]
-            weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
-            storage = cost.best_storage(kernel.kind, self.bits)
-            records = cost.record_bytes(kernel.kind, channels, cost.best_granularity(kernel.kind, storage))
-            flash += cost.weight_bytes(weights, storage) + records
-            download += weights * SPARSE_BITS / 8 + cost.DOWNLOAD_SHARE * records
-        limits = ((flash, self.budget.flash_bytes), (download, self.budget.download_bytes))
-        return max(value / limit for value, limit in limits if limit is not None)
+
+def choose_next(
+    model: Any, filters: Mapping[str, np.ndarray], how: FilterPlan, layers: Sequence[LayerPlan], steps: int
+) -> dict[str, np.ndarray]:
+    """Returns keep masks for the next of `steps` steps, each of which lowers what overruns its limit by the same ratio.
+
+    Args:
+        model: The model as it stands.
+        filters: Layer path -> score of every filter of this model.
+        how: The limits to come down to in the last step, and floors.
+        layers: What the kernels will get.
+        steps: Number of steps, this one included, until the limits hold.
+    """
+    groups = channel_groups(model)
+    cost = FilterCost(groups, how, planned_costs(layers))
+    aims = {
+        name: max(1, int(how.limits[name] * max(1.0, now / how.limits[name]) ** ((steps - 1) / steps)))
+        for name, now in cost.left({}).items()
+    }
+    aim = FilterCost(groups, how.model_copy(update=aims), planned_costs(layers))
+    return choose(groups, group_scores(groups, filters, norm="l2"), aim, 1.0, how)
+
+
+def choose(
+    groups: ChannelGroups, scores: Mapping[str, np.ndarray], pressure: FilterCost, target: float, how: FilterPlan
+) -> dict[str, np.ndarray]:
+    """Returns keep masks that bring `pressure` to `target`, or as near as the floors of `how` allow; see `choose_filters`."""
+    return choose_filters(
+        groups, scores, cost=pressure, target=target, min_filters=how.min_filters, align=how.align, protect=how.protect
+    )
 
 
 def keep_masks(model: Any, remove: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:

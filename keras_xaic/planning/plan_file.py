@@ -10,6 +10,7 @@ import pydantic
 from keras_xaic.bundle import PathLike, read_json, write_atomic
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.budget import Budget
+from keras_xaic.planning.filter_plan import FilterPlan
 
 Storage = Literal["int4", "int8"]
 Granularity = Literal["channel", "tensor"]
@@ -65,6 +66,8 @@ class Plan(pydantic.BaseModel):
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         layers: One entry per kernel, in network order.
         remove: Channel group -> channels that are removed, in ascending order.
+        filters: How filters go where that is decided along with training: `remove` only says then which would go by the
+            relevance of now. None removes exactly what `remove` says, at once.
         predicted_flash_bytes: Predicted size of `model.tflite`.
         predicted_download_bytes: Predicted size of `model.xaic`.
     """
@@ -78,6 +81,7 @@ class Plan(pydantic.BaseModel):
     score: Score = "geometric_mean"
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}
+    filters: Optional[FilterPlan] = None
     predicted_flash_bytes: int = 0
     predicted_download_bytes: int = 0
 
@@ -126,6 +130,9 @@ class Plan(pydantic.BaseModel):
             f"{one.key[-28:]:<28} {one.weights:>9,} {one.bits:>4} {one.sparsity:>6.1%} {one.flash_bytes:>9,}  {one.reason}"
             for one in self.layers
         ]
+        rows += [f"{name[-28:]:<28} {len(gone):>9,} channels removed" for name, gone in self.remove.items()]
+        if self.filters is not None and self.filters.steps > 1:
+            rows.append(f"filters go in {self.filters.steps} steps; which of them is decided anew after each")
         tail = (
             f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download; "
             f"{removed} channels removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"

@@ -1,0 +1,126 @@
+"""The stage that takes filters out of the model, physically, in one step or in several with training in between."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.compression.context import Context
+from keras_xaic.models.channels import channel_groups
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.statistics import remeasure_batchnorm
+from keras_xaic.models.surgery import remove_channels
+from keras_xaic.planning import Plan, keep_masks
+from keras_xaic.planning.filters import choose_next
+from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.training import Epoch, Schedule
+
+BETWEEN = 0.25
+"""Share of the epochs that goes into training between steps, all of them together; the small model gets the rest."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A model with its filters gone.
+
+    Attributes:
+        model: The smaller model, flat.
+        plan: The plan as it was carried out: `Plan.remove` names what went, in the numbering of the original.
+        history: Name of the stage -> what each epoch measured.
+    """
+
+    model: Any
+    plan: Plan
+    history: dict[str, list[Epoch]] = field(default_factory=dict)
+
+
+def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], context: Context, schedule: Schedule) -> Removed:
+    """Returns the model without the filters that the plan takes away, trained to do without them.
+
+    Every step scores the filters of the model as it stands, removes the least relevant ones down to the step's share of the
+    way (in equal ratios of cost), measures BatchNorm statistics anew and trains. Without `Plan.filters` there is one step,
+    which removes exactly `Plan.remove`.
+
+    Args:
+        model: The trained model; it is not changed.
+        plan: What goes.
+        relevance: What the first step follows, and by which rule later steps attribute; computed by LRP-epsilon if None.
+        context: What training needs.
+        schedule: How to train, all steps together; 0 epochs do not train.
+
+    Raises:
+        PlanError: If the plan does not fit the model.
+    """
+    small = remove_channels(model, {})
+    if not plan.remove and plan.filters is None:
+        return Removed(small, plan)
+    how = plan.filters
+    recoveries = _recoveries(schedule, 1 if how is None else how.steps)
+    left = {group.name: np.arange(group.size) for group in channel_groups(small).values()}
+    history: dict[str, list[Epoch]] = {}
+    for step, recovery in enumerate(recoveries, 1):
+        stage = "recover" if len(recoveries) == 1 else f"recover {step}"
+        if how is None:
+            keep = keep_masks(model, plan.remove)
+        else:
+            to_go = len(recoveries) - step + 1
+            keep = context.remembered(f"{stage} choice", functools.partial(_choose, small, plan, relevance, context, to_go))
+        small = remeasure_batchnorm(remove_channels(small, keep), context.train)
+        left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
+        if recovery.epochs:
+            history[stage] = context.fit(small, recovery, stage)
+            context.remeasure(small)
+    return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
+
+
+def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Context, to_go: int) -> dict[str, np.ndarray]:
+    """Returns which channels of the model as it stands stay, by its relevance of now."""
+    assert plan.filters is not None
+    rule = "lrp.epsilon" if relevance is None else relevance.rule
+    now = relevance
+    if now is None or to_go < plan.filters.steps:
+        now = attribute(small, context.calibration, rule=rule, target=context.target)
+    return choose_next(small, now.filters, plan.filters, plan.layers, to_go)
+
+
+def _recoveries(schedule: Schedule, steps: int) -> list[Schedule]:
+    """Returns how to train after each step; less than an epoch passes over a part of the samples."""
+    if steps == 1 or schedule.epochs == 0:
+        return [schedule] * steps
+    each = schedule.epochs * BETWEEN / (steps - 1)
+    epochs, share = (int(each), 1.0) if each >= 1 else (1, each)
+    between = [replace(schedule, epochs=epochs, share=share, seed=schedule.seed + number) for number in range(1, steps)]
+    last = max(1, schedule.epochs - round(epochs * share * (steps - 1)))
+    return [*between, replace(schedule, epochs=last)]
+
+
+def _carried_out(plan: Plan, model: Any, small: Any, left: Mapping[str, np.ndarray]) -> Plan:
+    """Returns the plan with what really went, and sizes in proportion to the weights that are left."""
+    remove = {}
+    for group in channel_groups(model).values():
+        gone = np.setdiff1d(np.arange(group.size), left[group.name])
+        if len(gone):
+            remove[group.name] = gone.tolist()
+    sizes = {kernel.key: kernel.size for kernel in weighted_kernels(small)}
+    layers = []
+    for layer in plan.layers:
+        share = sizes[layer.key] / max(1, layer.weights)
+        layers.append(
+            layer.model_copy(
+                update={
+                    "weights": sizes[layer.key],
+                    "flash_bytes": round(layer.flash_bytes * share),
+                    "download_bytes": round(layer.download_bytes * share),
+                }
+            )
+        )
+    changed = {
+        f"predicted_{name}": getattr(plan, f"predicted_{name}")
+        + sum(getattr(new, name) - getattr(old, name) for new, old in zip(layers, plan.layers))
+        for name in ("flash_bytes", "download_bytes")
+    }
+    return plan.model_copy(update={"remove": remove, "layers": layers, **changed})

@@ -1,0 +1,69 @@
+"""BatchNorm statistics measured anew, after what comes before a BatchNorm has changed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from keras_xaic._keras import layers, tf
+from keras_xaic.data import Samples
+from keras_xaic.models.operations import Operation, Operations
+
+MOST_SAMPLES = 1024
+MOST_BYTES = 1 << 28
+"""No tensor of the network is held for more samples than fit into this."""
+
+
+def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> Any:
+    """Sets every BatchNorm's moving mean and variance to those of its input, in place, and returns the model.
+
+    Removing channels and a few steps of training move the inputs of every BatchNorm away from its moving averages, which
+    follow only slowly. Layers are run one after the other in inference mode over all samples, so that each sees what the
+    layers in front of it give with *their* new statistics: mean and variance are exact, pooled over batches (more than the
+    batch statistics of Wu & Johnson 2021, arXiv 2105.07576, section 3, in one pass, too).
+
+    Args:
+        model: A functional or sequential model. BatchNorm layers that are called more than once keep their statistics.
+        samples: Training samples, of which the first few hundred to a thousand are used.
+        batch_size: Samples at a time.
+    """
+    operations = Operations(model)
+    calls = Counter(operation.path for operation in operations)
+    wanted = [operation for operation in operations if _has_statistics(operation) and calls[operation.path] == 1]
+    if not wanted:
+        return model
+    largest = max(math.prod(size or 1 for size in shape[1:]) for shape in operations.shapes.values())
+    samples = samples.take(slice(0, max(batch_size, min(MOST_SAMPLES, MOST_BYTES // (4 * largest)))))
+    inputs = [tf.constant(x) for x, _ in samples.batches(batch_size)]
+    tensors: list[dict[str, Any]] = [{operations.inputs[0]: x} for x in inputs]
+    last_use = {key: number for number, operation in enumerate(operations) for key in operation.inputs}
+    last = max(number for number, operation in enumerate(operations) if operation in wanted)
+    for number, operation in enumerate(operations):
+        if operation in wanted:
+            _measure(operation.layer, [batch[operation.inputs[0]] for batch in tensors])
+        if number == last:
+            break
+        for batch in tensors:
+            batch.update(zip(operation.outputs, operation.call(batch)))
+            for key in operation.inputs:
+                if last_use[key] == number:
+                    batch.pop(key, None)
+    return model
+
+
+def _has_statistics(operation: Operation) -> bool:
+    return isinstance(operation.layer, layers.BatchNormalization)
+
+
+def _measure(layer: Any, batches: list[Any]) -> None:
+    kept = {axis % len(batches[0].shape) for axis in tf.nest.flatten(layer.axis)}
+    over = tuple(axis for axis in range(len(batches[0].shape)) if axis not in kept)
+    values = [np.asarray(batch, np.float64) for batch in batches]
+    count = sum(value.size for value in values) / layer.moving_mean.shape.num_elements()
+    mean = sum(value.sum(axis=over, keepdims=True) for value in values) / count
+    variance = sum(np.square(value - mean).sum(axis=over, keepdims=True) for value in values) / count
+    layer.moving_mean.assign(mean.reshape(layer.moving_mean.shape))
+    layer.moving_variance.assign(variance.reshape(layer.moving_variance.shape))
