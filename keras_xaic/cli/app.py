@@ -33,6 +33,9 @@ Flash = typer.Option(None, "--flash", help="Limit for model.tflite, e.g. 48kB or
 Download = typer.Option(None, "--download", help="Limit for model.xaic, e.g. 20kB.", show_default=False)
 Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False)
 MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.")
+Macs = typer.Option(None, "--macs", help="Limit of multiply-accumulates for one sample, e.g. 1.5M.", show_default=False)
+Align = typer.Option(1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.")
+Protect = typer.Option([], "--protect", help="Name pattern of layers that keep all filters; may be repeated.")
 Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.")
 Unsafe = typer.Option(
     False, "--allow-unsafe", help="Load models with Lambda layers or pickled code. Only if you trust the file."
@@ -51,6 +54,9 @@ def compress(
     download: Optional[str] = Download,
     ram: Optional[str] = Ram,
     max_drop: float = MaxDrop,
+    macs: Optional[str] = Macs,
+    align: int = Align,
+    protect: list[str] = Protect,
     epochs: int = typer.Option(10, "--epochs", min=0, help="Passes over the training data, all stages together."),
     seed: int = Seed,
     target: str = typer.Option("both", "--target", help="mobile, micro or both."),
@@ -78,7 +84,9 @@ def compress(
             model,
             data,
             recipe=recipe,
-            budget=Budget(flash, download, ram, max_drop),
+            budget=Budget(flash, download, ram, max_drop, macs),
+            align=align,
+            protect=protect,
             out=out,
             epochs=epochs,
             seed=seed,
@@ -160,6 +168,10 @@ def plan(
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
     max_drop: float = MaxDrop,
+    macs: Optional[str] = Macs,
+    align: int = Align,
+    protect: list[str] = Protect,
+    recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
     seed: int = Seed,
     allow_unsafe: bool = Unsafe,
     quiet: bool = Quiet,
@@ -172,13 +184,27 @@ def plan(
         from keras_xaic.models import load_model
         from keras_xaic.planning import Budget
         from keras_xaic.planning import plan as make_plan
+        from keras_xaic.recipes import get_recipe
         from keras_xaic.relevance import Relevance
 
+        chosen = get_recipe(recipe)
         found = relevance / "relevance.npz" if relevance.is_dir() else relevance
         if not found.is_file():
             raise DataError(f"{found} does not exist", "the output of `xaic explain`")
-        budget = Budget(flash, download, None, max_drop)
-        made = make_plan(load_model(model, allow_unsafe=allow_unsafe), Relevance.load(found), budget, seed=seed)
+        made = make_plan(
+            load_model(model, allow_unsafe=allow_unsafe),
+            Relevance.load(found),
+            Budget(flash, download, None, max_drop, macs),
+            recipe=recipe,
+            bits=chosen.bits,
+            filters=chosen.filters,
+            sparsity=chosen.sparsity,
+            removal=chosen.removal,
+            steps=chosen.steps,
+            align=align,
+            protect=protect,
+            seed=seed,
+        )
         made.save(out)
         terminal.say(made.describe())
         terminal.last(f"{out}: {made.predicted_flash_bytes:,} B flash, {made.mean_bits:.2f} bits a weight")

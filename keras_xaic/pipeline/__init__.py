@@ -39,6 +39,8 @@ def run(
     baselines: Sequence[str] = ("int8", "magnitude"),
     calibration: int = 256,
     interpreters: Sequence[str] = ("tflite-runtime",),
+    align: int = 1,
+    protect: Sequence[str] = (),
     scale: float = 1.0,
     offset: float = 0.0,
     overwrite: bool = False,
@@ -61,6 +63,8 @@ def run(
         baselines: Names of recipes to compare with, trained for as many epochs.
         calibration: Number of training samples for relevance and activation ranges.
         interpreters: Edge interpreters to verify on.
+        align: Layers that lose filters keep a multiple of this many (4 or 8 suits SIMD units).
+        protect: Name patterns (`fnmatch`) of layers that keep all filters.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
         overwrite: Replace a bundle that is there already.
@@ -86,11 +90,11 @@ def run(
     progress("load", 1, 1)
     if chosen.rule is not None:
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
-    settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
+    settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset, align, list(protect)]
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work)
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work)
     return job.run(out, parts, others, interpreters)
 
 

@@ -23,7 +23,7 @@ from keras_xaic.models import Task, canonicalize, weighted_kernels
 from keras_xaic.pipeline.proving import add_expected_outputs, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
-from keras_xaic.planning import Budget, Plan, plan
+from keras_xaic.planning import PLAIN_BITS, Budget, Plan, plan
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.report import Report, write_html
@@ -47,6 +47,8 @@ class Job:
     epochs: int
     seed: int
     calibration: int
+    align: int
+    protect: Sequence[str]
     work: Workspace
 
     @property
@@ -192,6 +194,10 @@ class Job:
             recipe=self.recipe.name,
             bits=self.recipe.bits,
             filters=self.recipe.filters,
+            removal=self.recipe.removal,
+            steps=self.recipe.steps,
+            align=self.align,
+            protect=self.protect,
             seed=self.seed,
         )
         limit, best = self.budget.flash_bytes, None
@@ -221,7 +227,7 @@ class Job:
             self.data,
             epochs=self.epochs,
             seed=self.seed,
-            sparsity=_equal_download_sparsity(small),
+            sparsity=self.equal_download_sparsity(small),
             checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
             progress=self.work.progress,
         )
@@ -250,13 +256,11 @@ class Job:
         latency = {} if result.latency is None else {"tflite-runtime": edge.latency_entry(result.latency)}
         return {"edge_accuracy": self.task_metric(result.outputs[0]), "latency_ms": latency}
 
-
-def _equal_download_sparsity(small: CompressedModel) -> float:
-    """The sparsity at which 8-bit weights take as many bits as the compressed model's do, by entropy, to 1 %."""
-    bits = sum(k.entropy_bits * k.integers.size for k in small.kernels.values())
-    bits /= max(1, sum(kernel.size for kernel in weighted_kernels(small.model)))
-    shares = np.arange(0.01, 0.99, 0.01)
-    needed = (
-        -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * 7.0
-    )  # 7 bits: entropy of int8 weights
-    return float(shares[int(np.argmin(np.abs(needed - bits)))])
+    def equal_download_sparsity(self, small: CompressedModel) -> float:
+        """Returns the sparsity at which the original in 8 bits takes as many bits as `small` does, by entropy, to 1 %."""
+        grids = {key: kernel.entropy_bits for key, kernel in small.kernels.items()}
+        bits = sum(grids.get(kernel.key, PLAIN_BITS) * kernel.size for kernel in weighted_kernels(small.model))
+        bits /= max(1, sum(kernel.size for kernel in weighted_kernels(self.model)))
+        shares = np.arange(0.01, 0.99, 0.01)
+        needed = -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * PLAIN_BITS
+        return float(shares[int(np.argmin(np.abs(needed - bits)))])

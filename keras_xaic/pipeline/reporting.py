@@ -75,12 +75,14 @@ def build_report(
                 "name": model.name,
                 "parameters": int(model.count_params()),
                 "weighted_layers": len(weighted_kernels(model)),
+                "macs": sum(macs(model).values()),
             },
             "budget": {
                 "flash_bytes": budget.flash_bytes,
                 "download_bytes": budget.download_bytes,
                 "ram_bytes": budget.ram_bytes,
                 "max_drop_pp": budget.max_drop,
+                "macs": budget.macs_limit,
             },
             "original": dict(original),
             "baselines": {name: dict(facts) for name, facts in baselines.items()},
@@ -119,15 +121,18 @@ def _warnings(report: Report) -> list[str]:
 
 def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
     measured = {one.key: one for one in measure_layers(bundle.model.read_bytes(), small.model)}
-    planned = {layer.key: layer for layer in small.plan.layers}
+    planned = {layer.key: layer.relevance for layer in small.plan.layers}
+    if relevance is not None and not planned:
+        totals = {key: float(abs(values).sum(dtype=float)) for key, values in relevance.weights.items()}
+        planned = {key: value / (sum(totals.values()) or 1.0) for key, value in totals.items()}
     layers = []
     for kernel in weighted_kernels(small.model):
-        grid, plan, file = small.kernels.get(kernel.key), planned.get(kernel.key), measured.get(kernel.key)
+        grid, file = small.kernels.get(kernel.key), measured.get(kernel.key)
         layers.append(
             {
                 "name": kernel.key,
                 "kind": kernel.kind,
-                "relevance": plan.relevance if plan is not None and relevance is not None else None,
+                "relevance": planned.get(kernel.key) if relevance is not None else None,
                 "weights": kernel.size,
                 "bits": grid.bits if grid is not None else 8,
                 "sparsity": grid.sparsity if grid is not None else float((kernel.value == 0).mean()),

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_plan import FilterPlan
-from keras_xaic.planning.filters import keep_masks
+from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
 from keras_xaic.planning.plan_file import LayerPlan, Plan
 from keras_xaic.planning.planner import plan
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 from keras_xaic.planning.storages import legal_storages
 
-__all__ = ["Budget", "FilterPlan", "LayerPlan", "Plan", "keep_masks", "kept_weights", "legal_storages", "plan", "weight_score"]
+__all__ = [
+    "PLAIN_BITS",
+    "Budget",
+    "FilterPlan",
+    "LayerPlan",
+    "Plan",
+    "keep_masks",
+    "kept_weights",
+    "legal_storages",
+    "plan",
+    "weight_score",
+]

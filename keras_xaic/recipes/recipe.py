@@ -22,6 +22,8 @@ class Recipe:
         bits: Bit-widths that layers may get; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
         filters: Whether filters may be removed to meet the budget.
+        removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
+        steps: In how many steps filters go, with training in between.
         baseline: For methods of others: a function ``(model, data, **options) -> CompressedModel`` that runs them as they are.
     """
 
@@ -34,4 +36,6 @@ class Recipe:
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
     filters: bool = False
+    removal: float = 0.0
+    steps: int = 1
     baseline: Optional[Callable[..., Any]] = None

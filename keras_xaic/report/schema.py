@@ -35,6 +35,7 @@ class ModelFacts(_Facts):
     name: str = ""
     parameters: Optional[int] = None
     weighted_layers: Optional[int] = None
+    macs: Optional[int] = None
 
 
 class BudgetFacts(_Facts):
@@ -44,6 +45,7 @@ class BudgetFacts(_Facts):
     download_bytes: Optional[int] = None
     ram_bytes: Optional[int] = None
     max_drop_pp: Optional[float] = None
+    macs: Optional[int] = None
     met: Optional[bool] = None
 
 

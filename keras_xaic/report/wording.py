@@ -103,7 +103,7 @@ def rows(report: Report) -> list[Row]:
         Row("RAM (TFLite Micro arena)", (NONE, *blank, size(small.arena_bytes))),
         Row("zeros among the weights", (NONE, *blank, share(small.sparsity))),
         Row("bits per weight", (NONE, *blank, number(small.mean_bits, 2))),
-        Row("multiplications (MACs)", (NONE, *blank, number(small.macs))),
+        Row("multiplications (MACs)", (number(report.model.macs), *blank, number(small.macs))),
     ]
     for interpreter, latency in small.latency_ms.items():
         label = f"latency ({interpreter}, {latency.threads} thread{'s' if latency.threads != 1 else ''})"
@@ -141,6 +141,8 @@ def budget_misses(report: Report) -> list[str]:
             misses.append(f"{what} was not measured, the budget is {size(limit)}")
         elif value > limit:
             misses.append(f"{what} is {size(value)}, the budget {size(limit)}")
+    if budget.macs is not None and small.macs is not None and small.macs > budget.macs:
+        misses.append(f"multiply-accumulates are {small.macs:,}, the budget {budget.macs:,}")
     if budget.max_drop_pp is not None and small.drop_pp is not None and small.drop_pp > budget.max_drop_pp:
         misses.append(f"{metric_name(report)} drops by {small.drop_pp:.2f}, at most {budget.max_drop_pp:g} was allowed")
     return misses
