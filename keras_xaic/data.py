@@ -212,18 +212,26 @@ def _as_samples(part: Any, scale: float, offset: float) -> Samples:
 
 
 def _from_tf_data(dataset: Any, scale: float, offset: float) -> Samples:
-    xs, ys = [], []
-    batched = True
-    for element in dataset:
-        x, y = element if isinstance(element, (tuple, list)) else (element, None)
-        batched = batched and (y is None or np.ndim(y) > 0)
-        xs.append(np.asarray(x))
-        if y is not None:
-            ys.append(np.asarray(y))
-    if not xs:
+    spec = dataset.element_spec
+    parts = spec if isinstance(spec, (tuple, list)) else (spec,)
+    if len(parts) > 2 or not all(hasattr(part, "shape") for part in parts):
+        raise DataError(f"the tf.data dataset gives {spec}", "inputs, or (inputs, targets)")
+    if int(dataset.cardinality()) == -1:
+        raise DataError("the tf.data dataset never ends", "one pass over the samples", "Leave repeat() out, or use take(n)")
+    elements = [element if isinstance(element, (tuple, list)) else (element,) for element in dataset]
+    if not elements:
         raise DataError("the tf.data dataset is empty", "at least one sample")
-    join = np.concatenate if batched else np.stack
-    return Samples(join(xs), join(ys) if ys else None, scale, offset)
+    arrays = [[np.asarray(value) for value in values] for values in zip(*elements)]
+    join = np.concatenate if _is_batched(parts, arrays) else np.stack
+    return Samples(*(join(values) for values in arrays), scale=scale, offset=offset)
+
+
+def _is_batched(parts: Sequence[Any], arrays: Sequence[Sequence[np.ndarray]]) -> bool:
+    """Whether elements of a dataset are batches: their first axis is free, or inputs and targets agree in it."""
+    if parts[0].shape.rank is None or parts[0].shape.rank == 0 or parts[0].shape[0] is None:
+        return parts[0].shape.rank != 0
+    targets = arrays[1] if len(arrays) > 1 else []
+    return len(targets) > 0 and all(y.ndim > 0 and len(x) == len(y) for x, y in zip(arrays[0], targets))
 
 
 def _load_directory(where: pathlib.Path, scale: float, offset: float) -> Data:

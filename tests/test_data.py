@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xaic._keras import tf
 from keras_xaic.data import Data, Samples, as_data, check_data, load_data
 from keras_xaic.errors import DataError
 
@@ -135,3 +136,35 @@ def test_directory_of_images_per_class(tmp_path):
     (tmp_path / "test" / "emu").mkdir()
     with pytest.raises(DataError, match="emu"):
         load_data(tmp_path)
+
+
+def dataset(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
+
+
+LABELS = np.arange(6) % 3
+
+
+@pytest.mark.parametrize(
+    ("targets", "batch", "fixed"),
+    [(y, batch, False) for y in (LABELS, np.eye(3)[LABELS], None) for batch in (None, 4)]
+    + [(LABELS, 3, True), (np.eye(3)[LABELS], 3, True)],
+)
+def test_tf_data_gives_the_samples_it_was_made_of(targets, batch, fixed):
+    x = np.random.default_rng(0).normal(size=(6, 5, 2)).astype(np.float32)
+    made = dataset(x) if targets is None else dataset(x, targets)
+    made = made if batch is None else made.batch(batch, drop_remainder=fixed)
+    train = as_data(made).train
+    np.testing.assert_array_equal(train.x, x)
+    if targets is None:
+        assert train.y is None
+    else:
+        np.testing.assert_array_equal(train.y, targets)
+
+
+def test_tf_data_that_cannot_be_used_is_named():
+    x, y = np.zeros((4, 2), np.float32), np.arange(4)
+    with pytest.raises(DataError, match="never ends"):
+        as_data(dataset(x, y).batch(2).repeat())
+    with pytest.raises(DataError, match="tf.data dataset gives"):
+        as_data(dataset(x, y, y).batch(2))

@@ -5,9 +5,9 @@ import pytest
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Data, Samples, as_data
-from keras_xaic.errors import DataError, ModelError
+from keras_xaic.errors import DataError, ModelError, PlanError
 from keras_xaic.models.task import Task, infer_task
-from keras_xaic.training import Schedule, fit, predict
+from keras_xaic.training import Schedule, _Batches, fit, predict
 
 
 def make_data(count=200, classes=3, seed=0):
@@ -136,3 +136,57 @@ def test_without_labels_the_original_teaches():
     student = keras.models.clone_model(teacher)
     fit(student, samples, samples, infer_task(student, Data(samples)), Schedule(15, 1e-2, 16), teacher=outputs)
     assert (predict(student, samples).argmax(1) == outputs.argmax(1)).mean() > 0.9
+
+
+def test_patience_ends_training_and_the_best_epoch_is_kept():
+    model, held = make_model(), make_data(seed=1)
+    fit(model, make_data(), held, TASK, Schedule(10, 1e-2, 16))
+    best = TASK.figure(predict(model, held), held)
+    history = fit(model, make_data(), held, TASK, Schedule(20, 30.0, 16, patience=3))
+    figures = [epoch.held_back for epoch in history]
+    assert len(history) < 20
+    assert len(figures) - 1 - int(np.argmax(figures)) == 3
+    assert TASK.figure(predict(model, held), held) == max(best, *figures)
+
+
+def test_the_users_loss_optimizer_and_callbacks_are_used():
+    seen = []
+
+    def squared(labels, outputs):
+        return tf.reduce_sum(tf.square(labels - outputs), axis=-1)
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, type(self.model.optimizer).__name__, float(self.model.optimizer.learning_rate)))
+            self.model.stop_training = epoch == 1
+
+    model, samples = make_model(), make_data()
+    schedule = Schedule(3, 1e-2, 300, distillation=0.0, optimizer=keras.optimizers.SGD(0.03), loss=squared)
+    outputs = predict(model, samples)
+    history = fit(model, samples, make_data(seed=1), TASK, schedule, callbacks=[Watch()])
+    assert seen == [(0, "SGD", pytest.approx(0.03)), (1, "SGD", pytest.approx(0.03))]
+    assert history[0].loss == pytest.approx(np.square(np.eye(3)[samples.y] - outputs).sum(-1).mean(), rel=1e-5)
+
+
+def test_the_users_loss_stands_beside_distillation():
+    both, outputs = tf.constant([[[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]]]), tf.constant([[0.6, 0.3, 0.1]])
+    own, taught = TASK.loss(0.0, 2.0, "mse")(both, outputs), TASK.loss(1.0, 2.0)(both, outputs)
+    assert float(own) == pytest.approx((0.16 + 0.09 + 0.01) / 3, rel=1e-5)
+    assert float(TASK.loss(0.7, 2.0, "mse")(both, outputs)) == pytest.approx(0.3 * float(own) + 0.7 * float(taught), rel=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["no_such_loss", "sparse_categorical_crossentropy"])
+def test_losses_that_cannot_be_used_are_named(wrong):
+    with pytest.raises(PlanError, match=f"loss is '{wrong}'"):
+        TASK.loss(0.5, 2.0, wrong)
+
+
+def test_an_optimizer_that_does_not_exist_is_named():
+    with pytest.raises(PlanError, match="optimizer is 'no_such'"):
+        fit(make_model(), make_data(), make_data(seed=1), TASK, Schedule(1, optimizer="no_such"))
+
+
+def test_a_share_of_the_samples_is_another_one_in_every_epoch():
+    batches = [_Batches(make_data(), np.zeros(200), Schedule(2, batch_size=16, share=0.25), number) for number in (0, 1)]
+    assert [len(one) for one in batches] == [4, 4] == [Schedule(1, batch_size=16, share=0.25).steps_per_epoch(200)] * 2
+    assert set(batches[0].order) != set(batches[1].order)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keras_xaic.errors import PlanError
-from keras_xaic.units import format_size, parse_size
+from keras_xaic.units import format_size, parse_count, parse_size
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,14 @@ def test_what_is_not_a_size_is_named(text):
 
 def test_sizes_that_people_read():
     assert [format_size(n) for n in (9_999, 48_000, 12_345_678)] == ["9,999 B", "48.0 kB", "12.3 MB"]
+
+
+@pytest.mark.parametrize(("text", "count"), [("1.5M", 1_500_000), ("20k", 20_000), ("7", 7), (12, 12), ("2G", 2_000_000_000)])
+def test_counts(text, count):
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["20kB", "", "0", "-3", True, 1.5])
+def test_what_is_no_count_is_named(text):
+    with pytest.raises(PlanError, match="macs is"):
+        parse_count(text, "macs")

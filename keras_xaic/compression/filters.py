@@ -41,9 +41,8 @@ class Removed:
 def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], context: Context, schedule: Schedule) -> Removed:
     """Returns the model without the filters that the plan takes away, trained to do without them.
 
-    Every step scores the filters of the model as it stands, removes the least relevant ones down to the step's share of the
-    way (in equal ratios of cost), measures BatchNorm statistics anew and trains. Without `Plan.filters` there is one step,
-    which removes exactly `Plan.remove`.
+    Every step scores the filters of the model as it stands, removes the least relevant ones (`choose_next`), measures
+    BatchNorm statistics anew and trains. Without `Plan.filters` there is one step, which removes exactly `Plan.remove`.
 
     Args:
         model: The trained model; it is not changed.
@@ -67,9 +66,10 @@ def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], conte
         if how is None:
             keep = keep_masks(model, plan.remove)
         else:
-            to_go = len(recoveries) - step + 1
-            keep = context.remembered(f"{stage} choice", functools.partial(_choose, small, plan, relevance, context, to_go))
-        small = remeasure_batchnorm(remove_channels(small, keep), context.train)
+            choose = functools.partial(_choose, small, plan, relevance, context, step)
+            keep = context.remembered(f"{stage} choice", choose)
+        if keep:
+            small = remeasure_batchnorm(remove_channels(small, keep), context.train)
         left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
         if recovery.epochs:
             history[stage] = context.fit(small, recovery, stage)
@@ -77,14 +77,13 @@ def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], conte
     return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
 
 
-def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Context, to_go: int) -> dict[str, np.ndarray]:
+def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Context, step: int) -> dict[str, np.ndarray]:
     """Returns which channels of the model as it stands stay, by its relevance of now."""
     assert plan.filters is not None
     rule = "lrp.epsilon" if relevance is None else relevance.rule
-    now = relevance
-    if now is None or to_go < plan.filters.steps:
-        now = attribute(small, context.calibration, rule=rule, target=context.target)
-    return choose_next(small, now.filters, plan.filters, plan.layers, to_go)
+    if relevance is None or step > 1:
+        relevance = attribute(small, context.calibration, rule=rule, target=context.target)
+    return choose_next(small, relevance.filters, plan.filters, plan.layers, last=step == plan.filters.steps)
 
 
 def _recoveries(schedule: Schedule, steps: int) -> list[Schedule]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -162,25 +163,26 @@ class FilterRemoval:
 
 
 def choose_next(
-    model: Any, filters: Mapping[str, np.ndarray], how: FilterPlan, layers: Sequence[LayerPlan], steps: int
+    model: Any, filters: Mapping[str, np.ndarray], how: FilterPlan, layers: Sequence[LayerPlan], last: bool
 ) -> dict[str, np.ndarray]:
-    """Returns keep masks for the next of `steps` steps, each of which lowers what overruns its limit by the same ratio.
+    """Returns keep masks for the next step: all of what is left of the way to the limits, or half of it in ratio.
+
+    A model that costs four times the limit comes down to twice the limit: the first steps remove most, so that training
+    between and after them is that of a small model.
 
     Args:
         model: The model as it stands.
         filters: Layer path -> score of every filter of this model.
-        how: The limits to come down to in the last step, and floors.
+        how: The limits to come down to, and floors.
         layers: What the kernels will get.
-        steps: Number of steps, this one included, until the limits hold.
+        last: Whether the limits must hold after this step.
     """
-    groups = channel_groups(model)
-    cost = FilterCost(groups, how, planned_costs(layers))
-    aims = {
-        name: max(1, int(how.limits[name] * max(1.0, now / how.limits[name]) ** ((steps - 1) / steps)))
-        for name, now in cost.left({}).items()
-    }
-    aim = FilterCost(groups, how.model_copy(update=aims), planned_costs(layers))
-    return choose(groups, group_scores(groups, filters, norm="l2"), aim, 1.0, how)
+    groups, costs = channel_groups(model), planned_costs(layers)
+    goal = FilterCost(groups, how, costs)
+    if not last:
+        aims = {name: int(math.sqrt(max(how.limits[name], now) * how.limits[name])) for name, now in goal.left({}).items()}
+        goal = FilterCost(groups, how.model_copy(update=aims), costs)
+    return choose(groups, group_scores(groups, filters, norm="l2"), goal, 1.0, how)
 
 
 def choose(

@@ -14,7 +14,8 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
 from keras_xaic.cli.app import app
 from keras_xaic.grids import load_kernels
-from keras_xaic.planning import Budget
+from keras_xaic.models import canonicalize, remove_channels
+from keras_xaic.planning import Budget, keep_masks
 from keras_xaic.tflite import match_stored
 from keras_xaic.tflite.flatbuffer import pack_int4
 
@@ -205,3 +206,34 @@ def test_json_is_the_report_and_nothing_else(job, tmp_path):
     result = CliRunner().invoke(app, [*command, "--recipe", "int8", "--baselines", ""])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["recipe"] == "int8"
+
+
+def test_deeplift_filters_removes_filters_and_writes_plain_int8(job, tmp_path):
+    command = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out")]
+    options = ["--recipe", "deeplift-filters", "--epochs", "4", "--align", "4", "--protect", "hid*", "--max-drop", "5"]
+    result = CliRunner().invoke(app, [*command, *options, "--baselines", "magnitude", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    bundle, original = Bundle(tmp_path / "out"), xaic.load_model(job / "tiny.h5")
+    plan = xaic.Plan.load(bundle.plan)
+    assert plan.recipe == "deeplift-filters"
+    assert plan.filters.steps == 3
+    assert plan.remove
+    assert "hidden" not in plan.remove
+    kept = {layer["name"]: layer["filters_kept"] for layer in report["layers"]}
+    assert all(kept[name] == 16 - len(gone) and kept[name] % 4 == 0 for name, gone in plan.remove.items())
+    assert {layer["storage"] for layer in report["layers"]} == {"int8"}
+    assert report["compressed"]["macs"] <= report["model"]["macs"] / 2
+    assert report["baselines"]["magnitude"]["edge_accuracy"] > 0.3
+    assert sum(layer["relevance"] for layer in report["layers"]) == pytest.approx(1, abs=1e-6)
+    small = xaic.load_model(bundle.keras_model)
+    again = remove_channels(original, keep_masks(original, plan.remove))
+    assert canonicalize(again).model.count_params() == small.count_params()
+
+
+def test_a_limit_of_multiply_accumulates_that_floors_do_not_allow_is_exit_code_3(job, tmp_path):
+    command = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out")]
+    options = ["--recipe", "deeplift-filters", "--macs", "1k", "--epochs", "0", "--max-drop", "100", "--baselines", ""]
+    result = CliRunner().invoke(app, [*command, *options, "--quiet"])
+    assert result.exit_code == 3, result.output
+    assert "multiply-accumulates are" in result.output
