@@ -223,7 +223,7 @@ def _from_tf_data(dataset: Any, scale: float, offset: float) -> Samples:
         raise DataError("the tf.data dataset is empty", "at least one sample")
     arrays = [[np.asarray(value) for value in values] for values in zip(*elements)]
     join = np.concatenate if _is_batched(parts, arrays) else np.stack
-    return Samples(*(join(values) for values in arrays), scale=scale, offset=offset)
+    return Samples(join(arrays[0]), join(arrays[1]) if len(arrays) > 1 else None, scale, offset)
 
 
 def _is_batched(parts: Sequence[Any], arrays: Sequence[Sequence[np.ndarray]]) -> bool:

@@ -166,5 +166,5 @@ def test_tf_data_that_cannot_be_used_is_named():
     x, y = np.zeros((4, 2), np.float32), np.arange(4)
     with pytest.raises(DataError, match="never ends"):
         as_data(dataset(x, y).batch(2).repeat())
-    with pytest.raises(DataError, match="tf.data dataset gives"):
+    with pytest.raises(DataError, match="dataset gives"):
         as_data(dataset(x, y, y).batch(2))

@@ -30,8 +30,9 @@ def choose_filters(
 ) -> dict[str, np.ndarray]:
     """Chooses the channels that stay: those with the lowest scores anywhere in the model go first.
 
-    Either a `fraction` of all removable channels goes, or as few as bring `cost` to `target`. Where floors do not allow that,
-    as much goes as they allow: compare the cost of the result with the target.
+    Either a `fraction` of all removable channels goes, or as few as bring `cost` to `target`. Then channels that went without
+    need come back, the most important first: those that cost little while another layer decided. Where floors do not allow the
+    target, as much goes as they allow: compare the cost of the result with the target.
 
     >>> cost = lambda keep: sum(kept_parameters(groups, keep).values())
     >>> keep = choose_filters(groups, group_scores(groups, relevance.filters), cost=cost, target=20_000, align=4)
@@ -42,7 +43,7 @@ def choose_filters(
         scores: Group name -> (size,) scores, the higher the more it matters (see `group_scores`). Groups that are not
             named, or are not removable, stay whole.
         fraction: Part of the channels in `scores` that goes, in [0, 1), before floors and alignment.
-        cost: Called with keep masks about ``log2(channels)`` times.
+        cost: Called with keep masks about ``log2(channels)`` times, and once for every few channels that come back.
         target: What `cost` must come down to.
         min_filters: Channels that every group keeps at least (all it has, if it has fewer).
         min_fraction: Part of its channels that every group keeps at least, in [0, 1].
@@ -64,7 +65,7 @@ def choose_filters(
     while low < high:  # cost falls with the number of removals, so the fewest that suffice are found by bisection
         middle = (low + high) // 2
         low, high = (low, middle) if cost(ranking.keep(middle)) <= target else (middle + 1, high)
-    return ranking.keep(low)
+    return ranking.give_back(low, lambda keep: cost(keep) <= target)
 
 
 class _Ranking:
@@ -107,16 +108,37 @@ class _Ranking:
 
     def keep(self, count: int) -> dict[str, np.ndarray]:
         """Masks after removing the first `count` channels and giving back what alignment asks for."""
+        return self._masks(self._gone(count))
+
+    def give_back(self, count: int, fits: Callable[[Mapping[str, np.ndarray]], bool]) -> dict[str, np.ndarray]:
+        """Masks after removing the first `count` channels and giving back, the most important first, what still fits."""
+        gone = self._gone(count)
+        undecided = set(gone) if fits(self._masks(gone)) else set()
+        while undecided:
+            name = max(sorted(undecided), key=lambda one: self.scores[one][gone[one][-1]])
+            fewer = {**gone, name: gone[name][: -self.align]}
+            if fits(self._masks(fewer)):
+                gone = fewer
+            if gone is not fewer or not fewer[name]:
+                undecided.remove(name)
+        return self._masks(gone)
+
+    def _gone(self, count: int) -> dict[str, list[int]]:
+        """Group -> what goes of it, the most important last, after alignment."""
         removed: dict[str, list[int]] = {}
         for name, channel in self.order[:count]:
             removed.setdefault(name, []).append(channel)
-        masks = {}
         for name, channels in removed.items():
             size = len(self.scores[name])
-            gone = channels[: size - min(size, self._aligned(size - len(channels)))]  # the most important come last
-            if gone:
-                masks[name] = np.ones(size, bool)
-                masks[name][gone] = False
+            removed[name] = channels[: size - min(size, self._aligned(size - len(channels)))]
+        return {name: channels for name, channels in removed.items() if channels}
+
+    def _masks(self, gone: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+        masks = {}
+        for name, channels in gone.items():
+            if channels:
+                masks[name] = np.ones(len(self.scores[name]), bool)
+                masks[name][list(channels)] = False
         return masks
 
 

@@ -79,16 +79,24 @@ def test_a_target_cost_is_met_by_the_fewest_removals(groups, scores, kept_cost, 
 
     target = cost({}) // 2
     keep = choose_filters(groups, scores, cost=cost, target=target, align=align)
-    assert len(calls) < 12
+    assert len(calls) < 24
     assert cost(keep) <= target
-    assert choose_filters(groups, scores, cost=cost, target=cost(keep), align=align).keys() == keep.keys()
-    for name, mask in keep.items():  # one step back, giving the group its next best channels again, is too much
+    for name, mask in keep.items():  # giving any group its next best channels again is too much
         gone = np.flatnonzero(~mask)
         back = mask.copy()
         back[gone[np.argsort(scores[name][gone])[::-1][:align]]] = True
-        highest = max(scores[other][~m].max() for other, m in keep.items())
-        if scores[name][gone].max() == highest:
-            assert cost({**keep, name: back}) > target
+        assert cost({**keep, name: back}) > target
+        assert scores[name][mask].min() > scores[name][gone].max()
+
+
+def test_channels_that_went_while_another_group_decided_come_back(groups, scores):
+    """The limit is on one group only, whose channels score highest: nothing of the others needs to go."""
+    high = {**scores, "third": scores["third"] + 10}
+
+    def cost(keep):
+        return int(keep["third"].sum()) if "third" in keep else groups["third"].size
+
+    assert kept(groups, choose_filters(groups, high, cost=cost, target=5)) == {"first": 16, "second": 12, "third": 5}
 
 
 def test_the_cost_is_that_of_the_rebuilt_model(groups, scores):
