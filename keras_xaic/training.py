@@ -79,11 +79,11 @@ class Schedule:
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             return type(self.optimizer).from_config(self.optimizer.get_config())
         rate = keras.optimizers.schedules.CosineDecay(self.learning_rate, max(1, self.steps(samples)), alpha=0.01)
-        try:
-            return keras.optimizers.get({"class_name": self.optimizer, "config": {"learning_rate": rate}})
-        except (ValueError, TypeError, AttributeError):
+        known = {name.lower(): getattr(keras.optimizers, name) for name in dir(keras.optimizers) if name[0].isupper()}
+        if not isinstance(self.optimizer, str) or self.optimizer.lower() not in known:
             found = f"optimizer is {self.optimizer!r}"
-            raise PlanError(found, "the name of a Keras optimizer such as adam, or an optimizer") from None
+            raise PlanError(found, "the name of a Keras optimizer such as adam, or an optimizer that is set up")
+        return known[self.optimizer.lower()](rate)
 
 
 @dataclass(frozen=True)
