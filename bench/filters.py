@@ -25,7 +25,6 @@ from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
 from keras_xaic._version import __version__
 from keras_xaic.models import canonicalize, macs
-from keras_xaic.planning import FilterPlan
 
 ROUNDS = 5
 """Latencies are medians over this many interleaved rounds, so that other work on the machine hits both files alike."""
@@ -41,7 +40,7 @@ def compress(model, data, options, checkpoint):
     start = time.perf_counter()
     samples = data.calibration(256, options.seed)
     relevance = xaic.attribute(model, samples, rule=options.rule)
-    filters = FilterPlan(
+    filters = xaic.FilterPlan(
         macs=int(options.macs_share * sum(macs(model).values())),
         parameters=int(options.weights_share * model.count_params()),
         steps=options.steps,

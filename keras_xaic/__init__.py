@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_xaic.errors import DataError, EdgeError, ExportError, ModelError, PlanError, XaicError
     from keras_xaic.models import load_model
     from keras_xaic.pipeline import run
-    from keras_xaic.planning import Budget, Plan, plan
+    from keras_xaic.planning import Budget, FilterPlan, Plan, plan
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
     from keras_xaic.tflite import export
@@ -32,6 +32,7 @@ _HOME = {
     "DataError": "errors",
     "EdgeError": "errors",
     "ExportError": "errors",
+    "FilterPlan": "planning",
     "ModelError": "errors",
     "Plan": "planning",
     "PlanError": "errors",
@@ -56,6 +57,7 @@ __all__ = [
     "DataError",
     "EdgeError",
     "ExportError",
+    "FilterPlan",
     "ModelError",
     "Plan",
     "PlanError",
