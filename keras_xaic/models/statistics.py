@@ -27,7 +27,7 @@ def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> A
 
     Args:
         model: A functional or sequential model. BatchNorm layers that are called more than once keep their statistics.
-        samples: Training samples, of which the first few hundred to a thousand are used.
+        samples: Training samples, of which up to a thousand are used, evenly spread.
         batch_size: Samples at a time.
     """
     operations = Operations(model)
@@ -36,7 +36,8 @@ def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> A
     if not wanted:
         return model
     largest = max(math.prod(size or 1 for size in shape[1:]) for shape in operations.shapes.values())
-    samples = samples.take(slice(0, max(batch_size, min(MOST_SAMPLES, MOST_BYTES // (4 * largest)))))
+    count = min(len(samples), MOST_SAMPLES, max(batch_size, MOST_BYTES // (4 * largest)))
+    samples = samples.take(np.linspace(0, len(samples) - 1, count).astype(int))  # all classes of data that lies class by class
     inputs = [tf.constant(x) for x, _ in samples.batches(batch_size)]
     tensors: list[dict[str, Any]] = [{operations.inputs[0]: x} for x in inputs]
     last_use = {key: number for number, operation in enumerate(operations) for key in operation.inputs}

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.data import Samples
+from keras_xaic.models import statistics
 from keras_xaic.models.statistics import remeasure_batchnorm
 
 
@@ -33,3 +34,13 @@ def test_shared_batchnorm_and_models_without_any_stay_as_they_are():
     remeasure_batchnorm(model, Samples(np.full((8, 4), 5.0, np.float32)))
     for one, other in zip(model.get_weights(), before):
         np.testing.assert_array_equal(one, other)
+
+
+def test_data_that_lies_class_by_class_is_seen_as_a_whole(monkeypatch):
+    monkeypatch.setattr(statistics, "MOST_SAMPLES", 64)
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, layers.Dense(1)(layers.BatchNormalization(name="norm")(inputs)))
+    x = np.repeat(np.array([[0.0, 1.0], [10.0, 3.0]], np.float32), 500, axis=0)
+    remeasure_batchnorm(model, Samples(x))
+    np.testing.assert_allclose(model.get_layer("norm").moving_mean, [5.0, 2.0], atol=1e-5)
+    np.testing.assert_allclose(model.get_layer("norm").moving_variance, [25.0, 1.0], atol=1e-5)
