@@ -68,7 +68,7 @@ class Schedule:
         if self.patience is None or len(history) >= self.epochs:
             return len(history) >= self.epochs
         figures = [epoch.held_back for epoch in history if self.selectable(epoch.number)]
-        return len(figures) - 1 - int(np.argmax(figures or [0])) >= self.patience
+        return bool(figures) and len(figures) - 1 - int(np.argmax(figures)) >= self.patience
 
     def make_optimizer(self, samples: int) -> Any:
         """Returns a fresh optimizer.

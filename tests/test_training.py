@@ -7,7 +7,7 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.errors import DataError, ModelError, PlanError
 from keras_xaic.models.task import Task, infer_task
-from keras_xaic.training import Schedule, _Batches, fit, predict
+from keras_xaic.training import Epoch, Schedule, _Batches, fit, predict
 
 
 def make_data(count=200, classes=3, seed=0):
@@ -138,15 +138,20 @@ def test_without_labels_the_original_teaches():
     assert (predict(student, samples).argmax(1) == outputs.argmax(1)).mean() > 0.9
 
 
-def test_patience_ends_training_and_the_best_epoch_is_kept():
-    model, held = make_model(), make_data(seed=1)
-    fit(model, make_data(), held, TASK, Schedule(10, 1e-2, 16))
-    best = TASK.figure(predict(model, held), held)
-    history = fit(model, make_data(), held, TASK, Schedule(20, 30.0, 16, patience=3))
-    figures = [epoch.held_back for epoch in history]
-    assert len(history) < 20
-    assert len(figures) - 1 - int(np.argmax(figures)) == 3
-    assert TASK.figure(predict(model, held), held) == max(best, *figures)
+def test_patience_ends_training_that_stands_still():
+    history = fit(make_model(), make_data(), make_data(seed=1), TASK, Schedule(20, 1e-12, 16, patience=3))
+    assert len(history) == 4
+
+
+@pytest.mark.parametrize(
+    ("figures", "over"),
+    [([], False), ([0.5, 0.4], False), ([0.5, 0.4, 0.5], True), ([0.5, 0.4, 0.6], False), ([0.1, 0.2, 0.3, 0.3, 0.3], True)],
+)
+def test_patience_counts_epochs_since_the_best(figures, over):
+    history = [Epoch(number, 0.0, figure) for number, figure in enumerate(figures, 1)]
+    assert Schedule(20, patience=2).is_over(history) is over
+    assert not Schedule(20, patience=2, select_from=0.5).is_over(history)
+    assert Schedule(len(figures), patience=None).is_over(history)
 
 
 def test_the_users_loss_optimizer_and_callbacks_are_used():
