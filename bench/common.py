@@ -75,7 +75,7 @@ def run(jobs: Sequence[dict[str, Any]], work: Callable[..., dict[str, Any]], opt
     todo = [job for job in jobs if not any(job.items() <= row.items() for row in done)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} rows are there, {len(todo)} to do -> {options.out}", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update({name: "1" for name in THREADS})  # read by the workers when they import TensorFlow
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers when they import TensorFlow
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.workers, spawn) as pool:
         for future in concurrent.futures.as_completed([pool.submit(_timed, work, options, job) for job in todo]):
