@@ -9,7 +9,7 @@ from typing import Optional
 import typer
 
 from keras_xaic.cli.terminal import Terminal, failing
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, PlanError
 
 app = typer.Typer(
     name="xaic",
@@ -47,6 +47,9 @@ def compress(
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
     recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    plan: Optional[pathlib.Path] = typer.Option(
+        None, "--plan", help="A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", show_default=False
+    ),
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
     ram: Optional[str] = Ram,
@@ -79,6 +82,7 @@ def compress(
             data,
             recipe=recipe,
             budget=Budget(flash, download, ram, max_drop),
+            plan=plan,
             out=out,
             epochs=epochs,
             seed=seed,
@@ -159,6 +163,9 @@ def plan(
     out: pathlib.Path = typer.Option("plan.json", "--out", help="File to write."),
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
+    mean_bits: Optional[float] = typer.Option(None, "--mean-bits", help="Limit for the mean bit-width.", show_default=False),
+    pin: list[str] = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated."),
+    float_layers: list[str] = typer.Option([], "--float", help="PATTERN: layers that stay float; may be repeated."),
     max_drop: float = MaxDrop,
     seed: int = Seed,
     allow_unsafe: bool = Unsafe,
@@ -177,8 +184,15 @@ def plan(
         found = relevance / "relevance.npz" if relevance.is_dir() else relevance
         if not found.is_file():
             raise DataError(f"{found} does not exist", "the output of `xaic explain`")
-        budget = Budget(flash, download, None, max_drop)
-        made = make_plan(load_model(model, allow_unsafe=allow_unsafe), Relevance.load(found), budget, seed=seed)
+        budget = Budget(flash, download, None, max_drop, mean_bits)
+        made = make_plan(
+            load_model(model, allow_unsafe=allow_unsafe),
+            Relevance.load(found),
+            budget,
+            seed=seed,
+            pin=dict(_pinned(one) for one in pin),
+            float_layers=float_layers,
+        )
         made.save(out)
         terminal.say(made.describe())
         terminal.last(f"{out}: {made.predicted_flash_bytes:,} B flash, {made.mean_bits:.2f} bits a weight")
@@ -342,6 +356,13 @@ def doctor() -> None:
         from keras_xaic.edge.doctor import examine
 
         terminal.show_checks(examine())
+
+
+def _pinned(text: str) -> tuple[str, int]:
+    pattern, separator, bits = text.rpartition("=")
+    if not (separator and pattern and bits.isdigit()):
+        raise PlanError(f"--pin {text}", "PATTERN=BITS, e.g. head*=8")
+    return pattern, int(bits)
 
 
 def main() -> None:

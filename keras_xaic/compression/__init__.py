@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from keras_xaic._keras import layers
 from keras_xaic.compression.compressed import CompressedModel
@@ -13,15 +13,16 @@ from keras_xaic.compression.weights import prune_weights
 from keras_xaic.data import as_data
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.surgery import remove_channels
-from keras_xaic.planning import Plan, keep_masks
+from keras_xaic.planning import Plan, check_plan, keep_masks
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
-from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan
+from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan, round_by_outputs
 from keras_xaic.relevance import Relevance
 from keras_xaic.training import Epoch, Schedule
 
 __all__ = ["CompressedModel", "compress"]
 
+Rounding = Literal["outputs", "nearest"]
 PRUNING_SHARE = 0.5
 """Share of the epochs that goes into removal and pruning where there is any; quantization gets the rest."""
 
@@ -38,6 +39,7 @@ def compress(
     distillation: float = 0.7,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
+    rounding: Rounding = "outputs",
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
@@ -59,6 +61,8 @@ def compress(
         distillation: Weight of the original's outputs in the loss.
         learning_rate: First learning rate of Adam.
         batch_size: Samples a step.
+        rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
+            `round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
         callbacks: Further Keras callbacks for every stage.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
         progress: Told how far the work is.
@@ -69,6 +73,7 @@ def compress(
     Raises:
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
+    check_plan(plan, model)
     seed = plan.seed if seed is None else seed
     context = Context.of(
         model,
@@ -85,6 +90,7 @@ def compress(
     first = round(epochs * PRUNING_SHARE) if sparse or plan.remove else 0
     schedule = Schedule(first, learning_rate, batch_size, distillation, seed=seed)
     history: dict[str, list[Epoch]] = {}
+    untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
         small, history["prune"] = prune_weights(small, plan, relevance, context, schedule)
     elif first:
@@ -100,4 +106,8 @@ def compress(
         history["quantize"] = context.fit(quantized, schedule, "quantize")
     kernels = freeze(quantized, small)
     canonical = canonicalize(small)
-    return CompressedModel(canonical.model, fold_kernels(kernels, canonical), plan, history)
+    kernels = fold_kernels(kernels, canonical)
+    if untrained is not None:
+        reference = canonicalize(untrained).model
+        kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
+    return CompressedModel(canonical.model, kernels, plan, history)

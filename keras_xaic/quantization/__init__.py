@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras_xaic.quantization.apply import fold_kernels, freeze, quantize_by_plan
 from keras_xaic.quantization.quantizers import GridQuantizer, PlannedQuantizeConfig
+from keras_xaic.quantization.rounding import round_by_outputs
 
 __all__ = [
     "GridQuantizer",
@@ -11,4 +12,5 @@ __all__ = [
     "fold_kernels",
     "freeze",
     "quantize_by_plan",
+    "round_by_outputs",
 ]
