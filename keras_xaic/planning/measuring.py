@@ -52,7 +52,7 @@ def measured_damage(
             kernel.variable.assign(original)
             total[key, bits] += _divergence(task, before, after)
     scale = float(np.concatenate(exact_outputs).var()) * exact_outputs[0][0].size if task.kind == "values" else 1.0
-    return {choice: value / (len(samples) * max(scale, 1e-30)) for choice, value in total.items()}
+    return {choice: max(0.0, value) / (len(samples) * max(scale, 1e-30)) for choice, value in total.items()}
 
 
 def hessian_traces(model: Any, samples: Samples, seed: int = 0) -> dict[str, float]:
@@ -71,7 +71,7 @@ def hessian_traces(model: Any, samples: Samples, seed: int = 0) -> dict[str, flo
     kernels = weighted_kernels(model)
     variables, random = [kernel.variable for kernel in kernels], np.random.default_rng(seed)
 
-    @tf.function(reduce_retracing=True)  # type: ignore[misc]
+    @tf.function(reduce_retracing=True)
     def products(inputs: Any, targets: Any, signs: list[Any]) -> list[Any]:
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:

@@ -77,8 +77,8 @@ class Damage:
         return self.factors.get((key, bits), 1.0) * self.sensitivity.error(value, rounded, relevance)
 
 
-def _measured(error: ErrorOf) -> Callable[[Rounding], Mapping[Choice, float]]:
-    """Factors that make `error` agree with the measurement on the whole model."""
+def _measured(error: ErrorOf, weight: float = 1.0) -> Callable[[Rounding], Mapping[Choice, float]]:
+    """Factors that make damage on the whole model ``measured^weight * error^(1 - weight)``."""
 
     def factors(rounding: Rounding) -> Mapping[Choice, float]:
         assert rounding.samples is not None
@@ -87,7 +87,7 @@ def _measured(error: ErrorOf) -> Callable[[Rounding], Mapping[Choice, float]]:
             (key, bits): error(rounding.values[key], rounded, rounding.relevance[key])
             for (key, bits), rounded in rounding.rounded.items()
         }
-        return {choice: damage / max(predicted[choice], 1e-30) for choice, damage in measured.items()}
+        return {choice: (damage / max(predicted[choice], 1e-30)) ** weight for choice, damage in measured.items()}
 
     return factors
 
@@ -109,9 +109,9 @@ SENSITIVITIES: dict[str, Sensitivity] = {
         ),
         Sensitivity(
             "combined",
-            "keras-xaic: relevance within a kernel, measured output divergence between kernels and bit-widths",
+            "keras-xaic: geometric mean of relevance-weighted error and measured output divergence",
             rounding_damage,
-            _measured(rounding_damage),
+            _measured(rounding_damage, 0.5),
             True,
         ),
         Sensitivity("hessian", "Dong et al. 2020, arXiv 1911.03852: mean Hessian trace", squared_error, _curvature, True),

@@ -17,8 +17,9 @@ from keras_xaic.relevance import attribute
 
 
 def correlated(count, inputs, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(count, inputs)) @ rng.normal(size=(inputs, inputs))
+    """Neighbouring inputs are alike."""
+    noise = np.random.default_rng(seed).normal(size=(count, inputs + 8))
+    return sum(noise[:, shift : shift + inputs] for shift in range(8))
 
 
 def output_error(x, w, levels, step):
@@ -79,7 +80,7 @@ def test_zeros_are_kept_and_made_up_for():
     keep = np.random.default_rng(3).random((40, 4)) < 0.6
     levels = compensate(w, np.array([0.05]), 127, x.T @ x / 300, keep)
     assert not levels[~keep].any()
-    assert output_error(x, w, levels, 0.05) < 0.75 * output_error(x, w, np.round(w * keep / 0.05), 0.05)
+    assert output_error(x, w, levels, 0.05) < 0.6 * output_error(x, w, np.round(w * keep / 0.05), 0.05)
 
 
 LAYERS = {
