@@ -95,7 +95,9 @@ def table(found, model, epochs, samples):
                 == (model, criterion, sparsity, epochs, samples)
             ]
             if mine:
-                print(f"    {criterion:16} {statistics.mean(mine):6.2f} ({min(mine):.2f} to {max(mine):.2f}; {len(mine)} seeds)")
+                print(
+                    f"    {criterion:16} {statistics.mean(mine):6.2f} ({min(mine):.2f} to {max(mine):.2f}; {len(mine)} seeds)"
+                )
 
 
 def main():

@@ -60,7 +60,7 @@ class LayerOptions:
         """Weights that are kept whatever the budget; None where the budget decides."""
         if score == "signed_relevance":
             self.positive = _positive({key: relevance[key] for key in prunable})
-        self.scores = {key: weight_score(originals[key], self.relevance[key]) for key in prunable}
+        self.scores = {key: weight_score(originals[key], self.relevance[key], score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
         self.fixed = cost.structure_bytes(self.model) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
