@@ -16,7 +16,14 @@ from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan, keep_masks
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
-from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan, round_by_outputs
+from keras_xaic.quantization import (
+    Ranges,
+    fold_kernels,
+    freeze,
+    quantize_activations,
+    quantize_by_plan,
+    round_by_outputs,
+)
 from keras_xaic.relevance import Relevance
 from keras_xaic.training import Epoch, Schedule
 
@@ -40,6 +47,7 @@ def compress(
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     rounding: Rounding = "outputs",
+    activation_ranges: Optional[Ranges] = None,
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
@@ -63,6 +71,8 @@ def compress(
         batch_size: Samples a step.
         rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
             `round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
+        activation_ranges: Trains with activations on grids, too (see `quantize_activations`); None leaves them float until
+            export.
         callbacks: Further Keras callbacks for every stage.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
         progress: Told how far the work is.
@@ -103,7 +113,10 @@ def compress(
     quantized = quantize_by_plan(small, plan, masks)
     if epochs > first:
         schedule = Schedule(epochs - first, learning_rate / 2, batch_size, distillation, seed=seed + 500)
-        history["quantize"] = context.fit(quantized, schedule, "quantize")
+        trained = quantized  # the same layers, with or without grids between them
+        if activation_ranges is not None:
+            trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
+        history["quantize"] = context.fit(trained, schedule, "quantize")
     kernels = freeze(quantized, small)
     canonical = canonicalize(small)
     kernels = fold_kernels(kernels, canonical)

@@ -90,6 +90,8 @@ def run(
     given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
     if given is not None:
         check_plan(given, loaded)
+        if chosen.rule is None:
+            raise PlanError(f"recipe {recipe!r} takes no plan", "a recipe of ours, e.g. auto")
     if chosen.rule is not None:
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
