@@ -36,6 +36,8 @@ def check_plan(plan: Plan, model: Any) -> None:
 def _check_storage(layer: LayerPlan, kind: str, plan: Plan) -> None:
     if layer.kind != kind:
         raise PlanError(f"the plan calls layer {layer.key!r} {layer.kind}", kind)
+    if layer.is_float and plan.activations == "int16":
+        raise PlanError(f"the plan keeps layer {layer.key!r} float among int16 activations", "float layers with int8 ones")
     activations = "float32" if layer.is_float else plan.activations
     legal = legal_storages(kind, layer.bits, layer.granularity == "tensor", activations)
     if layer.storage not in legal:

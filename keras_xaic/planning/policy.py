@@ -37,6 +37,10 @@ class Policy:
             raise PlanError("no bit-widths to choose from", "at least one of 2 to 8")
         if self.activations not in ("int8", "int16"):
             raise PlanError(f"activations {self.activations!r}", "int8 or int16", "Name layers that stay float in float_layers")
+        if self.activations == "int16" and self.float_layers:
+            raise PlanError(
+                f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
+            )
 
     def check(self, keys: Iterable[str]) -> None:
         """Refuses patterns that match no kernel.

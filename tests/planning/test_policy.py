@@ -51,6 +51,7 @@ def test_int16_activations_never_meet_packed_weights(case):
         ({"bits": (4, 12)}, "bit-width 12"),
         ({"bits": ()}, "no bit-widths"),
         ({"activations": "float16"}, "activations 'float16'"),
+        ({"activations": "int16", "float_layers": ["head"]}, "float layers head among int16"),
     ],
 )
 def test_unusable_options_are_named(case, option, words):
@@ -89,7 +90,7 @@ def test_packed_weights_behind_int16_are_refused_in_an_edited_plan(case):
 
 
 def test_options_survive_the_file(case, tmp_path):
-    made = plan(*case, Budget(mean_bits=5.0), float_layers=["head"], activations="int16")
+    made = plan(*case, Budget(mean_bits=16.0), float_layers=["head"])
     made.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == made
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace('"bits": 32', '"bits": 12'))
