@@ -9,7 +9,7 @@ from typing import Optional
 import typer
 
 from keras_xaic.cli.terminal import Terminal, failing
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, PlanError
 
 app = typer.Typer(
     name="xaic",
@@ -50,6 +50,9 @@ def compress(
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
     recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    plan: Optional[pathlib.Path] = typer.Option(
+        None, "--plan", help="A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", show_default=False
+    ),
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
     ram: Optional[str] = Ram,
@@ -87,6 +90,7 @@ def compress(
             budget=Budget(flash, download, ram, max_drop, macs),
             align=align,
             protect=protect,
+            plan=plan,
             out=out,
             epochs=epochs,
             seed=seed,
@@ -167,6 +171,9 @@ def plan(
     out: pathlib.Path = typer.Option("plan.json", "--out", help="File to write."),
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
+    mean_bits: Optional[float] = typer.Option(None, "--mean-bits", help="Limit for the mean bit-width.", show_default=False),
+    pin: list[str] = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated."),
+    float_layers: list[str] = typer.Option([], "--float", help="PATTERN: layers that stay float; may be repeated."),
     max_drop: float = MaxDrop,
     macs: Optional[str] = Macs,
     align: int = Align,
@@ -194,16 +201,19 @@ def plan(
         made = make_plan(
             load_model(model, allow_unsafe=allow_unsafe),
             Relevance.load(found),
-            Budget(flash, download, None, max_drop, macs),
+            Budget(flash, download, None, max_drop, macs, mean_bits),
             recipe=recipe,
             bits=chosen.bits,
             filters=chosen.filters,
             sparsity=chosen.sparsity,
+            score=chosen.score,
             removal=chosen.removal,
             steps=chosen.steps,
             align=align,
             protect=protect,
             seed=seed,
+            pin=dict(_pinned(one) for one in pin),
+            float_layers=float_layers,
         )
         made.save(out)
         terminal.say(made.describe())
@@ -368,6 +378,13 @@ def doctor() -> None:
         from keras_xaic.edge.doctor import examine
 
         terminal.show_checks(examine())
+
+
+def _pinned(text: str) -> tuple[str, int]:
+    pattern, separator, bits = text.rpartition("=")
+    if not (separator and pattern and bits.isdigit()):
+        raise PlanError(f"--pin {text}", "PATTERN=BITS, e.g. head*=8")
+    return pattern, int(bits)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from keras_xaic._keras import layers
 from keras_xaic.compression.compressed import CompressedModel
@@ -14,15 +14,24 @@ from keras_xaic.compression.filters import remove_filters
 from keras_xaic.compression.weights import prune_weights
 from keras_xaic.data import as_data
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.planning import Plan
+from keras_xaic.models.surgery import remove_channels
+from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
-from keras_xaic.quantization import fold_kernels, freeze, quantize_by_plan
+from keras_xaic.quantization import (
+    Ranges,
+    fold_kernels,
+    freeze,
+    quantize_activations,
+    quantize_by_plan,
+    round_by_outputs,
+)
 from keras_xaic.relevance import Relevance
 from keras_xaic.training import Schedule
 
 __all__ = ["CompressedModel", "compress"]
 
+Rounding = Literal["outputs", "nearest"]
 PRUNING_SHARE = 0.5
 """Share of the epochs that goes into removal and pruning where there is any; quantization gets the rest."""
 
@@ -42,6 +51,8 @@ def compress(
     patience: Optional[int] = None,
     optimizer: Any = "adam",
     loss: Any = None,
+    rounding: Rounding = "outputs",
+    activation_ranges: Optional[Ranges] = None,
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
@@ -66,6 +77,10 @@ def compress(
         patience: A stage ends after this many epochs in a row that are no better on held-back training data.
         optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
         loss: Takes the place of the task's own loss of the labels beside distillation; labels of classes come one-hot.
+        rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
+            `round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
+        activation_ranges: Trains with activations on grids, too (see `quantize_activations`); None leaves them float until
+            export.
         callbacks: Further Keras callbacks for every stage.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
         progress: Told how far the work is.
@@ -76,6 +91,7 @@ def compress(
     Raises:
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
+    check_plan(plan, model)
     seed = plan.seed if seed is None else seed
     context = Context.of(
         model,
@@ -94,6 +110,7 @@ def compress(
     removal, pruning, quantizing = _share_epochs(epochs, plan, sparse)
     removed = remove_filters(model, plan, relevance, context, replace(training, epochs=removal))
     small, plan, history = removed.model, removed.plan, dict(removed.history)
+    untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
         schedule = replace(training, epochs=pruning)
         small, history["prune"] = prune_weights(small, plan, relevance, context, schedule)
@@ -105,10 +122,17 @@ def compress(
     quantized = quantize_by_plan(small, plan, masks)
     if quantizing:
         schedule = replace(training, epochs=quantizing, learning_rate=learning_rate / 2, seed=seed + 500)
-        history["quantize"] = context.fit(quantized, schedule, "quantize")
+        trained = quantized  # the same layers, with or without grids between them
+        if activation_ranges is not None:
+            trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
+        history["quantize"] = context.fit(trained, schedule, "quantize")
     kernels = freeze(quantized, small)
     canonical = canonicalize(small)
-    return CompressedModel(canonical.model, fold_kernels(kernels, canonical), plan, history)
+    kernels = fold_kernels(kernels, canonical)
+    if untrained is not None:
+        reference = canonicalize(untrained).model
+        kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
+    return CompressedModel(canonical.model, kernels, plan, history)
 
 
 def _share_epochs(epochs: int, plan: Plan, sparse: bool) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
-from keras_xaic.planning import Budget
+from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RECIPES, get_recipe
 from keras_xaic.relevance import Attribution
@@ -32,6 +32,7 @@ def run(
     *,
     recipe: str = "auto",
     budget: Optional[Budget] = None,
+    plan: Any = None,
     out: PathLike = "compressed",
     epochs: int = 10,
     seed: int = 0,
@@ -56,6 +57,8 @@ def run(
         data: Anything that `as_data` takes, or a path. Test data is never used to choose anything.
         recipe: A name from `keras_xaic.recipes.RECIPES`.
         budget: What may be spent.
+        plan: A `Plan`, or the path of one, that is carried out as it is (``xaic plan`` writes one; it may be edited); `recipe`
+            and `budget` then only say what the report compares with.
         out: Directory of the bundle.
         epochs: Passes over the training data, all stages together.
         seed: One seed in, the same bytes out on the same machine.
@@ -88,13 +91,19 @@ def run(
     data = as_data(data, scale, offset)
     task = infer_task(loaded, data)
     progress("load", 1, 1)
+    given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
+    if given is not None:
+        check_plan(given, loaded)
+        if chosen.rule is None:
+            raise PlanError(f"recipe {recipe!r} takes no plan", "a recipe of ours, e.g. auto")
     if chosen.rule is not None:
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset, align, list(protect)]
+    settings += [] if given is None else [given.model_dump_json()]
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work)
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, given)
     return job.run(out, parts, others, interpreters)
 
 

@@ -23,7 +23,7 @@ from keras_xaic.models import Task, canonicalize, weighted_kernels
 from keras_xaic.pipeline.proving import add_expected_outputs, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
-from keras_xaic.planning import PLAIN_BITS, Budget, Plan, plan
+from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.report import Report, write_html
@@ -50,6 +50,8 @@ class Job:
     align: int
     protect: Sequence[str]
     work: Workspace
+    plan: Optional[Plan] = None
+    """Carried out as it is instead of one that is made."""
 
     @property
     def test(self) -> Samples:
@@ -144,6 +146,7 @@ class Job:
                 samples,
                 samples.labels,
                 rule=self.recipe.rule or "lrp.epsilon",
+                reduce=self.recipe.reduce,
                 target=self.task.explained(samples),
                 seed=self.seed,
                 progress=functools.partial(self.work.progress, "attribute"),
@@ -165,7 +168,7 @@ class Job:
             return recipe.baseline(self.model, self.data, **options)
         if relevance is None:
             raise PlanError(f"recipe {recipe.name!r} has no attribution rule", "a rule, or a baseline")
-        made = self.work.cached(
+        made = self.plan or self.work.cached(
             "plan.json", lambda: self.fitting_plan(relevance, samples), lambda p, path: p.save(path), Plan.load
         )
         return compress(self.model, made, self.data, relevance=relevance, calibration=self.calibration, **options)
@@ -186,11 +189,20 @@ class Job:
 
     def fitting_plan(self, relevance: Relevance, samples: Samples) -> Plan:
         """Makes a plan whose file, written without training, is measured to fit: training does not change its size."""
+        self.work.progress("plan", 0, FLASH_TRIES, "measuring what bit-widths do")
+        damage = measure_damage(
+            self.model,
+            relevance,
+            sensitivity=self.recipe.sensitivity,
+            samples=samples,
+            bits=self.recipe.bits or (8,),
+            seed=self.seed,
+        )
         make = functools.partial(
             plan,
             self.model,
             relevance,
-            self.budget,
+            self.recipe.aim(self.budget),
             recipe=self.recipe.name,
             bits=self.recipe.bits,
             filters=self.recipe.filters,
@@ -198,6 +210,9 @@ class Job:
             steps=self.recipe.steps,
             align=self.align,
             protect=self.protect,
+            sparsity=self.recipe.sparsity,
+            score=self.recipe.score,
+            sensitivity=damage,
             seed=self.seed,
         )
         limit, best = self.budget.flash_bytes, None
@@ -206,7 +221,9 @@ class Job:
             if limit is None:
                 break
             self.work.progress("plan", attempt, FLASH_TRIES)
-            untrained = compress(self.model, made, self.data, relevance=relevance, epochs=0, calibration=self.calibration)
+            untrained = compress(
+                self.model, made, self.data, relevance=relevance, epochs=0, calibration=self.calibration, rounding="nearest"
+            )
             size = len(tflite.build_tflite(untrained, samples))
             best = made if best is None or size <= limit else best
             miss = size - made.predicted_flash_bytes

@@ -1,10 +1,10 @@
-"""Bit-widths under byte budgets as an integer program."""
+"""Bit-widths under linear budgets as an integer program."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 from scipy import optimize, sparse
@@ -16,29 +16,58 @@ class Candidate:
 
     Attributes:
         bits: Bit-width.
-        damage: Predicted damage, see `rounding_damage`.
+        damage: Predicted damage, see `keras_xaic.planning.sensitivity`.
         flash_bytes: Bytes in the file.
         download_bytes: Bytes after entropy coding.
+        weights: Number of weights.
     """
 
     bits: int
     damage: float
     flash_bytes: int
     download_bytes: int
+    weights: int = 0
 
 
-def allocate(
-    candidates: Mapping[str, Sequence[Candidate]], flash: Optional[int], download: Optional[int]
-) -> Optional[dict[str, Candidate]]:
-    """Picks one candidate per kernel with the least total damage within the budgets.
+@dataclass(frozen=True)
+class Limits:
+    """What all kernels together may take; None means no limit.
 
-    A multiple-choice knapsack: minimise the sum of damages over x in {0, 1}, one candidate per kernel, flash and download
-    within their limits; solved to optimality by HiGHS (`scipy.optimize.milp`).
+    Attributes:
+        flash: Bytes of flash.
+        download: Bytes of download.
+        mean_bits: Mean bit-width over all weights.
+    """
+
+    flash: Optional[int] = None
+    download: Optional[int] = None
+    mean_bits: Optional[float] = None
+
+    def rows(self, candidates: Sequence[Candidate], total_weights: int) -> list[tuple[np.ndarray, float]]:
+        """Returns ``(a, b)`` for every limit: the candidates chosen by x in {0, 1} must keep ``a x <= b``."""
+        rows = []
+        if self.flash is not None:
+            rows.append((np.array([one.flash_bytes for one in candidates], np.float64), float(self.flash)))
+        if self.download is not None:
+            rows.append((np.array([one.download_bytes for one in candidates], np.float64), float(self.download)))
+        if self.mean_bits is not None:
+            rows.append((np.array([one.bits * one.weights for one in candidates], np.float64), self.mean_bits * total_weights))
+        return rows
+
+
+Allocate = Callable[[Mapping[str, Sequence[Candidate]], Limits], Optional[dict[str, Candidate]]]
+"""Kernel key -> its candidates, and limits; to kernel key -> chosen candidate, or None if no choice fits."""
+
+
+def allocate(candidates: Mapping[str, Sequence[Candidate]], limits: Limits) -> Optional[dict[str, Candidate]]:
+    """Picks one candidate per kernel with the least total damage within the limits.
+
+    A multiple-choice knapsack: minimise the sum of damages over x in {0, 1}, one candidate per kernel, every limit kept;
+    solved to optimality by HiGHS (`scipy.optimize.milp`).
 
     Args:
         candidates: Kernel key -> its candidates.
-        flash: Bytes of flash for all kernels together, or None.
-        download: Bytes of download for all kernels together, or None.
+        limits: What all kernels together may take.
 
     Returns:
         Kernel key -> chosen candidate, or None if no choice fits.
@@ -46,20 +75,18 @@ def allocate(
     flat = [(key, candidate) for key, options in candidates.items() for candidate in options]
     if not flat:
         return {}
-    keys = list(candidates)
+    place = {key: row for row, key in enumerate(candidates)}
     damage = np.array([candidate.damage for _, candidate in flat])
     damage = damage / max(float(damage.max()), 1e-30)
     # Equal damage is broken towards fewer bytes, so that the answer does not depend on the solver's mood.
     flash_bytes = np.array([candidate.flash_bytes for _, candidate in flat], np.float64)
     download_bytes = np.array([candidate.download_bytes for _, candidate in flat], np.float64)
-    cost = damage + 1e-9 * (flash_bytes / flash_bytes.sum() + download_bytes / max(1.0, download_bytes.sum()))
-    rows = [keys.index(key) for key, _ in flat]
-    one_each = sparse.csr_matrix((np.ones(len(flat)), (rows, range(len(flat)))), shape=(len(keys), len(flat)))
+    cost = damage + 1e-9 * (flash_bytes / max(1.0, flash_bytes.sum()) + download_bytes / max(1.0, download_bytes.sum()))
+    rows = [place[key] for key, _ in flat]
+    one_each = sparse.csr_matrix((np.ones(len(flat)), (rows, range(len(flat)))), shape=(len(place), len(flat)))
     constraints = [optimize.LinearConstraint(one_each, 1, 1)]
-    if flash is not None:
-        constraints.append(optimize.LinearConstraint(flash_bytes[None], -np.inf, flash))
-    if download is not None:
-        constraints.append(optimize.LinearConstraint(download_bytes[None], -np.inf, download))
+    for row, most in limits.rows([candidate for _, candidate in flat], _total_weights(candidates)):
+        constraints.append(optimize.LinearConstraint(row[None], -np.inf, most))
     result = optimize.milp(
         cost,
         constraints=constraints,
@@ -70,3 +97,22 @@ def allocate(
     if result.x is None:
         return None
     return {key: candidate for (key, candidate), taken in zip(flat, result.x) if taken > 0.5}
+
+
+def allocate_uniform(candidates: Mapping[str, Sequence[Candidate]], limits: Limits) -> Optional[dict[str, Candidate]]:
+    """Picks the largest bit-width that all kernels can have within the limits; kernels with a single candidate keep it."""
+    free = [{one.bits for one in options} for options in candidates.values() if len(options) > 1]
+    shared = set.intersection(*free) if free else {0}
+    for bits in sorted(shared, reverse=True):
+        chosen = {
+            key: options[0] if len(options) == 1 else next(one for one in options if one.bits == bits)
+            for key, options in candidates.items()
+        }
+        rows = limits.rows(list(chosen.values()), _total_weights(candidates))
+        if all(float(row.sum()) <= most for row, most in rows):
+            return chosen
+    return None
+
+
+def _total_weights(candidates: Mapping[str, Sequence[Candidate]]) -> int:
+    return sum(options[0].weights for options in candidates.values() if options)

@@ -22,6 +22,7 @@ class Budget:
         ram: Bytes of the tensor arena.
         max_drop: Accuracy that may be lost, in percentage points of the original's edge accuracy.
         macs: Multiply-accumulates for one sample; a number, or text such as ``1.5M``.
+        mean_bits: Mean bit-width over all weights, zeros included.
 
     Raises:
         PlanError: If a limit is not usable.
@@ -32,6 +33,7 @@ class Budget:
     ram: Optional[Union[int, str]] = None
     max_drop: float = 1.0
     macs: Optional[Union[int, str]] = None
+    mean_bits: Optional[float] = None
 
     def __post_init__(self) -> None:
         for name in ("flash", "download", "ram"):
@@ -42,6 +44,8 @@ class Budget:
             object.__setattr__(self, "macs", parse_count(self.macs, "the budget of multiply-accumulates"))
         if isinstance(self.max_drop, bool) or not isinstance(self.max_drop, (int, float)) or not 0 <= self.max_drop <= 100:
             raise PlanError(f"max_drop is {self.max_drop!r}", "percentage points between 0 and 100, e.g. 1.0")
+        if self.mean_bits is not None and (isinstance(self.mean_bits, bool) or not 2 <= self.mean_bits <= 32):
+            raise PlanError(f"mean_bits is {self.mean_bits!r}", "2 to 32, e.g. 4.0")
 
     @property
     def flash_bytes(self) -> Optional[int]:
@@ -67,4 +71,6 @@ class Budget:
         limits = [(name, getattr(self, name)) for name in ("flash", "download", "ram")]
         parts = [f"{name} <= {format_size(int(value))}" for name, value in limits if value is not None]
         parts += [] if self.macs is None else [f"multiply-accumulates <= {int(self.macs):,}"]
+        if self.mean_bits is not None:
+            parts.append(f"mean bits <= {self.mean_bits:g}")
         return ", ".join([*parts, f"drop <= {self.max_drop:g} pp"])

@@ -7,8 +7,8 @@ from typing import Any
 
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
-from keras_xaic.planning.plan_file import Granularity, Storage
-from keras_xaic.planning.storages import BITS_OF, legal_storages
+from keras_xaic.planning.plan_file import Granularity
+from keras_xaic.planning.storages import BITS_OF, Activations, Storage, legal_storages
 
 FILE_BYTES = 720
 """Model, subgraph, inputs, outputs and operator codes of a slim .tflite."""
@@ -24,6 +24,8 @@ BIAS_BYTES = 4
 """One int32 bias."""
 DOWNLOAD_SHARE = 0.45
 """What is left of scales, biases and structure after entropy coding."""
+FLOAT_BITS = BITS_OF["float32"]
+"""Bit-width of a kernel that is not quantized."""
 FUSED = ("BatchNormalization", "ReLU", "Activation", "Dropout", "InputLayer")
 """Layers that the converter merges into the operator in front of them."""
 
@@ -40,20 +42,31 @@ def structure_bytes(model: Any) -> int:
     return FILE_BYTES + WEIGHT_OPERATOR_BYTES * len(kernels) + OPERATOR_BYTES * others + zero_points
 
 
-def best_storage(kind: str, bits: int) -> Storage:
-    """Returns the smallest storage that holds a grid exactly on every runtime, with whatever steps that takes."""
-    fitting = [legal_storages(kind, bits, per_tensor) for per_tensor in (False, True)]
+def best_storage(kind: str, bits: int, activations: Activations = "int8") -> Storage:
+    """Returns the smallest storage that holds a grid exactly on every runtime, with whatever steps that takes.
+
+    Args:
+        kind: Kind of kernel.
+        bits: Bit-width; `FLOAT_BITS` for a kernel that is not quantized.
+        activations: Type of what goes into the operator.
+    """
+    if bits == FLOAT_BITS:
+        return "float32"
+    fitting = [legal_storages(kind, bits, per_tensor, activations) for per_tensor in (False, True)]
     return "int4" if any("int4" in storages for storages in fitting) else "int8"
 
 
-def best_granularity(kind: str, storage: Storage) -> Granularity:
+def best_granularity(kind: str, storage: Storage, activations: Activations = "int8") -> Granularity:
     """Returns how fine steps may be: one per channel wherever the storage is exact with that."""
-    return "channel" if storage in legal_storages(kind, BITS_OF[storage], per_tensor=False) else "tensor"
+    if storage == "float32":
+        return "channel"
+    legal = legal_storages(kind, BITS_OF[storage], per_tensor=False, activations=activations)
+    return "channel" if storage in legal else "tensor"
 
 
 def weight_bytes(weights: int, storage: str) -> int:
-    """Returns the bytes of the packed integers."""
-    return math.ceil(weights / 2) if storage == "int4" else weights
+    """Returns the bytes of the weights as stored."""
+    return math.ceil(weights * BITS_OF[storage] / 8)
 
 
 def record_bytes(kind: str, channels: int, granularity: str) -> int:

@@ -1,4 +1,4 @@
-"""How much a bit-width hurts a kernel, from relevance and the rounding error on the real grid."""
+"""How large a rounding error is, in several senses; `sensitivity` says what it does to the model."""
 
 from __future__ import annotations
 
@@ -24,3 +24,19 @@ def rounding_damage(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarr
     error = rounded[live].astype(np.float64) - w
     plain = np.square(error).sum() / max(np.square(w).sum(), 1e-30)
     return float((np.square(a) * np.square(error / w)).sum() + TIE_BREAKER * np.square(a).sum() * plain)
+
+
+def squared_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns ``sum (q - w)^2``; relevance is not used."""
+    return float(np.square(rounded.astype(np.float64) - kernel).sum())
+
+
+def relative_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns ``sum (q - w)^2 / sum w^2``, the inverse of the signal-to-noise ratio; relevance is not used."""
+    return squared_error(kernel, rounded, relevance) / max(float(np.square(kernel.astype(np.float64)).sum()), 1e-30)
+
+
+def score_weighted_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns the mean relevance of the weights that are not zero, times their relative squared error."""
+    live = kernel != 0
+    return float(relevance[live].mean()) * relative_error(kernel, rounded, relevance) if live.any() else 0.0

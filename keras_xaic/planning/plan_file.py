@@ -11,8 +11,8 @@ from keras_xaic.bundle import PathLike, read_json, write_atomic
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_plan import FilterPlan
+from keras_xaic.planning.storages import BITS_OF, Activations, Storage
 
-Storage = Literal["int4", "int8"]
 Granularity = Literal["channel", "tensor"]
 Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
 Score = Literal["magnitude", "relevance", "geometric_mean", "signed_relevance"]
@@ -25,11 +25,12 @@ class LayerPlan(pydantic.BaseModel):
         key: The kernel: the layer's path, or ``path/attribute`` for a layer with several kernels.
         kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
         weights: Number of weights that stay after filter removal, zeros included.
-        bits: Bit-width of the grid, 2 to 8.
+        bits: Bit-width of the grid, 2 to 8; 32 for a kernel that stays float.
         granularity: One step per ``channel`` or per ``tensor``.
         grid: How the values that weights may take are found: ``uniform`` steps, a ``codebook`` of clustered values, or uniform
             steps assigned under an entropy constraint, without (``ecq``) or with (``ecqx``) relevance.
-        storage: How the integers lie in the file: packed ``int4`` or one ``int8`` each.
+        storage: How the integers lie in the file: packed ``int4``, one ``int8`` each, or as ``float32``,
+            not on a grid at all.
         sparsity: Planned fraction of zero weights.
         pattern: Which zeros go together: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
             blocks.
@@ -44,7 +45,7 @@ class LayerPlan(pydantic.BaseModel):
     key: str
     kind: str
     weights: int = pydantic.Field(ge=0)
-    bits: int = pydantic.Field(ge=2, le=8)
+    bits: int = pydantic.Field(ge=2, le=32)
     granularity: Granularity
     grid: Grid = "uniform"
     storage: Storage
@@ -55,6 +56,18 @@ class LayerPlan(pydantic.BaseModel):
     download_bytes: int = 0
     reason: str = ""
 
+    @pydantic.field_validator("bits")
+    @classmethod
+    def _known_bits(cls, bits: int) -> int:
+        if bits > 8 and bits != BITS_OF["float32"]:
+            raise ValueError(f"{bits} bits: grids have 2 to 8, float32 kernels 32")
+        return bits
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the kernel is not quantized."""
+        return self.storage == "float32"
+
 
 class Plan(pydantic.BaseModel):
     """What will be done to a model, layer by layer.
@@ -64,6 +77,8 @@ class Plan(pydantic.BaseModel):
         seed: Seed of everything random.
         budget: The limits that the plan was made for.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
+        sensitivity: What predicted damage (see `keras_xaic.planning.SENSITIVITIES`).
+        activations: Type of activations between layers.
         layers: One entry per kernel, in network order.
         remove: Channel group -> channels that are removed, in ascending order.
         filters: How filters go where that is decided along with training: `remove` only says then which would go by the
@@ -79,6 +94,8 @@ class Plan(pydantic.BaseModel):
     seed: int = 0
     budget: Budget = Budget()
     score: Score = "geometric_mean"
+    sensitivity: str = "relevance"
+    activations: Activations = "int8"
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}
     filters: Optional[FilterPlan] = None

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
+from keras_xaic.data import Samples
+from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.filters import FilterRemoval, limits_of
 from keras_xaic.planning.options import LayerOptions
-from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.planning.plan_file import LayerPlan, Plan, Score
+from keras_xaic.planning.policy import Policy
+from keras_xaic.planning.sensitivity import Damage, assess
+from keras_xaic.planning.storages import Activations
 
 if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
+
+BITS = (3, 4, 5, 6, 8)
 
 
 def plan(
@@ -23,7 +30,7 @@ def plan(
     budget: Budget,
     *,
     recipe: str = "auto",
-    bits: Sequence[int] = (3, 4, 5, 6, 8),
+    bits: Sequence[int] = BITS,
     filters: bool = True,
     seed: int = 0,
     flash_correction: int = 0,
@@ -32,18 +39,25 @@ def plan(
     removal: float = 0.0,
     steps: int = 1,
     align: int = 1,
+    score: Score = "geometric_mean",
+    sensitivity: Union[str, Damage] = "auto",
+    samples: Optional[Samples] = None,
+    pin: Optional[Mapping[str, int]] = None,
+    float_layers: Sequence[str] = (),
+    activations: Activations = "int8",
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
 
-    1. Bit-widths minimise the relevance-weighted rounding error (`rounding_damage`) under both byte limits, as an integer
-       program (`allocate`).
+    1. Bit-widths minimise the predicted damage (see `SENSITIVITIES`) under all limits, as an integer program (`allocate`).
     2. Where the download limit needs zeros, weights go lowest `weight_score` first, over the whole model.
     3. Where neither is enough, or multiply-accumulates are limited, filters go, least relevant first over the whole model.
 
+    >>> made = plan(model, relevance, Budget(mean_bits=4.0), samples=x, pin={"head": 8})
+
     Args:
         model: The trained `keras.Model`.
-        relevance: Its relevance, mean of absolute values over samples.
-        budget: What may be spent. Without a flash or download limit every layer gets its highest bit-width.
+        relevance: Its relevance, mean of absolute values over samples (for the score ``signed_relevance``: mean).
+        budget: What may be spent. Without a limit every layer gets its highest bit-width.
         recipe: Name written into the plan.
         bits: Bit-widths that a layer may get; () leaves them to the TFLite converter: plain int8, and no layers in the plan.
         filters: Whether filters may be removed.
@@ -54,35 +68,54 @@ def plan(
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
         steps: In how many steps filters go, with training in between and relevance refreshed for each.
         align: What stays of a layer that loses filters is a multiple of this.
+        score: What ranks weights for pruning. With ``signed_relevance`` all weights with relevance <= 0 go, no others.
+        sensitivity: What predicts damage: a name of `SENSITIVITIES`; ``auto`` is ``combined`` with `samples` and
+            ``relevance`` without; or what `measure_damage` returned, to measure once for several plans.
+        samples: Calibration data to measure on.
+        pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer.
+        float_layers: Name patterns of layers that are not quantized.
+        activations: Type of activations between layers; behind ``int16`` weights take 8 bits of storage.
 
     Returns:
         The plan. Where the budget cannot be met it is the smallest that the recipe allows.
 
     Raises:
-        PlanError: If the relevance is not that of this model.
+        PlanError: If the relevance is not that of this model, or an option is not usable.
     """
     if not bits:
         sparsity = 0.0
     total = sum(macs(model).values())
     if removal and (budget.flash, budget.download, budget.macs) == (None, None, None):
         budget = replace(budget, macs=max(1, round((1 - removal) * total)))
-    options = LayerOptions(model, relevance.weights, bits or (8,), flash_correction)
-    layers = None if filters and total > (budget.macs_limit or total) else _choose(options, budget, bits, sparsity)
+    policy = Policy(bits or (8,), pin or {}, float_layers, activations)
+    if score == "signed_relevance" and relevance.reduce not in ("mean", "sum", "momentum"):
+        raise PlanError(
+            f"score signed_relevance with relevance reduced by {relevance.reduce}", "signed relevance: reduce='mean'"
+        )
+    options = LayerOptions(model, relevance.weights, policy, score, flash_correction)
+    policy.check(kernel.key for kernel in options.kernels)
+    damage = assess(options.rounding(samples, seed), sensitivity) if isinstance(sensitivity, str) else sensitivity
+    too_slow = filters and total > (budget.macs_limit or total)
+    layers = None if too_slow else _choose(options, damage, budget, bits, sparsity)
     how = FilterPlan(steps=steps, align=align, protect=tuple(protect))
-    removing = FilterRemoval(model, relevance, budget, bits, how) if filters and layers is None else None
+    limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs))
+    removing = FilterRemoval(model, relevance, budget, bits, how) if filters and layers is None and limited else None
     remove: dict[str, list[int]] = {}
     while layers is None and removing is not None:
         following = removing.next()
         if following is None:
             break
         remove = following.remove
-        options = LayerOptions(following.model, following.relevance, bits or (8,), flash_correction)
-        layers = _choose(options, budget, bits, sparsity)
-    layers = options.smallest() if layers is None else layers
+        options = LayerOptions(following.model, following.relevance, policy, score, flash_correction)
+        layers = _choose(options, damage, budget, bits, sparsity)
+    layers = options.smallest(damage) if layers is None else layers
     return Plan(
         recipe=recipe,
         seed=seed,
         budget=budget,
+        score=score,
+        activations=activations,
+        sensitivity=damage.sensitivity.name,
         layers=layers if bits else [],
         remove=remove,
         filters=how.model_copy(update=limits_of(layers, budget)) if remove and steps > 1 else None,
@@ -91,10 +124,25 @@ def plan(
     )
 
 
-def _choose(options: LayerOptions, budget: Budget, bits: Sequence[int], sparsity: float) -> Optional[list[LayerPlan]]:
+def measure_damage(
+    model: Any,
+    relevance: Relevance,
+    *,
+    sensitivity: str = "auto",
+    samples: Optional[Samples] = None,
+    bits: Sequence[int] = BITS,
+    seed: int = 0,
+) -> Damage:
+    """Returns what `plan` would measure, for several plans of one model that allow the same bit-widths (see `plan`)."""
+    return assess(LayerOptions(model, relevance.weights, Policy(bits)).rounding(samples, seed), sensitivity)
+
+
+def _choose(
+    options: LayerOptions, damage: Damage, budget: Budget, bits: Sequence[int], sparsity: float
+) -> Optional[list[LayerPlan]]:
     """Returns the least damaging choice within the budget, or None; plain int8 has no zeros to meet a download limit with."""
-    layers = options.choose(budget.flash_bytes, budget.download_bytes if bits else None, sparsity)
-    limit = budget.download_bytes
-    if layers is not None and not bits and limit is not None and options.download_bytes(layers) > limit:
+    download = budget.download_bytes
+    layers = options.choose(damage, budget.flash_bytes, download if bits else None, budget.mean_bits, sparsity)
+    if layers is not None and not bits and download is not None and options.download_bytes(layers) > download:
         return None
     return layers

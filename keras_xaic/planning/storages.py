@@ -54,6 +54,9 @@ RULES: tuple[Rule, ...] = (
     Rule(("dense",), "int4", "int8", ("tensor",)),
     Rule(("dense",), "int4", "int8", ("channel",), ("litert",)),
     Rule(_ALL, "int8", "int8", ("tensor", "channel")),
+    Rule(("conv",), "int8", "int16", ("channel",)),
+    Rule(("dense",), "int8", "int16", ("tensor",)),
+    Rule(("depthwise", "conv_transpose"), "int8", "int16", ("channel",), ("tflite-runtime", "tflm")),
     Rule(_ALL, "float32", "float32", ("tensor", "channel")),
 )
 

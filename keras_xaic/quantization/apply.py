@@ -32,7 +32,7 @@ def quantize_by_plan(model: Any, plan: Plan, masks: Optional[Mapping[str, np.nda
         grids = {}
         for kernel in layer_kernels(layer, layer.name):
             planned = find_layer(plan, kernel.key)
-            if planned is not None:
+            if planned is not None and not planned.is_float:
                 axes = kernel.channel_axes if planned.granularity == "channel" else ()
                 mask = None if masks is None else masks.get(kernel.key)
                 grids[kernel.attribute] = GridQuantizer(planned.bits, fit_scale(kernel.value, planned.bits, axes), mask)
@@ -64,6 +64,9 @@ def freeze(quantized: Any, model: Any) -> dict[str, QuantizedKernel]:
             continue
         trained = {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in wrapper.trainable_weights}
         for kernel in layer_kernels(layer, layer.name):
+            if kernel.attribute not in wrapper.quantize_config.grids:  # stays float
+                kernel.variable.assign(trained[kernel.attribute])
+                continue
             kernels[kernel.key] = wrapper.quantize_config.grids[kernel.attribute].freeze(trained[kernel.attribute])
             kernel.variable.assign(kernels[kernel.key].values)
         if getattr(layer, "use_bias", False):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from keras_xaic.errors import PlanError
 from keras_xaic.recipes.auto import AUTO
 from keras_xaic.recipes.deeplift_filters import DEEPLIFT_FILTERS
+from keras_xaic.recipes.deeplift_mixed import DEEPLIFT_MIXED
 from keras_xaic.recipes.int8 import INT8
+from keras_xaic.recipes.lrp_mixed import LRP_MIXED
 from keras_xaic.recipes.magnitude import MAGNITUDE
 from keras_xaic.recipes.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (AUTO, DEEPLIFT_FILTERS, INT8, MAGNITUDE)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (AUTO, LRP_MIXED, DEEPLIFT_FILTERS, DEEPLIFT_MIXED, INT8, MAGNITUDE)
+}
 
 __all__ = ["RECIPES", "Recipe", "get_recipe"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
+from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.plan_file import Grid, Score
 
 
@@ -17,10 +18,13 @@ class Recipe:
         source: The publication or product it comes from.
         summary: What it does, in one sentence.
         rule: Attribution rule whose relevance drives it; None for methods that need none.
+        reduce: How relevance is brought together over samples (see `keras_xaic.attribute`); ``mean`` keeps its sign.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         sparsity: Fraction of zeros that there shall be at least, whatever the budget.
         bits: Bit-widths that layers may get; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
+        sensitivity: What predicts the damage of a bit-width (see `keras_xaic.planning.SENSITIVITIES`).
+        mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
         steps: In how many steps filters go, with training in between.
@@ -31,11 +35,19 @@ class Recipe:
     source: str
     summary: str
     rule: Optional[str] = None
+    reduce: str = "mean_abs"
     score: Score = "geometric_mean"
     sparsity: float = 0.0
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
+    sensitivity: str = "auto"
+    mean_bits: Optional[float] = None
     filters: bool = False
     removal: float = 0.0
     steps: int = 1
     baseline: Optional[Callable[..., Any]] = None
+
+    def aim(self, budget: Budget) -> Budget:
+        """Returns the budget, with the recipe's mean bit-width where it limits neither bytes nor bits."""
+        limited = any(limit is not None for limit in (budget.flash, budget.download, budget.mean_bits))
+        return budget if limited or self.mean_bits is None else replace(budget, mean_bits=self.mean_bits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -38,6 +40,9 @@ def place(tmp_path_factory):
     np.savez(folder / "nan.npz", **{**good, "x_test": np.where(x > 0.9, np.nan, x)})
     np.savez(folder / "empty.npz", **{**good, "x_train": x[:0], "y_train": y[:0]})
     np.savez(folder / "labels.npz", **{**good, "y_train": y + 5})
+    layer = {"key": "head", "kind": "dense", "weights": 12, "bits": 6, "granularity": "channel", "storage": "int8"}
+    for name, change in (("elsewhere", {"key": "elsewhere"}), ("packed", {"storage": "int4"})):
+        (folder / f"{name}.json").write_text(json.dumps({"schema": 1, "layers": [{**layer, **change}]}))
     (folder / "full").mkdir()
     (folder / "full" / "thesis.txt").write_text("precious")
     return folder
@@ -63,10 +68,18 @@ def place(tmp_path_factory):
         ("m.keras", "good.npz", ["--recipe", "magic"], "no recipe 'magic'"),
         ("m.keras", "good.npz", ["--baselines", "int8,hope"], "no recipe 'hope'"),
         ("m.keras", "good.npz", ["--target", "moon"], "moon"),
+        (
+            "m.keras",
+            "good.npz",
+            ["--plan", "elsewhere.json"],
+            "the plan names the layer 'elsewhere'. Expected one of the model's",
+        ),
+        ("m.keras", "good.npz", ["--plan", "packed.json"], "as int4. Expected int8"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(place, model, data, options, said):
     out = place / "out"
+    options = [str(place / option) if option.endswith(".json") else option for option in options]
     result = CliRunner().invoke(
         app, ["compress", str(place / model), "--data", str(place / data), "--out", str(out), *options], terminal_width=200
     )

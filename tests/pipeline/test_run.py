@@ -193,6 +193,20 @@ def test_stages_one_by_one_give_what_run_gives(job, tmp_path):
     assert xaic.verify(bundle, data).edge_accuracy > 0.85
 
 
+def test_a_plan_edited_by_hand_is_carried_out_as_it_is(job, tmp_path):
+    model, data = xaic.load_model(job / "tiny.h5"), xaic.load_data(job / "data.npz")
+    made = xaic.plan(model, xaic.attribute(model, data.calibration(64)), Budget("16kB"))
+    content = json.loads(made.model_dump_json(by_alias=True))
+    for layer in content["layers"]:
+        layer.update({"bits": 5, "storage": "int8"} if layer["key"] == "hidden" else {})
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    command = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out"), "--quiet"]
+    result = CliRunner().invoke(app, [*command, "--plan", str(tmp_path / "plan.json"), "--epochs", "0", "--baselines", ""])
+    assert result.exit_code in (0, 3), result.output
+    assert load_kernels(tmp_path / "out" / "grids.npz")["hidden"].bits == 5
+    assert json.loads((tmp_path / "out" / "plan.json").read_text()) == content
+
+
 def test_export_of_a_bundle_writes_the_same_model_again(job, done, tmp_path):
     bundle, _ = done
     command = ["export", str(bundle.path), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out"), "--seed", "1"]

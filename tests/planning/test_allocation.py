@@ -5,17 +5,19 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_xaic.planning.allocation import Candidate, allocate
+from keras_xaic.planning.allocation import Candidate, Limits, allocate, allocate_uniform
 from keras_xaic.planning.damage import rounding_damage
 from keras_xaic.planning.sparsity import LEAST_KEPT, kept_weights, weight_score
 
 
-def best_by_trying_everything(candidates, flash, download):
+def best_by_trying_everything(candidates, flash, download, mean_bits):
     best, least = None, np.inf
     for choice in itertools.product(*candidates.values()):
         fits = (flash is None or sum(c.flash_bytes for c in choice) <= flash) and (
             download is None or sum(c.download_bytes for c in choice) <= download
         )
+        if mean_bits is not None:
+            fits &= sum(c.bits * c.weights for c in choice) <= mean_bits * sum(c.weights for c in choice)
         damage = sum(c.damage for c in choice)
         if fits and damage < least:
             best, least = choice, damage
@@ -29,20 +31,39 @@ def test_allocation_is_as_good_as_trying_everything(seed):
     for layer in range(5):
         size = int(rng.integers(50, 2000))
         candidates[f"l{layer}"] = [
-            Candidate(bits, float(rng.random() * 4.0**-bits), size * (4 if bits <= 4 else 8) // 8, int(size * bits * 0.9) // 8)
+            Candidate(
+                bits, float(rng.random() * 4.0**-bits), size * (4 if bits <= 4 else 8) // 8, int(size * bits * 0.9) // 8, size
+            )
             for bits in (2, 3, 4, 6, 8)
         ]
     most = sum(options[-1].flash_bytes for options in candidates.values())
-    for flash, download in [(most * 0.7, None), (None, most * 0.4), (most * 0.8, most * 0.5), (None, None)]:
-        found = allocate(candidates, flash, download)
-        expected, least = best_by_trying_everything(candidates, flash, download)
+    for limits in [
+        (most * 0.7, None, None),
+        (None, most * 0.4, None),
+        (most * 0.8, most * 0.5, None),
+        (None, None, 3.7),
+        (most * 0.8, None, 4.1),
+        (None, None, 1.9),
+        (None, None, None),
+    ]:
+        found = allocate(candidates, Limits(*limits))
+        expected, least = best_by_trying_everything(candidates, *limits)
         assert (found is None) == (expected is None)
         if found is not None:
             assert sum(c.damage for c in found.values()) == pytest.approx(least, rel=1e-6)
 
 
 def test_an_impossible_budget_has_no_answer():
-    assert allocate({"a": [Candidate(4, 1.0, 100, 90)]}, 99, None) is None
+    assert allocate({"a": [Candidate(4, 1.0, 100, 90)]}, Limits(flash=99)) is None
+
+
+def test_uniform_bits_are_the_most_that_fit_and_pinned_kernels_stay():
+    free = {name: [Candidate(bits, 4.0**-bits, 10 * bits, bits, 80) for bits in (2, 3, 4, 8)] for name in "ab"}
+    pinned = {**free, "head": [Candidate(8, 0.1, 80, 8, 40)]}
+    found = allocate_uniform(pinned, Limits(mean_bits=4.5))
+    assert {key: one.bits for key, one in found.items()} == {"a": 3, "b": 3, "head": 8}  # (3*160 + 8*40) / 200 = 4
+    assert allocate_uniform(pinned, Limits(mean_bits=4.8))["a"].bits == 4
+    assert allocate_uniform(free, Limits(flash=39)) is None
 
 
 def test_damage_by_hand():

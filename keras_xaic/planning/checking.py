@@ -1,0 +1,49 @@
+"""Whether a plan, perhaps edited by hand, can be carried out on a model."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from keras_xaic.errors import PlanError
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.planning.storages import legal_storages
+
+
+def check_plan(plan: Plan, model: Any) -> None:
+    """Refuses a plan that names what the model does not have, or a storage that would give wrong numbers.
+
+    Args:
+        plan: The plan.
+        model: The model it is for, before filter removal.
+
+    Raises:
+        PlanError: Naming the layer and what would be right.
+    """
+    kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
+    seen: set[str] = set()
+    for layer in plan.layers:
+        if layer.key not in kernels:
+            near = difflib.get_close_matches(layer.key, kernels, 3, 0.0)
+            raise PlanError(f"the plan names the layer {layer.key!r}", f"one of the model's, e.g. {', '.join(near)}")
+        if layer.key in seen:
+            raise PlanError(f"the plan names the layer {layer.key!r} twice", "one entry per layer")
+        seen.add(layer.key)
+        _check_storage(layer, kernels[layer.key].kind, plan)
+
+
+def _check_storage(layer: LayerPlan, kind: str, plan: Plan) -> None:
+    if layer.kind != kind:
+        raise PlanError(f"the plan calls layer {layer.key!r} {layer.kind}", kind)
+    if layer.is_float and plan.activations == "int16":
+        raise PlanError(f"the plan keeps layer {layer.key!r} float among int16 activations", "float layers with int8 ones")
+    activations = "float32" if layer.is_float else plan.activations
+    legal = legal_storages(kind, layer.bits, layer.granularity == "tensor", activations)
+    if layer.storage not in legal:
+        raise PlanError(
+            f"the plan stores layer {layer.key!r} ({layer.bits}-bit {kind}, one step per {layer.granularity}, {activations} "
+            f"activations) as {layer.storage}",
+            " or ".join(legal) or "8 bits or fewer in int8 with steps of the other granularity",
+            "Change bits, storage or granularity of this layer",
+        )

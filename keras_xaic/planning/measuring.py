@@ -1,0 +1,142 @@
+"""What rounding one kernel does to a model's outputs, measured on a few samples."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.data import Data, Samples
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.operations import Operations
+from keras_xaic.models.task import Task, infer_task
+
+BATCH = 32
+"""Samples at a time; bounds memory."""
+PROBES = 16
+"""Random vectors for every batch of a Hessian trace."""
+
+
+def measured_damage(
+    model: Any, rounded: Mapping[tuple[str, int], np.ndarray], samples: Samples
+) -> dict[tuple[str, int], float]:
+    """Returns how far the outputs move when a single kernel is rounded, for every kernel and bit-width.
+
+    For classes ``KL(p || p')`` of the outputs before and after, mean over samples (Cai et al. 2020, ZeroQ, arXiv 2001.00281,
+    eq. 2); for values the squared difference over the variance of the outputs. Only operations behind the kernel are computed
+    again.
+
+    Args:
+        model: A canonical model; unchanged afterwards.
+        rounded: (kernel key, bits) -> weights on the grid.
+        samples: Calibration data.
+    """
+    task, operations = infer_task(model, Data(samples)), Operations(model)
+    kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
+    total = dict.fromkeys(rounded, 0.0)
+    exact_outputs = []
+    for inputs, _ in samples.batches(BATCH):
+        exact: dict[str, Any] = {operations.inputs[0]: tf.constant(inputs)}
+        for operation in operations:
+            exact.update(zip(operation.outputs, operation.call(exact)))
+        before = np.asarray(exact[operations.outputs[0]], np.float64)
+        exact_outputs.append(before)
+        for (key, bits), value in rounded.items():
+            kernel = kernels[key]
+            original = kernel.value
+            kernel.variable.assign(value)
+            after = np.asarray(_outputs_behind(operations, exact, kernel.layer), np.float64)
+            kernel.variable.assign(original)
+            total[key, bits] += _divergence(task, before, after)
+    scale = float(np.concatenate(exact_outputs).var()) * exact_outputs[0][0].size if task.kind == "values" else 1.0
+    return {choice: max(0.0, value) / (len(samples) * max(scale, 1e-30)) for choice, value in total.items()}
+
+
+def hessian_traces(model: Any, samples: Samples, seed: int = 0) -> dict[str, float]:
+    """Returns the trace of the loss's Hessian for every kernel, by Hutchinson's estimator.
+
+    ``tr(H) = E[v^T H v]`` over vectors v of random signs (Dong et al. 2020, HAWQ-V2, arXiv 1911.03852). The loss, summed over
+    outputs and averaged over samples, is cross-entropy with the labels (the model's own answers where there are none); for
+    values the squared distance from the outputs as they are. One vector serves all kernels: what couples them has mean zero.
+
+    Args:
+        model: A canonical model.
+        samples: Calibration data.
+        seed: Seed of the vectors.
+    """
+    task = infer_task(model, Data(samples))
+    kernels = weighted_kernels(model)
+    variables, random = [kernel.variable for kernel in kernels], np.random.default_rng(seed)
+
+    @tf.function(reduce_retracing=True)
+    def products(inputs: Any, targets: Any, signs: list[Any]) -> list[Any]:
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = _loss(task, model(inputs, training=False), targets)
+            slopes = inner.gradient(loss, variables, unconnected_gradients="zero")
+            along = tf.add_n([tf.reduce_sum(slope * sign) for slope, sign in zip(slopes, signs)])
+        curved = outer.gradient(along, variables, unconnected_gradients="zero")
+        return [tf.reduce_sum(curve * sign) for curve, sign in zip(curved, signs)]
+
+    totals = np.zeros(len(kernels))
+    for start in range(0, len(samples), BATCH):
+        part = samples.take(slice(start, start + BATCH))
+        inputs = tf.constant(part.inputs())
+        targets = tf.constant(_targets(task, part, model, inputs))
+        for _ in range(PROBES):
+            signs = [tf.constant(random.choice((-1.0, 1.0), size=kernel.shape), tf.float32) for kernel in kernels]
+            totals += np.array([float(value) for value in products(inputs, targets, signs)]) / PROBES
+    return {kernel.key: float(total / len(samples)) for kernel, total in zip(kernels, totals)}
+
+
+def _outputs_behind(operations: Operations, exact: Mapping[str, Any], layer: Any) -> Any:
+    changed: dict[str, Any] = {}
+    tensors: Any = ChainMap(changed, dict(exact))
+    for operation in operations:
+        if operation.layer is layer or any(key in changed for key in operation.inputs):
+            changed.update(zip(operation.outputs, operation.call(tensors)))
+    return tensors[operations.outputs[0]]
+
+
+def _divergence(task: Task, before: np.ndarray, after: np.ndarray) -> float:
+    """Sum over samples of how far outputs moved."""
+    if task.kind == "values":
+        return float(np.square(after - before).sum())
+    p, q = (_probabilities(task, outputs) for outputs in (before, after))
+    return float((p * (np.log(p) - np.log(q))).sum())
+
+
+def _probabilities(task: Task, outputs: np.ndarray) -> np.ndarray:
+    if task.kind == "binary":
+        yes = 1.0 / (1.0 + np.exp(-outputs)) if task.logits else outputs
+        both = np.concatenate([yes, 1.0 - yes], axis=-1)
+    elif task.logits:
+        powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        both = powers / powers.sum(axis=-1, keepdims=True)
+    else:
+        both = outputs
+    return np.clip(both, 1e-7, 1.0)
+
+
+def _targets(task: Task, samples: Samples, model: Any, inputs: Any) -> np.ndarray:
+    outputs = np.asarray(model(inputs, training=False)).reshape(len(samples), -1)
+    if task.kind == "classes":
+        return samples.labels if samples.labels is not None else outputs.argmax(axis=-1)
+    if task.kind == "binary" and samples.y is not None:
+        return np.asarray(samples.y, np.float32).reshape(len(samples), -1)
+    return outputs if task.kind == "values" else (outputs > (0.0 if task.logits else 0.5)).astype(np.float32)
+
+
+def _loss(task: Task, outputs: Any, targets: Any) -> Any:
+    """Sum over samples."""
+    flat = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
+    if task.kind == "values":
+        return tf.reduce_sum(tf.square(flat - targets))
+    if task.kind == "classes":
+        logits = flat if task.logits else tf.math.log(tf.clip_by_value(flat, 1e-7, 1.0))
+        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+    yes = tf.clip_by_value(tf.sigmoid(flat) if task.logits else flat, 1e-7, 1.0 - 1e-7)
+    return -tf.reduce_sum(targets * tf.math.log(yes) + (1.0 - targets) * tf.math.log(1.0 - yes))

@@ -1,0 +1,71 @@
+"""What every kernel may get, before anything is weighed: bit-widths, layers that are pinned, layers that stay float."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from keras_xaic.errors import PlanError
+from keras_xaic.planning.cost import FLOAT_BITS
+from keras_xaic.planning.storages import Activations
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What every kernel may get. Patterns are those of `fnmatch` on kernel keys; the first that matches decides.
+
+    Attributes:
+        bits: Bit-widths that kernels may get.
+        pin: Pattern -> the one bit-width of the kernels it matches, whatever their damage.
+        float_layers: Patterns of kernels that are not quantized.
+        activations: Type of activations between layers.
+    """
+
+    bits: Sequence[int]
+    pin: Mapping[str, int] = field(default_factory=dict)
+    float_layers: Sequence[str] = ()
+    activations: Activations = "int8"
+
+    def __post_init__(self) -> None:
+        for bits in (*self.bits, *self.pin.values()):
+            if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+                raise PlanError(
+                    f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
+                )
+        if not self.bits:
+            raise PlanError("no bit-widths to choose from", "at least one of 2 to 8")
+        if self.activations not in ("int8", "int16"):
+            raise PlanError(f"activations {self.activations!r}", "int8 or int16", "Name layers that stay float in float_layers")
+        if self.activations == "int16" and self.float_layers:
+            raise PlanError(
+                f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
+            )
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Refuses patterns that match no kernel.
+
+        Raises:
+            PlanError: Naming the pattern.
+        """
+        known = list(keys)
+        for pattern in (*self.float_layers, *self.pin):
+            if not any(fnmatch.fnmatchcase(key, pattern) for key in known):
+                raise PlanError(f"no layer matches {pattern!r}", f"a pattern for some of {', '.join(known)}")
+
+    def choices(self, key: str) -> tuple[int, ...]:
+        """Returns the bit-widths that a kernel may get, ascending; `FLOAT_BITS` alone where it stays float."""
+        if self._match(self.float_layers, key):
+            return (FLOAT_BITS,)
+        pinned = self._match(self.pin, key)
+        return (self.pin[pinned],) if pinned else tuple(sorted(self.bits))
+
+    def reason(self, key: str) -> str:
+        """Returns why a kernel has no choice, or an empty text where it has one."""
+        kept, pinned = self._match(self.float_layers, key), self._match(self.pin, key)
+        if kept:
+            return f"float by {kept!r}; "
+        return f"pinned to {self.pin[pinned]} bits by {pinned!r}; " if pinned else ""
+
+    def _match(self, patterns: Iterable[str], key: str) -> str:
+        return next((pattern for pattern in patterns if fnmatch.fnmatchcase(key, pattern)), "")

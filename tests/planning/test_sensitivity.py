@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.data import Samples
+from keras_xaic.errors import PlanError
+from keras_xaic.grids import fit_scale, quantize
+from keras_xaic.models import canonicalize, weighted_kernels
+from keras_xaic.planning import SENSITIVITIES, Budget, measure_damage, plan
+from keras_xaic.planning.damage import relative_error, score_weighted_error, squared_error
+from keras_xaic.planning.measuring import hessian_traces, measured_damage
+from keras_xaic.relevance import attribute
+
+
+def net(head="softmax"):
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(6, 3, activation="relu", name="first")(inputs)
+    y = layers.Conv2D(6, 3, padding="same", name="branch")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(4, activation=head, name="head")(x))
+
+
+def data(labels=True):
+    rng = np.random.default_rng(0)
+    return Samples(rng.normal(size=(40, 8, 8, 2)).astype(np.float32), rng.integers(0, 4, 40) if labels else None)
+
+
+def rounded_at(model, bits):
+    return {
+        (kernel.key, bits): quantize(kernel.value, bits, fit_scale(kernel.value, bits, kernel.channel_axes)).values
+        for kernel in weighted_kernels(model)
+    }
+
+
+def test_measured_damage_is_the_divergence_of_whole_evaluations():
+    model, samples = canonicalize(net()).model, data()
+    rounded = rounded_at(model, 2)
+    before = {kernel.key: kernel.value for kernel in weighted_kernels(model)}
+    found = measured_damage(model, rounded, samples)
+    p = model.predict(samples.x, verbose=0)
+    for kernel in weighted_kernels(model):
+        np.testing.assert_array_equal(kernel.value, before[kernel.key])
+        kernel.variable.assign(rounded[kernel.key, 2])
+        q = model.predict(samples.x, verbose=0)
+        kernel.variable.assign(before[kernel.key])
+        assert found[kernel.key, 2] == pytest.approx(float((p * np.log(p / q)).sum(axis=1).mean()), rel=1e-3)
+
+
+def test_measured_damage_of_values_is_relative_squared_error():
+    model, samples = canonicalize(net("linear")).model, data(labels=False)
+    rounded = rounded_at(model, 3)
+    found = measured_damage(model, rounded, samples)
+    before = model.predict(samples.x, verbose=0)
+    model.get_layer("branch").kernel.assign(rounded["branch", 3])
+    after = model.predict(samples.x, verbose=0)
+    assert found["branch", 3] == pytest.approx(np.square(after - before).mean() / before.var(), rel=1e-4)
+
+
+def test_hutchinson_finds_the_exact_trace_of_a_quadratic():
+    """f = x W, loss sum of squares: the Hessian's diagonal is 2 x_i^2 for every output."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(3, name="only")(inputs))
+    x = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
+    exact = 2 * 3 * float(np.square(x).sum(axis=1).mean())
+    assert hessian_traces(model, Samples(x))["only"] == pytest.approx(exact, rel=0.1)
+
+
+def test_hutchinson_agrees_with_second_differences_of_the_loss():
+    model, samples = canonicalize(net()).model, data().take(slice(0, 32))
+
+    def loss():
+        chosen = model(samples.x).numpy().astype(np.float64)[np.arange(32), samples.y]
+        return -np.log(chosen).mean()
+
+    kernel = model.get_layer("head").kernel
+    start, middle, step, exact = kernel.numpy(), loss(), 0.05, 0.0
+    for index in np.ndindex(*start.shape):
+        sides = []
+        for sign in (1, -1):
+            moved = start.copy()
+            moved[index] += sign * step
+            kernel.assign(moved)
+            sides.append(loss())
+        exact += (sum(sides) - 2 * middle) / step**2
+    kernel.assign(start)
+    assert np.mean([hessian_traces(model, samples, seed)["head"] for seed in range(4)]) == pytest.approx(exact, rel=0.15)
+
+
+def test_errors_by_hand():
+    kernel, rounded, relevance = np.array([1.0, -2.0, 0.0]), np.array([1.1, -2.0, 0.0]), np.array([3.0, 1.0, 5.0])
+    assert squared_error(kernel, rounded, relevance) == pytest.approx(0.01)
+    assert relative_error(kernel, rounded, relevance) == pytest.approx(0.01 / 5)
+    assert score_weighted_error(kernel, rounded, relevance) == pytest.approx(2.0 * 0.01 / 5)
+
+
+@pytest.fixture(scope="module")
+def case():
+    model, samples = net(), data()
+    return model, samples, attribute(model, samples)
+
+
+@pytest.mark.parametrize("name", SENSITIVITIES)
+def test_every_sensitivity_keeps_a_budget_of_mean_bits(case, name):
+    model, samples, relevance = case
+    made = plan(model, relevance, Budget(mean_bits=3.7), bits=(2, 3, 4, 5, 6, 8), sensitivity=name, samples=samples)
+    assert made.sensitivity == name
+    assert made.mean_bits <= 3.7
+    if name == "uniform":
+        assert {layer.bits for layer in made.layers} == {3}
+    else:
+        assert len({layer.bits for layer in made.layers}) > 1
+
+
+def test_combined_is_the_geometric_mean_of_prediction_and_measurement(case):
+    model, samples, relevance = case
+    damages = [measure_damage(model, relevance, sensitivity=n, samples=samples) for n in ("relevance", "measured", "combined")]
+    kernel = weighted_kernels(canonicalize(model).model)[1]
+    rounded = quantize(kernel.value, 3, fit_scale(kernel.value, 3, kernel.channel_axes)).values
+    arguments = (kernel.key, 3, kernel.value, rounded, np.abs(relevance.weights[kernel.key]))
+    predicted, measured, combined = (damage(*arguments) for damage in damages)
+    assert combined == pytest.approx(np.sqrt(predicted * measured))
+
+
+def test_what_is_measured_once_serves_many_plans(case):
+    model, samples, relevance = case
+    measured = measure_damage(model, relevance, samples=samples)
+    assert measured.sensitivity.name == "combined"
+    for mean in (3.5, 5.0):
+        once = plan(model, relevance, Budget(mean_bits=mean), sensitivity=measured)
+        assert once == plan(model, relevance, Budget(mean_bits=mean), samples=samples)
+
+
+def test_measuring_without_data_is_refused(case):
+    model, _, relevance = case
+    with pytest.raises(PlanError, match="'hessian' without calibration data"):
+        plan(model, relevance, Budget(mean_bits=4.0), sensitivity="hessian")
+    with pytest.raises(PlanError, match="no sensitivity 'guess'"):
+        plan(model, relevance, Budget(mean_bits=4.0), sensitivity="guess")
+
+
+def test_the_score_of_lrp_mixed_gives_more_bits_to_higher_scores():
+    """Two kernels of equal size and equal weights: only the mean score differs."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = layers.Dense(6, name="low")(inputs)
+    model = keras.Model(inputs, layers.Dense(6, name="high")(x))
+    model.get_layer("high").kernel.assign(model.get_layer("low").kernel)
+    relevance = attribute(model, np.ones((4, 6), np.float32), target="all", reduce="mean")
+    weights = {"low": np.full((6, 6), 0.1), "high": np.full((6, 6), 1.0)}
+    relevance = type(relevance)(weights=weights, filters={}, layers={}, rule="lrp.epsilon", reduce="mean")
+    made = plan(model, relevance, Budget(mean_bits=4.5), sensitivity="mean_score", score="signed_relevance", filters=False)
+    assert made["high"].bits > made["low"].bits
