@@ -30,7 +30,8 @@ class LayerPlan(pydantic.BaseModel):
         grid: How the values that weights may take are found: ``uniform`` steps, a ``codebook`` of clustered values, or uniform
             steps assigned under an entropy constraint, without (``ecq``) or with (``ecqx``) relevance.
         storage: How the integers lie in the file: packed ``int4`` or one ``int8`` each.
-        sparsity: Planned fraction of zero weights.
+        sparsity: Planned fraction of zero weights; with ``ecq`` and ``ecqx`` what the entropy constraint is driven to, by
+            `Plan.entropy_weight` where it is 0.
         pattern: Which zeros go together: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
             blocks.
         relevance: The layer's share of all relevance, 0 to 1.
@@ -64,6 +65,8 @@ class Plan(pydantic.BaseModel):
         seed: Seed of everything random.
         budget: The limits that the plan was made for.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
+        entropy_weight: How much the grids ``ecq`` and ``ecqx`` pay for fewer bits in layers without a planned sparsity, 0 to 1:
+            the published Lambda, as a share of what would make the largest weight zero.
         layers: One entry per kernel, in network order.
         remove: Channel group -> channels that are removed, in ascending order.
         filters: How filters go where that is decided along with training: `remove` only says then which would go by the
@@ -79,6 +82,7 @@ class Plan(pydantic.BaseModel):
     seed: int = 0
     budget: Budget = Budget()
     score: Score = "geometric_mean"
+    entropy_weight: float = pydantic.Field(default=0.05, ge=0.0, le=1.0)
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}
     filters: Optional[FilterPlan] = None

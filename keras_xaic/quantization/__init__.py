@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from keras_xaic.quantization.apply import fold_kernels, freeze, quantize_by_plan
+from keras_xaic.quantization.apply import copy_master_weights, fold_kernels, freeze, quantize_by_plan, refresh_prices
+from keras_xaic.quantization.codebook import choose_levels
+from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
+from keras_xaic.quantization.entropy_quantizers import EntropyQuantizer, RelevanceEntropyQuantizer
 from keras_xaic.quantization.quantizers import GridQuantizer, PlannedQuantizeConfig
 
 __all__ = [
+    "CodebookQuantizer",
+    "EntropyQuantizer",
     "GridQuantizer",
     "PlannedQuantizeConfig",
+    "RelevanceEntropyQuantizer",
+    "choose_levels",
+    "copy_master_weights",
     "fold_kernels",
     "freeze",
     "quantize_by_plan",
+    "refresh_prices",
 ]
