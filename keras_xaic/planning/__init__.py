@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
+from keras_xaic.planning.grid_choice import with_grid
 from keras_xaic.planning.plan_file import LayerPlan, Plan
 from keras_xaic.planning.planner import plan
 from keras_xaic.planning.sparsity import kept_weights, weight_score
@@ -21,4 +22,5 @@ __all__ = [
     "legal_storages",
     "plan",
     "weight_score",
+    "with_grid",
 ]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from keras_xaic.errors import PlanError
 from keras_xaic.recipes.auto import AUTO
+from keras_xaic.recipes.cluster import CLUSTER
+from keras_xaic.recipes.deeplift_codebook import DEEPLIFT_CODEBOOK
 from keras_xaic.recipes.deeplift_filters import DEEPLIFT_FILTERS
+from keras_xaic.recipes.ecq import ECQ
+from keras_xaic.recipes.ecqx import ECQX
 from keras_xaic.recipes.int8 import INT8
 from keras_xaic.recipes.magnitude import MAGNITUDE
 from keras_xaic.recipes.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (AUTO, DEEPLIFT_FILTERS, INT8, MAGNITUDE)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (AUTO, DEEPLIFT_CODEBOOK, DEEPLIFT_FILTERS, ECQ, ECQX, INT8, MAGNITUDE, CLUSTER)
+}
 
 __all__ = ["RECIPES", "Recipe", "get_recipe"]
 
