@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -14,27 +14,44 @@ from keras_xaic.errors import ExportError
 
 @dataclass(frozen=True)
 class QuantizedKernel:
-    """A kernel whose every weight is ``integers * scale``: a symmetric uniform grid with zero point 0.
+    """A kernel whose every weight is ``integers * scale``: uniform levels, or the few that a codebook names; zero point 0.
 
     Attributes:
-        integers: Grid levels k, int8, in the kernel's Keras shape, within +-(2^(bits-1)-1).
+        integers: Levels k, int8, in the kernel's Keras shape, within +-(2^(bits-1)-1), with a codebook within +-127.
         scale: Positive step, float32, broadcastable to `integers`: one element (per tensor) or one per output channel,
             e.g. (1, 1, 1, filters) for Conv2D, (1, 1, channels, multiplier) for DepthwiseConv2D.
-        bits: Bit-width, 2 to 8.
+        bits: Bit-width, 2 to 8; of the index into the codebook if there is one.
+        codebook: The levels that weights may take, int8, ascending along the last axis, 0 among them; None for a uniform
+            grid. At most 2^bits levels: of shape (levels,) for the whole kernel, or ``(*scale.shape, levels)`` where every
+            step has its own.
     """
 
     integers: np.ndarray
     scale: np.ndarray
     bits: int
+    codebook: Optional[np.ndarray] = None
 
     def __post_init__(self) -> None:
-        limit = 2 ** (self.bits - 1) - 1
         if not 2 <= self.bits <= 8:
             raise ExportError(f"bit-width {self.bits}", "2 to 8")
-        if self.integers.size and int(np.abs(self.integers.astype(np.int16)).max()) > limit:
-            raise ExportError(f"a {self.bits}-bit grid holds a level beyond +-{limit}", f"levels within +-{limit}")
         if not (np.all(self.scale > 0) and np.all(np.isfinite(self.scale))):
             raise ExportError("a grid has a step that is not positive and finite", "positive finite steps")
+        if self.integers.size and int(np.abs(self.integers.astype(np.int16)).max()) > self.limit:
+            raise ExportError(
+                f"a {self.level_bits}-bit grid holds a level beyond +-{self.limit}", f"levels within +-{self.limit}"
+            )
+        if self.codebook is not None:
+            _check_codebook(self.integers, self.codebook, self.bits)
+
+    @property
+    def level_bits(self) -> int:
+        """Bits that the levels themselves take: 8 with a codebook, whose levels may lie anywhere in int8."""
+        return self.bits if self.codebook is None else 8
+
+    @property
+    def limit(self) -> int:
+        """Largest level that the grid may hold."""
+        return 2 ** (self.level_bits - 1) - 1
 
     @property
     def values(self) -> np.ndarray:
@@ -48,7 +65,12 @@ class QuantizedKernel:
         """
         sign = np.sign(gain).astype(np.int8)
         scale = self.scale * np.where(gain == 0, 1.0, np.abs(gain)).astype(np.float32)
-        return QuantizedKernel((self.integers * sign).astype(np.int8), scale.astype(np.float32), self.bits)
+        integers = (self.integers * sign).astype(np.int8)
+        codebook = self.codebook
+        if codebook is not None and np.any(sign < 0):  # from here on every channel has levels of its own
+            turned = codebook * np.where(sign < 0, -1, 1).astype(np.int8)[..., None]
+            codebook = np.sort(np.broadcast_to(turned, (*scale.shape, codebook.shape[-1])), axis=-1)
+        return QuantizedKernel(integers, scale.astype(np.float32), self.bits, codebook)
 
     @property
     def per_tensor(self) -> bool:
@@ -62,9 +84,8 @@ class QuantizedKernel:
 
     @property
     def histogram(self) -> np.ndarray:
-        """Number of weights on each level, from -(2^(bits-1)-1) to +(2^(bits-1)-1), int64."""
-        limit = 2 ** (self.bits - 1) - 1
-        return np.bincount(self.integers.astype(np.int64).ravel() + limit, minlength=2 * limit + 1)
+        """Number of weights on each level, from -`limit` to +`limit`, int64."""
+        return np.bincount(self.integers.astype(np.int64).ravel() + self.limit, minlength=2 * self.limit + 1)
 
     @property
     def entropy_bits(self) -> float:
@@ -72,6 +93,36 @@ class QuantizedKernel:
         counts = self.histogram[self.histogram > 0]
         probability = counts / counts.sum()
         return float(-(probability * np.log2(probability)).sum())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a machine needs to check the grid: plain numbers, ready for JSON.
+
+        Holds ``grid`` (``uniform`` or ``codebook``), ``bits``, ``scale`` (flat list), ``levels`` (the levels in use),
+        ``histogram`` (weights on each of them), ``entropy_bits`` and ``sparsity``.
+        """
+        levels = np.flatnonzero(self.histogram)
+        return {
+            "grid": "uniform" if self.codebook is None else "codebook",
+            "bits": self.bits,
+            "scale": [float(step) for step in self.scale.ravel()],
+            "levels": (levels - self.limit).tolist(),
+            "histogram": self.histogram[levels].tolist(),
+            "entropy_bits": self.entropy_bits,
+            "sparsity": self.sparsity,
+        }
+
+
+def _check_codebook(integers: np.ndarray, codebook: np.ndarray, bits: int) -> None:
+    if not 1 <= codebook.shape[-1] <= 2**bits:
+        raise ExportError(f"a codebook of {codebook.shape[-1]} levels for {bits} bits", f"1 to {2**bits} levels")
+    if np.any(np.diff(codebook.astype(np.int16), axis=-1) < 0) or not np.all(np.any(codebook == 0, axis=-1)):
+        raise ExportError("a codebook is not ascending or lacks 0", "ascending levels, 0 among them")
+    member = np.zeros(integers.shape, bool)
+    for place in range(codebook.shape[-1]):
+        member |= integers == codebook[..., place]
+    if not member.all():
+        raise ExportError(f"{int((~member).sum())} weights are not on their codebook", "levels of the codebook only")
 
 
 def save_kernels(kernels: Mapping[str, QuantizedKernel], path: Union[str, pathlib.Path]) -> None:
@@ -81,6 +132,8 @@ def save_kernels(kernels: Mapping[str, QuantizedKernel], path: Union[str, pathli
         arrays[f"{key}|integers"] = kernel.integers
         arrays[f"{key}|scale"] = kernel.scale
         arrays[f"{key}|bits"] = np.asarray(kernel.bits)
+        if kernel.codebook is not None:
+            arrays[f"{key}|codebook"] = kernel.codebook
     with open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -89,16 +142,23 @@ def load_kernels(path: Union[str, pathlib.Path]) -> dict[str, QuantizedKernel]:
     """Reads what `save_kernels` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         keys = [name.rsplit("|", 1)[0] for name in arrays.files if name.endswith("|integers")]
+        books = {key: arrays[f"{key}|codebook"] for key in keys if f"{key}|codebook" in arrays.files}
         return {
-            key: QuantizedKernel(arrays[f"{key}|integers"], arrays[f"{key}|scale"], int(arrays[f"{key}|bits"])) for key in keys
+            key: QuantizedKernel(arrays[f"{key}|integers"], arrays[f"{key}|scale"], int(arrays[f"{key}|bits"]), books.get(key))
+            for key in keys
         }
+
+
+_SHARES = {bits: np.geomspace(1.0, least, 16) for bits, least in {2: 0.04, 3: 0.15, 4: 0.3, 5: 0.4, 6: 0.4, 7: 0.4}.items()}
+"""Steps to try, as shares of the step at which nothing is clipped."""
 
 
 def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarray:
     """Returns the step of a symmetric uniform grid with the least squared error.
 
     The step is searched among shares of max|w| / (2^(bits-1)-1): clipping the few largest weights buys a finer grid for
-    the many small ones (cf. Banner et al. 2019, arXiv 1810.05723).
+    the many small ones (cf. Banner et al. 2019, arXiv 1810.05723), down to a small share where there are few levels. Then it
+    is refined to ``sum(w k) / sum(k^2)``, the best step for the levels k that it gave.
 
     Args:
         kernel: The weights.
@@ -115,11 +175,19 @@ def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarra
     largest[dead] = largest[~dead].mean() if (~dead).any() else 1.0
     best = largest / limit
     least = np.full(largest.shape, np.inf)
-    for share in np.linspace(1.0, 0.4, 16) if bits < 8 else [1.0]:
-        step = share * largest / limit
+
+    def consider(step: np.ndarray) -> None:
+        nonlocal best, least
         error = np.square(np.clip(np.round(kernel / step), -limit, limit) * step - kernel).sum(axis=others, keepdims=True)
         better = error < least
         best, least = np.where(better, step, best), np.where(better, error, least)
+
+    for share in _SHARES.get(bits, [1.0]):
+        consider(share * largest / limit)
+    for _ in range(2 if bits < 8 else 0):
+        level = np.clip(np.round(kernel / best), -limit, limit)
+        power = np.square(level).sum(axis=others, keepdims=True)
+        consider(np.where(power > 0, (kernel * level).sum(axis=others, keepdims=True) / np.maximum(power, 1.0), best))
     return best.astype(np.float32)
 
 

@@ -7,25 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Optional
 
-from keras_xaic._keras import layers
 from keras_xaic.compression.compressed import CompressedModel
 from keras_xaic.compression.context import Context
 from keras_xaic.compression.filters import remove_filters
+from keras_xaic.compression.quantize import masked_part, quantize_weights
 from keras_xaic.compression.weights import prune_weights
 from keras_xaic.data import as_data
-from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
-from keras_xaic.quantization import (
-    Ranges,
-    fold_kernels,
-    freeze,
-    quantize_activations,
-    quantize_by_plan,
-    round_by_outputs,
-)
+from keras_xaic.quantization import Ranges
 from keras_xaic.relevance import Relevance
 from keras_xaic.training import Schedule
 
@@ -106,33 +98,23 @@ def compress(
     training = Schedule(
         epochs, learning_rate, batch_size, distillation, seed=seed, patience=patience, optimizer=optimizer, loss=loss
     )
-    sparse = any(layer.sparsity > 0 for layer in plan.layers)
+    sparse = any(layer.sparsity > 0 for layer in masked_part(plan).layers)
     removal, pruning, quantizing = _share_epochs(epochs, plan, sparse)
     removed = remove_filters(model, plan, relevance, context, replace(training, epochs=removal))
     small, plan, history = removed.model, removed.plan, dict(removed.history)
     untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
         schedule = replace(training, epochs=pruning)
-        small, history["prune"] = prune_weights(small, plan, relevance, context, schedule)
+        small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule)
     masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
 
-    if any(layer.granularity == "tensor" for layer in plan.layers):
-        # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
-        small = canonicalize(small, fold_into=(layers.Dense,)).model
-    quantized = quantize_by_plan(small, plan, masks)
-    if quantizing:
-        schedule = replace(training, epochs=quantizing, learning_rate=learning_rate / 2, seed=seed + 500)
-        trained = quantized  # the same layers, with or without grids between them
-        if activation_ranges is not None:
-            trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
-        history["quantize"] = context.fit(trained, schedule, "quantize")
-    kernels = freeze(quantized, small)
-    canonical = canonicalize(small)
-    kernels = fold_kernels(kernels, canonical)
-    if untrained is not None:
-        reference = canonicalize(untrained).model
-        kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
-    return CompressedModel(canonical.model, kernels, plan, history)
+    schedule = replace(training, epochs=quantizing, learning_rate=learning_rate / 2, seed=seed + 500)
+    small, kernels, epochs_done = quantize_weights(
+        small, plan, masks, relevance, context, schedule, activation_ranges=activation_ranges, unrounded=untrained
+    )
+    if epochs_done:
+        history["quantize"] = epochs_done
+    return CompressedModel(small, kernels, plan, history)
 
 
 def _share_epochs(epochs: int, plan: Plan, sparse: bool) -> tuple[int, int, int]:

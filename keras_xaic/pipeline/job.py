@@ -23,7 +23,7 @@ from keras_xaic.models import Task, canonicalize, weighted_kernels
 from keras_xaic.pipeline.proving import add_expected_outputs, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
-from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan
+from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.report import Report, write_html
@@ -216,7 +216,8 @@ class Job:
             seed=self.seed,
         )
         limit, best = self.budget.flash_bytes, None
-        made = make()
+        uniform = make()  # bytes are planned for uniform grids; what other grids take more is measured
+        made = with_grid(uniform, self.recipe.grid)
         for attempt in range(FLASH_TRIES):
             if limit is None:
                 break
@@ -226,10 +227,11 @@ class Job:
             )
             size = len(tflite.build_tflite(untrained, samples))
             best = made if best is None or size <= limit else best
-            miss = size - made.predicted_flash_bytes
+            miss = size - uniform.predicted_flash_bytes
             if size <= limit and abs(miss) < FLASH_TOLERANCE * limit:
                 break
-            made = make(flash_correction=miss)
+            uniform = make(flash_correction=miss)
+            made = with_grid(uniform, self.recipe.grid)
         self.work.progress("plan", FLASH_TRIES, FLASH_TRIES)
         return best or made
 

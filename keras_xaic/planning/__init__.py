@@ -6,6 +6,7 @@ from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.checking import check_plan
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
+from keras_xaic.planning.grid_choice import with_grid
 from keras_xaic.planning.plan_file import LayerPlan, Plan
 from keras_xaic.planning.planner import measure_damage, plan
 from keras_xaic.planning.sensitivity import SENSITIVITIES
@@ -26,4 +27,5 @@ __all__ = [
     "measure_damage",
     "plan",
     "weight_score",
+    "with_grid",
 ]

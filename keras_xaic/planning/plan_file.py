@@ -31,7 +31,8 @@ class LayerPlan(pydantic.BaseModel):
             steps assigned under an entropy constraint, without (``ecq``) or with (``ecqx``) relevance.
         storage: How the integers lie in the file: packed ``int4``, one ``int8`` each, or as ``float32``,
             not on a grid at all.
-        sparsity: Planned fraction of zero weights.
+        sparsity: Planned fraction of zero weights; with ``ecq`` and ``ecqx`` what the entropy constraint is driven to, by
+            `Plan.entropy_weight` where it is 0.
         pattern: Which zeros go together: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
             blocks.
         relevance: The layer's share of all relevance, 0 to 1.
@@ -79,6 +80,8 @@ class Plan(pydantic.BaseModel):
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         sensitivity: What predicted damage (see `keras_xaic.planning.SENSITIVITIES`).
         activations: Type of activations between layers.
+        entropy_weight: How much the grids ``ecq`` and ``ecqx`` pay for fewer bits in layers without a planned sparsity, 0 to 1:
+            the published Lambda, as a share of what would make the largest weight zero.
         layers: One entry per kernel, in network order.
         remove: Channel group -> channels that are removed, in ascending order.
         filters: How filters go where that is decided along with training: `remove` only says then which would go by the
@@ -96,6 +99,7 @@ class Plan(pydantic.BaseModel):
     score: Score = "geometric_mean"
     sensitivity: str = "relevance"
     activations: Activations = "int8"
+    entropy_weight: float = pydantic.Field(default=0.05, ge=0.0, le=1.0)
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}
     filters: Optional[FilterPlan] = None

@@ -11,31 +11,43 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 from keras_xaic._keras import keras
 from keras_xaic.grids import QuantizedKernel, fit_scale
 from keras_xaic.models.canonical import Canonical
-from keras_xaic.models.kernels import layer_kernels, weighted_kernels
-from keras_xaic.planning.plan_file import Plan, find_layer
+from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
+from keras_xaic.planning.plan_file import LayerPlan, Plan, find_layer
+from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
+from keras_xaic.quantization.entropy import price_by_weight, price_for_sparsity, size_share
+from keras_xaic.quantization.entropy_quantizers import SPARSITY_BAND, EntropyQuantizer, RelevanceEntropyQuantizer
 from keras_xaic.quantization.quantizers import GridQuantizer, PlannedQuantizeConfig
 
 PREFIX = "quant_"
+LEARNED = ("_log_step", "_shift")
+"""How the names of variables end that quantizers train beside a layer's own."""
 
 
-def quantize_by_plan(model: Any, plan: Plan, masks: Optional[Mapping[str, np.ndarray]] = None) -> Any:
+def quantize_by_plan(
+    model: Any,
+    plan: Plan,
+    masks: Optional[Mapping[str, np.ndarray]] = None,
+    relevance: Optional[Mapping[str, np.ndarray]] = None,
+) -> Any:
     """Returns a clone of `model` that computes with weights on the planned grids and trains them there.
 
     Args:
         model: A flat model. BatchNorm behind a kernel with one step per channel may stay: folding scales the steps.
-        plan: Bit-width and granularity of every kernel; kernels that it does not name stay float.
-        masks: Kernel key -> boolean mask; False weights stay zero.
+        plan: Bit-width, granularity and grid of every kernel; kernels that it does not name stay float.
+        masks: Kernel key -> boolean mask; False weights stay zero. Grids ``ecq`` and ``ecqx`` find their own zeros.
+        relevance: Kernel key -> relevance of every weight, for grids ``codebook`` and ``ecqx``; what is missing counts alike.
     """
+    masks, relevance = masks or {}, relevance or {}
+    largest = max((layer.weights for layer in plan.layers), default=1)
 
     def wrap(layer: Any) -> Any:
         fresh = layer.__class__.from_config(layer.get_config())
-        grids = {}
+        grids: dict[str, Any] = {}
         for kernel in layer_kernels(layer, layer.name):
             planned = find_layer(plan, kernel.key)
             if planned is not None and not planned.is_float:
-                axes = kernel.channel_axes if planned.granularity == "channel" else ()
-                mask = None if masks is None else masks.get(kernel.key)
-                grids[kernel.attribute] = GridQuantizer(planned.bits, fit_scale(kernel.value, planned.bits, axes), mask)
+                known = masks.get(kernel.key), relevance.get(kernel.key)
+                grids[kernel.attribute] = _quantizer(kernel, planned, plan.entropy_weight, largest, *known)
         if not grids:
             return fresh
         return quantize_wrapper.QuantizeWrapperV2(fresh, PlannedQuantizeConfig(grids), name_prefix=PREFIX)
@@ -43,7 +55,44 @@ def quantize_by_plan(model: Any, plan: Plan, masks: Optional[Mapping[str, np.nda
     wrapped = keras.models.clone_model(model, clone_function=wrap)
     for old, new in zip(model.layers, wrapped.layers):
         _original_variables(new, old.get_weights())
+    refresh_prices(wrapped, relevance)
     return wrapped
+
+
+def refresh_prices(quantized: Any, relevance: Optional[Mapping[str, np.ndarray]] = None) -> None:
+    """Prices the levels of every ``ecq`` and ``ecqx`` grid from the master weights of now.
+
+    Args:
+        quantized: What `quantize_by_plan` returns.
+        relevance: Kernel key -> relevance of every weight, where a new one is known.
+    """
+    for wrapper in quantized.layers:
+        if not isinstance(wrapper, quantize_wrapper.QuantizeWrapperV2):
+            continue
+        masters = _trained(wrapper)
+        for kernel in layer_kernels(wrapper.layer, wrapper.layer.name):
+            quantizer = wrapper.quantize_config.grids.get(kernel.attribute)
+            if isinstance(quantizer, EntropyQuantizer):
+                quantizer.refresh(masters[kernel.attribute], (relevance or {}).get(kernel.key))
+
+
+def copy_master_weights(quantized: Any, model: Any) -> None:
+    """Writes the weights that are being trained, before they go onto their grids, into the plain model.
+
+    Args:
+        quantized: What `quantize_by_plan` made of `model`.
+        model: The plain model; its weights are replaced in place.
+    """
+    for layer, wrapper in zip(model.layers, quantized.layers):
+        if not isinstance(wrapper, quantize_wrapper.QuantizeWrapperV2):
+            if layer.weights:
+                layer.set_weights(wrapper.get_weights())
+            continue
+        trained = _trained(wrapper)
+        for kernel in layer_kernels(layer, layer.name):
+            kernel.variable.assign(trained[kernel.attribute])
+        if getattr(layer, "use_bias", False):
+            layer.bias.assign(trained["bias"])
 
 
 def freeze(quantized: Any, model: Any) -> dict[str, QuantizedKernel]:
@@ -56,21 +105,16 @@ def freeze(quantized: Any, model: Any) -> dict[str, QuantizedKernel]:
     Returns:
         Kernel key -> integers and steps; the model's kernels equal their `values` bit for bit.
     """
+    copy_master_weights(quantized, model)
     kernels: dict[str, QuantizedKernel] = {}
     for layer, wrapper in zip(model.layers, quantized.layers):
         if not isinstance(wrapper, quantize_wrapper.QuantizeWrapperV2):
-            if layer.weights:
-                layer.set_weights(wrapper.get_weights())
             continue
-        trained = {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in wrapper.trainable_weights}
+        grids = wrapper.quantize_config.grids
         for kernel in layer_kernels(layer, layer.name):
-            if kernel.attribute not in wrapper.quantize_config.grids:  # stays float
-                kernel.variable.assign(trained[kernel.attribute])
-                continue
-            kernels[kernel.key] = wrapper.quantize_config.grids[kernel.attribute].freeze(trained[kernel.attribute])
-            kernel.variable.assign(kernels[kernel.key].values)
-        if getattr(layer, "use_bias", False):
-            layer.bias.assign(trained["bias"])
+            if kernel.attribute in grids:  # the others stay float
+                kernels[kernel.key] = grids[kernel.attribute].freeze(kernel.value)
+                kernel.variable.assign(kernels[kernel.key].values)
     return kernels
 
 
@@ -92,12 +136,41 @@ def fold_kernels(kernels: Mapping[str, QuantizedKernel], canonical: Canonical) -
     return folded
 
 
+def _quantizer(
+    kernel: Kernel,
+    planned: LayerPlan,
+    entropy_weight: float,
+    largest: int,
+    mask: Optional[np.ndarray],
+    relevance: Optional[np.ndarray],
+) -> Any:
+    """Returns the quantizer for the planned grid of one kernel."""
+    axes = kernel.channel_axes if planned.granularity == "channel" else ()
+    if planned.grid == "codebook":
+        return CodebookQuantizer.fit(kernel.value, planned.bits, axes, mask, relevance)
+    scale = fit_scale(kernel.value, planned.bits, axes)
+    if planned.grid == "uniform":
+        return GridQuantizer(planned.bits, scale, mask)
+    if planned.sparsity > 0:
+        pricing, band = price_for_sparsity(planned.sparsity), 0.0
+    else:
+        pricing, band = price_by_weight(entropy_weight * size_share(kernel.size, largest)), SPARSITY_BAND
+    if planned.grid == "ecq":
+        return EntropyQuantizer(planned.bits, scale, pricing)
+    return RelevanceEntropyQuantizer(planned.bits, scale, pricing, band)
+
+
+def _trained(wrapper: Any) -> dict[str, np.ndarray]:
+    """Name -> value of everything that a wrapper trains."""
+    return {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in wrapper.trainable_weights}
+
+
 def _original_variables(layer: Any, values: list[np.ndarray]) -> None:
     """Gives a cloned, perhaps wrapped layer the weights of the original."""
     if not isinstance(layer, quantize_wrapper.QuantizeWrapperV2):
         if values:
             layer.set_weights(values)
         return
-    originals = [v for v in layer.trainable_weights if not v.name.split(":")[0].endswith("_log_step")]
+    originals = [v for v in layer.trainable_weights if not v.name.split(":")[0].endswith(LEARNED)]
     for variable, value in zip(originals, values):
         variable.assign(value)

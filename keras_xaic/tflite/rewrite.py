@@ -41,9 +41,9 @@ def write_grids(
 ) -> bytes:
     """Returns the int8 twin with every planned kernel's integers and steps exactly as planned.
 
-    A kernel goes in as packed ``int4``, or as ``int8`` with levels ``k * 2^(8-b)`` and steps ``s / 2^(8-b)``. Its operator's
-    bias becomes ``round(bias / (s_in * s))`` from the float bias (Jacob et al. 2018, arXiv 1712.05877, eq. 11). Operators
-    without a planned kernel stay as the converter wrote them.
+    A kernel goes in as packed ``int4``, or as ``int8`` with levels ``k * 2^(8-b)`` and steps ``s / 2^(8-b)``; the levels of a
+    codebook are int8 as they are. Its operator's bias becomes ``round(bias / (s_in * s))`` from the float bias (Jacob et al.
+    2018, arXiv 1712.05877, eq. 11). Operators without a planned kernel stay as the converter wrote them.
 
     Args:
         int8: The model from `int8_twin`.
@@ -117,10 +117,10 @@ def _write(
     steps = (channel_steps(kernel.scale, kernel.integers.shape, target, key) * gain).astype(np.float32)
     activation = target.operator.input(target.data_position)
     assert activation is not None
-    require_legal(key, storage, target.kind, kernel.bits, steps.size == 1, _ACTIVATIONS.get(activation.type), runtimes)
+    require_legal(key, storage, target.kind, kernel.level_bits, steps.size == 1, _ACTIVATIONS.get(activation.type), runtimes)
     integers = to_operator_layout(kernel.integers, target.kind, target.weights.shape)
     assert integers is not None  # `pair_by_value` found that it fits
-    widening = 1 if storage == "int4" else 2 ** (8 - kernel.bits)
+    widening = 1 if storage == "int4" else 2 ** (8 - kernel.level_bits)
     steps = steps / np.float32(widening)
     input_step = float(activation.quantization.scale[0])
     if bias is not None:

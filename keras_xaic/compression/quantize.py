@@ -1,0 +1,131 @@
+"""The stage in which a model learns to live on its grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.compression.context import Context
+from keras_xaic.grids import QuantizedKernel
+from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.planning import Plan
+from keras_xaic.quantization import (
+    Ranges,
+    copy_master_weights,
+    fold_kernels,
+    freeze,
+    quantize_activations,
+    quantize_by_plan,
+    refresh_prices,
+    round_by_outputs,
+)
+from keras_xaic.relevance import Attribution, Relevance
+from keras_xaic.training import Epoch, Schedule
+
+ENTROPY_GRIDS = ("ecq", "ecqx")
+REFRESHES = 4
+"""How often an epoch levels are priced and relevance is computed anew. (Published: at every step, which makes it 3 to 4 times
+dearer; prices and relevance move far more slowly than that.)"""
+
+
+def quantize_weights(
+    model: Any,
+    plan: Plan,
+    masks: Optional[Mapping[str, np.ndarray]],
+    relevance: Optional[Relevance],
+    context: Context,
+    schedule: Schedule,
+    *,
+    activation_ranges: Optional[Ranges] = None,
+    unrounded: Any = None,
+) -> tuple[Any, dict[str, QuantizedKernel], list[Epoch]]:
+    """Returns the canonical model exactly on its planned grids, these grids, and the epochs it took.
+
+    Args:
+        model: A flat model; changed in place.
+        plan: Names the grid of every kernel.
+        masks: Kernel key -> boolean mask of weights that may be non-zero.
+        relevance: What codebooks and ECQx follow; computed where they need it and it is None or not of this model's shapes.
+        context: What training needs.
+        schedule: How to train; 0 epochs go onto the grids without training.
+        activation_ranges: Trains with activations on grids, too (see `quantize_activations`).
+        unrounded: The model before pruning and rounding, for rounding uniform grids by outputs (see `round_by_outputs`); None
+            rounds to nearest.
+    """
+    if any(layer.granularity == "tensor" for layer in plan.layers):
+        # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
+        model = canonicalize(model, fold_into=(layers.Dense,)).model
+    grids = {layer.grid for layer in plan.layers}
+    follower = _RelevanceFollower(model, context, relevance) if grids & {"codebook", "ecqx"} else None
+    scores = None if follower is None else follower.first(relevance)
+    quantized = quantize_by_plan(model, plan, masks, scores)
+    history: list[Epoch] = []
+    if schedule.epochs:
+        refresh = []
+        if grids & set(ENTROPY_GRIDS):
+            every = max(1, -(-schedule.steps(len(context.train)) // (schedule.epochs * REFRESHES)))
+            refresh = [_Refresh(quantized, every, follower if "ecqx" in grids else None)]
+        trained = quantized  # the same layers, with or without grids between them
+        if activation_ranges is not None:
+            trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
+        history = context.fit(trained, schedule, "quantize", refresh)
+    kernels = freeze(quantized, model)
+    canonical = canonicalize(model)
+    kernels = fold_kernels(kernels, canonical)
+    if unrounded is not None and grids <= {"uniform"}:
+        reference = canonicalize(unrounded).model
+        kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
+    return canonical.model, kernels, history
+
+
+def masked_part(plan: Plan) -> Plan:
+    """Returns the plan with only those zeros that masks must make: entropy-constrained grids find their own."""
+    kept = [layer.model_copy(update={"sparsity": 0.0}) if layer.grid in ENTROPY_GRIDS else layer for layer in plan.layers]
+    return plan.model_copy(update={"layers": kept})
+
+
+class _RelevanceFollower:
+    """Attributes the master weights. On the grid itself every zero weight has relevance zero and could never come back."""
+
+    def __init__(self, plain: Any, context: Context, relevance: Optional[Relevance]) -> None:
+        self.plain, self.context = plain, context
+        self.rule = "lrp.epsilon" if relevance is None else relevance.rule
+        self.attribution: Optional[Attribution] = None
+
+    def first(self, relevance: Optional[Relevance]) -> dict[str, np.ndarray]:
+        """Relevance to begin with: the given one if it is of this model."""
+        kernels = weighted_kernels(self.plain)
+        if relevance is not None and all(relevance.weights[kernel.key].shape == kernel.shape for kernel in kernels):
+            return dict(relevance.weights)
+        return self._run()
+
+    def now(self, quantized: Any) -> dict[str, np.ndarray]:
+        """Relevance of the master weights as they are."""
+        copy_master_weights(quantized, self.plain)
+        if self.attribution is not None:
+            self.attribution.refresh()
+        return self._run()
+
+    def _run(self) -> dict[str, np.ndarray]:
+        if self.attribution is None:
+            self.attribution = Attribution(self.plain, rule=self.rule)
+        return dict(self.attribution.run(self.context.calibration, target=self.context.target).weights)
+
+
+class _Refresh(keras.callbacks.Callback):
+    """Prices levels anew every few steps and at the end of an epoch, before it is judged."""
+
+    def __init__(self, quantized: Any, every: int, follower: Optional[_RelevanceFollower]) -> None:
+        super().__init__()
+        self.quantized, self.every, self.follower = quantized, every, follower
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (batch + 1) % self.every == 0:
+            refresh_prices(self.quantized, None if self.follower is None else self.follower.now(self.quantized))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        refresh_prices(self.quantized)
