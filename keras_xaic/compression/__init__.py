@@ -43,6 +43,7 @@ def compress(
     patience: Optional[int] = None,
     optimizer: Any = "adam",
     loss: Any = None,
+    refresh: Optional[int] = None,
     rounding: Rounding = "outputs",
     activation_ranges: Optional[Ranges] = None,
     callbacks: Sequence[Any] = (),
@@ -52,7 +53,7 @@ def compress(
     """Carries out `plan` on a trained model.
 
     Filters are removed physically, in one step or in several with training in between; sparsity ramps up under
-    relevance-ordered TFMOT masks whose scores are refreshed after every epoch; then the model trains with its weights on the
+    relevance-ordered TFMOT masks whose scores are refreshed on the way; then the model trains with its weights on the
     planned grids. The original teaches throughout, and epochs are chosen on held-back training data.
 
     Args:
@@ -69,6 +70,7 @@ def compress(
         patience: A stage ends after this many epochs in a row that are no better on held-back training data.
         optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
         loss: Takes the place of the task's own loss of the labels beside distillation; labels of classes come one-hot.
+        refresh: Training steps between attributions while weights become zero; None: once an epoch (see `prune_weights`).
         rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
             `round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
         activation_ranges: Trains with activations on grids, too (see `quantize_activations`); None leaves them float until
@@ -105,7 +107,7 @@ def compress(
     untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
         schedule = replace(training, epochs=pruning)
-        small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule)
+        small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule, refresh)
     masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
 
     schedule = replace(training, epochs=quantizing, learning_rate=learning_rate / 2, seed=seed + 500)

