@@ -33,8 +33,11 @@ class RelevancePruning(pruning_impl.Pruning):
 
     def _scores(self, weights: Any, relevance: Any) -> Any:
         magnitude = tf.abs(weights) / tf.maximum(tf.norm(weights), 1e-30)
-        if self._score == "signed_relevance":  # a weight that is zero has no relevance, and must not outrank negative ones
-            return tf.where(weights == 0, relevance.dtype.min, relevance)
+        if self._score == "signed_relevance":
+            # All that is not positive goes before anything that is, but what speaks strongly against the prediction goes
+            # last of it: training needs time to do without. A weight that is zero has no relevance and stays zero.
+            size = tf.abs(relevance)
+            return tf.where(weights == 0, -1.0, tf.where(relevance > 0, size + tf.reduce_max(size), size))
         # Weights that are zero already must rank below weights whose relevance is merely unknown.
         return combine(magnitude, relevance, self._score) + 1e-12 * magnitude
 

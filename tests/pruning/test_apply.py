@@ -136,7 +136,7 @@ def test_schedules_spend_sparsity_where_relevance_is_thin():
     assert thin.power > even.power
 
 
-@pytest.mark.parametrize("score", ["magnitude", "relevance", "geometric_mean", "signed_relevance"])
+@pytest.mark.parametrize("score", ["magnitude", "relevance", "geometric_mean"])
 def test_every_score_ranks_by_its_definition(score):
     model = make_model()
     kernel = next(k for k in weighted_kernels(model) if k.key == "dense")
@@ -150,7 +150,6 @@ def test_every_score_ranks_by_its_definition(score):
         "magnitude": w,
         "relevance": np.abs(a),
         "geometric_mean": np.sqrt(np.abs(a) * w),
-        "signed_relevance": a,
     }[score]
     expected = ranking > np.quantile(ranking, 0.6)
     assert (wrapper.pruning_vars[0][1].numpy().astype(bool) == expected).mean() > 0.995
@@ -181,3 +180,15 @@ def test_a_pruned_model_saves_and_loads_whole(tmp_path):
     assert (wrapper.score, wrapper.pattern, wrapper.pruning_schedule.final_sparsity) == ("relevance", "unstructured", 0.5)
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 2))
     np.testing.assert_array_equal(again.predict(x, verbose=0), pruned.predict(x, verbose=0))
+
+
+def test_what_is_not_positive_goes_first_the_least_relevant_of_it_first():
+    model = make_model()
+    relevance = np.random.default_rng(3).normal(size=(6, 3))
+    pruned = prune_by_relevance(model, {"dense": 0.3}, {"dense": relevance}, end_step=2, frequency=1, score="signed_relevance")
+    wrapper = next(layer for layer in pruned.layers if isinstance(layer, PruneByRelevance))
+    wrapper.pruning_step.assign(2)
+    wrapper.pruning_obj.conditional_mask_update()
+    gone = wrapper.pruning_vars[0][1].numpy() == 0
+    negative = np.where(relevance <= 0, np.abs(relevance), np.inf).ravel()
+    assert np.flatnonzero(gone).tolist() == np.sort(np.argsort(negative)[: gone.sum()]).tolist()
