@@ -11,7 +11,7 @@ from keras_xaic._keras import keras, tf
 from keras_xaic.bundle import Bundle, PathLike, check_target, open_bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.models import infer_task
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
@@ -184,7 +184,17 @@ def verify(
     scale = remembered.get("scale", 1.0) if scale is None else scale
     offset = remembered.get("offset", 0.0) if offset is None else offset
     names: Any = "all" if interpreter == "all" else (interpreter,)
-    return edge.verify(opened, as_data(data, scale, offset), interpreters=names, progress=progress)
+    loaded = as_data(data, scale, offset)
+    try:
+        verification = edge.verify(opened, loaded, interpreters=names, progress=progress)
+    except EdgeError as error:
+        opened.mark(str(error))
+        raise
+    if verification.error is not None:
+        opened.mark(str(verification.error))
+    elif interpreter == "all":
+        opened.mark(None)
+    return verification
 
 
 def _target(name: str) -> tflite.Target:

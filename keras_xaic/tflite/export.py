@@ -13,8 +13,9 @@ from keras_xaic.models.loading import save_model
 from keras_xaic.tflite.build import as_compressed, build_tflite
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
-from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays
+from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays, float_twin
 from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
+from keras_xaic.tflite.layer_outputs import layer_outputs, write_layer_outputs
 from keras_xaic.tflite.micro_kit import write_micro
 
 Target = Literal["mobile", "micro", "both"]
@@ -83,4 +84,6 @@ def export(
             decoded = largest_decoded if precision == "int8" else 0
             write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
         write_check(bundle.check, compressed.model, arrays)
+        floating = float_twin(compressed.model)
+        write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(directory)

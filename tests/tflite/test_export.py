@@ -32,6 +32,7 @@ ALWAYS = {
     "grids.npz",
     "check/inputs.npz",
     "check/expected.npz",
+    "check/layers.npz",
     "check/edge_check.py",
     "check/unpack_xaic.py",
 }
