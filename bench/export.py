@@ -3,7 +3,7 @@ compressors; latency and memory per interpreter; the arena with and without alte
 
     python bench/export.py --data-root DIR [--data DIR] [--out FILE.jsonl] [--workers 2]
 
-Weights are rounded to their grids, and the smallest set to zero, without any training: bytes do not depend on how good a model is.
+Weights are rounded to their grids, and the smallest set to zero, without any training: bytes do not depend on accuracy.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 FORMS = {
     "int8": (8, 0.0),
     "grid4": (4, 0.0),
-    "grid3": (3, 0.0),
-    "grid2": (2, 0.0),
     "grid4-zeros80": (4, 0.8),
+    "grid2": (2, 0.0),
+    "grid3": (3, 0.0),
 }
 """Bits and share of zeros of every layer; `int8` is TFLite's own quantization after training."""
 FLOATS = ("float32", "float16", "dynamic-range", "int16")
@@ -189,7 +189,7 @@ def same_bits(content, other, x, interpreter):
 
 
 def arenas(micro, plain):
-    """The arena by bisection and by the allocation report: plain, with DECODE, and with a second memory for unpacked weights."""
+    """The arena, by bisection and as reported: plain, with DECODE, and with a second memory for unpacked weights."""
     from keras_xaic import edge
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -240,8 +240,9 @@ def work(options, model, form, what):
 
 def main():
     options = common.parser(__doc__, "export.jsonl").parse_args()
-    jobs = [{"model": model, "form": form, "what": "bytes"} for model in MODELS for form in (*FORMS, *FLOATS)]
-    jobs += [{"model": model, "form": form, "what": "speed"} for model in MODELS for form in ("int8", "grid4", *FLOATS)]
+    jobs = [{"model": model, "form": form, "what": "bytes"} for form in FORMS for model in MODELS]
+    jobs += [{"model": model, "form": form, "what": "speed"} for form in ("int8", "grid4", *FLOATS) for model in MODELS]
+    jobs += [{"model": model, "form": form, "what": "bytes"} for form in FLOATS for model in MODELS]
     common.run(jobs, work, options)
 
 

@@ -60,8 +60,8 @@ class Agreement:
             layer = self.first_deviating_layer
             where = "no single layer does" if layer is None else f"the first layer that does is {layer!r}"
             raise EdgeError(
-                f"{self.interpreter} disagrees with the Keras model on {file}: {wrong.name} deviates by {wrong.value:.2g} of its "
-                f"standard deviation; {where}",
+                f"{self.interpreter} disagrees with the Keras model on {file}: {wrong.name} deviates by {wrong.value:.2g} "
+                f"of its standard deviation; {where}",
                 f"at most {LIMIT:g}",
                 "Give that layer more bits, or keep it float (--float-layers)",
             )

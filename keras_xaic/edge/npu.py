@@ -57,7 +57,7 @@ def estimate_npu(path: PathLike, accelerator: str = "ethos-u55-128", timeout: fl
         raise MissingInterpreter("ethos-u-vela is not installed", "", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)")
     file = pathlib.Path(path).resolve()
     with private_directory() as scratch:
-        command = [sys.executable, "-m", "ethosu.vela.vela", "--accelerator-config", accelerator, "--output-dir", scratch]
+        command = [sys.executable, "-m", "ethosu.vela", "--accelerator-config", accelerator, "--output-dir", scratch]
         try:
             done = subprocess.run(
                 [*command, str(file)], capture_output=True, text=True, timeout=timeout, check=False, cwd=scratch
