@@ -26,7 +26,7 @@ INT8, INT4, PLANES = 0, 1, 2
 SCHEMES = ("sign", "sign-above", "size", "size-sign", "sizes-sign")
 """Contexts. `sign`: the sign of the weight before; `above`: that of the weight at the same place of the output channel before;
 `size`: a running average of the magnitudes before; `sizes`: the mean of that and of a running average of those above."""
-PRECISION = 20
+PRECISION = 22
 INCREMENT = 32  # of a count, when its symbol comes
 _TOP = 1 << 32
 
@@ -49,7 +49,7 @@ class Frequencies:
         halves = [1 << 20]
         for _ in range(limit):
             halves.append(halves[-1] * average // (average + 256))
-        room = INCREMENT * (limit + 1)  # as much as limit + 1 observations
+        room = INCREMENT * (limit + 1) * (4 if limit > 7 else 1)  # more than a few levels are learned slowly
         total = 2 * sum(halves) - halves[0]
         self.counts = [1 + room * value // total for value in [*halves[:0:-1], *halves]]
         self.seen = 0

@@ -41,7 +41,7 @@ def test_what_was_encoded_comes_back(values, row, scheme, average):
 def test_extreme_tensors(values, scheme):
     values = values.astype(np.int64)
     size = _round_trip(values, Coding(scheme, 0, 127, int(256 * np.abs(values).mean()), 10))
-    assert size < 700
+    assert size < 800  # one bit a weight, where signs alternate and are not looked at, and what it costs to learn the level
 
 
 def test_carries_reach_back_through_the_stream():
