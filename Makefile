@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "keras-xaic needs Python 3.9, 3.10 or 3.11; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV)/ ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,micro,npu,search]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,litert,micro,npu,search]'
 	@touch $(READY)
 
 demo: $(READY)

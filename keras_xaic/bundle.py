@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from keras_xaic.errors import DataError, ExportError
 
@@ -76,6 +76,18 @@ class Bundle:
     def check(self) -> pathlib.Path:
         """`check/`, the kit that travels to the device."""
         return self.path / "check"
+
+    @property
+    def unverified(self) -> pathlib.Path:
+        """`UNVERIFIED.txt`: there if an interpreter refused, crashed, hung or disagreed, and says which and why."""
+        return self.path / "UNVERIFIED.txt"
+
+    def mark(self, trouble: Optional[str]) -> None:
+        """Marks the bundle as unverified for this reason; with None, takes the mark away."""
+        if trouble is None:
+            self.unverified.unlink(missing_ok=True)
+        else:
+            write_atomic(self.unverified, f"Do not use this bundle as it is. {trouble}\n")
 
 
 def open_bundle(path: PathLike) -> Bundle:

@@ -228,6 +228,8 @@ def export(
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
     target: str = typer.Option("both", "--target", help="mobile, micro or both."),
+    precision: str = typer.Option("int8", "--precision", help="int8, int16, dynamic-range, float16 or float32."),
+    float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32 in int8, separated by commas."),
     calibration: int = Calibration,
     seed: int = Seed,
     scale: float = Scale,
@@ -248,6 +250,8 @@ def export(
             data,
             out,
             target=target,
+            precision=precision,  # type: ignore[arg-type]
+            float_layers=[name for name in float_layers.split(",") if name],
             calibration=calibration,
             seed=seed,
             scale=scale,

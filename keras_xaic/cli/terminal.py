@@ -104,13 +104,12 @@ class Terminal:
         self.stop()
         if self.json:
             sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
-        table = Table("interpreter", "version", verification.metric or "accuracy", "median ms", "p90 ms", "arena")
+        table = Table("interpreter", "version", verification.metric or "accuracy", "median ms", "p90 ms", "arena", "RAM")
         for name, run in verification.runs.items():
             accuracy = "did not run" if run.error else "" if run.accuracy is None else f"{run.accuracy:.4f}"
             times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
-            table.add_row(
-                name, run.version or "", accuracy, *times, "" if run.arena_bytes is None else f"{run.arena_bytes:,} B"
-            )
+            memory = [f"{n:,} B" if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
+            table.add_row(name, run.version or "", accuracy, *times, *memory)
         self.say(table)
         accuracy = verification.edge_accuracy
         shown = "no labels" if accuracy is None else f"{verification.metric} {accuracy:.4f}"

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.interpreters import INTERPRETERS, available_interpreters
-from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file
+from keras_xaic.edge.npu import NpuEstimate, estimate_npu
+from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
 from keras_xaic.edge.verification import InterpreterRun, Verification, file_sha256, latency_entry, verify
 
 __all__ = [
     "INTERPRETERS",
+    "Agreement",
     "Arena",
+    "Deviation",
     "EdgeResult",
     "FileInfo",
     "InterpreterRun",
     "Latency",
+    "NpuEstimate",
     "Verification",
     "available_interpreters",
     "check_structure",
+    "estimate_npu",
     "file_sha256",
     "latency_entry",
+    "measure_agreement",
     "measure_arena",
     "read_file",
     "run_file",
+    "run_layers",
     "verify",
 ]

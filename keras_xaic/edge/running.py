@@ -17,6 +17,8 @@ from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.structure import check_structure
 from keras_xaic.errors import DataError, EdgeError
 
+_CONVERTING = ("QUANTIZE", "DEQUANTIZE", "CUSTOM:TFLM_DECODE")
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -139,6 +141,46 @@ def run_file(
         peak_memory_bytes=answer["peak_memory"],
         arena=measure_arena(path, timeout=timeout, memory=memory) if interpreter == "tflm" else None,
     )
+
+
+def run_layers(
+    path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = "tflite-runtime", timeout: float = 120.0
+) -> list[np.ndarray]:
+    """Returns what every computing operator of a file gives, in the order in which they run: (N, 1, ...) float32.
+
+    Operators that only convert (QUANTIZE, DEQUANTIZE, custom ones that unpack weights) are left out. Delegates are off, since
+    they keep inner values to themselves.
+
+    Args:
+        path: The .tflite file.
+        inputs: One (N, ...) array per input.
+        interpreter: See `run_file`.
+        timeout: Seconds after which the interpreter counts as hung.
+
+    Raises:
+        EdgeError, DataError: As `run_file`.
+    """
+    check_interpreter(interpreter)
+    limits = Limits(timeout)
+    info = _read_or_quote(path, interpreter, limits)
+    graph = info.main
+    wanted = [operator.outputs[0] for operator in graph.operators if operator.name not in _CONVERTING]
+    with private_directory() as name:
+        scratch = pathlib.Path(name)
+        outputs = [str(scratch / f"y{i}.npy") for i in range(len(wanted))]
+        job = {
+            **_job("layers", path, interpreter, info),
+            "inputs": [_store(np.asarray(a), scratch / f"x{i}.npy") for i, a in enumerate(inputs)],
+            "outputs": outputs,
+            "inner": wanted,
+        }
+        run_child(job, scratch, limits)
+        raw = [np.load(output) for output in outputs]
+    tensors = [graph.tensors[index] for index in wanted]
+    return [
+        dequantize(values, float(t.scales[0]), int(t.zero_points[0])) if len(t.scales) else values.astype(np.float32)
+        for values, t in zip(raw, tensors)
+    ]
 
 
 def measure_arena(

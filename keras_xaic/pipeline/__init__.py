@@ -11,11 +11,12 @@ from keras_xaic._keras import keras, tf
 from keras_xaic.bundle import Bundle, PathLike, check_target, open_bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.models import infer_task
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.proving import prove
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.progress import Progress, silent
@@ -113,6 +114,8 @@ def export(
     out: PathLike,
     *,
     target: str = "both",
+    precision: tflite.Precision = "int8",
+    float_layers: Sequence[str] = (),
     calibration: int = 256,
     seed: int = 0,
     scale: float = 1.0,
@@ -120,7 +123,29 @@ def export(
     overwrite: bool = False,
     allow_unsafe: bool = False,
 ) -> Bundle:
-    """Writes the bundle of a model that is compressed already: a Keras model, or a bundle whose grids are kept."""
+    """Writes the bundle of a model that is compressed already, and proves it on the interpreters that are installed.
+
+    Args:
+        model: A Keras model or its path, or a bundle, whose grids are kept.
+        data: Anything that `as_data` takes, or a path; calibrates activation ranges.
+        out: Directory of the bundle.
+        target: ``mobile``, ``micro`` or ``both``.
+        precision: What the files compute with (see `keras_xaic.tflite.Precision`).
+        float_layers: Weight keys that stay float32 in an int8 file.
+        calibration: Number of training samples for activation ranges.
+        seed: Chooses them.
+        scale: The model sees ``x * scale + offset``.
+        offset: See `scale`.
+        overwrite: Replace a bundle that is there already.
+        allow_unsafe: Load models with Lambda layers or pickled code.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        EdgeError: If an interpreter refuses, crashes, hangs or disagrees. The bundle stays, marked as unverified.
+        XaicError: Of the kind that fits what is wrong, before anything is written.
+    """
     check_target(out, overwrite)
     parts = _target(target)
     data = as_data(data, scale, offset)
@@ -130,7 +155,17 @@ def export(
     else:
         small = load(model, allow_unsafe)
     infer_task(small.model if isinstance(small, CompressedModel) else small, data)
-    return tflite.export(small, out, calibration=data.calibration(calibration, seed), target=parts, overwrite=overwrite)
+    bundle = tflite.export(
+        small,
+        out,
+        calibration=data.calibration(calibration, seed),
+        target=parts,
+        precision=precision,
+        float_layers=float_layers,
+        overwrite=overwrite,
+    )
+    prove(bundle)
+    return bundle
 
 
 def verify(
@@ -149,7 +184,17 @@ def verify(
     scale = remembered.get("scale", 1.0) if scale is None else scale
     offset = remembered.get("offset", 0.0) if offset is None else offset
     names: Any = "all" if interpreter == "all" else (interpreter,)
-    return edge.verify(opened, as_data(data, scale, offset), interpreters=names, progress=progress)
+    loaded = as_data(data, scale, offset)
+    try:
+        verification = edge.verify(opened, loaded, interpreters=names, progress=progress)
+    except EdgeError as error:
+        opened.mark(str(error))
+        raise
+    if verification.error is not None:
+        opened.mark(str(verification.error))
+    elif interpreter == "all":
+        opened.mark(None)
+    return verification
 
 
 def _target(name: str) -> tflite.Target:

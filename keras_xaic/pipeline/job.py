@@ -17,10 +17,10 @@ from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle, replace_directory, write_atomic
 from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, Samples
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
-from keras_xaic.pipeline.proving import add_expected_outputs, measure_micro_arena
+from keras_xaic.pipeline.proving import add_expected_outputs, check_agreement, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan, with_grid
@@ -69,18 +69,24 @@ class Job:
         bundle, arena, trouble = work.timed("export", lambda: self.export(small, samples, target))
         if relevance is not None:
             relevance.save(bundle.relevance)
-        verification = work.timed(
-            "verify",
-            lambda: edge.verify(
-                bundle,
-                self.data,
-                interpreters=interpreters,
-                reference=original["outputs"],
-                metric=self.metric,
-                progress=work.progress,
-            ),
-        )
-        add_expected_outputs(bundle)
+        try:
+            verification = work.timed(
+                "verify",
+                lambda: edge.verify(
+                    bundle,
+                    self.data,
+                    interpreters=interpreters,
+                    reference=original["outputs"],
+                    metric=self.metric,
+                    progress=work.progress,
+                ),
+            )
+            add_expected_outputs(bundle)
+            agreement = work.timed("agreement", lambda: check_agreement(bundle))
+        except EdgeError as error:
+            bundle.mark(str(error))
+            replace_directory(bundle.path, out.absolute())  # it is there to be looked at
+            raise
         measured = {}
         for baseline in baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
@@ -96,6 +102,7 @@ class Job:
             small=small,
             keras_accuracy=self.task_metric(predict(small.model, self.test)),
             verification=verification,
+            agreement=agreement,
             arena_bytes=arena,
             warnings=[trouble] if trouble else [],
             relevance=relevance,
@@ -105,8 +112,12 @@ class Job:
         )
         report.save(bundle.report)
         write_html(report, bundle.html)
+        if verification.error is not None:
+            bundle.mark(str(verification.error))
         replace_directory(bundle.path, out.absolute())
         shutil.rmtree(work.path)
+        if verification.error is not None:
+            raise verification.error
         return report
 
     @property

@@ -12,6 +12,41 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.errors import EdgeError
 
 
+def prove(bundle: Bundle) -> None:
+    """Runs the bundle's files on every interpreter that is installed; what is wrong marks the bundle as unverified.
+
+    Raises:
+        EdgeError: The first trouble: an interpreter refused, crashed, hung or disagreed with the Keras model.
+    """
+    bundle.mark("It was not run yet.")
+    try:
+        add_expected_outputs(bundle)
+        check_agreement(bundle)
+        _, trouble = measure_micro_arena(bundle)
+        if trouble is not None:
+            raise EdgeError(trouble)
+    except EdgeError as error:
+        bundle.mark(str(error))
+        raise
+    bundle.mark(None)
+
+
+def check_agreement(bundle: Bundle) -> dict[str, edge.Agreement]:
+    """Compares the bundle's files with the Keras model on every interpreter that is installed.
+
+    Raises:
+        EdgeError: If one disagrees, naming the first layer that does.
+    """
+    micro, found = bundle.micro / "model.tflite", {}
+    for name in edge.available_interpreters():
+        path = micro if name == "tflm" else bundle.model
+        if name == "builtin-ref" or not path.is_file():  # the reference kernels refuse int4, and tflm matches them
+            continue
+        found[name] = edge.measure_agreement(bundle, name, path)
+        found[name].require(path.name if path == bundle.model else f"micro/{path.name}")
+    return found
+
+
 def add_expected_outputs(bundle: Bundle) -> None:
     """Adds what `model.tflite` itself answers on tflite-runtime to ``check/expected.npz``, as y0, y1, ..."""
     inputs, expected = bundle.check / "inputs.npz", bundle.check / "expected.npz"

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
-from keras_xaic.edge import Verification, file_sha256
+from keras_xaic.edge import Agreement, Verification, file_sha256
 from keras_xaic.metrics import drop_pp
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
@@ -37,6 +37,7 @@ def build_report(
     small: CompressedModel,
     keras_accuracy: Optional[float],
     verification: Verification,
+    agreement: Mapping[str, Agreement],
     arena_bytes: Optional[int],
     warnings: Sequence[str],
     relevance: Optional[Relevance],
@@ -88,6 +89,7 @@ def build_report(
             "baselines": {name: dict(facts) for name, facts in baselines.items()},
             "compressed": compressed,
             "interpreters": {name: run.as_dict() for name, run in verification.runs.items()},
+            "agreement_with_keras": {name: one.as_dict() for name, one in agreement.items()},
             "layers": _layers(small, relevance, bundle),
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }

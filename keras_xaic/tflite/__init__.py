@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras_xaic.tflite.build import Compressed, build_tflite
 from keras_xaic.tflite.container import pack_download, unpack_download
-from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
+from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import Target, export
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
@@ -17,6 +17,7 @@ __all__ = [
     "Compressed",
     "LayerBytes",
     "MicroFile",
+    "Precision",
     "StoredWeights",
     "Target",
     "build_tflite",
@@ -26,6 +27,7 @@ __all__ = [
     "float16_model",
     "float_twin",
     "int8_twin",
+    "int16_twin",
     "match_stored",
     "measure_layers",
     "pack_download",

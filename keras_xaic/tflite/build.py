@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, get_args
 
 from keras_xaic._keras import keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.tflite.clamping import write_clamps_as_relu
-from keras_xaic.tflite.convert import Calibration, InputOutput, float_twin, int8_twin
+from keras_xaic.tflite.convert import (
+    Calibration,
+    InputOutput,
+    Precision,
+    dynamic_range_model,
+    float16_model,
+    float_twin,
+    int8_twin,
+    int8_twin_with_islands,
+    int16_twin,
+)
 from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.reading import match_stored, read_grids
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
 
@@ -37,7 +48,7 @@ class Compressed(Protocol):
 
     @property
     def storages(self) -> Mapping[str, str]:
-        """Weight key -> ``int4`` or ``int8``."""
+        """Weight key -> ``int4``, ``int8``, or ``float32`` for a layer that is not quantized."""
 
     @property
     def plan(self) -> Optional[SavablePlan]:
@@ -68,11 +79,20 @@ def as_compressed(small: Any) -> Compressed:
     raise ExportError(f"a {type(small).__name__} cannot be exported", "a Keras model or what `compress` returns")
 
 
+_FLOATING: dict[str, Callable[[Any], bytes]] = {
+    "float32": float_twin,
+    "float16": float16_model,
+    "dynamic-range": dynamic_range_model,
+}
+
+
 def build_tflite(
     small: Any,
     calibration: Calibration,
     io: InputOutput = "int8",
     *,
+    precision: Precision = "int8",
+    float_layers: Collection[str] = (),
     signature: bool = False,
 ) -> bytes:
     """Returns the .tflite file of a compressed model: slim, with every planned grid exactly as planned.
@@ -80,7 +100,11 @@ def build_tflite(
     Args:
         small: What `compress` returns, or a Keras model (plain int8 then).
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input.
-        io: Whether the file takes and gives int8 codes or float32 values.
+        io: Whether the file takes and gives integer codes or float32 values.
+        precision: What the file computes with (see `Precision`). With ``int16`` activations every grid is stored as int8, since
+            interpreters compute int4 wrongly there; with float activations weights are plain numbers.
+        float_layers: Weight keys that stay float32 in an int8 file, beside those whose storage is ``float32``. A file that
+            begins or ends with one takes or gives float32 values there.
         signature: Whether the file names its inputs and outputs.
 
     Raises:
@@ -88,9 +112,38 @@ def build_tflite(
         ExportError: Naming the layer, if something cannot be written exactly.
     """
     compressed = as_compressed(small)
-    content = int8_twin(compressed.model, calibration, io)
-    if compressed.kernels:
-        content = write_grids(content, float_twin(compressed.model), compressed.kernels, compressed.storages)
+    islands = {*float_layers, *(key for key, storage in compressed.storages.items() if storage == "float32")}
+    if precision in _FLOATING:
+        content = _FLOATING[precision](compressed.model)
+    elif precision in ("int8", "int16"):
+        content = _quantized(compressed, calibration, io, precision, islands)
+    else:
+        raise ExportError(f"precision {precision!r}", ", ".join(get_args(Precision)))
     model = load(content)
     write_clamps_as_relu(model)
     return slim(pack(model), signature)
+
+
+def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, precision: str, islands: set[str]) -> bytes:
+    floating = float_twin(small.model)
+    kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
+    storages = dict(small.storages)
+    if precision == "int16":
+        if islands:
+            raise ExportError(f"layer {min(islands)!r} is to stay float behind int16 activations", "float layers in int8 files")
+        content, storages = int16_twin(small.model, calibration, io), dict.fromkeys(storages, "int8")
+    elif islands:
+        content = int8_twin_with_islands(small.model, calibration, _places(small.model, floating, islands), io)
+    else:
+        content = int8_twin(small.model, calibration, io)
+    return write_grids(content, floating, kernels, storages) if kernels else content
+
+
+def _places(model: Any, floating: bytes, keys: set[str]) -> list[int]:
+    """Returns which of the weight operators hold these kernels."""
+    stored = match_stored(floating, model)
+    unknown = sorted(keys - set(stored))
+    if unknown:
+        raise ExportError(f"no layer {unknown[0]!r} with weights", f"some of {', '.join(stored)}", "Check the float layers")
+    order = [one.index for one in read_grids(floating)]
+    return [order.index(one.index) for key in keys for one in stored[key]]

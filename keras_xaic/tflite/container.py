@@ -22,6 +22,8 @@ from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_
 from keras_xaic.tflite.flatbuffer import TensorType, load, schema
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 
+SAMPLE = 1 << 16
+"""LZMA settings are chosen by compressing this many bytes with each."""
 LEAST_WEIGHTS = 64
 """Smaller tensors cost more as regions than they save."""
 _KINDS = {TensorType.INT8: unpacking.INT8, TensorType.INT4: unpacking.INT4}
@@ -120,8 +122,8 @@ def _weights(one: WeightOperator, place: range) -> Iterator[Region]:
     outer = stored.shape[0]  # 1 for depthwise weights, whose channels are the inner axis
     shape = (outer, inner, stored.size // (outer * inner))
     values = coding_order(stored, shape)
-    coding, _ = best_coding(values, unpacking.row_length(*shape), _LARGEST[kind])
-    yield Region(place.start, len(place), kind, shape, values, coding)
+    row = shape[2] if outer == 1 else stored.size // outer
+    yield Region(place.start, len(place), kind, shape, values, best_coding(values, row))
 
 
 def _planes(tflite: bytes, place: range) -> Region:
@@ -133,31 +135,37 @@ def _encode(regions: Sequence[Region]) -> bytes:
     encoder = RangeEncoder()
     for region in regions:
         assert region.coding is not None
-        encode_weights(encoder, region.values, unpacking.row_length(*region.shape), region.coding)
+        encode_weights(encoder, region.values, region.coding)
     return encoder.finish()
 
 
 def _container(tflite: bytes, regions: Sequence[Region], coded: bytes) -> bytes:
     table, planes, rest, end = _varint(len(regions)), b"", b"", 0
     for region in regions:
-        options = region.coding.options if region.coding else 0
-        table += b"".join(_varint(number) for number in (region.start - end, region.kind, *region.shape, options))
-        if region.coding is None:
+        coding = region.coding
+        how = (
+            (coding.shift, coding.limit, unpacking.SCHEMES.index(coding.scheme) | coding.average << 3) if coding else (0, 0, 0)
+        )
+        table += b"".join(_varint(number) for number in (region.start - end, region.kind, *region.shape, *how))
+        if coding is None:
             planes += region.values.tobytes()
         rest += tflite[end : region.start]
         end = region.start + region.size
     body, properties = _smallest_lzma(table + planes + rest + tflite[end:])
-    whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, 0, properties, len(tflite), zlib.crc32(tflite), len(body))
+    whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, properties, len(tflite), zlib.crc32(tflite), len(body))
     whole += body + coded
     return whole + struct.pack("<I", zlib.crc32(whole))
 
 
 def _smallest_lzma(content: bytes) -> tuple[bytes, int]:
-    streams = [
-        (lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(properties, len(content))), properties)
-        for properties in _PROPERTIES
-    ]
+    """Returns the raw LZMA1 stream and its properties: xz's own, or those that are best for the start of the content."""
+    trials = [(len(_lzma(content[:SAMPLE], properties)), properties) for properties in _PROPERTIES]
+    streams = [(_lzma(content, properties), properties) for properties in dict.fromkeys((_PROPERTIES[0], min(trials)[1]))]
     return min(streams, key=lambda stream: len(stream[0]))
+
+
+def _lzma(content: bytes, properties: int) -> bytes:
+    return lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(properties, len(content)))
 
 
 def _filters(properties: int, size: int) -> list[dict[str, Any]]:

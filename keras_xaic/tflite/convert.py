@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Union
 
 import numpy as np
@@ -13,11 +14,16 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.models.operations import Operations
 from keras_xaic.tflite.flatbuffer import load, name_of, pack
+from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.silence import captured_stderr
 
+modify_model_io_type: Any = importlib.import_module(f"{tf.__name__}.lite.python.util").modify_model_io_type
 Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
 InputOutput = Literal["int8", "float"]
+Precision = Literal["int8", "int16", "dynamic-range", "float16", "float32"]
+"""What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
+activations; ``float16``: weights of 16 bits that are widened when it runs; ``float32``: as in Keras."""
 
 
 def float_twin(model: Any) -> bytes:
@@ -29,7 +35,7 @@ def float_twin(model: Any) -> bytes:
     Raises:
         ExportError: If TFLite has no operator for a part of the model; the message names it.
     """
-    return _convert(model, _converter(model))
+    return _with_stable_names(_convert(model, _converter(model)))
 
 
 def float16_model(model: Any) -> bytes:
@@ -37,7 +43,7 @@ def float16_model(model: Any) -> bytes:
     converter = _converter(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    return _convert(model, converter)
+    return _with_stable_names(_convert(model, converter))
 
 
 def dynamic_range_model(model: Any) -> bytes:
@@ -47,7 +53,7 @@ def dynamic_range_model(model: Any) -> bytes:
     """
     converter = _converter(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return _convert(model, converter)
+    return _with_stable_names(_convert(model, converter))
 
 
 def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -63,14 +69,61 @@ def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") ->
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    arrays = calibration_arrays(model, calibration)
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: _one_by_one(arrays)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter = _calibrated(model, calibration, tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
     if io == "int8":
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    return _convert(model, converter)
+    return _with_stable_names(_convert(model, converter))
+
+
+def int8_twin_with_islands(model: Any, calibration: Calibration, floating: Collection[int], io: InputOutput = "int8") -> bytes:
+    """Returns the model as `int8_twin` does, with some operators left in float32 between DEQUANTIZE and QUANTIZE.
+
+    Args:
+        model: See `float_twin`.
+        calibration: See `int8_twin`.
+        floating: Which weight operators stay float, by their place among the weight operators.
+        io: See `int8_twin`.
+
+    Raises:
+        DataError: If the calibration data does not fit the model.
+        ExportError: See `float_twin`.
+    """
+    converter = _calibrated(model, calibration, tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
+    arrays = calibration_arrays(model, calibration)
+    found = weight_operators(load(_convert(model, converter)))
+    islands = [name_of(found[place].operator.output()) for place in sorted(floating)]
+    with captured_stderr():
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=_calibrated(model, calibration, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
+            debug_dataset=lambda: _one_by_one(arrays),
+            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=islands),
+        )
+        content = bytes(debugger.get_nondebug_quantized_model())
+        if io == "int8":
+            content = bytes(modify_model_io_type(content, tf.int8, tf.int8))
+    left = [one.operator.index for one in weight_operators(load(content)) if one.weights.dtype == np.float32]
+    if len(left) != len(islands):
+        raise ExportError(f"{len(islands)} layers were to stay float, the converter left {len(left)}")
+    return _with_stable_names(content)
+
+
+def int16_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
+    """Returns the model as .tflite with int8 weights and int16 activations, which lose less than int8 ones.
+
+    Args:
+        model: See `float_twin`.
+        calibration: See `int8_twin`.
+        io: ``float`` for a file that takes and gives float32 values; int16 codes otherwise.
+
+    Raises:
+        DataError: If the calibration data does not fit the model.
+        ExportError: See `float_twin`.
+    """
+    wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    converter = _calibrated(model, calibration, wide)
+    if io != "float":
+        converter.inference_input_type = converter.inference_output_type = tf.int16
+    return _with_stable_names(_convert(model, converter))
 
 
 def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]:
@@ -122,6 +175,15 @@ def _converter(model: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
 
 
+def _calibrated(model: Any, calibration: Calibration, operators: Any) -> Any:
+    arrays = calibration_arrays(model, calibration)
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: _one_by_one(arrays)
+    converter.target_spec.supported_ops = [operators, tf.lite.OpsSet.TFLITE_BUILTINS]
+    return converter
+
+
 def _convert(model: Any, converter: Any) -> bytes:
     failure = None
     with captured_stderr() as said:
@@ -135,7 +197,7 @@ def _convert(model: Any, converter: Any) -> bytes:
             "operators that TFLite has",
             "Replace the layer that uses it",
         ) from failure
-    return _with_stable_names(content)
+    return bytes(content)
 
 
 def _reason(text: str) -> str:

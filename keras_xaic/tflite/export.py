@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection
 from typing import Any, Literal
 
 from keras_xaic.bundle import Bundle, PathLike, atomic_directory, check_target
@@ -11,8 +13,9 @@ from keras_xaic.models.loading import save_model
 from keras_xaic.tflite.build import as_compressed, build_tflite
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
-from keras_xaic.tflite.convert import Calibration, InputOutput, calibration_arrays
+from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays, float_twin
 from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
+from keras_xaic.tflite.layer_outputs import layer_outputs, write_layer_outputs
 from keras_xaic.tflite.micro_kit import write_micro
 
 Target = Literal["mobile", "micro", "both"]
@@ -25,6 +28,8 @@ def export(
     calibration: Calibration,
     target: Target = "both",
     io: InputOutput = "int8",
+    precision: Precision = "int8",
+    float_layers: Collection[str] = (),
     signature: bool = False,
     largest_decoded: int = LARGEST_DECODED,
     overwrite: bool = False,
@@ -37,7 +42,10 @@ def export(
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input. The
             first of them become the samples of ``check/``.
         target: ``mobile`` leaves ``micro/`` away. ``model.tflite`` is always there.
-        io: Whether ``model.tflite`` takes and gives int8 codes or float32 values; the file in ``micro/`` is always int8.
+        io: Whether ``model.tflite`` takes and gives integer codes or float32 values; the file in ``micro/`` takes codes.
+        precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
+            `build_tflite`).
+        float_layers: Weight keys that stay float32 in an int8 file.
         signature: Whether ``model.tflite`` names its inputs and outputs.
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
@@ -52,10 +60,17 @@ def export(
     """
     if target not in ("mobile", "micro", "both"):
         raise ExportError(f"target {target!r}", "mobile, micro or both")
+    if target != "mobile" and precision in ("float16", "dynamic-range"):
+        raise ExportError(
+            f"precision {precision} for TensorFlow Lite Micro, which refuses such files",
+            "int8, int16 or float32",
+            "Choose another precision, or the target mobile",
+        )
     directory = check_target(out, overwrite)
     compressed = as_compressed(small)
     arrays = calibration_arrays(compressed.model, calibration)
-    content = build_tflite(compressed, arrays, io, signature=signature)
+    build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
+    content = build(io, signature=signature)
     with atomic_directory(directory) as scratch:
         bundle = Bundle(scratch)
         bundle.model.write_bytes(content)
@@ -65,7 +80,10 @@ def export(
         if compressed.plan is not None:
             compressed.plan.save(bundle.plan)
         if target != "mobile":
-            plain = content if io == "int8" and not signature else build_tflite(compressed, arrays)
-            write_micro(bundle.micro, compress_for_micro(plain, largest_decoded).content)
+            plain = content if io == "int8" and not signature else build()
+            decoded = largest_decoded if precision == "int8" else 0
+            write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
         write_check(bundle.check, compressed.model, arrays)
+        floating = float_twin(compressed.model)
+        write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(directory)

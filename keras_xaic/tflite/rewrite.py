@@ -170,7 +170,8 @@ def _write_bias(target: WeightOperator, bias: np.ndarray, steps: np.ndarray, inp
     shape = tuple(int(n) for n in tensor.shape)
     bias_steps = (np.float32(input_step) * steps).astype(np.float32)
     integers = np.rint(np.broadcast_to(np.asarray(bias, np.float64), shape) / (input_step * steps.astype(np.float64)))
-    set_constant(target.operator.model, tensor, integers.astype(np.int32), TensorType.INT32)
+    wide = tensor.type == TensorType.INT64  # of operators with int16 activations
+    set_constant(target.operator.model, tensor, integers.astype(np.int64 if wide else np.int32), tensor.type)
     tensor.quantization = quantization(bias_steps, axis=0)
 
 

@@ -3,12 +3,12 @@
 
 As a program: ``python3 unpack_xaic.py model.xaic model.tflite``. A container, little-endian, is
 
-    "XAIC", version (1 byte), codec (1), LZMA properties (1), size and CRC-32 of the .tflite file (4 + 4),
-    size of the LZMA stream (4), raw LZMA1 stream, range-coded stream, CRC-32 of everything before (4).
+    "XAIC", version (1 byte), LZMA properties (1), size and CRC-32 of the .tflite file (4 + 4), size of the LZMA stream (4),
+    raw LZMA1 stream, range-coded stream, CRC-32 of everything before (4).
 
 The LZMA stream holds a table of regions that were cut out of the file, the bytes of regions that are stored as planes (first
 bytes of all numbers, then second bytes, ...), and what is left of the file. Regions of integer weights are range-coded in the
-order (out, in, position), in which neighbours are most alike, with adaptive frequencies under contexts of earlier weights.
+order (out, in, position), in which neighbours are most alike, with frequencies that adapt under contexts of earlier weights.
 """
 
 from __future__ import annotations
@@ -20,21 +20,15 @@ import struct
 import sys
 import zlib
 
-HEADER = struct.Struct("<4sBBBIII")
-MAGIC, VERSION = b"XAIC", 1
+HEADER = struct.Struct("<4sBBIII")
+MAGIC, VERSION = b"XAIC", 2
 INT8, INT4, PLANES = 0, 1, 2
-SCHEMES = ("sign", "sign-above", "nearby", "column")
-"""What the frequencies of a weight depend on: the sign of the weight before it; that and the sign of the weight above it (the
-same place of the output channel before); the sign and the sizes of `WINDOW` weights before it and of `CHANNELS` weights above
-it; the sign and the sizes of those above alone."""
-CONTEXTS = {"sign": 3, "sign-above": 9, "nearby": 48, "column": 48}
-WINDOW, CHANNELS = 32, 8
-PRECISION = 16
-INCREMENT = 32
-BUCKETS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""Smallest magnitudes of the classes that share one symbol; what tells their members apart is coded in plain bits."""
-HALF = 7 + len(BUCKETS) - 1
-_TOP, _WORD = 1 << 32, 0xFFFF
+SCHEMES = ("sign", "sign-above", "size", "size-sign", "sizes-sign")
+"""Contexts. `sign`: the sign of the weight before; `above`: that of the weight at the same place of the output channel before;
+`size`: a running average of the magnitudes before; `sizes`: the mean of that and of a running average of those above."""
+PRECISION = 22
+INCREMENT = 32  # of a count, when its symbol comes
+_TOP = 1 << 32
 
 
 class Damaged(ValueError):
@@ -42,14 +36,22 @@ class Damaged(ValueError):
 
 
 class Frequencies:
-    """Adaptive frequencies of the symbols under one context.
+    """Adaptive frequencies of the levels -limit..limit; they start as a two-sided geometric distribution.
+
+    All arithmetic is in integers, so that every machine decodes the same.
 
     Args:
-        symbols: Number of symbols.
+        limit: Largest level.
+        average: Expected magnitude in 256ths.
     """
 
-    def __init__(self, symbols: int) -> None:
-        self.counts = [8] * symbols
+    def __init__(self, limit: int, average: int) -> None:
+        halves = [1 << 20]
+        for _ in range(limit):
+            halves.append(halves[-1] * average // (average + 256))
+        room = INCREMENT * (limit + 1) * (4 if limit > 7 else 1)  # more than a few levels are learned slowly
+        total = 2 * sum(halves) - halves[0]
+        self.counts = [1 + room * value // total for value in [*halves[:0:-1], *halves]]
         self.seen = 0
         self.refresh()
 
@@ -73,106 +75,82 @@ class Frequencies:
             self.refresh()
 
 
-def context_of(scheme: str, before: int, above: int, nearby: int, column: int) -> int:
-    """Returns the context of a weight.
+class WeightModel:
+    """Says, weight by weight, what frequencies the next one has; encoder and decoder follow the same model.
 
     Args:
         scheme: One of `SCHEMES`.
-        before: The weight before it in coding order, 0 at the start.
-        above: The weight one output channel earlier, 0 in the first channel.
-        nearby: Sum of the magnitudes of the `WINDOW` weights before it.
-        column: Sum of the magnitudes at its place in the `CHANNELS` output channels before.
+        limit: Largest magnitude.
+        average: Mean magnitude of all weights, in 256ths.
+        row: Weights of one output channel; depthwise weights have a channel for each inner index.
     """
-    sign = (before > 0) - (before < 0) + 1
-    if scheme == "sign":
-        return sign
-    if scheme == "sign-above":
-        return 3 * sign + (above > 0) - (above < 0) + 1
-    return 3 * (column if scheme == "column" else nearby + column).bit_length() + sign
+
+    def __init__(self, scheme: str, limit: int, average: int, row: int) -> None:
+        self.limit, self.average, self.row = limit, average, row
+        self._uses_above, self._uses_sign = scheme == "sign-above", "sign" in scheme
+        self._uses_size, self._uses_column = scheme.startswith("size"), scheme.startswith("sizes")
+        self._columns = [average] * row
+        self._earlier = [0] * row  # the last weights, in a ring
+        self._place = self._before = 0
+        self._models: dict[int, Frequencies] = {}
+
+    def next(self) -> Frequencies:
+        """Returns the frequencies of the next weight."""
+        size, context = self.average, 0
+        if self._uses_column:
+            size = size + self._columns[self._place] >> 1
+        if self._uses_size:  # four classes an octave
+            octave = size.bit_length()
+            context = 4 * octave + (size >> octave - 3 & 3 if octave > 2 else 0)
+        if self._uses_sign:
+            context = 3 * context + (self._before > 0) - (self._before < 0) + 1
+        if self._uses_above:
+            above = self._earlier[self._place]
+            context = 3 * context + (above > 0) - (above < 0) + 1
+        model = self._models.get(context)
+        if model is None:
+            model = self._models[context] = Frequencies(self.limit, size)
+        return model
+
+    def learn(self, weight: int) -> None:
+        """Takes notice of the weight that came."""
+        magnitude, place = abs(weight) << 8, self._place
+        self.average += magnitude - self.average >> 6
+        self._columns[place] += magnitude - self._columns[place] >> 3
+        self._earlier[place] = self._before = weight
+        self._place = place + 1 if place + 1 < self.row else 0
 
 
 class RangeDecoder:
-    """Reads symbols from a range-coded stream (Martin 1979), with 48 bits of state and 16 bits at a time.
-
-    Args:
-        stream: The bytes.
-    """
+    """Reads symbols from a range-coded stream (Martin 1979), with 48 bits of state and 16 bits at a time."""
 
     def __init__(self, stream: bytes) -> None:
         self._words = iter(struct.unpack(f">{len(stream) // 2}H", stream[: len(stream) // 2 * 2]))
-        self._range = 1 << 48
-        self._code = 0
+        self._range, self._code = 1 << 48, 0
         for _ in range(3):
             self._code = self._code << 16 | next(self._words, 0)
 
-    def symbol(self, cumulative: list[int], precision: int = PRECISION) -> int:
-        """Returns the next symbol under cumulative frequencies that end at ``2^precision``."""
-        step = self._range >> precision
-        symbol = bisect.bisect_right(cumulative, min(self._code // step, (1 << precision) - 1)) - 1
-        self._narrow(step * cumulative[symbol], step * (cumulative[symbol + 1] - cumulative[symbol]))
+    def symbol(self, cumulative: list[int]) -> int:
+        """Returns the next symbol under cumulative frequencies that end at ``2^PRECISION``."""
+        step = self._range >> PRECISION
+        symbol = bisect.bisect_right(cumulative, min(self._code // step, (1 << PRECISION) - 1)) - 1
+        self._code -= step * cumulative[symbol]
+        self._range = step * (cumulative[symbol + 1] - cumulative[symbol])
+        while self._range < _TOP:
+            self._range <<= 16
+            self._code = self._code << 16 | next(self._words, 0)
         return symbol
 
-    def bits(self, count: int) -> int:
-        """Returns the next `count` equally likely bits."""
-        step = self._range >> count
-        value = min(self._code // step, (1 << count) - 1)
-        self._narrow(step * value, step)
-        return value
-
-    def _narrow(self, low: int, width: int) -> None:
-        self._code -= low
-        while width < _TOP:
-            width <<= 16
-            self._code = self._code << 16 | next(self._words, 0)
-        self._range = width
-
-
-def decode_weights(decoder: RangeDecoder, count: int, row: int, scheme: str, limit: int) -> list[int]:
-    """Returns `count` weights.
-
-    Args:
-        decoder: Where to read.
-        count: Number of weights.
-        row: Weights of one output channel.
-        scheme: One of `SCHEMES`.
-        limit: Every weight of -limit..limit is a symbol; with 0, classes of weights are.
-    """
-    symbols = 2 * (limit or HALF) + 1
-    models = [Frequencies(symbols) for _ in range(CONTEXTS[scheme])]
-    start, columns = max(CHANNELS * row, WINDOW), [0] * row
-    weights = [0] * start  # what lies before the first weight
-    nearby = before = 0
-    for place in range(start, start + count):
-        column = (place - start) % row
-        model = models[context_of(scheme, before, weights[place - row], nearby, columns[column])]
-        symbol = decoder.symbol(model.cumulative)
-        model.count(symbol)
-        before = symbol - (limit or HALF)
-        if not limit and abs(before) > 7:
-            first, end = BUCKETS[abs(before) - 8], BUCKETS[abs(before) - 7]
-            magnitude = first + decoder.bits((end - first).bit_length() - 1)
-            before = magnitude if before > 0 else -magnitude
-        weights.append(before)
-        nearby += abs(before) - abs(weights[place - WINDOW])
-        columns[column] += abs(before) - abs(weights[place - CHANNELS * row])
-    return weights[start:]
-
-
-def row_length(outer: int, inner: int, positions: int) -> int:
-    """Returns how many weights one output channel has; depthwise weights (outer = 1) have a channel for each inner index."""
-    return positions if outer == 1 else inner * positions
-
-
-def stored_order(weights: list[int], outer: int, inner: int, positions: int) -> list[int]:
-    """Brings weights from (outer, inner, positions), in which they are coded, to (outer, positions, inner)."""
-    if positions == 1 or inner == 1:
+    def weights(self, model: WeightModel, count: int) -> list[int]:
+        """Returns the next `count` weights."""
+        weights = []
+        for _ in range(count):
+            frequencies = model.next()
+            symbol = self.symbol(frequencies.cumulative)
+            frequencies.count(symbol)
+            weights.append(symbol - model.limit)
+            model.learn(symbol - model.limit)
         return weights
-    stored: list[int] = []
-    for start in range(0, outer * inner * positions, inner * positions):
-        channel = weights[start : start + inner * positions]
-        for position in range(positions):
-            stored.extend(channel[position::positions])
-    return stored
 
 
 def unpack(blob: bytes) -> bytes:
@@ -183,14 +161,14 @@ def unpack(blob: bytes) -> bytes:
     """
     if len(blob) < HEADER.size + 4 or blob[:4] != MAGIC:
         raise Damaged("not a model.xaic container")
-    _, version, codec, properties, size, check, compressed = HEADER.unpack_from(blob)
-    if version != VERSION or codec != 0:
-        raise Damaged(f"container version {version}.{codec}, written by a newer keras-xaic")
+    _, version, properties, size, check, compressed = HEADER.unpack_from(blob)
+    if version != VERSION:
+        raise Damaged(f"container version {version}, this program reads version {VERSION}")
     if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
         raise Damaged("the checksum of the container does not match")
     try:
         content = _unpack(blob[HEADER.size : -4], properties, size, compressed)
-    except (lzma.LZMAError, IndexError, ValueError, KeyError, OverflowError) as error:
+    except (lzma.LZMAError, LookupError, ValueError, OverflowError) as error:
         raise Damaged(f"the container cannot be decoded ({error})") from None
     if len(content) != size or zlib.crc32(content) != check:
         raise Damaged("the checksum of the unpacked file does not match")
@@ -198,62 +176,54 @@ def unpack(blob: bytes) -> bytes:
 
 
 def _unpack(body: bytes, properties: int, size: int, compressed: int) -> bytes:
-    reader = _Varints(lzma_decompress(body[:compressed], properties, 2 * size + 65536))
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(properties))
+    reader = _Reader(decompressor.decompress(body[:compressed], 2 * size + 65536))
     decoder = RangeDecoder(body[compressed:])
-    regions = [[reader.next() for _ in range(6)] for _ in range(reader.next())]
-    pieces: list[tuple[int, bytes]] = []
-    for gap, kind, outer, inner, positions, options in regions:
+    regions = [[reader.number() for _ in range(8)] for _ in range(reader.number())]
+    pieces = []
+    for gap, kind, outer, inner, positions, shift, limit, coding in regions:
         count = outer * inner * positions
-        if count > 2 * size:
-            raise ValueError("a region larger than the file")
+        if count > 2 * size or limit > 127:
+            raise ValueError("a region that does not fit the file")
         if kind == PLANES:
             planes = reader.take(count)
             pieces.append((gap, bytes(byte for number in range(inner) for byte in planes[number::inner])))
             continue
-        scheme, direct, shift = SCHEMES[options & 3], options >> 2 & 1, options >> 3
-        limit = (127 if kind == INT8 else 7) >> shift if direct else 0
-        weights = decode_weights(decoder, count, row_length(outer, inner, positions), scheme, limit)
-        weights = stored_order(weights, outer, inner, positions)
-        pieces.append((gap, _bytes_of([weight << shift for weight in weights], kind)))
+        row = positions if outer == 1 else inner * positions
+        weights = decoder.weights(WeightModel(SCHEMES[coding & 7], limit, coding >> 3, row), count)
+        pieces.append((gap, stored_bytes([weight << shift for weight in weights], kind, inner, positions)))
     content = bytearray()
     for gap, piece in pieces:
         content += reader.take(gap) + piece
-    return bytes(content + reader.rest())
+    return bytes(content + reader.take(2 * size))
 
 
-def _bytes_of(weights: list[int], kind: int) -> bytes:
+def stored_bytes(weights: list[int], kind: int, inner: int, positions: int) -> bytes:
+    """Brings weights from the order (outer, inner, positions) to (outer, positions, inner), and into bytes."""
+    channels = (weights[start : start + inner * positions] for start in range(0, len(weights), inner * positions))
+    stored = [weight for channel in channels for place in range(positions) for weight in channel[place::positions]]
     if kind == INT8:
-        return bytes(weight & 255 for weight in weights)
-    nibbles = [weight & 15 for weight in weights] + [0] * (len(weights) % 2)
+        return bytes(weight & 255 for weight in stored)
+    nibbles = [weight & 15 for weight in stored] + [0] * (len(stored) % 2)
     return bytes(low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2]))
 
 
-def lzma_decompress(stream: bytes, properties: int, most: int) -> bytes:
-    """Returns what a raw LZMA1 stream holds; `properties` is ``(pb * 5 + lp) * 9 + lc``."""
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(properties))
-    content = decompressor.decompress(stream, most)
-    if not decompressor.eof:
-        raise ValueError("the LZMA stream does not end")
-    return content
-
-
 def lzma_filters(properties: int) -> list[dict[str, int]]:
-    """Returns the filter chain for Python's lzma module."""
+    """Returns the filter chain for Python's lzma module; `properties` is ``(pb * 5 + lp) * 9 + lc``."""
     lc, lp, pb = properties % 9, properties // 9 % 5, properties // 45
     return [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 24, "lc": lc, "lp": lp, "pb": pb}]
 
 
-class _Varints:
-    """Reads numbers of 7 bits a byte, then plain bytes."""
+class _Reader:
+    """Reads numbers of 7 bits a byte, and plain bytes."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._place = content, 0
 
-    def next(self) -> int:
+    def number(self) -> int:
         value = shift = 0
         while True:
-            byte = self._content[self._place]
-            self._place += 1
+            byte = self.take(1)[0]
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
@@ -262,9 +232,6 @@ class _Varints:
     def take(self, count: int) -> bytes:
         self._place += count
         return self._content[self._place - count : self._place]
-
-    def rest(self) -> bytes:
-        return self._content[self._place :]
 
 
 if __name__ == "__main__":

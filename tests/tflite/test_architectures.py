@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.edge import available_interpreters, run_file
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
 from keras_xaic.planning.storages import legal_storages
@@ -87,14 +88,29 @@ def _bytewise(content: bytes) -> bytes:
     return pack(model)
 
 
+@pytest.fixture
+def litert(tmp_path):
+    """Runs a file on LiteRT; on tflite-runtime where it is not installed."""
+
+    def outputs(content: bytes, samples) -> list[np.ndarray]:
+        if "litert" not in available_interpreters():
+            return run(content, samples)
+        (tmp_path / "model.tflite").write_bytes(content)
+        return run_file(tmp_path / "model.tflite", samples, interpreter="litert").outputs
+
+    return outputs
+
+
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=() if seed < FAST else pytest.mark.slow) for seed in range(ALL)])
-def test_random_architectures(seed):
+def test_random_architectures(seed, litert):
     small = _compressed(seed)
     calibration, samples = inputs_of(small.model, 60), inputs_of(small.model, 16)
     expected = small.model.predict(samples, verbose=0)
     (given,) = run(build_tflite(small, calibration, "float"), samples)
     span = expected.max() - expected.min()
     assert np.abs(given - expected).mean() < 0.02 * span + 0.004  # activations have 8 bits
+    (on_litert,) = litert(build_tflite(small, calibration, "float"), samples)
+    assert np.abs(on_litert - expected).mean() < 0.02 * span + 0.004
     content = build_tflite(small, calibration)
     np.testing.assert_array_equal(run(content, samples)[0], run(_bytewise(content), samples)[0])
     stored = match_stored(content, small.model)

@@ -32,6 +32,7 @@ ALWAYS = {
     "grids.npz",
     "check/inputs.npz",
     "check/expected.npz",
+    "check/layers.npz",
     "check/edge_check.py",
     "check/unpack_xaic.py",
 }
@@ -93,7 +94,7 @@ def test_layers_are_measured_by_key(twins):
 
 
 def test_nothing_is_left_behind_when_export_fails(digits, tmp_path):
-    storages = {**digits.small.storages, "hidden": "float32"}
+    storages = {**digits.small.storages, "hidden": "int2"}
     with pytest.raises(ExportError, match="'hidden'"):
         export(
             Small(digits.small.model, digits.small.kernels, storages),

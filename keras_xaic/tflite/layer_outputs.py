@@ -1,0 +1,63 @@
+"""What every operator of the float model gives: the yardstick by which the first layer that deviates is named."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_xaic._keras import tf
+from keras_xaic.models.operations import Operations
+from keras_xaic.tflite.flatbuffer import load, name_of, operators
+from keras_xaic.tflite.reading import match_stored
+
+SAMPLES = 4
+"""Number of samples whose inner values are kept."""
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def layer_outputs(model: Any, floating: bytes, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns "number layer" -> (samples, ...) float32: what the operators of the float32 twin give, in the order they run.
+
+    Args:
+        model: The Keras model.
+        floating: Its `float_twin`.
+        arrays: One (N, ...) array of samples per input of the model.
+    """
+    names = [operation.layer.name for operation in Operations(model)]
+    weighted = {one.index: key for key, entries in match_stored(floating, model).items() for one in entries}
+    interpreter = tf.lite.Interpreter(
+        model_content=floating,
+        num_threads=1,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    details = interpreter.get_input_details()
+    computing = [one for one in operators(load(floating)) if one.kind not in _CONVERSIONS]
+    outputs: list[list[np.ndarray]] = [[] for _ in computing]
+    for sample in range(min(SAMPLES, len(arrays[0]))):
+        interpreter.reset_all_variables()
+        for detail, array in zip(details, arrays):
+            interpreter.set_tensor(detail["index"], np.asarray(array[sample : sample + 1], detail["dtype"]))
+        interpreter.invoke()
+        for operator, kept in zip(computing, outputs):
+            kept.append(np.asarray(interpreter.get_tensor(int(operator.record.outputs[0])), np.float32))
+    return {
+        f"{number:04d} {weighted.get(operator.index) or _layer_name(name_of(operator.output()), names)}": np.stack(kept)
+        for number, (operator, kept) in enumerate(zip(computing, outputs))
+    }
+
+
+def write_layer_outputs(path: pathlib.Path, outputs: dict[str, np.ndarray]) -> None:
+    """Writes what `layer_outputs` gives as one compressed .npz."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, **outputs)
+
+
+def _layer_name(tensor: str, names: Sequence[str]) -> str:
+    found = re.search(r"op(\d{4})", tensor)
+    return names[int(found.group(1))] if found else names[-1]  # what gives a model's output is named after that

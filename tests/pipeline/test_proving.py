@@ -1,0 +1,97 @@
+"""Bundles that do not compute what the model does: named, marked, and never handed over silently."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic import edge
+from keras_xaic._keras import keras, layers
+from keras_xaic.edge import measure_agreement
+from keras_xaic.errors import EdgeError
+from keras_xaic.pipeline import export
+from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(6, 3, activation="relu", name="one")(x)
+    x = layers.ReLU(name="clip")(layers.Conv2D(6, 3, name="two")(x))
+    x = layers.Dense(12, activation="relu", name="three")(layers.Flatten(name="flat")(x))
+    return keras.Model(inputs, layers.Dense(4, activation="softmax", name="four")(x))
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(80, 8, 8, 1)).astype(np.float32)
+    return {"x_train": x, "y_train": random.integers(0, 4, 80), "x_test": x[:16], "y_test": random.integers(0, 4, 16)}
+
+
+@pytest.fixture
+def bundle(model, data, tmp_path):
+    from keras_xaic.data import as_data
+
+    return export(model, as_data(data), tmp_path / "out")
+
+
+def _spoil(content: bytes, place: int) -> bytes:
+    """Turns round the weights of one operator."""
+    loaded = load(content)
+    tensor = [one for one in operators(loaded) if one.kind in ("CONV_2D", "FULLY_CONNECTED")][place].input(1)
+    set_constant(loaded, tensor, -constant(loaded, tensor)[..., ::-1], TensorType.INT8)
+    return pack(loaded)
+
+
+def _interpreters() -> list[str]:
+    return [name for name in edge.available_interpreters() if name != "builtin-ref"]
+
+
+def test_a_good_bundle_is_verified(bundle):
+    assert not bundle.unverified.exists()
+    for name in _interpreters():
+        agreement = measure_agreement(bundle, name, bundle.micro / "model.tflite" if name == "tflm" else None)
+        assert [one.name for one in agreement.layers] == ["one", "two", "flat", "three", "four", "four"]
+        assert max(one.value for one in (*agreement.layers, *agreement.outputs)) < 0.2
+        assert agreement.first_deviating_layer is None
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "one"), (1, "two"), (2, "three"), (3, "four")])
+def test_the_first_layer_that_deviates_is_named(place, name, bundle):
+    bundle.model.write_bytes(_spoil(bundle.model.read_bytes(), place))
+    for interpreter in ("tflite-runtime", "builtin-ref", "tflm"):
+        if interpreter not in edge.available_interpreters():
+            continue
+        agreement = measure_agreement(bundle, interpreter)
+        assert agreement.first_deviating_layer == name
+        with pytest.raises(EdgeError, match=f"disagrees with the Keras model.*'{name}'"):
+            agreement.require("model.tflite")
+
+
+def test_a_bundle_that_disagrees_is_marked_and_named(model, data, tmp_path, monkeypatch):
+    from keras_xaic.data import as_data
+    from keras_xaic.tflite import export as module
+
+    right = module.__globals__["build_tflite"]
+    monkeypatch.setitem(module.__globals__, "build_tflite", lambda *a, **k: _spoil(right(*a, **k), 2))
+    with pytest.raises(EdgeError, match="'three'") as caught:
+        export(model, as_data(data), tmp_path / "out")
+    assert caught.value.exit_code == 4
+    assert "Do not use" in (tmp_path / "out" / "UNVERIFIED.txt").read_text()
+    assert (tmp_path / "out" / "model.tflite").is_file()
+
+
+def test_a_bundle_that_crashes_an_interpreter_is_marked_by_verify(bundle, data):
+    from keras_xaic.data import as_data
+    from keras_xaic.pipeline import verify
+
+    whole = bundle.model.read_bytes()
+    bundle.model.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EdgeError):
+        verify(bundle.path, as_data(data))
+    assert "model.tflite" in bundle.unverified.read_text()
+    bundle.model.write_bytes(whole)
+    verify(bundle.path, as_data(data), interpreter="all")
+    assert not bundle.unverified.exists()
