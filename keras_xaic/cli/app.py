@@ -285,16 +285,14 @@ def report(
     bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
     open_page: bool = typer.Option(False, "--open", help="Open the page in a browser."),
 ) -> None:
-    """(Re)build report.html from report.json.
+    """(Re)build report.html from the files of a bundle.
 
     Example: [bold]xaic report small/ --open[/bold]
     """
     with Terminal() as terminal, failing(terminal):
-        from keras_xaic.bundle import open_bundle
-        from keras_xaic.report import Report, write_html
+        from keras_xaic.report import rebuild_html
 
-        opened = open_bundle(bundle)
-        write_html(Report.load(opened.report), opened.html)
+        opened = rebuild_html(bundle)
         terminal.last(str(opened.html))
         if open_page:
             typer.launch(opened.html.absolute().as_uri())

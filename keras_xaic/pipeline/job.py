@@ -20,13 +20,14 @@ from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.proving import add_expected_outputs, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
-from keras_xaic.report import Report, write_html
+from keras_xaic.report import Evidence, Report, write_html
 from keras_xaic.training import predict
 
 FLASH_TRIES = 3
@@ -81,6 +82,12 @@ class Job:
             ),
         )
         add_expected_outputs(bundle)
+        outputs = (original["outputs"], np.asarray(verification.outputs))
+        changes = work.timed(
+            "compare", lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=self.seed)
+        )
+        if changes.explanations is not None:
+            changes.explanations.save(bundle.explanations)
         measured = {}
         for baseline in baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
@@ -101,10 +108,11 @@ class Job:
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
+            changes=changes,
             inputs={"scale": self.data.train.scale, "offset": self.data.train.offset},
         )
         report.save(bundle.report)
-        write_html(report, bundle.html)
+        write_html(report, bundle.html, Evidence.read(bundle))
         replace_directory(bundle.path, out.absolute())
         shutil.rmtree(work.path)
         return report
