@@ -21,9 +21,10 @@ def as_maps(relevance: np.ndarray) -> np.ndarray:
 def rank_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns Spearman's rank correlation of two sets of relevance maps, sample by sample.
 
-    With r and s the ranks (mean ranks for ties) of the P positions of a sample's two maps, ``rho = cov(r, s) / (std(r) std(s))``
-    (Spearman 1904; used for relevance maps by Adebayo et al. 2018, arXiv 1810.03292, section 3). 1: the same order of
-    importance, 0: no relation, -1: reversed. Ranks do not depend on how much relevance starts, only on where it goes.
+    With r and s the ranks (mean ranks for ties) of the positions of a sample's two maps,
+    ``rho = cov(r, s) / (std(r) std(s))`` (Spearman 1904; used for relevance maps by Adebayo et al. 2018, arXiv 1810.03292).
+    1: the same order of importance, 0: no relation, -1: reversed. Ranks do not depend on how much relevance starts, only on
+    where it goes.
 
     Args:
         first: (N, ...) relevance of input values of one model.

@@ -51,7 +51,8 @@ def _png(pixels: np.ndarray, description: str) -> str:
     image = Image.fromarray(pixels)
     longer = max(image.size)
     if longer > LARGEST:
-        image = image.resize((max(1, image.width * LARGEST // longer), max(1, image.height * LARGEST // longer)), Image.BOX)
+        small = [max(1, side * LARGEST // longer) for side in image.size]
+        image = image.resize((small[0], small[1]), Image.Resampling.BOX)
     target = io.BytesIO()
     image.save(target, "PNG", optimize=True)
     content = base64.b64encode(target.getvalue()).decode()

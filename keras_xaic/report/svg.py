@@ -20,7 +20,7 @@ _VARIABLES = {
     FOR: "for",
     AGAINST: "against",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 12.5,
