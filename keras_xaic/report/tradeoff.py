@@ -25,6 +25,8 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
     if len(known) < 2:
         return None
     factor = 1 if report.metric == "mse" else 100
+    from matplotlib.ticker import LogLocator
+
     with svg.style():
         figure = svg.drawing(7.0, 3.9)
         axes = figure.add_subplot()
@@ -58,8 +60,8 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
         axes.set_xlabel("flash in kB (logarithmic)")
         axes.set_ylabel(f"{metric_name(report)}{'' if report.metric == 'mse' else ' in %'}, edge interpreter")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="x", which="minor", labelsize=10.5)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.14, y=0.2)
     return figure
 
