@@ -53,6 +53,8 @@ class Job:
     work: Workspace
     plan: Optional[Plan] = None
     """Carried out as it is instead of one that is made."""
+    callbacks: Sequence[Any] = ()
+    """The user's own, for the training of the compressed model."""
 
     @property
     def test(self) -> Samples:
@@ -179,7 +181,8 @@ class Job:
         made = self.plan or self.work.cached(
             "plan.json", lambda: self.fitting_plan(relevance, samples), lambda p, path: p.save(path), Plan.load
         )
-        return compress(self.model, made, self.data, relevance=relevance, calibration=self.calibration, **options)
+        options.update(calibration=self.calibration, callbacks=self.callbacks)
+        return compress(self.model, made, self.data, relevance=relevance, **options)
 
     def export(
         self, small: CompressedModel, samples: Samples, target: tflite.Target

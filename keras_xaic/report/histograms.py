@@ -25,7 +25,9 @@ def histogram_svg(kernel: QuantizedKernel, name: str) -> str:
     levels, zero = len(counts), len(counts) // 2
     step = WIDTH / levels
     heights = np.sqrt(counts / max(1.0, counts.max())) * (HEIGHT - GROUND - 2)
-    bar = max(step * 0.72, step - 6)
+    marked = np.arange(levels) if levels <= _MARKED else np.flatnonzero(counts)
+    is_sparse = levels > _MARKED >= len(marked)  # a codebook: few values, anywhere
+    bar = 2.4 if is_sparse else max(step * 0.72, step - 6)
     path = "".join(
         f"M{step * k + (step - bar) / 2:.2f} {HEIGHT - GROUND:g}v{-height:.1f}h{bar:.2f}v{height:.1f}z"
         for k, height in enumerate(heights)
@@ -35,7 +37,7 @@ def histogram_svg(kernel: QuantizedKernel, name: str) -> str:
         f'<rect class="zero" x="{step * zero + (step - bar) / 2:.2f}" y="{HEIGHT - GROUND - heights[zero]:.1f}" '
         f'width="{max(bar, 1.5):.2f}" height="{heights[zero]:.1f}"/>'
     )
-    ticks = "".join(f"M{step * (k + 0.5):.2f} {HEIGHT - GROUND + 2:g}v4" for k in range(levels)) if levels <= _MARKED else ""
+    ticks = "".join(f"M{step * (k + 0.5):.2f} {HEIGHT - GROUND + 2:g}v4" for k in marked) if len(marked) <= _MARKED else ""
     label = escape(f"Weights of {name} on their {kernel.bits}-bit grid")
     return (
         f'<svg class="grid" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" role="img" aria-label="{label}">'

@@ -68,7 +68,7 @@ def rows(report: Report) -> list[Row]:
         row("RAM (TFLite Micro arena)", size, "", "", "arena_bytes"),
         row("zeros among the weights", share, "", "", "sparsity"),
         row("bits per weight", decimal, "", "", "mean_bits"),
-        row("multiplications (MACs)", number, "", "", "macs"),
+        Row("multiplications (MACs)", (cell(report, "/model/macs", number), *row("", number, "", "", "macs").values[1:])),
     ]
     for interpreter, latency in report.compressed.latency_ms.items():
         label = f"latency ({interpreter}, {latency.threads} thread{'s' if latency.threads != 1 else ''})"

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xaic.grids import QuantizedKernel
 from keras_xaic.report import Evidence, LayerFacts, Report, rebuild_html, render_html, write_html
+from keras_xaic.report.histograms import histogram_svg
 
 VOID = {"meta", "br", "link", "img", "input"}
 SUFFIXES = {"kB": 1e3, "MB": 1e6, "B": 1.0, "%": 0.01, "pp": 1.0, "ms": 1.0, "": 1.0}
@@ -152,6 +154,19 @@ def test_bars_of_a_grid_are_as_high_as_the_root_of_the_counts(report, evidence):
     assert heights == pytest.approx(
         [full * (n / 8) ** 0.5 for n in (1, 2, 3, 5, 2)], abs=0.1
     )  # 8 zeros; none on the last level
+
+
+def test_a_level_in_use_is_marked_however_many_there_could_be():
+    few = QuantizedKernel(np.array([-120, -7, 0, 0, 55], np.int8), np.ones(1, np.float32), 8)
+    drawn = histogram_svg(few, "head")
+    bars, ticks = (
+        re.search(r'class="bars" d="([^"]*)"', drawn).group(1),
+        re.search(r'class="ticks" d="([^"]*)"', drawn).group(1),
+    )
+    places = [float(x) + 1.2 for x in re.findall(r"M([\d.]+) ", bars)]
+    expected = [(level + 127.5) * 240 / 255 for level in (-120, -7, 55)]
+    assert places == pytest.approx(expected, abs=0.02)
+    assert [float(x) for x in re.findall(r"M([\d.]+) [\d.]+v4", ticks)] == pytest.approx(sorted([*expected, 120]), abs=0.02)
 
 
 def test_pictures_say_what_they_show_and_keep_their_pixels(report, evidence):
