@@ -2,10 +2,11 @@
 # make demo   the main job end to end on data that needs no download
 # make test   the fast tests          make test-slow   the long ones
 # make lint   ruff and mypy           make clean       remove what was made
-# make docs   the site in build/site  make docs-fresh  record docs/terminal.md and the pictures anew (needs Chromium)
+# make docs   the site in build/site  make docs-fresh  record docs/terminal.md, photograph PAGE (needs Chromium)
 
 SUPPORTED := import sys; sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 12))
 PYTHON ?= $(or $(shell for p in python3 python3.11 python3.10 python3.9; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done),python3)
+PAGE ?= demo-out/report.html
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -42,7 +43,7 @@ docs: $(READY)
 
 docs-fresh: $(READY) demo
 	@$(BIN)/python tools/record_terminal.py
-	@$(BIN)/python tools/screenshots.py demo-out/report.html --out docs/pictures
+	@$(BIN)/python tools/screenshots.py $(PAGE) --out build/pictures
 
 clean:
 	rm -rf $(VENV) demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
