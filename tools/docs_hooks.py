@@ -50,6 +50,8 @@ def recipes() -> str:
             "zeros, at least": f"{recipe.sparsity:.0%}" if recipe.sparsity else None,
             "bit-widths": ", ".join(map(str, recipe.bits)) or "as the TFLite converter does it",
             "grid": f"`{recipe.grid}`" if recipe.bits else None,
+            "mean bit-width, without a budget": f"{recipe.mean_bits:g}" if recipe.mean_bits else None,
+            "filters removed, without a budget": f"{recipe.removal:.0%}" if recipe.removal else None,
             "may remove filters": "yes" if recipe.filters else "no",
             "usable as a baseline": "yes" if recipe.baseline else None,
         }

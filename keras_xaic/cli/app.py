@@ -63,7 +63,9 @@ Macs = typer.Option(
     show_default=False,
     rich_help_panel="Budget",
 )
-Align = typer.Option(1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.", rich_help_panel="Method")
+Align = typer.Option(
+    1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.", rich_help_panel="Method"
+)
 Protect = typer.Option(
     [], "--protect", help="Name pattern of layers that keep all filters; may be repeated.", rich_help_panel="Method"
 )
