@@ -63,6 +63,11 @@ class Bundle:
         return self.path / "relevance.npz"
 
     @property
+    def explanations(self) -> pathlib.Path:
+        """`explanations.npz`, what both models look at in a few samples."""
+        return self.path / "explanations.npz"
+
+    @property
     def report(self) -> pathlib.Path:
         """`report.json`."""
         return self.path / "report.json"

@@ -13,38 +13,74 @@ from keras_xaic.errors import DataError, PlanError
 
 app = typer.Typer(
     name="xaic",
-    help="Compress a trained Keras model by what explainable AI says matters, and prove it on an edge interpreter.",
+    help="Compress a trained Keras model by what explainable AI says matters, and prove it on an edge interpreter.\n\n"
+    "Example: [bold]xaic compress model.h5 --data data.npz --flash 64kB --out small/[/bold]",
+    epilog="Exit codes: 0 done, every budget met; 2 wrong input; 3 done, a budget missed; 4 an edge interpreter refused; "
+    "130 interrupted (the same command continues).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _interpreters() -> list[str]:
+    from keras_xaic.edge.interpreters import INTERPRETERS
+
+    return [*INTERPRETERS, "all"]
+
+
 Model = typer.Argument(..., help="A Keras model: .h5, .keras or a SavedModel directory.", metavar="MODEL", show_default=False)
 DataOption = typer.Option(
     ..., "--data", help="An .npz with x_train, y_train, x_test, y_test, or a directory of images per class.", show_default=False
 )
 Out = typer.Option(..., "--out", help="Directory to write.", show_default=False)
-Scale = typer.Option(1.0, "--scale", help="The model sees x * SCALE + OFFSET.")
-Offset = typer.Option(0.0, "--offset", help="See --scale.")
-Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
-Calibration = typer.Option(256, "--calibration", min=1, help="Training samples for relevance and activation ranges.")
-Flash = typer.Option(None, "--flash", help="Limit for model.tflite, e.g. 48kB or 48KiB.", show_default=False)
-Download = typer.Option(None, "--download", help="Limit for model.xaic, e.g. 20kB.", show_default=False)
-Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False)
-MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.")
-Macs = typer.Option(None, "--macs", help="Limit of multiply-accumulates for one sample, e.g. 1.5M.", show_default=False)
-Align = typer.Option(1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.")
-Protect = typer.Option([], "--protect", help="Name pattern of layers that keep all filters; may be repeated.")
-Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.")
-Unsafe = typer.Option(
-    False, "--allow-unsafe", help="Load models with Lambda layers or pickled code. Only if you trust the file."
+Target = typer.Option(
+    "both",
+    "--target",
+    help="mobile, micro or both.",
+    rich_help_panel="Output",
+    autocompletion=lambda: ["mobile", "micro", "both"],
 )
-Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.")
-Json = typer.Option(False, "--json", help="Print report.json and nothing else.")
+Scale = typer.Option(1.0, "--scale", help="The model sees x * SCALE + OFFSET.", rich_help_panel="Data")
+Offset = typer.Option(0.0, "--offset", help="See --scale.", rich_help_panel="Data")
+Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
+Calibration = typer.Option(
+    256, "--calibration", min=1, help="Training samples for relevance and activation ranges.", rich_help_panel="Data"
+)
+Flash = typer.Option(
+    None, "--flash", help="Limit for model.tflite, e.g. 48kB or 48KiB.", show_default=False, rich_help_panel="Budget"
+)
+Download = typer.Option(
+    None, "--download", help="Limit for model.xaic, e.g. 20kB.", show_default=False, rich_help_panel="Budget"
+)
+Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False, rich_help_panel="Budget")
+MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.", rich_help_panel="Budget")
+Macs = typer.Option(
+    None,
+    "--macs",
+    help="Limit of multiply-accumulates for one sample, e.g. 1.5M.",
+    show_default=False,
+    rich_help_panel="Budget",
+)
+Align = typer.Option(
+    1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.", rich_help_panel="Method"
+)
+Protect = typer.Option(
+    [], "--protect", help="Name pattern of layers that keep all filters; may be repeated.", rich_help_panel="Method"
+)
+Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.", rich_help_panel="Output")
+Unsafe = typer.Option(
+    False,
+    "--allow-unsafe",
+    help="Load models with Lambda layers or pickled code. Only if you trust the file.",
+    rich_help_panel="Data",
+)
+Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.", rich_help_panel="Output")
+Json = typer.Option(False, "--json", help="Print report.json and nothing else.", rich_help_panel="Output")
 
 
-@app.command()
+@app.command(rich_help_panel="Make it small")
 def compress(
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
@@ -62,7 +98,7 @@ def compress(
     protect: list[str] = Protect,
     epochs: int = typer.Option(10, "--epochs", min=0, help="Passes over the training data, all stages together."),
     seed: int = Seed,
-    target: str = typer.Option("both", "--target", help="mobile, micro or both."),
+    target: str = Target,
     baselines: str = typer.Option(
         "int8,magnitude", "--baselines", help="Comparisons to run, separated by commas; '' for none."
     ),
@@ -106,7 +142,7 @@ def compress(
         terminal.show_report(report, out)
 
 
-@app.command()
+@app.command(rich_help_panel="Look inside")
 def explain(
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
@@ -164,7 +200,7 @@ def explain(
         terminal.show_explanation(explanation, out)
 
 
-@app.command()
+@app.command(rich_help_panel="Make it small")
 def plan(
     model: pathlib.Path = Model,
     relevance: pathlib.Path = typer.Option(..., "--relevance", help="Directory or relevance.npz that `xaic explain` wrote."),
@@ -220,14 +256,14 @@ def plan(
         terminal.last(f"{out}: {made.predicted_flash_bytes:,} B flash, {made.mean_bits:.2f} bits a weight")
 
 
-@app.command()
+@app.command(rich_help_panel="Make it small")
 def export(
     model: pathlib.Path = typer.Argument(
         ..., help="A Keras model or a bundle directory.", metavar="MODEL|DIR", show_default=False
     ),
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
-    target: str = typer.Option("both", "--target", help="mobile, micro or both."),
+    target: str = Target,
     precision: str = typer.Option("int8", "--precision", help="int8, int16, dynamic-range, float16 or float32."),
     float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32 in int8, separated by commas."),
     calibration: int = Calibration,
@@ -262,11 +298,13 @@ def export(
         terminal.last(f"{bundle.path}: model.tflite {bundle.model.stat().st_size:,} B")
 
 
-@app.command()
+@app.command(rich_help_panel="Look inside")
 def verify(
     bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
     data: pathlib.Path = DataOption,
-    interpreter: str = typer.Option("tflite-runtime", "--interpreter", help="tflite-runtime, litert, tflm or all."),
+    interpreter: str = typer.Option(
+        "tflite-runtime", "--interpreter", help="tflite-runtime, litert, tflm or all.", autocompletion=_interpreters
+    ),
     scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the report says."),
     offset: Optional[float] = typer.Option(None, "--offset", help="See --scale."),
     quiet: bool = Quiet,
@@ -284,27 +322,25 @@ def verify(
         )
 
 
-@app.command()
+@app.command(rich_help_panel="Look inside")
 def report(
     bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
     open_page: bool = typer.Option(False, "--open", help="Open the page in a browser."),
 ) -> None:
-    """(Re)build report.html from report.json.
+    """(Re)build report.html from the files of a bundle.
 
     Example: [bold]xaic report small/ --open[/bold]
     """
     with Terminal() as terminal, failing(terminal):
-        from keras_xaic.bundle import open_bundle
-        from keras_xaic.report import Report, write_html
+        from keras_xaic.report import rebuild_html
 
-        opened = open_bundle(bundle)
-        write_html(Report.load(opened.report), opened.html)
+        opened = rebuild_html(bundle)
         terminal.last(str(opened.html))
         if open_page:
             typer.launch(opened.html.absolute().as_uri())
 
 
-@app.command()
+@app.command(rich_help_panel="Make it small")
 def search(
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
@@ -346,7 +382,7 @@ def search(
         terminal.show_search(found, out)
 
 
-@app.command()
+@app.command(rich_help_panel="Make it small")
 def unpack(
     file: pathlib.Path = typer.Argument(..., help="A download container, model.xaic.", metavar="FILE.xaic", show_default=False),
     out: pathlib.Path = typer.Option(..., "--out", help="File to write.", show_default=False),
@@ -366,18 +402,24 @@ def unpack(
         terminal.last(f"{out}: {len(content):,} B")
 
 
-@app.command()
+@app.command(rich_help_panel="Find out")
 def recipes() -> None:
-    """List the recipes, each with its source."""
+    """Explain the recipes, each with its source.
+
+    Example: [bold]xaic recipes[/bold]
+    """
     with Terminal() as terminal, failing(terminal):
         from keras_xaic.recipes import RECIPES
 
         terminal.show_recipes(RECIPES)
 
 
-@app.command()
+@app.command(rich_help_panel="Find out")
 def doctor() -> None:
-    """Show versions, and what works here."""
+    """Show versions, and run a tiny model on every edge interpreter that is installed.
+
+    Example: [bold]xaic doctor[/bold]
+    """
     with Terminal() as terminal, failing(terminal):
         from keras_xaic.edge.doctor import examine
 
@@ -393,4 +435,4 @@ def _pinned(text: str) -> tuple[str, int]:
 
 def main() -> None:
     """Entry point of the command `xaic`."""
-    sys.exit(app(standalone_mode=True))
+    sys.exit(app(prog_name="xaic", standalone_mode=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -60,13 +61,12 @@ class Terminal:
             return
         if self._progress is None:
             self._progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
                 TextColumn("{task.percentage:>3.0f} %"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                TextColumn("{task.fields[note]}", style="dim", markup=False),
                 console=self.err,
                 refresh_per_second=4,
             )
@@ -153,10 +153,16 @@ class Terminal:
 
     def show_recipes(self, recipes: Mapping[str, Any]) -> None:
         """Prints the recipes."""
-        table = Table("recipe", "what it does", "source")
+        table = Table("recipe", "what it does", show_lines=True)
         for recipe in recipes.values():
-            table.add_row(recipe.name, recipe.summary, recipe.source)
+            how = [f"relevance by {recipe.rule}"] if recipe.rule else []
+            how += [f"{', '.join(map(str, recipe.bits))} bits"] if recipe.bits else []
+            how += ["may remove filters"] if recipe.filters else []
+            how += ["also a baseline"] if recipe.baseline else []
+            lines = [Text(recipe.summary), Text("; ".join(how), style="dim"), Text(f"Source: {recipe.source}", style="dim")]
+            table.add_row(Text(recipe.name, style="bold"), Text("\n").join(line for line in lines if line))
         self.say(table)
+        self.last("xaic compress MODEL --data DATA --recipe NAME --out DIR uses one of them.")
 
     def show_checks(self, checks: Any) -> None:
         """Prints what works here; exit code 4 if something needed does not."""
@@ -165,7 +171,9 @@ class Terminal:
             colour = "green" if check.state == "works" else "red" if check.needed else "yellow"
             table.add_row(Text(check.state, style=colour), check.name, check.detail, check.fix)
         self.say(table)
-        self.exit_code = 4 if any(check.needed and check.state != "works" for check in checks) else 0
+        broken = [check.name for check in checks if check.needed and check.state != "works"]
+        self.last(f"Needed, and not working: {', '.join(broken)}" if broken else "Everything that is needed works here.")
+        self.exit_code = 4 if broken else 0
 
 
 @contextlib.contextmanager
@@ -179,5 +187,7 @@ def failing(terminal: Terminal) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         terminal.stop()
-        terminal.err.print("xaic: interrupted. Run the same command again to continue.", soft_wrap=True)
+        again = shlex.join(["xaic", *sys.argv[1:]])
+        terminal.err.print("xaic: interrupted. The same command continues from the last finished step:", soft_wrap=True)
+        terminal.err.print(f"  {again}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
 import numpy as np
@@ -31,6 +31,7 @@ class InterpreterRun:
         arena_bytes: For TensorFlow Lite Micro.
         peak_memory_bytes: What loading and one invocation added to a Python process.
         error: What went wrong, None if it ran.
+        outputs: (N, ...) float32 what it answered; None if it did not run.
     """
 
     interpreter: str
@@ -41,6 +42,7 @@ class InterpreterRun:
     arena_bytes: Optional[int] = None
     peak_memory_bytes: Optional[int] = None
     error: Optional[EdgeError] = None
+    outputs: Optional[np.ndarray] = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the entry for report.json's ``interpreters``."""
@@ -100,6 +102,11 @@ class Verification:
     def agreement(self) -> Optional[float]:
         """The agreement on the first interpreter that ran."""
         return next((run.agreement for run in self.runs.values() if run.error is None), None)
+
+    @property
+    def outputs(self) -> Optional[np.ndarray]:
+        """The answers of the first interpreter that ran, (N, ...) float32."""
+        return next((run.outputs for run in self.runs.values() if run.error is None), None)
 
     @property
     def arena_bytes(self) -> Optional[int]:
@@ -254,6 +261,7 @@ def _judge(result: EdgeResult, samples: Samples, metric: Optional[str], referenc
         latency=result.latency,
         arena_bytes=result.arena_bytes,
         peak_memory_bytes=result.peak_memory_bytes,
+        outputs=outputs,
     )
 
 

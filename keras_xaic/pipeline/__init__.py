@@ -47,6 +47,7 @@ def run(
     offset: float = 0.0,
     overwrite: bool = False,
     allow_unsafe: bool = False,
+    callbacks: Sequence[Any] = (),
     progress: Progress = silent,
 ) -> Report:
     """Compresses a model to a budget, writes the bundle and proves it on an edge interpreter.
@@ -73,6 +74,7 @@ def run(
         offset: See `scale`.
         overwrite: Replace a bundle that is there already.
         allow_unsafe: Load models with Lambda layers or pickled code.
+        callbacks: Your own Keras callbacks for the training of the compressed model, e.g. `keras.callbacks.TensorBoard`.
         progress: Told how far the work is.
 
     Returns:
@@ -104,7 +106,7 @@ def run(
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, given)
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, given, callbacks)
     return job.run(out, parts, others, interpreters)
 
 

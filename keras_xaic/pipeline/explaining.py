@@ -22,7 +22,7 @@ from keras_xaic.relevance import (
     attribute,
     cross_check,
     layer_rows,
-    save_layer_chart,
+    plot_layers,
     save_pictures,
 )
 
@@ -130,7 +130,7 @@ def explain(
     with atomic_directory(directory) as scratch:
         relevance.save(scratch / "relevance.npz")
         write_atomic(scratch / "layers.csv", as_csv(rows))
-        save_layer_chart(relevance, scratch / "layers.png")
+        plot_layers(relevance).savefig(scratch / "layers.png", dpi=120)
         if differences:
             write_atomic(scratch / "cross_check.json", json.dumps([asdict(one) for one in differences], indent=1) + "\n")
         if pictures and rule != "magnitude":

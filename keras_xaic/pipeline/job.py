@@ -20,13 +20,14 @@ from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.proving import add_expected_outputs, check_agreement, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
-from keras_xaic.report import Report, write_html
+from keras_xaic.report import Evidence, Report, write_html
 from keras_xaic.training import predict
 
 FLASH_TRIES = 3
@@ -52,6 +53,8 @@ class Job:
     work: Workspace
     plan: Optional[Plan] = None
     """Carried out as it is instead of one that is made."""
+    callbacks: Sequence[Any] = ()
+    """The user's own, for the training of the compressed model."""
 
     @property
     def test(self) -> Samples:
@@ -87,6 +90,12 @@ class Job:
             bundle.mark(str(error))
             replace_directory(bundle.path, out.absolute())  # it is there to be looked at
             raise
+        outputs = (original["outputs"], np.asarray(verification.outputs))
+        changes = work.timed(
+            "compare", lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=self.seed)
+        )
+        if changes.explanations is not None:
+            changes.explanations.save(bundle.explanations)
         measured = {}
         for baseline in baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
@@ -108,10 +117,11 @@ class Job:
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
+            changes=changes,
             inputs={"scale": self.data.train.scale, "offset": self.data.train.offset},
         )
         report.save(bundle.report)
-        write_html(report, bundle.html)
+        write_html(report, bundle.html, Evidence.read(bundle))
         if verification.error is not None:
             bundle.mark(str(verification.error))
         replace_directory(bundle.path, out.absolute())
@@ -182,7 +192,8 @@ class Job:
         made = self.plan or self.work.cached(
             "plan.json", lambda: self.fitting_plan(relevance, samples), lambda p, path: p.save(path), Plan.load
         )
-        return compress(self.model, made, self.data, relevance=relevance, calibration=self.calibration, **options)
+        options.update(calibration=self.calibration, callbacks=self.callbacks)
+        return compress(self.model, made, self.data, relevance=relevance, **options)
 
     def export(
         self, small: CompressedModel, samples: Samples, target: tflite.Target

@@ -13,6 +13,7 @@ from keras_xaic.edge import Agreement, Verification, file_sha256
 from keras_xaic.metrics import drop_pp
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
+from keras_xaic.pipeline.comparing import Changes
 from keras_xaic.planning import Budget
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Report, budget_misses, verdict
@@ -44,6 +45,7 @@ def build_report(
     bundle: Bundle,
     seconds: Mapping[str, float],
     inputs: Mapping[str, float],
+    changes: Optional[Changes] = None,
 ) -> Report:
     """Returns the report of one run; every size in it is read from the file it speaks of."""
     drop = drop_pp(original["edge_accuracy"], verification.edge_accuracy, metric or "accuracy")
@@ -61,6 +63,7 @@ def build_report(
         "macs": sum(macs(small.model).values()),
         "latency_ms": verification.latency_ms(),
         "agreement": verification.agreement,
+        "explanation_similarity": changes.similarity if changes is not None else None,
         "samples": verification.samples,
         "part": verification.part,
     }
@@ -86,11 +89,16 @@ def build_report(
                 "macs": budget.macs_limit,
             },
             "original": dict(original),
-            "baselines": {name: dict(facts) for name, facts in baselines.items()},
+            "baselines": {
+                name: {**facts, "drop_pp": drop_pp(original["edge_accuracy"], facts["edge_accuracy"], metric or "accuracy")}
+                for name, facts in baselines.items()
+            },
             "compressed": compressed,
             "interpreters": {name: run.as_dict() for name, run in verification.runs.items()},
             "agreement_with_keras": {name: one.as_dict() for name, one in agreement.items()},
-            "layers": _layers(small, relevance, bundle),
+            "layers": _layers(model, small, relevance, bundle),
+            "classes": changes.classes if changes is not None else [],
+            "explanations": changes.facts if changes is not None else None,
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )
@@ -121,7 +129,8 @@ def _warnings(report: Report) -> list[str]:
     return found
 
 
-def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
+def _layers(model: Any, small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
+    channels = {kernel.key: kernel.channels for kernel in weighted_kernels(model)}
     measured = {one.key: one for one in measure_layers(bundle.model.read_bytes(), small.model)}
     planned = {layer.key: layer.relevance for layer in small.plan.layers}
     if relevance is not None and not planned:
@@ -138,6 +147,7 @@ def _layers(small: CompressedModel, relevance: Optional[Relevance], bundle: Bund
                 "weights": kernel.size,
                 "bits": grid.bits if grid is not None else 8,
                 "sparsity": grid.sparsity if grid is not None else float((kernel.value == 0).mean()),
+                "filters": channels.get(kernel.key),
                 "filters_kept": kernel.channels,
                 "flash_bytes": file.flash_bytes if file is not None else None,
                 "storage": file.storage if file is not None else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from html import escape
 from typing import Any, Literal, Optional
 
 import pydantic
@@ -159,6 +160,17 @@ class Plan(pydantic.BaseModel):
             f"{removed} channels removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"
         )
         return "\n".join([head, *rows, tail])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what every layer gets, and the predicted sizes."""
+        rows = [
+            f"<tr><td>{escape(one.key)}</td><td>{one.weights:,}</td><td>{one.bits}</td><td>{one.sparsity:.1%}</td>"
+            f"<td>{one.relevance:.3g}</td><td>{one.flash_bytes:,}</td><td>{escape(one.reason)}</td></tr>"
+            for one in self.layers
+        ]
+        titles = "".join(f"<th>{name}</th>" for name in ("layer", "weights", "bits", "zeros", "relevance", "flash B", "why"))
+        head = f"{escape(self.recipe)}: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download"
+        return f"<table><caption>{head}</caption><tr>{titles}</tr>{''.join(rows)}</table>"
 
     def __repr__(self) -> str:
         return f"<Plan {self.recipe!r} for {self.budget}>\n{self.describe()}"

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from keras_xaic.relevance.comparison import Difference, compare, cross_check
     from keras_xaic.relevance.composites import Composite
     from keras_xaic.relevance.container import Relevance
+    from keras_xaic.relevance.explanations import Explanations
     from keras_xaic.relevance.methods import RULE_NAMES
-    from keras_xaic.relevance.pictures import save_layer_chart, save_pictures
+    from keras_xaic.relevance.pictures import plot_layers, plot_sample, save_pictures
     from keras_xaic.relevance.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, Z, ZBox, ZPlus
+    from keras_xaic.relevance.similarity import mean_similarity, rank_similarity
     from keras_xaic.relevance.table import LayerRow, as_csv, layer_rows
 
 _HOME = {
@@ -24,6 +26,7 @@ _HOME = {
     "Composite": "composites",
     "Difference": "comparison",
     "Epsilon": "rules",
+    "Explanations": "explanations",
     "Flat": "rules",
     "Gamma": "rules",
     "LayerRow": "table",
@@ -39,7 +42,10 @@ _HOME = {
     "compare": "comparison",
     "cross_check": "comparison",
     "layer_rows": "table",
-    "save_layer_chart": "pictures",
+    "mean_similarity": "similarity",
+    "plot_layers": "pictures",
+    "plot_sample": "pictures",
+    "rank_similarity": "similarity",
     "save_pictures": "pictures",
 }
 
@@ -50,6 +56,7 @@ __all__ = [
     "Composite",
     "Difference",
     "Epsilon",
+    "Explanations",
     "Flat",
     "Gamma",
     "LayerRow",
@@ -64,7 +71,10 @@ __all__ = [
     "compare",
     "cross_check",
     "layer_rows",
-    "save_layer_chart",
+    "mean_similarity",
+    "plot_layers",
+    "plot_sample",
+    "rank_similarity",
     "save_pictures",
 ]
 

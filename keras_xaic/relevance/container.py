@@ -8,6 +8,7 @@ import pathlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Optional
 
 import numpy as np
@@ -71,6 +72,18 @@ class Relevance:
             marks = " approximate" * (path in self.approximate) + " gate" * (path in self.gates)
             lines.append(f"  {path:<40} {score:10.4g}  {len(self.filters.get(path, ())):5d} filters{marks}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the layers with their scores as bars."""
+        longest = max((abs(score) for score in self.layers.values()), default=0.0) or 1.0
+        rows = [
+            f"<tr><td>{escape(path)}</td><td>{score:.4g}</td><td>{len(self.filters.get(path, ()))}</td><td>"
+            f'<div style="width:{120 * abs(score) / longest:.0f}px;height:.7em;background:#b9480c"></div></td></tr>'
+            for path, score in self.layers.items()
+        ]
+        head = f"{escape(self.rule)}, {escape(self.engine)} engine, target {escape(self.target)}, {self.samples} samples"
+        titles = "<tr><th>layer</th><th>relevance</th><th>filters</th><th></th></tr>"
+        return f"<table><caption>{head}</caption>{titles}{''.join(rows)}</table>"
 
     def save(self, path: PathLike) -> pathlib.Path:
         """Writes one .npz without pickles; it appears whole or not at all.

@@ -10,10 +10,12 @@ import numpy as np
 from keras_xaic.bundle import PathLike
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.container import Relevance
+from keras_xaic.relevance.heat import AGAINST, FOR, heat_image, input_image, kind_of
 from keras_xaic.relevance.inputs import as_inputs
 from keras_xaic.relevance.targets import Target
 
 _MANY_BARS = 40
+_FOR, _AGAINST = (tuple(value / 255 for value in colour) for colour in (FOR, AGAINST))
 
 
 def save_pictures(
@@ -29,8 +31,8 @@ def save_pictures(
 ) -> list[pathlib.Path]:
     """Writes one PNG for each of the first samples: the input beside the relevance of its values.
 
-    Images (height, width, channels) give heat maps of the relevance summed over channels, red for and blue against the target;
-    sequences (time, channels) give lines, everything else bars.
+    Images give heat maps of the relevance summed over channels, red for and blue against the target; sequences
+    (time, channels) give lines, everything else bars.
 
     Args:
         attribution: The model, made ready for a rule.
@@ -59,30 +61,26 @@ def save_pictures(
             ending = f"-{name.replace('/', '_')}" if len(some) > 1 else ""
             path = where / f"sample-{i:03d}{ending}.png"
             title = f"sample {i}, {attribution.rule_name}, target {target}"
-            _figure(part.inputs(slice(i, i + 1))[0], relevance[i], title).savefig(path, dpi=120)
+            plot_sample(part.inputs(slice(i, i + 1))[0], relevance[i], title).savefig(path, dpi=120)
             written.append(path)
     return written
 
 
-def save_layer_chart(relevance: Relevance, path: PathLike) -> pathlib.Path:
-    """Writes a PNG with one bar per layer.
+def plot_layers(relevance: Relevance) -> Any:
+    """Returns a matplotlib figure with one bar per layer, in network order.
 
     Args:
         relevance: What to show.
-        path: The file.
     """
-    where = pathlib.Path(path)
     names = list(relevance.layers)
     figure = _new_figure((7.0, 1.0 + 0.22 * len(names)))
     axes = figure.add_subplot()
-    axes.barh(range(len(names)), [relevance.layers[name] for name in names], color="#33658a")
+    axes.barh(range(len(names)), [relevance.layers[name] for name in names], color="#2b6cb0")
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("relevance of the layer (1 = all that starts)", fontsize=8)
     axes.set_title(f"{relevance.rule}, {relevance.samples} samples", fontsize=9)
-    where.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(where, dpi=120)
-    return where
+    return figure
 
 
 def _new_figure(size: tuple[float, float]) -> Any:
@@ -94,12 +92,20 @@ def _new_figure(size: tuple[float, float]) -> Any:
     return figure
 
 
-def _figure(sample: np.ndarray, relevance: np.ndarray, title: str) -> Any:
+def plot_sample(sample: np.ndarray, relevance: np.ndarray, title: str = "") -> Any:
+    """Returns a matplotlib figure with an input beside the relevance of its values.
+
+    Args:
+        sample: One input without the batch axis, as the model sees it.
+        relevance: Relevance of its values (see `Attribution.input_relevance`), same shape.
+        title: Above the picture.
+    """
     figure = _new_figure((7.0, 3.4))
     figure.suptitle(title, fontsize=9)
-    if sample.ndim == 3 and min(sample.shape[:2]) > 1:
+    kind = kind_of(sample)
+    if kind == "image":
         _image(figure, sample, relevance)
-    elif sample.ndim == 2 and sample.shape[0] > 1:
+    elif kind == "lines":
         _lines(figure, sample, relevance)
     else:
         _bars(figure, sample.reshape(-1), relevance.reshape(-1))
@@ -108,17 +114,9 @@ def _figure(sample: np.ndarray, relevance: np.ndarray, title: str) -> Any:
 
 def _image(figure: Any, sample: np.ndarray, relevance: np.ndarray) -> None:
     left, right = figure.subplots(1, 2)
-    low, high = float(sample.min()), float(sample.max())
-    shown = (sample - low) / (high - low if high > low else 1.0)
-    if sample.shape[-1] == 3:
-        left.imshow(shown)
-    else:
-        left.imshow(shown.mean(-1), cmap="gray")
-    heat = relevance.sum(-1)
-    limit = _limit(heat)
-    picture = right.imshow(heat, cmap="seismic", vmin=-limit, vmax=limit)
-    figure.colorbar(picture, ax=right, shrink=0.8)
-    for axes, name in ((left, "input"), (right, "relevance")):
+    left.imshow(input_image(sample))
+    right.imshow(heat_image(sample, relevance))
+    for axes, name in ((left, "input"), (right, "relevance (red for, blue against)")):
         axes.set_title(name, fontsize=8)
         axes.set_axis_off()
 
@@ -129,8 +127,8 @@ def _lines(figure: Any, sample: np.ndarray, relevance: np.ndarray) -> None:
     upper.set_ylabel("input", fontsize=8)
     total = relevance.sum(-1)
     steps = np.arange(len(total))
-    lower.fill_between(steps, np.maximum(total, 0), color="#c0392b", step="mid")
-    lower.fill_between(steps, np.minimum(total, 0), color="#2c5aa0", step="mid")
+    lower.fill_between(steps, np.maximum(total, 0), color=_FOR, step="mid")
+    lower.fill_between(steps, np.minimum(total, 0), color=_AGAINST, step="mid")
     lower.set_ylabel("relevance", fontsize=8)
     lower.set_xlabel("step", fontsize=8)
 
@@ -142,14 +140,8 @@ def _bars(figure: Any, sample: np.ndarray, relevance: np.ndarray) -> None:
     if len(relevance) > _MANY_BARS:
         shown = np.sort(np.argsort(-np.abs(relevance))[:_MANY_BARS])
         label = f"input value ({_MANY_BARS} most relevant of {len(relevance)})"
-    colors = ["#c0392b" if value > 0 else "#2c5aa0" for value in relevance[shown]]
+    colors = [_FOR if value > 0 else _AGAINST for value in relevance[shown]]
     axes.bar(range(len(shown)), relevance[shown], color=colors)
     axes.set_xticks(range(len(shown)), [str(i) for i in shown], rotation=90, fontsize=6)
     axes.set_xlabel(label, fontsize=8)
     axes.set_ylabel("relevance", fontsize=8)
-
-
-def _limit(heat: np.ndarray) -> float:
-    """Colour limit: the 99.5th percentile, so that one pixel does not leave the rest pale."""
-    limit = float(np.percentile(np.abs(heat), 99.5))
-    return limit if limit > 0 else 1.0

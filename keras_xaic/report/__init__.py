@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from keras_xaic.report.console import comparison_table, layer_table, render, summary_line
-from keras_xaic.report.html import render_html, write_html
+from keras_xaic.report.evidence import Evidence
+from keras_xaic.report.html import rebuild_html, render_html, write_html
 from keras_xaic.report.schema import (
     BaselineFacts,
     BudgetFacts,
+    ClassFacts,
     CompressedFacts,
+    ConfusionFacts,
+    ExplanationFacts,
     InterpreterFacts,
     LatencyFacts,
     LayerFacts,
     ModelFacts,
     OriginalFacts,
     Report,
+    ShownFacts,
 )
+from keras_xaic.report.tradeoff import plot_tradeoff
 from keras_xaic.report.wording import budget_misses, verdict
 
 __all__ = [
     "BaselineFacts",
     "BudgetFacts",
+    "ClassFacts",
     "CompressedFacts",
+    "ConfusionFacts",
+    "Evidence",
+    "ExplanationFacts",
     "InterpreterFacts",
     "LatencyFacts",
     "LayerFacts",
     "ModelFacts",
     "OriginalFacts",
     "Report",
+    "ShownFacts",
     "budget_misses",
     "comparison_table",
     "layer_table",
+    "plot_tradeoff",
+    "rebuild_html",
     "render",
     "render_html",
     "summary_line",

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from keras_xaic.report import wording
+from keras_xaic.report import cells, wording
 from keras_xaic.report.schema import Report
 
 
@@ -33,8 +33,8 @@ def comparison_table(report: Report) -> Table:
     for row in wording.rows(report):
         table.add_row(row.label, *row.values)
     for name, run in report.interpreters.items():
-        state = wording.score(run.accuracy, report.metric) if run.ran else "did not run"
-        table.add_row(Text(f"on {name} {run.version or ''}".rstrip()), *[wording.NONE] * len(others), state)
+        state = cells.score(run.accuracy, report.metric) if run.ran else "did not run"
+        table.add_row(Text(f"on {name} {run.version or ''}".rstrip()), *[cells.NONE] * len(others), state)
     return table
 
 
@@ -49,13 +49,13 @@ def layer_table(report: Report) -> Table:
         table.add_row(
             Text(layer.name),
             Text(layer.kind),
-            wording.NONE if layer.relevance is None else f"{layer.relevance:.3g}",
-            wording.number(layer.weights),
-            wording.NONE if layer.bits is None else f"{layer.bits:g}",
-            wording.share(layer.sparsity),
-            wording.number(layer.filters_kept),
-            wording.size(layer.flash_bytes),
-            layer.storage or wording.NONE,
+            cells.NONE if layer.relevance is None else f"{layer.relevance:.3g}",
+            cells.number(layer.weights),
+            cells.NONE if layer.bits is None else f"{layer.bits:g}",
+            cells.share(layer.sparsity),
+            cells.number(layer.filters_kept),
+            cells.size(layer.flash_bytes),
+            layer.storage or cells.NONE,
         )
     return table
 
@@ -63,15 +63,15 @@ def layer_table(report: Report) -> Table:
 def summary_line(report: Report) -> str:
     """Returns the one line that ``--quiet`` leaves."""
     small, metric = report.compressed, report.metric
-    parts = [f"flash {wording.size(small.flash_bytes)}"]
+    parts = [f"flash {cells.size(small.flash_bytes)}"]
     if small.download_bytes is not None:
-        parts.append(f"download {wording.size(small.download_bytes)}")
+        parts.append(f"download {cells.size(small.download_bytes)}")
     if small.edge_accuracy is not None:
-        parts.append(f"{wording.metric_name(report)} {wording.score(small.edge_accuracy, metric)}")
+        parts.append(f"{cells.metric_name(report)} {cells.score(small.edge_accuracy, metric)}")
     if small.drop_pp is not None:
-        parts.append(f"drop {wording.points(small.drop_pp, metric)}")
+        parts.append(f"drop {cells.points(small.drop_pp, metric)}")
     if small.edge_accuracy is None and small.agreement is not None:
-        parts.append(f"agreement {wording.share(small.agreement)}")
+        parts.append(f"agreement {cells.share(small.agreement)}")
     misses = wording.budget_misses(report)
     if misses:
         parts.append("budget missed: " + "; ".join(misses))

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from keras_xaic.bundle import PathLike, write_atomic
-from keras_xaic.report import wording
-from keras_xaic.report.chart import layer_chart
-from keras_xaic.report.schema import Report
+from keras_xaic.bundle import Bundle, PathLike, open_bundle, write_atomic
+from keras_xaic.report import cells, wording
+from keras_xaic.report.evidence import Evidence
+from keras_xaic.report.heatmaps import Panel, panels
+from keras_xaic.report.histograms import histogram_svg
+from keras_xaic.report.schema import Report, ShownFacts
+from keras_xaic.report.tradeoff import tradeoff_svg
+
+MOST_CLASSES, MOST_GRIDS = 20, 60
+"""Rows and pictures on the page; report.json and grids.npz have the rest."""
 
 
-def render_html(report: Report) -> str:
-    """Returns the report as a self-contained HTML page (styles and pictures inline, no scripts, no network)."""
+@dataclass(frozen=True)
+class Example:
+    """A sample with its pictures, and its place in ``explanations.shown``."""
+
+    position: int
+    facts: ShownFacts
+    panels: list[Panel]
+
+
+def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
+    """Returns the report as a self-contained HTML page (styles and pictures inline, no scripts, no network).
+
+    Every figure stands in a ``<data value=... data-json=...>`` element that names its entry of report.json.
+
+    Args:
+        report: What was measured.
+        evidence: What is drawn beside it.
+    """
+    evidence = evidence or Evidence()
     environment = Environment(
         loader=PackageLoader("keras_xaic.report", "templates"),
         autoescape=True,
@@ -21,28 +50,119 @@ def render_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["data"] = _data
     return environment.get_template("report.html.j2").render(
         report=report,
-        words=wording,
-        columns=wording.columns(report),
+        at=functools.partial(_at, report, _forms(report)),
+        columns=_ours_second(wording.columns(report)),
+        ours_second=_ours_second,
         rows=wording.rows(report),
+        metric=wording.metric_name(report),
         verdict=report.verdict or wording.verdict(report),
-        misses=wording.budget_misses(report),
-        chart=layer_chart(report.layers),
+        missed=bool(wording.budget_misses(report)) or report.budget.met is False,
+        tradeoff=Markup(tradeoff_svg(report, evidence.front)),
+        widths=_widths(report),
+        grids=_grids(report, evidence),
+        examples=_examples(report, evidence),
+        worst=_worst_classes(report),
+        escaped=lambda key: key.replace("~", "~0").replace("/", "~1"),
     )
 
 
-def write_html(report: Report, path: PathLike) -> pathlib.Path:
+def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = None) -> pathlib.Path:
     """Writes the page, whole or not at all.
 
     Args:
         report: The report.
         path: The file, or the directory that is to hold report.html.
+        evidence: What is drawn beside it.
 
     Returns:
         The file.
     """
     where = pathlib.Path(path)
     file = where / "report.html" if where.is_dir() else where
-    write_atomic(file, render_html(report))
+    write_atomic(file, render_html(report, evidence))
     return file
+
+
+def rebuild_html(path: PathLike) -> Bundle:
+    """Writes report.html of a bundle anew, from its files alone.
+
+    Raises:
+        DataError: If there is no bundle, or one of its files is unusable.
+    """
+    bundle = open_bundle(path)
+    write_html(Report.load(bundle.report), bundle.html, Evidence.read(bundle))
+    return bundle
+
+
+def _forms(report: Report) -> dict[str, Callable[[Any], str]]:
+    return {
+        "text": cells.text,
+        "size": cells.size,
+        "score": functools.partial(cells.score, metric=report.metric),
+        "points": functools.partial(cells.points, metric=report.metric),
+        "percent": functools.partial(cells.score, metric=None),
+        "pp": functools.partial(cells.points, metric=None),
+        "share": cells.share,
+        "number": cells.number,
+        "decimal": cells.decimal,
+        "significant": cells.significant,
+        "tenths": functools.partial(cells.number, digits=1),
+    }
+
+
+def _at(report: Report, forms: dict[str, Callable[[Any], str]], pointer: str, form: str = "text") -> Markup:
+    return _data(cells.cell(report, pointer, forms[form]))
+
+
+def _data(value: str) -> Markup:
+    if isinstance(value, cells.Cell) and value.pointer:
+        content = value.value if isinstance(value.value, str) else json.dumps(value.value)
+        return Markup('<data value="{}" data-json="{}">{}</data>').format(content, value.pointer, str(value))
+    return escape(value)
+
+
+def _ours_second(values: Sequence[str]) -> list[str]:
+    """Original and compressed side by side, where a narrow screen shows both; baselines after them."""
+    return [values[0], values[-1], *values[1:-1]]
+
+
+def _widths(report: Report) -> list[dict[str, float]]:
+    """Length of every layer's bars in percent: relevance and bytes of the largest, the others of all there could be."""
+    most = {
+        name: max((getattr(layer, name) or 0 for layer in report.layers), default=0) or 1
+        for name in ("relevance", "flash_bytes")
+    }
+    return [
+        {
+            "relevance": 100 * max(0.0, layer.relevance or 0) / most["relevance"],
+            "flash_bytes": 100 * (layer.flash_bytes or 0) / most["flash_bytes"],
+            "bits": 100 * min(1.0, (layer.bits or 0) / 8),
+            "sparsity": 100 * (layer.sparsity or 0),
+            "filters_kept": 100 * (layer.filters_kept or 0) / (layer.filters or layer.filters_kept or 1),
+        }
+        for layer in report.layers
+    ]
+
+
+def _grids(report: Report, evidence: Evidence) -> list[tuple[int, Markup]]:
+    drawn = [
+        (position, Markup(histogram_svg(evidence.kernels[layer.name], layer.name)))
+        for position, layer in enumerate(report.layers)
+        if layer.name in evidence.kernels
+    ]
+    return drawn[:MOST_GRIDS]
+
+
+def _examples(report: Report, evidence: Evidence) -> list[Example]:
+    if evidence.explanations is None or report.explanations is None:
+        return []
+    shown = report.explanations.shown[: len(evidence.explanations)]
+    return [Example(i, facts, panels(evidence.explanations, i, facts)) for i, facts in enumerate(shown)]
+
+
+def _worst_classes(report: Report) -> list[int]:
+    order = sorted(range(len(report.classes)), key=lambda i: (-report.classes[i].drop_pp, i))
+    return order[:MOST_CLASSES]

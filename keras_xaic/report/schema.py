@@ -73,6 +73,7 @@ class BaselineFacts(_Facts):
     flash_bytes: Optional[int] = None
     download_bytes: Optional[int] = None
     edge_accuracy: Optional[float] = None
+    drop_pp: Optional[float] = None
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
 
 
@@ -106,7 +107,7 @@ class InterpreterFacts(_Facts):
 
 
 class LayerFacts(_Facts):
-    """One weighted layer. `relevance` is its share of all layers' relevance where the shares are known."""
+    """One weighted layer. `relevance` is its share of all layers' relevance; of its `filters`, `filters_kept` are left."""
 
     name: str
     kind: str = ""
@@ -114,9 +115,50 @@ class LayerFacts(_Facts):
     weights: Optional[int] = None
     bits: Optional[float] = None
     sparsity: Optional[float] = None
+    filters: Optional[int] = None
     filters_kept: Optional[int] = None
     flash_bytes: Optional[int] = None
     storage: Optional[str] = None
+
+
+class ConfusionFacts(_Facts):
+    """How many samples of a class are taken for the class `label`, and how many the original took for it."""
+
+    label: int
+    samples: int
+    original_samples: int
+
+
+class ClassFacts(_Facts):
+    """The samples of one class. `original_accuracy` is the Keras original's, `accuracy` the edge interpreter's."""
+
+    label: int
+    samples: int
+    original_accuracy: float
+    accuracy: float
+    drop_pp: float
+    explanation_similarity: Optional[float] = None
+    confused_with: list[ConfusionFacts] = Field(default_factory=list)
+
+
+class ShownFacts(_Facts):
+    """A sample whose relevance is in explanations.npz; `similarity` is the rank correlation of both models' maps."""
+
+    sample: int
+    group: str
+    truth: Optional[int] = None
+    original_answer: Optional[int] = None
+    answer: Optional[int] = None
+    similarity: Optional[float] = None
+
+
+class ExplanationFacts(_Facts):
+    """How explanations were compared: by which rule, over how many samples, from which output; and what is shown."""
+
+    rule: str
+    samples: int
+    target: str
+    shown: list[ShownFacts] = Field(default_factory=list)
 
 
 class Report(_Facts):
@@ -126,6 +168,8 @@ class Report(_Facts):
         schema_version: Version of this format (``schema`` in the file).
         xaic: Version of keras-xaic.
         metric: What every ``*accuracy`` field holds; None where there are no targets.
+        classes: By class number; empty where nothing is classified.
+        explanations: None where relevance maps could not be compared.
         sha256: Of the bundle's files, by their path in the bundle.
         seconds: By step.
         verdict: The outcome in one or two sentences.
@@ -146,6 +190,8 @@ class Report(_Facts):
     compressed: CompressedFacts = Field(default_factory=CompressedFacts)
     interpreters: dict[str, InterpreterFacts] = Field(default_factory=dict)
     layers: list[LayerFacts] = Field(default_factory=list)
+    classes: list[ClassFacts] = Field(default_factory=list)
+    explanations: Optional[ExplanationFacts] = None
     sha256: dict[str, str] = Field(default_factory=dict)
     verdict: Optional[str] = None
     warnings: list[str] = Field(default_factory=list)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from keras_xaic.metrics import get_metric
-from keras_xaic.report.schema import LatencyFacts, Report
-from keras_xaic.units import format_size
+from keras_xaic.report.cells import (
+    NONE,
+    Cell,
+    cell,
+    decimal,
+    drop_of,
+    metric_name,
+    milliseconds,
+    number,
+    points,
+    score,
+    share,
+    size,
+)
+from keras_xaic.report.schema import Report
 
-NONE = "-"
 ALIKE_PP = 0.4
 """Accuracies closer than this many points are called alike, on however many samples they were measured."""
 
@@ -20,47 +34,7 @@ class Row:
     """One line of the comparison: a quantity, and its value for each model."""
 
     label: str
-    values: tuple[str, ...]
-
-
-def size(value: Optional[int]) -> str:
-    """Returns bytes in words."""
-    return NONE if value is None else format_size(value)
-
-
-def score(value: Optional[float], metric: Optional[str]) -> str:
-    """Returns a metric: percent for those in [0, 1], four digits for mse."""
-    if value is None:
-        return NONE
-    return f"{value:.4g}" if metric == "mse" else f"{100 * value:.2f} %"
-
-
-def points(value: Optional[float], metric: Optional[str]) -> str:
-    """Returns a drop, negative where it is a gain: percentage points, or percent of the original's mse."""
-    if value is None:
-        return NONE
-    value = 0.0 if abs(value) < 0.005 else value  # no "-0.00"
-    return f"{value:.2f} {'%' if metric == 'mse' else 'pp'}"
-
-
-def share(value: Optional[float]) -> str:
-    """Returns a share in percent."""
-    return NONE if value is None else f"{100 * value:.1f} %"
-
-
-def number(value: Optional[float], digits: int = 0) -> str:
-    """Returns a number with thousands separated."""
-    return NONE if value is None else f"{value:,.{digits}f}"
-
-
-def milliseconds(latency: Optional[LatencyFacts]) -> str:
-    """Returns the median."""
-    return NONE if latency is None or latency.median is None else f"{latency.median:.3g} ms"
-
-
-def metric_name(report: Report) -> str:
-    """Returns the name of what the ``*accuracy`` fields hold."""
-    return report.metric or "accuracy"
+    values: tuple[Cell, ...]
 
 
 def columns(report: Report) -> tuple[str, ...]:
@@ -70,60 +44,36 @@ def columns(report: Report) -> tuple[str, ...]:
 
 def rows(report: Report) -> list[Row]:
     """Returns the comparison; quantities that nobody has are left out."""
-    original, small, metric = report.original, report.compressed, report.metric
-    baselines = list(report.baselines.values())
-    blank = [NONE] * len(baselines)
+    scored = functools.partial(score, metric=report.metric)
+    dropped = functools.partial(points, metric=report.metric)
+    baselines, metric = list(report.baselines), metric_name(report)
+
+    def row(label: str, form: Callable[[Any], str], original: str, baseline: str, compressed: str) -> Row:
+        places = [original and f"/original/{original}"]
+        places += [baseline and f"/baselines/{name}/{baseline}" for name in baselines]
+        places += [f"/compressed/{compressed}"]
+        return Row(label, tuple(cell(report, place, form) if place else Cell(NONE) for place in places))
+
+    drops = row("drop", dropped, "", "drop_pp", "drop_pp")
+    worked = [own if own != NONE else Cell(dropped(drop_of(report, name))) for name, own in zip(baselines, drops.values[1:])]
     table = [
-        Row(
-            "flash (model.tflite)",
-            (size(original.tflite_fp32_bytes), *(size(b.flash_bytes) for b in baselines), size(small.flash_bytes)),
-        ),
-        Row("flash (micro)", (NONE, *blank, size(small.micro_flash_bytes))),
-        Row(
-            "download",
-            (size(original.tflite_fp32_gzip_bytes), *(size(b.download_bytes) for b in baselines), size(small.download_bytes)),
-        ),
-        Row(
-            f"{metric_name(report)} (edge)",
-            (
-                score(original.edge_accuracy, metric),
-                *(score(b.edge_accuracy, metric) for b in baselines),
-                score(small.edge_accuracy, metric),
-            ),
-        ),
-        Row(
-            f"{metric_name(report)} (Keras)",
-            (score(original.keras_accuracy, metric), *blank, score(small.keras_accuracy, metric)),
-        ),
-        Row(
-            "drop", (NONE, *(points(drop_of(report, name), metric) for name in report.baselines), points(small.drop_pp, metric))
-        ),
-        Row("agreement with the original", (NONE, *blank, share(small.agreement))),
-        Row("similarity of explanations", (NONE, *blank, number(small.explanation_similarity, 3))),
-        Row("RAM (TFLite Micro arena)", (NONE, *blank, size(small.arena_bytes))),
-        Row("zeros among the weights", (NONE, *blank, share(small.sparsity))),
-        Row("bits per weight", (NONE, *blank, number(small.mean_bits, 2))),
-        Row("multiplications (MACs)", (number(report.model.macs), *blank, number(small.macs))),
+        row("flash (model.tflite)", size, "tflite_fp32_bytes", "flash_bytes", "flash_bytes"),
+        row("flash (micro)", size, "", "", "micro_flash_bytes"),
+        row("download", size, "tflite_fp32_gzip_bytes", "download_bytes", "download_bytes"),
+        row(f"{metric} (edge)", scored, "edge_accuracy", "edge_accuracy", "edge_accuracy"),
+        row(f"{metric} (Keras)", scored, "keras_accuracy", "", "keras_accuracy"),
+        Row("drop", (drops.values[0], *worked, drops.values[-1])),
+        row("agreement with the original", share, "", "", "agreement"),
+        row("similarity of explanations", decimal, "", "", "explanation_similarity"),
+        row("RAM (TFLite Micro arena)", size, "", "", "arena_bytes"),
+        row("zeros among the weights", share, "", "", "sparsity"),
+        row("bits per weight", decimal, "", "", "mean_bits"),
+        Row("multiplications (MACs)", (cell(report, "/model/macs", number), *row("", number, "", "", "macs").values[1:])),
     ]
-    for interpreter, latency in small.latency_ms.items():
+    for interpreter, latency in report.compressed.latency_ms.items():
         label = f"latency ({interpreter}, {latency.threads} thread{'s' if latency.threads != 1 else ''})"
-        table.append(
-            Row(
-                label,
-                (
-                    milliseconds(original.latency_ms.get(interpreter)),
-                    *(milliseconds(b.latency_ms.get(interpreter)) for b in baselines),
-                    milliseconds(latency),
-                ),
-            )
-        )
+        table.append(row(label, milliseconds, *[f"latency_ms/{interpreter}"] * 3))
     return [row for row in table if any(value != NONE for value in row.values)]
-
-
-def drop_of(report: Report, baseline: str) -> Optional[float]:
-    """Returns how much a baseline loses against the original, as `drop_pp` of the compressed model."""
-    metric = get_metric(metric_name(report))
-    return metric.drop_pp(report.original.edge_accuracy, report.baselines[baseline].edge_accuracy)
 
 
 def budget_misses(report: Report) -> list[str]:

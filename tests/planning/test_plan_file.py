@@ -51,3 +51,11 @@ def test_budgets_that_are_none_are_named():
         Budget(flash="lots")
     with pytest.raises(PlanError, match="max_drop"):
         Budget(max_drop=-1)
+
+
+def test_a_notebook_shows_a_table_of_layers():
+    layer = LayerPlan(key="<stem>", kind="conv", weights=432, bits=4, granularity="channel", storage="int4", reason="fits")
+    shown = Plan(layers=[layer], predicted_flash_bytes=1234)._repr_html_()
+    assert shown.count("<tr>") == 2
+    assert "<td>&lt;stem&gt;</td><td>432</td><td>4</td>" in shown
+    assert "1,234 B flash" in shown

@@ -14,7 +14,7 @@ from keras_xaic.relevance import (
     compare,
     cross_check,
     layer_rows,
-    save_layer_chart,
+    plot_layers,
     save_pictures,
 )
 from tests.relevance.nets import auto_encoder, residual_net
@@ -86,7 +86,17 @@ def test_pictures_for_images_sequences_and_tables(shape, tmp_path):
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 
-def test_layer_chart(tmp_path):
+def test_layer_chart():
     model, x, y = auto_encoder()
-    file = save_layer_chart(attribute(model, x, y), tmp_path / "deep" / "layers.png")
-    assert file.read_bytes().startswith(b"\x89PNG")
+    relevance = attribute(model, x, y)
+    bars = plot_layers(relevance).axes[0].patches
+    assert [bar.get_width() for bar in bars] == pytest.approx(list(relevance.layers.values()))
+
+
+def test_a_notebook_shows_a_table_of_layers():
+    model, x, y = auto_encoder()
+    relevance = attribute(model, x, y)
+    shown = relevance._repr_html_()
+    assert shown.count("<tr>") == 1 + len(relevance.layers)
+    assert all(f"<td>{name}</td>" in shown for name in relevance.layers)
+    assert "&lt;b&gt;" in Relevance({}, {}, {"<b>": 1.0}, "r")._repr_html_()

@@ -1,95 +1,228 @@
 from __future__ import annotations
 
+import base64
+import io
+import json
 import re
-import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from keras_xaic.report import LayerFacts, Report, render_html, write_html
-from keras_xaic.report.chart import LABELS, WIDTH, layer_chart
+from keras_xaic.grids import QuantizedKernel
+from keras_xaic.report import Evidence, LayerFacts, Report, rebuild_html, render_html, write_html
+from keras_xaic.report.histograms import histogram_svg
 
 VOID = {"meta", "br", "link", "img", "input"}
+SUFFIXES = {"kB": 1e3, "MB": 1e6, "B": 1.0, "%": 0.01, "pp": 1.0, "ms": 1.0, "": 1.0}
 
 
-class Balanced(HTMLParser):
-    """Fails on tags that are not closed in order; collects the text."""
+class Page(HTMLParser):
+    """Fails on tags that are not closed in order; collects text, figures, and digits in tables that are no figures."""
 
-    def __init__(self) -> None:
+    def __init__(self, markup: str) -> None:
         super().__init__()
-        self.open: list[str] = []
+        self.open: list[tuple[str, dict]] = []
         self.text: list[str] = []
+        self.figures: list[tuple[str, str, str]] = []  # (pointer, value, text)
+        self.loose: list[str] = []
+        self.images: list[dict] = []
+        self.feed(markup)
+        self.close()
+        assert self.open == []
 
     def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        assert "id" not in given or f"#{given['id']}" in self.rawdata, "an identifier that nothing refers to"
+        if tag == "img":
+            self.images.append(given)
         if tag not in VOID:
-            self.open.append(tag)
+            self.open.append((tag, given))
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
+        tags = [tag for tag, _ in self.open]
+        if not tags or tags[-1] == "style":
+            return
+        self.text.append(data)
+        if tags[-1] == "data":
+            given = self.open[-1][1]
+            self.figures.append((given["data-json"], given["value"], data))
+        elif ("td" in tags or "dl" in tags) and re.search(r"\d", data):
+            self.loose.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
 
 
-def read(page: str) -> str:
-    parser = Balanced()
-    parser.feed(page)
-    assert parser.open == []
-    return " ".join(" ".join(parser.text).split())
+def entry(facts, pointer: str):
+    for part in pointer.split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        facts = facts[int(part)] if isinstance(facts, list) else facts[part]
+    return facts
+
+
+def check_figures(page: Page, report: Report) -> None:
+    """Every figure equals its entry of report.json, and what is read of it equals it to the digits that are shown."""
+    facts = json.loads(report.to_json())
+    for pointer, value, text in page.figures:
+        expected = entry(facts, pointer)
+        if isinstance(expected, str):
+            assert value == text == expected
+            continue
+        assert json.loads(value) == expected
+        digits, suffix = re.fullmatch(r"(-?[\d,.]+(?:e[+-]?\d+)?) ?(\D*)", text).groups()
+        if report.metric == "mse" and suffix == "%":
+            suffix = ""
+        shown = digits.replace(",", "")
+        mantissa = shown.partition("e")[0]
+        last = 10.0 ** -len(mantissa.partition(".")[2]) if "e" not in shown else 10 ** float(shown.partition("e")[2]) / 100
+        significant = abs(expected) * 0.005  # "%.3g"
+        assert float(shown) * SUFFIXES[suffix] == pytest.approx(expected, abs=max(0.501 * last * SUFFIXES[suffix], significant))
+
+
+def test_every_figure_on_the_page_is_an_entry_of_report_json(report, evidence):
+    page = Page(render_html(report, evidence))
+    check_figures(page, report)
+    assert page.loose == []
+    pointers = {pointer for pointer, _, _ in page.figures}
+    assert {
+        "/compressed/flash_bytes", "/original/edge_accuracy", "/baselines/int8/drop_pp",
+        "/interpreters/tflite-runtime/accuracy",
+        "/layers/0/filters_kept", "/layers/1/bits", "/classes/1/confused_with/0/samples", "/explanations/shown/0/similarity",
+        "/compressed/latency_ms/tflite-runtime/median", "/compressed/explanation_similarity", "/versions/numpy", "/seed",
+    } <= pointers  # fmt: skip
+
+
+def test_the_check_sees_a_wrong_figure(report):
+    markup = render_html(report).replace(">61.2 kB<", ">60.2 kB<")
+    with pytest.raises(AssertionError):
+        check_figures(Page(markup), report)
+    with pytest.raises(AssertionError):
+        check_figures(Page(render_html(report).replace('value="61200"', 'value="61201"')), report)
 
 
 def test_the_page_shows_what_was_measured(report):
-    text = read(render_html(report))
-    for figure in (
-        "61.2 kB",
-        "83.88 %",
-        "84.29 %",
-        "0.61 pp",
-        "40.0 kB",
-        "0.391 ms",
-        "numpy 1.26.4",
-        "attribute 3.2",
-    ):
+    text = Page(render_html(report)).words
+    for figure in ("61.2 kB", "83.88 %", "84.29 %", "0.61 pp", "40.0 kB", "0.391 ms", "numpy 1.26.4", "attribute 3.2"):
         assert figure in text
     assert "Baseline magnitude is 1.4 points worse" in text
     assert "tflm refused <model>" in text  # as text, not as markup
 
 
-def test_nothing_is_loaded_from_anywhere(report):
-    page = render_html(report)
-    assert not re.search(r"https?://|<script|<link|@import|url\(|src=", page)
-    assert "prefers-color-scheme: dark" in page
+def test_nothing_is_loaded_from_anywhere(report, evidence):
+    markup = render_html(report, evidence)
+    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)", markup)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in Page(markup).images)
+    assert "prefers-color-scheme: dark" in markup
+    assert len(markup.encode()) < 3_000_000
 
 
 def test_names_cannot_become_markup(changed):
     report = changed(model={"name": "<img onerror=x>"}, layers=[{"name": "<b>", "relevance": 1.0, "flash_bytes": 5}])
-    page = render_html(report)
-    assert "<img" not in page
-    assert "<b>" not in page
-    assert "<img onerror=x>" in read(page)
+    markup = render_html(report)
+    assert "<img" not in markup
+    assert "<b>&" not in markup
+    assert "<img onerror=x>" in Page(markup).words
 
 
-def test_bars_are_as_long_as_the_shares():
+def test_bars_are_as_long_as_the_shares(changed):
     layers = [
-        LayerFacts(name="a", relevance=3.0, flash_bytes=100),
-        LayerFacts(name="b", relevance=1.0, flash_bytes=300),
+        LayerFacts(name="a", relevance=3.0, flash_bytes=100, bits=8, filters=8, filters_kept=2),
+        LayerFacts(name="b", relevance=1.0, flash_bytes=300, bits=2, sparsity=0.25),
         LayerFacts(name="c", relevance=None, flash_bytes=0),
     ]
-    root = ET.fromstring(layer_chart(layers))
-    bars = [r for r in root.iter("rect") if float(r.get("x")) == LABELS and r.get("height") == "11" and float(r.get("y")) > 20]
-    widths = {(r.get("class"), i): float(r.get("width")) for i, r in enumerate(bars)}
-    assert list(widths.values()) == pytest.approx([WIDTH, WIDTH / 3, WIDTH / 3, WIDTH, 1.0], abs=0.1)
-    assert [key[0] for key in widths] == ["relevance", "bytes", "relevance", "bytes", "bytes"]
+    markup = render_html(Report(layers=layers))
+    bars = re.findall(r'class="meter (\w+)">.*?style="width:([\d.]+)%"', markup)
+    lengths = {name: [float(width) for found, width in bars if found == name] for name, _ in bars}
+    assert lengths["relevance"] == pytest.approx([100, 33.3, 0], abs=0.1)
+    assert lengths["flash_bytes"] == pytest.approx([33.3, 100, 0], abs=0.1)
+    assert lengths["bits"] == [100, 25, 0]
+    assert lengths["filters_kept"] == [25, 0, 0]
+    assert lengths["sparsity"] == [0, 25, 0]
 
 
-def test_no_chart_without_figures():
-    assert layer_chart([]) == ""
-    assert layer_chart([LayerFacts(name="a")]) == ""
-    assert "<svg" not in render_html(Report(layers=[LayerFacts(name="a")]))
+def test_bars_of_a_grid_are_as_high_as_the_root_of_the_counts(report, evidence):
+    markup = render_html(report, evidence)
+    path = re.search(r'class="bars" d="([^"]*)"', markup).group(1)
+    heights = [float(h) for h in re.findall(r"v-([\d.]+)", path)]
+    full = float(re.search(r'class="zero"[^>]*height="([\d.]+)"', markup).group(1))
+    assert heights == pytest.approx(
+        [full * (n / 8) ** 0.5 for n in (1, 2, 3, 5, 2)], abs=0.1
+    )  # 8 zeros; none on the last level
 
 
-def test_it_is_written_into_the_bundle(report, tmp_path):
-    assert write_html(report, tmp_path) == tmp_path / "report.html"
-    assert read((tmp_path / "report.html").read_text(encoding="utf-8"))
+def test_a_level_in_use_is_marked_however_many_there_could_be():
+    few = QuantizedKernel(np.array([-120, -7, 0, 0, 55], np.int8), np.ones(1, np.float32), 8)
+    drawn = histogram_svg(few, "head")
+    bars, ticks = (
+        re.search(r'class="bars" d="([^"]*)"', drawn).group(1),
+        re.search(r'class="ticks" d="([^"]*)"', drawn).group(1),
+    )
+    places = [float(x) + 1.2 for x in re.findall(r"M([\d.]+) ", bars)]
+    expected = [(level + 127.5) * 240 / 255 for level in (-120, -7, 55)]
+    assert places == pytest.approx(expected, abs=0.02)
+    assert [float(x) for x in re.findall(r"M([\d.]+) [\d.]+v4", ticks)] == pytest.approx(sorted([*expected, 120]), abs=0.02)
+
+
+def test_pictures_say_what_they_show_and_keep_their_pixels(report, evidence):
+    page = Page(render_html(report, evidence))
+    assert len(page.images) == 4 + 3  # the newly wrong sample also shows what speaks for the wrong answer
+    assert all(image["alt"] for image in page.images)
+    assert len({image["alt"] for image in page.images}) == 7
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.images[0]["src"].partition(",")[2]))))
+    sample = evidence.explanations.inputs[0]
+    expected = (sample - sample.min()) / (sample.max() - sample.min()) * 255
+    assert np.abs(shown - expected).max() <= 0.5
+
+
+def test_heat_is_red_where_relevance_speaks_for_the_class(report, evidence):
+    page = Page(render_html(report, evidence))
+    heat = evidence.explanations.original[0].sum(-1)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.images[1]["src"].partition(",")[2])))).astype(int)
+    strong = np.abs(heat) > 0.3 * np.abs(heat).max()
+    assert ((shown[..., 0] > shown[..., 2]) == (heat > 0))[strong].all()
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (12,), (28, 28), (200, 150, 1)])
+def test_other_inputs_are_drawn_too(report, evidence_of, shape):
+    page = Page(render_html(report, evidence_of(*shape)))
+    assert "Right before, wrong now" in page.words
+    assert all(int(image["width"]) <= 96 for image in page.images)
+
+
+def test_the_worst_class_stands_first(report):
+    text = Page(render_html(report)).words
+    table = text[text.index("Classes, worst first") :]
+    assert table.index("76.00 %") < table.index("89.90 %")
+    assert "class 7 : 61 ( 32 )" in table
+
+
+def test_the_front_of_a_search_is_drawn(report, evidence):
+    assert "Pareto front" in render_html(report, evidence)
+    assert "Pareto front" not in render_html(report)
+
+
+def test_sections_without_figures_are_left_out():
+    text = Page(render_html(Report(layers=[LayerFacts(name="a")]))).words
+    for title in ("Classes", "What the model looks at", "Weights on their grids", "Proof"):
+        assert title not in text
+
+
+def test_the_same_report_gives_the_same_page(report, evidence):
+    assert render_html(report, evidence) == render_html(report, evidence)
+
+
+def test_it_is_written_into_the_bundle_and_rebuilt_from_its_files(report, evidence, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    report.save(tmp_path)
+    evidence.explanations.save(tmp_path / "explanations.npz")
+    (tmp_path / "pareto.json").write_text(json.dumps(evidence.front))
+    bundle = rebuild_html(tmp_path)
+    whole = Evidence(explanations=evidence.explanations, front=evidence.front)
+    assert bundle.html.read_text(encoding="utf-8") == render_html(report, whole)
     assert write_html(Report(), tmp_path / "empty.html").is_file()

@@ -27,7 +27,7 @@ def test_the_keys_are_those_of_the_contract():
     }  # fmt: skip
     layer = json.loads(Report(layers=[LayerFacts(name="a")]).to_json())["layers"][0]
     assert set(layer) == {
-        "name", "kind", "relevance", "weights", "bits", "sparsity", "filters_kept", "flash_bytes", "storage",
+        "name", "kind", "relevance", "weights", "bits", "sparsity", "filters", "filters_kept", "flash_bytes", "storage",
     }  # fmt: skip
 
 

@@ -1,0 +1,17 @@
+"""A search: many budgets, the Pareto front of size against accuracy. Interrupted? Run it again; it continues."""
+
+import sys
+
+from digits import ready
+
+from keras_xaic.search import search  # pip install 'keras-xaic[search]'
+
+model, data = ready()
+trials = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+found = search(model, data, "build/examples/front", trials=trials, epochs=2)
+print(f"{'trial':>5} {'flash':>10} {'held-back accuracy':>20}")
+for one in found:
+    print(
+        f"{one.trial:>5} {one.flash_bytes:>8,} B {one.held_back_accuracy:>20.4f}{'  <- no other is better' if one.best else ''}"
+    )
+print("build/examples/front/pareto.png; every model: build/examples/front/trials/NUMBER/model.tflite")

@@ -1,0 +1,157 @@
+"""What compression changed beyond the total: answers per class, and what the model looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.data import Samples
+from keras_xaic.errors import ModelError
+from keras_xaic.metrics import classes_of
+from keras_xaic.models import Task
+from keras_xaic.relevance import Attribution, Explanations, mean_similarity, rank_similarity
+
+RULE = "lrp.gamma"
+"""Rule of the comparison: signed, and stable where epsilon rules follow the smallest change (docs/layers.md, Stability)."""
+COMPARED = 256
+"""Samples over which explanations are compared."""
+SHOWN = 6
+"""Samples of each group whose relevance is kept as pictures."""
+CONFUSIONS = 3
+"""Classes that are named as what a class is mistaken for."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What compression changed.
+
+    Attributes:
+        classes: One entry per class for report.json; empty where nothing is classified.
+        facts: How explanations were compared, and the samples that are shown, for report.json; None where the rule does not
+            take the model.
+        similarity: Mean rank correlation of the relevance maps of both models; None where there is none.
+        explanations: A few samples with their relevance; None where there is none.
+    """
+
+    classes: list[dict[str, Any]]
+    facts: Optional[dict[str, Any]]
+    similarity: Optional[float]
+    explanations: Optional[Explanations]
+
+
+def compare_models(
+    original: Any, small: Any, test: Samples, task: Task, before: np.ndarray, after: np.ndarray, seed: int = 0
+) -> Changes:
+    """Compares the answers and the explanations of two models.
+
+    Args:
+        original: The Keras model that came in.
+        small: The compressed Keras model, whose weights are those of the written file.
+        test: The samples that judge.
+        task: What the models do.
+        before: (N, ...) outputs of the original.
+        after: (N, ...) outputs of the compressed file on an edge interpreter.
+        seed: Of the choice of samples.
+    """
+    classifies = task.kind in ("classes", "binary")
+    truth = _truth(test, task) if classifies else None
+    answers = (classes_of(before), classes_of(after)) if classifies else None
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:COMPARED])
+    shown, groups = _shown(truth, answers, len(test))
+    # Both models explain the same output, or their maps could not be compared.
+    target = None if answers is None else answers[0] if truth is None else truth
+    try:
+        ways = [Attribution(model, rule=RULE) for model in (original, small)]
+    except ModelError:
+        return Changes(_classes(truth, answers, None, chosen, task), None, None, None)
+
+    def maps(way: Attribution, index: np.ndarray, labels: Optional[np.ndarray]) -> np.ndarray:
+        part = Samples(test.x[index], None if labels is None else labels[index], test.scale, test.offset)
+        return way.input_relevance(part, part.y, target="all" if labels is None else "true")[0]
+
+    both = [maps(way, chosen, target) for way in ways]
+    similarity = rank_similarity(both[0], both[1])
+    first, second = (maps(way, shown, target) for way in ways)
+    answered = second if answers is None else maps(ways[1], shown, answers[1])
+    named = "all" if target is None else "predicted" if truth is None else "true"
+    listed = [
+        {
+            "sample": int(index),
+            "group": group,
+            "truth": None if truth is None else int(truth[index]),
+            "original_answer": None if answers is None else int(answers[0][index]),
+            "answer": None if answers is None else int(answers[1][index]),
+            "similarity": float(one),
+        }
+        for index, group, one in zip(shown, groups, rank_similarity(first, second))
+    ]
+    facts = {"rule": RULE, "samples": len(chosen), "target": named, "shown": listed}
+    kept = Explanations(shown, test.inputs(shown), first, second, answered)
+    return Changes(_classes(truth, answers, similarity, chosen, task), facts, mean_similarity(similarity), kept)
+
+
+def _truth(test: Samples, task: Task) -> Optional[np.ndarray]:
+    if task.kind == "binary" and test.y is not None:
+        return (np.asarray(test.y).reshape(len(test)) > 0.5).astype(np.int64)
+    return test.labels
+
+
+def _shown(
+    truth: Optional[np.ndarray], answers: Optional[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, list[str]]:
+    """Numbers and groups of the samples to show: newly wrong ones first; every class in turn, in the order of the data."""
+    if answers is None:
+        return np.arange(min(SHOWN, count)), ["sample"] * min(SHOWN, count)
+    right = answers[0] if truth is None else truth
+    was_right = answers[0] == right
+    wrong = _in_turn(np.flatnonzero(was_right & (answers[1] != right)), right)
+    still = _in_turn(np.flatnonzero(was_right & (answers[1] == right)), right)
+    return np.concatenate([wrong, still]), ["newly wrong"] * len(wrong) + ["still right"] * len(still)
+
+
+def _in_turn(candidates: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The first sample of every class, then the second of every class, ... up to `SHOWN`."""
+    seen: dict[int, int] = {}
+    turns = []
+    for index in candidates:
+        label = int(labels[index])
+        turns.append((seen.get(label, 0), int(index)))
+        seen[label] = seen.get(label, 0) + 1
+    return np.array([index for _, index in sorted(turns)[:SHOWN]], np.int64)
+
+
+def _classes(
+    truth: Optional[np.ndarray],
+    answers: Optional[tuple[np.ndarray, np.ndarray]],
+    similarity: Optional[np.ndarray],
+    chosen: np.ndarray,
+    task: Task,
+) -> list[dict[str, Any]]:
+    if truth is None or answers is None:
+        return []
+    before, after = answers
+    found = []
+    for label in np.unique(truth):
+        mine = truth == label
+        accuracy = [float(np.mean(one[mine] == label)) for one in answers]
+        counts = [np.bincount(one[mine], minlength=max(2, task.outputs)) for one in (before, after)]
+        increase = counts[1] - counts[0]
+        increase[label] = 0
+        worst = [int(k) for k in np.argsort(-increase, kind="stable")[:CONFUSIONS] if increase[k] > 0]
+        here = mine[chosen]
+        found.append(
+            {
+                "label": int(label),
+                "samples": int(mine.sum()),
+                "original_accuracy": accuracy[0],
+                "accuracy": accuracy[1],
+                "drop_pp": (accuracy[0] - accuracy[1]) * 100,
+                "explanation_similarity": None if similarity is None else mean_similarity(similarity[here]),
+                "confused_with": [
+                    {"label": k, "samples": int(counts[1][k]), "original_samples": int(counts[0][k])} for k in worst
+                ],
+            }
+        )
+    return found

@@ -1,0 +1,42 @@
+"""Inputs and their relevance as pixels and lines: what pictures and the report's page share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FOR, AGAINST = (196, 38, 46), (32, 90, 182)
+"""Colours of relevance for and against the target; told apart by people who do not see red and green differently, too."""
+_IMAGE_COLUMNS = 8  # a (rows, columns) input with more columns than this is drawn as an image, else as that many lines
+
+
+def kind_of(sample: np.ndarray) -> str:
+    """Returns how an input is drawn: ``image``, ``lines`` (time, channels) or ``bars``."""
+    shape = sample.shape
+    if (sample.ndim == 3 and min(shape[:2]) > 1) or (sample.ndim == 2 and shape[0] > 1 and shape[1] > _IMAGE_COLUMNS):
+        return "image"
+    return "lines" if sample.ndim == 2 and shape[0] > 1 else "bars"
+
+
+def heat_limit(heat: np.ndarray) -> float:
+    """Returns the colour limit: the 99.5th percentile, so that one pixel does not leave the rest pale."""
+    limit = float(np.percentile(np.abs(heat), 99.5))
+    return limit if limit > 0 else 1.0
+
+
+def input_image(sample: np.ndarray) -> np.ndarray:
+    """Returns an image input as (height, width, 3) uint8, stretched to the full range; gray unless it has three channels."""
+    pixels = sample if sample.ndim == 3 else sample[..., None]
+    low, high = float(pixels.min()), float(pixels.max())
+    shown = (pixels - low) / (high - low if high > low else 1.0)
+    if pixels.shape[-1] != 3:
+        shown = np.repeat(shown.mean(-1, keepdims=True), 3, axis=-1)
+    return np.asarray(np.round(shown * 255), np.uint8)
+
+
+def heat_image(sample: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """Returns relevance as colour over a pale gray input, (height, width, 3) uint8: red for, blue against the target."""
+    heat = relevance.sum(-1) if relevance.ndim == 3 else relevance
+    strength = np.clip(np.abs(heat) / heat_limit(heat), 0, 1)[..., None] ** 0.7  # so that weak relevance is seen
+    ground = 176 + 72 * (input_image(sample).mean(-1, keepdims=True) / 255)
+    colour = np.where(heat[..., None] > 0, FOR, AGAINST)
+    return np.asarray(np.round(ground * (1 - strength) + colour * strength), np.uint8)

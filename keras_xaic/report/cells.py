@@ -1,0 +1,114 @@
+"""Figures in words that remember which entry of report.json they come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Optional
+
+from pydantic import BaseModel
+
+from keras_xaic.metrics import get_metric
+from keras_xaic.report.schema import LatencyFacts, Report
+from keras_xaic.units import format_size
+
+NONE = "-"
+
+
+class Cell(str):
+    """A text with the JSON Pointer (RFC 6901) of the entry that it words, so that a page can be checked against report.json.
+
+    Attributes:
+        pointer: For example ``/compressed/flash_bytes``; empty where the text words no single entry.
+        value: That entry.
+    """
+
+    pointer: str = ""
+    value: Any = None
+
+
+def cell(report: Report, pointer: str, form: Callable[[Any], str]) -> Cell:
+    """Returns the entry at `pointer` in the words of `form`."""
+    value = look_up(report, pointer)
+    made = Cell(form(value))
+    if value is not None:
+        made.pointer, made.value = pointer, value.median if isinstance(value, LatencyFacts) else value
+        made.pointer += "/median" if isinstance(value, LatencyFacts) else ""
+    return made
+
+
+def look_up(report: Report, pointer: str) -> Any:
+    """Returns the entry at a JSON Pointer; None where a part of the way is missing."""
+    found: Any = report
+    for part in pointer.split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, BaseModel):
+            found = getattr(found, part, None)
+        elif isinstance(found, list):
+            found = found[int(part)] if int(part) < len(found) else None
+        else:
+            found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def text(value: Any) -> str:
+    """Returns a value as it is."""
+    return NONE if value is None or value == "" else str(value)
+
+
+def size(value: Optional[int]) -> str:
+    """Returns bytes in words."""
+    return NONE if value is None else format_size(value)
+
+
+def score(value: Optional[float], metric: Optional[str]) -> str:
+    """Returns a metric: percent for those in [0, 1], four digits for mse."""
+    if value is None:
+        return NONE
+    return f"{value:.4g}" if metric == "mse" else f"{100 * value:.2f} %"
+
+
+def points(value: Optional[float], metric: Optional[str]) -> str:
+    """Returns a drop, negative where it is a gain: percentage points, or percent of the original's mse."""
+    if value is None:
+        return NONE
+    value = 0.0 if abs(value) < 0.005 else value  # no "-0.00"
+    return f"{value:.2f} {'%' if metric == 'mse' else 'pp'}"
+
+
+def share(value: Optional[float]) -> str:
+    """Returns a share in percent."""
+    return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: Optional[float], digits: int = 0) -> str:
+    """Returns a number with thousands separated."""
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def decimal(value: Optional[float]) -> str:
+    """Returns a number with two decimals, never "-0.00"."""
+    return NONE if value is None else f"{value + 0.0 if abs(value) >= 0.005 else 0.0:.2f}"
+
+
+def significant(value: Optional[float]) -> str:
+    """Returns a number with three significant digits."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def milliseconds(latency: Optional[LatencyFacts]) -> str:
+    """Returns the median."""
+    return NONE if latency is None or latency.median is None else f"{latency.median:.3g} ms"
+
+
+def metric_name(report: Report) -> str:
+    """Returns the name of what the ``*accuracy`` fields hold."""
+    return report.metric or "accuracy"
+
+
+def drop_of(report: Report, baseline: str) -> Optional[float]:
+    """Returns how much a baseline loses against the original, as `drop_pp` of the compressed model."""
+    facts = report.baselines[baseline]
+    if facts.drop_pp is not None:
+        return facts.drop_pp
+    return get_metric(metric_name(report)).drop_pp(report.original.edge_accuracy, facts.edge_accuracy)

@@ -1,0 +1,55 @@
+"""Help, lists and interruptions: what a person reads when nothing is wrong yet."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import keras_xaic.pipeline
+from keras_xaic.cli.app import app
+from keras_xaic.recipes import RECIPES
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(command):
+    result = CliRunner().invoke(app, [command, "--help"], terminal_width=200)
+    assert result.exit_code == 0
+    assert f"Example: xaic {command}" in result.output
+
+
+def test_the_overview_names_every_command_and_the_exit_codes():
+    output = CliRunner().invoke(app, ["--help"], terminal_width=200).output
+    assert all(f"{command} " in output for command in COMMANDS)
+    assert "130 interrupted" in output
+
+
+def test_recipes_are_explained_with_their_source():
+    output = " ".join(CliRunner().invoke(app, ["recipes"], terminal_width=200).output.replace("│", " ").split())
+    for recipe in RECIPES.values():
+        assert " ".join(recipe.summary.split()) in output
+        assert " ".join(f"Source: {recipe.source}".split()) in output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("xaic re", {"report", "recipes"}), ("xaic verify --interpreter tfl", {"tflite-runtime", "tflm"})]
+)
+def test_the_shell_completes(typed, offered):
+    words = {"_XAIC_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    result = CliRunner().invoke(app, [], prog_name="xaic", env=words)
+    assert set(result.output.split()) == offered
+
+
+def test_an_interruption_names_the_command_that_continues(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras_xaic.pipeline, "run", interrupted)
+    words = ["compress", "my model.h5", "--data", "d.npz", "--out", "small"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/xaic", *words])
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 130
+    assert result.output.splitlines()[-1] == "  xaic compress 'my model.h5' --data d.npz --out small"

@@ -1,0 +1,59 @@
+"""The documentation holds together: links lead somewhere, commands and recipes exist, generated pages can be made."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from keras_xaic.cli.app import app
+from keras_xaic.recipes import RECIPES
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+names = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_commands_and_their_options_exist(page):
+    text = re.sub(r"\n\$? ?\[exit code.*", "", page.read_text(encoding="utf-8"))
+    known = {command.name or command.callback.__name__: command for command in app.registered_commands}
+    for line in re.findall(r"^(?:    |\$ )xaic ([a-z]+.*)$", text, re.M):
+        name = line.split()[0]
+        assert name in known, line
+        shown = CliRunner().invoke(app, [name, "--help"], terminal_width=200).output
+        for option in re.findall(r"(?<=\s)--[a-z-]+", line.partition("  ")[0]):
+            assert option in shown, line
+
+
+def test_every_recipe_gets_advice():
+    text = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8")
+    missing = [name for name in RECIPES if f"`{name}`" not in text]
+    assert missing == []
+
+
+def test_the_recipe_reference_comes_from_the_registry():
+    hooks = pytest.importorskip("tools.docs_hooks", reason="the documentation's extra is not installed")
+    page = hooks.on_page_markdown((ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"))
+    for recipe in RECIPES.values():
+        assert f"## `{recipe.name}`" in page
+        assert recipe.source in page
+    fields = hooks.on_page_markdown("<!-- generated: report.json -->")
+    assert "| `explanation_similarity` | float or null |" in fields
+    assert "| `schema` | integer |" in fields
+
+
+def test_formulas_become_mathml():
+    hooks = pytest.importorskip("tools.docs_hooks", reason="the documentation's extra is not installed")
+    shown = hooks.on_page_content(r'<p><span class="arithmatex">\(a &lt; \frac{b}{c}\)</span></p>')
+    assert "<mfrac>" in shown
+    assert "arithmatex" not in shown

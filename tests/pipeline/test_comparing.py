@@ -1,0 +1,101 @@
+"""What compression changed, on a model whose relevance and mistakes are known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.data import Data, Samples
+from keras_xaic.models import infer_task
+from keras_xaic.pipeline.comparing import compare_models
+
+
+def linear(weights, activation="softmax"):
+    weights = np.asarray(weights, np.float32)
+    model = keras.Sequential([keras.Input((len(weights),)), layers.Dense(weights.shape[1], activation, False, name="out")])
+    model.set_weights([weights])
+    return model
+
+
+def compared(first, second, x, y):
+    test = Samples(np.asarray(x, np.float32), None if y is None else np.asarray(y))
+    task = infer_task(first, Data(test, test))
+    outputs = [model.predict(test.x, verbose=0) for model in (first, second)]
+    return compare_models(first, second, test, task, *outputs)
+
+
+@pytest.fixture(scope="module")
+def changes():
+    x = np.random.default_rng(0).uniform(0.1, 1, (90, 3)).astype(np.float32)
+    first = linear(np.eye(3) * 4)
+    second = linear([[4, 0, 0], [0, 4, 3.9], [0, 0, 0.1]])  # what was class 2 hangs on the input of class 1
+    return x, compared(first, second, x, x.argmax(1))
+
+
+def test_mistakes_are_counted_class_by_class(changes):
+    x, found = changes
+    y = x.argmax(1)
+    after = (x @ np.array([[4, 0, 0], [0, 4, 3.9], [0, 0, 0.1]])).argmax(1)
+    assert [one["label"] for one in found.classes] == [0, 1, 2]
+    for one in found.classes:
+        mine = y == one["label"]
+        assert one["samples"] == mine.sum()
+        assert one["original_accuracy"] == 1
+        assert one["accuracy"] == pytest.approx(np.mean(after[mine] == one["label"]))
+        assert one["drop_pp"] == pytest.approx(100 * (1 - one["accuracy"]))
+        for other in one["confused_with"]:
+            assert other["samples"] == np.sum(after[mine] == other["label"]) > other["original_samples"] == 0
+    assert found.classes[2]["confused_with"]
+
+
+def test_similarity_sees_which_class_changed_its_reasons(changes):
+    _, found = changes
+    similarity = {one["label"]: one["explanation_similarity"] for one in found.classes}
+    assert similarity[0] == similarity[1] == 1
+    assert similarity[2] < 0.6
+    counts = np.array([one["samples"] for one in found.classes])
+    assert found.similarity == pytest.approx(np.average(list(similarity.values()), weights=counts))
+    assert found.facts["samples"] == 90
+
+
+def test_newly_wrong_samples_are_shown_first_and_their_maps_are_kept(changes):
+    x, found = changes
+    shown = found.facts["shown"]
+    assert {one["group"] for one in shown[:6]} == {"newly wrong"}
+    assert {one["group"] for one in shown[6:]} == {"still right"}
+    assert all((one["answer"] != one["truth"]) == (one["group"] == "newly wrong") for one in shown)
+    kept = found.explanations
+    np.testing.assert_array_equal(kept.inputs, x[[one["sample"] for one in shown]])
+    expected = np.eye(3)[[one["truth"] for one in shown]]
+    np.testing.assert_allclose(kept.original, expected, atol=1e-4)  # the one input that the class of a sample hangs on
+
+
+def test_a_model_compared_with_itself():
+    x = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
+    model = linear(np.random.default_rng(2).normal(size=(4, 3)))
+    found = compared(model, model, x, None)  # no labels: the original's answers are explained
+    assert found.similarity == 1
+    assert found.classes == []
+    assert found.facts["target"] == "predicted"
+    assert {one["group"] for one in found.facts["shown"]} == {"still right"}
+
+
+def test_regression_has_explanations_but_no_classes():
+    x = np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)
+    model = linear(np.ones((4, 2)), None)
+    found = compared(model, model, x, x[:, :2])
+    assert found.classes == []
+    assert found.facts["target"] == "all"
+    assert found.similarity == 1
+    assert {one["group"] for one in found.facts["shown"]} == {"sample"}
+
+
+def test_where_the_rule_does_not_take_the_model_there_is_no_similarity():
+    inputs = keras.Input((4, 4, 1))
+    outputs = layers.Dense(3, activation="softmax")(layers.Flatten()(layers.ConvLSTM1D(2, 2)(inputs)))
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(4).normal(size=(6, 4, 4, 1)).astype(np.float32)
+    found = compared(model, model, x, np.arange(6) % 3)
+    assert found.similarity is found.facts is found.explanations is None
+    assert len(found.classes) == 3

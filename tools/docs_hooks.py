@@ -1,0 +1,104 @@
+"""What mkdocs cannot do by itself: formulas as MathML, and pages that come from the code and so cannot go stale."""
+
+from __future__ import annotations
+
+import html
+import pathlib
+import re
+from typing import Any
+
+from latex2mathml.converter import convert
+
+ROOT = pathlib.Path(__file__).parents[1]
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
+
+
+def on_config(config: Any) -> Any:
+    """Lists the decisions, which grow, at the end of the navigation."""
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    entries = [{_title(path): f"decisions/{path.name}"} for path in decisions]
+    config.nav.append({"Decisions": entries})
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fills in what is generated: ``<!-- generated: NAME -->``."""
+    makers = {"recipes": recipes, "report.json": report_fields, "rules": rules}
+    return re.sub(r"<!-- generated: (\S+) -->", lambda match: makers[match.group(1)](), markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turns formulas into MathML, which browsers draw without a script."""
+
+    def formula(match: re.Match[str]) -> str:
+        display = "block" if match.group(2) == "[" else "inline"
+        return convert(html.unescape(match.group(3)).strip(), display=display)
+
+    return _FORMULA.sub(formula, content)
+
+
+def recipes() -> str:
+    """One section for each recipe of the registry."""
+    from keras_xaic.recipes import RECIPES
+
+    sections = []
+    for recipe in RECIPES.values():
+        facts = {
+            "source": recipe.source,
+            "relevance": f"`{recipe.rule}`" if recipe.rule else "none",
+            "weights are ranked by": f"`{recipe.score}`" if recipe.bits or recipe.sparsity else None,
+            "zeros, at least": f"{recipe.sparsity:.0%}" if recipe.sparsity else None,
+            "bit-widths": ", ".join(map(str, recipe.bits)) or "as the TFLite converter does it",
+            "grid": f"`{recipe.grid}`" if recipe.bits else None,
+            "mean bit-width, without a budget": f"{recipe.mean_bits:g}" if recipe.mean_bits else None,
+            "filters removed, without a budget": f"{recipe.removal:.0%}" if recipe.removal else None,
+            "may remove filters": "yes" if recipe.filters else "no",
+            "usable as a baseline": "yes" if recipe.baseline else None,
+        }
+        rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
+        sections.append(f"## `{recipe.name}`\n\n{recipe.summary}\n\n| | |\n|---|---|\n{rows}\n")
+    return "\n".join(sections)
+
+
+def rules() -> str:
+    """The names of all attribution rules."""
+    from keras_xaic.relevance import RULE_NAMES
+
+    return ", ".join(f"`{name}`" for name in RULE_NAMES)
+
+
+def report_fields() -> str:
+    """One table for each part of report.json, from the models that write it."""
+    from keras_xaic.report import schema
+
+    parts = [
+        ("the file itself", schema.Report),
+        ("model", schema.ModelFacts),
+        ("budget", schema.BudgetFacts),
+        ("original", schema.OriginalFacts),
+        ("baselines.NAME", schema.BaselineFacts),
+        ("compressed", schema.CompressedFacts),
+        ("latency_ms.INTERPRETER", schema.LatencyFacts),
+        ("interpreters.NAME", schema.InterpreterFacts),
+        ("layers[]", schema.LayerFacts),
+        ("classes[]", schema.ClassFacts),
+        ("classes[].confused_with[]", schema.ConfusionFacts),
+        ("explanations", schema.ExplanationFacts),
+        ("explanations.shown[]", schema.ShownFacts),
+    ]
+    sections = []
+    for name, model in parts:
+        rows = "\n".join(f"| `{field.alias or key}` | {_type(field)} |" for key, field in model.model_fields.items())
+        sections.append(f"#### `{name}`\n\n{model.__doc__.splitlines()[0]}\n\n| key | holds |\n|---|---|\n{rows}\n")
+    return "\n".join(sections)
+
+
+def _type(field: Any) -> str:
+    text = str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
+    text = re.sub(r"keras_xaic\.report\.schema\.|typing\.", "", text)
+    text = re.sub(r"Optional\[(.*)\]", r"\1 or null", text)
+    return text.replace("str", "text").replace("int", "integer").replace("|", "\\|")
+
+
+def _title(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
