@@ -44,7 +44,6 @@ def work(options, *, model, criterion, sparsity, seed, epochs, samples):
         "zeros": round(sum(int((k.value == 0).sum()) for k in kernels) / sum(k.size for k in kernels), 4),
         "zeros_per_layer": {k.key: round(float((k.value == 0).mean()), 3) for k in kernels},
         "flash_bytes": len(content),
-        "download_bytes": len(tflite.pack_download(content)),
         "edge_accuracy": common.edge_accuracy(content, data.test),
     }
 
