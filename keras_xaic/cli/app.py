@@ -210,6 +210,7 @@ def plan(
     mean_bits: Optional[float] = typer.Option(None, "--mean-bits", help="Limit for the mean bit-width.", show_default=False),
     pin: list[str] = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated."),
     float_layers: list[str] = typer.Option([], "--float", help="PATTERN: layers that stay float; may be repeated."),
+    zeros: list[str] = typer.Option([], "--zeros", help="PATTERN=2:4 or PATTERN=4x1: zeros that go together; may be repeated."),
     max_drop: float = MaxDrop,
     macs: Optional[str] = Macs,
     align: int = Align,
@@ -250,6 +251,7 @@ def plan(
             seed=seed,
             pin=dict(_pinned(one) for one in pin),
             float_layers=float_layers,
+            zeros=dict(_pair("--zeros", one, "dense*=2:4") for one in zeros),
         )
         made.save(out)
         terminal.say(made.describe())
@@ -426,9 +428,17 @@ def doctor() -> None:
         terminal.show_checks(examine())
 
 
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    """Splits what is given as PATTERN=VALUE."""
+    pattern, separator, value = text.rpartition("=")
+    if not (separator and pattern and value):
+        raise PlanError(f"{option} {text}", f"PATTERN=VALUE, e.g. {example}")
+    return pattern, value
+
+
 def _pinned(text: str) -> tuple[str, int]:
-    pattern, separator, bits = text.rpartition("=")
-    if not (separator and pattern and bits.isdigit()):
+    pattern, bits = _pair("--pin", text, "head*=8")
+    if not bits.isdigit():
         raise PlanError(f"--pin {text}", "PATTERN=BITS, e.g. head*=8")
     return pattern, int(bits)
 

@@ -14,7 +14,7 @@ from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits
-from keras_xaic.planning.plan_file import LayerPlan, Score
+from keras_xaic.planning.plan_file import LayerPlan, Score, pattern_sparsity
 from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, Rounding
 from keras_xaic.planning.sparsity import kept_weights, weight_score
@@ -177,6 +177,7 @@ class LayerOptions:
             candidate = chosen[kernel.key]
             share = float(self.relevance[kernel.key].sum()) / total
             mask = None if masks is None else masks.get(kernel.key)
+            pattern = "unstructured" if kernel.kind == "depthwise" else self.policy.pattern(kernel.key)
             storage = cost.best_storage(kernel.kind, candidate.bits, self.policy.activations)
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
             plans.append(
@@ -187,7 +188,8 @@ class LayerOptions:
                     bits=candidate.bits,
                     granularity=cost.best_granularity(kernel.kind, storage, self.policy.activations),
                     storage=storage,
-                    sparsity=0.0 if mask is None else float(1.0 - mask.mean()),
+                    sparsity=pattern_sparsity(pattern, 0.0 if mask is None else float(1.0 - mask.mean())),
+                    pattern=pattern,
                     relevance=share,
                     flash_bytes=candidate.flash_bytes,
                     download_bytes=candidate.download_bytes,

@@ -16,6 +16,8 @@ from keras_xaic.planning.storages import BITS_OF, Activations, Storage
 
 Granularity = Literal["channel", "tensor"]
 Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
+ZEROS = r"unstructured|\d+:\d+|\d+x\d+"
+"""Patterns of zeros, as a regular expression (see `LayerPlan.pattern`)."""
 Score = Literal["magnitude", "relevance", "geometric_mean", "signed_relevance"]
 
 
@@ -52,7 +54,7 @@ class LayerPlan(pydantic.BaseModel):
     grid: Grid = "uniform"
     storage: Storage
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
-    pattern: str = pydantic.Field(default="unstructured", pattern=r"^(unstructured|\d+:\d+|\d+x\d+)$")
+    pattern: str = pydantic.Field(default="unstructured", pattern=rf"^({ZEROS})$")
     relevance: float = 0.0
     flash_bytes: int = 0
     download_bytes: int = 0
@@ -181,3 +183,9 @@ class Plan(pydantic.BaseModel):
 def find_layer(plan: Plan, key: str) -> Optional[LayerPlan]:
     """Returns the entry for a kernel, or None where the plan leaves it alone."""
     return next((layer for layer in plan.layers if layer.key == key), None)
+
+
+def pattern_sparsity(pattern: str, planned: float) -> float:
+    """Returns the fraction of zeros that a pattern gives a kernel: N / M for ``N:M``, else what was planned."""
+    zeros, colon, group = pattern.partition(":")
+    return int(zeros) / int(group) if colon else planned

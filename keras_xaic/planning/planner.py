@@ -45,6 +45,7 @@ def plan(
     pin: Optional[Mapping[str, int]] = None,
     float_layers: Sequence[str] = (),
     activations: Activations = "int8",
+    zeros: Optional[Mapping[str, str]] = None,
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
 
@@ -74,6 +75,8 @@ def plan(
         samples: Calibration data to measure on.
         pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer.
         float_layers: Name patterns of layers that are not quantized.
+        zeros: Name pattern -> which zeros go together in those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
+            1 output); unstructured elsewhere.
         activations: Type of activations between layers; behind ``int16`` weights take 8 bits of storage.
 
     Returns:
@@ -87,7 +90,7 @@ def plan(
     total = sum(macs(model).values())
     if removal and (budget.flash, budget.download, budget.macs) == (None, None, None):
         budget = replace(budget, macs=max(1, round((1 - removal) * total)))
-    policy = Policy(bits or (8,), pin or {}, float_layers, activations)
+    policy = Policy(bits or (8,), pin or {}, float_layers, activations, zeros or {})
     if score == "signed_relevance" and relevance.reduce not in ("mean", "sum", "momentum"):
         raise PlanError(
             f"score signed_relevance with relevance reduced by {relevance.reduce}", "signed relevance: reduce='mean'"

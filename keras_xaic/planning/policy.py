@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.cost import FLOAT_BITS
+from keras_xaic.planning.plan_file import ZEROS
 from keras_xaic.planning.storages import Activations
 
 
@@ -20,12 +22,14 @@ class Policy:
         pin: Pattern -> the one bit-width of the kernels it matches, whatever their damage.
         float_layers: Patterns of kernels that are not quantized.
         activations: Type of activations between layers.
+        zeros: Pattern -> which zeros go together in the kernels it matches (see `LayerPlan.pattern`).
     """
 
     bits: Sequence[int]
     pin: Mapping[str, int] = field(default_factory=dict)
     float_layers: Sequence[str] = ()
     activations: Activations = "int8"
+    zeros: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for bits in (*self.bits, *self.pin.values()):
@@ -33,6 +37,9 @@ class Policy:
                 raise PlanError(
                     f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
                 )
+        for zeros in self.zeros.values():
+            if not re.fullmatch(ZEROS, zeros):
+                raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
         if not self.bits:
             raise PlanError("no bit-widths to choose from", "at least one of 2 to 8")
         if self.activations not in ("int8", "int16"):
@@ -49,7 +56,7 @@ class Policy:
             PlanError: Naming the pattern.
         """
         known = list(keys)
-        for pattern in (*self.float_layers, *self.pin):
+        for pattern in (*self.float_layers, *self.pin, *self.zeros):
             if not any(fnmatch.fnmatchcase(key, pattern) for key in known):
                 raise PlanError(f"no layer matches {pattern!r}", f"a pattern for some of {', '.join(known)}")
 
@@ -59,6 +66,10 @@ class Policy:
             return (FLOAT_BITS,)
         pinned = self._match(self.pin, key)
         return (self.pin[pinned],) if pinned else tuple(sorted(self.bits))
+
+    def pattern(self, key: str) -> str:
+        """Returns which zeros go together in a kernel."""
+        return self.zeros.get(self._match(self.zeros, key), "unstructured")
 
     def reason(self, key: str) -> str:
         """Returns why a kernel has no choice, or an empty text where it has one."""

@@ -95,3 +95,10 @@ def test_options_survive_the_file(case, tmp_path):
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace('"bits": 32', '"bits": 12'))
     with pytest.raises(PlanError, match="12 bits: grids have 2 to 8"):
         Plan.load(tmp_path / "plan.json")
+
+
+def test_zeros_that_go_together_are_planned_per_layer(case):
+    model, relevance = case
+    made = plan(model, relevance, Budget(), bits=(8,), sparsity=0.3, zeros={"head": "2:4"})
+    assert (made["head"].pattern, made["head"].sparsity) == ("2:4", 0.5)
+    assert {layer.pattern for layer in made.layers if layer.key != "head"} == {"unstructured"}
