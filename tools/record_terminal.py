@@ -90,25 +90,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = pathlib.Path(name)
         prepare(place)
-        sections = [
-            ("Help", [show("xaic --help", place)]),
-            (
-                "A run that is interrupted and continued",
-                [show(RUN, place, interrupt_at="quantize"), show(RUN, place)],
-            ),
-            ("The same figures, from the files", [show("xaic verify small/ --data vibration.npz", place)]),
-            ("Only the last line", [show("xaic verify small/ --data vibration.npz --quiet", place)]),
-            ("What the model looks at", [show("xaic explain vibration.keras --data vibration.npz --out why/", place)]),
-            ("What would be done", [show("xaic plan vibration.keras --relevance why/ --flash 10kB", place)]),
-            ("Five wrong inputs", [show(command, place) for command in WRONG]),
-            ("Recipes", [show("xaic recipes", place)]),
-            ("Doctor", [show("xaic doctor", place)]),
+        sections: list[tuple[str, list[tuple[str, str]]]] = [
+            ("Help", [("xaic --help", "")]),
+            ("A run that is interrupted and continued", [(RUN, "quantize"), (RUN, "")]),
+            ("The same figures, from the files", [("xaic verify small/ --data vibration.npz", "")]),
+            ("Only the last line", [("xaic verify small/ --data vibration.npz --quiet", "")]),
+            ("What the model looks at", [("xaic explain vibration.keras --data vibration.npz --out why/", "")]),
+            ("What would be done", [("xaic plan vibration.keras --relevance why/ --flash 10kB", "")]),
+            ("Five wrong inputs", [(command, "") for command in WRONG]),
+            ("Recipes", [("xaic recipes", "")]),
+            ("Doctor", [("xaic doctor", "")]),
         ]
-    parts = ["# On the command line\n\nRecorded by `tools/record_terminal.py` on the model of the [tutorial](tutorial.md).\n"]
-    for title, texts in sections:
-        blocks = "\n\n".join(f"```text\n{text}\n```" for text in texts)
-        parts.append(f"## {title}\n\n{blocks}\n")
-    (ROOT / "docs" / "terminal.md").write_text("\n".join(parts), encoding="utf-8")
+        text = "# On the command line\n\nRecorded by `tools/record_terminal.py` on the model of the [tutorial](tutorial.md).\n"
+        for title, commands in sections:
+            text += f"\n## {title}\n"
+            for command, interrupt_at in commands:
+                text += f"\n```text\n{show(command, place, interrupt_at)}\n```\n"
+                (ROOT / "docs" / "terminal.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

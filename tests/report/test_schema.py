@@ -16,7 +16,7 @@ def test_the_keys_are_those_of_the_contract():
         "schema", "xaic", "recipe", "seed", "versions", "seconds", "model", "budget", "original", "baselines", "compressed",
         "interpreters", "layers",
     } <= set(written)  # fmt: skip
-    assert set(written["budget"]) == {"flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "met"}
+    assert set(written["budget"]) == {"flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "macs", "met"}
     assert set(written["original"]) == {
         "keras_accuracy", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy", "latency_ms",
     }  # fmt: skip
