@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import json
 import pathlib
 import re
+import statistics
 from typing import Any
 
 from latex2mathml.converter import convert
@@ -23,7 +25,14 @@ def on_config(config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills in what is generated: ``<!-- generated: NAME -->``."""
-    makers = {"recipes": recipes, "report.json": report_fields, "rules": rules}
+    makers = {
+        "recipes": recipes,
+        "report.json": report_fields,
+        "rules": rules,
+        "pruning": pruning,
+        "filters": filters,
+        "export": export,
+    }
     return re.sub(r"<!-- generated: (\S+) -->", lambda match: makers[match.group(1)](), markdown)
 
 
@@ -91,6 +100,54 @@ def report_fields() -> str:
         rows = "\n".join(f"| `{field.alias or key}` | {_type(field)} |" for key, field in model.model_fields.items())
         sections.append(f"#### `{name}`\n\n{model.__doc__.splitlines()[0]}\n\n| key | holds |\n|---|---|\n{rows}\n")
     return "\n".join(sections)
+
+
+def pruning() -> str:
+    """Mean accuracy of every score, from the rows of bench/pruning.py."""
+    found: dict[tuple[str, float], dict[str, list[float]]] = {}
+    for row in _measured("pruning"):
+        case = found.setdefault((row["model"], row["sparsity"]), {})
+        case.setdefault(row["criterion"], []).append(row["edge_accuracy"])
+    names = list(dict.fromkeys(name for case in found.values() for name in case))
+    lines = []
+    for (model, sparsity), case in sorted(found.items(), reverse=True):
+        means = {name: statistics.mean(values) for name, values in case.items()}
+        cells = [
+            f"{'**' if means[name] == max(means.values()) else ''}{means[name]:.2%}"
+            f"{'**' if means[name] == max(means.values()) else ''} ({len(case[name])})"
+            if name in means
+            else "-"
+            for name in names
+        ]
+        lines.append(f"| {model}, {sparsity:.0%} zeros | {' | '.join(cells)} |")
+    head = f"| accuracy (seeds) | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def filters() -> str:
+    """The original and the narrow model, from the last row of bench/filters.py."""
+    row = _measured("filters")[-1]
+    units = {"accuracy": ".2%", "macs": ",", "weights": ",", "bytes": ",", "median_ms": ".3f"}
+    lines = [f"| {name} | {row['original'][name]:{form}} | {row['small'][name]:{form}} |" for name, form in units.items()]
+    return "| | original | narrow |\n|---|---:|---:|\n" + "\n".join(lines) + "\n"
+
+
+def export() -> str:
+    """Bytes of every model and form, from the rows of bench/export.py."""
+    columns = {"converted": "as converted", "flash_bytes": "flash", "micro_flash_bytes": "micro", "download_bytes": "download"}
+    columns.update({name: name for name in ("gzip", "xz", "brotli", "zstd")})
+    found = {(row["model"], row["form"]): row for row in _measured("export") if row.get("what") == "bytes"}
+    lines = [
+        f"| {model} | {form} | {' | '.join(f'{row[name]:,}' if row.get(name) else '-' for name in columns)} |"
+        for (model, form), row in sorted(found.items())
+    ]
+    head = f"| model | form | {' | '.join(columns.values())} |\n|---|---|{'---:|' * len(columns)}\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def _measured(name: str) -> list[dict[str, Any]]:
+    lines = (ROOT / "bench" / "results" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _type(field: Any) -> str:
