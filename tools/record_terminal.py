@@ -1,6 +1,6 @@
 """Writes docs/terminal.md: what xaic really prints, on the model of the tutorial, as a terminal shows it.
 
-    python tools/record_terminal.py        (make docs-terminal; a few minutes)
+    python tools/record_terminal.py        (part of make docs-fresh; a few minutes)
 
 Every command runs in a terminal of its own (a pty), whose screen is kept when the command ends.
 """

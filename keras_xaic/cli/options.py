@@ -1,0 +1,54 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import typer
+
+Model = typer.Argument(..., help="A Keras model: .h5, .keras or a SavedModel directory.", metavar="MODEL", show_default=False)
+DataOption = typer.Option(
+    ..., "--data", help="An .npz with x_train, y_train, x_test, y_test, or a directory of images per class.", show_default=False
+)
+Out = typer.Option(..., "--out", help="Directory to write.", show_default=False)
+Target = typer.Option(
+    "both",
+    "--target",
+    help="mobile, micro or both.",
+    rich_help_panel="Output",
+    autocompletion=lambda: ["mobile", "micro", "both"],
+)
+Scale = typer.Option(1.0, "--scale", help="The model sees x * SCALE + OFFSET.", rich_help_panel="Data")
+Offset = typer.Option(0.0, "--offset", help="See --scale.", rich_help_panel="Data")
+Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
+Calibration = typer.Option(
+    256, "--calibration", min=1, help="Training samples for relevance and activation ranges.", rich_help_panel="Data"
+)
+Flash = typer.Option(
+    None, "--flash", help="Limit for model.tflite, e.g. 48kB or 48KiB.", show_default=False, rich_help_panel="Budget"
+)
+Download = typer.Option(
+    None, "--download", help="Limit for model.xaic, e.g. 20kB.", show_default=False, rich_help_panel="Budget"
+)
+Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False, rich_help_panel="Budget")
+MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.", rich_help_panel="Budget")
+Macs = typer.Option(
+    None,
+    "--macs",
+    help="Limit of multiply-accumulates for one sample, e.g. 1.5M.",
+    show_default=False,
+    rich_help_panel="Budget",
+)
+Align = typer.Option(
+    1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.", rich_help_panel="Method"
+)
+Protect = typer.Option(
+    [], "--protect", help="Name pattern of layers that keep all filters; may be repeated.", rich_help_panel="Method"
+)
+Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.", rich_help_panel="Output")
+Unsafe = typer.Option(
+    False,
+    "--allow-unsafe",
+    help="Load models with Lambda layers or pickled code. Only if you trust the file.",
+    rich_help_panel="Data",
+)
+Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.", rich_help_panel="Output")
+Json = typer.Option(False, "--json", help="Print report.json and nothing else.", rich_help_panel="Output")
