@@ -65,10 +65,12 @@ def show(command: str, place: pathlib.Path, interrupt_at: str = "") -> str:
 
 
 def _take_terminal() -> None:
-    """Makes the pty the terminal of the new session, so that Ctrl-C reaches the command."""
+    """Makes the pty the terminal of the new session, so that Ctrl-C reaches the command, and is not ignored there."""
     import fcntl
+    import signal
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is ignored
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
