@@ -14,6 +14,9 @@ import numpy as np
 
 ROUNDS = 8
 """How often levels are assigned and counted again: the counts that prices are made of should be those of the result."""
+ZERO_SHARE = 0.5
+"""Zero is priced as if at least this share of the weights had it (published). Without it whichever level leads at first drains
+the others, and a dense kernel can end without a single zero."""
 Pricing = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(ascending weights in steps, counts of the last assignment) -> ``lambda * I_k`` of every level."""
 
@@ -117,8 +120,8 @@ def price_by_weight(weight: float) -> Pricing:
     """
 
     def prices(ordered: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        bits, zero = information(counts), len(counts) // 2
-        used = np.flatnonzero(counts)
+        zero, used = len(counts) // 2, np.flatnonzero(counts)
+        bits = information(_with_zeros(counts, max(ZERO_SHARE, counts[zero] / counts.sum())))
         largest = 0.0
         for place, x in ((used[0], ordered[0]), (used[-1], ordered[-1])):
             if place != zero:

@@ -197,3 +197,11 @@ def test_two_bits_start_with_weights_on_all_three_levels():
     quantizer.refresh(kernel)
     assert np.all(np.diff(np.unique(quantizer.freeze(kernel).integers)) == 1)
     assert 0.3 < quantizer.freeze(kernel).sparsity < 0.9
+
+
+@pytest.mark.parametrize("weight", [0.02, 0.05, 0.2])
+def test_zero_is_not_drained_by_the_level_that_leads_at_first(weight):
+    x = np.random.default_rng(0).normal(1.0, 4.0, 5000)  # most weights are nearest to a level beside zero
+    nearest = np.mean(np.rint(x) == 0)
+    shares = [np.mean(settle(x, 15, price_by_weight(w)).assign(x) == 0) for w in (weight, 2 * weight)]
+    assert nearest < shares[0] < shares[1]
