@@ -120,6 +120,7 @@ def test_a_limit_of_multiply_accumulates_is_planned_and_met():
     assert total(removed_at_once(model, half)) <= total(model) // 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_removal_goes_on_with_what_was_chosen(tmp_path):
     model, data = make_model(), make_data()
     made = Plan(filters=FilterPlan(macs=total(model) // 3, steps=3))

@@ -18,6 +18,7 @@ PROMISES = {
     "microcontroller": ([], r"flash [\d,]+ B[\s\S]*model_data\.cc"),
     "explain_only": ([], r"lrp\.epsilon .*conv_0[\s\S]*least relevant filters of conv_0: \["),
     "search_front": (["2"], r"trial +flash[\s\S]*<- no other is better"),
+    "tfmot_schedule": ([], r"[\d.]+% zeros[\s\S]*accuracy \d+\.\d% before, (8|9)\d\.\d% after"),
     "on_device_check": ([], r"the device gives the expected answers"),
 }
 

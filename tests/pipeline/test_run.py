@@ -193,6 +193,7 @@ def test_stages_one_by_one_give_what_run_gives(job, tmp_path):
     assert xaic.verify(bundle, data).edge_accuracy > 0.85
 
 
+@pytest.mark.slow
 def test_a_plan_edited_by_hand_is_carried_out_as_it_is(job, tmp_path):
     model, data = xaic.load_model(job / "tiny.h5"), xaic.load_data(job / "data.npz")
     made = xaic.plan(model, xaic.attribute(model, data.calibration(64)), Budget("16kB"))
@@ -222,6 +223,7 @@ def test_json_is_the_report_and_nothing_else(job, tmp_path):
     assert json.loads(result.stdout)["recipe"] == "int8"
 
 
+@pytest.mark.slow
 def test_deeplift_filters_removes_filters_and_writes_plain_int8(job, tmp_path):
     command = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out")]
     options = ["--recipe", "deeplift-filters", "--epochs", "4", "--align", "4", "--protect", "hid*", "--max-drop", "5"]
@@ -245,6 +247,7 @@ def test_deeplift_filters_removes_filters_and_writes_plain_int8(job, tmp_path):
     assert canonicalize(again).model.count_params() == small.count_params()
 
 
+@pytest.mark.slow
 def test_a_limit_of_multiply_accumulates_that_floors_do_not_allow_is_exit_code_3(job, tmp_path):
     command = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out")]
     options = ["--recipe", "deeplift-filters", "--macs", "1k", "--epochs", "0", "--max-drop", "100", "--baselines", ""]

@@ -121,6 +121,7 @@ def test_ecq_reaches_the_planned_sparsity(trained):
     assert "prune" not in small.history
 
 
+@pytest.mark.slow
 def test_ecqx_trains_to_the_planned_sparsity_and_is_repeatable(trained):
     model, data = trained
     plan = plan_for(model, "ecqx", 4, sparsity=0.6)
