@@ -88,9 +88,7 @@ class Context:
         if self.task.figure(predict(model, self.held_back), self.held_back) < figure:
             model.set_weights(before)
 
-    def fit(
-        self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = (), after_epoch: Any = None
-    ) -> list[Epoch]:
+    def fit(self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = ()) -> list[Epoch]:
         """Trains `model` in place; `stage` names it to people and its checkpoints."""
         return fit(
             model,
@@ -103,5 +101,4 @@ class Context:
             checkpoint=None if self.checkpoint is None else self.checkpoint / stage.replace(" ", "-"),
             stage=stage,
             progress=self.progress,
-            after_epoch=after_epoch,
         )
