@@ -30,6 +30,8 @@ SPARE = 0.03
 """A limit that is missed by less than this share is used up."""
 SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
 """Without limits: flash of the rounds, as shares of plain int8. Each ends in a model that is kept if it is good enough."""
+MOST_ZEROS = 0.98
+"""A correction leaves every layer at least the rest of this."""
 DOWNLOAD = 0.6
 """Without limits: download of a round as a share of its flash."""
 
@@ -111,16 +113,16 @@ class Driver:
     def _within_limits(self) -> Iterator[Round]:
         planner = self._planner(self.model, self.relevance)
         epochs = self.epochs if self.epochs < ROUNDS else round(self.epochs * FIRST)
-        best = self._round(1, planner, planner.fitting(self.budget), epochs, FIRST)
+        best = self._round(1, planner.model, planner.fitting(self.budget), planner.relevance, epochs, FIRST)
         yield best
         for number in range(2, ROUNDS + 1):
-            aim = self._corrected(best)
-            if aim is None:
+            corrected = self._corrected(best)
+            if corrected is None:
                 return
             left = (self.epochs - epochs) // (ROUNDS - 1)
-            planner = self._planner(best.small.trainable)
-            made = planner.fitting(aim, filters=None if best.flash_bytes > (aim.flash_bytes or best.flash_bytes) else False)
-            following = self._round(number, planner, made, left, 1.0 / (ROUNDS + 1 - number), best.small.plan.remove)
+            following = self._round(
+                number, best.small.trainable, corrected, None, left, 1 / (ROUNDS + 1 - number), best.small.plan.remove
+            )
             yield following
             best = max(best, following, key=self._worth)
 
@@ -130,12 +132,11 @@ class Driver:
         before: Optional[Round] = None
         for number, share in enumerate(SHRINKING, 1):
             flash = round(plain * share)
-            aim = replace(self.budget, flash=flash, download=round(DOWNLOAD * flash))
-            made = planner.fitting(aim)
+            made = planner.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
             if made.predicted_flash_bytes > flash:
                 return
             removed = {} if before is None else before.small.plan.remove
-            before = self._round(number, planner, made, -(-self.epochs // 4), 0.4, removed)
+            before = self._round(number, planner.model, made, planner.relevance, -(-self.epochs // 4), 0.4, removed)
             yield before
             if before.drop > self.budget.max_drop:
                 return
@@ -144,18 +145,19 @@ class Driver:
     def _round(
         self,
         number: int,
-        planner: Planner,
+        model: Any,
         made: Plan,
+        relevance: Optional[Relevance],
         epochs: int,
         share: float,
         removed: Optional[dict[str, list[int]]] = None,
     ) -> Round:
         start = time.perf_counter()
         small = compress(
-            planner.model,
+            model,
             made,
             self.data,
-            relevance=planner.relevance,
+            relevance=relevance,
             epochs=epochs,
             minutes=None if self.minutes is None else share * max(0.0, self.minutes - (time.monotonic() - self.start) / 60),
             seed=self.seed + 7000 * (number - 1),
@@ -172,7 +174,7 @@ class Driver:
         held = self.held_back
         outputs = edge.run_file(path, held.x, scale=held.scale, offset=held.offset).outputs[0]
         return Round(
-            small=replace(small, plan=_in_original(small.plan, removed or {}, self.model)),
+            small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
             flash_bytes=len(content),
             download_bytes=len(tflite.pack_download(content)),
             held_back=self.task.figure(outputs, held),
@@ -206,19 +208,26 @@ class Driver:
             return over <= 1.0, -max(1.0, over), one.held_back
         return one.drop <= self.budget.max_drop, -float(one.flash_bytes), one.held_back
 
-    def _corrected(self, one: Round) -> Optional[Budget]:
-        """Returns what to aim at so that the limits are met, or used up where accuracy is short; None if nothing is to do."""
-        over = self._overrun(one)
-        if over <= 1.0 and (over >= 1.0 - SPARE or one.drop <= 0.0 or over == 0.0):
+    def _corrected(self, one: Round) -> Optional[Plan]:
+        """Returns the plan with as many zeros as use up the download limit; None if nothing is to correct.
+
+        Flash needs no correction: it is measured before training, which does not change it.
+        """
+        limit, plan = self.budget.download_bytes, one.small.plan
+        if limit is None or (limit * (1 - SPARE) <= one.download_bytes <= limit):
             return None
-        plan, limits = one.small.plan, {}
-        for name, written in (("flash", one.flash_bytes), ("download", one.download_bytes)):
-            limit, predicted = getattr(self.budget, name), getattr(plan, f"predicted_{name}_bytes")
-            if limit is not None:
-                limits[name] = round(limit * (1 - SPARE / 3) * min(1.25, max(0.8, predicted / written)))
-        if "flash" in limits:  # flash is as predicted: the written file was measured before training
-            limits["flash"] = self.budget.flash_bytes
-        return replace(self.budget, **limits)
+        if one.download_bytes < limit and (one.drop <= 0.0 or plan.sparsity == 0.0):
+            return None
+        aim = round(limit * (1 - SPARE / 3))
+        ratio = aim / one.download_bytes  # of the weights that are not zero
+        layers = []
+        for layer in plan.layers:
+            free = layer.kind != "depthwise" and (plan.sparsity == 0.0 or layer.sparsity > 0.0)
+            sparsity = min(MOST_ZEROS, max(0.0, 1.0 - (1.0 - layer.sparsity) * ratio)) if free else layer.sparsity
+            layers.append(layer.model_copy(update={"sparsity": sparsity}))
+        return plan.model_copy(
+            update={"layers": layers, "remove": {}, "predicted_download_bytes": round(limit * (1 - SPARE / 3))}
+        )
 
     def _drop(self, outputs: Any) -> float:
         """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""
@@ -229,7 +238,7 @@ class Driver:
         return 100.0 * (self.figure - self.task.figure(outputs, held))
 
 
-def _in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:
+def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:
     """Returns the plan with all channels that went, earlier ones included, in the numbering of the original `model`."""
     groups, remove = channel_groups(model), {}
     for name in {**before, **plan.remove}:

@@ -8,6 +8,7 @@ from typing import Any, Optional
 from keras_xaic import tflite
 from keras_xaic.compression import compress
 from keras_xaic.data import Data, Samples
+from keras_xaic.models import weighted_kernels
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
@@ -17,6 +18,8 @@ TRIES = 3
 """How often a plan is made anew when the written file is not as large as predicted."""
 TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
+LEAST_ZEROS = 0.05
+"""Fewer zeros than this are chance, not the work of masks."""
 
 
 class Planner:
@@ -49,6 +52,9 @@ class Planner:
     ) -> None:
         self.model, self.relevance, self.recipe = model, relevance, recipe
         self.data, self.samples, self.progress = data, samples, progress
+        values = [kernel.value for kernel in weighted_kernels(model)]
+        zeros = sum(float((value == 0).sum()) for value in values) / max(1, sum(value.size for value in values))
+        self.zeros = zeros if zeros > LEAST_ZEROS else 0.0
         self.seed, self.align, self.protect = seed, align, protect
         progress("plan", 0, TRIES, "measuring what bit-widths do")
         self.damage = measure_damage(
@@ -74,7 +80,7 @@ class Planner:
             steps=self.recipe.steps,
             align=self.align,
             protect=self.protect,
-            sparsity=self.recipe.sparsity,
+            sparsity=max(self.recipe.sparsity, self.zeros),  # training brings zeros back to life that no mask holds
             score=self.recipe.score,
             sensitivity=self.damage,
             seed=self.seed,
