@@ -35,6 +35,7 @@ TOOLKIT = ("tfmot-prune50", "tfmot-prune80", "tfmot-cluster16", "tfmot-qat", "tf
 MCT = ("mct-mixed75", "mct-mixed50")
 AI_EDGE = ("ai-edge-int8", "ai-edge-int4")
 UNTRAINED = ("int8", *CONVERTER, *MCT, *AI_EDGE)
+EPOCHS = 10
 CALIBRATION = 256
 MOST_SPARSE = 0.98
 """More zeros than this leave no model; where the budget needs more, magnitude pruning misses it."""
@@ -120,13 +121,13 @@ def judge(file, original, test):
     general = common.general_compressors(content)
     best = min(general, key=general.__getitem__)
     row = {"flash_bytes": len(content), "download_bytes": len(tflite.pack_download(content))}
-    row.update(general_bytes=general[best], general=best)
+    row.update(general_bytes=general[best], general_compressor=best)
     row.update(median_ms=found["file"]["median_ms"], original_ms=found["original"]["median_ms"])
     if "error" in found["file"]:
         row["error"] = round(found["file"]["error"], 5)
     else:
         row.update(edge_accuracy=found["file"]["accuracy"], original_accuracy=found["original"]["accuracy"])
-        row["drop_pp"] = round(100 * (row["original_accuracy"] - row["edge_accuracy"]), 2)
+        row["drop_pp"] = round(100 * (row["original_accuracy"] - row["edge_accuracy"]), 4)
     return row
 
 
@@ -142,10 +143,10 @@ def arena(file):
 
 
 def epochs_of(text):
-    """Returns model -> epochs from ``8`` or ``resnet8=8,cnn=12``."""
-    if text.isdigit():
-        return dict.fromkeys(BUDGETS, int(text))
-    return {name: int(count) for name, _, count in (part.partition("=") for part in text.split(","))}
+    """Returns model -> epochs from ``8`` or ``resnet8=8,cnn=12``; models that are not named have the default."""
+    parts = [part.partition("=") for part in text.split(",")]
+    for_all = next((int(name) for name, sign, _ in parts if not sign), EPOCHS)
+    return {**dict.fromkeys(BUDGETS, for_all), **{name: int(count) for name, sign, count in parts if sign}}
 
 
 def jobs_of(options):
@@ -154,17 +155,18 @@ def jobs_of(options):
     known = [*RECIPES, *CONVERTER, *TOOLKIT]
     known += MCT if options.mct_python else ()
     known += AI_EDGE if options.ai_edge_python else ()
-    methods = options.methods.split(",") if options.methods else known
-    unknown = [method for method in methods if method not in known]
-    if unknown:
-        raise SystemExit(f"compare.py: no method {unknown[0]!r}; there are {', '.join(known)}")
+    models, methods = options.models.split(","), options.methods.split(",") if options.methods else known
+    for kind, asked, there in (("model", models, list(BUDGETS)), ("method", methods, known)):
+        unknown = [name for name in asked if name not in there]
+        if unknown:
+            raise SystemExit(f"compare.py: no {kind} {unknown[0]!r}; there are {', '.join(there)}")
     jobs = []
     for seed in range(options.seeds):
-        for model in options.models.split(","):
+        for model in models:
             for method in methods:
                 epochs = 0 if method in UNTRAINED else options.epochs[model]
                 job = {"model": model, "method": method, "seed": seed, "epochs": epochs, "samples": options.samples}
-                limit = {"minutes": options.minutes} if method == "auto" and options.minutes is not None else {}
+                limit = {"minutes": options.minutes} if method == "auto" else {}
                 jobs.append({**job, "budget": BUDGETS[model], **limit})
     return jobs
 
@@ -174,7 +176,7 @@ def main():
     parser = common.parser(__doc__, "compare.jsonl", needs_models=not showing)
     parser.add_argument("--models", default=",".join(BUDGETS))
     parser.add_argument("--methods", help="default: all that can run")
-    parser.add_argument("--epochs", type=epochs_of, default="10", help="10 for all, or resnet8=8,cnn=12")
+    parser.add_argument("--epochs", type=epochs_of, default=str(EPOCHS), help="8 for all, or resnet8=8,cnn=12")
     parser.add_argument("--samples", type=int, help="training samples; default: all")
     parser.add_argument("--minutes", type=float, help="limit of the training of recipe auto")
     parser.add_argument("--mct-python", type=pathlib.Path, help="a Python with model-compression-toolkit")
