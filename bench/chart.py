@@ -87,6 +87,8 @@ class Panel:
         axes.set_xlim(min(*sizes, self.budget["download"]) / 1.5, max(sizes) * 2)
         if self.is_error:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         else:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -137,7 +139,7 @@ class Panel:
         taken = [(x - 0.6 * step, y - 0.6 * step, x + 0.6 * step, y + 0.6 * step) for x, y in spots]
         taken += [box for line in self.fronts for box in _steps(to_pixels.transform(line), 0.15 * step)]
         for line, (x, y) in zip(self.lines, spots):
-            text = self.axes.text(0, 0, self.label(line), fontsize=7.8, color=OURS if line.ours else PEERS, zorder=5)
+            text = self.axes.text(0, 0, self.label(line), fontsize=7.8, color=OURS if line.ours else PEERS, zorder=3)
             text.set(in_layout=False, path_effects=[withStroke(linewidth=2, foreground="white", alpha=0.8)])
             extent = text.get_window_extent(renderer)
             boxes = [_beside(x, y, dx * step, dy * step, extent.width, extent.height) for dx, dy in PLACES]
