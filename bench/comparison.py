@@ -84,9 +84,14 @@ class Line:
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[Line]:
-    """Returns a line for every method on every model, with the settings of its last row."""
+    """Returns a line for every method on every model, with the settings of its last row.
+
+    Files of others are downloaded as what is smaller: our container, or the best of the general compressors.
+    """
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
+        if not row["ours"] and "failed" not in row:
+            row = {**row, "download_bytes": min(row["download_bytes"], row["general_bytes"])}
         found.setdefault((row["model"], row["method"]), []).append(row)
     lines = []
     for (model, method), mine in found.items():
