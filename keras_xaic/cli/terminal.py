@@ -158,7 +158,7 @@ class Terminal:
             how = [f"relevance by {recipe.rule}"] if recipe.rule else []
             how += [f"{', '.join(map(str, recipe.bits))} bits"] if recipe.bits else []
             how += ["may remove filters"] if recipe.filters else []
-            how += ["also a baseline"] if recipe.baseline else []
+            how += ["also a baseline"] if recipe.comparable else []
             lines = [Text(recipe.summary), Text("; ".join(how), style="dim"), Text(f"Source: {recipe.source}", style="dim")]
             table.add_row(Text(recipe.name, style="bold"), Text("\n").join(line for line in lines if line))
         self.say(table)

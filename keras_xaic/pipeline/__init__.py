@@ -94,8 +94,8 @@ def run(
     out, parts = check_target(out, overwrite), _target(target)
     chosen, others = get_recipe(recipe), [get_recipe(name) for name in baselines]
     for other in others:
-        if other.baseline is None:
-            known = ", ".join(name for name, one in RECIPES.items() if one.baseline is not None)
+        if not other.comparable:
+            known = ", ".join(name for name, one in RECIPES.items() if one.comparable)
             raise PlanError(f"recipe {other.name!r} is not a baseline", f"some of {known}")
     budget = budget or Budget()
     effort = EPOCHS if minutes is None else MOST_EPOCHS
@@ -111,7 +111,7 @@ def run(
         check_plan(given, loaded)
         if chosen.rule is None:
             raise PlanError(f"recipe {recipe!r} takes no plan", "a recipe of ours, e.g. auto")
-    if chosen.rule is not None:
+    if chosen.rule not in (None, "magnitude"):
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset, align, list(protect)]
     settings += [] if given is None else [given.model_dump_json()]

@@ -207,7 +207,8 @@ class Job:
                 directory=checkpoint,
                 **how,
             )
-            small, self.rounds = driver.run()
+            small, rounds = driver.run()
+            self.rounds = rounds if recipe is self.recipe else self.rounds
             return small
         made = self.plan or self.work.cached(
             "plan.json",
@@ -237,18 +238,21 @@ class Job:
         kept = self.work.path / f"baseline-{recipe.name}.json"
         if kept.exists():
             return json.loads(kept.read_text())
-        assert recipe.baseline is not None
-        model = recipe.baseline(
-            self.model,
-            self.data,
-            epochs=self.epochs,
-            seed=self.seed,
-            sparsity=self.equal_download_sparsity(small),
-            checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
-            progress=self.work.progress,
-        )
+        if recipe.baseline is None:
+            model = self.compress(recipe, attribute(self.model, samples, rule=recipe.rule or "magnitude"), samples)
+            content = tflite.build_tflite(model, samples)
+        else:
+            model = recipe.baseline(
+                self.model,
+                self.data,
+                epochs=self.epochs,
+                seed=self.seed,
+                sparsity=self.equal_download_sparsity(small),
+                checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
+                progress=self.work.progress,
+            )
+            content = tflite.int8_twin(model.model, samples)  # as the converter writes it, without our slimming
         path = self.work.path / f"baseline-{recipe.name}.tflite"
-        content = tflite.int8_twin(model.model, samples)  # as the converter writes it, without our slimming
         write_atomic(path, content)
         facts = {
             "flash_bytes": len(content),

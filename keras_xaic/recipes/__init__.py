@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras_xaic.errors import PlanError
 from keras_xaic.recipes.auto import AUTO
+from keras_xaic.recipes.auto_magnitude import AUTO_MAGNITUDE
 from keras_xaic.recipes.cluster import CLUSTER
 from keras_xaic.recipes.deeplift_codebook import DEEPLIFT_CODEBOOK
 from keras_xaic.recipes.deeplift_filters import DEEPLIFT_FILTERS
@@ -30,6 +31,7 @@ RECIPES: dict[str, Recipe] = {
         INT8,
         MAGNITUDE,
         CLUSTER,
+        AUTO_MAGNITUDE,
     )
 }
 

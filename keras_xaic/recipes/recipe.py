@@ -29,6 +29,7 @@ class Recipe:
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
         steps: In how many steps filters go, with training in between; None: the more, the more of the weights goes.
         rounds: Whether planning and training are repeated until limits and accuracy are met (see `keras_xaic.pipeline.driver`).
+        control: Whether it is a method of ours made blind, to be run as a baseline.
         baseline: For methods of others: a function ``(model, data, **options) -> CompressedModel`` that runs them as they are.
     """
 
@@ -47,7 +48,13 @@ class Recipe:
     removal: float = 0.0
     steps: Optional[int] = 1
     rounds: bool = False
+    control: bool = False
     baseline: Optional[Callable[..., Any]] = None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it can be run as a baseline."""
+        return self.control or self.baseline is not None
 
     def aim(self, budget: Budget) -> Budget:
         """Returns the budget, with the recipe's mean bit-width where it limits neither bytes nor bits."""

@@ -28,6 +28,9 @@ from keras_xaic.report.schema import Report
 ALIKE_PP = 0.4
 """Accuracies closer than this many points are called alike, on however many samples they were measured."""
 
+CONTROL = "auto-magnitude"
+"""The baseline that differs from `auto` in nothing but relevance."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -136,7 +139,10 @@ def _against(report: Report, name: str) -> Optional[str]:
         quality = "is as accurate"
     else:
         quality = f"is {abs(gain):.1f} {unit} {'worse' if gain > 0 else 'better'}"
-    plain = " - relevance did not help on this model" if name == "magnitude" and ratio <= 1.02 and gain < alike else ""
+    helped = "helped" if gain > alike else "did not help"
+    if name == CONTROL:
+        return f"The same method without relevance {quality} {where} - relevance {helped} on this model"
+    plain = f" - relevance {helped} on this model" if name == "magnitude" and ratio <= 1.02 and gain < alike else ""
     return f"Baseline {name} {quality} {where}{plain}"
 
 

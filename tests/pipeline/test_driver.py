@@ -53,12 +53,15 @@ def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
 def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
     model, data = job
     budget = Budget(flash="7kB", download="3600", max_drop=1.0)
-    report = xaic.run(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", epochs=12, baselines=())
+    options = {"epochs": 12, "baselines": ["auto-magnitude"]}
+    report = xaic.run(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", **options)
     assert report.compressed.flash_bytes <= 7_000
     assert report.compressed.download_bytes <= 3_600
     assert report.rounds[0].epochs == 9
     assert sum(one.epochs for one in report.rounds) <= 12
     assert report.compressed.download_bytes in [one.download_bytes for one in report.rounds]
+    assert report.baselines["auto-magnitude"].flash_bytes <= 7_000
+    assert "The same method without relevance" in report.verdict
 
 
 def test_minutes_end_training(job, tmp_path):

@@ -66,6 +66,18 @@ def test_verdict_says_when_relevance_did_not_help(report, changed):
     assert "did not help" not in verdict(changed(baselines=larger))
 
 
+def test_verdict_says_what_the_same_method_without_relevance_does(changed):
+    for accuracy, words in (
+        (0.80, "points worse at the same size - relevance helped"),
+        (0.838, "as accurate at the same size"),
+    ):
+        control = {"auto-magnitude": {"flash_bytes": 61_000, "edge_accuracy": accuracy}}
+        text = verdict(changed(baselines=control))
+        assert "The same method without relevance" in text
+        assert words in text
+    assert "relevance did not help on this model" in text
+
+
 def test_mse_is_no_percentage(changed):
     report = changed(
         metric="mse",
