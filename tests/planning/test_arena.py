@@ -20,7 +20,7 @@ from keras_xaic.tflite.decode import compress_for_micro
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
 CLOSE = 0.005
-"""Relative error; the planner itself is imitated exactly, structures of operators to a few bytes."""
+"""Relative error: 0 with the version that the sizes of structures were measured on, a few bytes with others."""
 
 
 def chain():
@@ -209,7 +209,7 @@ def test_a_ram_budget_takes_filters_until_the_file_fits(bits, tmp_path):
     assert 0.85 * limit < chosen.predicted_ram_bytes <= limit
     small = compress(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
     path = written(build_tflite(small, x), tmp_path)
-    assert edge.measure_arena(path).minimum <= 1.005 * limit
+    assert edge.measure_arena(path).minimum <= limit
     assert edge.measure_arena(path).minimum == pytest.approx(chosen.predicted_ram_bytes, rel=CLOSE)
 
 
