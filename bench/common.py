@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import gzip
 import importlib.metadata
 import json
+import lzma
 import multiprocessing
 import os
 import pathlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 PACKAGES = ("keras-xaic", "tensorflow", "tensorflow-model-optimization", "tflite-runtime", "numpy")
 FILES = {"resnet8": "resnet8_cifar10.h5", "cnn": "cnn_fashion_mnist.h5", "mlp": "mlp_fashion_mnist.h5", "ad01": "ad01.h5"}
 DATA = {"resnet8": "cifar10.npz", "cnn": "fashion_mnist.npz", "mlp": "fashion_mnist.npz"}
+ROUNDS = 5
+"""Latencies are medians over this many interleaved rounds, so that other work on the machine hits all files alike."""
 
 
-def parser(description: str, out: str) -> argparse.ArgumentParser:
+def parser(description: str, out: str, needs_models: bool = True) -> argparse.ArgumentParser:
     """Returns the options that every benchmark has."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data-root", type=pathlib.Path, required=True, help="directory of the models (.h5)")
+    made.add_argument("--data-root", type=pathlib.Path, required=needs_models, help="directory of the models (.h5)")
     made.add_argument("--data", type=pathlib.Path, help="directory of cifar10.npz and fashion_mnist.npz; default: --data-root")
     made.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / out)
     made.add_argument("--workers", type=int, default=2, help="processes, one thread each")
@@ -37,15 +43,29 @@ def parser(description: str, out: str) -> argparse.ArgumentParser:
 
 
 def load(options: argparse.Namespace, name: str, samples: int | None = None):
-    """Returns (model, data): the training part is a fixed random choice of `samples`, the test part is whole."""
+    """Returns (model, data): the training part is a fixed random choice of `samples`, the test part is whole.
+
+    Where there is no data, the inputs are standard normal and the model's own outputs are the targets.
+    """
     from keras_xaic import load_data, load_model
     from keras_xaic.data import Data
 
     model = load_model(options.data_root / FILES[name])
-    data = load_data((options.data or options.data_root) / DATA[name])
+    if name in DATA:
+        data = load_data((options.data or options.data_root) / DATA[name])
+    else:
+        data = Data(_normal(model, 20_000, seed=0), _normal(model, 2_000, seed=1), name)
     if samples is not None and samples < len(data.train):
         data = Data(data.calibration(samples, seed=12345), data.test, data.name)
     return model, data
+
+
+def _normal(model, count: int, seed: int):
+    from keras_xaic.data import Samples
+    from keras_xaic.training import predict
+
+    x = np.random.default_rng(seed).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
+    return Samples(x, predict(model, Samples(x)))
 
 
 def edge_accuracy(content: bytes, test) -> float:
@@ -58,6 +78,39 @@ def edge_accuracy(content: bytes, test) -> float:
         path.write_bytes(content)
         outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs
     return float(get_metric("accuracy")(outputs[0], test.y))
+
+
+def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, float]]:
+    """Returns name -> figure on `test` and median latency on tflite-runtime, timed in turns.
+
+    The figure is ``accuracy``; where nothing is classified ``error``: the squared error as a share of the targets' variance.
+    """
+    from keras_xaic import edge
+
+    found, times = {}, {name: [] for name in files}
+    for name, path in files.items():
+        outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs[0]
+        if test.labels is not None:
+            found[name] = {"accuracy": float(np.mean(outputs.argmax(-1) == test.labels))}
+        else:
+            found[name] = {"error": float(np.mean(np.square(outputs - test.y)) / np.var(test.y))}
+    for _ in range(ROUNDS):
+        for name, path in files.items():
+            times[name].append(edge.run_file(path, test.x[:1], latency_runs=200).latency.median)
+    return {name: {**facts, "median_ms": round(float(np.median(times[name])), 4)} for name, facts in found.items()}
+
+
+def general_compressors(content: bytes) -> dict[str, int]:
+    """Returns what gzip, xz, brotli and zstd make of a file, each at its strongest."""
+    import brotli
+    import zstandard
+
+    return {
+        "gzip": len(gzip.compress(content, 9)),
+        "xz": len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
+        "brotli": len(brotli.compress(content)),
+        "zstd": len(zstandard.ZstdCompressor(level=22).compress(content)),
+    }
 
 
 def versions() -> dict[str, str]:

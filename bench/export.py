@@ -8,8 +8,6 @@ Weights are rounded to their grids, and the smallest set to zero, without any tr
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import pathlib
 import tempfile
 import time
@@ -141,9 +139,6 @@ def int4_of_the_converter(plain, written):
 
 def compressors(content):
     """The container beside gzip, xz, brotli and zstd, each at its strongest; and the zeroth-order entropy of the weights."""
-    import brotli
-    import zstandard
-
     from keras_xaic import tflite
     from keras_xaic.tflite.container import _encode, find_regions
 
@@ -153,12 +148,7 @@ def compressors(content):
     start = time.perf_counter()
     assert tflite.unpack_download(packed) == content
     unpacking = time.perf_counter() - start
-    others = {
-        "gzip": len(gzip.compress(content, 9)),
-        "xz": len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
-        "brotli": len(brotli.compress(content)),
-        "zstd": len(zstandard.ZstdCompressor(level=22).compress(content)),
-    }
+    others = common.general_compressors(content)
     regions = [region for region in sorted(find_regions(content), key=lambda region: region.start) if region.coding]
     return {
         "download_bytes": len(packed),

@@ -18,16 +18,14 @@ import shutil
 import tempfile
 import time
 
+import common
 import numpy as np
 
 import keras_xaic as xaic
-from keras_xaic import edge, tflite
+from keras_xaic import tflite
 from keras_xaic._keras import keras, tf
 from keras_xaic._version import __version__
 from keras_xaic.models import canonicalize, macs
-
-ROUNDS = 5
-"""Latencies are medians over this many interleaved rounds, so that other work on the machine hits both files alike."""
 
 
 def settings(options):
@@ -60,18 +58,6 @@ def compress(model, data, options, checkpoint):
     return small, round(time.perf_counter() - start, 1)
 
 
-def measure(files, test):
-    """Returns name -> accuracy from the written file and median latency, timed in turns."""
-    times, accuracy = {name: [] for name in files}, {}
-    for name, path in files.items():
-        outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs[0]
-        accuracy[name] = float(np.mean(outputs.argmax(-1) == test.labels))
-    for _ in range(ROUNDS):
-        for name, path in files.items():
-            times[name].append(edge.run_file(path, test.x[:1], latency_runs=200).latency.median)
-    return {name: {"accuracy": accuracy[name], "median_ms": round(float(np.median(times[name])), 4)} for name in files}
-
-
 def run(options):
     root = pathlib.Path(options.data_root)
     keras.utils.set_random_seed(options.seed)
@@ -95,7 +81,7 @@ def run(options):
         "history": {stage: [round(epoch.held_back, 4) for epoch in epochs] for stage, epochs in small.history.items()},
         "seconds": seconds,
     }
-    for name, facts in measure(files, data.test).items():
+    for name, facts in common.measure(files, data.test).items():
         one = model if name == "original" else small.model
         weights = sum(int(np.prod(weight.shape)) for weight in one.trainable_weights)
         size = files[name].stat().st_size

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -16,6 +17,11 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.task import Task
 from keras_xaic.progress import Progress, silent
+
+TIMED_STEPS = 10
+"""Training steps that are timed to see how many epochs fit a limit of minutes."""
+LEAST_SHARE = 0.05
+"""Part of the training samples that an epoch passes over however little time there is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Schedule:
         loss: What takes the place of the task's own loss of the labels: a Keras loss, its name, or a function
             ``(labels, outputs)``. Classes come one-hot, so it is ``categorical_crossentropy``, not the sparse one.
         share: Part of the training samples that an epoch passes over, drawn anew in each, above 0 to 1.
+        minutes: Time that all epochs together may take on this machine (see `within_minutes`); None does not limit it.
     """
 
     epochs: int
@@ -50,6 +57,7 @@ class Schedule:
     optimizer: Any = "adam"
     loss: Any = None
     share: float = 1.0
+    minutes: Optional[float] = None
 
     def steps(self, samples: int) -> int:
         """Returns the number of training steps over all epochs."""
@@ -173,6 +181,40 @@ def fit(
             break
     state.restore_best()
     return history
+
+
+def within_minutes(
+    model: Any, train: Samples, task: Task, schedule: Schedule, teacher: Optional[np.ndarray] = None
+) -> Schedule:
+    """Returns the schedule with as many epochs, at most those it has, as fit its minutes; of a long epoch only a part.
+
+    A few training steps are timed; they leave no trace in `model`.
+
+    Args:
+        model: The model to train.
+        train: Training samples.
+        task: What the model does.
+        schedule: How to train; returned as it is without a limit of minutes.
+        teacher: As for `fit`.
+    """
+    if schedule.minutes is None or schedule.epochs == 0:
+        return schedule
+    weight = schedule.distillation if teacher is not None else 0.0
+    loss = task.loss(1.0 if train.y is None else weight, schedule.temperature, schedule.loss)
+    before = model.get_weights()
+    model.compile("sgd", loss=loss)
+    few = _Batches(train, task.targets(train, teacher), schedule, 0)
+    taken = []
+    for number in range(min(len(few), TIMED_STEPS + 1)):
+        start = time.perf_counter()
+        model.train_on_batch(*few[number])
+        taken.append(time.perf_counter() - start)
+    model.set_weights(before)
+    seconds = float(np.median(taken[1:] or taken)) * schedule.steps_per_epoch(len(train))
+    epochs = schedule.minutes * 60 / max(seconds, 1e-9)
+    if epochs < 1:
+        return replace(schedule, epochs=1, share=schedule.share * max(epochs, LEAST_SHARE))
+    return replace(schedule, epochs=min(schedule.epochs, int(epochs)))
 
 
 def predict(model: Any, samples: Samples, batch_size: int = 256) -> np.ndarray:

@@ -7,7 +7,7 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.errors import DataError, ModelError, PlanError
 from keras_xaic.models.task import Task, infer_task
-from keras_xaic.training import Epoch, Schedule, _Batches, fit, predict
+from keras_xaic.training import Epoch, Schedule, _Batches, fit, predict, within_minutes
 
 
 def make_data(count=200, classes=3, seed=0):
@@ -195,3 +195,18 @@ def test_a_share_of_the_samples_is_another_one_in_every_epoch():
     batches = [_Batches(make_data(), np.zeros(200), Schedule(2, batch_size=16, share=0.25), number) for number in (0, 1)]
     assert [len(one) for one in batches] == [4, 4] == [Schedule(1, batch_size=16, share=0.25).steps_per_epoch(200)] * 2
     assert set(batches[0].order) != set(batches[1].order)
+
+
+def test_minutes_are_translated_to_epochs_and_leave_the_model_alone():
+    model, data = make_model(), make_data()
+    before = model.get_weights()
+    plenty = within_minutes(model, data, TASK, Schedule(7, 1e-2, 16, minutes=60.0))
+    assert (plenty.epochs, plenty.share) == (7, 1.0)
+    few = within_minutes(model, data, TASK, Schedule(10**9, 1e-2, 16, minutes=0.05))
+    assert 1 < few.epochs < 10**6
+    short = within_minutes(model, data, TASK, Schedule(7, 1e-2, 16, minutes=1e-9))
+    assert short.epochs == 1
+    assert 0.0 < short.share < 1.0
+    assert within_minutes(model, data, TASK, Schedule(7)) == Schedule(7)
+    for one, other in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, other)

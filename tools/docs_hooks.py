@@ -7,11 +7,16 @@ import json
 import pathlib
 import re
 import statistics
+import sys
 from typing import Any
 
 from latex2mathml.converter import convert
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # mkdocs knows this file by its path alone
+
+from bench import comparison  # noqa: E402
+
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 
 
@@ -32,6 +37,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "pruning": pruning,
         "filters": filters,
         "export": export,
+        "compare": compare,
     }
     return re.sub(r"<!-- generated: (\S+) -->", lambda match: makers[match.group(1)](), markdown)
 
@@ -143,6 +149,11 @@ def export() -> str:
     ]
     head = f"| model | form | {' | '.join(columns.values())} |\n|---|---|{'---:|' * len(columns)}\n"
     return head + "\n".join(lines) + "\n"
+
+
+def compare() -> str:
+    """Every method on every model, from the rows of bench/compare.py."""
+    return comparison.table(comparison.summarize(_measured("compare")))
 
 
 def _measured(name: str) -> list[dict[str, Any]]:

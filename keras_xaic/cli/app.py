@@ -67,7 +67,14 @@ def compress(
     macs: Optional[str] = Macs,
     align: int = Align,
     protect: list[str] = Protect,
-    epochs: int = typer.Option(10, "--epochs", min=0, help="Passes over the training data, all stages together."),
+    epochs: Optional[int] = typer.Option(
+        None,
+        "--epochs",
+        min=0,
+        help="Passes over the training data, all stages together; default: 10, or what fits --minutes.",
+        show_default=False,
+    ),
+    minutes: Optional[float] = typer.Option(None, "--minutes", help="Time that training may take.", show_default=False),
     seed: int = Seed,
     target: str = Target,
     baselines: str = typer.Option(
@@ -100,6 +107,7 @@ def compress(
             plan=plan,
             out=out,
             epochs=epochs,
+            minutes=minutes,
             seed=seed,
             target=target,
             baselines=[name for name in baselines.split(",") if name],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, Optional
+from typing import Any, Callable, Literal, Optional
 
 from keras_xaic.compression.compressed import CompressedModel
 from keras_xaic.compression.context import Context
@@ -26,6 +27,8 @@ __all__ = ["CompressedModel", "compress"]
 Rounding = Literal["outputs", "nearest"]
 PRUNING_SHARE = 0.5
 """Share of the epochs that goes into removal and pruning where there is any; quantization gets the rest."""
+REMOVAL_TIME = 0.4
+"""Share of the minutes that goes into removal: its epochs are those of large models."""
 
 
 def compress(
@@ -47,6 +50,9 @@ def compress(
     rounding: Rounding = "outputs",
     activation_ranges: Optional[Ranges] = None,
     callbacks: Sequence[Any] = (),
+    minutes: Optional[float] = None,
+    teacher: Any = None,
+    replan: Optional[Callable[[Any, Plan], Plan]] = None,
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
 ) -> CompressedModel:
@@ -76,6 +82,11 @@ def compress(
         activation_ranges: Trains with activations on grids, too (see `quantize_activations`); None leaves them float until
             export.
         callbacks: Further Keras callbacks for every stage.
+        minutes: Time that training may take on this machine, all stages together: as many epochs as fit it are trained. The
+            same seed then no longer gives the same bytes.
+        teacher: The model that teaches, if it is not `model` itself: to go on with a model that lost accuracy already.
+        replan: Called with the model that is left once filters are gone and the plan as it was carried out until then; returns
+            what its layers get.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
         progress: Told how far the work is.
 
@@ -96,35 +107,45 @@ def compress(
         callbacks=callbacks,
         checkpoint=checkpoint,
         progress=progress,
+        minutes=minutes,
+        teacher=teacher,
     )
     training = Schedule(
         epochs, learning_rate, batch_size, distillation, seed=seed, patience=patience, optimizer=optimizer, loss=loss
     )
-    sparse = any(layer.sparsity > 0 for layer in masked_part(plan).layers)
-    removal, pruning, quantizing = _share_epochs(epochs, plan, sparse)
-    removed = remove_filters(model, plan, relevance, context, replace(training, epochs=removal))
+    removal = _removal_epochs(epochs, plan)
+    schedule = replace(training, epochs=removal, minutes=context.minutes(REMOVAL_TIME if plan.layers else 1.0))
+    removed = remove_filters(model, plan, relevance, context, schedule)
     small, plan, history = removed.model, removed.plan, dict(removed.history)
+    if replan is not None and plan.remove:
+        plan = context.remembered_plan(functools.partial(replan, small, plan))
+    sparse = _is_sparse(plan)
+    pruning = round((epochs - removal) * PRUNING_SHARE) if sparse else 0
     untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
-        schedule = replace(training, epochs=pruning)
+        schedule = replace(training, epochs=pruning, minutes=context.minutes(PRUNING_SHARE))
         small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule, refresh)
     masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
 
-    schedule = replace(training, epochs=quantizing, learning_rate=learning_rate / 2, seed=seed + 500)
-    small, kernels, epochs_done = quantize_weights(
+    rest = epochs - removal - pruning if plan.layers else 0
+    schedule = replace(training, epochs=rest, learning_rate=learning_rate / 2, seed=seed + 500, minutes=context.minutes(1.0))
+    made = quantize_weights(
         small, plan, masks, relevance, context, schedule, activation_ranges=activation_ranges, unrounded=untrained
     )
-    if epochs_done:
-        history["quantize"] = epochs_done
-    return CompressedModel(small, kernels, plan, history)
+    return replace(made, history={**history, **made.history})
 
 
-def _share_epochs(epochs: int, plan: Plan, sparse: bool) -> tuple[int, int, int]:
-    """Returns how many epochs removal of filters, pruning and quantization get; pruning recovers removal in one step, too."""
-    removing = bool(plan.remove) or plan.filters is not None
-    if not removing and not sparse:
-        return 0, 0, epochs if plan.layers else 0
-    first = round(epochs * PRUNING_SHARE) if plan.layers else epochs
+def _removal_epochs(epochs: int, plan: Plan) -> int:
+    """Returns how many epochs removal of filters gets; pruning recovers removal in one step, too."""
+    if not plan.remove and plan.filters is None:
+        return 0
+    if not plan.layers:
+        return epochs
     stepwise = plan.filters is not None and plan.filters.steps > 1
-    removal = first if not sparse else first // 2 if stepwise else 0
-    return removal, first - removal, epochs - first
+    first = round(epochs * PRUNING_SHARE)
+    return first if not _is_sparse(plan) else first // 2 if stepwise else 0
+
+
+def _is_sparse(plan: Plan) -> bool:
+    """Returns whether masks must make zeros."""
+    return any(layer.sparsity > 0 for layer in masked_part(plan).layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -24,12 +24,15 @@ class CompressedModel:
         kernels: Kernel key -> the integers and steps that export writes.
         plan: The plan it was made by.
         history: Training stage -> what each epoch measured.
+        trainable: The same model as it was trained, BatchNorm not folded: from here training can go on. None where it was read
+            from a bundle.
     """
 
     model: Any
     kernels: Mapping[str, QuantizedKernel]
     plan: Plan
     history: Mapping[str, list[Epoch]]
+    trainable: Optional[Any] = None
 
     @property
     def storages(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
@@ -14,8 +15,9 @@ from keras_xaic.bundle import write_atomic
 from keras_xaic.data import Data, Samples
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.models.task import Task, infer_task
+from keras_xaic.planning import Plan
 from keras_xaic.progress import Progress
-from keras_xaic.training import Epoch, Schedule, fit, predict
+from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Context:
         callbacks: The user's Keras callbacks.
         checkpoint: Directory of the state of training, or None.
         progress: Told how far the work is.
+        deadline: When training shall be over, on the clock of `time.monotonic`; None does not limit it.
     """
 
     task: Task
@@ -41,6 +44,7 @@ class Context:
     callbacks: Sequence[Any]
     checkpoint: Optional[pathlib.Path]
     progress: Progress
+    deadline: Optional[float] = None
 
     @classmethod
     def of(
@@ -54,16 +58,20 @@ class Context:
         callbacks: Sequence[Any],
         checkpoint: Optional[pathlib.Path],
         progress: Progress,
+        minutes: Optional[float] = None,
+        teacher: Any = None,
     ) -> Context:
-        """Returns the context for compressing `model`, which becomes the teacher."""
+        """Returns the context for compressing `model`, which becomes the teacher unless another model is given."""
+        original = model if teacher is None else teacher
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
         task = infer_task(model, data)
         train, held_back = data.split(seed=seed)
-        teacher = predict(model, train) if epochs else None
+        answers = predict(original, train) if epochs else None
         if held_back.y is None and epochs:  # without labels, what the original says is right
-            answers = predict(model, held_back)
-            held_back = replace(held_back, y=answers.argmax(axis=-1) if task.kind == "classes" else answers)
+            right = predict(original, held_back)
+            held_back = replace(held_back, y=right.argmax(axis=-1) if task.kind == "classes" else right)
         samples = data.calibration(calibration, seed)
-        return cls(task, train, held_back, teacher, samples, callbacks, checkpoint, progress)
+        return cls(task, train, held_back, answers, samples, callbacks, checkpoint, progress, deadline)
 
     @property
     def target(self) -> str:
@@ -80,6 +88,34 @@ class Context:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps({key: mask.astype(int).tolist() for key, mask in chosen.items()}))
         return chosen
+
+    def remembered_plan(self, choose: Callable[[], Plan]) -> Plan:
+        """Returns the plan as it was made before an interruption, or makes and keeps it."""
+        path = None if self.checkpoint is None else self.checkpoint / "plan.json"
+        if path is not None and path.exists():
+            return Plan.load(path)
+        made = choose()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.save(path)
+        return made
+
+    def minutes(self, share: float) -> Optional[float]:
+        """Returns this share of the time that is left, in minutes; None where it is not limited."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) / 60 * share
+
+    def within(self, schedule: Schedule, model: Any, stage: str) -> Schedule:
+        """Returns the schedule with what fits its minutes (see `within_minutes`), the same after an interruption."""
+        if schedule.minutes is None:
+            return schedule
+        path = None if self.checkpoint is None else self.checkpoint / f"{stage.replace(' ', '-')}-effort.json"
+        if path is not None and path.exists():
+            return replace(schedule, **json.loads(path.read_text()))
+        made = within_minutes(model, self.train, self.task, schedule, self.teacher)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps({"epochs": made.epochs, "share": made.share}))
+        return made
 
     def remeasure(self, model: Any) -> None:
         """Measures the model's BatchNorm statistics anew, in place, unless that makes it worse on held-back data."""

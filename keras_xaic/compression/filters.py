@@ -73,6 +73,7 @@ def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], conte
             small = remeasure_batchnorm(remove_channels(small, keep), context.train)
         left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
         if recovery.epochs:
+            recovery = context.within(recovery, small, stage)
             history[stage] = context.fit(small, recovery, stage)
             context.remeasure(small)
     return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
@@ -93,10 +94,13 @@ def _recoveries(schedule: Schedule, steps: int) -> list[Schedule]:
     if steps == 1 or schedule.epochs == 0:
         return [schedule] * steps
     each = schedule.epochs * BETWEEN / (steps - 1)
+    minutes = None if schedule.minutes is None else schedule.minutes * BETWEEN / (steps - 1)
     epochs, share = (int(each), 1.0) if each >= 1 else (1, each)
-    between = [replace(schedule, epochs=epochs, share=share, seed=schedule.seed + number) for number in range(1, steps)]
+    first = replace(schedule, epochs=epochs, share=share, minutes=minutes)
+    between = [replace(first, seed=schedule.seed + number) for number in range(1, steps)]
     last = max(1, schedule.epochs - round(epochs * share * (steps - 1)))
-    return [*between, replace(schedule, epochs=last)]
+    rest = None if schedule.minutes is None else schedule.minutes * (1 - BETWEEN)
+    return [*between, replace(schedule, epochs=last, minutes=rest)]
 
 
 def _carried_out(plan: Plan, model: Any, small: Any, left: Mapping[str, np.ndarray]) -> Plan:

@@ -8,8 +8,8 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.compression.compressed import CompressedModel
 from keras_xaic.compression.context import Context
-from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning import Plan
@@ -42,8 +42,8 @@ def quantize_weights(
     *,
     activation_ranges: Optional[Ranges] = None,
     unrounded: Any = None,
-) -> tuple[Any, dict[str, QuantizedKernel], list[Epoch]]:
-    """Returns the canonical model exactly on its planned grids, these grids, and the epochs it took.
+) -> CompressedModel:
+    """Returns the model exactly on its planned grids.
 
     Args:
         model: A flat model; changed in place.
@@ -65,6 +65,7 @@ def quantize_weights(
     quantized = quantize_by_plan(model, plan, masks, scores)
     history: list[Epoch] = []
     if schedule.epochs:
+        schedule = context.within(schedule, quantized, "quantize")
         refresh = []
         if grids & set(ENTROPY_GRIDS):
             every = max(1, -(-schedule.steps(len(context.train)) // (schedule.epochs * REFRESHES)))
@@ -79,7 +80,8 @@ def quantize_weights(
     if unrounded is not None and grids <= {"uniform"}:
         reference = canonicalize(unrounded).model
         kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
-    return canonical.model, kernels, history
+    epochs = {"quantize": history} if history else {}
+    return CompressedModel(canonical.model, kernels, plan, epochs, trainable=model)
 
 
 def masked_part(plan: Plan) -> Plan:

@@ -53,6 +53,7 @@ def prune_weights(
                 scores = weight_score(kernel.value, relevance.weights[kernel.key], plan.score)
                 kernel.variable.assign(kernel.value * pattern_mask(scores, sparsity[kernel.key], patterns[kernel.key]).numpy())
         return model, []
+    schedule = context.within(schedule, model, "prune")
     steps = schedule.steps(len(context.train))
     end = max(2, round(steps * RAMP_SHARE))
     pruned = prune_by_relevance(model, sparsity, relevance.weights, end, score=plan.score, patterns=patterns)

@@ -24,6 +24,11 @@ from keras_xaic.recipes import RECIPES, get_recipe
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 
+EPOCHS = 10
+"""Epochs where neither epochs nor minutes are given."""
+MOST_EPOCHS = 120
+"""Most epochs that are trained in however many minutes."""
+
 __all__ = ["Explanation", "explain", "export", "run", "verify"]
 
 
@@ -35,7 +40,8 @@ def run(
     budget: Optional[Budget] = None,
     plan: Any = None,
     out: PathLike = "compressed",
-    epochs: int = 10,
+    epochs: Optional[int] = None,
+    minutes: Optional[float] = None,
     seed: int = 0,
     target: str = "both",
     baselines: Sequence[str] = ("int8", "magnitude"),
@@ -62,7 +68,9 @@ def run(
         plan: A `Plan`, or the path of one, that is carried out as it is (``xaic plan`` writes one; it may be edited); `recipe`
             and `budget` then only say what the report compares with.
         out: Directory of the bundle.
-        epochs: Passes over the training data, all stages together.
+        epochs: Passes over the training data, all stages together; None: 10, or as many as fit `minutes`.
+        minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
+            bytes.
         seed: One seed in, the same bytes out on the same machine.
         target: ``mobile``, ``micro`` or ``both``.
         baselines: Names of recipes to compare with, trained for as many epochs.
@@ -90,6 +98,10 @@ def run(
             known = ", ".join(name for name, one in RECIPES.items() if one.baseline is not None)
             raise PlanError(f"recipe {other.name!r} is not a baseline", f"some of {known}")
     budget = budget or Budget()
+    effort = EPOCHS if minutes is None else MOST_EPOCHS
+    epochs = effort if epochs is None else epochs
+    if minutes is not None and not minutes > 0:
+        raise PlanError(f"minutes is {minutes}", "more than 0")
     loaded = load(model, allow_unsafe)
     data = as_data(data, scale, offset)
     task = infer_task(loaded, data)
@@ -103,10 +115,11 @@ def run(
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset, align, list(protect)]
     settings += [] if given is None else [given.model_dump_json()]
+    settings += [] if minutes is None else [minutes]
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, given, callbacks)
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, given, callbacks, minutes)
     return job.run(out, parts, others, interpreters)
 
 

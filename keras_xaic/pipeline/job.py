@@ -21,19 +21,16 @@ from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
 from keras_xaic.pipeline.comparing import compare_models
+from keras_xaic.pipeline.driver import Driver, Round
+from keras_xaic.pipeline.fitting import Planner
 from keras_xaic.pipeline.proving import add_expected_outputs, check_agreement, measure_micro_arena
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
-from keras_xaic.planning import PLAIN_BITS, Budget, Plan, measure_damage, plan, with_grid
+from keras_xaic.planning import PLAIN_BITS, Budget, Plan
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.report import Evidence, Report, write_html
 from keras_xaic.training import predict
-
-FLASH_TRIES = 3
-"""How often a plan is made anew when the written file is not as large as predicted."""
-FLASH_TOLERANCE = 0.01
-"""A prediction this close, as a share of the budget, is good enough."""
 
 
 @dataclass
@@ -55,6 +52,10 @@ class Job:
     """Carried out as it is instead of one that is made."""
     callbacks: Sequence[Any] = ()
     """The user's own, for the training of the compressed model."""
+    minutes: Optional[float] = None
+    """Time for training; with it, `epochs` is only the most."""
+    rounds: Sequence[Round] = ()
+    """What the driver did, where the recipe has one."""
 
     @property
     def test(self) -> Samples:
@@ -119,6 +120,7 @@ class Job:
             seconds=work.seconds,
             changes=changes,
             inputs={"scale": self.data.train.scale, "offset": self.data.train.offset},
+            rounds=[one.facts() for one in self.rounds],
         )
         report.save(bundle.report)
         write_html(report, bundle.html, Evidence.read(bundle))
@@ -189,10 +191,31 @@ class Job:
             return recipe.baseline(self.model, self.data, **options)
         if relevance is None:
             raise PlanError(f"recipe {recipe.name!r} has no attribution rule", "a rule, or a baseline")
+        how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.work.progress}
+        if recipe.rounds and self.plan is None:
+            driver = Driver(
+                self.model,
+                self.data,
+                self.task,
+                recipe,
+                self.budget,
+                relevance,
+                samples,
+                epochs=self.epochs,
+                minutes=self.minutes,
+                callbacks=self.callbacks,
+                directory=checkpoint,
+                **how,
+            )
+            small, self.rounds = driver.run()
+            return small
         made = self.plan or self.work.cached(
-            "plan.json", lambda: self.fitting_plan(relevance, samples), lambda p, path: p.save(path), Plan.load
+            "plan.json",
+            lambda: Planner(self.model, relevance, recipe, self.data, samples, **how).fitting(self.budget),
+            lambda p, path: p.save(path),
+            Plan.load,
         )
-        options.update(calibration=self.calibration, callbacks=self.callbacks)
+        options.update(calibration=self.calibration, callbacks=self.callbacks, minutes=self.minutes)
         return compress(self.model, made, self.data, relevance=relevance, **options)
 
     def export(
@@ -208,54 +231,6 @@ class Job:
             bundle = write(largest_decoded=0)
             arena, trouble = measure_micro_arena(bundle)
         return bundle, arena, trouble
-
-    def fitting_plan(self, relevance: Relevance, samples: Samples) -> Plan:
-        """Makes a plan whose file, written without training, is measured to fit: training does not change its size."""
-        self.work.progress("plan", 0, FLASH_TRIES, "measuring what bit-widths do")
-        damage = measure_damage(
-            self.model,
-            relevance,
-            sensitivity=self.recipe.sensitivity,
-            samples=samples,
-            bits=self.recipe.bits or (8,),
-            seed=self.seed,
-        )
-        make = functools.partial(
-            plan,
-            self.model,
-            relevance,
-            self.recipe.aim(self.budget),
-            recipe=self.recipe.name,
-            bits=self.recipe.bits,
-            filters=self.recipe.filters,
-            removal=self.recipe.removal,
-            steps=self.recipe.steps,
-            align=self.align,
-            protect=self.protect,
-            sparsity=self.recipe.sparsity,
-            score=self.recipe.score,
-            sensitivity=damage,
-            seed=self.seed,
-        )
-        limit, best = self.budget.flash_bytes, None
-        uniform = make()  # bytes are planned for uniform grids; what other grids take more is measured
-        made = with_grid(uniform, self.recipe.grid)
-        for attempt in range(FLASH_TRIES):
-            if limit is None:
-                break
-            self.work.progress("plan", attempt, FLASH_TRIES)
-            untrained = compress(
-                self.model, made, self.data, relevance=relevance, epochs=0, calibration=self.calibration, rounding="nearest"
-            )
-            size = len(tflite.build_tflite(untrained, samples))
-            best = made if best is None or size <= limit else best
-            miss = size - uniform.predicted_flash_bytes
-            if size <= limit and abs(miss) < FLASH_TOLERANCE * limit:
-                break
-            uniform = make(flash_correction=miss)
-            made = with_grid(uniform, self.recipe.grid)
-        self.work.progress("plan", FLASH_TRIES, FLASH_TRIES)
-        return best or made
 
     def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
         """Runs another method with the same data and effort, and measures its file."""

@@ -46,6 +46,7 @@ def build_report(
     seconds: Mapping[str, float],
     inputs: Mapping[str, float],
     changes: Optional[Changes] = None,
+    rounds: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Returns the report of one run; every size in it is read from the file it speaks of."""
     drop = drop_pp(original["edge_accuracy"], verification.edge_accuracy, metric or "accuracy")
@@ -98,6 +99,7 @@ def build_report(
             "agreement_with_keras": {name: one.as_dict() for name, one in agreement.items()},
             "layers": _layers(model, small, relevance, bundle),
             "classes": changes.classes if changes is not None else [],
+            "rounds": [dict(one) for one in rounds],
             "explanations": changes.facts if changes is not None else None,
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }

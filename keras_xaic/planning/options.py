@@ -20,7 +20,7 @@ from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, Rounding
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 
-SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
+SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.01), 2))
 """Zeros alone are pushed to the last of these to meet a download budget; beyond it, filters must go too."""
 ROBUST_BITS = 4
 """Zeros are chosen so that layers can keep this bit-width: fewer bits cost more accuracy than the zeros that replace them."""

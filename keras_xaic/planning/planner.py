@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
 
 BITS = (3, 4, 5, 6, 8)
+STEP_RATIO = 4.0
+"""Where steps are not given, each leaves about this part of the weights: more at once is hard to recover from."""
 
 
 def plan(
@@ -37,7 +40,7 @@ def plan(
     protect: Sequence[str] = (),
     sparsity: float = 0.0,
     removal: float = 0.0,
-    steps: int = 1,
+    steps: Optional[int] = 1,
     align: int = 1,
     score: Score = "geometric_mean",
     sensitivity: Union[str, Damage] = "auto",
@@ -69,7 +72,8 @@ def plan(
         sparsity: Fraction of zeros over all kernels but depthwise ones; more if the download limit needs more.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget limits neither those, flash nor
             download.
-        steps: In how many steps filters go, with training in between and relevance refreshed for each.
+        steps: In how many steps filters go, with training in between and relevance refreshed for each; None: one for every
+            `STEP_RATIO` times that the model has fewer weights in the end.
         align: What stays of a layer that loses filters is a multiple of this.
         score: What ranks weights for pruning. With ``signed_relevance`` all weights with relevance <= 0 go, no others.
         sensitivity: What predicts damage: a name of `SENSITIVITIES`; ``auto`` is ``combined`` with `samples` and
@@ -102,7 +106,7 @@ def plan(
     damage = assess(options.rounding(samples, seed), sensitivity) if isinstance(sensitivity, str) else sensitivity
     too_slow = filters and total > (budget.macs_limit or total)
     layers = None if too_slow else _choose(options, damage, budget, bits, sparsity)
-    how = FilterPlan(steps=steps, align=align, protect=tuple(protect))
+    how = FilterPlan(steps=steps or 1, align=align, protect=tuple(protect))
     limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram))
     short = filters and limited and not _fits(options, layers, budget, bits)
     removing = FilterRemoval(model, relevance, budget, bits, how, activations) if short else None
@@ -115,6 +119,10 @@ def plan(
         options = LayerOptions(following.model, following.relevance, policy, score, flash_correction)
         layers = _choose(options, damage, budget, bits, sparsity)
     layers = options.smallest(damage) if layers is None else layers
+    if steps is None:
+        left = sum(kernel.size for kernel in options.kernels)
+        steps = max(1, math.ceil(math.log(sum(value.size for value in relevance.weights.values()) / left, STEP_RATIO)))
+        how = how.model_copy(update={"steps": steps})
     return Plan(
         recipe=recipe,
         seed=seed,

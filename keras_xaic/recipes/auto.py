@@ -11,4 +11,6 @@ AUTO = Recipe(
     rule="lrp.epsilon",
     bits=(2, 3, 4, 5, 6, 8),
     filters=True,
+    steps=None,
+    rounds=True,
 )

@@ -27,7 +27,8 @@ class Recipe:
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
-        steps: In how many steps filters go, with training in between.
+        steps: In how many steps filters go, with training in between; None: the more, the more of the weights goes.
+        rounds: Whether planning and training are repeated until limits and accuracy are met (see `keras_xaic.pipeline.driver`).
         baseline: For methods of others: a function ``(model, data, **options) -> CompressedModel`` that runs them as they are.
     """
 
@@ -44,7 +45,8 @@ class Recipe:
     mean_bits: Optional[float] = None
     filters: bool = False
     removal: float = 0.0
-    steps: int = 1
+    steps: Optional[int] = 1
+    rounds: bool = False
     baseline: Optional[Callable[..., Any]] = None
 
     def aim(self, budget: Budget) -> Budget:

@@ -161,6 +161,19 @@ class ExplanationFacts(_Facts):
     shown: list[ShownFacts] = Field(default_factory=list)
 
 
+class RoundFacts(_Facts):
+    """One round of planning and training: what was predicted, and what came out, on held-back training data."""
+
+    predicted_flash_bytes: Optional[int] = None
+    flash_bytes: Optional[int] = None
+    predicted_download_bytes: Optional[int] = None
+    download_bytes: Optional[int] = None
+    held_back: Optional[float] = None
+    drop_pp: Optional[float] = None
+    epochs: Optional[int] = None
+    seconds: Optional[float] = None
+
+
 class Report(_Facts):
     """Everything that was measured of one compression; saved as report.json.
 
@@ -170,6 +183,7 @@ class Report(_Facts):
         metric: What every ``*accuracy`` field holds; None where there are no targets.
         classes: By class number; empty where nothing is classified.
         explanations: None where relevance maps could not be compared.
+        rounds: What the driver of the recipe did, in order; empty for recipes without one.
         sha256: Of the bundle's files, by their path in the bundle.
         seconds: By step.
         verdict: The outcome in one or two sentences.
@@ -192,6 +206,7 @@ class Report(_Facts):
     layers: list[LayerFacts] = Field(default_factory=list)
     classes: list[ClassFacts] = Field(default_factory=list)
     explanations: Optional[ExplanationFacts] = None
+    rounds: list[RoundFacts] = Field(default_factory=list)
     sha256: dict[str, str] = Field(default_factory=dict)
     verdict: Optional[str] = None
     warnings: list[str] = Field(default_factory=list)

@@ -1,0 +1,144 @@
+"""Rows of bench/compare.py, brought together over seeds, and as tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+NAMES = {
+    "resnet8": "ResNet-8, CIFAR-10",
+    "cnn": "CNN, Fashion-MNIST",
+    "mlp": "784-512-256-10, Fashion-MNIST",
+    "ad01": "Auto-encoder of MLPerf Tiny, random inputs",
+}
+LIMITS = {"flash": "flash_bytes", "download": "download_bytes", "max_drop": "drop_pp", "max_error": "error"}
+"""Budget -> figure of a row."""
+SETTINGS = ("epochs", "samples", "minutes", "budget")
+
+
+@dataclass(frozen=True)
+class Line:
+    """All seeds of a method on a model."""
+
+    model: str
+    method: str
+    rows: Sequence[dict[str, Any]]
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if "failed" not in row]
+
+    @property
+    def budget(self) -> dict[str, float]:
+        return self.rows[0]["budget"]
+
+    @property
+    def ours(self) -> bool:
+        return self.rows[0]["ours"]
+
+    @property
+    def is_error(self) -> bool:
+        """Whether figures are errors: less is better."""
+        return "max_error" in self.budget
+
+    @property
+    def figures(self) -> list[float]:
+        """Accuracies, or errors where nothing is classified."""
+        return [row["error" if self.is_error else "edge_accuracy"] for row in self.measured]
+
+    @property
+    def figure(self) -> float:
+        return statistics.mean(self.figures)
+
+    @property
+    def original(self) -> Optional[float]:
+        """Accuracy of the float32 original on the same interpreter."""
+        return next((row["original_accuracy"] for row in self.measured if not self.is_error), None)
+
+    def mean(self, key: str) -> float:
+        return statistics.mean(row[key] for row in self.measured)
+
+    def misses_of(self, row: dict[str, Any]) -> list[str]:
+        """Which limits a row misses."""
+        return [name for name, key in LIMITS.items() if name in self.budget and row[key] > self.budget[name]]
+
+    @property
+    def misses(self) -> list[str]:
+        """Which limits at least one seed misses."""
+        return [name for name in LIMITS if any(name in self.misses_of(row) for row in self.measured)]
+
+    @property
+    def verdict(self) -> str:
+        good = sum(not self.misses_of(row) for row in self.measured)
+        said = "no" if good == 0 else f"{good} of {len(self.measured)} seeds"
+        return f"{said}: {', '.join(name.removeprefix('max_') for name in self.misses)}" if self.misses else "**yes**"
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts the best first: by the number of limits that are missed, then by accuracy."""
+        if not self.measured:
+            return (len(LIMITS), 0.0)
+        return (len(self.misses), self.figure if self.is_error else -self.figure)
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> list[Line]:
+    """Returns a line for every method on every model, with the settings of its last row.
+
+    Files of others are downloaded as what is smaller: our container, or the best of the general compressors.
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if not row["ours"] and "failed" not in row:
+            row = {**row, "download_bytes": min(row["download_bytes"], row["general_bytes"])}
+        found.setdefault((row["model"], row["method"]), []).append(row)
+    lines = []
+    for (model, method), mine in found.items():
+        last = [mine[-1].get(key) for key in SETTINGS]
+        lines.append(Line(model, method, [row for row in mine if [row.get(key) for key in SETTINGS] == last]))
+    models = list(NAMES)
+    return sorted(lines, key=lambda line: (models.index(line.model), *line.order))
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Returns Markdown: a table for every model, the best method first."""
+    parts = []
+    for model in dict.fromkeys(line.model for line in lines):
+        mine = [line for line in lines if line.model == model]
+        budget, error = mine[0].budget, mine[0].is_error
+        limit = f"error at most {budget['max_error']:g}" if error else f"at most {budget['max_drop']:g} points lost"
+        known = [line.original for line in mine if line.original is not None]
+        origin = f", original {known[0]:.2%}" if known else ""
+        parts.append(
+            f"**{NAMES[model]}**{origin}; budget: flash {budget['flash']:,} B, download {budget['download']:,} B, {limit}\n\n"
+            f"| method | {'error' if error else 'accuracy'} | seeds | epochs | flash | download | time | within budget |\n"
+            "|---|---:|---:|---:|---:|---:|---:|---|\n" + "\n".join(map(_cells, mine)) + "\n"
+        )
+    return "\n".join(parts)
+
+
+def _cells(line: Line) -> str:
+    name = f"**{line.method}**" if line.ours else line.method
+    if not line.measured:
+        return f"| {name} | - | {len(line.rows)} | {line.rows[0]['epochs']} | - | - | - | {_reason(line)} |"
+    form = "{:.4f}" if line.is_error else "{:.2%}"
+    figure = form.format(line.figure)
+    if len(line.figures) > 1:
+        figure += f" ({form.format(min(line.figures))} to {form.format(max(line.figures))})"
+    cells = [
+        name,
+        figure,
+        len(line.measured),
+        line.rows[0]["epochs"],
+        f"{line.mean('flash_bytes'):,.0f}",
+        f"{line.mean('download_bytes'):,.0f}",
+        f"{line.mean('median_ms') / line.mean('original_ms'):.1f} x",
+        line.verdict,
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _reason(line: Line) -> str:
+    text = line.rows[-1]["failed"].replace("|", "\\|").replace("<", "&lt;")
+    return f"failed: {text[:120]}{'...' if len(text) > 120 else ''}"

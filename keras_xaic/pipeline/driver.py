@@ -1,0 +1,248 @@
+"""The driver of `auto`: rounds of planning and training, judged on held-back data, until limits and accuracy are met."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic import edge, tflite
+from keras_xaic.bundle import write_atomic
+from keras_xaic.compression import CompressedModel, compress
+from keras_xaic.data import Data, Samples
+from keras_xaic.models import Task, channel_groups
+from keras_xaic.pipeline.fitting import Planner
+from keras_xaic.planning import Budget, Plan
+from keras_xaic.progress import Progress
+from keras_xaic.recipes import Recipe
+from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.training import predict
+
+FIRST = 0.75
+"""Share of the effort that the first round gets under a limit of bytes; the rest corrects what it got wrong."""
+ROUNDS = 3
+"""Most rounds under limits."""
+SPARE = 0.03
+"""A limit that is missed by less than this share is used up."""
+SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
+"""Without limits: flash of the rounds, as shares of plain int8. Each ends in a model that is kept if it is good enough."""
+MOST_ZEROS = 0.98
+"""A correction leaves every layer at least the rest of this."""
+DOWNLOAD = 0.6
+"""Without limits: download of a round as a share of its flash."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round planned and what came out, on held-back data.
+
+    Attributes:
+        small: The compressed model.
+        flash_bytes: Size of its `model.tflite`.
+        download_bytes: Size of its `model.xaic`.
+        held_back: The task's figure on held-back training data, from tflite-runtime; higher is better.
+        drop: What is lost against the original on the same data, in percentage points (for values: in percent of the error).
+        epochs: Epochs that it trained.
+        seconds: Time that it took.
+    """
+
+    small: CompressedModel
+    flash_bytes: int
+    download_bytes: int
+    held_back: float
+    drop: float
+    epochs: int
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the report says about the round."""
+        plan = self.small.plan
+        return {
+            "predicted_flash_bytes": plan.predicted_flash_bytes,
+            "flash_bytes": self.flash_bytes,
+            "predicted_download_bytes": plan.predicted_download_bytes,
+            "download_bytes": self.download_bytes,
+            "held_back": self.held_back,
+            "drop_pp": self.drop,
+            "epochs": self.epochs,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass
+class Driver:
+    """Compresses a model to a budget in rounds. Test data is never seen."""
+
+    model: Any
+    data: Data
+    task: Task
+    recipe: Recipe
+    budget: Budget
+    relevance: Relevance
+    samples: Samples
+    epochs: int
+    minutes: Optional[float]
+    seed: int
+    align: int
+    protect: Sequence[str]
+    callbacks: Sequence[Any]
+    directory: pathlib.Path
+    progress: Progress
+
+    def run(self) -> tuple[CompressedModel, list[Round]]:
+        """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there."""
+        self.start = time.monotonic()
+        _, self.held_back = self.data.split(seed=self.seed)
+        answers = predict(self.model, self.held_back)
+        if self.held_back.y is None:
+            right = answers.argmax(axis=-1) if self.task.kind == "classes" else answers
+            self.held_back = replace(self.held_back, y=right)
+        self.figure = self.task.figure(answers, self.held_back)
+        rounds = list(self._within_limits() if self._limited else self._ever_smaller())
+        return max(rounds, key=self._worth).small, rounds
+
+    @property
+    def _limited(self) -> bool:
+        limits = (self.budget.flash, self.budget.download, self.budget.ram, self.budget.macs, self.budget.mean_bits)
+        return any(limit is not None for limit in limits)
+
+    def _within_limits(self) -> Iterator[Round]:
+        planner = self._planner(self.model, self.relevance)
+        epochs = self.epochs if self.epochs < ROUNDS else round(self.epochs * FIRST)
+        best = self._round(1, planner.model, planner.fitting(self.budget), planner.relevance, epochs, FIRST)
+        yield best
+        for number in range(2, ROUNDS + 1):
+            corrected = self._corrected(best)
+            if corrected is None:
+                return
+            left = (self.epochs - epochs) // (ROUNDS - 1)
+            following = self._round(
+                number, best.small.trainable, corrected, None, left, 1 / (ROUNDS + 1 - number), best.small.plan.remove
+            )
+            yield following
+            best = max(best, following, key=self._worth)
+
+    def _ever_smaller(self) -> Iterator[Round]:
+        planner = self._planner(self.model, self.relevance)
+        plain = planner.plan(Budget(mean_bits=8)).predicted_flash_bytes
+        before: Optional[Round] = None
+        for number, share in enumerate(SHRINKING, 1):
+            flash = round(plain * share)
+            made = planner.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
+            if made.predicted_flash_bytes > flash:
+                return
+            removed = {} if before is None else before.small.plan.remove
+            before = self._round(number, planner.model, made, planner.relevance, -(-self.epochs // 4), 0.4, removed)
+            yield before
+            if before.drop > self.budget.max_drop:
+                return
+            planner = self._planner(before.small.trainable)
+
+    def _round(
+        self,
+        number: int,
+        model: Any,
+        made: Plan,
+        relevance: Optional[Relevance],
+        epochs: int,
+        share: float,
+        removed: Optional[dict[str, list[int]]] = None,
+    ) -> Round:
+        start = time.perf_counter()
+        small = compress(
+            model,
+            made,
+            self.data,
+            relevance=relevance,
+            epochs=epochs,
+            minutes=None if self.minutes is None else share * max(0.0, self.minutes - (time.monotonic() - self.start) / 60),
+            seed=self.seed + 7000 * (number - 1),
+            teacher=self.model,
+            replan=self._replan,
+            calibration=len(self.samples),
+            callbacks=self.callbacks,
+            checkpoint=self.directory / f"round-{number}",
+            progress=self.progress,
+        )
+        content = tflite.build_tflite(small, self.samples)
+        path = self.directory / f"round-{number}.tflite"
+        write_atomic(path, content)
+        held = self.held_back
+        outputs = edge.run_file(path, held.x, scale=held.scale, offset=held.offset).outputs[0]
+        return Round(
+            small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
+            flash_bytes=len(content),
+            download_bytes=len(tflite.pack_download(content)),
+            held_back=self.task.figure(outputs, held),
+            drop=self._drop(outputs),
+            epochs=sum(len(stage) for stage in small.history.values()),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _planner(self, model: Any, relevance: Optional[Relevance] = None) -> Planner:
+        """Returns what plans `model` as it stands."""
+        if relevance is None:
+            rule, target = self.recipe.rule or "lrp.epsilon", self.task.explained(self.samples)
+            relevance = attribute(model, self.samples, self.samples.labels, rule=rule, target=target, seed=self.seed)
+        how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.progress}
+        return Planner(model, relevance, self.recipe, self.data, self.samples, **how)
+
+    def _replan(self, model: Any, carried_out: Plan) -> Plan:
+        """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
+        made = self._planner(model).fitting(carried_out.budget, filters=False)
+        return made.model_copy(update={"remove": carried_out.remove})
+
+    def _overrun(self, one: Round) -> float:
+        """Returns the largest ratio of size and limit."""
+        sizes = ((one.flash_bytes, self.budget.flash_bytes), (one.download_bytes, self.budget.download_bytes))
+        return max((size / limit for size, limit in sizes if limit is not None), default=0.0)
+
+    def _worth(self, one: Round) -> tuple[bool, float, float]:
+        """What makes a round better than another: within the limits first; then accurate, or small where there is no limit."""
+        if self._limited:
+            over = self._overrun(one)
+            return over <= 1.0, -max(1.0, over), one.held_back
+        return one.drop <= self.budget.max_drop, -float(one.flash_bytes), one.held_back
+
+    def _corrected(self, one: Round) -> Optional[Plan]:
+        """Returns the plan with as many zeros as use up the download limit; None if nothing is to correct.
+
+        Flash needs no correction: it is measured before training, which does not change it.
+        """
+        limit, plan = self.budget.download_bytes, one.small.plan
+        if limit is None or (limit * (1 - SPARE) <= one.download_bytes <= limit):
+            return None
+        if one.download_bytes < limit and (one.drop <= 0.0 or plan.sparsity == 0.0):
+            return None
+        aim = round(limit * (1 - SPARE / 3))
+        ratio = aim / one.download_bytes  # of the weights that are not zero
+        layers = []
+        for layer in plan.layers:
+            free = layer.kind != "depthwise" and (plan.sparsity == 0.0 or layer.sparsity > 0.0)
+            sparsity = min(MOST_ZEROS, max(0.0, 1.0 - (1.0 - layer.sparsity) * ratio)) if free else layer.sparsity
+            layers.append(layer.model_copy(update={"sparsity": sparsity}))
+        return plan.model_copy(
+            update={"layers": layers, "remove": {}, "predicted_download_bytes": round(limit * (1 - SPARE / 3))}
+        )
+
+    def _drop(self, outputs: Any) -> float:
+        """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""
+        held = self.held_back
+        if self.task.kind == "values":
+            spread = float(np.var(np.asarray(held.y, np.float64)))
+            return 100.0 * (self.figure - self.task.figure(outputs, held)) / max(spread, 1e-30)
+        return 100.0 * (self.figure - self.task.figure(outputs, held))
+
+
+def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:
+    """Returns the plan with all channels that went, earlier ones included, in the numbering of the original `model`."""
+    groups, remove = channel_groups(model), {}
+    for name in {**before, **plan.remove}:
+        left = np.setdiff1d(np.arange(groups[name].size), before.get(name, []))
+        gone = [*before.get(name, []), *left[plan.remove.get(name, [])].tolist()]
+        remove[name] = sorted(gone)
+    return plan.model_copy(update={"remove": remove, "filters": None})

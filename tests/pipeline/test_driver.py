@@ -1,0 +1,130 @@
+"""Rounds of planning and training: what is corrected, what is kept, and how long it may take."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers
+from keras_xaic.compression import CompressedModel
+from keras_xaic.models import remove_channels
+from keras_xaic.pipeline.driver import MOST_ZEROS, Driver, Round, in_original
+from keras_xaic.planning import Budget, LayerPlan, Plan, keep_masks
+
+
+def make_data(count=700, seed=0):
+    """Noisy waves of three frequencies: a task that a small net learns in a second."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, count)
+    time_axis = np.linspace(0, 2 * np.pi, 24)
+    x = np.sin(time_axis * (1 + y[:, None]) + rng.uniform(0, 1, (count, 1))) + rng.normal(size=(count, 24)) * 0.3
+    return x.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def job():
+    keras.utils.set_random_seed(4)
+    x, y = make_data()
+    inputs = keras.Input((24,), name="wave")
+    z = layers.Dense(96, activation="relu", name="first")(inputs)
+    z = layers.Dense(64, activation="relu", name="second")(z)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(z), name="waves")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=12, batch_size=32, verbose=0)
+    return model, {"train": (x, y), "test": make_data(seed=1)}
+
+
+def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
+    model, data = job
+    report = xaic.run(
+        model, _npz(data, tmp_path), budget=Budget(max_drop=3.0), out=tmp_path / "out", epochs=8, baselines=("int8",)
+    )
+    flash = [one.flash_bytes for one in report.rounds]
+    assert len(flash) >= 2
+    assert flash == sorted(flash, reverse=True)
+    kept = [one for one in report.rounds if one.drop_pp <= 3.0]
+    assert report.compressed.flash_bytes == kept[-1].flash_bytes < 0.6 * report.baselines["int8"].flash_bytes
+    assert all(one.drop_pp <= 3.0 for one in report.rounds[:-1])
+
+
+def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
+    model, data = job
+    budget = Budget(flash="7kB", download="3600", max_drop=1.0)
+    report = xaic.run(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", epochs=12, baselines=())
+    assert report.compressed.flash_bytes <= 7_000
+    assert report.compressed.download_bytes <= 3_600
+    assert report.rounds[0].epochs == 9
+    assert sum(one.epochs for one in report.rounds) <= 12
+    assert report.compressed.download_bytes in [one.download_bytes for one in report.rounds]
+
+
+def test_minutes_end_training(job, tmp_path):
+    model, data = job
+    start = time.perf_counter()
+    report = xaic.run(
+        model, _npz(data, tmp_path), budget=Budget(flash="7kB"), out=tmp_path / "out", minutes=0.02, baselines=(), seed=3
+    )
+    assert report.seconds["compress"] < time.perf_counter() - start
+    assert 1 <= sum(one.epochs for one in report.rounds) < 120
+
+
+def _npz(data, folder):
+    (x, y), (x_test, y_test) = data["train"], data["test"]
+    np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    return folder / "data.npz"
+
+
+def _round(download, drop, sparsity, held_back=0.9):
+    planned = [
+        LayerPlan(key="wide", kind="dense", weights=1000, bits=4, granularity="tensor", storage="int4", sparsity=sparsity),
+        LayerPlan(key="deep", kind="depthwise", weights=90, bits=8, granularity="channel", storage="int8"),
+    ]
+    small = CompressedModel(None, {}, Plan(layers=planned), {})
+    return Round(small, 5_000, download, held_back, drop, 1, 1.0)
+
+
+def _driver(**limits):
+    driver = Driver.__new__(Driver)
+    driver.budget = Budget(**limits)
+    return driver
+
+
+def test_corrections_are_in_proportion_to_what_is_not_zero():
+    driver = _driver(download=1_000)
+    assert driver._corrected(_round(990, 2.0, 0.5)) is None, "close enough"
+    assert driver._corrected(_round(800, 0.0, 0.5)) is None, "nothing to win"
+    assert _driver(flash=9_000)._corrected(_round(800, 2.0, 0.5)) is None, "no limit"
+    more = driver._corrected(_round(1_980, 0.0, 0.5))["wide"].sparsity
+    assert more == pytest.approx(0.75, abs=0.01)
+    fewer = driver._corrected(_round(660, 2.0, 0.6))["wide"].sparsity
+    assert fewer == pytest.approx(0.4, abs=0.01)
+    dense = driver._corrected(_round(1_250, 0.0, 0.0))
+    assert dense["wide"].sparsity == pytest.approx(0.2, abs=0.01)
+    assert dense["deep"].sparsity == 0.0, "depthwise kernels keep their weights"
+    assert driver._corrected(_round(10**9, 0.0, 0.5))["wide"].sparsity == MOST_ZEROS
+
+
+def test_what_a_round_is_worth():
+    limited = _driver(download=1_000)
+    rounds = [
+        _round(900, 1.0, 0.5, 0.8),
+        _round(990, 0.5, 0.4, 0.9),
+        _round(1_001, 0.0, 0.3, 0.99),
+        _round(2_000, 0.0, 0.3, 1.0),
+    ]
+    assert max(rounds, key=limited._worth) is rounds[1], "within the limit first, then accurate"
+    assert max(rounds[2:], key=limited._worth) is rounds[2], "the nearest where none fits"
+
+
+def test_channels_are_numbered_as_in_the_original(job):
+    model, _ = job
+    first, second = {"first": [0, 3, 95], "second": [1]}, {"first": [0, 1], "second": [62]}
+    both = in_original(Plan(remove=second), first, model).remove
+    small = remove_channels(model, keep_masks(model, first))
+    smaller = remove_channels(small, keep_masks(small, second))
+    at_once = remove_channels(model, keep_masks(model, both))
+    for one, other in zip(smaller.get_weights(), at_once.get_weights()):
+        np.testing.assert_array_equal(one, other)
