@@ -186,6 +186,7 @@ def plan(
     out: pathlib.Path = typer.Option("plan.json", "--out", help="File to write."),
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
+    ram: Optional[str] = Ram,
     mean_bits: Optional[float] = typer.Option(None, "--mean-bits", help="Limit for the mean bit-width.", show_default=False),
     pin: list[str] = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated."),
     float_layers: list[str] = typer.Option([], "--float", help="PATTERN: layers that stay float; may be repeated."),
@@ -217,7 +218,7 @@ def plan(
         made = make_plan(
             load_model(model, allow_unsafe=allow_unsafe),
             Relevance.load(found),
-            Budget(flash, download, None, max_drop, macs, mean_bits),
+            Budget(flash, download, ram, max_drop, macs, mean_bits),
             recipe=recipe,
             bits=chosen.bits,
             filters=chosen.filters,

@@ -15,6 +15,7 @@ from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, keep_masks
+from keras_xaic.planning.arena import predict_ram
 from keras_xaic.planning.filters import choose_next
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.training import Epoch, Schedule
@@ -84,7 +85,8 @@ def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Con
     rule = "lrp.epsilon" if relevance is None else relevance.rule
     if relevance is None or step > 1:
         relevance = attribute(small, context.calibration, rule=rule, target=context.target)
-    return choose_next(small, relevance.filters, plan.filters, plan.layers, last=step == plan.filters.steps)
+    last = step == plan.filters.steps
+    return choose_next(small, relevance.filters, plan.filters, plan.layers, last, plan.activations)
 
 
 def _recoveries(schedule: Schedule, steps: int) -> list[Schedule]:
@@ -121,9 +123,11 @@ def _carried_out(plan: Plan, model: Any, small: Any, left: Mapping[str, np.ndarr
                 }
             )
         )
-    changed = {
+    changed: dict[str, Any] = {
         f"predicted_{name}": getattr(plan, f"predicted_{name}")
         + sum(getattr(new, name) - getattr(old, name) for new, old in zip(layers, plan.layers))
         for name in ("flash_bytes", "download_bytes")
     }
+    if plan.predicted_ram_bytes is not None:
+        changed["predicted_ram_bytes"] = predict_ram(small, layers, plan.activations)
     return plan.model_copy(update={"remove": remove, "layers": layers, **changed})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
+from keras_xaic.edge.arena import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.interpreters import INTERPRETERS, available_interpreters
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
@@ -28,6 +29,7 @@ __all__ = [
     "latency_entry",
     "measure_agreement",
     "measure_arena",
+    "predict_arena",
     "read_file",
     "run_file",
     "run_layers",

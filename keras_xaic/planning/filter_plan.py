@@ -20,6 +20,7 @@ class FilterPlan(pydantic.BaseModel):
         parameters: Weights, biases and statistics that may be left.
         flash_bytes: Bytes of all kernels with their biases and steps, as planned for their layers, that may be left.
         download_bytes: The same after entropy coding.
+        ram_bytes: Bytes of the tensor arena of TensorFlow Lite Micro, without unpacked lookup tables.
         steps: Number of steps; more let relevance follow the model as it shrinks.
         align: What stays of a layer is a multiple of this, where it loses any.
         min_filters: Filters that every layer keeps at least.
@@ -32,6 +33,7 @@ class FilterPlan(pydantic.BaseModel):
     parameters: Optional[int] = pydantic.Field(default=None, ge=1)
     flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
     download_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
+    ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
     steps: int = pydantic.Field(default=1, ge=1)
     align: int = pydantic.Field(default=1, ge=1)
     min_filters: int = pydantic.Field(default=4, ge=1)
@@ -40,5 +42,5 @@ class FilterPlan(pydantic.BaseModel):
     @property
     def limits(self) -> dict[str, int]:
         """The limits that are set, by name."""
-        names = ("macs", "parameters", "flash_bytes", "download_bytes")
+        names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

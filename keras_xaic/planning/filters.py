@@ -12,13 +12,15 @@ import numpy as np
 from keras_xaic.errors import PlanError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups, group_scores
 from keras_xaic.models.costs import kept_macs, kept_parameters, kept_shapes
-from keras_xaic.models.kernels import Kernel, weighted_kernels
+from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.surgery import kept_values, remove_channels
 from keras_xaic.planning import cost
+from keras_xaic.planning.arena import ModelArena, Stored, position
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.choice import choose_filters
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.plan_file import LayerPlan
+from keras_xaic.planning.storages import Activations
 
 if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
@@ -48,11 +50,19 @@ class Removal:
 
 @dataclass(frozen=True)
 class KernelCost:
-    """What one kernel costs: bytes of flash and download of every weight, and how fine its steps are."""
+    """What one kernel costs.
+
+    Attributes:
+        flash: Bytes of flash of every weight.
+        download: Bytes of download of every weight.
+        granularity: How fine its steps are.
+        unpacked: Whether TensorFlow Lite Micro unpacks it into RAM.
+    """
 
     flash: float
     download: float
     granularity: str
+    unpacked: bool = False
 
 
 class FilterCost:
@@ -63,16 +73,28 @@ class FilterCost:
         limits: The limits, of which at least one is set.
         costs: Kernel key -> its cost; kernels that are not named cost what plain int8 does.
         fixed: Bytes of flash that are no kernels and count towards the limits.
+        activations: Type of activations between layers, which the limit of RAM depends on.
 
     Raises:
         PlanError: If there is no limit.
     """
 
-    def __init__(self, groups: ChannelGroups, limits: FilterPlan, costs: Mapping[str, KernelCost], fixed: int = 0) -> None:
+    def __init__(
+        self,
+        groups: ChannelGroups,
+        limits: FilterPlan,
+        costs: Mapping[str, KernelCost],
+        fixed: int = 0,
+        activations: Activations = "int8",
+    ) -> None:
         if not limits.limits:
-            raise PlanError("the plan for filters has no limit", "one of macs, parameters, flash_bytes, download_bytes")
+            raise PlanError(
+                "the plan for filters has no limit", "one of macs, parameters, flash_bytes, download_bytes, ram_bytes"
+            )
         self.groups, self.limits, self.costs, self.fixed = groups, limits.limits, costs, fixed
         self.kernels = weighted_kernels(groups.operations.model)
+        self._stored = {key: Stored(one.unpacked, one.granularity == "channel") for key, one in costs.items()}
+        self._arena = ModelArena(groups, activations) if "ram_bytes" in self.limits else None
 
     def __call__(self, keep: Keep) -> float:
         """Returns the largest ratio of cost and limit for the channels that stay."""
@@ -87,13 +109,15 @@ class FilterCost:
             left["parameters"] = float(sum(kept_parameters(self.groups, keep).values()))
         if "flash_bytes" in self.limits or "download_bytes" in self.limits:
             left["flash_bytes"], left["download_bytes"] = self._bytes(keep)
+        if self._arena is not None:
+            left["ram_bytes"] = float(self._arena(keep, self._stored))
         return {name: left[name] for name in self.limits}
 
     def _bytes(self, keep: Keep) -> tuple[float, float]:
         shapes = kept_shapes(self.groups, keep)
         flash, download = float(self.fixed), cost.DOWNLOAD_SHARE * self.fixed
         for kernel in self.kernels:
-            shape = shapes[kernel.path][_position(kernel)]
+            shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
             one = self.costs.get(kernel.key, KernelCost(1.0, PLAIN_BITS / 8, "channel"))
             records = cost.record_bytes(kernel.kind, channels, one.granularity)
@@ -103,8 +127,8 @@ class FilterCost:
 
 
 def limits_of(layers: Sequence[LayerPlan], budget: Budget) -> dict[str, Optional[int]]:
-    """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and multiply-accumulates."""
-    limits: dict[str, Optional[int]] = {"macs": budget.macs_limit}
+    """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and what the budget limits."""
+    limits: dict[str, Optional[int]] = {"macs": budget.macs_limit, "ram_bytes": budget.ram_bytes}
     if budget.flash is not None:
         limits["flash_bytes"] = sum(layer.flash_bytes for layer in layers)
     if budget.download is not None:
@@ -116,7 +140,12 @@ def limits_of(layers: Sequence[LayerPlan], budget: Budget) -> dict[str, Optional
 def planned_costs(layers: Sequence[LayerPlan]) -> dict[str, KernelCost]:
     """Returns what every kernel costs with what the plan gives it."""
     return {
-        one.key: KernelCost(cost.weight_bytes(2, one.storage) / 2, one.download_bytes / max(1, one.weights), one.granularity)
+        one.key: KernelCost(
+            cost.weight_bytes(2, one.storage) / 2,
+            one.download_bytes / max(1, one.weights),
+            one.granularity,
+            one.storage == "int4",
+        )
         for one in layers
     }
 
@@ -133,9 +162,18 @@ class FilterRemoval:
         budget: The limits to come down to.
         bits: Bit-widths that kernels may get; filters go until the fewest fit. () stands for plain int8 without zeros.
         how: Alignment, floors and protected layers; its limits are those of the budget.
+        activations: Type of activations between layers.
     """
 
-    def __init__(self, model: Any, relevance: Relevance, budget: Budget, bits: Sequence[int], how: FilterPlan) -> None:
+    def __init__(
+        self,
+        model: Any,
+        relevance: Relevance,
+        budget: Budget,
+        bits: Sequence[int],
+        how: FilterPlan,
+        activations: Activations = "int8",
+    ) -> None:
         self.model, self.relevance, self.how = model, relevance, how
         self.groups: ChannelGroups = channel_groups(model)
         self.scores = group_scores(self.groups, relevance.filters, norm="l2")
@@ -146,8 +184,14 @@ class FilterRemoval:
             storage = cost.best_storage(kernel.kind, fewest)
             granularity = cost.best_granularity(kernel.kind, storage)
             costs[kernel.key] = KernelCost(cost.weight_bytes(2, storage) / 2, download / 8, granularity)
-        limits = {"macs": budget.macs_limit, "flash_bytes": budget.flash_bytes, "download_bytes": budget.download_bytes}
-        self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed=cost.structure_bytes(model))
+        limits = {
+            "macs": budget.macs_limit,
+            "flash_bytes": budget.flash_bytes,
+            "download_bytes": budget.download_bytes,
+            "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
+        }
+        fixed = cost.structure_bytes(model)
+        self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
         self._aim, self._last = 1.0, np.inf
 
     def next(self) -> Optional[Removal]:
@@ -163,7 +207,12 @@ class FilterRemoval:
 
 
 def choose_next(
-    model: Any, filters: Mapping[str, np.ndarray], how: FilterPlan, layers: Sequence[LayerPlan], last: bool
+    model: Any,
+    filters: Mapping[str, np.ndarray],
+    how: FilterPlan,
+    layers: Sequence[LayerPlan],
+    last: bool,
+    activations: Activations = "int8",
 ) -> dict[str, np.ndarray]:
     """Returns keep masks for the next step: all of what is left of the way to the limits, or half of it in ratio.
 
@@ -176,12 +225,13 @@ def choose_next(
         how: The limits to come down to, and floors.
         layers: What the kernels will get.
         last: Whether the limits must hold after this step.
+        activations: Type of activations between layers.
     """
     groups, costs = channel_groups(model), planned_costs(layers)
-    goal = FilterCost(groups, how, costs)
+    goal = FilterCost(groups, how, costs, activations=activations)
     if not last:
         aims = {name: int(math.sqrt(max(how.limits[name], now) * how.limits[name])) for name, now in goal.left({}).items()}
-        goal = FilterCost(groups, how.model_copy(update=aims), costs)
+        goal = FilterCost(groups, how.model_copy(update=aims), costs, activations=activations)
     return choose(groups, group_scores(groups, filters, norm="l2"), goal, 1.0, how)
 
 
@@ -213,7 +263,3 @@ def keep_masks(model: Any, remove: Mapping[str, Sequence[int]]) -> dict[str, np.
         masks[name] = np.ones(groups[name].size, bool)
         masks[name][list(channels)] = False
     return masks
-
-
-def _position(kernel: Kernel) -> int:
-    return next(i for i, weight in enumerate(kernel.layer.weights) if weight is kernel.variable)

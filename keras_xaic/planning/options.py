@@ -14,6 +14,7 @@ from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits
+from keras_xaic.planning.arena import predict_ram
 from keras_xaic.planning.plan_file import LayerPlan, Score, pattern_sparsity
 from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, Rounding
@@ -125,6 +126,10 @@ class LayerOptions:
     def download_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the download container."""
         return round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records())) + sum(layer.download_bytes for layer in layers)
+
+    def ram_bytes(self, layers: Sequence[LayerPlan]) -> int:
+        """Returns the predicted arena under TensorFlow Lite Micro; see `predict_ram`."""
+        return predict_ram(self.model, layers, self.policy.activations)
 
     def _robust(self, damage: Damage, sparsity: float, limits: Limits) -> bool:
         """Whether all kernels fit with at least `ROBUST_BITS` (or the most they may have)."""

@@ -91,6 +91,8 @@ class Plan(pydantic.BaseModel):
             relevance of now. None removes exactly what `remove` says, at once.
         predicted_flash_bytes: Predicted size of `model.tflite`.
         predicted_download_bytes: Predicted size of `model.xaic`.
+        predicted_ram_bytes: Predicted arena of TensorFlow Lite Micro without compressed weights that it unpacks; None where
+            nothing was predicted.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -108,6 +110,7 @@ class Plan(pydantic.BaseModel):
     filters: Optional[FilterPlan] = None
     predicted_flash_bytes: int = 0
     predicted_download_bytes: int = 0
+    predicted_ram_bytes: Optional[int] = None
 
     def __getitem__(self, key: str) -> LayerPlan:
         for layer in self.layers:
@@ -157,8 +160,9 @@ class Plan(pydantic.BaseModel):
         rows += [f"{name[-28:]:<28} {len(gone):>9,} channels removed" for name, gone in self.remove.items()]
         if self.filters is not None and self.filters.steps > 1:
             rows.append(f"filters go in {self.filters.steps} steps; which of them is decided anew after each")
+        ram = "" if self.predicted_ram_bytes is None else f", {self.predicted_ram_bytes:,} B RAM"
         tail = (
-            f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download; "
+            f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download{ram}; "
             f"{removed} channels removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"
         )
         return "\n".join([head, *rows, tail])

@@ -54,7 +54,8 @@ def plan(
 
     1. Bit-widths minimise the predicted damage (see `SENSITIVITIES`) under all limits, as an integer program (`allocate`).
     2. Where the download limit needs zeros, weights go lowest `weight_score` first, over the whole model.
-    3. Where neither is enough, or multiply-accumulates are limited, filters go, least relevant first over the whole model.
+    3. Where neither is enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole
+       model.
 
     >>> made = plan(model, relevance, Budget(mean_bits=4.0), samples=x, pin={"head": 8})
 
@@ -69,7 +70,8 @@ def plan(
         flash_correction: Bytes by which a file was measured to be larger than predicted.
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
         sparsity: Fraction of zeros over all kernels but depthwise ones; more if the download limit needs more.
-        removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
+        removal: Fraction of the multiply-accumulates that goes with filters where the budget limits neither those, flash nor
+            download.
         steps: In how many steps filters go, with training in between and relevance refreshed for each; None: one for every
             `STEP_RATIO` times that the model has fewer weights in the end.
         align: What stays of a layer that loses filters is a multiple of this.
@@ -105,10 +107,11 @@ def plan(
     too_slow = filters and total > (budget.macs_limit or total)
     layers = None if too_slow else _choose(options, damage, budget, bits, sparsity)
     how = FilterPlan(steps=steps or 1, align=align, protect=tuple(protect))
-    limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs))
-    removing = FilterRemoval(model, relevance, budget, bits, how) if filters and layers is None and limited else None
+    limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram))
+    short = filters and limited and not _fits(options, layers, budget, bits)
+    removing = FilterRemoval(model, relevance, budget, bits, how, activations) if short else None
     remove: dict[str, list[int]] = {}
-    while layers is None and removing is not None:
+    while removing is not None and not _fits(options, layers, budget, bits):
         following = removing.next()
         if following is None:
             break
@@ -132,6 +135,7 @@ def plan(
         filters=how.model_copy(update=limits_of(layers, budget)) if remove and steps > 1 else None,
         predicted_flash_bytes=options.flash_bytes(layers),
         predicted_download_bytes=options.download_bytes(layers),
+        predicted_ram_bytes=_ram_bytes(options, layers, bits),
     )
 
 
@@ -157,3 +161,13 @@ def _choose(
     if layers is not None and not bits and download is not None and options.download_bytes(layers) > download:
         return None
     return layers
+
+
+def _fits(options: LayerOptions, layers: Optional[Sequence[LayerPlan]], budget: Budget, bits: Sequence[int]) -> bool:
+    """Whether there is a choice, and the model runs with it in the RAM there is."""
+    return layers is not None and (budget.ram_bytes is None or _ram_bytes(options, layers, bits) <= budget.ram_bytes)
+
+
+def _ram_bytes(options: LayerOptions, layers: Sequence[LayerPlan], bits: Sequence[int]) -> int:
+    """Returns the predicted arena; without bit-widths the converter stores the weights, not the plan."""
+    return options.ram_bytes(layers if bits else ())
