@@ -37,7 +37,7 @@ def draw(lines: Sequence[Line], path: pathlib.Path) -> None:
     for number, model in enumerate(models):
         mine = [line for line in lines if line.model == model and line.measured]
         panels.append(Panel(figure.add_subplot(rows, columns, number + 1), mine))
-    figure.legend(handles=_legend(), loc="outside upper left", ncols=3, frameon=False, fontsize=9.5)
+    figure.legend(handles=_legend(), loc="outside upper left", ncols=3 if columns > 1 else 1, frameon=False, fontsize=9.5)
     figure.draw_without_rendering()  # labels are placed in pixels, so the layout must be known
     for panel in panels:
         panel.add_labels()
