@@ -184,6 +184,12 @@ def plan(
     model: pathlib.Path = Model,
     relevance: pathlib.Path = typer.Option(..., "--relevance", help="Directory or relevance.npz that `xaic explain` wrote."),
     out: pathlib.Path = typer.Option("plan.json", "--out", help="File to write."),
+    data: Optional[pathlib.Path] = typer.Option(
+        None,
+        "--data",
+        help="Measures on it what bit-widths do, and how good the planned model is before training.",
+        show_default=False,
+    ),
     flash: Optional[str] = Flash,
     download: Optional[str] = Download,
     ram: Optional[str] = Ram,
@@ -197,6 +203,9 @@ def plan(
     protect: list[str] = Protect,
     recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
     seed: int = Seed,
+    calibration: int = Calibration,
+    scale: float = Scale,
+    offset: float = Offset,
     allow_unsafe: bool = Unsafe,
     quiet: bool = Quiet,
 ) -> None:
@@ -205,7 +214,9 @@ def plan(
     Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
     """
     with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.data import load_data
         from keras_xaic.models import load_model
+        from keras_xaic.pipeline.fitting import predict_accuracy
         from keras_xaic.planning import Budget
         from keras_xaic.planning import plan as make_plan
         from keras_xaic.recipes import get_recipe
@@ -215,9 +226,11 @@ def plan(
         found = relevance / "relevance.npz" if relevance.is_dir() else relevance
         if not found.is_file():
             raise DataError(f"{found} does not exist", "the output of `xaic explain`")
+        loaded, scores = load_model(model, allow_unsafe=allow_unsafe), Relevance.load(found)
+        samples = None if data is None else load_data(data, scale, offset)
         made = make_plan(
-            load_model(model, allow_unsafe=allow_unsafe),
-            Relevance.load(found),
+            loaded,
+            scores,
             Budget(flash, download, ram, max_drop, macs, mean_bits),
             recipe=recipe,
             bits=chosen.bits,
@@ -229,12 +242,16 @@ def plan(
             align=align,
             protect=protect,
             seed=seed,
+            samples=None if samples is None else samples.calibration(calibration, seed),
             pin=dict(_pinned(one) for one in pin),
             float_layers=float_layers,
             zeros=dict(_pair("--zeros", one, "dense*=2:4") for one in zeros),
         )
         made.save(out)
         terminal.say(made.describe())
+        if samples is not None:
+            before, after = predict_accuracy(loaded, made, scores, samples, calibration)
+            terminal.say(f"on held-back training data: original {before:.4g}, as planned and before any training {after:.4g}")
         terminal.last(f"{out}: {made.predicted_flash_bytes:,} B flash, {made.mean_bits:.2f} bits a weight")
 
 

@@ -45,7 +45,8 @@ class Round:
         flash_bytes: Size of its `model.tflite`.
         download_bytes: Size of its `model.xaic`.
         held_back: The task's figure on held-back training data, from tflite-runtime; higher is better.
-        drop: What is lost against the original on the same data, in percentage points (for values: in percent of the error).
+        drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
+            original's error, or of the variance of its outputs where they are the targets).
         epochs: Epochs that it trained.
         seconds: Time that it took.
     """
@@ -232,10 +233,11 @@ class Driver:
     def _drop(self, outputs: Any) -> float:
         """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""
         held = self.held_back
-        if self.task.kind == "values":
-            spread = float(np.var(np.asarray(held.y, np.float64)))
-            return 100.0 * (self.figure - self.task.figure(outputs, held)) / max(spread, 1e-30)
-        return 100.0 * (self.figure - self.task.figure(outputs, held))
+        lost = 100.0 * (self.figure - self.task.figure(outputs, held))
+        if self.task.kind != "values":
+            return lost
+        # The original has no error of its own where its outputs are the targets: then their variance is the measure.
+        return lost / max(-self.figure or float(np.var(np.asarray(held.y, np.float64))), 1e-30)
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:

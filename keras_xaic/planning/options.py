@@ -110,9 +110,9 @@ class LayerOptions:
         chosen = damage.sensitivity.allocate(self._candidates(damage, masks), limits)
         return None if chosen is None else self._plans(chosen, masks)
 
-    def smallest(self, damage: Damage) -> list[LayerPlan]:
-        """Returns the choice with the fewest bytes, for budgets that cannot be met."""
-        masks = self._masks(SPARSITIES[-1])
+    def smallest(self, damage: Damage, zeros: bool = True) -> list[LayerPlan]:
+        """Returns the choice with the fewest bytes, for budgets that cannot be met; plain int8 has no `zeros` to get there."""
+        masks = self._masks(SPARSITIES[-1]) if zeros else None
         candidates = self._candidates(damage, masks)
         return self._plans({key: min(o, key=lambda c: (c.flash_bytes, -c.bits)) for key, o in candidates.items()}, masks)
 

@@ -118,7 +118,7 @@ def plan(
         remove = following.remove
         options = LayerOptions(following.model, following.relevance, policy, score, flash_correction)
         layers = _choose(options, damage, budget, bits, sparsity)
-    layers = options.smallest(damage) if layers is None else layers
+    layers = options.smallest(damage, zeros=bool(bits)) if layers is None else layers
     if steps is None:
         left = sum(kernel.size for kernel in options.kernels)
         steps = max(1, math.ceil(math.log(sum(value.size for value in relevance.weights.values()) / left, STEP_RATIO)))

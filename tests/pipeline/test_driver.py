@@ -10,8 +10,10 @@ import pytest
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
+from keras_xaic.data import as_data
 from keras_xaic.models import remove_channels
 from keras_xaic.pipeline.driver import MOST_ZEROS, Driver, Round, in_original
+from keras_xaic.pipeline.fitting import predict_accuracy
 from keras_xaic.planning import Budget, LayerPlan, Plan, keep_masks
 
 
@@ -131,3 +133,14 @@ def test_channels_are_numbered_as_in_the_original(job):
     at_once = remove_channels(model, keep_masks(model, both))
     for one, other in zip(smaller.get_weights(), at_once.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+def test_accuracy_before_training_is_predicted(job):
+    model, data = job
+    loaded = as_data({"x_train": data["train"][0], "y_train": data["train"][1]})
+    samples = loaded.calibration(128, 0)
+    relevance = xaic.attribute(model, samples)
+    before, fine = predict_accuracy(model, xaic.plan(model, relevance, Budget(), bits=(8,)), relevance, loaded)
+    assert abs(before - fine) < 0.02
+    _, coarse = predict_accuracy(model, xaic.plan(model, relevance, Budget(), bits=(2,), sparsity=0.9), relevance, loaded)
+    assert coarse < fine - 0.05
