@@ -56,6 +56,18 @@ def facts(**changes) -> dict:
                 "confused_with": [{"label": 7, "samples": 61, "original_samples": 32}],
             },
         ],
+        "rounds": [
+            {
+                "predicted_flash_bytes": 61_150,
+                "flash_bytes": 61_200,
+                "predicted_download_bytes": 33_900,
+                "download_bytes": 33_400,
+                "held_back": 0.871,
+                "drop_pp": 0.9,
+                "epochs": 6,
+                "seconds": 412.5,
+            }
+        ],
         "explanations": {
             "rule": "lrp.gamma",
             "samples": 256,
