@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
 """Without limits: flash of the rounds, as shares of plain int8. Each ends in a model that is kept if it is good enough."""
 MOST_ZEROS = 0.98
 """A correction leaves every layer at least the rest of this."""
+PART = 1 / 3
+"""Without limits: share of the effort that is left which the next round gets."""
 DOWNLOAD = 0.6
 """Without limits: download of a round as a share of its flash."""
 
@@ -131,15 +134,17 @@ class Driver:
         planner = self._planner(self.model, self.relevance)
         plain = planner.plan(Budget(mean_bits=8)).predicted_flash_bytes
         before: Optional[Round] = None
+        left = self.epochs
         for number, share in enumerate(SHRINKING, 1):
             flash = round(plain * share)
             made = planner.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
-            if made.predicted_flash_bytes > flash:
+            if before is not None and made.predicted_flash_bytes > flash:
                 return
-            removed = {} if before is None else before.small.plan.remove
-            before = self._round(number, planner.model, made, planner.relevance, -(-self.epochs // 4), 0.4, removed)
+            removed, epochs = {} if before is None else before.small.plan.remove, math.ceil(left * PART)
+            before = self._round(number, planner.model, made, planner.relevance, epochs, PART, removed)
             yield before
-            if before.drop > self.budget.max_drop:
+            left -= epochs
+            if before.drop > self.budget.max_drop or (left == 0 and self.epochs > 0):
                 return
             planner = self._planner(before.small.trainable)
 
@@ -226,9 +231,7 @@ class Driver:
             free = layer.kind != "depthwise" and (plan.sparsity == 0.0 or layer.sparsity > 0.0)
             sparsity = min(MOST_ZEROS, max(0.0, 1.0 - (1.0 - layer.sparsity) * ratio)) if free else layer.sparsity
             layers.append(layer.model_copy(update={"sparsity": sparsity}))
-        return plan.model_copy(
-            update={"layers": layers, "remove": {}, "predicted_download_bytes": round(limit * (1 - SPARE / 3))}
-        )
+        return plan.model_copy(update={"layers": layers, "remove": {}, "predicted_download_bytes": aim})
 
     def _drop(self, outputs: Any) -> float:
         """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""
