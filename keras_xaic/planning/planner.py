@@ -83,7 +83,8 @@ def plan(
         float_layers: Name patterns of layers that are not quantized.
         zeros: Name pattern -> which zeros go together in those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
             1 output); unstructured elsewhere.
-        activations: Type of activations between layers; behind ``int16`` weights take 8 bits of storage.
+        activations: Type of activations between layers. Behind ``int16`` and ``float32`` weights take 8 bits of storage;
+            ``float32`` is as fast as the float32 model where int8 is slow, and does not run on TensorFlow Lite Micro.
 
     Returns:
         The plan. Where the budget cannot be met it is the smallest that the recipe allows.
@@ -147,9 +148,11 @@ def measure_damage(
     samples: Optional[Samples] = None,
     bits: Sequence[int] = BITS,
     seed: int = 0,
+    activations: Activations = "int8",
 ) -> Damage:
-    """Returns what `plan` would measure, for several plans of one model that allow the same bit-widths (see `plan`)."""
-    return assess(LayerOptions(model, relevance.weights, Policy(bits)).rounding(samples, seed), sensitivity)
+    """Returns what `plan` would measure, for several plans of one model with the same bits and activations (see `plan`)."""
+    policy = Policy(bits, activations=activations)
+    return assess(LayerOptions(model, relevance.weights, policy).rounding(samples, seed), sensitivity)
 
 
 def _choose(
