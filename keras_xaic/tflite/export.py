@@ -21,6 +21,11 @@ from keras_xaic.tflite.micro_kit import write_micro
 Target = Literal["mobile", "micro", "both"]
 NOT_FOR_MICRO: dict[Precision, str] = {"weight-only": "miscomputes", "float16": "refuses", "dynamic-range": "refuses"}
 """Precisions that TensorFlow Lite Micro does not run, and what it does with their files."""
+WITHOUT_MICRO = (
+    "micro/ was not written: TensorFlow Lite Micro computes float32 activations on integer weights wrongly. "
+    "Choose int8 activations for microcontrollers."
+)
+"""What is said where the target ``both`` came down to ``mobile``."""
 
 
 def export(
