@@ -17,7 +17,7 @@ from keras_xaic.planning.options import LayerOptions
 from keras_xaic.planning.plan_file import LayerPlan, Plan, Score
 from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, assess
-from keras_xaic.planning.storages import Activations
+from keras_xaic.planning.storages import RUN_BY, Activations
 
 if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
@@ -98,6 +98,9 @@ def plan(
     if removal and (budget.flash, budget.download, budget.macs) == (None, None, None):
         budget = replace(budget, macs=max(1, round((1 - removal) * total)))
     policy = Policy(bits or (8,), pin or {}, float_layers, activations, zeros or {})
+    on_micro = "tflm" in RUN_BY[activations]
+    if budget.ram is not None and not on_micro:
+        raise PlanError(f"a RAM budget with {activations} activations, which TensorFlow Lite Micro does not run", "none")
     if score == "signed_relevance" and relevance.reduce not in ("mean", "sum", "momentum"):
         raise PlanError(
             f"score signed_relevance with relevance reduced by {relevance.reduce}", "signed relevance: reduce='mean'"
@@ -136,7 +139,7 @@ def plan(
         filters=how.model_copy(update=limits_of(layers, budget)) if remove and steps > 1 else None,
         predicted_flash_bytes=options.flash_bytes(layers),
         predicted_download_bytes=options.download_bytes(layers),
-        predicted_ram_bytes=_ram_bytes(options, layers, bits),
+        predicted_ram_bytes=_ram_bytes(options, layers, bits) if on_micro else None,
     )
 
 

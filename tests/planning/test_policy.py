@@ -59,12 +59,13 @@ def test_float_activations_take_bytes_of_8_bits_and_a_step_per_channel(case):
         ({"pin": {"head": 9}}, "bit-width 9"),
         ({"bits": (4, 12)}, "bit-width 12"),
         ({"activations": "float16"}, "activations 'float16'"),
+        ({"activations": "float32", "budget": Budget(ram=9000)}, "a RAM budget with float32 activations"),
         ({"activations": "int16", "float_layers": ["head"]}, "float layers head among int16"),
     ],
 )
 def test_unusable_options_are_named(case, option, words):
     with pytest.raises(PlanError, match=words):
-        plan(*case, Budget(), **option)
+        plan(*case, **{"budget": Budget(), **option})
 
 
 def edited(made, which, changes):
