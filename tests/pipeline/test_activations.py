@@ -90,7 +90,7 @@ def test_baselines_compute_as_they_do(job, tmp_path):
 
 def test_the_command_line_plans_with_them(job, tmp_path):
     x = np.load(job / "data.npz")["x_train"]
-    xaic.attribute(keras.models.load_model(job / "tiny.h5"), x).save(tmp_path / "relevance.npz")
+    xaic.attribute(keras.models.load_model(job / "tiny.h5"), x, target="predicted").save(tmp_path / "relevance.npz")
     arguments = ["plan", str(job / "tiny.h5"), "--relevance", str(tmp_path), "--out", str(tmp_path / "plan.json")]
     result = CliRunner().invoke(app, [*arguments, "--activations", "float32"])
     assert result.exit_code == 0, result.output
