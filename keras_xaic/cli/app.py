@@ -9,6 +9,7 @@ from typing import Optional
 import typer
 
 from keras_xaic.cli.options import (
+    Activations,
     Align,
     Calibration,
     DataOption,
@@ -67,6 +68,7 @@ def compress(
     macs: Optional[str] = Macs,
     align: int = Align,
     protect: list[str] = Protect,
+    activations: Optional[str] = Activations,
     epochs: Optional[int] = typer.Option(
         None,
         "--epochs",
@@ -105,6 +107,7 @@ def compress(
             align=align,
             protect=protect,
             plan=plan,
+            activations=activations,  # type: ignore[arg-type]
             out=out,
             epochs=epochs,
             minutes=minutes,
@@ -201,6 +204,7 @@ def plan(
     macs: Optional[str] = Macs,
     align: int = Align,
     protect: list[str] = Protect,
+    activations: Optional[str] = Activations,
     recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
     seed: int = Seed,
     calibration: int = Calibration,
@@ -246,6 +250,7 @@ def plan(
             pin=dict(_pinned(one) for one in pin),
             float_layers=float_layers,
             zeros=dict(_pair("--zeros", one, "dense*=2:4") for one in zeros),
+            activations=activations or chosen.activations,  # type: ignore[arg-type]
         )
         made.save(out)
         terminal.say(made.describe())
@@ -263,8 +268,13 @@ def export(
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
     target: str = Target,
-    precision: str = typer.Option("int8", "--precision", help="int8, int16, dynamic-range, float16 or float32."),
-    float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32 in int8, separated by commas."),
+    precision: Optional[str] = typer.Option(
+        None,
+        "--precision",
+        help="int8, int16, dynamic-range, weight-only, float16 or float32; default: what the bundle's plan says, else int8.",
+        show_default=False,
+    ),
+    float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32, separated by commas."),
     calibration: int = Calibration,
     seed: int = Seed,
     scale: float = Scale,
@@ -294,6 +304,10 @@ def export(
             overwrite=overwrite,
             allow_unsafe=allow_unsafe,
         )
+        if target == "both" and not bundle.micro.is_dir():
+            from keras_xaic.tflite import WITHOUT_MICRO
+
+            terminal.say(WITHOUT_MICRO)
         terminal.last(f"{bundle.path}: model.tflite {bundle.model.stat().st_size:,} B")
 
 

@@ -43,6 +43,15 @@ Align = typer.Option(
 Protect = typer.Option(
     [], "--protect", help="Name pattern of layers that keep all filters; may be repeated.", rich_help_panel="Method"
 )
+Activations = typer.Option(
+    None,
+    "--activations",
+    help="What is computed with: int8, int16, or float32: as fast as the original where int8 is slow; not for micro. "
+    "Default: int8, or the plan's.",
+    show_default=False,
+    rich_help_panel="Method",
+    autocompletion=lambda: ["int8", "int16", "float32"],
+)
 Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.", rich_help_panel="Output")
 Unsafe = typer.Option(
     False,

@@ -14,6 +14,7 @@ from keras_xaic.compression.filters import remove_filters
 from keras_xaic.compression.quantize import masked_part, quantize_weights
 from keras_xaic.compression.weights import prune_weights
 from keras_xaic.data import as_data
+from keras_xaic.errors import PlanError
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
@@ -97,6 +98,8 @@ def compress(
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
     check_plan(plan, model)
+    if activation_ranges is not None and plan.activations == "float32":
+        raise PlanError("activation_ranges for float32 activations, which lie on no grid", "None, or a plan with int8 or int16")
     seed = plan.seed if seed is None else seed
     context = Context.of(
         model,

@@ -14,7 +14,7 @@ from keras_xaic.bundle import PathLike
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.interpreters import check_interpreter
 from keras_xaic.edge.process import Limits, private_directory, run_child
-from keras_xaic.edge.structure import check_structure
+from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import DataError, EdgeError
 
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE", "CUSTOM:TFLM_DECODE")
@@ -254,4 +254,6 @@ def _read_or_quote(path: PathLike, interpreter: str, limits: Limits) -> FileInfo
             except EdgeError as error:
                 opinion = error.found
         raise EdgeError(f"{damage.found}. {opinion}", damage.expected, damage.fix) from None
+    if interpreter == "tflm":
+        check_micro(info)
     return info

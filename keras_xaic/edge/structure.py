@@ -25,6 +25,25 @@ def check_structure(info: FileInfo) -> None:
             raise EdgeError(f"{info.name} is damaged: {where}{fault}", "", "Copy or export it again")
 
 
+def check_micro(info: FileInfo) -> None:
+    """Checks that no stored weights are widened with a step per channel: TensorFlow Lite Micro takes the first step for all.
+
+    Raises:
+        EdgeError: If some are.
+    """
+    for graph in info.graphs:
+        for operator in graph.operators:
+            if operator.name != "DEQUANTIZE":
+                continue
+            source = graph.tensors[operator.inputs[0]]
+            if len(source.scales) > 1 and info.buffers[source.buffer][1]:
+                raise EdgeError(
+                    f"{info.name} widens integer weights with a step per channel, which tflm computes wrongly",
+                    "a file with int8 activations",
+                    "Run it on tflite-runtime or litert, or compress with int8 activations",
+                )
+
+
 def _graph_fault(info: FileInfo, graph: GraphInfo, is_main: bool) -> Optional[str]:
     count = len(graph.tensors)
     if is_main and not (graph.inputs and graph.outputs):

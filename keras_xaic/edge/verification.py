@@ -12,8 +12,10 @@ import numpy as np
 
 from keras_xaic.bundle import Bundle, PathLike, open_bundle, read_json
 from keras_xaic.data import Samples, as_data
+from keras_xaic.edge.inspect_file import read_file
 from keras_xaic.edge.interpreters import available_interpreters, check_interpreter
 from keras_xaic.edge.running import EdgeResult, Latency, run_file
+from keras_xaic.edge.structure import check_micro
 from keras_xaic.errors import EdgeError
 from keras_xaic.metrics import agreement, default_metric, get_metric
 
@@ -152,8 +154,8 @@ def verify(
     Args:
         bundle: A bundle or its directory.
         data: As `keras_xaic.data.as_data` takes it; its test part is used, or all of it where there is none.
-        interpreters: Names, or ``all`` for those that are installed. TensorFlow Lite Micro gets micro/model.tflite if there
-            is one.
+        interpreters: Names, or ``all`` for those that are installed and run such files. TensorFlow Lite Micro gets
+            micro/model.tflite if there is one.
         reference: (N, ...) outputs of the original model for the same samples, for the agreement.
         metric: Name of the metric; by default the one in report.json, or what suits the targets.
         latency_runs: Timed invocations per interpreter; 0 for none.
@@ -169,7 +171,7 @@ def verify(
         DataError: If there is no bundle or the data does not fit.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    names = tuple(available_interpreters()) if interpreters == "all" else _names(interpreters)
+    names = _suitable(opened) if interpreters == "all" else _names(interpreters)
     loaded = as_data(data)
     samples, part = (loaded.test, "test") if loaded.test is not None else (loaded.train, "train")
     told = read_json(opened.report) if opened.report.is_file() else {}
@@ -239,6 +241,16 @@ def _names(interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
         raise EdgeError("no interpreter was named")
     for name in names:
         check_interpreter(name)
+    return names
+
+
+def _suitable(bundle: Bundle) -> tuple[str, ...]:
+    """Returns the interpreters that are installed, without those that are known to compute the bundle's files wrongly."""
+    names = tuple(available_interpreters())
+    try:
+        check_micro(read_file(_file_for(bundle, "tflm")))
+    except EdgeError:
+        return tuple(name for name in names if name != "tflm")
     return names
 
 

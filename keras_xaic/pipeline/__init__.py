@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Optional, cast, get_args
 
 from keras_xaic import edge, tflite
@@ -13,12 +14,14 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.models import infer_task
+from keras_xaic.pipeline.activations import chosen_activations
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.proving import prove
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
+from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RECIPES, get_recipe
 from keras_xaic.relevance import Attribution
@@ -39,6 +42,7 @@ def run(
     recipe: str = "auto",
     budget: Optional[Budget] = None,
     plan: Any = None,
+    activations: Optional[Activations] = None,
     out: PathLike = "compressed",
     epochs: Optional[int] = None,
     minutes: Optional[float] = None,
@@ -67,6 +71,8 @@ def run(
         budget: What may be spent.
         plan: A `Plan`, or the path of one, that is carried out as it is (``xaic plan`` writes one; it may be edited); `recipe`
             and `budget` then only say what the report compares with.
+        activations: Type of activations between layers: ``int8``, ``int16`` or ``float32`` (see `keras_xaic.plan`); None: the
+            plan's, or int8. With ``float32`` the target ``both`` comes down to ``mobile``.
         out: Directory of the bundle.
         epochs: Passes over the training data, all stages together; None: 10, or as many as fit `minutes`.
         minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
@@ -107,6 +113,7 @@ def run(
     task = infer_task(loaded, data)
     progress("load", 1, 1)
     given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
+    chosen = replace(chosen, activations=chosen_activations(activations, given, chosen, budget, parts, interpreters))
     if given is not None:
         check_plan(given, loaded)
         if chosen.rule is None:
@@ -116,6 +123,7 @@ def run(
     settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset, align, list(protect)]
     settings += [] if given is None else [given.model_dump_json()]
     settings += [] if minutes is None else [minutes]
+    settings += [] if chosen.activations == "int8" else [chosen.activations]
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -129,7 +137,7 @@ def export(
     out: PathLike,
     *,
     target: str = "both",
-    precision: tflite.Precision = "int8",
+    precision: Optional[tflite.Precision] = None,
     float_layers: Sequence[str] = (),
     calibration: int = 256,
     seed: int = 0,
@@ -145,8 +153,8 @@ def export(
         data: Anything that `as_data` takes, or a path; calibrates activation ranges.
         out: Directory of the bundle.
         target: ``mobile``, ``micro`` or ``both``.
-        precision: What the files compute with (see `keras_xaic.tflite.Precision`).
-        float_layers: Weight keys that stay float32 in an int8 file.
+        precision: What the files compute with (see `keras_xaic.tflite.Precision`); None: what the bundle's plan says.
+        float_layers: Weight keys that stay float32 in an int8 or weight-only file.
         calibration: Number of training samples for activation ranges.
         seed: Chooses them.
         scale: The model sees ``x * scale + offset``.

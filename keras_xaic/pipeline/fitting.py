@@ -60,7 +60,13 @@ class Planner:
         self.seed, self.align, self.protect = seed, align, protect
         progress("plan", 0, TRIES, "measuring what bit-widths do")
         self.damage = measure_damage(
-            model, relevance, sensitivity=recipe.sensitivity, samples=samples, bits=recipe.bits or (8,), seed=seed
+            model,
+            relevance,
+            sensitivity=recipe.sensitivity,
+            samples=samples,
+            bits=recipe.bits or (8,),
+            seed=seed,
+            activations=recipe.activations,
         )
 
     def plan(self, budget: Budget, filters: Optional[bool] = None, flash_correction: int = 0) -> Plan:
@@ -85,6 +91,7 @@ class Planner:
             sparsity=max(self.recipe.sparsity, self.zeros),  # training brings zeros back to life that no mask holds
             score=self.recipe.score,
             sensitivity=self.damage,
+            activations=self.recipe.activations,
             seed=self.seed,
             flash_correction=flash_correction,
         )

@@ -227,6 +227,8 @@ class Job:
             tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True
         )
         bundle = write()
+        if target == "both" and not bundle.micro.is_dir():
+            return bundle, None, tflite.WITHOUT_MICRO
         arena, trouble = measure_micro_arena(bundle)
         if arena is not None and self.budget.ram_bytes is not None and arena > self.budget.ram_bytes:
             bundle = write(largest_decoded=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
@@ -10,18 +11,39 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.planning.plan_file import Granularity
 from keras_xaic.planning.storages import BITS_OF, Activations, Storage, legal_storages
 
-FILE_BYTES = 720
-"""Model, subgraph, inputs, outputs and operator codes of a slim .tflite."""
-WEIGHT_OPERATOR_BYTES = 207
-"""One operator with weights: its options, its three tensors and its output."""
-OPERATOR_BYTES = 145
-"""One other operator with its output."""
+
+@dataclass(frozen=True)
+class Layout:
+    """Bytes of a slim .tflite that are neither weights nor steps.
+
+    Attributes:
+        file: Model, subgraph, inputs, outputs and operator codes.
+        convolution: One operator with a kernel of (h, w, ...): its options, its three tensors and its output, and the
+            DEQUANTIZE in front of it where there is one.
+        dense: The same of a dense layer.
+        operator: One other operator with its output.
+        bias: One bias.
+        dense_steps: How often a dense layer's steps are written: where biases are integers, they repeat them.
+    """
+
+    file: int
+    convolution: int
+    dense: int
+    operator: int
+    bias: int
+    dense_steps: int
+
+
+LAYOUTS: dict[Activations, Layout] = {
+    "int8": Layout(file=720, convolution=207, dense=207, operator=145, bias=4, dense_steps=2),
+    "int16": Layout(file=720, convolution=207, dense=207, operator=145, bias=8, dense_steps=2),
+    "float32": Layout(file=480, convolution=280, dense=210, operator=150, bias=4, dense_steps=1),
+}
+"""Activations -> what files with them hold."""
 SCALE_BYTES = 4
 """One float32 step."""
 ZERO_POINT_BYTES = 8
 """One int64 zero point; kernels with equally many channels share theirs."""
-BIAS_BYTES = 4
-"""One int32 bias."""
 DOWNLOAD_SHARE = 0.45
 """What is left of scales, biases and structure after entropy coding."""
 FLOAT_BITS = BITS_OF["float32"]
@@ -30,16 +52,19 @@ FUSED = ("BatchNormalization", "ReLU", "Activation", "Dropout", "InputLayer")
 """Layers that the converter merges into the operator in front of them."""
 
 
-def structure_bytes(model: Any) -> int:
+def structure_bytes(model: Any, activations: Activations = "int8") -> int:
     """Returns the bytes of a file of `model` that are neither weights, biases nor steps.
 
     Args:
         model: The canonical model.
+        activations: Type of activations between layers.
     """
+    layout = LAYOUTS[activations]
     kernels = weighted_kernels(model)
     others = sum(1 for op in Operations(model) if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path))
     zero_points = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels})
-    return FILE_BYTES + WEIGHT_OPERATOR_BYTES * len(kernels) + OPERATOR_BYTES * others + zero_points
+    weighted = sum(layout.dense if kernel.kind == "dense" else layout.convolution for kernel in kernels)
+    return layout.file + weighted + layout.operator * others + zero_points
 
 
 def best_storage(kind: str, bits: int, activations: Activations = "int8") -> Storage:
@@ -69,7 +94,8 @@ def weight_bytes(weights: int, storage: str) -> int:
     return math.ceil(weights * BITS_OF[storage] / 8)
 
 
-def record_bytes(kind: str, channels: int, granularity: str) -> int:
-    """Returns the bytes of biases and steps of one kernel; dense layers repeat their steps with the bias."""
-    steps = channels * (2 if kind == "dense" else 1) if granularity == "channel" else 1
-    return channels * BIAS_BYTES + steps * SCALE_BYTES
+def record_bytes(kind: str, channels: int, granularity: str, activations: Activations = "int8") -> int:
+    """Returns the bytes of biases and steps of one kernel."""
+    layout = LAYOUTS[activations]
+    steps = channels * (layout.dense_steps if kind == "dense" else 1) if granularity == "channel" else 1
+    return channels * layout.bias + steps * SCALE_BYTES

@@ -73,7 +73,7 @@ class FilterCost:
         limits: The limits, of which at least one is set.
         costs: Kernel key -> its cost; kernels that are not named cost what plain int8 does.
         fixed: Bytes of flash that are no kernels and count towards the limits.
-        activations: Type of activations between layers, which the limit of RAM depends on.
+        activations: Type of activations between layers, which bytes of biases and RAM depend on.
 
     Raises:
         PlanError: If there is no limit.
@@ -92,6 +92,7 @@ class FilterCost:
                 "the plan for filters has no limit", "one of macs, parameters, flash_bytes, download_bytes, ram_bytes"
             )
         self.groups, self.limits, self.costs, self.fixed = groups, limits.limits, costs, fixed
+        self.activations = activations
         self.kernels = weighted_kernels(groups.operations.model)
         self._stored = {key: Stored(one.unpacked, one.granularity == "channel") for key, one in costs.items()}
         self._arena = ModelArena(groups, activations) if "ram_bytes" in self.limits else None
@@ -120,7 +121,7 @@ class FilterCost:
             shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
             one = self.costs.get(kernel.key, KernelCost(1.0, PLAIN_BITS / 8, "channel"))
-            records = cost.record_bytes(kernel.kind, channels, one.granularity)
+            records = cost.record_bytes(kernel.kind, channels, one.granularity, self.activations)
             flash += int(np.ceil(weights * one.flash)) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
         return flash, download
@@ -181,8 +182,8 @@ class FilterRemoval:
         fewest, download = (min(bits), SPARSE_BITS) if bits else (8, PLAIN_BITS)
         costs = {}
         for kernel in self.kernels:
-            storage = cost.best_storage(kernel.kind, fewest)
-            granularity = cost.best_granularity(kernel.kind, storage)
+            storage = cost.best_storage(kernel.kind, fewest, activations)
+            granularity = cost.best_granularity(kernel.kind, storage, activations)
             costs[kernel.key] = KernelCost(cost.weight_bytes(2, storage) / 2, download / 8, granularity)
         limits = {
             "macs": budget.macs_limit,
@@ -190,7 +191,7 @@ class FilterRemoval:
             "download_bytes": budget.download_bytes,
             "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
         }
-        fixed = cost.structure_bytes(model)
+        fixed = cost.structure_bytes(model, activations)
         self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
         self._aim, self._last = 1.0, np.inf
 

@@ -63,7 +63,7 @@ class LayerOptions:
             self.positive = _positive({key: relevance[key] for key in prunable})
         self.scores = {key: weight_score(originals[key], self.relevance[key], score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
-        self.fixed = cost.structure_bytes(self.model) + flash_correction
+        self.fixed = cost.structure_bytes(self.model, policy.activations) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
     def rounding(self, samples: Optional[Samples], seed: int = 0) -> Rounding:
@@ -156,7 +156,7 @@ class LayerOptions:
             value = value * masks[kernel.key]
         storage = cost.best_storage(kernel.kind, bits, self.policy.activations)
         granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
-        flash = cost.weight_bytes(value.size, storage) + cost.record_bytes(kernel.kind, kernel.channels, granularity)
+        flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
         if bits == cost.FLOAT_BITS:
             return Candidate(bits, 0.0, flash, round(FLOAT_ENTROPY * 4 * int(np.count_nonzero(value))), value.size)
         grid = self._grid(kernel, bits, value)
@@ -172,7 +172,10 @@ class LayerOptions:
         return quantize(value, bits, self.steps[kernel.key, bits])
 
     def _all_records(self) -> int:
-        return sum(cost.record_bytes(kernel.kind, kernel.channels, "channel") for kernel in self.kernels)
+        return sum(self._records(kernel, "channel") for kernel in self.kernels)
+
+    def _records(self, kernel: Kernel, granularity: str) -> int:
+        return cost.record_bytes(kernel.kind, kernel.channels, granularity, self.policy.activations)
 
     def _plans(self, chosen: Mapping[str, Candidate], masks: Masks) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0

@@ -17,7 +17,7 @@ from keras_xaic.planning.options import LayerOptions
 from keras_xaic.planning.plan_file import LayerPlan, Plan, Score
 from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, assess
-from keras_xaic.planning.storages import Activations
+from keras_xaic.planning.storages import RUN_BY, Activations
 
 if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
@@ -83,7 +83,8 @@ def plan(
         float_layers: Name patterns of layers that are not quantized.
         zeros: Name pattern -> which zeros go together in those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
             1 output); unstructured elsewhere.
-        activations: Type of activations between layers; behind ``int16`` weights take 8 bits of storage.
+        activations: Type of activations between layers. Behind ``int16`` and ``float32`` weights take 8 bits of storage;
+            ``float32`` is as fast as the float32 model where int8 is slow, and does not run on TensorFlow Lite Micro.
 
     Returns:
         The plan. Where the budget cannot be met it is the smallest that the recipe allows.
@@ -97,6 +98,9 @@ def plan(
     if removal and (budget.flash, budget.download, budget.macs) == (None, None, None):
         budget = replace(budget, macs=max(1, round((1 - removal) * total)))
     policy = Policy(bits or (8,), pin or {}, float_layers, activations, zeros or {})
+    on_micro = "tflm" in RUN_BY[activations]
+    if budget.ram is not None and not on_micro:
+        raise PlanError(f"a RAM budget with {activations} activations, which TensorFlow Lite Micro does not run", "none")
     if score == "signed_relevance" and relevance.reduce not in ("mean", "sum", "momentum"):
         raise PlanError(
             f"score signed_relevance with relevance reduced by {relevance.reduce}", "signed relevance: reduce='mean'"
@@ -135,7 +139,7 @@ def plan(
         filters=how.model_copy(update=limits_of(layers, budget)) if remove and steps > 1 else None,
         predicted_flash_bytes=options.flash_bytes(layers),
         predicted_download_bytes=options.download_bytes(layers),
-        predicted_ram_bytes=_ram_bytes(options, layers, bits),
+        predicted_ram_bytes=_ram_bytes(options, layers, bits) if on_micro else None,
     )
 
 
@@ -147,9 +151,11 @@ def measure_damage(
     samples: Optional[Samples] = None,
     bits: Sequence[int] = BITS,
     seed: int = 0,
+    activations: Activations = "int8",
 ) -> Damage:
-    """Returns what `plan` would measure, for several plans of one model that allow the same bit-widths (see `plan`)."""
-    return assess(LayerOptions(model, relevance.weights, Policy(bits)).rounding(samples, seed), sensitivity)
+    """Returns what `plan` would measure, for several plans of one model with the same bits and activations (see `plan`)."""
+    policy = Policy(bits, activations=activations)
+    return assess(LayerOptions(model, relevance.weights, policy).rounding(samples, seed), sensitivity)
 
 
 def _choose(

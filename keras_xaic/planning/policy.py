@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.cost import FLOAT_BITS
@@ -42,8 +43,8 @@ class Policy:
                 raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
         if not self.bits:
             raise PlanError("no bit-widths to choose from", "at least one of 2 to 8")
-        if self.activations not in ("int8", "int16"):
-            raise PlanError(f"activations {self.activations!r}", "int8 or int16", "Name layers that stay float in float_layers")
+        if self.activations not in get_args(Activations):
+            raise PlanError(f"activations {self.activations!r}", f"one of {', '.join(get_args(Activations))}")
         if self.activations == "int16" and self.float_layers:
             raise PlanError(
                 f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"

@@ -17,6 +17,14 @@ Activations = Literal["int8", "int16", "float32"]
 Runtime = Literal["tflite-runtime", "litert", "tflm"]
 
 RUNTIMES: tuple[Runtime, ...] = ("tflite-runtime", "litert", "tflm")
+WIDENING: tuple[Runtime, ...] = ("tflite-runtime", "litert")
+"""Interpreters that widen constant weights to float32 exactly; TensorFlow Lite Micro takes the first channel's step for all."""
+RUN_BY: dict[Activations, tuple[Runtime, ...]] = {
+    "int8": ("tflite-runtime", "tflm"),
+    "int16": ("tflite-runtime", "tflm"),
+    "float32": WIDENING,
+}
+"""Activations of a plan -> the interpreters that its file must be exact on."""
 KINDS: dict[str, str] = {
     "CONV_2D": "conv",
     "DEPTHWISE_CONV_2D": "depthwise",
@@ -57,6 +65,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("conv",), "int8", "int16", ("channel",)),
     Rule(("dense",), "int8", "int16", ("tensor",)),
     Rule(("depthwise", "conv_transpose"), "int8", "int16", ("channel",), ("tflite-runtime", "tflm")),
+    Rule(_ALL, "int8", "float32", ("tensor", "channel"), WIDENING),  # behind a DEQUANTIZE of its own
     Rule(_ALL, "float32", "float32", ("tensor", "channel")),
 )
 
@@ -66,7 +75,7 @@ def legal_storages(
     bits: int,
     per_tensor: bool,
     activations: Activations = "int8",
-    runtimes: Sequence[Runtime] = ("tflite-runtime", "tflm"),
+    runtimes: Optional[Sequence[Runtime]] = None,
 ) -> tuple[Storage, ...]:
     """Returns the storages that reproduce a grid exactly on every given interpreter, the smallest first.
 
@@ -75,8 +84,9 @@ def legal_storages(
         bits: Bit-width of the grid, 2 to 8.
         per_tensor: Whether one step serves the whole kernel.
         activations: Type of what goes into the operator.
-        runtimes: The interpreters that must run it.
+        runtimes: The interpreters that must run it; None: those of `RUN_BY`.
     """
+    runtimes = RUN_BY[activations] if runtimes is None else runtimes
     granularity = "tensor" if per_tensor else "channel"
     found = {
         rule.storage
@@ -97,7 +107,7 @@ def require_legal(
     bits: int,
     per_tensor: bool,
     activations: Optional[Activations],
-    runtimes: Sequence[Runtime] = ("tflite-runtime", "tflm"),
+    runtimes: Optional[Sequence[Runtime]] = None,
 ) -> None:
     """Refuses a storage that is not exact for the layer `key`; `activations` is None for types that have no name here.
 
@@ -110,7 +120,7 @@ def require_legal(
     granularity = "one step per tensor" if per_tensor else "one step per channel"
     raise ExportError(
         f"layer {key!r}: a {bits}-bit {kind} kernel with {granularity} behind {activations or 'unknown'} activations "
-        f"cannot be stored as {storage} for {', '.join(runtimes)}",
+        f"cannot be stored as {storage} for {', '.join(runtimes or RUN_BY[activations or 'int8'])}",
         " or ".join(legal) if legal else "another combination; this one has no exact storage",
         "Change the plan's storage, granularity or bits for this layer",
     )

@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional
 
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.plan_file import Grid, Score
+from keras_xaic.planning.storages import Activations
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Recipe:
         sparsity: Fraction of zeros that there shall be at least, whatever the budget.
         bits: Bit-widths that layers may get; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
+        activations: Type of activations between layers (see `keras_xaic.plan`).
         sensitivity: What predicts the damage of a bit-width (see `keras_xaic.planning.SENSITIVITIES`).
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
@@ -42,6 +44,7 @@ class Recipe:
     sparsity: float = 0.0
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
+    activations: Activations = "int8"
     sensitivity: str = "auto"
     mean_bits: Optional[float] = None
     filters: bool = False

@@ -6,14 +6,16 @@ from keras_xaic.tflite.build import Compressed, build_tflite
 from keras_xaic.tflite.container import pack_download, unpack_download
 from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
-from keras_xaic.tflite.export import Target, export
+from keras_xaic.tflite.export import WITHOUT_MICRO, Target, export, reachable_target
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
 from keras_xaic.tflite.micro_kit import write_micro
 from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
+from keras_xaic.tflite.weight_only import write_weight_only
 
 __all__ = [
+    "WITHOUT_MICRO",
     "Compressed",
     "LayerBytes",
     "MicroFile",
@@ -31,9 +33,11 @@ __all__ = [
     "match_stored",
     "measure_layers",
     "pack_download",
+    "reachable_target",
     "read_grids",
     "slim",
     "unpack_download",
     "write_grids",
     "write_micro",
+    "write_weight_only",
 ]

@@ -10,6 +10,7 @@ from keras_xaic._keras import keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
+from keras_xaic.planning.storages import Activations
 from keras_xaic.tflite.clamping import write_clamps_as_relu
 from keras_xaic.tflite.convert import (
     Calibration,
@@ -26,10 +27,15 @@ from keras_xaic.tflite.flatbuffer import load, pack
 from keras_xaic.tflite.reading import match_stored, read_grids
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
+from keras_xaic.tflite.weight_only import write_weight_only
 
 
 class SavablePlan(Protocol):
     """What export does with a plan."""
+
+    @property
+    def activations(self) -> Activations:
+        """Type of activations between layers."""
 
     def save(self, path: Any) -> None:
         """Writes the plan as JSON."""
@@ -84,6 +90,12 @@ _FLOATING: dict[str, Callable[[Any], bytes]] = {
     "float16": float16_model,
     "dynamic-range": dynamic_range_model,
 }
+_PLANNED: dict[Activations, Precision] = {"int8": "int8", "int16": "int16", "float32": "weight-only"}
+
+
+def planned_precision(small: Compressed) -> Precision:
+    """Returns what the plan of a compressed model says that its file computes with; int8 without a plan."""
+    return _PLANNED["int8" if small.plan is None else small.plan.activations]
 
 
 def build_tflite(
@@ -91,20 +103,21 @@ def build_tflite(
     calibration: Calibration,
     io: InputOutput = "int8",
     *,
-    precision: Precision = "int8",
+    precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
     signature: bool = False,
 ) -> bytes:
     """Returns the .tflite file of a compressed model: slim, with every planned grid exactly as planned.
 
     Args:
-        small: What `compress` returns, or a Keras model (plain int8 then).
+        small: What `compress` returns, or a Keras model (plain int8 weights then).
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input.
         io: Whether the file takes and gives integer codes or float32 values.
-        precision: What the file computes with (see `Precision`). With ``int16`` activations every grid is stored as int8, since
-            interpreters compute int4 wrongly there; with float activations weights are plain numbers.
-        float_layers: Weight keys that stay float32 in an int8 file, beside those whose storage is ``float32``. A file that
-            begins or ends with one takes or gives float32 values there.
+        precision: What the file computes with (see `Precision`); None: what the plan says. With ``int16`` activations and with
+            ``weight-only`` every grid is stored as int8, since interpreters compute int4 wrongly there; with the other float
+            forms weights are plain numbers.
+        float_layers: Weight keys that stay float32 in an int8 or weight-only file, beside those whose storage is ``float32``.
+            An int8 file that begins or ends with one takes or gives float32 values there.
         signature: Whether the file names its inputs and outputs.
 
     Raises:
@@ -112,8 +125,11 @@ def build_tflite(
         ExportError: Naming the layer, if something cannot be written exactly.
     """
     compressed = as_compressed(small)
+    precision = precision or planned_precision(compressed)
     islands = {*float_layers, *(key for key, storage in compressed.storages.items() if storage == "float32")}
-    if precision in _FLOATING:
+    if precision == "weight-only":
+        content = _weight_only(compressed, islands)
+    elif precision in _FLOATING:
         content = _FLOATING[precision](compressed.model)
     elif precision in ("int8", "int16"):
         content = _quantized(compressed, calibration, io, precision, islands)
@@ -122,6 +138,12 @@ def build_tflite(
     model = load(content)
     write_clamps_as_relu(model)
     return slim(pack(model), signature)
+
+
+def _weight_only(small: Compressed, islands: set[str]) -> bytes:
+    floating = float_twin(small.model)
+    kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
+    return write_weight_only(floating, kernels, _places(small.model, floating, islands) if islands else ())
 
 
 def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, precision: str, islands: set[str]) -> bytes:

@@ -21,9 +21,10 @@ from keras_xaic.tflite.silence import captured_stderr
 modify_model_io_type: Any = importlib.import_module(f"{tf.__name__}.lite.python.util").modify_model_io_type
 Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
 InputOutput = Literal["int8", "float"]
-Precision = Literal["int8", "int16", "dynamic-range", "float16", "float32"]
+Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
 """What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
-activations; ``float16``: weights of 16 bits that are widened when it runs; ``float32``: as in Keras."""
+activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
+``float32``: as in Keras."""
 
 
 def float_twin(model: Any) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.errors import ExportError
 from keras_xaic.tflite.clamping import require_exact_clamps, write_clamps_as_relu
 from keras_xaic.tflite.encoders import Encoded, encode_huffman, encode_lookup_table, encode_pruning
 from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema
@@ -53,6 +54,10 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
         ExportError: If TensorFlow Lite Micro would compute an operator wrongly.
     """
     model = load(content)
+    if any(one.widened for one in weight_operators(model)):
+        raise ExportError(
+            "weights that a DEQUANTIZE widens, which TensorFlow Lite Micro computes wrongly", "int8 activations", "Export int8"
+        )
     write_clamps_as_relu(model)
     require_exact_clamps(model)
     plain = slim(pack(model))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 from keras_xaic.bundle import Bundle, PathLike, atomic_directory, check_target
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
-from keras_xaic.tflite.build import as_compressed, build_tflite
+from keras_xaic.tflite.build import as_compressed, build_tflite, planned_precision
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays, float_twin
@@ -19,6 +19,13 @@ from keras_xaic.tflite.layer_outputs import layer_outputs, write_layer_outputs
 from keras_xaic.tflite.micro_kit import write_micro
 
 Target = Literal["mobile", "micro", "both"]
+NOT_FOR_MICRO: dict[Precision, str] = {"weight-only": "miscomputes", "float16": "refuses", "dynamic-range": "refuses"}
+"""Precisions that TensorFlow Lite Micro does not run, and what it does with their files."""
+WITHOUT_MICRO = (
+    "micro/ was not written: TensorFlow Lite Micro computes float32 activations on integer weights wrongly. "
+    "Choose int8 activations for microcontrollers."
+)
+"""What is said where the target ``both`` came down to ``mobile``."""
 
 
 def export(
@@ -28,7 +35,7 @@ def export(
     calibration: Calibration,
     target: Target = "both",
     io: InputOutput = "int8",
-    precision: Precision = "int8",
+    precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
     signature: bool = False,
     largest_decoded: int = LARGEST_DECODED,
@@ -37,15 +44,16 @@ def export(
     """Writes the bundle of a compressed model; the directory appears whole or not at all.
 
     Args:
-        small: What `compress` returns, or a Keras model (plain int8 then).
+        small: What `compress` returns, or a Keras model (plain int8 weights then).
         out: The directory.
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input. The
             first of them become the samples of ``check/``.
-        target: ``mobile`` leaves ``micro/`` away. ``model.tflite`` is always there.
+        target: ``mobile`` leaves ``micro/`` away, and so does ``both`` with float32 activations on integer weights, which
+            TensorFlow Lite Micro gets wrong. ``model.tflite`` is always there.
         io: Whether ``model.tflite`` takes and gives integer codes or float32 values; the file in ``micro/`` takes codes.
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
-            `build_tflite`).
-        float_layers: Weight keys that stay float32 in an int8 file.
+            `build_tflite`). None: what the plan says.
+        float_layers: Weight keys that stay float32 in an int8 or weight-only file.
         signature: Whether ``model.tflite`` names its inputs and outputs.
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
@@ -60,14 +68,10 @@ def export(
     """
     if target not in ("mobile", "micro", "both"):
         raise ExportError(f"target {target!r}", "mobile, micro or both")
-    if target != "mobile" and precision in ("float16", "dynamic-range"):
-        raise ExportError(
-            f"precision {precision} for TensorFlow Lite Micro, which refuses such files",
-            "int8, int16 or float32",
-            "Choose another precision, or the target mobile",
-        )
-    directory = check_target(out, overwrite)
     compressed = as_compressed(small)
+    precision = precision or planned_precision(compressed)
+    target = reachable_target(target, precision)
+    directory = check_target(out, overwrite)
     arrays = calibration_arrays(compressed.model, calibration)
     build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
     content = build(io, signature=signature)
@@ -87,3 +91,20 @@ def export(
         floating = float_twin(compressed.model)
         write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(directory)
+
+
+def reachable_target(target: Target, precision: Precision) -> Target:
+    """Returns the target that files of this precision can be written for: ``both`` may come down to ``mobile``.
+
+    Raises:
+        ExportError: If TensorFlow Lite Micro cannot run them and they are meant for it.
+    """
+    if target == "both" and precision == "weight-only":
+        return "mobile"
+    if target != "mobile" and precision in NOT_FOR_MICRO:
+        raise ExportError(
+            f"precision {precision} for TensorFlow Lite Micro, which {NOT_FOR_MICRO[precision]} such files",
+            "int8, int16 or float32",
+            "Choose another precision or other activations, or the target mobile",
+        )
+    return target

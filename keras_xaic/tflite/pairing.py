@@ -21,10 +21,12 @@ class WeightOperator:
         operator: The operator.
         weights: Its weights as stored: (out, h, w, in) for CONV_2D and TRANSPOSE_CONV, (1, h, w, channels) for
             DEPTHWISE_CONV_2D, (out, in) for FULLY_CONNECTED.
+        weight_tensor: The record of the tensor that holds them: the operator's own input, or what is widened to it.
     """
 
     operator: Operator
     weights: np.ndarray
+    weight_tensor: Any
 
     @property
     def kind(self) -> str:
@@ -47,9 +49,9 @@ class WeightOperator:
         return 3 if self.kind == "conv_transpose" else 2
 
     @property
-    def weight_tensor(self) -> Any:
-        """The tensor record of the weights."""
-        return self.operator.input(1)
+    def widened(self) -> bool:
+        """Whether a DEQUANTIZE stands between the stored weights and the operator."""
+        return self.weight_tensor is not self.operator.input(1)
 
     @property
     def bias(self) -> Optional[np.ndarray]:
@@ -67,11 +69,15 @@ class WeightOperator:
 def weight_operators(model: Any) -> list[WeightOperator]:
     """Returns the weight operators of a loaded .tflite file in the order in which they run."""
     found = []
+    widened: dict[int, Any] = {}
     for operator in operators(model):
+        if operator.kind == "DEQUANTIZE":
+            widened[id(operator.output())] = operator.input(0)
         tensor = operator.input(1) if operator.kind in KINDS else None
+        tensor = widened.get(id(tensor), tensor)
         weights = None if tensor is None else constant(model, tensor)
         if weights is not None:
-            found.append(WeightOperator(operator, weights))
+            found.append(WeightOperator(operator, weights, tensor))
     return found
 
 

@@ -37,7 +37,7 @@ def write_grids(
     float32: bytes,
     kernels: Mapping[str, QuantizedKernel],
     storages: Mapping[str, str],
-    runtimes: Sequence[Runtime] = ("tflite-runtime", "tflm"),
+    runtimes: Optional[Sequence[Runtime]] = None,
 ) -> bytes:
     """Returns the int8 twin with every planned kernel's integers and steps exactly as planned.
 
@@ -50,7 +50,7 @@ def write_grids(
         float32: The same model from `float_twin`; its weights must lie on the grids.
         kernels: Weight key -> grid, in network order.
         storages: Weight key -> ``int4`` or ``int8``.
-        runtimes: Interpreters that must run the file.
+        runtimes: Interpreters that must run the file; None: those of `RUN_BY`.
 
     Raises:
         ExportError: Naming the layer, if a grid is not what the model holds or a storage would not be exact.
@@ -112,7 +112,7 @@ def _write(
     storage: str,
     target: WeightOperator,
     bias: Optional[np.ndarray],
-    runtimes: Sequence[Runtime],
+    runtimes: Optional[Sequence[Runtime]],
 ) -> None:
     steps = (channel_steps(kernel.scale, kernel.integers.shape, target, key) * gain).astype(np.float32)
     activation = target.operator.input(target.data_position)

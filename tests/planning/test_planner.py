@@ -64,6 +64,14 @@ def test_predicted_sizes_are_those_of_written_files(case, bits):
     )  # small files: 400 bytes of structure
 
 
+@pytest.mark.parametrize("bits", [(4,), (8,)])
+def test_predicted_sizes_of_weight_only_files_are_those_of_written_files(case, bits):
+    model, data, relevance = case
+    made = plan(model, relevance, Budget(), bits=bits, activations="float32")
+    assert {(layer.storage, layer.granularity) for layer in made.layers} == {("int8", "channel")}
+    assert made.predicted_flash_bytes == pytest.approx(len(written(model, made, data, relevance)), rel=0.02)
+
+
 def test_a_flash_budget_between_4_and_8_bits_gives_the_bits_to_what_matters(case):
     model, data, relevance = case
     small, large = (plan(model, relevance, Budget(), bits=(bits,)).predicted_flash_bytes for bits in (4, 8))

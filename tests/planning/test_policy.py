@@ -42,6 +42,15 @@ def test_int16_activations_never_meet_packed_weights(case):
     check_plan(made, case[0])
 
 
+def test_float_activations_take_bytes_of_8_bits_and_a_step_per_channel(case):
+    made = plan(*case, Budget(mean_bits=4.0), activations="float32", float_layers=["stem"])
+    assert (made["stem"].storage, made.activations) == ("float32", "float32")
+    assert {(layer.storage, layer.granularity) for layer in made.layers if layer.key != "stem"} == {("int8", "channel")}
+    check_plan(made, case[0])
+    with pytest.raises(PlanError, match=r"float32 activations\) as int4\. Expected int8 or float32"):
+        check_plan(edited(made, "head", {"bits": 4, "storage": "int4"}), case[0])
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -50,12 +59,13 @@ def test_int16_activations_never_meet_packed_weights(case):
         ({"pin": {"head": 9}}, "bit-width 9"),
         ({"bits": (4, 12)}, "bit-width 12"),
         ({"activations": "float16"}, "activations 'float16'"),
+        ({"activations": "float32", "budget": Budget(ram=9000)}, "a RAM budget with float32 activations"),
         ({"activations": "int16", "float_layers": ["head"]}, "float layers head among int16"),
     ],
 )
 def test_unusable_options_are_named(case, option, words):
     with pytest.raises(PlanError, match=words):
-        plan(*case, Budget(), **option)
+        plan(*case, **{"budget": Budget(), **option})
 
 
 def edited(made, which, changes):

@@ -29,7 +29,8 @@ def test_litert_alone_allows_packed_per_channel_dense_layers():
 
 WHOLE, FINE = "tensor", "channel"
 EXACT = {
-    # What was compared with Keras on tflite-runtime and TFLite Micro; everything else failed or was not tried.
+    # What was compared with Keras on tflite-runtime and TFLite Micro (int8 weights behind float32: LiteRT); everything else
+    # failed or was not tried.
     ("conv", "int8", "int8"): {WHOLE, FINE},
     ("conv", "int4", "int8"): {WHOLE, FINE},
     ("depthwise", "int8", "int8"): {WHOLE, FINE},
@@ -41,7 +42,7 @@ EXACT = {
     ("depthwise", "int8", "int16"): {FINE},
     ("dense", "int8", "int16"): {WHOLE},
     ("conv_transpose", "int8", "int16"): {FINE},
-    **{(kind, "float32", "float32"): {WHOLE, FINE} for kind in KINDS.values()},
+    **{(kind, storage, "float32"): {WHOLE, FINE} for kind in KINDS.values() for storage in ("int8", "float32")},
 }
 
 
@@ -70,3 +71,10 @@ def test_a_refusal_names_the_layer_and_what_is_right():
     with pytest.raises(ExportError, match=r"layer 'fc': a 4-bit dense kernel with one step per channel .* Expected int8\."):
         require_legal("fc", "int4", "dense", 4, False, "int8")
     require_legal("fc", "int8", "dense", 4, False, "int8")
+
+
+def test_integer_weights_behind_float_activations_are_not_for_micro():
+    for kind in KINDS.values():
+        for per_tensor in (True, False):
+            assert legal_storages(kind, 8, per_tensor, "float32") == ("int8", "float32")
+            assert legal_storages(kind, 8, per_tensor, "float32", ["tflm"]) == ("float32",)

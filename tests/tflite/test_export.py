@@ -17,6 +17,8 @@ from tests.tflite.models import Small, inputs_of, run
 
 
 class _Plan:
+    activations = "int8"
+
     def save(self, path) -> None:
         path.write_text(json.dumps({"schema": 1}))
 

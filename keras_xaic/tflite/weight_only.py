@@ -1,0 +1,95 @@
+"""Integer weights among float32 activations: the file itself widens them, once, when an interpreter loads it.
+
+Every weight tensor becomes INT8 with a DEQUANTIZE behind it. XNNPACK, which tflite-runtime uses for float32 and not for int8,
+unpacks such constants ahead of the first run and then computes as with float32 weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
+from keras_xaic.planning.storages import require_legal
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema, set_constant
+from keras_xaic.tflite.pairing import WeightOperator, channel_steps, to_operator_layout, weight_operators
+from keras_xaic.tflite.rewrite import pair_with_grids, quantization
+
+DEQUANTIZE_VERSION = 2
+"""Version of DEQUANTIZE that takes INT8."""
+PLAIN_BITS = 8
+"""Bit-width of kernels without a grid, with one step per channel."""
+
+
+def write_weight_only(float32: bytes, kernels: Mapping[str, QuantizedKernel], floating: Collection[int] = ()) -> bytes:
+    """Returns the float32 twin with its weights stored as INT8: the levels of their grids, and the grids' own steps.
+
+    TensorFlow Lite Micro computes such files wrongly without saying so.
+
+    Args:
+        float32: The model from `float_twin`; its weights must lie on the grids.
+        kernels: Weight key -> grid, in network order. Other weights are rounded to `PLAIN_BITS`.
+        floating: Which weight operators keep float32 weights, by their place among the weight operators.
+
+    Raises:
+        ExportError: Naming the layer, if a grid is not what the model holds.
+    """
+    model = load(float32)
+    found = weight_operators(model)
+    pairs, gains = pair_with_grids(found, kernels)
+    front: dict[int, Any] = {}
+    for place, (one, key, gain) in enumerate(zip(found, pairs, gains)):
+        index = int(one.operator.record.inputs[1])
+        if place in floating or index in front:  # a layer that is called twice is stored once
+            continue
+        integers, steps = _plain(one) if key is None else _planned(key, kernels[key], gain, one)
+        front[index] = _widen(model, index, integers, quantization(steps, one.channel_axis))
+    graph = model.subgraphs[0]
+    graph.operators = [*front.values(), *graph.operators]
+    return pack(model)
+
+
+def _planned(key: str, kernel: QuantizedKernel, gain: np.ndarray, one: WeightOperator) -> tuple[np.ndarray, np.ndarray]:
+    steps = (channel_steps(kernel.scale, kernel.integers.shape, one, key) * gain).astype(np.float32)
+    require_legal(key, "int8", one.kind, kernel.level_bits, steps.size == 1, "float32")
+    integers = to_operator_layout(kernel.integers, one.kind, one.weights.shape)
+    assert integers is not None  # `pair_with_grids` found that it fits
+    return integers, steps
+
+
+def _plain(one: WeightOperator) -> tuple[np.ndarray, np.ndarray]:
+    grid = quantize(one.weights, PLAIN_BITS, fit_scale(one.weights, PLAIN_BITS, (one.channel_axis,)))
+    return grid.integers, grid.scale.ravel()
+
+
+def _widen(model: Any, index: int, integers: np.ndarray, record: Any) -> Any:
+    """Stores integers in a tensor of their own; returns the operator that makes tensor `index`, until now constant, of it."""
+    graph = model.subgraphs[0]
+    wide, narrow = graph.tensors[index], schema.TensorT()
+    narrow.shape, narrow.quantization, narrow.buffer = wide.shape, record, len(model.buffers)
+    model.buffers.append(schema.BufferT())
+    set_constant(model, narrow, integers, TensorType.INT8)
+    graph.tensors.append(narrow)
+    wide.buffer, wide.quantization = 0, None
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _operator_code(model)
+    operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
+    operator.outputs = np.array([index], np.int32)
+    operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+    operator.builtinOptions = schema.DequantizeOptionsT()
+    return operator
+
+
+def _operator_code(model: Any) -> int:
+    """Returns the index of DEQUANTIZE among the operator codes; adds it where it is missing."""
+    for index, code in enumerate(model.operatorCodes):
+        if builtin_code(code) == BuiltinOperator.DEQUANTIZE:
+            code.version = max(code.version, DEQUANTIZE_VERSION)
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = BuiltinOperator.DEQUANTIZE
+    code.version = DEQUANTIZE_VERSION
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

@@ -1,0 +1,176 @@
+"""Grids among float32 activations: INT8 weights that the file itself widens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.data import Samples
+from keras_xaic.edge import available_interpreters, run_file, verify
+from keras_xaic.errors import EdgeError, ExportError
+from keras_xaic.grids import QuantizedKernel
+from keras_xaic.models import canonicalize
+from keras_xaic.tflite import (
+    build_tflite,
+    compress_for_micro,
+    export,
+    match_stored,
+    measure_layers,
+    pack_download,
+    unpack_download,
+)
+from keras_xaic.tflite.flatbuffer import load, operators
+from tests.tflite.models import Small, digits_cnn, inputs_of, odd_layers, on_grids
+
+RUNTIMES = ("tflite-runtime", "litert", "builtin-ref")
+DISTANCE = 2e-6
+"""Largest difference from Keras, as a share of the largest output: float32 sums in another order."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    activations: str = "float32"
+
+    def save(self, path) -> None:
+        path.write_text("{}")
+
+
+def normalised() -> keras.Model:
+    """Residual, BatchNorm behind every kind of kernel, dilation and stride, folded as compression does."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((9, 9, 3))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(x)))
+    y = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", depth_multiplier=1, name="depth")(x))
+    y = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same", dilation_rate=2, name="wide")(y))
+    x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, strides=2, activation="relu", name="last")(x))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(10, name="hidden")(x)))
+    model = keras.Model(inputs, layers.Dense(4, name="head")(x))
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return canonicalize(model).model
+
+
+def _keras(model, samples) -> list[np.ndarray]:
+    outputs = model.predict(samples, verbose=0)
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _build(small) -> bytes:
+    return build_tflite(small, inputs_of(small.model, 4), precision="weight-only")
+
+
+def _require_same(content: bytes, model, interpreter: str, folder) -> None:
+    if interpreter not in available_interpreters():
+        pytest.skip(f"{interpreter} is not installed")
+    path, samples = folder / "model.tflite", inputs_of(model, 12)
+    path.write_bytes(content)
+    for given, wanted in zip(run_file(path, samples, interpreter=interpreter).outputs, _keras(model, samples)):
+        assert np.abs(given - wanted).max() <= DISTANCE * np.abs(wanted).max()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(digits_cnn, 2, False), (digits_cnn, 5, True), (odd_layers, 4, False), (normalised, 8, False)],
+    ids=lambda one: f"{one[0].__name__}-{one[1]}{'-whole' if one[2] else ''}",
+)
+def written(request) -> tuple[Small, bytes]:
+    make, bits, per_tensor = request.param
+    small = on_grids(make(), bits=bits, storage="int8", per_tensor=per_tensor)
+    return small, _build(small)
+
+
+@pytest.mark.parametrize("interpreter", RUNTIMES)
+def test_a_file_computes_what_keras_computes(written, interpreter, tmp_path):
+    small, content = written
+    _require_same(content, small.model, interpreter, tmp_path)
+
+
+def _in_keras_layout(stored: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The way back from the file's layout, written out independently of the package."""
+    axes = {"conv": (1, 2, 3, 0), "depthwise": (0, 1, 2, 3), "conv_transpose": (1, 2, 0, 3), "dense": (1, 0)}[kind]
+    return stored.transpose(axes).reshape(shape)
+
+
+def test_the_written_integers_and_steps_are_the_planned_ones(written):
+    small, content = written
+    stored = match_stored(content, small.model)
+    assert set(stored) == set(small.kernels)
+    for key, entries in stored.items():
+        kernel = small.kernels[key]
+        for entry in entries:
+            assert entry.storage == "int8"
+            np.testing.assert_array_equal(_in_keras_layout(entry.integers, entry.kind, kernel.integers.shape), kernel.integers)
+            np.testing.assert_array_equal(_in_keras_layout(entry.values, entry.kind, kernel.integers.shape), kernel.values)
+    assert {one.key: one.storage for one in measure_layers(content, small.model)} == dict.fromkeys(small.kernels, "int8")
+    assert unpack_download(pack_download(content)) == content
+    # A layer that is called twice is stored once.
+    assert len(stored.get("twice", [0, 0])) == 2
+    assert sum(one.kind == "DEQUANTIZE" for one in operators(load(content))) == len(small.kernels)
+
+
+def test_codebooks_keep_their_levels(tmp_path):
+    small = on_grids(digits_cnn(), storage="int8")
+    levels = np.array([-100, -7, 0, 3, 90], np.int8)
+    random = np.random.default_rng(0)
+    first = small.kernels["first"]
+    kernel = QuantizedKernel(random.choice(levels, first.integers.shape), first.scale / 20, 3, levels)
+    small.model.get_layer("first").kernel.assign(kernel.values)
+    content = _build(replace(small, kernels={**small.kernels, "first": kernel}))
+    assert set(np.unique(match_stored(content, small.model)["first"][0].integers)) == set(levels)
+    _require_same(content, small.model, "tflite-runtime", tmp_path)
+
+
+def test_kernels_without_a_grid_get_8_bits_and_float_layers_stay(tmp_path):
+    model = normalised()
+    content = build_tflite(model, inputs_of(model, 4), precision="weight-only", float_layers=["head"])
+    stored = {key: entries[0] for key, entries in match_stored(content, model).items()}
+    assert {key for key, one in stored.items() if one.storage == "float32"} == {"head"}
+    assert all(np.abs(one.integers).max() == 127 for key, one in stored.items() if key != "head")
+    (tmp_path / "model.tflite").write_bytes(content)
+    samples = inputs_of(model, 12)
+    (given,), (wanted,) = run_file(tmp_path / "model.tflite", samples).outputs, _keras(model, samples)
+    assert np.abs(given - wanted).mean() <= 0.01 * np.abs(wanted).max()
+
+
+def test_the_plan_says_what_a_file_computes_with():
+    small = on_grids(digits_cnn(), storage="int8")
+    planned = replace(small, plan=Planned())
+    assert build_tflite(planned, inputs_of(small.model, 4)) == _build(small)
+    assert build_tflite(planned, inputs_of(small.model, 4), precision="int8") != _build(small)
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
+    return replace(on_grids(digits_cnn(), storage="int8"), plan=Planned())
+
+
+def test_the_target_micro_is_refused_before_any_work(small, tmp_path):
+    with pytest.raises(ExportError, match="weight-only for TensorFlow Lite Micro, which miscomputes such files"):
+        export(small, tmp_path / "out", calibration=inputs_of(small.model, 4), target="micro")
+    assert not (tmp_path / "out").exists()
+
+
+def test_both_targets_come_down_to_mobile(small, tmp_path):
+    bundle = export(small, tmp_path / "out", calibration=inputs_of(small.model, 4))
+    assert bundle.model.read_bytes() == _build(small)
+    assert not bundle.micro.exists()
+    verified = verify(bundle, Samples(inputs_of(small.model, 4)[0]), interpreters="all", latency_runs=0)
+    assert "tflite-runtime" in verified.runs
+    assert "tflm" not in verified.runs
+    assert verified.error is None
+
+
+def test_micro_neither_compresses_nor_runs_such_files(small, tmp_path):
+    content = _build(small)
+    with pytest.raises(ExportError, match="a DEQUANTIZE widens"):
+        compress_for_micro(content)
+    (tmp_path / "model.tflite").write_bytes(content)
+    if "tflm" in available_interpreters():
+        with pytest.raises(EdgeError, match="which tflm computes wrongly"):
+            run_file(tmp_path / "model.tflite", inputs_of(small.model, 2), interpreter="tflm")
