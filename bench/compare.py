@@ -30,6 +30,8 @@ BUDGETS = {
     "ad01": {"flash": 145_000, "download": 110_000, "max_error": 0.05},
 }
 """Bytes; percentage points, or the squared error as a share of the variance of the original's outputs."""
+VARIANTS = {"auto-float32": {"recipe": "auto", "activations": "float32", "target": "mobile"}}
+"""Recipes of ours with other options; float32 computes in float from int8 weights, which is fast on tflite-runtime."""
 CONVERTER = ("tflite-float32", "tflite-int8")
 TOOLKIT = ("tfmot-prune50", "tfmot-prune80", "tfmot-cluster16", "tfmot-qat", "tfmot-pcqat")
 MCT = ("mct-mixed75", "mct-mixed50")
@@ -46,7 +48,7 @@ def work(options, *, model, method, seed, epochs, samples, budget, minutes=None)
     from keras_xaic.models import canonicalize
     from keras_xaic.recipes import RECIPES
 
-    ours = method in RECIPES and RECIPES[method].rule is not None
+    ours = method in VARIANTS or (method in RECIPES and RECIPES[method].rule is not None)
     keras_model, data = common.load(options, model, samples)
     name = "-".join(str(part) for part in ("xaic-compare", model, method, seed, epochs, samples, minutes))
     scratch = pathlib.Path(tempfile.gettempdir()) / name  # an interrupted run of ours continues there
@@ -75,10 +77,8 @@ def recipe(model, data, name, budget, epochs, seed, minutes, out):
     import keras_xaic as xaic
 
     limits = xaic.Budget(flash=budget["flash"], download=budget["download"], max_drop=budget.get("max_drop", 100.0))
-    options = {} if minutes is None else {"minutes": minutes}
-    report = xaic.run(
-        model, data, recipe=name, budget=limits, epochs=epochs, seed=seed, baselines=(), out=out, overwrite=True, **options
-    )
+    options = {"recipe": name, **VARIANTS.get(name, {}), **({} if minutes is None else {"minutes": minutes})}
+    report = xaic.run(model, data, budget=limits, epochs=epochs, seed=seed, baselines=(), out=out, overwrite=True, **options)
     seconds = sum(report.seconds.get(step, 0.0) for step in ("attribute", "compress"))
     facts = {
         "micro_bytes": report.compressed.micro_flash_bytes,
@@ -152,7 +152,7 @@ def epochs_of(text):
 def jobs_of(options):
     from keras_xaic.recipes import RECIPES
 
-    known = [*RECIPES, *CONVERTER, *TOOLKIT]
+    known = [*RECIPES, *VARIANTS, *CONVERTER, *TOOLKIT]
     known += MCT if options.mct_python else ()
     known += AI_EDGE if options.ai_edge_python else ()
     models, methods = options.models.split(","), options.methods.split(",") if options.methods else known
@@ -166,7 +166,7 @@ def jobs_of(options):
             for method in methods:
                 epochs = 0 if method in UNTRAINED else options.epochs[model]
                 job = {"model": model, "method": method, "seed": seed, "epochs": epochs, "samples": options.samples}
-                limit = {"minutes": options.minutes} if method == "auto" else {}
+                limit = {"minutes": options.minutes} if method.startswith("auto") else {}
                 jobs.append({**job, "budget": BUDGETS[model], **limit})
     return jobs
 
