@@ -101,6 +101,26 @@ def budget_misses(report: Report) -> list[str]:
     return misses
 
 
+def needed(report: Report) -> Optional[str]:
+    """Returns about how much flash would keep the drop in its limit; None where nothing measured tells.
+
+    Between this model and the smallest larger file that is accurate enough, the drop is taken to fall in proportion to the
+    logarithm of the bytes.
+    """
+    limit, small = report.budget.max_drop_pp, report.compressed
+    if limit is None or small.drop_pp is None or not small.flash_bytes or small.drop_pp <= limit:
+        return None
+    others = [(one.flash_bytes, drop_of(report, name), name) for name, one in report.baselines.items()]
+    others.append((report.original.tflite_fp32_bytes, 0.0, "the original"))
+    enough = [(size_, drop, name) for size_, drop, name in others if size_ and drop is not None and drop <= limit]
+    larger = min((one for one in enough if one[0] > small.flash_bytes), default=None)
+    if larger is None:
+        return None
+    way = (small.drop_pp - limit) / (small.drop_pp - larger[1])
+    about = small.flash_bytes * (larger[0] / small.flash_bytes) ** way
+    return f"Needed: more training, or about {size(about)} of flash (between this model and {larger[2]})"
+
+
 def verdict(report: Report) -> str:
     """Returns the outcome in plain words, honest about what the baselines do as well."""
     small, original = report.compressed, report.original
@@ -117,6 +137,7 @@ def verdict(report: Report) -> str:
     misses = budget_misses(report)
     if misses:
         sentences.append("Budget not met: " + "; ".join(misses))
+        sentences += [s for s in (needed(report),) if s]
     sentences += [s for s in (_against(report, name) for name in report.baselines) if s]
     return ". ".join(sentences) + "."
 

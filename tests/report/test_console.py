@@ -78,6 +78,20 @@ def test_verdict_says_what_the_same_method_without_relevance_does(changed):
     assert "relevance did not help on this model" in text
 
 
+def test_verdict_says_what_would_be_needed(changed):
+    ours = {"flash_bytes": 10_000, "edge_accuracy": 0.80, "drop_pp": 4.0}
+    report = changed(
+        budget={"flash_bytes": 10_000, "max_drop_pp": 2.0},
+        original={"edge_accuracy": 0.84, "tflite_fp32_bytes": 160_000},
+        compressed=ours,
+        baselines={"int8": {"flash_bytes": 40_000, "edge_accuracy": 0.84, "drop_pp": 0.0}},
+    )
+    assert "about 20.0 kB of flash (between this model and int8)" in verdict(report)  # half of the drop, half of the way to 4x
+    assert "between this model and the original" in verdict(report.model_copy(update={"baselines": {}}))
+    kept = changed(budget={"flash_bytes": 10_000, "max_drop_pp": 4.0}, compressed=ours)
+    assert "Needed" not in verdict(kept)
+
+
 def test_mse_is_no_percentage(changed):
     report = changed(
         metric="mse",
