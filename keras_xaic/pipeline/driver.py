@@ -47,6 +47,7 @@ class Round:
         small: The compressed model.
         flash_bytes: Size of its `model.tflite`.
         download_bytes: Size of its `model.xaic`.
+        weight_bytes: What of the download is weights.
         held_back: The task's figure on held-back training data, from tflite-runtime; higher is better.
         drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
             original's error, or of the variance of its outputs where they are the targets).
@@ -57,6 +58,7 @@ class Round:
     small: CompressedModel
     flash_bytes: int
     download_bytes: int
+    weight_bytes: int
     held_back: float
     drop: float
     epochs: int
@@ -183,6 +185,7 @@ class Driver:
             small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
             flash_bytes=len(content),
             download_bytes=len(tflite.pack_download(content)),
+            weight_bytes=tflite.coded_weight_bytes(content),
             held_back=self.task.figure(outputs, held),
             drop=self._drop(outputs),
             epochs=sum(len(stage) for stage in small.history.values()),
@@ -199,7 +202,7 @@ class Driver:
 
     def _replan(self, model: Any, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
-        made = self._planner(model).fitting(carried_out.budget, filters=False)
+        made = self._planner(model).fitting(self.budget, filters=False)
         return made.model_copy(update={"remove": carried_out.remove})
 
     def _overrun(self, one: Round) -> float:
@@ -225,7 +228,8 @@ class Driver:
         if one.download_bytes < limit and (one.drop <= 0.0 or plan.sparsity == 0.0):
             return None
         aim = round(limit * (1 - SPARE / 3))
-        ratio = aim / one.download_bytes  # of the weights that are not zero
+        rest = one.download_bytes - one.weight_bytes
+        ratio = max(0.0, aim - rest) / max(1, one.weight_bytes)  # of the weights that are not zero
         layers = []
         for layer in plan.layers:
             free = layer.kind != "depthwise" and (plan.sparsity == 0.0 or layer.sparsity > 0.0)

@@ -20,6 +20,8 @@ TRIES = 3
 """How often a plan is made anew when the written file is not as large as predicted."""
 TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
+SLACK = 0.02
+"""A download this much below its limit, as a share of it, is good enough; above it, zeros are given back."""
 LEAST_ZEROS = 0.05
 """Fewer zeros than this are chance, not the work of masks."""
 
@@ -97,28 +99,41 @@ class Planner:
         )
 
     def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:
-        """Returns a plan whose file, written without training, is measured to fit: training does not change its size.
+        """Returns a plan whose file, written without training, is measured to fit; its predictions are these measurements.
+
+        Training does not change flash. It does change the download, whose prediction counts every weight by itself, while the
+        container also sees patterns: there the measurement is the better start.
 
         Args:
             budget: What may be spent.
             filters: As for `plan`.
         """
-        limit, best = budget.flash_bytes, None
-        uniform = self.plan(budget, filters)  # bytes are planned for uniform grids; what other grids take more is measured
-        made = with_grid(uniform, self.recipe.grid)
+        flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
+        aim, correction, tried, before = budget, 0, [], None
         for attempt in range(TRIES):
-            if limit is None:
-                break
-            self.progress("plan", attempt, TRIES)
-            size = len(tflite.build_tflite(self.untrained(made, "nearest"), self.samples))
-            best = made if best is None or size <= limit else best
-            miss = size - uniform.predicted_flash_bytes
-            if size <= limit and abs(miss) < TOLERANCE * limit:
-                break
-            uniform = self.plan(budget, filters, miss)
+            uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
             made = with_grid(uniform, self.recipe.grid)
+            if flash is None and download is None:
+                return made
+            self.progress("plan", attempt, TRIES)
+            content = tflite.build_tflite(self.untrained(made, "nearest"), self.samples)
+            written = len(tflite.pack_download(content))
+            found = {
+                "predicted_flash_bytes": len(content),
+                "predicted_download_bytes": written,
+                "budget": self.recipe.aim(budget),
+            }
+            tried.append(made.model_copy(update=found))
+            miss = len(content) - uniform.predicted_flash_bytes
+            near = flash is None or (len(content) <= flash and abs(miss) < TOLERANCE * flash)
+            used = 1.0 if download is None else written / download
+            if near and (1.0 - SLACK <= used <= 1.0 or made.layers == before):
+                break
+            correction, before = correction + miss, made.layers
+            if download is not None:
+                aim = replace(aim, download=round((aim.download_bytes or 0) * (1.0 - SLACK / 2) / used))
         self.progress("plan", TRIES, TRIES)
-        return best or made
+        return min(tried, key=lambda one: (_overrun(one, flash, download), one.sparsity))
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
         """Returns what a plan makes of the model without training."""
@@ -131,6 +146,12 @@ class Planner:
             calibration=len(self.samples),
             rounding=rounding,
         )
+
+
+def _overrun(made: Plan, flash: Optional[int], download: Optional[int]) -> float:
+    """Returns by which share of its limit the larger size overruns it; 0 within all limits."""
+    sizes = ((made.predicted_flash_bytes, flash), (made.predicted_download_bytes, download))
+    return max([0.0, *(size / limit - 1.0 for size, limit in sizes if limit is not None)])
 
 
 def predict_accuracy(model: Any, made: Plan, relevance: Relevance, data: Data, calibration: int = 256) -> tuple[float, float]:

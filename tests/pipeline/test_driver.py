@@ -82,13 +82,13 @@ def _npz(data, folder):
     return folder / "data.npz"
 
 
-def _round(download, drop, sparsity, held_back=0.9):
+def _round(download, drop, sparsity, held_back=0.9, rest=0):
     planned = [
         LayerPlan(key="wide", kind="dense", weights=1000, bits=4, granularity="tensor", storage="int4", sparsity=sparsity),
         LayerPlan(key="deep", kind="depthwise", weights=90, bits=8, granularity="channel", storage="int8"),
     ]
     small = CompressedModel(None, {}, Plan(layers=planned), {})
-    return Round(small, 5_000, download, held_back, drop, 1, 1.0)
+    return Round(small, 5_000, download, download - rest, held_back, drop, 1, 1.0)
 
 
 def _driver(**limits):
@@ -106,6 +106,8 @@ def test_corrections_are_in_proportion_to_what_is_not_zero():
     assert more == pytest.approx(0.75, abs=0.01)
     fewer = driver._corrected(_round(660, 2.0, 0.6))["wide"].sparsity
     assert fewer == pytest.approx(0.4, abs=0.01)
+    beside = driver._corrected(_round(1_480, 0.0, 0.5, rest=500))["wide"].sparsity
+    assert beside == pytest.approx(0.75, abs=0.01), "what is no weight cannot shrink"
     dense = driver._corrected(_round(1_250, 0.0, 0.0))
     assert dense["wide"].sparsity == pytest.approx(0.2, abs=0.01)
     assert dense["deep"].sparsity == 0.0, "depthwise kernels keep their weights"
