@@ -38,6 +38,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "filters": filters,
         "export": export,
         "compare": compare,
+        "mixed": mixed,
+        "entropy": entropy,
     }
     return re.sub(r"<!-- generated: (\S+) -->", lambda match: makers[match.group(1)](), markdown)
 
@@ -68,7 +70,7 @@ def recipes() -> str:
             "mean bit-width, without a budget": f"{recipe.mean_bits:g}" if recipe.mean_bits else None,
             "filters removed, without a budget": f"{recipe.removal:.0%}" if recipe.removal else None,
             "may remove filters": "yes" if recipe.filters else "no",
-            "usable as a baseline": "yes" if recipe.baseline else None,
+            "usable as a baseline": "yes" if recipe.comparable else None,
         }
         rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
         sections.append(f"## `{recipe.name}`\n\n{recipe.summary}\n\n| | |\n|---|---|\n{rows}\n")
@@ -96,6 +98,7 @@ def report_fields() -> str:
         ("latency_ms.INTERPRETER", schema.LatencyFacts),
         ("interpreters.NAME", schema.InterpreterFacts),
         ("layers[]", schema.LayerFacts),
+        ("rounds[]", schema.RoundFacts),
         ("classes[]", schema.ClassFacts),
         ("classes[].confused_with[]", schema.ConfusionFacts),
         ("explanations", schema.ExplanationFacts),
@@ -149,6 +152,36 @@ def export() -> str:
     ]
     head = f"| model | form | {' | '.join(columns.values())} |\n|---|---|{'---:|' * len(columns)}\n"
     return head + "\n".join(lines) + "\n"
+
+
+def mixed() -> str:
+    """Accuracy at equal mean bits, from the rows of bench/mixed.py."""
+    settings = {"mean_bits": "mean bits", "epochs": "epochs", "samples": "samples an epoch", "method": "bits by"}
+    return _seeds_table(_measured("mixed"), settings, {"flash_bytes": "flash", "download_bytes": "download"})
+
+
+def entropy() -> str:
+    """Accuracy at equal zeros or equally many values, from the rows of bench/entropy.py."""
+    settings = {"model": "model", "bits": "bits", "sparsity": "zeros", "epochs": "epochs", "method": "method"}
+    return _seeds_table(_measured("entropy"), settings, {"entropy_bits": "bits a weight", "download_bytes": "download"})
+
+
+def _seeds_table(rows: list[dict[str, Any]], settings: dict[str, str], means: dict[str, str]) -> str:
+    """One line for each setting, with the mean over its seeds; settings and means: key of the rows -> title of the column."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in settings), []).append(row)
+    lines = []
+    for setting, group in found.items():
+        accuracy = [row["edge_accuracy"] for row in group]
+        spread = f"{statistics.mean(accuracy):.2%} | {min(accuracy):.2%} to {max(accuracy):.2%} | {len(group)}"
+        figures = [statistics.mean(row[key] for row in group) for key in means]
+        cells = [f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}" for figure in figures]
+        lines.append(
+            f"| {' | '.join('all' if one is None else str(one) for one in setting)} | {spread} | {' | '.join(cells)} |"
+        )
+    head = [*settings.values(), "accuracy", "range", "seeds", *means.values()]
+    return f"| {' | '.join(head)} |\n|{'---|' * len(settings)}{'---:|' * (len(means) + 3)}\n" + "\n".join(lines) + "\n"
 
 
 def compare() -> str:
