@@ -39,6 +39,7 @@ def job():
     return model, {"train": (x, y), "test": make_data(seed=1)}
 
 
+@pytest.mark.slow
 def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
     model, data = job
     report = xaic.run(
@@ -52,6 +53,7 @@ def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
     assert all(one.drop_pp <= 3.0 for one in report.rounds[:-1])
 
 
+@pytest.mark.slow
 def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
     model, data = job
     budget = Budget(flash="7kB", download="3600", max_drop=1.0)

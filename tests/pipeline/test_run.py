@@ -116,6 +116,7 @@ def test_same_seed_same_bytes(job, done, tmp_path):
     assert again.compressed.edge_accuracy == report.compressed.edge_accuracy
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_and_ends_the_same(job, done, tmp_path):
     bundle, _ = done
     seen = []
