@@ -68,8 +68,7 @@ class Context:
         train, held_back = data.split(seed=seed)
         answers = predict(original, train) if epochs else None
         if held_back.y is None and epochs:  # without labels, what the original says is right
-            right = predict(original, held_back)
-            held_back = replace(held_back, y=right.argmax(axis=-1) if task.kind == "classes" else right)
+            held_back = task.labelled(held_back, predict(original, held_back))
         samples = data.calibration(calibration, seed)
         return cls(task, train, held_back, answers, samples, callbacks, checkpoint, progress, deadline)
 

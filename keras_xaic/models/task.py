@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -104,6 +104,12 @@ class Task:
             middle = 0.0 if self.logits else 0.5
             return float(np.mean((flat > middle) == (truth > 0.5)))
         return -float(np.mean(np.square(flat - truth)))
+
+    def labelled(self, samples: Samples, answers: np.ndarray) -> Samples:
+        """Returns the samples with labels: their own, else what `answers`, the outputs of a model on them, say is right."""
+        if samples.y is not None:
+            return samples
+        return replace(samples, y=answers.argmax(axis=-1) if self.kind == "classes" else answers)
 
     def _log_probability(self, outputs: Any) -> Any:
         return tf.nn.log_softmax(outputs) if self.logits else tf.math.log(tf.clip_by_value(outputs, 1e-7, 1.0))

@@ -104,9 +104,7 @@ class Driver:
         self.start = time.monotonic()
         _, self.held_back = self.data.split(seed=self.seed)
         answers = predict(self.model, self.held_back)
-        if self.held_back.y is None:
-            right = answers.argmax(axis=-1) if self.task.kind == "classes" else answers
-            self.held_back = replace(self.held_back, y=right)
+        self.held_back = self.task.labelled(self.held_back, answers)
         self.figure = self.task.figure(answers, self.held_back)
         rounds = list(self._within_limits() if self._limited else self._ever_smaller())
         return max(rounds, key=self._worth).small, rounds

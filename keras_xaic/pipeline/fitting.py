@@ -172,7 +172,6 @@ def predict_accuracy(model: Any, made: Plan, relevance: Relevance, data: Data, c
     task = infer_task(model, data)
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)
-    right = answers.argmax(axis=-1) if task.kind == "classes" else answers
-    held_back = held_back if held_back.y is not None else replace(held_back, y=right)
+    held_back = task.labelled(held_back, answers)
     small = compress(model, made, data, relevance=relevance, epochs=0, calibration=calibration)
     return task.figure(answers, held_back), task.figure(predict(small.model, held_back), held_back)

@@ -247,7 +247,7 @@ class Job:
             model = recipe.baseline(
                 self.model,
                 self.data,
-                epochs=self.epochs,
+                epochs=self.baseline_epochs(small),
                 seed=self.seed,
                 sparsity=self.equal_download_sparsity(small),
                 checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
@@ -263,6 +263,14 @@ class Job:
         }
         write_atomic(kept, json.dumps(facts))
         return facts
+
+    def baseline_epochs(self, small: CompressedModel) -> int:
+        """Returns how long a baseline trains: as long as `small` did where minutes said how long that was."""
+        if self.minutes is None:
+            return self.epochs
+        if self.rounds:
+            return sum(one.epochs for one in self.rounds)
+        return sum(len(stage) for stage in small.history.values())
 
     def measure(self, path: pathlib.Path, stage: str) -> dict[str, Any]:
         """Returns the metric on `test` and the latency of a file, from tflite-runtime."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from keras_xaic.models import remove_channels
 from keras_xaic.pipeline.driver import MOST_ZEROS, Driver, Round, in_original
 from keras_xaic.pipeline.fitting import predict_accuracy
 from keras_xaic.planning import Budget, LayerPlan, Plan, keep_masks
+from keras_xaic.recipes import RECIPES
 
 
 def make_data(count=700, seed=0):
@@ -68,14 +70,28 @@ def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
     assert "The same method without relevance" in report.verdict
 
 
-def test_minutes_end_training(job, tmp_path):
+def test_minutes_end_training(job, tmp_path, monkeypatch):
+    trained, magnitude = [], RECIPES["magnitude"]
+
+    def baseline(*arguments, epochs, **options):
+        trained.append(epochs)
+        return magnitude.baseline(*arguments, epochs=epochs, **options)
+
+    monkeypatch.setitem(RECIPES, "magnitude", replace(magnitude, baseline=baseline))
     model, data = job
     start = time.perf_counter()
     report = xaic.run(
-        model, _npz(data, tmp_path), budget=Budget(flash="7kB"), out=tmp_path / "out", minutes=0.02, baselines=(), seed=3
+        model,
+        _npz(data, tmp_path),
+        budget=Budget(flash="7kB"),
+        out=tmp_path / "out",
+        minutes=0.02,
+        baselines=("magnitude",),
+        seed=3,
     )
     assert report.seconds["compress"] < time.perf_counter() - start
     assert 1 <= sum(one.epochs for one in report.rounds) < 120
+    assert trained == [sum(one.epochs for one in report.rounds)], "a baseline trains as long, not as long as it could"
 
 
 def _npz(data, folder):
