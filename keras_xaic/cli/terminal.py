@@ -142,6 +142,16 @@ class Terminal:
             self.say(check)
         self.last(f"{out}: relevance of {len(explanation.rows)} layers by {relevance.rule}")
 
+    def show_preview(self, preview: Any, out: pathlib.Path) -> None:
+        """Prints a plan, what its file weighs, and how good it is before training."""
+        plan = preview.plan
+        self.say(plan.describe())
+        if preview.original is not None:
+            before, after = f"{preview.original:.4g}", f"{preview.untrained:.4g}"
+            self.say(f"on held-back training data: original {before}, as planned and before any training {after}")
+        sizes = f"{plan.predicted_flash_bytes:,} B flash, {plan.predicted_download_bytes:,} B download"
+        self.last(f"{out}: {sizes}, {plan.mean_bits:.2f} bits a weight")
+
     def show_search(self, found: Any, out: pathlib.Path) -> None:
         """Prints the models that no other beats."""
         table = Table("trial", "flash", "held-back accuracy", title="Pareto front", title_justify="left")

@@ -18,6 +18,7 @@ from keras_xaic.pipeline.activations import chosen_activations
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.previewing import Preview, preview
 from keras_xaic.pipeline.proving import prove
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
@@ -32,7 +33,7 @@ EPOCHS = 10
 MOST_EPOCHS = 120
 """Most epochs that are trained in however many minutes."""
 
-__all__ = ["Explanation", "explain", "export", "run", "verify"]
+__all__ = ["Explanation", "Preview", "explain", "export", "preview", "run", "verify"]
 
 
 def run(

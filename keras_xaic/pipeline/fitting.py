@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
+
+import numpy as np
 
 from keras_xaic import tflite
 from keras_xaic.compression import compress
@@ -25,6 +27,9 @@ SLACK = 0.02
 LEAST_ZEROS = 0.05
 """Fewer zeros than this are chance, not the work of masks."""
 
+NOISE = 32
+"""Inputs of noise that files are weighed with where there is no data."""
+
 
 class Planner:
     """Plans one model by a recipe; what bit-widths do is measured once for all of its plans.
@@ -33,11 +38,14 @@ class Planner:
         model: The trained model.
         relevance: Its relevance.
         recipe: What may be done.
-        data: Where untrained files are calibrated.
-        samples: Calibration data.
+        data: Where untrained files are calibrated; None calibrates them on noise, which does not change their size by much.
+        samples: Calibration data to measure what bit-widths do; None predicts it from relevance alone.
         seed: Written into plans.
         align: As for `keras_xaic.plan`.
         protect: As for `keras_xaic.plan`.
+        pin: As for `keras_xaic.plan`.
+        float_layers: As for `keras_xaic.plan`.
+        zeros: As for `keras_xaic.plan`.
         progress: Told how far the work is.
     """
 
@@ -46,20 +54,26 @@ class Planner:
         model: Any,
         relevance: Relevance,
         recipe: Recipe,
-        data: Data,
-        samples: Samples,
+        data: Optional[Data],
+        samples: Optional[Samples],
         *,
         seed: int = 0,
         align: int = 1,
         protect: Sequence[str] = (),
+        pin: Optional[Mapping[str, int]] = None,
+        float_layers: Sequence[str] = (),
+        zeros: Optional[Mapping[str, str]] = None,
         progress: Progress = silent,
     ) -> None:
         self.model, self.relevance, self.recipe = model, relevance, recipe
-        self.data, self.samples, self.progress = data, samples, progress
+        self.data = noise_for(model) if data is None else data
+        self.calibration = self.data.train if samples is None else samples
+        self.progress = progress
         values = [kernel.value for kernel in weighted_kernels(model)]
-        zeros = sum(float((value == 0).sum()) for value in values) / max(1, sum(value.size for value in values))
-        self.zeros = zeros if zeros > LEAST_ZEROS else 0.0
-        self.seed, self.align, self.protect = seed, align, protect
+        empty = sum(float((value == 0).sum()) for value in values) / max(1, sum(value.size for value in values))
+        self.sparsity = empty if empty > LEAST_ZEROS else 0.0
+        self.options: dict[str, Any] = {"seed": seed, "align": align, "protect": protect}
+        self.options.update(pin=pin, float_layers=float_layers, zeros=zeros)
         progress("plan", 0, TRIES, "measuring what bit-widths do")
         self.damage = measure_damage(
             model,
@@ -88,14 +102,12 @@ class Planner:
             filters=self.recipe.filters if filters is None else filters,
             removal=self.recipe.removal,
             steps=self.recipe.steps,
-            align=self.align,
-            protect=self.protect,
-            sparsity=max(self.recipe.sparsity, self.zeros),  # training brings zeros back to life that no mask holds
+            sparsity=max(self.recipe.sparsity, self.sparsity),  # training brings zeros back to life that no mask holds
             score=self.recipe.score,
             sensitivity=self.damage,
             activations=self.recipe.activations,
-            seed=self.seed,
             flash_correction=flash_correction,
+            **self.options,
         )
 
     def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:
@@ -113,10 +125,8 @@ class Planner:
         for attempt in range(TRIES):
             uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
             made = with_grid(uniform, self.recipe.grid)
-            if flash is None and download is None:
-                return made
             self.progress("plan", attempt, TRIES)
-            content = tflite.build_tflite(self.untrained(made, "nearest"), self.samples)
+            content = tflite.build_tflite(self.untrained(made, "nearest"), self.calibration)
             written = len(tflite.pack_download(content))
             found = {
                 "predicted_flash_bytes": len(content),
@@ -143,9 +153,15 @@ class Planner:
             self.data,
             relevance=self.relevance,
             epochs=0,
-            calibration=len(self.samples),
+            calibration=len(self.calibration),
             rounding=rounding,
         )
+
+
+def noise_for(model: Any) -> Data:
+    """Returns random inputs of the model's shape, from 0 to 1, for measuring what does not depend on what they are."""
+    shape = [1 if size is None else size for size in model.input_shape[1:]]
+    return Data(Samples(np.random.default_rng(0).random((NOISE, *shape), np.float32)))
 
 
 def _overrun(made: Plan, flash: Optional[int], download: Optional[int]) -> float:

@@ -1,0 +1,290 @@
+"""Commands that make a model small; each calls one public function."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Optional
+
+import typer
+
+from keras_xaic.cli.options import (
+    Activations,
+    Align,
+    Calibration,
+    DataOption,
+    Download,
+    Flash,
+    Json,
+    Macs,
+    MaxDrop,
+    Model,
+    Offset,
+    Out,
+    Overwrite,
+    Protect,
+    Quiet,
+    Ram,
+    Scale,
+    Seed,
+    Target,
+    Unsafe,
+)
+from keras_xaic.cli.terminal import Terminal, failing
+from keras_xaic.errors import DataError, PlanError
+
+
+def compress(
+    model: pathlib.Path = Model,
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    plan: Optional[pathlib.Path] = typer.Option(
+        None, "--plan", help="A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", show_default=False
+    ),
+    flash: Optional[str] = Flash,
+    download: Optional[str] = Download,
+    ram: Optional[str] = Ram,
+    max_drop: float = MaxDrop,
+    macs: Optional[str] = Macs,
+    align: int = Align,
+    protect: list[str] = Protect,
+    activations: Optional[str] = Activations,
+    epochs: Optional[int] = typer.Option(
+        None,
+        "--epochs",
+        min=0,
+        help="Passes over the training data, all stages together; default: 10, or what fits --minutes.",
+        show_default=False,
+    ),
+    minutes: Optional[float] = typer.Option(None, "--minutes", help="Time that training may take.", show_default=False),
+    seed: int = Seed,
+    target: str = Target,
+    baselines: str = typer.Option(
+        "int8,magnitude", "--baselines", help="Comparisons to run, separated by commas; '' for none."
+    ),
+    calibration: int = Calibration,
+    scale: float = Scale,
+    offset: float = Offset,
+    overwrite: bool = Overwrite,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+    json: bool = Json,
+) -> None:
+    """Make MODEL fit the budget, write the bundle and verify it.
+
+    Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
+    """
+    with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
+        terminal.progress("load", 0, 1, "TensorFlow, model and data")
+        from keras_xaic.pipeline import run
+        from keras_xaic.planning import Budget
+
+        report = run(
+            model,
+            data,
+            recipe=recipe,
+            budget=Budget(flash, download, ram, max_drop, macs),
+            align=align,
+            protect=protect,
+            plan=plan,
+            activations=activations,  # type: ignore[arg-type]
+            out=out,
+            epochs=epochs,
+            minutes=minutes,
+            seed=seed,
+            target=target,
+            baselines=[name for name in baselines.split(",") if name],
+            calibration=calibration,
+            scale=scale,
+            offset=offset,
+            overwrite=overwrite,
+            allow_unsafe=allow_unsafe,
+            progress=terminal.progress,
+        )
+        terminal.show_report(report, out)
+
+
+def plan(
+    model: pathlib.Path = Model,
+    relevance: pathlib.Path = typer.Option(..., "--relevance", help="Directory or relevance.npz that `xaic explain` wrote."),
+    out: pathlib.Path = typer.Option("plan.json", "--out", help="File to write."),
+    data: Optional[pathlib.Path] = typer.Option(
+        None,
+        "--data",
+        help="Measures on it what bit-widths do, and how good the planned model is before training.",
+        show_default=False,
+    ),
+    flash: Optional[str] = Flash,
+    download: Optional[str] = Download,
+    ram: Optional[str] = Ram,
+    mean_bits: Optional[float] = typer.Option(None, "--mean-bits", help="Limit for the mean bit-width.", show_default=False),
+    pin: list[str] = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated."),
+    float_layers: list[str] = typer.Option([], "--float", help="PATTERN: layers that stay float; may be repeated."),
+    zeros: list[str] = typer.Option([], "--zeros", help="PATTERN=2:4 or PATTERN=4x1: zeros that go together; may be repeated."),
+    max_drop: float = MaxDrop,
+    macs: Optional[str] = Macs,
+    align: int = Align,
+    protect: list[str] = Protect,
+    activations: Optional[str] = Activations,
+    recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    seed: int = Seed,
+    calibration: int = Calibration,
+    scale: float = Scale,
+    offset: float = Offset,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Say what would be done to MODEL under a budget, and its cost; nothing is trained.
+
+    Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.pipeline import preview
+        from keras_xaic.planning import Budget
+
+        found = preview(
+            model,
+            relevance,
+            out,
+            data=data,
+            recipe=recipe,
+            budget=Budget(flash, download, ram, max_drop, macs, mean_bits),
+            activations=activations,  # type: ignore[arg-type]
+            pin=dict(_pinned(one) for one in pin),
+            float_layers=float_layers,
+            zeros=dict(_pair("--zeros", one, "dense*=2:4") for one in zeros),
+            align=align,
+            protect=protect,
+            calibration=calibration,
+            seed=seed,
+            scale=scale,
+            offset=offset,
+            allow_unsafe=allow_unsafe,
+            progress=terminal.progress,
+        )
+        terminal.show_preview(found, out)
+
+
+def export(
+    model: pathlib.Path = typer.Argument(
+        ..., help="A Keras model or a bundle directory.", metavar="MODEL|DIR", show_default=False
+    ),
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    target: str = Target,
+    precision: Optional[str] = typer.Option(
+        None,
+        "--precision",
+        help="int8, int16, dynamic-range, weight-only, float16 or float32; default: what the bundle's plan says, else int8.",
+        show_default=False,
+    ),
+    float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32, separated by commas."),
+    calibration: int = Calibration,
+    seed: int = Seed,
+    scale: float = Scale,
+    offset: float = Offset,
+    overwrite: bool = Overwrite,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Write the bundle from a model that is compressed already; no training.
+
+    Example: [bold]xaic export small/ --data cifar10.npz --out again/[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        from keras_xaic.pipeline import export as run
+
+        bundle = run(
+            model,
+            data,
+            out,
+            target=target,
+            precision=precision,  # type: ignore[arg-type]
+            float_layers=[name for name in float_layers.split(",") if name],
+            calibration=calibration,
+            seed=seed,
+            scale=scale,
+            offset=offset,
+            overwrite=overwrite,
+            allow_unsafe=allow_unsafe,
+        )
+        if target == "both" and not bundle.micro.is_dir():
+            from keras_xaic.tflite import WITHOUT_MICRO
+
+            terminal.say(WITHOUT_MICRO)
+        terminal.last(f"{bundle.path}: model.tflite {bundle.model.stat().st_size:,} B")
+
+
+def search(
+    model: pathlib.Path = Model,
+    data: pathlib.Path = DataOption,
+    out: pathlib.Path = Out,
+    trials: int = typer.Option(20, "--trials", min=1, help="Number of trials, finished ones included."),
+    storage: Optional[str] = typer.Option(None, "--storage", help="Optuna storage URL, shared by machines; default: a file."),
+    workers: int = typer.Option(1, "--workers", min=1, help="Processes on this machine."),
+    epochs: int = typer.Option(2, "--epochs", min=0, help="Passes over the training data in each trial."),
+    seed: int = Seed,
+    calibration: int = Calibration,
+    scale: float = Scale,
+    offset: float = Offset,
+    allow_unsafe: bool = Unsafe,
+    quiet: bool = Quiet,
+) -> None:
+    """Find the Pareto front of size against accuracy; the same command again continues.
+
+    Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
+    """
+    with Terminal(quiet=quiet) as terminal, failing(terminal):
+        terminal.progress("load", 0, 1, "TensorFlow, model and data")
+        from keras_xaic.search import search as run
+
+        found = run(
+            model,
+            data,
+            out,
+            trials=trials,
+            storage=storage,
+            workers=workers,
+            epochs=epochs,
+            seed=seed,
+            calibration=calibration,
+            scale=scale,
+            offset=offset,
+            allow_unsafe=allow_unsafe,
+            progress=terminal.progress,
+        )
+        terminal.show_search(found, out)
+
+
+def unpack(
+    file: pathlib.Path = typer.Argument(..., help="A download container, model.xaic.", metavar="FILE.xaic", show_default=False),
+    out: pathlib.Path = typer.Option(..., "--out", help="File to write.", show_default=False),
+) -> None:
+    """Turn a download container back into the .tflite it was made from, byte for byte.
+
+    Example: [bold]xaic unpack model.xaic --out model.tflite[/bold]
+    """
+    with Terminal() as terminal, failing(terminal):
+        from keras_xaic.bundle import write_atomic
+        from keras_xaic.tflite import unpack_download
+
+        if not file.is_file():
+            raise DataError(f"{file} does not exist", "a download container, e.g. model.xaic of a bundle")
+        content = unpack_download(file.read_bytes())
+        write_atomic(out, content)
+        terminal.last(f"{out}: {len(content):,} B")
+
+
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    """Splits what is given as PATTERN=VALUE."""
+    pattern, separator, value = text.rpartition("=")
+    if not (separator and pattern and value):
+        raise PlanError(f"{option} {text}", f"PATTERN=VALUE, e.g. {example}")
+    return pattern, value
+
+
+def _pinned(text: str) -> tuple[str, int]:
+    pattern, bits = _pair("--pin", text, "head*=8")
+    if not bits.isdigit():
+        raise PlanError(f"--pin {text}", "PATTERN=BITS, e.g. head*=8")
+    return pattern, int(bits)

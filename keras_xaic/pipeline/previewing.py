@@ -1,0 +1,110 @@
+"""What `xaic plan` does: a plan, what its file weighs, and how good it is before any training."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+from keras_xaic.bundle import PathLike
+from keras_xaic.data import as_data
+from keras_xaic.errors import DataError
+from keras_xaic.models import infer_task
+from keras_xaic.pipeline.fitting import Planner, predict_accuracy
+from keras_xaic.pipeline.inputs import load
+from keras_xaic.planning import Budget, Plan
+from keras_xaic.planning.storages import Activations
+from keras_xaic.progress import Progress, silent
+from keras_xaic.recipes import get_recipe
+from keras_xaic.relevance import Relevance
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A plan, and what it does before any training.
+
+    Attributes:
+        plan: The plan; its predicted sizes are those of the file that it makes of the untrained model.
+        original: How good the original is on held-back training data (see `predict_accuracy`); None without data.
+        untrained: How good the planned model is there before training.
+    """
+
+    plan: Plan
+    original: Optional[float] = None
+    untrained: Optional[float] = None
+
+
+def preview(
+    model: Any,
+    relevance: PathLike,
+    out: PathLike,
+    *,
+    data: Any = None,
+    recipe: str = "auto",
+    budget: Optional[Budget] = None,
+    activations: Optional[Activations] = None,
+    pin: Optional[Mapping[str, int]] = None,
+    float_layers: Sequence[str] = (),
+    zeros: Optional[Mapping[str, str]] = None,
+    align: int = 1,
+    protect: Sequence[str] = (),
+    calibration: int = 256,
+    seed: int = 0,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    allow_unsafe: bool = False,
+    progress: Progress = silent,
+) -> Preview:
+    """Plans as `run` would, without training, and writes the plan to `out`.
+
+    Args:
+        model: A `keras.Model`, or the path of one.
+        relevance: The directory that `explain` wrote, or its ``relevance.npz``.
+        out: The file to write.
+        data: Anything that `as_data` takes, or a path; None predicts what bit-widths do from relevance alone.
+        recipe: A name from `keras_xaic.recipes.RECIPES`.
+        budget: What may be spent.
+        activations: Type of activations between layers; None: the recipe's.
+        pin: As for `keras_xaic.plan`.
+        float_layers: As for `keras_xaic.plan`.
+        zeros: As for `keras_xaic.plan`.
+        align: As for `keras_xaic.plan`.
+        protect: As for `keras_xaic.plan`.
+        calibration: Number of training samples to measure on.
+        seed: Chooses them; written into the plan.
+        scale: The model sees ``x * scale + offset``.
+        offset: See `scale`.
+        allow_unsafe: Load models with Lambda layers or pickled code.
+        progress: Told how far the work is.
+
+    Raises:
+        XaicError: Of the kind that fits what is wrong.
+    """
+    chosen, found = get_recipe(recipe), pathlib.Path(relevance)
+    found = found / "relevance.npz" if found.is_dir() else found
+    if not found.is_file():
+        raise DataError(f"{found} does not exist", "the output of `xaic explain`")
+    loaded, scores = load(model, allow_unsafe), Relevance.load(found)
+    data = None if data is None else as_data(data, scale, offset)
+    if data is not None:
+        infer_task(loaded, data)  # what does not fit is said before any work
+    planner = Planner(
+        loaded,
+        scores,
+        replace(chosen, activations=activations or chosen.activations),
+        data,
+        None if data is None else data.calibration(calibration, seed),
+        seed=seed,
+        align=align,
+        protect=protect,
+        pin=pin,
+        float_layers=float_layers,
+        zeros=zeros,
+        progress=progress,
+    )
+    made = planner.fitting(budget or Budget())
+    made.save(out)
+    if data is None:
+        return Preview(made)
+    return Preview(made, *predict_accuracy(loaded, made, scores, data, calibration))
