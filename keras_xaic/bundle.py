@@ -10,11 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from keras_xaic.errors import DataError, ExportError
 
 PathLike = Union[str, "os.PathLike[str]"]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,29 @@ def write_atomic(path: pathlib.Path, content: Union[str, bytes]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def cached(
+    path: Optional[pathlib.Path],
+    make: Callable[[], Made],
+    save: Callable[[Made, pathlib.Path], Any],
+    load: Callable[[pathlib.Path], Made],
+) -> Made:
+    """Returns what was made before an interruption, or makes and keeps it.
+
+    Args:
+        path: Where it is kept; None keeps nothing.
+        make: Makes it.
+        save: Writes it to a path.
+        load: Reads it back.
+    """
+    if path is not None and path.exists():
+        return load(path)
+    made = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(made, path)
+    return made
 
 
 def read_json(path: PathLike) -> Any:

@@ -121,7 +121,7 @@ def compress(
     removed = remove_filters(model, plan, relevance, context, schedule)
     small, plan, history = removed.model, removed.plan, dict(removed.history)
     if replan is not None and plan.remove:
-        plan = context.remembered_plan(functools.partial(replan, small, plan))
+        plan = context.cached("plan", functools.partial(replan, small, plan), Plan.save, Plan.load)
     sparse = _is_sparse(plan)
     pruning = round((epochs - removal) * PRUNING_SHARE) if sparse else 0
     untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic.bundle import write_atomic
+from keras_xaic.bundle import cached, read_json, write_atomic
 from keras_xaic.data import Data, Samples
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.models.task import Task, infer_task
-from keras_xaic.planning import Plan
 from keras_xaic.progress import Progress
 from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
 
@@ -77,27 +76,12 @@ class Context:
         """Where attributions start (see `Task.explained`)."""
         return self.task.explained(self.calibration)
 
-    def remembered(self, name: str, choose: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Returns boolean masks as they were chosen before an interruption, or chooses and keeps them."""
-        path = None if self.checkpoint is None else self.checkpoint / f"{name.replace(' ', '-')}.json"
-        if path is not None and path.exists():
-            return {key: np.array(mask, bool) for key, mask in json.loads(path.read_text()).items()}
-        chosen = dict(choose())
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps({key: mask.astype(int).tolist() for key, mask in chosen.items()}))
-        return chosen
-
-    def remembered_plan(self, choose: Callable[[], Plan]) -> Plan:
-        """Returns the plan as it was made before an interruption, or makes and keeps it."""
-        path = None if self.checkpoint is None else self.checkpoint / "plan.json"
-        if path is not None and path.exists():
-            return Plan.load(path)
-        made = choose()
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.save(path)
-        return made
+    def cached(
+        self, name: str, make: Callable[[], Any], save: Callable[[Any, pathlib.Path], Any], load: Callable[[pathlib.Path], Any]
+    ) -> Any:
+        """Returns what was decided before an interruption, or decides and keeps it (see `keras_xaic.bundle.cached`)."""
+        name = name.replace(" ", "-")
+        return cached(None if self.checkpoint is None else self.checkpoint / f"{name}.json", make, save, load)
 
     def minutes(self, share: float) -> Optional[float]:
         """Returns this share of the time that is left, in minutes; None where it is not limited."""
@@ -107,14 +91,13 @@ class Context:
         """Returns the schedule with what fits its minutes (see `within_minutes`), the same after an interruption."""
         if schedule.minutes is None:
             return schedule
-        path = None if self.checkpoint is None else self.checkpoint / f"{stage.replace(' ', '-')}-effort.json"
-        if path is not None and path.exists():
-            return replace(schedule, **json.loads(path.read_text()))
-        made = within_minutes(model, self.train, self.task, schedule, self.teacher)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps({"epochs": made.epochs, "share": made.share}))
-        return made
+
+        def effort() -> dict[str, Any]:
+            made = within_minutes(model, self.train, self.task, schedule, self.teacher)
+            return {"epochs": made.epochs, "share": made.share}
+
+        kept = self.cached(f"{stage} effort", effort, lambda made, path: write_atomic(path, json.dumps(made)), read_json)
+        return replace(schedule, **kept)
 
     def remeasure(self, model: Any) -> None:
         """Measures the model's BatchNorm statistics anew, in place, unless that makes it worse on held-back data."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
+import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.bundle import read_json, write_atomic
 from keras_xaic.compression.context import Context
 from keras_xaic.models.channels import channel_groups
 from keras_xaic.models.kernels import weighted_kernels
@@ -68,7 +71,7 @@ def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], conte
             keep = keep_masks(model, plan.remove)
         else:
             choose = functools.partial(_choose, small, plan, relevance, context, step)
-            keep = context.remembered(f"{stage} choice", choose)
+            keep = context.cached(f"{stage} choice", choose, _save_masks, _load_masks)
         if keep:
             small = remeasure_batchnorm(remove_channels(small, keep), context.train)
         left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
@@ -77,6 +80,14 @@ def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], conte
             history[stage] = context.fit(small, recovery, stage)
             context.remeasure(small)
     return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
+
+
+def _save_masks(masks: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    write_atomic(path, json.dumps({name: mask.astype(int).tolist() for name, mask in masks.items()}))
+
+
+def _load_masks(path: pathlib.Path) -> dict[str, np.ndarray]:
+    return {name: np.array(mask, bool) for name, mask in read_json(path).items()}
 
 
 def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Context, step: int) -> dict[str, np.ndarray]:

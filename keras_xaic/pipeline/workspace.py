@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from keras_xaic.bundle import write_atomic
+from keras_xaic.bundle import cached, write_atomic
 from keras_xaic.data import Data
 from keras_xaic.progress import Progress
 
@@ -54,13 +54,8 @@ class Workspace:
     def cached(
         self, name: str, make: Callable[[], Any], save: Callable[[Any, pathlib.Path], Any], load: Callable[[pathlib.Path], Any]
     ) -> Any:
-        """Returns what was made before, or makes and keeps it."""
-        path = self.path / name
-        if path.exists():
-            return load(path)
-        made = make()
-        save(made, path)
-        return made
+        """Returns what was made before, or makes and keeps it (see `keras_xaic.bundle.cached`)."""
+        return cached(self.path / name, make, save, load)
 
 
 def fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
