@@ -154,8 +154,8 @@ class Panel:
 
     def label(self, line: Line) -> str:
         if not self.is_worse(line.figure):
-            return line.method
-        return f"{line.method} {line.figure:.2g}" if self.is_error else f"{line.method} {line.figure:.0%}"
+            return line.label
+        return f"{line.label} {line.figure:.2g}" if self.is_error else f"{line.label} {line.figure:.0%}"
 
 
 def _beside(x: float, y: float, dx: float, dy: float, width: float, height: float) -> Box:

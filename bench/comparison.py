@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -20,11 +22,19 @@ SETTINGS = ("epochs", "samples", "minutes", "budget")
 
 @dataclass(frozen=True)
 class Line:
-    """All seeds of a method on a model."""
+    """All seeds of a method on a model, with the same settings.
+
+    Attributes:
+        model: Name of the model.
+        method: Name of the method.
+        rows: One for each seed.
+        label: What pictures call it: with its epochs, where there are lines of several settings.
+    """
 
     model: str
     method: str
     rows: Sequence[dict[str, Any]]
+    label: str
 
     @property
     def measured(self) -> list[dict[str, Any]]:
@@ -84,19 +94,21 @@ class Line:
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[Line]:
-    """Returns a line for every method on every model, with the settings of its last row.
+    """Returns a line for every method and its settings on every model.
 
     Files of others are downloaded as what is smaller: our container, or the best of the general compressors.
     """
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if not row["ours"] and "failed" not in row:
             row = {**row, "download_bytes": min(row["download_bytes"], row["general_bytes"])}
-        found.setdefault((row["model"], row["method"]), []).append(row)
+        settings = json.dumps([row.get(key) for key in SETTINGS])
+        found.setdefault((row["model"], row["method"], settings), []).append(row)
+    times = Counter(key[:2] for key in found)
     lines = []
-    for (model, method), mine in found.items():
-        last = [mine[-1].get(key) for key in SETTINGS]
-        lines.append(Line(model, method, [row for row in mine if [row.get(key) for key in SETTINGS] == last]))
+    for (model, method, _), mine in found.items():
+        label = method if times[model, method] == 1 else f"{method}, {mine[0]['epochs']} epochs"
+        lines.append(Line(model, method, mine, label))
     models = list(NAMES)
     return sorted(lines, key=lambda line: (models.index(line.model), *line.order))
 
