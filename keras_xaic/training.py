@@ -131,6 +131,7 @@ def fit(
     checkpoint: Optional[pathlib.Path] = None,
     stage: str = "train",
     progress: Progress = silent,
+    judge: Optional[Callable[[Any], float]] = None,
     after_epoch: Optional[Callable[[Any, int], None]] = None,
 ) -> list[Epoch]:
     """Trains `model` in place and leaves it with the weights that were best on held-back data, those before included.
@@ -146,11 +147,14 @@ def fit(
         checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
         stage: Name for progress.
         progress: Told about every few steps.
+        judge: Returns the figure of the model after an epoch; it may settle what training leaves unsettled, such as statistics.
+            None: the task's figure on `held_back`.
         after_epoch: Called with the model and the number of epochs done.
 
     Returns:
         One entry per epoch.
     """
+    judge = judge or (lambda model: task.figure(predict(model, held_back), held_back))
     targets = task.targets(train, teacher)
     total = schedule.steps(len(train))
     weight = schedule.distillation if teacher is not None else 0.0
@@ -160,7 +164,7 @@ def fit(
     state = _State(model, checkpoint)
     history = state.restore()
     if not history and schedule.select_from == 0:  # training may make things worse
-        state.consider(task.figure(predict(model, held_back), held_back))
+        state.consider(judge(model))
     reporter = _Reporter(stage, total, progress)
     while not schedule.is_over(history):
         number = len(history)
@@ -172,7 +176,7 @@ def fit(
         result = model.fit(
             batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter], initial_epoch=number, epochs=number + 1
         )
-        figure = task.figure(predict(model, held_back), held_back)
+        figure = judge(model)
         history.append(Epoch(number + 1, float(result.history["loss"][0]), figure))
         state.save(history, eligible=schedule.selectable(number + 1))
         if after_epoch is not None:

@@ -99,12 +99,20 @@ class Context:
         kept = self.cached(f"{stage} effort", effort, lambda made, path: write_atomic(path, json.dumps(made)), read_json)
         return replace(schedule, **kept)
 
-    def remeasure(self, model: Any) -> None:
-        """Measures the model's BatchNorm statistics anew, in place, unless that makes it worse on held-back data."""
-        before, figure = model.get_weights(), self.task.figure(predict(model, self.held_back), self.held_back)
-        remeasure_batchnorm(model, self.train)
-        if self.task.figure(predict(model, self.held_back), self.held_back) < figure:
+    def judged(self, model: Any) -> float:
+        """Returns the figure on held-back data, with BatchNorm statistics measured anew, in place, unless that is worse.
+
+        On a grid some weights flip between two levels at every step until the end (Nagel et al. 2022, arXiv 2203.11086), so
+        moving averages are those of many models, none of which is this one.
+        """
+        figure = self.task.figure(predict(model, self.held_back), self.held_back)
+        before = model.get_weights()
+        if not remeasure_batchnorm(model, self.train):
+            return figure
+        anew = self.task.figure(predict(model, self.held_back), self.held_back)
+        if anew < figure:
             model.set_weights(before)
+        return max(anew, figure)
 
     def fit(self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = ()) -> list[Epoch]:
         """Trains `model` in place; `stage` names it to people and its checkpoints."""
@@ -119,4 +127,5 @@ class Context:
             checkpoint=None if self.checkpoint is None else self.checkpoint / stage.replace(" ", "-"),
             stage=stage,
             progress=self.progress,
+            judge=self.judged,
         )

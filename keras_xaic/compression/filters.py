@@ -73,12 +73,12 @@ def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], conte
             choose = functools.partial(_choose, small, plan, relevance, context, step)
             keep = context.cached(f"{stage} choice", choose, _save_masks, _load_masks)
         if keep:
-            small = remeasure_batchnorm(remove_channels(small, keep), context.train)
+            small = remove_channels(small, keep)
+            remeasure_batchnorm(small, context.train)
         left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
         if recovery.epochs:
             recovery = context.within(recovery, small, stage)
             history[stage] = context.fit(small, recovery, stage)
-            context.remeasure(small)
     return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
 
 

@@ -17,8 +17,8 @@ MOST_BYTES = 1 << 28
 """No tensor of the network is held for more samples than fit into this."""
 
 
-def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> Any:
-    """Sets every BatchNorm's moving mean and variance to those of its input, in place, and returns the model.
+def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> bool:
+    """Sets every BatchNorm's moving mean and variance to those of its input, in place, and returns whether there are any.
 
     Removing channels and a few steps of training move the inputs of every BatchNorm away from its moving averages, which
     follow only slowly. Layers are run one after the other in inference mode over all samples, so that each sees what the
@@ -34,7 +34,7 @@ def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> A
     calls = Counter(operation.path for operation in operations)
     wanted = [operation for operation in operations if _has_statistics(operation) and calls[operation.path] == 1]
     if not wanted:
-        return model
+        return False
     largest = max(math.prod(size or 1 for size in shape[1:]) for shape in operations.shapes.values())
     count = min(len(samples), MOST_SAMPLES, max(batch_size, MOST_BYTES // (4 * largest)))
     samples = samples.take(np.linspace(0, len(samples) - 1, count).astype(int))  # all classes of data that lies class by class
@@ -52,7 +52,7 @@ def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> A
             for key in operation.inputs:
                 if last_use[key] == number:
                     batch.pop(key, None)
-    return model
+    return True
 
 
 def _has_statistics(operation: Operation) -> bool:
