@@ -31,8 +31,6 @@ SPARE = 0.03
 """A limit that is missed by less than this share is used up."""
 SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
 """Without limits: flash of the rounds, as shares of plain int8. Each ends in a model that is kept if it is good enough."""
-MOST_ZEROS = 0.98
-"""A correction leaves every layer at least the rest of this."""
 PART = 1 / 3
 """Without limits: share of the effort that is left which the next round gets."""
 DOWNLOAD = 0.6
@@ -47,7 +45,6 @@ class Round:
         small: The compressed model.
         flash_bytes: Size of its `model.tflite`.
         download_bytes: Size of its `model.xaic`.
-        weight_bytes: What of the download is weights.
         held_back: The task's figure on held-back training data, from tflite-runtime; higher is better.
         drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
             original's error, or of the variance of its outputs where they are the targets).
@@ -58,7 +55,6 @@ class Round:
     small: CompressedModel
     flash_bytes: int
     download_bytes: int
-    weight_bytes: int
     held_back: float
     drop: float
     epochs: int
@@ -183,7 +179,6 @@ class Driver:
             small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
             flash_bytes=len(content),
             download_bytes=len(tflite.pack_download(content)),
-            weight_bytes=tflite.coded_weight_bytes(content),
             held_back=self.task.figure(outputs, held),
             drop=self._drop(outputs),
             epochs=sum(len(stage) for stage in small.history.values()),
@@ -215,25 +210,29 @@ class Driver:
             return over <= 1.0, -max(1.0, over), one.held_back
         return one.drop <= self.budget.max_drop, -float(one.flash_bytes), one.held_back
 
-    def _corrected(self, one: Round) -> Optional[Plan]:
-        """Returns the plan with as many zeros as use up the download limit; None if nothing is to correct.
+    def _aim(self, one: Round) -> Optional[int]:
+        """Returns the download to plan for so that the limit is used up; None if nothing is to correct.
 
         Flash needs no correction: it is measured before training, which does not change it.
         """
-        limit, plan = self.budget.download_bytes, one.small.plan
+        limit = self.budget.download_bytes
         if limit is None or (limit * (1 - SPARE) <= one.download_bytes <= limit):
             return None
-        if one.download_bytes < limit and (one.drop <= 0.0 or plan.sparsity == 0.0):
+        if one.download_bytes < limit and one.drop <= 0.0:
             return None
-        aim = round(limit * (1 - SPARE / 3))
-        rest = one.download_bytes - one.weight_bytes
-        ratio = max(0.0, aim - rest) / max(1, one.weight_bytes)  # of the weights that are not zero
-        layers = []
-        for layer in plan.layers:
-            free = layer.kind != "depthwise" and (plan.sparsity == 0.0 or layer.sparsity > 0.0)
-            sparsity = min(MOST_ZEROS, max(0.0, 1.0 - (1.0 - layer.sparsity) * ratio)) if free else layer.sparsity
-            layers.append(layer.model_copy(update={"sparsity": sparsity}))
-        return plan.model_copy(update={"layers": layers, "remove": {}, "predicted_download_bytes": aim})
+        return round(one.small.plan.predicted_download_bytes * limit * (1 - SPARE / 3) / one.download_bytes)
+
+    def _corrected(self, one: Round) -> Optional[Plan]:
+        """Returns bits and zeros anew for the trained model, or None where they would stay as they are."""
+        aim = self._aim(one)
+        if aim is None:
+            return None
+        made = self._planner(one.small.trainable).fitting(replace(self.budget, download=aim), filters=False)
+        if [(layer.bits, layer.sparsity) for layer in made.layers] == [
+            (layer.bits, layer.sparsity) for layer in one.small.plan.layers
+        ]:
+            return None
+        return made.model_copy(update={"remove": {}, "budget": self.budget})
 
     def _drop(self, outputs: Any) -> float:
         """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""

@@ -20,6 +20,7 @@ class Candidate:
         flash_bytes: Bytes in the file.
         download_bytes: Bytes after entropy coding.
         weights: Number of weights.
+        sparsity: Fraction of zeros that masks make.
     """
 
     bits: int
@@ -27,6 +28,7 @@ class Candidate:
     flash_bytes: int
     download_bytes: int
     weights: int = 0
+    sparsity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,25 @@ def allocate(candidates: Mapping[str, Sequence[Candidate]], limits: Limits) -> O
 
 
 def allocate_uniform(candidates: Mapping[str, Sequence[Candidate]], limits: Limits) -> Optional[dict[str, Candidate]]:
-    """Picks the largest bit-width that all kernels can have within the limits; kernels with a single candidate keep it."""
-    free = [{one.bits for one in options} for options in candidates.values() if len(options) > 1]
+    """Picks the largest bit-width that all kernels can have within the limits, with the fewest zeros that allow any.
+
+    Kernels with a single bit-width keep it. Zeros are the same step of every kernel's own candidates.
+    """
+    by_bits = {
+        key: {bits: [one for one in options if one.bits == bits] for bits in {one.bits for one in options}}
+        for key, options in candidates.items()
+    }
+    free = [set(options) for options in by_bits.values() if len(options) > 1]
     shared = set.intersection(*free) if free else {0}
-    for bits in sorted(shared, reverse=True):
-        chosen = {
-            key: options[0] if len(options) == 1 else next(one for one in options if one.bits == bits)
-            for key, options in candidates.items()
-        }
-        rows = limits.rows(list(chosen.values()), _total_weights(candidates))
-        if all(float(row.sum()) <= most for row, most in rows):
-            return chosen
+    for level in range(max((len(one) for options in by_bits.values() for one in options.values()), default=0)):
+        for bits in sorted(shared, reverse=True):
+            chosen = {}
+            for key, options in by_bits.items():
+                levels = options[bits] if len(options) > 1 else next(iter(options.values()))
+                chosen[key] = levels[min(level, len(levels) - 1)]
+            rows = limits.rows(list(chosen.values()), _total_weights(candidates))
+            if all(float(row.sum()) <= most for row, most in rows):
+                return chosen
     return None
 
 

@@ -20,14 +20,12 @@ from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, Rounding
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 
-SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.01), 2))
-"""Zeros alone are pushed to the last of these to meet a download budget; beyond it, filters must go too."""
-ROBUST_BITS = 4
-"""Zeros are chosen so that layers can keep this bit-width: fewer bits cost more accuracy than the zeros that replace them."""
+SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
+"""Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
 FLOAT_ENTROPY = 0.9
 """What is left of float32 weights after compression: only exponents repeat."""
 
-Masks = Optional[Mapping[str, np.ndarray]]
+Mask = Optional[np.ndarray]
 
 
 class LayerOptions:
@@ -57,7 +55,7 @@ class LayerOptions:
         # Scores compare trained kernels: folding BatchNorm would let its gains decide.
         originals = {kernel.key: kernel.value for kernel in weighted_kernels(model)}
         prunable = [kernel.key for kernel in self.kernels if kernel.kind != "depthwise"]
-        self.positive: Masks = None
+        self.positive: Optional[dict[str, np.ndarray]] = None
         """Weights that are kept whatever the budget; None where the budget decides."""
         if score == "signed_relevance":
             self.positive = _positive({key: relevance[key] for key in prunable})
@@ -84,37 +82,44 @@ class LayerOptions:
         mean_bits: Optional[float] = None,
         least_sparsity: float = 0.0,
     ) -> Optional[list[LayerPlan]]:
-        """Returns the least damaging choice within the limits, or None if there is none.
-
-        The fewest zeros with which layers can keep `ROBUST_BITS` are found by bisection: more zeros never take more bytes.
+        """Returns the least damaging choice of bits and zeros for all kernels within the limits, or None if there is none.
 
         Args:
-            damage: What rounding does.
+            damage: What rounding and zeros do.
             flash: Bytes of `model.tflite`, or None.
-            download: Bytes of `model.xaic`, or None.
+            download: Bytes of `model.xaic`, or None; without, there are no more zeros than `least_sparsity`.
             mean_bits: Mean bit-width over all weights, or None.
             least_sparsity: Fraction of zeros that there shall be at least.
         """
         spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
         limits = Limits(None if flash is None else flash - self.fixed, spare, mean_bits)
-        levels = [least_sparsity]
-        if download is not None and self.positive is None:
-            levels += [one for one in SPARSITIES if one > least_sparsity]
-        low, high = 0, len(levels)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._robust(damage, levels[middle], limits) else (middle + 1, high)
-        if low == len(levels):
-            return None
-        masks = self._masks(levels[low])
-        chosen = damage.sensitivity.allocate(self._candidates(damage, masks), limits)
-        return None if chosen is None else self._plans(chosen, masks)
+        levels = {key: masks if download is not None else masks[:1] for key, masks in self._levels(least_sparsity).items()}
+        smallest = {kernel.key: self._smallest(damage, kernel, levels[kernel.key][-1]) for kernel in self.kernels}
+        if damage.sensitivity.allocate(smallest, replace(limits, mean_bits=None)) is None:
+            return None  # said before all candidates are weighed: those of large kernels take a while
+        candidates = {
+            kernel.key: [
+                self._candidate(damage, kernel, bits, mask)
+                for mask in levels[kernel.key]
+                for bits in self.policy.choices(kernel.key)
+            ]
+            for kernel in self.kernels
+        }
+        chosen = damage.sensitivity.allocate(candidates, limits)
+        return None if chosen is None else self._plans(chosen)
 
     def smallest(self, damage: Damage, zeros: bool = True) -> list[LayerPlan]:
         """Returns the choice with the fewest bytes, for budgets that cannot be met; plain int8 has no `zeros` to get there."""
-        masks = self._masks(SPARSITIES[-1]) if zeros else None
-        candidates = self._candidates(damage, masks)
-        return self._plans({key: min(o, key=lambda c: (c.flash_bytes, -c.bits)) for key, o in candidates.items()}, masks)
+        levels = self._levels(0.0)
+        return self._plans(
+            {
+                kernel.key: min(
+                    self._smallest(damage, kernel, levels[kernel.key][-1 if zeros else 0]),
+                    key=lambda one: (one.flash_bytes, -one.bits),
+                )
+                for kernel in self.kernels
+            }
+        )
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""
@@ -131,37 +136,40 @@ class LayerOptions:
         """Returns the predicted arena under TensorFlow Lite Micro; see `predict_ram`."""
         return predict_ram(self.model, layers, self.policy.activations)
 
-    def _robust(self, damage: Damage, sparsity: float, limits: Limits) -> bool:
-        """Whether all kernels fit with at least `ROBUST_BITS` (or the most they may have)."""
-        candidates = {
-            key: [one for one in options if one.bits >= min(ROBUST_BITS, options[-1].bits)]
-            for key, options in self._candidates(damage, self._masks(sparsity)).items()
-        }
-        return damage.sensitivity.allocate(candidates, replace(limits, mean_bits=None)) is not None
-
-    def _masks(self, sparsity: float) -> Masks:
+    def _levels(self, least_sparsity: float) -> dict[str, list[Mask]]:
+        """Returns, for every kernel, the masks that it may get, the fewest zeros first."""
         if self.positive is not None:
-            return self.positive
-        return kept_weights(self.scores, sparsity) if sparsity else None
+            return {kernel.key: [self.positive.get(kernel.key)] for kernel in self.kernels}
+        least = kept_weights(self.scores, least_sparsity)
+        levels: dict[str, list[Mask]] = {}
+        for kernel in self.kernels:
+            if kernel.key not in self.scores:
+                levels[kernel.key] = [None]
+                continue
+            first = least[kernel.key]
+            more = [one for one in SPARSITIES if one > 1.0 - float(first.mean())]
+            levels[kernel.key] = [None if first.all() else first]
+            levels[kernel.key] += [kept_weights({kernel.key: self.scores[kernel.key]}, one)[kernel.key] for one in more]
+        return levels
 
-    def _candidates(self, damage: Damage, masks: Masks) -> dict[str, list[Candidate]]:
-        return {
-            kernel.key: [self._candidate(damage, kernel, bits, masks) for bits in self.policy.choices(kernel.key)]
-            for kernel in self.kernels
-        }
+    def _smallest(self, damage: Damage, kernel: Kernel, mask: Mask) -> list[Candidate]:
+        return [self._candidate(damage, kernel, bits, mask) for bits in self.policy.choices(kernel.key)]
 
-    def _candidate(self, damage: Damage, kernel: Kernel, bits: int, masks: Masks) -> Candidate:
-        value = self.values[kernel.key]
-        if masks is not None and kernel.key in masks:
-            value = value * masks[kernel.key]
+    def _candidate(self, damage: Damage, kernel: Kernel, bits: int, mask: Mask) -> Candidate:
+        original, relevance = self.values[kernel.key], self.relevance[kernel.key]
+        value = original if mask is None else original * mask
+        zeros = 0.0 if mask is None else float(1.0 - mask.mean())
         storage = cost.best_storage(kernel.kind, bits, self.policy.activations)
         granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
         flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
+        expected = damage.of_zeros(kernel.key, original, value, relevance)
         if bits == cost.FLOAT_BITS:
-            return Candidate(bits, 0.0, flash, round(FLOAT_ENTROPY * 4 * int(np.count_nonzero(value))), value.size)
-        grid = self._grid(kernel, bits, value)
-        expected = damage(kernel.key, bits, value, grid.values, self.relevance[kernel.key])
-        return Candidate(bits, expected, flash, int(np.ceil(grid.entropy_bits * value.size / 8)), value.size)
+            download = round(FLOAT_ENTROPY * 4 * int(np.count_nonzero(value)))
+        else:
+            grid = self._grid(kernel, bits, value)
+            expected += damage(kernel.key, bits, value, grid.values, relevance)
+            download = int(np.ceil(grid.entropy_bits * value.size / 8))
+        return Candidate(bits, expected, flash, download, value.size, zeros)
 
     def _grid(self, kernel: Kernel, bits: int, value: np.ndarray) -> QuantizedKernel:
         """A kernel, perhaps with zeros in it, on the grid that fits it without zeros: the search for steps is the slow part."""
@@ -177,14 +185,13 @@ class LayerOptions:
     def _records(self, kernel: Kernel, granularity: str) -> int:
         return cost.record_bytes(kernel.kind, kernel.channels, granularity, self.policy.activations)
 
-    def _plans(self, chosen: Mapping[str, Candidate], masks: Masks) -> list[LayerPlan]:
+    def _plans(self, chosen: Mapping[str, Candidate]) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0
         damage = sum(candidate.damage for candidate in chosen.values()) or 1.0
         plans = []
         for kernel in self.kernels:
             candidate = chosen[kernel.key]
             share = float(self.relevance[kernel.key].sum()) / total
-            mask = None if masks is None else masks.get(kernel.key)
             pattern = "unstructured" if kernel.kind == "depthwise" else self.policy.pattern(kernel.key)
             storage = cost.best_storage(kernel.kind, candidate.bits, self.policy.activations)
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
@@ -196,7 +203,7 @@ class LayerOptions:
                     bits=candidate.bits,
                     granularity=cost.best_granularity(kernel.kind, storage, self.policy.activations),
                     storage=storage,
-                    sparsity=pattern_sparsity(pattern, 0.0 if mask is None else float(1.0 - mask.mean())),
+                    sparsity=pattern_sparsity(pattern, candidate.sparsity),
                     pattern=pattern,
                     relevance=share,
                     flash_bytes=candidate.flash_bytes,

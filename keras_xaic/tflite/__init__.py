@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_xaic.tflite.build import Compressed, build_tflite
-from keras_xaic.tflite.container import coded_weight_bytes, pack_download, unpack_download
+from keras_xaic.tflite.container import pack_download, unpack_download
 from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import WITHOUT_MICRO, Target, export, reachable_target
@@ -23,7 +23,6 @@ __all__ = [
     "StoredWeights",
     "Target",
     "build_tflite",
-    "coded_weight_bytes",
     "compress_for_micro",
     "dynamic_range_model",
     "export",

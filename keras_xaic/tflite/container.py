@@ -70,15 +70,6 @@ def pack_download(tflite: bytes) -> bytes:
     return min(_container(tflite, regions, coded), _container(tflite, weights, coded), _container(tflite, [], b""), key=len)
 
 
-def coded_weight_bytes(tflite: bytes) -> int:
-    """Returns how many bytes of the container are integer weights; the rest hardly depends on their values.
-
-    Args:
-        tflite: Any .tflite file.
-    """
-    return len(_encode([region for region in find_regions(tflite) if region.coding]))
-
-
 def unpack_download(blob: bytes) -> bytes:
     """Returns the byte-identical .tflite file from a download container.
 

@@ -11,11 +11,12 @@ import pytest
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
-from keras_xaic.data import as_data
-from keras_xaic.models import remove_channels
-from keras_xaic.pipeline.driver import MOST_ZEROS, Driver, Round, in_original
+from keras_xaic.data import Data, Samples, as_data
+from keras_xaic.models import infer_task, remove_channels
+from keras_xaic.pipeline.driver import Driver, Round, in_original
 from keras_xaic.pipeline.fitting import predict_accuracy
-from keras_xaic.planning import Budget, LayerPlan, Plan, keep_masks
+from keras_xaic.planning import Budget, Plan, keep_masks
+from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
 
 
@@ -100,13 +101,9 @@ def _npz(data, folder):
     return folder / "data.npz"
 
 
-def _round(download, drop, sparsity, held_back=0.9, rest=0):
-    planned = [
-        LayerPlan(key="wide", kind="dense", weights=1000, bits=4, granularity="tensor", storage="int4", sparsity=sparsity),
-        LayerPlan(key="deep", kind="depthwise", weights=90, bits=8, granularity="channel", storage="int8"),
-    ]
-    small = CompressedModel(None, {}, Plan(layers=planned), {})
-    return Round(small, 5_000, download, download - rest, held_back, drop, 1, 1.0)
+def _round(download, drop, held_back=0.9, predicted=1_000):
+    small = CompressedModel(None, {}, Plan(predicted_download_bytes=predicted), {})
+    return Round(small, 5_000, download, held_back, drop, 1, 1.0)
 
 
 def _driver(**limits):
@@ -115,30 +112,38 @@ def _driver(**limits):
     return driver
 
 
-def test_corrections_are_in_proportion_to_what_is_not_zero():
+def test_a_correction_aims_as_far_beside_as_the_file_came_out():
     driver = _driver(download=1_000)
-    assert driver._corrected(_round(990, 2.0, 0.5)) is None, "close enough"
-    assert driver._corrected(_round(800, 0.0, 0.5)) is None, "nothing to win"
-    assert _driver(flash=9_000)._corrected(_round(800, 2.0, 0.5)) is None, "no limit"
-    more = driver._corrected(_round(1_980, 0.0, 0.5))["wide"].sparsity
-    assert more == pytest.approx(0.75, abs=0.01)
-    fewer = driver._corrected(_round(660, 2.0, 0.6))["wide"].sparsity
-    assert fewer == pytest.approx(0.4, abs=0.01)
-    beside = driver._corrected(_round(1_480, 0.0, 0.5, rest=500))["wide"].sparsity
-    assert beside == pytest.approx(0.75, abs=0.01), "what is no weight cannot shrink"
-    dense = driver._corrected(_round(1_250, 0.0, 0.0))
-    assert dense["wide"].sparsity == pytest.approx(0.2, abs=0.01)
-    assert dense["deep"].sparsity == 0.0, "depthwise kernels keep their weights"
-    assert driver._corrected(_round(10**9, 0.0, 0.5))["wide"].sparsity == MOST_ZEROS
+    assert driver._aim(_round(990, 2.0)) is None, "close enough"
+    assert driver._aim(_round(800, 0.0)) is None, "nothing to win"
+    assert _driver(flash=9_000)._aim(_round(800, 2.0)) is None, "no limit"
+    assert driver._aim(_round(1_100, 0.0, predicted=1_000)) == 900, "1 % below what would be just enough"
+    assert driver._aim(_round(1_100, 0.0, predicted=1_050)) == 945
+    assert driver._aim(_round(900, 2.0, predicted=960)) == 1_056, "what is left is used"
+
+
+def test_a_trained_model_is_planned_anew_with_what_is_left(job, tmp_path):
+    model, data = job
+    arrays = Data(Samples(*data["train"]))
+    driver = _driver(download=3_000)
+    driver.model, driver.data, driver.samples, driver.task = model, arrays, arrays.train, infer_task(model, arrays)
+    driver.recipe, driver.seed, driver.align, driver.protect, driver.progress = RECIPES["auto"], 0, 1, (), silent
+    made = driver._planner(model).fitting(replace(driver.budget, download=2_000), filters=False)
+    small = CompressedModel(model, {}, made, {}, trainable=model)
+    more = driver._corrected(Round(small, 5_000, made.predicted_download_bytes, 0.8, 5.0, 1, 1.0))
+    assert 2_000 < more.predicted_download_bytes <= 3_000
+    assert more.mean_bits * (1 - more.sparsity) > made.mean_bits * (1 - made.sparsity)
+    assert more.budget == driver.budget
+    assert more.remove == {}
 
 
 def test_what_a_round_is_worth():
     limited = _driver(download=1_000)
     rounds = [
-        _round(900, 1.0, 0.5, 0.8),
-        _round(990, 0.5, 0.4, 0.9),
-        _round(1_001, 0.0, 0.3, 0.99),
-        _round(2_000, 0.0, 0.3, 1.0),
+        _round(900, 1.0, 0.8),
+        _round(990, 0.5, 0.9),
+        _round(1_001, 0.0, 0.99),
+        _round(2_000, 0.0, 1.0),
     ]
     assert max(rounds, key=limited._worth) is rounds[1], "within the limit first, then accurate"
     assert max(rounds[2:], key=limited._worth) is rounds[2], "the nearest where none fits"
