@@ -1,0 +1,85 @@
+"""Bits and zeros are chosen together."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.planning.options import SPARSITIES, LayerOptions
+from keras_xaic.planning.policy import Policy
+from keras_xaic.planning.sensitivity import SENSITIVITIES, ZERO_COST, Damage
+from keras_xaic.relevance import attribute
+
+BITS = (2, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def options():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(50, "relu", name="a"), layers.Dense(4, "softmax", name="b")])
+    x = np.random.default_rng(0).normal(size=(64, 40)).astype(np.float32)
+    return LayerOptions(model, attribute(model, x, target="predicted").weights, Policy(BITS))
+
+
+RELEVANCE = Damage(SENSITIVITIES["relevance"])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.6])
+def test_the_choice_is_the_best_of_all_combinations(options, share):
+    full = options.choose(RELEVANCE, None, None)
+    rest = options.download_bytes([]) + 1
+    limit = rest + round(share * sum(layer.download_bytes for layer in full))
+    chosen = options.choose(RELEVANCE, None, limit)
+    assert options.download_bytes(chosen) <= limit
+    best = np.inf
+    masks = options._levels(0.0)
+    tables = [
+        [options._candidate(RELEVANCE, kernel, bits, mask) for mask in masks[kernel.key] for bits in BITS]
+        for kernel in options.kernels
+    ]
+    assert [len(table) for table in tables] == [len(BITS) * len(SPARSITIES)] * 2
+    for pair in itertools.product(*tables):
+        if rest - 1 + sum(one.download_bytes for one in pair) <= limit:
+            best = min(best, sum(one.damage for one in pair))
+    taken = [
+        min(
+            (one for one in table if one.bits == layer.bits and one.sparsity == pytest.approx(layer.sparsity)),
+            key=lambda one: one.damage,
+        )
+        for layer, table in zip(chosen, tables)
+    ]
+    assert sum(one.damage for one in taken) == pytest.approx(best, rel=1e-4)
+
+
+def test_without_a_download_limit_there_are_no_zeros(options):
+    assert all(layer.sparsity == 0.0 for layer in options.choose(RELEVANCE, 1_400 + options.fixed, None))
+
+
+def test_zeros_that_are_asked_for_are_the_least(options):
+    chosen = options.choose(RELEVANCE, None, options.download_bytes([]) + 900, least_sparsity=0.5)
+    assert sum(layer.sparsity * layer.weights for layer in chosen) >= 0.49 * sum(layer.weights for layer in chosen)
+
+
+def test_what_cannot_be_met_is_said(options):
+    assert options.choose(RELEVANCE, None, options.download_bytes([]) + 50) is None
+
+
+def test_a_zero_costs_more_than_the_same_error_by_rounding():
+    value, relevance = np.array([1.0, -2.0, 4.0], np.float32), np.array([0.5, 1.0, 2.0], np.float32)
+    masked = value * np.array([0, 1, 1])
+    damage = Damage(SENSITIVITIES["measured"], {("k", 2): 7.0, ("k", 8): 5.0})
+    assert damage.of_zeros("k", value, masked, relevance) == pytest.approx(ZERO_COST * 7.0 * 1.0)
+    assert damage.of_zeros("k", value, value, relevance) == 0.0
+
+
+def test_the_same_bits_everywhere_have_the_fewest_zeros_that_fit(options):
+    uniform = Damage(SENSITIVITIES["uniform"])
+    assert {layer.bits for layer in options.choose(uniform, None, None)} == {8}
+    least = sum(options._candidate(uniform, kernel, 2, None).download_bytes for kernel in options.kernels)
+    assert {layer.bits for layer in options.choose(uniform, None, options.download_bytes([]) + least + 2)} == {2}
+    chosen = options.choose(uniform, None, options.download_bytes([]) + round(0.8 * least))
+    assert {layer.bits for layer in chosen} == {2}
+    assert 0.0 < max(layer.sparsity for layer in chosen) < SPARSITIES[-1]
