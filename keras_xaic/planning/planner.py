@@ -52,10 +52,9 @@ def plan(
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
 
-    1. Bit-widths minimise the predicted damage (see `SENSITIVITIES`) under all limits, as an integer program (`allocate`).
-    2. Where the download limit needs zeros, weights go lowest `weight_score` first, over the whole model.
-    3. Where neither is enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole
-       model.
+    1. Bit-widths and, under a download limit, zeros minimise the predicted damage (see `SENSITIVITIES`) under all limits, as one
+       integer program (`allocate`). Within a layer weights go lowest `weight_score` first.
+    2. Where that is not enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole model.
 
     >>> made = plan(model, relevance, Budget(mean_bits=4.0), samples=x, pin={"head": 8})
 
