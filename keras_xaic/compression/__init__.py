@@ -15,6 +15,7 @@ from keras_xaic.compression.quantize import masked_part, quantize_weights
 from keras_xaic.compression.weights import prune_weights
 from keras_xaic.data import as_data
 from keras_xaic.errors import PlanError
+from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
@@ -116,7 +117,7 @@ def compress(
     training = Schedule(
         epochs, learning_rate, batch_size, distillation, seed=seed, patience=patience, optimizer=optimizer, loss=loss
     )
-    removal = _removal_epochs(epochs, plan)
+    removal = _removal_epochs(epochs, plan, model)
     schedule = replace(training, epochs=removal, minutes=context.minutes(REMOVAL_TIME if plan.layers else 1.0))
     removed = remove_filters(model, plan, relevance, context, schedule)
     small, plan, history = removed.model, removed.plan, dict(removed.history)
@@ -138,15 +139,20 @@ def compress(
     return replace(made, history={**history, **made.history})
 
 
-def _removal_epochs(epochs: int, plan: Plan) -> int:
-    """Returns how many epochs removal of filters gets; pruning recovers removal in one step, too."""
+def _removal_epochs(epochs: int, plan: Plan, model: Any) -> int:
+    """Returns how many epochs removal of filters gets: all it may have where half of the weights go, none where hardly any do.
+
+    What comes after it recovers a little removal, too, and pruning all removal in one step.
+    """
     if not plan.remove and plan.filters is None:
         return 0
     if not plan.layers:
         return epochs
-    stepwise = plan.filters is not None and plan.filters.steps > 1
-    first = round(epochs * PRUNING_SHARE)
-    return first if not _is_sparse(plan) else first // 2 if stepwise else 0
+    left = sum(layer.weights for layer in plan.layers) / max(1, sum(kernel.size for kernel in weighted_kernels(model)))
+    first = round(epochs * PRUNING_SHARE * min(1.0, 2.0 * (1.0 - left)))
+    if not _is_sparse(plan):
+        return first
+    return first // 2 if plan.filters is not None and plan.filters.steps > 1 else 0
 
 
 def _is_sparse(plan: Plan) -> bool:

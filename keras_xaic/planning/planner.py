@@ -52,9 +52,10 @@ def plan(
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
 
-    1. Bit-widths and, under a download limit, zeros minimise the predicted damage (see `SENSITIVITIES`) under all limits, as one
-       integer program (`allocate`). Within a layer weights go lowest `weight_score` first.
-    2. Where that is not enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole model.
+    1. Bit-widths and, under a download limit, zeros minimise the predicted damage (see `SENSITIVITIES`) under all limits, as
+       one integer program (`allocate`). Within a layer weights go lowest `weight_score` first.
+    2. Where that is not enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole
+       model.
 
     >>> made = plan(model, relevance, Budget(mean_bits=4.0), samples=x, pin={"head": 8})
 
