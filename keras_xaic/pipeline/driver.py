@@ -142,7 +142,7 @@ class Driver:
             left -= epochs
             if before.drop > self.budget.max_drop or (left == 0 and self.epochs > 0):
                 return
-            planner = self._planner(before.small.trainable)
+            planner = self._planner(before.small.trainable, sparsity=before.small.plan.sparsity)
 
     def _round(
         self,
@@ -185,12 +185,13 @@ class Driver:
             seconds=time.perf_counter() - start,
         )
 
-    def _planner(self, model: Any, relevance: Optional[Relevance] = None) -> Planner:
-        """Returns what plans `model` as it stands."""
+    def _planner(self, model: Any, relevance: Optional[Relevance] = None, sparsity: Optional[float] = None) -> Planner:
+        """Returns what plans `model` as it stands; of a model on its grids, `sparsity` is what masks made of its zeros."""
         if relevance is None:
             rule, target = self.recipe.rule or "lrp.epsilon", self.task.explained(self.samples)
             relevance = attribute(model, self.samples, self.samples.labels, rule=rule, target=target, seed=self.seed)
         how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.progress}
+        how["sparsity"] = sparsity
         return Planner(model, relevance, self.recipe, self.data, self.samples, **how)
 
     def _replan(self, model: Any, carried_out: Plan) -> Plan:
@@ -227,7 +228,8 @@ class Driver:
         aim = self._aim(one)
         if aim is None:
             return None
-        made = self._planner(one.small.trainable).fitting(replace(self.budget, download=aim), filters=False)
+        planner = self._planner(one.small.trainable, sparsity=one.small.plan.sparsity)
+        made = planner.fitting(replace(self.budget, download=aim), filters=False)
         if [(layer.bits, layer.sparsity) for layer in made.layers] == [
             (layer.bits, layer.sparsity) for layer in one.small.plan.layers
         ]:

@@ -46,6 +46,8 @@ class Planner:
         pin: As for `keras_xaic.plan`.
         float_layers: As for `keras_xaic.plan`.
         zeros: As for `keras_xaic.plan`.
+        sparsity: Fraction of zeros that there shall be at least; None: those that the model has already, if it is more than
+            chance.
         progress: Told how far the work is.
     """
 
@@ -63,15 +65,14 @@ class Planner:
         pin: Optional[Mapping[str, int]] = None,
         float_layers: Sequence[str] = (),
         zeros: Optional[Mapping[str, str]] = None,
+        sparsity: Optional[float] = None,
         progress: Progress = silent,
     ) -> None:
         self.model, self.relevance, self.recipe = model, relevance, recipe
         self.data = noise_for(model) if data is None else data
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
-        values = [kernel.value for kernel in weighted_kernels(model)]
-        empty = sum(float((value == 0).sum()) for value in values) / max(1, sum(value.size for value in values))
-        self.sparsity = empty if empty > LEAST_ZEROS else 0.0
+        self.sparsity = max(recipe.sparsity, _zeros_of(model) if sparsity is None else sparsity)
         self.options: dict[str, Any] = {"seed": seed, "align": align, "protect": protect}
         self.options.update(pin=pin, float_layers=float_layers, zeros=zeros)
         progress("plan", 0, TRIES, "measuring what bit-widths do")
@@ -102,7 +103,7 @@ class Planner:
             filters=self.recipe.filters if filters is None else filters,
             removal=self.recipe.removal,
             steps=self.recipe.steps,
-            sparsity=max(self.recipe.sparsity, self.sparsity),  # training brings zeros back to life that no mask holds
+            sparsity=self.sparsity,
             score=self.recipe.score,
             sensitivity=self.damage,
             activations=self.recipe.activations,
@@ -156,6 +157,13 @@ class Planner:
             calibration=len(self.calibration),
             rounding=rounding,
         )
+
+
+def _zeros_of(model: Any) -> float:
+    """Returns the fraction of zeros, 0 where it is chance; training would bring to life those that no mask holds."""
+    values = [kernel.value for kernel in weighted_kernels(model)]
+    zeros = sum(float((value == 0).sum()) for value in values) / max(1, sum(value.size for value in values))
+    return zeros if zeros > LEAST_ZEROS else 0.0
 
 
 def noise_for(model: Any) -> Data:

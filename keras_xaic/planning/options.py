@@ -148,8 +148,9 @@ class LayerOptions:
                 continue
             first = least[kernel.key]
             more = [one for one in SPARSITIES if one > 1.0 - float(first.mean())]
+            masks = [kept_weights({kernel.key: self.scores[kernel.key]}, one)[kernel.key] for one in more]
             levels[kernel.key] = [None if first.all() else first]
-            levels[kernel.key] += [kept_weights({kernel.key: self.scores[kernel.key]}, one)[kernel.key] for one in more]
+            levels[kernel.key] += [mask for mask in masks if self.values[kernel.key][~mask].any()]  # zeros need no mask
         return levels
 
     def _smallest(self, damage: Damage, kernel: Kernel, mask: Mask) -> list[Candidate]:

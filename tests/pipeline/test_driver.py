@@ -135,6 +135,14 @@ def test_a_trained_model_is_planned_anew_with_what_is_left(job, tmp_path):
     assert more.mean_bits * (1 - more.sparsity) > made.mean_bits * (1 - made.sparsity)
     assert more.budget == driver.budget
     assert more.remove == {}
+    on_grids = xaic.compress(
+        model,
+        made.model_copy(update={"layers": [one.model_copy(update={"sparsity": 0.0}) for one in made.layers]}),
+        arrays,
+        epochs=0,
+    )
+    dense = driver._corrected(Round(replace(on_grids, trainable=on_grids.model), 5_000, 1_500, 0.8, 5.0, 1, 1.0))
+    assert dense.sparsity == 0.0, "zeros of a grid are no masks"
 
 
 def test_what_a_round_is_worth():
