@@ -224,16 +224,15 @@ class Driver:
         return round(one.small.plan.predicted_download_bytes * limit * (1 - SPARE / 3) / one.download_bytes)
 
     def _corrected(self, one: Round) -> Optional[Plan]:
-        """Returns bits and zeros anew for the trained model, or None where they would stay as they are."""
+        """Returns bits and zeros anew for the trained model, or None where that brings the download no nearer to its limit."""
         aim = self._aim(one)
         if aim is None:
             return None
         planner = self._planner(one.small.trainable, sparsity=one.small.plan.sparsity)
         made = planner.fitting(replace(self.budget, download=aim), filters=False)
-        if [(layer.bits, layer.sparsity) for layer in made.layers] == [
-            (layer.bits, layer.sparsity) for layer in one.small.plan.layers
-        ]:
-            return None
+        spent = one.download_bytes > (self.budget.download_bytes or 0)
+        if (made.predicted_download_bytes < one.download_bytes) is not spent:
+            return None  # weights on a coarse grid gain nothing by a finer one
         return made.model_copy(update={"remove": {}, "budget": self.budget})
 
     def _drop(self, outputs: Any) -> float:

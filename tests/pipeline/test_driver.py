@@ -143,6 +143,13 @@ def test_a_trained_model_is_planned_anew_with_what_is_left(job, tmp_path):
     )
     dense = driver._corrected(Round(replace(on_grids, trainable=on_grids.model), 5_000, 1_500, 0.8, 5.0, 1, 1.0))
     assert dense.sparsity == 0.0, "zeros of a grid are no masks"
+    almost = Round(small, 5_000, 2_890, 0.8, 5.0, 1, 1.0)  # a plan for what is left would come out smaller than this
+    assert (
+        driver._corrected(
+            replace(almost, small=replace(small, plan=made.model_copy(update={"predicted_download_bytes": 1_500})))
+        )
+        is None
+    )
 
 
 def test_what_a_round_is_worth():
