@@ -24,9 +24,11 @@ from keras_xaic.quantization import Ranges
 from keras_xaic.relevance import Relevance
 from keras_xaic.training import Schedule
 
-__all__ = ["CompressedModel", "compress"]
+__all__ = ["LEARNING_RATE", "CompressedModel", "compress"]
 
 Rounding = Literal["outputs", "nearest"]
+LEARNING_RATE = 1e-3
+"""First learning rate of the first stage; the quantization stage begins with half of it."""
 PRUNING_SHARE = 0.5
 """Share of the epochs that goes into removal and pruning where there is any; quantization gets the rest."""
 REMOVAL_TIME = 0.4
@@ -43,7 +45,7 @@ def compress(
     seed: Optional[int] = None,
     calibration: int = 256,
     distillation: float = 0.7,
-    learning_rate: float = 1e-3,
+    learning_rate: float = LEARNING_RATE,
     batch_size: int = 64,
     patience: Optional[int] = None,
     optimizer: Any = "adam",
