@@ -5,7 +5,8 @@
 
 * magnitude: masks, smallest weights first (L2-normalised, ranked over the whole model), then training on the uniform grid.
 * ecq: the entropy constraint, driven in every layer to the sparsity that magnitude gives it; uniform grid.
-* ecqx: as ecq, but relevance (LRP epsilon) chooses among weights.
+* ecqx: as ecq, but relevance (LRP epsilon) chooses among weights; attributions are computed four times an epoch.
+* ecqx-every-step: as ecqx, with attributions at every training step, as published. Only with --methods.
 
 With --codebook: 8 and 16 shared values per layer, before any fine-tuning, on levels that weigh all weights alike (plain) or by
 DeepLIFT relevance of 256 training samples (relevance). Appends rows to bench/results/entropy.jsonl and prints the table.
@@ -18,7 +19,8 @@ import statistics
 
 import common
 
-METHODS = {"magnitude": "uniform", "ecq": "ecq", "ecqx": "ecqx"}
+METHODS = {"magnitude": "uniform", "ecq": "ecq", "ecqx": "ecqx", "ecqx-every-step": "ecqx"}
+DEFAULT = "magnitude,ecq,ecqx"
 CODEBOOKS = ("codebook-plain", "codebook-relevance")
 SPARSITIES = {"resnet8": (0.5, 0.7), "cnn": (0.8, 0.95), "mlp": (0.8, 0.95)}
 CALIBRATION = 256
@@ -40,7 +42,8 @@ def work(options, *, model, method, bits, sparsity, seed, epochs, samples):
     if method == "codebook-plain":
         alike = {key: np.ones_like(score) for key, score in relevance.weights.items()}
         relevance = dataclasses.replace(relevance, weights=alike)
-    small = compress(original, plan, data, relevance=relevance, epochs=epochs, seed=seed, calibration=CALIBRATION)
+    options = {"epochs": epochs, "seed": seed, "calibration": CALIBRATION}
+    small = compress(original, plan, data, relevance=relevance, refresh=1 if method == "ecqx-every-step" else None, **options)
     grids = small.kernels.values()
     weights = sum(grid.integers.size for grid in grids)
     content = tflite.build_tflite(small, calibration)
@@ -105,7 +108,7 @@ def table(found, jobs):
 def main():
     parser = common.parser(__doc__, "entropy.jsonl")
     parser.add_argument("--models", default="mlp,cnn,resnet8")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=DEFAULT)
     parser.add_argument("--bits", default="2,4", help="bit-widths")
     parser.add_argument("--sparsities", help="fractions of zeros; default: two for each model")
     parser.add_argument("--epochs", type=int, default=3)

@@ -80,7 +80,8 @@ def compress(
         patience: A stage ends after this many epochs in a row that are no better on held-back training data.
         optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
         loss: Takes the place of the task's own loss of the labels beside distillation; labels of classes come one-hot.
-        refresh: Training steps between attributions while weights become zero; None: once an epoch (see `prune_weights`).
+        refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
+            `prune_weights`), four times on the grids ``ecq`` and ``ecqx`` (see `quantize_weights`).
         rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
             `round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
         activation_ranges: Trains with activations on grids, too (see `quantize_activations`); None leaves them float until
@@ -126,7 +127,7 @@ def compress(
     if replan is not None and plan.remove:
         plan = context.cached("plan", functools.partial(replan, small, plan), Plan.save, Plan.load)
     sparse = _is_sparse(plan)
-    pruning = round((epochs - removal) * PRUNING_SHARE) if sparse else 0
+    pruning = round((epochs - removal) * PRUNING_SHARE) if sparse and not _has_zeros(small, plan) else 0
     untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
         schedule = replace(training, epochs=pruning, minutes=context.minutes(PRUNING_SHARE))
@@ -135,9 +136,8 @@ def compress(
 
     rest = epochs - removal - pruning if plan.layers else 0
     schedule = replace(training, epochs=rest, learning_rate=learning_rate / 2, seed=seed + 500, minutes=context.minutes(1.0))
-    made = quantize_weights(
-        small, plan, masks, relevance, context, schedule, activation_ranges=activation_ranges, unrounded=untrained
-    )
+    how: dict[str, Any] = {"activation_ranges": activation_ranges, "unrounded": untrained, "refresh": refresh}
+    made = quantize_weights(small, plan, masks, relevance, context, schedule, **how)
     return replace(made, history={**history, **made.history})
 
 
@@ -155,6 +155,12 @@ def _removal_epochs(epochs: int, plan: Plan, model: Any) -> int:
     if not _is_sparse(plan):
         return first
     return first // 2 if plan.filters is not None and plan.filters.steps > 1 else 0
+
+
+def _has_zeros(model: Any, plan: Plan) -> bool:
+    """Returns whether all planned zeros are there already: then training on the grids can begin."""
+    zeros = {kernel.key: int((kernel.value == 0).sum()) for kernel in weighted_kernels(model)}
+    return all(zeros[layer.key] >= int(layer.sparsity * layer.weights) for layer in masked_part(plan).layers)
 
 
 def _is_sparse(plan: Plan) -> bool:

@@ -24,8 +24,8 @@ class CompressedModel:
         kernels: Kernel key -> the integers and steps that export writes.
         plan: The plan it was made by.
         history: Training stage -> what each epoch measured.
-        trainable: The same model as it was trained, BatchNorm not folded: from here training can go on. None where it was read
-            from a bundle.
+        trainable: The same model as it was trained: BatchNorm not folded, weights as they are before they are rounded to their
+            grids, zero where masks make them so. From here training can go on. None where it was read from a bundle.
     """
 
     model: Any

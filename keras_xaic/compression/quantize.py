@@ -12,6 +12,7 @@ from keras_xaic.compression.compressed import CompressedModel
 from keras_xaic.compression.context import Context
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan
 from keras_xaic.quantization import (
     Ranges,
@@ -42,6 +43,7 @@ def quantize_weights(
     *,
     activation_ranges: Optional[Ranges] = None,
     unrounded: Any = None,
+    refresh: Optional[int] = None,
 ) -> CompressedModel:
     """Returns the model exactly on its planned grids.
 
@@ -55,6 +57,7 @@ def quantize_weights(
         activation_ranges: Trains with activations on grids, too (see `quantize_activations`).
         unrounded: The model before pruning and rounding, for rounding uniform grids by outputs (see `round_by_outputs`); None
             rounds to nearest.
+        refresh: Training steps between attributions and prices of the grids ``ecq`` and ``ecqx``; None: `REFRESHES` an epoch.
     """
     if any(layer.granularity == "tensor" for layer in plan.layers):
         # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
@@ -66,14 +69,16 @@ def quantize_weights(
     history: list[Epoch] = []
     if schedule.epochs:
         schedule = context.within(schedule, quantized, "quantize")
-        refresh = []
+        refreshing = []
         if grids & set(ENTROPY_GRIDS):
-            every = max(1, -(-schedule.steps(len(context.train)) // (schedule.epochs * REFRESHES)))
-            refresh = [_Refresh(quantized, every, follower if "ecqx" in grids else None)]
+            every = refresh or max(1, -(-schedule.steps_per_epoch(len(context.train)) // REFRESHES))
+            refreshing = [_Refresh(quantized, every, follower if "ecqx" in grids else None)]
         trained = quantized  # the same layers, with or without grids between them
         if activation_ranges is not None:
             trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
-        history = context.fit(trained, schedule, "quantize", refresh)
+        history = context.fit(trained, schedule, "quantize", refreshing)
+    copy_master_weights(quantized, model)
+    trainable = _masked(remove_channels(model, {}), masks or {})
     kernels = freeze(quantized, model)
     canonical = canonicalize(model)
     kernels = fold_kernels(kernels, canonical)
@@ -81,7 +86,15 @@ def quantize_weights(
         reference = canonicalize(unrounded).model
         kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
     epochs = {"quantize": history} if history else {}
-    return CompressedModel(canonical.model, kernels, plan, epochs, trainable=model)
+    return CompressedModel(canonical.model, kernels, plan, epochs, trainable=trainable)
+
+
+def _masked(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
+    """Returns the model with zeros where masks make them, in place."""
+    for kernel in weighted_kernels(model):
+        if kernel.key in masks:
+            kernel.variable.assign(kernel.value * masks[kernel.key])
+    return model
 
 
 def masked_part(plan: Plan) -> Plan:

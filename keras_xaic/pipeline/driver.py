@@ -29,6 +29,8 @@ ROUNDS = 3
 """Most rounds under limits."""
 MARGIN = 0.025
 """Share of the download limit that the first round leaves free: training was seen to make files up to 2.2 % larger."""
+CORRECTION = 2 / 3
+"""Share of the effort that is left which a correction gets, if it is not the last round."""
 GENTLE = 0.25
 """Learning rate of a correction, as a multiple: it goes on from a model that is trained, in the few epochs that are left."""
 SPARE = 0.03
@@ -121,15 +123,18 @@ class Driver:
         best = self._round(1, planner.model, made, planner.relevance, epochs, FIRST)
         yield best
         for number in range(2, ROUNDS + 1):
-            corrected = self._corrected(best)
-            if corrected is None:
+            following = self._following(best, self.epochs - epochs)
+            if following is None:
                 return
-            left = (self.epochs - epochs) // (ROUNDS - 1)
-            following = self._round(
-                number, best.small.trainable, corrected, None, left, 1 / (ROUNDS + 1 - number), best.small.plan.remove, GENTLE
-            )
-            yield following
-            best = max(best, following, key=self._worth)
+            is_last = number == ROUNDS or following.layers == best.small.plan.layers
+            share = 1.0 if is_last else CORRECTION
+            more = math.ceil(share * (self.epochs - epochs))
+            one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan.remove, GENTLE)
+            yield one
+            if is_last:
+                return
+            epochs += more
+            best = max(best, one, key=self._worth)
 
     def _ever_smaller(self) -> Iterator[Round]:
         planner = self._planner(self.model, self.relevance)
@@ -147,7 +152,7 @@ class Driver:
             left -= epochs
             if before.drop > self.budget.max_drop or (left == 0 and self.epochs > 0):
                 return
-            planner = self._planner(before.small.trainable, sparsity=before.small.plan.sparsity)
+            planner = self._planner(before.small.trainable)
 
     def _round(
         self,
@@ -192,13 +197,12 @@ class Driver:
             seconds=time.perf_counter() - start,
         )
 
-    def _planner(self, model: Any, relevance: Optional[Relevance] = None, sparsity: Optional[float] = None) -> Planner:
-        """Returns what plans `model` as it stands; of a model on its grids, `sparsity` is what masks made of its zeros."""
+    def _planner(self, model: Any, relevance: Optional[Relevance] = None) -> Planner:
+        """Returns what plans `model` as it stands."""
         if relevance is None:
             rule, target = self.recipe.rule or "lrp.epsilon", self.task.explained(self.samples)
             relevance = attribute(model, self.samples, self.samples.labels, rule=rule, target=target, seed=self.seed)
         how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.progress}
-        how["sparsity"] = sparsity
         return Planner(model, relevance, self.recipe, self.data, self.samples, **how)
 
     def _replan(self, model: Any, carried_out: Plan) -> Plan:
@@ -222,29 +226,31 @@ class Driver:
             return over <= 1.0, -max(1.0, over), one.held_back
         return one.drop <= self.budget.max_drop, -float(one.flash_bytes), one.held_back
 
-    def _aim(self, one: Round) -> Optional[int]:
-        """Returns the download to plan for so that the limit is used up; None if nothing is to correct.
+    def _is_off(self, one: Round) -> bool:
+        """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.
 
         Flash needs no correction: it is measured before training, which does not change it.
         """
         limit = self.budget.download_bytes
         if limit is None or (limit * (1 - SPARE) <= one.download_bytes <= limit):
-            return None
-        if one.download_bytes < limit and one.drop <= 0.0:
-            return None
-        return round(one.small.plan.predicted_download_bytes * limit * (1 - SPARE / 3) / one.download_bytes)
+            return False
+        return one.download_bytes > limit or one.drop > 0.0
 
-    def _corrected(self, one: Round) -> Optional[Plan]:
-        """Returns bits and zeros anew for the trained model, or None where that brings the download no nearer to its limit."""
-        aim = self._aim(one)
-        if aim is None:
+    def _following(self, one: Round, left: int) -> Optional[Plan]:
+        """Returns what another round is to carry out on the trained model, or None where none is worth it.
+
+        That is bits and zeros anew if the download is off and they bring it nearer to its limit; else what was planned, where
+        something is lost and epochs are `left`: then more training is all there is.
+        """
+        if self._is_off(one):
+            limit = self.budget.download_bytes or 0
+            planner = self._planner(one.small.trainable)
+            made = planner.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
+            if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
+                return made.model_copy(update={"remove": {}, "budget": self.budget})
+        if left == 0 or self._overrun(one) > 1.0 or one.drop <= 0.0:
             return None
-        planner = self._planner(one.small.trainable, sparsity=one.small.plan.sparsity)
-        made = planner.fitting(replace(self.budget, download=aim), filters=False)
-        spent = one.download_bytes > (self.budget.download_bytes or 0)
-        if (made.predicted_download_bytes < one.download_bytes) is not spent:
-            return None  # weights on a coarse grid gain nothing by a finer one
-        return made.model_copy(update={"remove": {}, "budget": self.budget})
+        return one.small.plan.model_copy(update={"remove": {}, "filters": None})
 
     def _drop(self, outputs: Any) -> float:
         """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""

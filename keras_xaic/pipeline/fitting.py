@@ -18,7 +18,7 @@ from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.training import predict
 
-TRIES = 3
+TRIES = 5
 """How often a plan is made anew when the written file is not as large as predicted."""
 TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
@@ -46,8 +46,6 @@ class Planner:
         pin: As for `keras_xaic.plan`.
         float_layers: As for `keras_xaic.plan`.
         zeros: As for `keras_xaic.plan`.
-        sparsity: Fraction of zeros that there shall be at least; None: those that the model has already, if it is more than
-            chance.
         progress: Told how far the work is.
     """
 
@@ -65,14 +63,13 @@ class Planner:
         pin: Optional[Mapping[str, int]] = None,
         float_layers: Sequence[str] = (),
         zeros: Optional[Mapping[str, str]] = None,
-        sparsity: Optional[float] = None,
         progress: Progress = silent,
     ) -> None:
         self.model, self.relevance, self.recipe = model, relevance, recipe
         self.data = noise_for(model) if data is None else data
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
-        self.sparsity = max(recipe.sparsity, _zeros_of(model) if sparsity is None else sparsity)
+        self.sparsity = max(recipe.sparsity, _zeros_of(model))
         self.options: dict[str, Any] = {"seed": seed, "align": align, "protect": protect}
         self.options.update(pin=pin, float_layers=float_layers, zeros=zeros)
         progress("plan", 0, TRIES, "measuring what bit-widths do")

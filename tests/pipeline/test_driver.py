@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
+from keras_xaic import tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples, as_data
@@ -101,8 +103,8 @@ def _npz(data, folder):
     return folder / "data.npz"
 
 
-def _round(download, drop, held_back=0.9, predicted=1_000):
-    small = CompressedModel(None, {}, Plan(predicted_download_bytes=predicted), {})
+def _round(download, drop, held_back=0.9, **plan):
+    small = CompressedModel(None, {}, Plan(**plan), {})
     return Round(small, 5_000, download, held_back, drop, 1, 1.0)
 
 
@@ -112,44 +114,63 @@ def _driver(**limits):
     return driver
 
 
-def test_a_correction_aims_as_far_beside_as_the_file_came_out():
+def test_when_a_download_is_corrected():
     driver = _driver(download=1_000)
-    assert driver._aim(_round(990, 2.0)) is None, "close enough"
-    assert driver._aim(_round(800, 0.0)) is None, "nothing to win"
-    assert _driver(flash=9_000)._aim(_round(800, 2.0)) is None, "no limit"
-    assert driver._aim(_round(1_100, 0.0, predicted=1_000)) == 900, "1 % below what would be just enough"
-    assert driver._aim(_round(1_100, 0.0, predicted=1_050)) == 945
-    assert driver._aim(_round(900, 2.0, predicted=960)) == 1_056, "what is left is used"
+    assert not driver._is_off(_round(990, 2.0)), "close enough"
+    assert not driver._is_off(_round(800, 0.0)), "nothing to win"
+    assert not _driver(flash=9_000)._is_off(_round(800, 2.0)), "no limit"
+    assert driver._is_off(_round(1_001, 0.0)), "too large"
+    assert driver._is_off(_round(800, 2.0)), "bytes are left that could win something back"
 
 
-def test_a_trained_model_is_planned_anew_with_what_is_left(job, tmp_path):
+def test_what_is_left_of_the_effort_trains_on():
+    driver = _driver(download=1_000)
+    good = _round(990, 2.0, remove={"first": [1]}, seed=5)
+    assert driver._following(good, left=3) == Plan(seed=5), "the same plan; what it removes is gone already"
+    assert driver._following(good, left=0) is None, "no effort is left"
+    assert driver._following(_round(990, -0.1), left=3) is None, "nothing to win"
+    assert _driver(flash=4_000)._following(good, left=3) is None, "training makes no file smaller"
+
+
+@pytest.fixture(scope="module")
+def coarse(job):
+    """The net trained on grids of 2,000 bytes, under a driver with a limit of 3,000."""
     model, data = job
     arrays = Data(Samples(*data["train"]))
     driver = _driver(download=3_000)
     driver.model, driver.data, driver.samples, driver.task = model, arrays, arrays.train, infer_task(model, arrays)
     driver.recipe, driver.seed, driver.align, driver.protect, driver.progress = RECIPES["auto"], 0, 1, (), silent
     made = driver._planner(model).fitting(replace(driver.budget, download=2_000), filters=False)
-    small = CompressedModel(model, {}, made, {}, trainable=model)
-    more = driver._corrected(Round(small, 5_000, made.predicted_download_bytes, 0.8, 5.0, 1, 1.0))
-    assert 2_000 < more.predicted_download_bytes <= 3_000
+    small = xaic.compress(model, made, arrays, epochs=2)
+    download = len(tflite.pack_download(tflite.build_tflite(small, arrays.train)))
+    return driver, Round(small, 5_000, download, 0.8, 5.0, 2, 1.0)
+
+
+def test_a_trained_model_is_planned_anew_with_what_is_left(coarse):
+    driver, one = coarse
+    assert one.download_bytes < 2_500
+    more = driver._following(one, left=1)
+    made = one.small.plan
+    assert one.download_bytes < more.predicted_download_bytes <= 3_000
     assert more.mean_bits * (1 - more.sparsity) > made.mean_bits * (1 - made.sparsity)
     assert more.budget == driver.budget
     assert more.remove == {}
-    on_grids = xaic.compress(
-        model,
-        made.model_copy(update={"layers": [one.model_copy(update={"sparsity": 0.0}) for one in made.layers]}),
-        arrays,
-        epochs=0,
-    )
-    dense = driver._corrected(Round(replace(on_grids, trainable=on_grids.model), 5_000, 1_500, 0.8, 5.0, 1, 1.0))
-    assert dense.sparsity == 0.0, "zeros of a grid are no masks"
-    almost = Round(small, 5_000, 2_890, 0.8, 5.0, 1, 1.0)  # a plan for what is left would come out smaller than this
-    assert (
-        driver._corrected(
-            replace(almost, small=replace(small, plan=made.model_copy(update={"predicted_download_bytes": 1_500})))
-        )
-        is None
-    )
+
+
+def test_a_trained_model_that_is_too_large_is_planned_smaller(coarse):
+    driver, one = coarse
+    tight = copy.copy(driver)
+    tight.budget = Budget(download=round(0.9 * one.download_bytes))
+    less = tight._following(one, left=1)
+    assert less.predicted_download_bytes <= tight.budget.download_bytes
+
+
+def test_zeros_of_a_grid_are_no_masks(coarse):
+    driver, one = coarse
+    dense = [layer.model_copy(update={"sparsity": 0.0}) for layer in one.small.plan.layers]
+    small = xaic.compress(driver.model, one.small.plan.model_copy(update={"layers": dense}), driver.data, epochs=0)
+    assert small.sparsity > 0.05
+    assert driver._planner(small.trainable).sparsity == 0.0
 
 
 def test_what_a_round_is_worth():
