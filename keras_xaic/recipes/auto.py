@@ -11,6 +11,7 @@ AUTO = Recipe(
     rule="lrp.epsilon",
     bits=(2, 3, 4, 5, 6, 8),
     filters=True,
+    per_cost=True,
     steps=None,
     rounds=True,
 )
