@@ -173,7 +173,7 @@ class Driver:
             relevance=relevance,
             epochs=epochs,
             minutes=None if self.minutes is None else share * max(0.0, self.minutes - (time.monotonic() - self.start) / 60),
-            seed=self.seed + 7000 * (number - 1),
+            seed=self.seed,  # the same samples are held back in all rounds
             learning_rate=rate * LEARNING_RATE,
             teacher=self.model,
             replan=self._replan,

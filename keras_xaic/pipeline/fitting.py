@@ -142,7 +142,8 @@ class Planner:
             if download is not None:
                 aim = replace(aim, download=round((aim.download_bytes or 0) * (1.0 - SLACK / 2) / used))
         self.progress("plan", TRIES, TRIES)
-        return min(tried, key=lambda one: (_overrun(one, flash, download), one.sparsity))
+        # Within the limits the one that uses them best: what it could leave out, the program would have left out.
+        return min(tried, key=lambda one: (_overrun(one, flash, download), -one.predicted_download_bytes, one.sparsity))
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
         """Returns what a plan makes of the model without training."""

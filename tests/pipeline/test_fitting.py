@@ -1,0 +1,47 @@
+"""Plans that are weighed until they fit: which of them is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_xaic.pipeline import fitting
+from keras_xaic.pipeline.fitting import Planner
+from keras_xaic.planning import Budget, LayerPlan, Plan
+from keras_xaic.progress import silent
+from keras_xaic.recipes import RECIPES
+
+
+def made(bits, sparsity):
+    layer = LayerPlan(
+        key="a", kind="dense", weights=100, bits=bits, granularity="tensor", storage="int4", sparsity=sparsity, flash_bytes=900
+    )
+    return Plan(layers=[layer], predicted_flash_bytes=900)
+
+
+@pytest.mark.parametrize(
+    ("written", "chosen", "tries"),
+    [
+        ([790, 1_010, 960, 955, 950], 2, 5),  # the second overruns, the third uses what there is: zeros do not decide
+        ([790, 1_010, 985, 1, 2], 2, 3),
+        ([1_200, 1_100, 1_010, 1_030, 1_020], 2, 5),  # none fits: the nearest
+        ([990, 1, 2, 3, 4], 0, 1),  # near enough at once
+    ],
+)
+def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries):
+    plans = [made(2, 0.45), made(3, 0.5), made(3, 0.6), made(3, 0.65), made(3, 0.7)]
+    sizes = dict(zip((plan.layers[0].sparsity for plan in plans), written))
+    planner, asked = Planner.__new__(Planner), []
+    planner.recipe, planner.progress, planner.calibration = RECIPES["auto"], silent, None
+    planner.untrained = lambda one, rounding: one
+    planner.plan = lambda budget, filters, correction: plans[len(asked)]
+
+    def write(one, samples):
+        asked.append(one)
+        return bytes(900)
+
+    monkeypatch.setattr(fitting.tflite, "build_tflite", write)
+    monkeypatch.setattr(fitting.tflite, "pack_download", lambda content: bytes(sizes[asked[-1].layers[0].sparsity]))
+    taken = planner.fitting(Budget(flash=1_000, download=1_000))
+    assert taken.layers[0].sparsity == plans[chosen].layers[0].sparsity
+    assert taken.predicted_download_bytes == written[chosen]
+    assert len(asked) == tries
