@@ -100,7 +100,6 @@ class Planner:
             filters=self.recipe.filters if filters is None else filters,
             removal=self.recipe.removal,
             steps=self.recipe.steps,
-            per_cost=self.recipe.per_cost,
             sparsity=self.sparsity,
             score=self.recipe.score,
             sensitivity=self.damage,

@@ -25,8 +25,6 @@ class FilterPlan(pydantic.BaseModel):
         align: What stays of a layer is a multiple of this, where it loses any.
         min_filters: Filters that every layer keeps at least.
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
-        per_cost: Whether filters are ranked by their score for each byte (or multiply-accumulate) that goes with them, as in a
-            knapsack (Aflalo et al. 2020, arXiv 2002.08258, section 3), instead of by their score alone.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +38,6 @@ class FilterPlan(pydantic.BaseModel):
     align: int = pydantic.Field(default=1, ge=1)
     min_filters: int = pydantic.Field(default=4, ge=1)
     protect: tuple[str, ...] = ()
-    per_cost: bool = False
 
     @property
     def limits(self) -> dict[str, int]:

@@ -31,8 +31,6 @@ PLAIN_BITS = 7.0
 """Bits of download per weight without zeros: the entropy of int8 weights."""
 STEP = 0.96
 """Where a prediction was too hopeful, the next removal aims this much lower."""
-LEAST_SAVED = 1e-9
-"""Share of the cost that a channel saves at least, so that one which saves nothing comes last."""
 
 
 @dataclass(frozen=True)
@@ -116,27 +114,6 @@ class FilterCost:
             left["ram_bytes"] = float(self._arena(keep, self._stored))
         return {name: left[name] for name in self.limits}
 
-    def ranking(self, scores: Mapping[str, np.ndarray], per_cost: bool) -> dict[str, np.ndarray]:
-        """Returns what channels are ranked by: their scores, or those divided by what the removal of one of them saves.
-
-        That is of the limit which is overrun most. RAM is that of the largest moment, where a channel saves all or nothing
-        depending on the others: there scores stay as they are.
-
-        Args:
-            scores: Group name -> (size,) scores.
-            per_cost: See `FilterPlan.per_cost`.
-        """
-        whole = self.left({})
-        name = max(whole, key=lambda one: whole[one] / self.limits[one])
-        if not per_cost or name == "ram_bytes":
-            return dict(scores)
-        ranked = dict(scores)
-        for group in self.groups.removable:
-            if group.name in scores:
-                saved = whole[name] - self.left({group.name: np.arange(group.size) > 0})[name]
-                ranked[group.name] = np.asarray(scores[group.name], np.float64) / max(saved, LEAST_SAVED * whole[name])
-        return ranked
-
     def _bytes(self, keep: Keep) -> tuple[float, float]:
         shapes = kept_shapes(self.groups, keep)
         flash, download = float(self.fixed), cost.DOWNLOAD_SHARE * self.fixed
@@ -178,7 +155,7 @@ class FilterRemoval:
     """Removes ever more filters, least relevant first over the whole model.
 
     Scores are relevances of the filters, added up over the layers of a channel group and L2-normalised within it: strong
-    removal by raw relevance empties the layers whose relevance is small. `FilterPlan.per_cost` divides them by what goes.
+    removal by raw relevance empties the layers whose relevance is small.
 
     Args:
         model: The trained model.
@@ -200,6 +177,7 @@ class FilterRemoval:
     ) -> None:
         self.model, self.relevance, self.how = model, relevance, how
         self.groups: ChannelGroups = channel_groups(model)
+        self.scores = group_scores(self.groups, relevance.filters, norm="l2")
         self.kernels = weighted_kernels(model)
         fewest, download = (min(bits), SPARSE_BITS) if bits else (8, PLAIN_BITS)
         costs = {}
@@ -215,7 +193,6 @@ class FilterRemoval:
         }
         fixed = cost.structure_bytes(model, activations)
         self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
-        self.scores = self._pressure.ranking(group_scores(self.groups, relevance.filters, norm="l2"), how.per_cost)
         self._aim, self._last = 1.0, np.inf
 
     def next(self) -> Optional[Removal]:
@@ -256,7 +233,7 @@ def choose_next(
     if not last:
         aims = {name: int(math.sqrt(max(how.limits[name], now) * how.limits[name])) for name, now in goal.left({}).items()}
         goal = FilterCost(groups, how.model_copy(update=aims), costs, activations=activations)
-    return choose(groups, goal.ranking(group_scores(groups, filters, norm="l2"), how.per_cost), goal, 1.0, how)
+    return choose(groups, group_scores(groups, filters, norm="l2"), goal, 1.0, how)
 
 
 def choose(

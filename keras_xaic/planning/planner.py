@@ -42,7 +42,6 @@ def plan(
     removal: float = 0.0,
     steps: Optional[int] = 1,
     align: int = 1,
-    per_cost: bool = True,
     score: Score = "geometric_mean",
     sensitivity: Union[str, Damage] = "auto",
     samples: Optional[Samples] = None,
@@ -76,7 +75,6 @@ def plan(
         steps: In how many steps filters go, with training in between and relevance refreshed for each; None: one for every
             `STEP_RATIO` times that the model has fewer weights in the end.
         align: What stays of a layer that loses filters is a multiple of this.
-        per_cost: Ranks filters by relevance for each byte that goes with them, not by relevance alone (see `FilterPlan`).
         score: What ranks weights for pruning. With ``signed_relevance`` all weights with relevance <= 0 go, no others.
         sensitivity: What predicts damage: a name of `SENSITIVITIES`; ``auto`` is ``combined`` with `samples` and
             ``relevance`` without; or what `measure_damage` returned, to measure once for several plans.
@@ -112,7 +110,7 @@ def plan(
     damage = assess(options.rounding(samples, seed), sensitivity) if isinstance(sensitivity, str) else sensitivity
     too_slow = filters and total > (budget.macs_limit or total)
     layers = None if too_slow else _choose(options, damage, budget, bits, sparsity)
-    how = FilterPlan(steps=steps or 1, align=align, protect=tuple(protect), per_cost=per_cost)
+    how = FilterPlan(steps=steps or 1, align=align, protect=tuple(protect))
     limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram))
     short = filters and limited and not _fits(options, layers, budget, bits)
     removing = FilterRemoval(model, relevance, budget, bits, how, activations) if short else None

@@ -11,7 +11,6 @@ AUTO = Recipe(
     rule="lrp.epsilon",
     bits=(2, 3, 4, 5, 6, 8),
     filters=True,
-    per_cost=True,
     steps=None,
     rounds=True,
 )

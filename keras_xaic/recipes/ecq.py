@@ -12,5 +12,4 @@ ECQ = Recipe(
     bits=(2, 3, 4, 5),
     grid="ecq",
     filters=True,
-    per_cost=True,
 )

@@ -29,7 +29,6 @@ class Recipe:
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
-        per_cost: Whether filters are ranked by relevance for each byte that goes with them (see `FilterPlan`).
         steps: In how many steps filters go, with training in between; None: the more, the more of the weights goes.
         rounds: Whether planning and training are repeated until limits and accuracy are met (see `keras_xaic.pipeline.driver`).
         control: Whether it is a method of ours made blind, to be run as a baseline.
@@ -50,7 +49,6 @@ class Recipe:
     mean_bits: Optional[float] = None
     filters: bool = False
     removal: float = 0.0
-    per_cost: bool = False
     steps: Optional[int] = 1
     rounds: bool = False
     control: bool = False
