@@ -30,7 +30,7 @@ Rounding = Literal["outputs", "nearest"]
 LEARNING_RATE = 1e-3
 """First learning rate of the first stage; the quantization stage begins with half of it."""
 PRUNING_SHARE = 0.5
-"""Share of the epochs that goes into removal and pruning where there is any; quantization gets the rest."""
+"""Share of the epochs that goes into removal and pruning, where half of the weights or more go; quantization gets the rest."""
 REMOVAL_TIME = 0.4
 """Share of the minutes that goes into removal: its epochs are those of large models."""
 
@@ -127,7 +127,7 @@ def compress(
     if replan is not None and plan.remove:
         plan = context.cached("plan", functools.partial(replan, small, plan), Plan.save, Plan.load)
     sparse = _is_sparse(plan)
-    pruning = round((epochs - removal) * PRUNING_SHARE) if sparse and not _has_zeros(small, plan) else 0
+    pruning = round((epochs - removal) * PRUNING_SHARE * min(1.0, 2.0 * _missing_zeros(small, plan))) if sparse else 0
     untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
     if sparse:
         schedule = replace(training, epochs=pruning, minutes=context.minutes(PRUNING_SHARE))
@@ -157,10 +157,14 @@ def _removal_epochs(epochs: int, plan: Plan, model: Any) -> int:
     return first // 2 if plan.filters is not None and plan.filters.steps > 1 else 0
 
 
-def _has_zeros(model: Any, plan: Plan) -> bool:
-    """Returns whether all planned zeros are there already: then training on the grids can begin."""
+def _missing_zeros(model: Any, plan: Plan) -> float:
+    """Returns the share of all weights that masks have yet to make zero.
+
+    As with removal, pruning gets the less time the less there is to do: training on the grids makes up for a little, too.
+    """
     zeros = {kernel.key: int((kernel.value == 0).sum()) for kernel in weighted_kernels(model)}
-    return all(zeros[layer.key] >= int(layer.sparsity * layer.weights) for layer in masked_part(plan).layers)
+    missing = [max(0, int(layer.sparsity * layer.weights) - zeros[layer.key]) for layer in masked_part(plan).layers]
+    return sum(missing) / max(1, sum(layer.weights for layer in plan.layers))
 
 
 def _is_sparse(plan: Plan) -> bool:
