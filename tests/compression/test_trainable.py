@@ -49,7 +49,7 @@ def test_zeros_that_are_there_are_not_made_again(data):
     more = xaic.compress(first.trainable, make_plan(0.7), data, epochs=4)
     assert {stage: len(epochs) for stage, epochs in first.history.items()} == {"prune": 2, "quantize": 2}
     assert {stage: len(epochs) for stage, epochs in again.history.items()} == {"prune": 0, "quantize": 4}
-    assert {stage: len(epochs) for stage, epochs in more.history.items()} == {"prune": 2, "quantize": 2}
+    assert {stage: len(epochs) for stage, epochs in more.history.items()} == {"prune": 1, "quantize": 3}, "less is missing"
     was_zero = first.kernels["hidden"].integers == 0
     kept = weighted_kernels(first.trainable)[0].value == 0
     assert (again.kernels["hidden"].integers[kept] == 0).all()
