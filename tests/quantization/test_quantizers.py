@@ -47,6 +47,35 @@ def test_step_gradient_is_that_of_lsq():
     assert tape.gradient(out, weights["log_step"]).numpy().item() == pytest.approx(0.5 * by_definition, abs=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_are_finite_differences_of_the_smooth_surrogate(masked):
+    """The surrogate holds what rounding added, ``round(v) - v`` at the clipped level v, and is smooth in weight and step."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(7, 2)).astype(np.float32)
+    mask = rng.random(w.shape) < 0.7 if masked else None
+    outer = rng.normal(size=w.shape)
+    first = np.array([[0.3, 0.5]])
+    grid, weights = quantizer(3, first, mask)
+    kernel = tf.Variable(w)
+    with tf.GradientTape() as tape:
+        out = tf.reduce_sum(grid(kernel, True, weights) * tf.constant(outer, tf.float32))
+    by_weight, by_step = tape.gradient(out, [kernel, weights["log_step"]])
+    w = w.astype(np.float64)
+    level = np.clip(w / first, -3, 3)
+    added = np.round(level) - level
+
+    def surrogate(values, log_step):
+        step = first * np.exp(log_step)
+        levels = (np.clip(values / step, -3, 3) + added) * (1 if mask is None else mask)
+        return levels * step * outer
+
+    e = 1e-6
+    of_weight = (surrogate(w + e, np.zeros((1, 2))) - surrogate(w - e, np.zeros((1, 2)))) / (2 * e)
+    of_step = (surrogate(w, np.full((1, 2), e)) - surrogate(w, np.full((1, 2), -e))).sum(axis=0, keepdims=True) / (2 * e)
+    np.testing.assert_allclose(by_weight, of_weight, atol=1e-4)
+    np.testing.assert_allclose(by_step, of_step, atol=1e-4)
+
+
 def small_model():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((8, 8, 3))
