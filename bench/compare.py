@@ -1,14 +1,15 @@
 """Every recipe and every peer on the same models, data and test sets, judged by the same interpreter: one row each.
 
     python bench/compare.py --data-root MODELS --data DATA [--models mlp,cnn] [--methods auto,int8] [--epochs resnet8=8,mlp=20]
-    python bench/compare.py --table                          what was measured so far
+    python bench/compare.py --table                          tables of what was measured so far
     python bench/compare.py --chart docs/pictures/pareto.png
 
 Our recipes run through `keras_xaic.run` with the model's budget. The baselines among the recipes (int8, magnitude, cluster) and
 the peers, TFLite's converter and the Model Optimization toolkit, train for as many epochs with the same optimizer and learning
 rate. Sony's MCT and Google's AI Edge Quantizer need a Python of their own (peers/README.md), else they are left out. Every file
 runs on tflite-runtime beside the float32 original; one that fails there, or a method that does not take a model, has a row with
-the reason. Appends to bench/results/compare.jsonl; rows that are there are not measured again.
+the reason. Appends to bench/results/compare.jsonl, where rows that are there are not measured again, and writes them as tables
+to compare.md beside it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ TOOLKIT = ("tfmot-prune50", "tfmot-prune80", "tfmot-cluster16", "tfmot-qat", "tf
 MCT = ("mct-mixed75", "mct-mixed50")
 AI_EDGE = ("ai-edge-int8", "ai-edge-int4")
 UNTRAINED = ("int8", *CONVERTER, *MCT, *AI_EDGE)
+TITLE = """# Every method on every model
+
+How it was measured: [docs/benchmarks.md](../../docs/benchmarks.md). Made by `python bench/compare.py --table`.
+
+"""
 EPOCHS = 10
 CALIBRATION = 256
 MOST_SPARSE = 0.99
@@ -189,8 +195,10 @@ def main():
     lines = comparison.summarize(common.rows(options.out))
     if options.chart:
         chart.draw(lines, options.chart)
-    else:
-        print(comparison.table(lines))
+        return
+    tables = comparison.table(lines)
+    print(tables)
+    options.out.with_suffix(".md").write_text(TITLE + tables, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Line:
         model: Name of the model.
         method: Name of the method.
         rows: One for each seed.
-        label: What pictures call it: with its epochs, where there are lines of several settings.
+        label: What pictures call it: with its epochs, where it trained longer or shorter than most methods on the model.
     """
 
     model: str
@@ -43,6 +43,12 @@ class Line:
     @property
     def budget(self) -> dict[str, float]:
         return self.rows[0]["budget"]
+
+    @property
+    def training(self) -> str:
+        """Epochs and training samples in each."""
+        epochs, samples = self.rows[0]["epochs"], self.rows[0]["samples"]
+        return f"{epochs} x {'all' if samples is None else f'{samples:,}'}" if epochs else "none"
 
     @property
     def ours(self) -> bool:
@@ -104,13 +110,20 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[Line]:
             row = {**row, "download_bytes": min(row["download_bytes"], row["general_bytes"])}
         settings = json.dumps([row.get(key) for key in SETTINGS])
         found.setdefault((row["model"], row["method"], settings), []).append(row)
-    times = Counter(key[:2] for key in found)
+    usual = {name: _usual([mine for (model, *_), mine in found.items() if model == name]) for name in NAMES}
     lines = []
     for (model, method, _), mine in found.items():
-        label = method if times[model, method] == 1 else f"{method}, {mine[0]['epochs']} epochs"
-        lines.append(Line(model, method, mine, label))
+        epochs = mine[0]["epochs"]
+        same = epochs == 0 or (epochs, mine[0]["samples"]) == usual[model]
+        lines.append(Line(model, method, mine, method if same else f"{method}, {epochs} epochs"))
     models = list(NAMES)
     return sorted(lines, key=lambda line: (models.index(line.model), *line.order))
+
+
+def _usual(lines: Sequence[Sequence[dict[str, Any]]]) -> Optional[tuple[int, Optional[int]]]:
+    """Returns the epochs and samples that most methods trained with, those that train."""
+    times = Counter((rows[0]["epochs"], rows[0]["samples"]) for rows in lines if rows[0]["epochs"])
+    return times.most_common(1)[0][0] if times else None
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -124,7 +137,7 @@ def table(lines: Sequence[Line]) -> str:
         origin = f", original {known[0]:.2%}" if known else ""
         parts.append(
             f"**{NAMES[model]}**{origin}; budget: flash {budget['flash']:,} B, download {budget['download']:,} B, {limit}\n\n"
-            f"| method | {'error' if error else 'accuracy'} | seeds | epochs | flash | download | time | within budget |\n"
+            f"| method | {'error' if error else 'accuracy'} | seeds | training | flash | download | time | within budget |\n"
             "|---|---:|---:|---:|---:|---:|---:|---|\n" + "\n".join(map(_cells, mine)) + "\n"
         )
     return "\n".join(parts)
@@ -133,7 +146,7 @@ def table(lines: Sequence[Line]) -> str:
 def _cells(line: Line) -> str:
     name = f"**{line.method}**" if line.ours else line.method
     if not line.measured:
-        return f"| {name} | - | {len(line.rows)} | {line.rows[0]['epochs']} | - | - | - | {_reason(line)} |"
+        return f"| {name} | - | {len(line.rows)} | {line.training} | - | - | - | {_reason(line)} |"
     form = "{:.4f}" if line.is_error else "{:.2%}"
     figure = form.format(line.figure)
     if len(line.figures) > 1:
@@ -142,7 +155,7 @@ def _cells(line: Line) -> str:
         name,
         figure,
         len(line.measured),
-        line.rows[0]["epochs"],
+        line.training,
         f"{line.mean('flash_bytes'):,.0f}",
         f"{line.mean('download_bytes'):,.0f}",
         f"{line.mean('median_ms') / line.mean('original_ms'):.1f} x",
