@@ -52,6 +52,11 @@ def test_the_recipe_reference_comes_from_the_registry():
     assert "| `schema` | integer |" in fields
 
 
+def test_the_tables_beside_the_rows_are_those_of_the_rows():
+    hooks = pytest.importorskip("tools.docs_hooks", reason="the documentation's extra is not installed")
+    assert hooks.compare() in (ROOT / "bench" / "results" / "compare.md").read_text(encoding="utf-8")
+
+
 def test_formulas_become_mathml():
     hooks = pytest.importorskip("tools.docs_hooks", reason="the documentation's extra is not installed")
     shown = hooks.on_page_content(r'<p><span class="arithmatex">\(a &lt; \frac{b}{c}\)</span></p>')
