@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -108,18 +108,41 @@ class LayerOptions:
         chosen = damage.sensitivity.allocate(candidates, limits)
         return None if chosen is None else self._plans(chosen)
 
-    def smallest(self, damage: Damage, zeros: bool = True) -> list[LayerPlan]:
-        """Returns the choice with the fewest bytes, for budgets that cannot be met; plain int8 has no `zeros` to get there."""
-        levels = self._levels(0.0)
-        return self._plans(
-            {
-                kernel.key: min(
-                    self._smallest(damage, kernel, levels[kernel.key][-1 if zeros else 0]),
-                    key=lambda one: (one.flash_bytes, -one.bits),
-                )
-                for kernel in self.kernels
-            }
+    def best_effort(
+        self,
+        damage: Damage,
+        flash: Optional[int],
+        download: Optional[int],
+        mean_bits: Optional[float] = None,
+        least_sparsity: float = 0.0,
+    ) -> list[LayerPlan]:
+        """Returns the best choice where none meets all limits: these are eased, where they must be, to the least there is.
+
+        Flash comes first: the limit on the download is eased to what is possible with the least flash.
+
+        Args:
+            damage: As for `choose`.
+            flash: As for `choose`.
+            download: As for `choose`.
+            mean_bits: As for `choose`.
+            least_sparsity: As for `choose`.
+        """
+        levels = self._levels(least_sparsity)
+        least = {
+            kernel.key: min(
+                self._smallest(damage, kernel, levels[kernel.key][0 if download is None else -1]),
+                key=lambda one: (one.flash_bytes if flash is not None else 0, one.download_bytes, one.bits),
+            )
+            for kernel in self.kernels
+        }
+        least_flash = self.fixed + sum(one.flash_bytes for one in least.values())
+        least_download = self.download_bytes([]) + sum(one.download_bytes for one in least.values())
+        eased = (
+            None if flash is None else max(flash, least_flash),
+            None if download is None else max(download, least_download),
+            None if mean_bits is None else max(mean_bits, _mean_bits(least.values())),
         )
+        return self.choose(damage, *eased, least_sparsity) or self._plans(least)
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""
@@ -213,6 +236,10 @@ class LayerOptions:
                 )
             )
         return plans
+
+
+def _mean_bits(chosen: Collection[Candidate]) -> float:
+    return sum(one.bits * one.weights for one in chosen) / max(1, sum(one.weights for one in chosen))
 
 
 def _positive(relevance: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -87,7 +87,7 @@ def plan(
             ``float32`` is as fast as the float32 model where int8 is slow, and does not run on TensorFlow Lite Micro.
 
     Returns:
-        The plan. Where the budget cannot be met it is the smallest that the recipe allows.
+        The plan. Limits that cannot be met are eased to the least that the recipe allows, that on flash first.
 
     Raises:
         PlanError: If the relevance is not that of this model, or an option is not usable.
@@ -122,7 +122,8 @@ def plan(
         remove = following.remove
         options = LayerOptions(following.model, following.relevance, policy, score, flash_correction)
         layers = _choose(options, damage, budget, bits, sparsity)
-    layers = options.smallest(damage, zeros=bool(bits)) if layers is None else layers
+    if layers is None:
+        layers = options.best_effort(damage, *_limits(budget, bits), sparsity)
     if steps is None:
         left = sum(kernel.size for kernel in options.kernels)
         steps = max(1, math.ceil(math.log(sum(value.size for value in relevance.weights.values()) / left, STEP_RATIO)))
@@ -163,10 +164,15 @@ def _choose(
 ) -> Optional[list[LayerPlan]]:
     """Returns the least damaging choice within the budget, or None; plain int8 has no zeros to meet a download limit with."""
     download = budget.download_bytes
-    layers = options.choose(damage, budget.flash_bytes, download if bits else None, budget.mean_bits, sparsity)
+    layers = options.choose(damage, *_limits(budget, bits), sparsity)
     if layers is not None and not bits and download is not None and options.download_bytes(layers) > download:
         return None
     return layers
+
+
+def _limits(budget: Budget, bits: Sequence[int]) -> tuple[Optional[int], Optional[int], Optional[float]]:
+    """Returns the limits on flash, download and mean bit-width that a choice of bits and zeros can do something about."""
+    return budget.flash_bytes, budget.download_bytes if bits else None, budget.mean_bits
 
 
 def _fits(options: LayerOptions, layers: Optional[Sequence[LayerPlan]], budget: Budget, bits: Sequence[int]) -> bool:

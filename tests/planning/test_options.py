@@ -83,3 +83,25 @@ def test_the_same_bits_everywhere_have_the_fewest_zeros_that_fit(options):
     chosen = options.choose(uniform, None, options.download_bytes([]) + round(0.8 * least))
     assert {layer.bits for layer in chosen} == {2}
     assert 0.0 < max(layer.sparsity for layer in chosen) < SPARSITIES[-1]
+
+
+def test_a_flash_limit_beyond_reach_gives_the_least_flash_and_still_keeps_the_download_limit(options):
+    assert options.choose(RELEVANCE, 500, None) is None
+    free = options.best_effort(RELEVANCE, 500, None)
+    assert {layer.storage for layer in free} == {"int4"}
+    assert {layer.bits for layer in free} == {4}  # fewer bits would not make the file smaller
+    assert all(layer.sparsity == 0.0 for layer in free)  # nor would zeros
+    limit = options.download_bytes(free) - 300
+    both = options.best_effort(RELEVANCE, 500, limit)
+    assert options.flash_bytes(both) == options.flash_bytes(free)
+    assert options.download_bytes(both) <= limit
+
+
+def test_limits_beyond_reach_are_eased_to_the_least_there_is(options):
+    least = options.best_effort(RELEVANCE, 500, 10)
+    table = [
+        min(options._candidate(RELEVANCE, kernel, 2, mask).download_bytes for mask in options._levels(0.0)[kernel.key])
+        for kernel in options.kernels
+    ]
+    assert sum(layer.download_bytes for layer in least) == sum(table)
+    assert {layer.bits for layer in options.best_effort(RELEVANCE, None, None, mean_bits=1.0)} == {2}
