@@ -118,7 +118,7 @@ class Driver:
 
     def _within_limits(self) -> Iterator[Round]:
         planner = self._planner(self.model, self.relevance)
-        epochs = self.epochs if self.epochs < ROUNDS else round(self.epochs * FIRST)
+        epochs = math.ceil(self.epochs * FIRST)
         made = planner.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
         best = self._round(1, planner.model, made, planner.relevance, epochs, FIRST)
         yield best
