@@ -1,6 +1,6 @@
 """What a weight may be stored as: the combinations that were measured to be exact. Everything else is refused.
 
-Several combinations load and run on an interpreter and give wrong numbers (INT4 weights behind int16 or float activations,
+Several combinations load and run on an interpreter and give wrong numbers (INT4 convolutions behind int16 or float activations,
 per-channel INT8 in a hybrid FULLY_CONNECTED, a non-zero zero point). So this is a list of what is right, not of what is wrong.
 """
 
@@ -66,6 +66,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("dense",), "int8", "int16", ("tensor",)),
     Rule(("depthwise", "conv_transpose"), "int8", "int16", ("channel",), ("tflite-runtime", "tflm")),
     Rule(_ALL, "int8", "float32", ("tensor", "channel"), WIDENING),  # behind a DEQUANTIZE of its own
+    Rule(("dense",), "int4", "float32", ("tensor",), WIDENING),  # inputs are rounded to int8, sample by sample, as it runs
     Rule(_ALL, "float32", "float32", ("tensor", "channel")),
 )
 

@@ -114,8 +114,8 @@ def build_tflite(
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input.
         io: Whether the file takes and gives integer codes or float32 values.
         precision: What the file computes with (see `Precision`); None: what the plan says. With ``int16`` activations and with
-            ``weight-only`` every grid is stored as int8, since interpreters compute int4 wrongly there; with the other float
-            forms weights are plain numbers.
+            ``weight-only`` grids are stored as int8, since interpreters compute int4 wrongly there, but for dense layers of
+            plans for float32 activations; with the other float forms weights are plain numbers.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file, beside those whose storage is ``float32``.
             An int8 file that begins or ends with one takes or gives float32 values there.
         signature: Whether the file names its inputs and outputs.
@@ -143,7 +143,10 @@ def build_tflite(
 def _weight_only(small: Compressed, islands: set[str]) -> bytes:
     floating = float_twin(small.model)
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
-    return write_weight_only(floating, kernels, _places(small.model, floating, islands) if islands else ())
+    # Plans for other activations have int4 where only these may have it.
+    storages = small.storages if planned_precision(small) == "weight-only" else {}
+    packed = [key for key in kernels if storages.get(key) == "int4"]
+    return write_weight_only(floating, kernels, _places(small.model, floating, islands) if islands else (), packed)
 
 
 def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, precision: str, islands: set[str]) -> bytes:

@@ -1,7 +1,8 @@
 """Integer weights among float32 activations: the file itself widens them, once, when an interpreter loads it.
 
-Every weight tensor becomes INT8 with a DEQUANTIZE behind it. XNNPACK, which tflite-runtime uses for float32 and not for int8,
-unpacks such constants ahead of the first run and then computes as with float32 weights.
+A weight tensor becomes INT8 with a DEQUANTIZE behind it. XNNPACK, which tflite-runtime uses for float32 and not for int8,
+unpacks such constants ahead of the first run and then computes as with float32 weights. Dense kernels may instead be packed as
+INT4, half a byte a weight: the operator unpacks them whenever it runs, and rounds its input to int8, sample by sample.
 """
 
 from __future__ import annotations
@@ -12,8 +13,17 @@ from typing import Any
 import numpy as np
 
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
-from keras_xaic.planning.storages import require_legal
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema, set_constant
+from keras_xaic.planning.storages import INT4_VERSIONS, require_legal
+from keras_xaic.tflite.flatbuffer import (
+    BuiltinOperator,
+    TensorType,
+    builtin_code,
+    load,
+    pack,
+    require_version,
+    schema,
+    set_constant,
+)
 from keras_xaic.tflite.pairing import WeightOperator, channel_steps, to_operator_layout, weight_operators
 from keras_xaic.tflite.rewrite import pair_with_grids, quantization
 
@@ -23,8 +33,10 @@ PLAIN_BITS = 8
 """Bit-width of kernels without a grid, with one step per channel."""
 
 
-def write_weight_only(float32: bytes, kernels: Mapping[str, QuantizedKernel], floating: Collection[int] = ()) -> bytes:
-    """Returns the float32 twin with its weights stored as INT8: the levels of their grids, and the grids' own steps.
+def write_weight_only(
+    float32: bytes, kernels: Mapping[str, QuantizedKernel], floating: Collection[int] = (), packed: Collection[str] = ()
+) -> bytes:
+    """Returns the float32 twin with its weights stored as integers: the levels of their grids, and the grids' own steps.
 
     TensorFlow Lite Micro computes such files wrongly without saying so.
 
@@ -32,9 +44,10 @@ def write_weight_only(float32: bytes, kernels: Mapping[str, QuantizedKernel], fl
         float32: The model from `float_twin`; its weights must lie on the grids.
         kernels: Weight key -> grid, in network order. Other weights are rounded to `PLAIN_BITS`.
         floating: Which weight operators keep float32 weights, by their place among the weight operators.
+        packed: Keys of kernels that are stored as INT4; the others are INT8.
 
     Raises:
-        ExportError: Naming the layer, if a grid is not what the model holds.
+        ExportError: Naming the layer, if a grid is not what the model holds or cannot be packed.
     """
     model = load(float32)
     found = weight_operators(model)
@@ -44,16 +57,23 @@ def write_weight_only(float32: bytes, kernels: Mapping[str, QuantizedKernel], fl
         index = int(one.operator.record.inputs[1])
         if place in floating or index in front:  # a layer that is called twice is stored once
             continue
-        integers, steps = _plain(one) if key is None else _planned(key, kernels[key], gain, one)
-        front[index] = _widen(model, index, integers, quantization(steps, one.channel_axis))
+        storage = "int4" if key in packed else "int8"
+        integers, steps = _plain(one) if key is None else _planned(key, kernels[key], gain, one, storage)
+        record = quantization(steps, one.channel_axis)
+        if storage == "int4":
+            _pack(one, integers, record)
+        else:
+            front[index] = _widen(model, index, integers, record)
     graph = model.subgraphs[0]
     graph.operators = [*front.values(), *graph.operators]
     return pack(model)
 
 
-def _planned(key: str, kernel: QuantizedKernel, gain: np.ndarray, one: WeightOperator) -> tuple[np.ndarray, np.ndarray]:
+def _planned(
+    key: str, kernel: QuantizedKernel, gain: np.ndarray, one: WeightOperator, storage: str
+) -> tuple[np.ndarray, np.ndarray]:
     steps = (channel_steps(kernel.scale, kernel.integers.shape, one, key) * gain).astype(np.float32)
-    require_legal(key, "int8", one.kind, kernel.level_bits, steps.size == 1, "float32")
+    require_legal(key, storage, one.kind, kernel.level_bits, steps.size == 1, "float32")
     integers = to_operator_layout(kernel.integers, one.kind, one.weights.shape)
     assert integers is not None  # `pair_with_grids` found that it fits
     return integers, steps
@@ -62,6 +82,14 @@ def _planned(key: str, kernel: QuantizedKernel, gain: np.ndarray, one: WeightOpe
 def _plain(one: WeightOperator) -> tuple[np.ndarray, np.ndarray]:
     grid = quantize(one.weights, PLAIN_BITS, fit_scale(one.weights, PLAIN_BITS, (one.channel_axis,)))
     return grid.integers, grid.scale.ravel()
+
+
+def _pack(one: WeightOperator, integers: np.ndarray, record: Any) -> None:
+    weights = one.operator.input(1)
+    assert weights is not None  # it is a weight operator
+    set_constant(one.operator.model, weights, integers, TensorType.INT4)
+    weights.quantization = record
+    require_version(one.operator, INT4_VERSIONS[one.operator.kind])
 
 
 def _widen(model: Any, index: int, integers: np.ndarray, record: Any) -> Any:

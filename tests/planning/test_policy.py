@@ -42,13 +42,18 @@ def test_int16_activations_never_meet_packed_weights(case):
     check_plan(made, case[0])
 
 
-def test_float_activations_take_bytes_of_8_bits_and_a_step_per_channel(case):
+def test_float_activations_take_a_byte_a_weight_and_half_of_it_in_dense_layers(case):
     made = plan(*case, Budget(mean_bits=4.0), activations="float32", float_layers=["stem"])
     assert (made["stem"].storage, made.activations) == ("float32", "float32")
-    assert {(layer.storage, layer.granularity) for layer in made.layers if layer.key != "stem"} == {("int8", "channel")}
+    for layer in made.layers:
+        small = layer.kind == "dense" and layer.bits <= 4
+        if layer.key != "stem":
+            assert (layer.storage, layer.granularity) == (("int4", "tensor") if small else ("int8", "channel"))
     check_plan(made, case[0])
-    with pytest.raises(PlanError, match=r"float32 activations\) as int4\. Expected int8 or float32"):
-        check_plan(edited(made, "head", {"bits": 4, "storage": "int4"}), case[0])
+    convolution = next(layer.key for layer in made.layers if layer.kind == "conv" and layer.key != "stem")
+    for key in (convolution, "head"):
+        with pytest.raises(PlanError, match=r"float32 activations\) as int4\. Expected int8 or float32"):
+            check_plan(edited(made, key, {"bits": 4, "storage": "int4", "granularity": "channel"}), case[0])
 
 
 @pytest.mark.parametrize(

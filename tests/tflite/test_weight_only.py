@@ -145,6 +145,58 @@ def test_the_plan_says_what_a_file_computes_with():
     assert build_tflite(planned, inputs_of(small.model, 4), precision="int8") != _build(small)
 
 
+def _rounded_inputs(x: np.ndarray, kernel: QuantizedKernel, bias: np.ndarray, interpreter: str) -> np.ndarray:
+    """A dense layer that rounds every sample to 8 bits by its own range, as "dynamic range" quantization does.
+
+    TFLite's own kernels take the largest magnitude for 127 steps, XNNPACK in LiteRT the whole range, 0 included, for 255.
+    """
+    if interpreter == "litert":
+        step = (x.max(axis=1, keepdims=True, initial=0.0) - x.min(axis=1, keepdims=True, initial=0.0)) / 255
+    else:
+        step = np.abs(x).max(axis=1, keepdims=True) / 127
+    return (np.rint(x / step) @ kernel.integers.astype(np.float64)) * step * float(kernel.scale.item()) + bias
+
+
+@pytest.mark.parametrize("interpreter", ["tflite-runtime", "litert"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_packed_dense_layers_round_their_input_and_nothing_else(bits, interpreter, tmp_path):
+    if interpreter not in available_interpreters():
+        pytest.skip(f"{interpreter} is not installed")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(33, bias_initializer="random_normal", name="dense")])
+    small = replace(on_grids(model, bits=bits, storage="int4", per_tensor=True), plan=Planned())
+    samples = inputs_of(model, 12)
+    content = build_tflite(small, samples)
+    assert {one.key: one.storage for one in measure_layers(content, small.model)} == {"dense": "int4"}
+    assert len(content) < len(build_tflite(replace(small, storages={"dense": "int8"}), samples)) - 40 * 33 // 2
+    np.testing.assert_array_equal(match_stored(content, small.model)["dense"][0].values.T, small.kernels["dense"].values)
+    (tmp_path / "model.tflite").write_bytes(content)
+    given = run_file(tmp_path / "model.tflite", samples[0], interpreter=interpreter).outputs[0]
+    wanted = _rounded_inputs(samples[0], small.kernels["dense"], small.model.get_layer("dense").bias.numpy(), interpreter)
+    assert np.abs(given - wanted).max() <= DISTANCE * np.abs(wanted).max()
+
+
+def test_packed_dense_layers_stand_among_widened_convolutions(tmp_path):
+    whole = on_grids(digits_cnn(), bits=4, storage="int8", per_tensor=True)
+    kinds = {key: one[0].kind for key, one in match_stored(_build(whole), whole.model).items()}
+    storages = {key: "int4" if kind == "dense" else "int8" for key, kind in kinds.items()}
+    packed = replace(whole, storages=storages, plan=Planned())
+    content = build_tflite(packed, inputs_of(packed.model, 4))
+    assert {one.key: one.storage for one in measure_layers(content, packed.model)} == storages
+    assert unpack_download(pack_download(content)) == content
+    assert build_tflite(replace(packed, plan=None), inputs_of(packed.model, 4), precision="weight-only") == _build(whole)
+    (tmp_path / "model.tflite").write_bytes(content)
+    samples = inputs_of(packed.model, 12)
+    (given,), (wanted,) = run_file(tmp_path / "model.tflite", samples).outputs, _keras(packed.model, samples)
+    assert 0 < np.abs(given - wanted).max() <= 0.02 * np.abs(wanted).max()
+
+
+def test_a_convolution_is_not_packed():
+    whole = on_grids(digits_cnn(), bits=4, storage="int4", per_tensor=True)
+    with pytest.raises(ExportError, match="4-bit conv kernel with one step per tensor behind float32 activations"):
+        build_tflite(replace(whole, plan=Planned()), inputs_of(whole.model, 4))
+
+
 @pytest.fixture(scope="module")
 def small() -> Small:
     return replace(on_grids(digits_cnn(), storage="int8"), plan=Planned())
