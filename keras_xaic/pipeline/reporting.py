@@ -128,8 +128,8 @@ def _warnings(report: Report, activations: Activations) -> list[str]:
     if integers and before and after and before.median and after.median and after.median > 1.1 * before.median:
         found.append(
             f"tflite-runtime takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs {activations} "
-            "without its fast kernels. Fewer bits save bytes; removing filters saves time; LiteRT is faster at int8; with "
-            "--activations float32 weights are as small as in int8 and run as fast as the original."
+            "without its fast kernels. Fewer bits save bytes; removing filters saves time; LiteRT is faster at int8; "
+            "--activations float32 keeps weights small, too, and runs about as fast as the original."
         )
     return found
 
