@@ -89,7 +89,8 @@ def compress(
         callbacks: Further Keras callbacks for every stage.
         minutes: Time that training may take on this machine, all stages together: as many epochs as fit it are trained. The
             same seed then no longer gives the same bytes.
-        teacher: The model that teaches, if it is not `model` itself: to go on with a model that lost accuracy already.
+        teacher: The model that teaches, if it is not `model` itself: to go on with a model that lost accuracy already. Or its
+            outputs on the training samples that are not held back (`Data.split`); then `data` needs labels.
         replan: Called with the model that is left once filters are gone and the plan as it was carried out until then; returns
             what its layers get.
         checkpoint: Directory for the state of training; the same call with the same directory continues.

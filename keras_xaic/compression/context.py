@@ -60,12 +60,13 @@ class Context:
         minutes: Optional[float] = None,
         teacher: Any = None,
     ) -> Context:
-        """Returns the context for compressing `model`, which becomes the teacher unless another model is given."""
-        original = model if teacher is None else teacher
+        """Returns the context for compressing `model`, which is the teacher unless another model, or its answers, are given."""
+        knows = isinstance(teacher, np.ndarray)
+        original = model if teacher is None or knows else teacher
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         task = infer_task(model, data)
         train, held_back = data.split(seed=seed)
-        answers = predict(original, train) if epochs else None
+        answers = (teacher if knows else predict(original, train)) if epochs else None
         if held_back.y is None and epochs:  # without labels, what the original says is right
             held_back = task.labelled(held_back, predict(original, held_back))
         samples = data.calibration(calibration, seed)

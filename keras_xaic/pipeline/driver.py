@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
 import time
@@ -104,7 +105,7 @@ class Driver:
     def run(self) -> tuple[CompressedModel, list[Round]]:
         """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there."""
         self.start = time.monotonic()
-        _, self.held_back = self.data.split(seed=self.seed)
+        self.train, self.held_back = self.data.split(seed=self.seed)
         answers = predict(self.model, self.held_back)
         self.held_back = self.task.labelled(self.held_back, answers)
         self.figure = self.task.figure(answers, self.held_back)
@@ -175,7 +176,7 @@ class Driver:
             minutes=None if self.minutes is None else share * max(0.0, self.minutes - (time.monotonic() - self.start) / 60),
             seed=self.seed,  # the same samples are held back in all rounds
             learning_rate=rate * LEARNING_RATE,
-            teacher=self.model,
+            teacher=self._answers if epochs and self.train.y is not None else self.model,
             replan=self._replan,
             calibration=len(self.samples),
             callbacks=self.callbacks,
@@ -196,6 +197,11 @@ class Driver:
             epochs=sum(len(stage) for stage in small.history.values()),
             seconds=time.perf_counter() - start,
         )
+
+    @functools.cached_property
+    def _answers(self) -> np.ndarray:
+        """What the original says about the training samples: the same in every round."""
+        return predict(self.model, self.train)
 
     def _planner(self, model: Any, relevance: Optional[Relevance] = None) -> Planner:
         """Returns what plans `model` as it stands."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning.plan_file import Granularity
-from keras_xaic.planning.storages import BITS_OF, Activations, Storage, legal_storages
+from keras_xaic.planning.storages import BITS_OF, Activations, Storage, can_be_packed, legal_storages
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,19 @@ def structure_bytes(model: Any, activations: Activations = "int8") -> int:
     return layout.file + weighted + layout.operator * others + zero_points
 
 
-def best_storage(kind: str, bits: int, activations: Activations = "int8") -> Storage:
+def best_storage(kind: str, bits: int, activations: Activations = "int8", shape: Optional[Sequence[int]] = None) -> Storage:
     """Returns the smallest storage that holds a grid exactly on every runtime, with whatever steps that takes.
 
     Args:
         kind: Kind of kernel.
         bits: Bit-width; `FLOAT_BITS` for a kernel that is not quantized.
         activations: Type of what goes into the operator.
+        shape: Shape of the kernel (see `can_be_packed`); None where it is not known yet.
     """
     if bits == FLOAT_BITS:
         return "float32"
+    if shape is not None and not can_be_packed(kind, shape, activations):
+        return "int8"
     fitting = [legal_storages(kind, bits, per_tensor, activations) for per_tensor in (False, True)]
     return "int4" if any("int4" in storages for storages in fitting) else "int8"
 

@@ -20,7 +20,7 @@ from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.choice import choose_filters
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.plan_file import LayerPlan
-from keras_xaic.planning.storages import Activations
+from keras_xaic.planning.storages import Activations, can_be_packed
 
 if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance
@@ -122,7 +122,8 @@ class FilterCost:
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
             one = self.costs.get(kernel.key, KernelCost(1.0, PLAIN_BITS / 8, "channel"))
             records = cost.record_bytes(kernel.kind, channels, one.granularity, self.activations)
-            flash += int(np.ceil(weights * one.flash)) + records
+            packs = one.flash == 1.0 or can_be_packed(kernel.kind, shape, self.activations)
+            flash += int(np.ceil(weights * (one.flash if packs else 1.0))) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
         return flash, download
 

@@ -19,6 +19,7 @@ from keras_xaic.planning.plan_file import LayerPlan, Score, pattern_sparsity
 from keras_xaic.planning.policy import Policy
 from keras_xaic.planning.sensitivity import Damage, Rounding
 from keras_xaic.planning.sparsity import kept_weights, weight_score
+from keras_xaic.planning.storages import Storage
 
 SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 """Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
@@ -183,7 +184,7 @@ class LayerOptions:
         original, relevance = self.values[kernel.key], self.relevance[kernel.key]
         value = original if mask is None else original * mask
         zeros = 0.0 if mask is None else float(1.0 - mask.mean())
-        storage = cost.best_storage(kernel.kind, bits, self.policy.activations)
+        storage = self._storage(kernel, bits)
         granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
         flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
         expected = damage.of_zeros(kernel.key, original, value, relevance)
@@ -195,10 +196,13 @@ class LayerOptions:
             download = int(np.ceil(grid.entropy_bits * value.size / 8))
         return Candidate(bits, expected, flash, download, value.size, zeros)
 
+    def _storage(self, kernel: Kernel, bits: int) -> Storage:
+        return cost.best_storage(kernel.kind, bits, self.policy.activations, kernel.shape)
+
     def _grid(self, kernel: Kernel, bits: int, value: np.ndarray) -> QuantizedKernel:
         """A kernel, perhaps with zeros in it, on the grid that fits it without zeros: the search for steps is the slow part."""
         if (kernel.key, bits) not in self.steps:
-            storage = cost.best_storage(kernel.kind, bits, self.policy.activations)
+            storage = self._storage(kernel, bits)
             fine = cost.best_granularity(kernel.kind, storage, self.policy.activations) == "channel"
             self.steps[kernel.key, bits] = fit_scale(self.values[kernel.key], bits, kernel.channel_axes if fine else ())
         return quantize(value, bits, self.steps[kernel.key, bits])
@@ -217,7 +221,7 @@ class LayerOptions:
             candidate = chosen[kernel.key]
             share = float(self.relevance[kernel.key].sum()) / total
             pattern = "unstructured" if kernel.kind == "depthwise" else self.policy.pattern(kernel.key)
-            storage = cost.best_storage(kernel.kind, candidate.bits, self.policy.activations)
+            storage = self._storage(kernel, candidate.bits)
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
             plans.append(
                 LayerPlan(

@@ -71,6 +71,24 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+def can_be_packed(kind: str, shape: Sequence[int], activations: Activations = "int8") -> bool:
+    """Returns whether tflite-runtime 2.14 computes this kernel right from INT4, where `RULES` allow INT4 at all.
+
+    It has code of its own for dense kernels behind float32 with an even number of inputs from 32 on. Where more than 16 of them
+    are left over beside blocks of 32, answers are wrong by a tenth of their range and more; with a multiple of 4 units it also
+    writes past the end of a buffer (valgrind), and sooner or later dies. LiteRT 2.3 is right.
+
+    Args:
+        kind: Kind of kernel.
+        shape: Shape of the kernel in Keras: (inputs, units) of dense ones.
+        activations: Type of what goes into the operator.
+    """
+    if kind != "dense" or activations != "float32":
+        return True
+    inputs = shape[0]
+    return inputs % 2 == 1 or inputs < 32 or inputs % 32 <= 16
+
+
 def legal_storages(
     kind: str,
     bits: int,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
-from keras_xaic.planning.storages import INT4_VERSIONS, require_legal
+from keras_xaic.planning.storages import INT4_VERSIONS, can_be_packed, require_legal
 from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
     TensorType,
@@ -44,7 +44,7 @@ def write_weight_only(
         float32: The model from `float_twin`; its weights must lie on the grids.
         kernels: Weight key -> grid, in network order. Other weights are rounded to `PLAIN_BITS`.
         floating: Which weight operators keep float32 weights, by their place among the weight operators.
-        packed: Keys of kernels that are stored as INT4; the others are INT8.
+        packed: Keys of kernels that are stored as INT4 where that is safe (see `can_be_packed`); the others are INT8.
 
     Raises:
         ExportError: Naming the layer, if a grid is not what the model holds or cannot be packed.
@@ -57,7 +57,8 @@ def write_weight_only(
         index = int(one.operator.record.inputs[1])
         if place in floating or index in front:  # a layer that is called twice is stored once
             continue
-        storage = "int4" if key in packed else "int8"
+        is_safe = can_be_packed(one.kind, one.weights.shape[::-1], "float32")
+        storage = "int4" if key in packed and is_safe else "int8"
         integers, steps = _plain(one) if key is None else _planned(key, kernels[key], gain, one, storage)
         record = quantization(steps, one.channel_axis)
         if storage == "int4":

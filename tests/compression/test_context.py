@@ -8,6 +8,7 @@ import pytest
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression.context import Context
 from keras_xaic.data import Data, Samples
+from keras_xaic.training import predict
 
 
 @pytest.fixture
@@ -51,3 +52,15 @@ def test_without_batchnorm_nothing_is_measured(parts, monkeypatch):
     assert 0.0 <= context.judged(plain) <= 1.0
     for one, other in zip(plain.get_weights(), before):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_teacher_is_a_model_or_what_it_said(parts):
+    model, context = parts
+    data = Data(context.train)
+    train, _ = data.split(seed=3)
+    other = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    how = {"epochs": 1, "seed": 3, "calibration": 64, "callbacks": (), "checkpoint": None, "progress": lambda *a: None}
+    asked = Context.of(model, data, teacher=other, **how).teacher
+    np.testing.assert_array_equal(asked, predict(other, train))
+    said = asked + 1.0
+    np.testing.assert_array_equal(Context.of(model, data, teacher=said, **how).teacher, said)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keras_xaic.errors import ExportError
-from keras_xaic.planning.storages import KINDS, RUNTIMES, legal_storages, require_legal
+from keras_xaic.planning.storages import KINDS, RUNTIMES, can_be_packed, legal_storages, require_legal
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,27 @@ def test_integer_weights_behind_float_activations_are_not_for_micro():
         for per_tensor in (True, False):
             assert legal_storages(kind, 8, per_tensor, "float32") == ("int8", "float32")
             assert legal_storages(kind, 8, per_tensor, "float32", ["tflm"]) == ("float32",)
+
+
+WRONG = [
+    (62, 8),
+    (82, 5),
+    (82, 9),
+    (88, 8),
+    (90, 10),
+    (94, 7),
+    (126, 24),
+    (1272, 24),
+    (1274, 12),
+    (1274, 23),
+    (1470, 28),
+    (2046, 4),
+]
+RIGHT = [(64, 8), (66, 9), (72, 8), (80, 12), (98, 9), (18, 8), (31, 8), (47, 24), (1200, 24), (1225, 24)]
+
+
+def test_kernels_that_the_interpreter_computes_wrongly_are_not_packed():
+    """Shapes as tflite-runtime 2.14 was seen to compute them, against `tests/tflite/test_weight_only.py`'s dense layer."""
+    assert [shape for shape in WRONG + RIGHT if can_be_packed("dense", shape, "float32")] == RIGHT
+    assert all(can_be_packed("dense", shape, "int8") for shape in WRONG)
+    assert can_be_packed("conv", (3, 3, 8, 8), "int8")
