@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
@@ -120,6 +121,7 @@ class Planner:
         """
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
         aim, correction, tried, before = budget, 0, [], None
+        fits, overruns = 0, math.inf  # what was aimed at: the most of which the file fitted, the least of which it did not
         for attempt in range(TRIES):
             uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
             made = with_grid(uniform, self.recipe.grid)
@@ -139,7 +141,12 @@ class Planner:
                 break
             correction, before = correction + miss, made.layers
             if download is not None:
-                aim = replace(aim, download=round((aim.download_bytes or 0) * (1.0 - SLACK / 2) / used))
+                aimed = aim.download_bytes or 0
+                fits, overruns = (max(fits, aimed), overruns) if used <= 1.0 else (fits, min(overruns, aimed))
+                following = round(aimed * (1.0 - SLACK / 2) / used)
+                if not fits < following < overruns and overruns < math.inf:  # of a small model sizes come in leaps
+                    following = (fits + int(overruns)) // 2
+                aim = replace(aim, download=following)
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.
         return min(tried, key=lambda one: (_overrun(one, flash, download), -one.predicted_download_bytes, one.sparsity))
