@@ -25,7 +25,8 @@ from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.training import predict
 
 FIRST = 0.75
-"""Share of the effort that the first round gets under a limit of bytes; the rest corrects what it got wrong."""
+"""Share of the effort that the first round gets under a limit of bytes, in whole epochs, rounded up (`docs/decisions/013`); the
+rest corrects what it got wrong."""
 ROUNDS = 3
 """Most rounds under limits."""
 MARGIN = 0.025
