@@ -122,8 +122,8 @@ class FilterCost:
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
             one = self.costs.get(kernel.key, KernelCost(1.0, PLAIN_BITS / 8, "channel"))
             records = cost.record_bytes(kernel.kind, channels, one.granularity, self.activations)
-            packs = one.flash == 1.0 or can_be_packed(kernel.kind, shape, self.activations)
-            flash += int(np.ceil(weights * (one.flash if packs else 1.0))) + records
+            least = 0.0 if can_be_packed(kernel.kind, shape, self.activations) else 1.0
+            flash += int(np.ceil(weights * max(one.flash, least))) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
         return flash, download
 

@@ -84,8 +84,8 @@ def plan(
         zeros: Name pattern -> which zeros go together in those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
             1 output); unstructured elsewhere.
         activations: Type of activations between layers. Behind ``int16`` and ``float32`` weights take a byte each, but dense
-            layers of up to 4 bits half a byte behind ``float32``. ``float32`` is as fast as the float32 model where int8 is
-            slow, and does not run on TensorFlow Lite Micro.
+            layers of up to 4 bits half a byte behind ``float32``. ``float32`` is about as fast as the float32 model where
+            int8 is slow, and does not run on TensorFlow Lite Micro.
 
     Returns:
         The plan. Limits that cannot be met are eased to the least that the recipe allows, that on flash first.
