@@ -87,17 +87,26 @@ def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, floa
     """
     from keras_xaic import edge
 
-    found, times = {}, {name: [] for name in files}
+    found = {}
     for name, path in files.items():
         outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs[0]
         if test.labels is not None:
             found[name] = {"accuracy": float(np.mean(outputs.argmax(-1) == test.labels))}
         else:
             found[name] = {"error": float(np.mean(np.square(outputs - test.y)) / np.var(test.y))}
+    times = latencies(files, test)
+    return {name: {**facts, "median_ms": times[name]} for name, facts in found.items()}
+
+
+def latencies(files: Mapping[str, pathlib.Path], test) -> dict[str, float]:
+    """Returns name -> median milliseconds of one inference on tflite-runtime, timed in turns."""
+    from keras_xaic import edge
+
+    times: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(ROUNDS):
         for name, path in files.items():
             times[name].append(edge.run_file(path, test.x[:1], latency_runs=200).latency.median)
-    return {name: {**facts, "median_ms": round(float(np.median(times[name])), 4)} for name, facts in found.items()}
+    return {name: round(float(np.median(taken)), 4) for name, taken in times.items()}
 
 
 def general_compressors(content: bytes) -> dict[str, int]:

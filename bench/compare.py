@@ -3,17 +3,20 @@
     python bench/compare.py --data-root MODELS --data DATA [--models mlp,cnn] [--methods auto,int8] [--epochs resnet8=8,mlp=20]
     python bench/compare.py --table                          tables of what was measured so far
     python bench/compare.py --chart docs/pictures/pareto.png
+    python bench/compare.py --data-root MODELS --data DATA --keep FILES --time    times of kept files anew, on a quiet machine
 
 Our recipes run through `keras_xaic.run` with the model's budget. The baselines among the recipes (int8, magnitude, cluster) and
 the peers, TFLite's converter and the Model Optimization toolkit, train for as many epochs with the same optimizer and learning
 rate. Sony's MCT and Google's AI Edge Quantizer need a Python of their own (peers/README.md), else they are left out. Every file
 runs on tflite-runtime beside the float32 original; one that fails there, or a method that does not take a model, has a row with
 the reason. Appends to bench/results/compare.jsonl, where rows that are there are not measured again, and writes them as tables
-to compare.md beside it.
+to compare.md beside it. Rows made by several workers were timed beside other training; `--keep` keeps their files, and `--time`
+puts times that were measured with nothing else running into their rows.
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
 import sys
@@ -56,8 +59,8 @@ def work(options, *, model, method, seed, epochs, samples, budget, minutes=None)
 
     ours = method in VARIANTS or (method in RECIPES and RECIPES[method].rule is not None)
     keras_model, data = common.load(options, model, samples)
-    name = "-".join(str(part) for part in ("xaic-compare", model, method, seed, epochs, samples, minutes))
-    scratch = pathlib.Path(tempfile.gettempdir()) / name  # an interrupted run of ours continues there
+    name = name_of(model=model, method=method, seed=seed, epochs=epochs, samples=samples, minutes=minutes)
+    scratch = pathlib.Path(tempfile.gettempdir()) / f"xaic-compare-{name}"  # an interrupted run of ours continues there
     scratch.mkdir(exist_ok=True)
     original, file = scratch / "original.tflite", scratch / "file.tflite"
     original.write_bytes(tflite.float_twin(canonicalize(keras_model).model))
@@ -70,12 +73,35 @@ def work(options, *, model, method, seed, epochs, samples, budget, minutes=None)
             facts["compress_seconds"] = round(time.perf_counter() - start, 1)
         file.write_bytes(content)
         row = {**facts, **judge(file, original, data.test)}
+        if options.keep:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, options.keep / f"{name}.tflite")
+            shutil.copy(original, options.keep / f"{model}.tflite")
         if not ours:
             row.update(arena(file))
     except Exception as error:  # whatever a peer raises is its result
         row = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]}
     shutil.rmtree(scratch)
     return {"ours": ours, **row}
+
+
+def name_of(*, model, method, seed, epochs, samples, minutes=None, **_):
+    """Returns what a row's files are called."""
+    return "-".join(str(part) for part in (model, method, seed, epochs, samples, minutes))
+
+
+def time_again(options):
+    """Puts times of kept files into their rows. Nothing else should run meanwhile."""
+    found = common.rows(options.out)
+    for row in found:
+        file, original = options.keep / f"{name_of(**row)}.tflite", options.keep / f"{row['model']}.tflite"
+        if not file.exists() or file.stat().st_size != row.get("flash_bytes"):
+            continue
+        test = common.load(options, row["model"])[1].test
+        times = common.latencies({"original": original, "file": file}, test)
+        row.update(median_ms=times["file"], original_ms=times["original"], timed_alone=True)
+        print(f"{file.stem}: {row['median_ms']} ms, original {row['original_ms']} ms", flush=True)
+    options.out.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
 
 
 def recipe(model, data, name, budget, epochs, seed, minutes, out):
@@ -187,10 +213,16 @@ def main():
     parser.add_argument("--minutes", type=float, help="limit of the training of recipe auto")
     parser.add_argument("--mct-python", type=pathlib.Path, help="a Python with model-compression-toolkit")
     parser.add_argument("--ai-edge-python", type=pathlib.Path, help="a Python with ai-edge-quantizer")
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FILES", help="directory where the files of rows are kept")
+    parser.add_argument("--time", action="store_true", help="only time the files in --keep anew, into their rows")
     parser.add_argument("--table", action="store_true", help="only show what is in --out")
     parser.add_argument("--chart", type=pathlib.Path, metavar="PNG", help="only draw what is in --out")
     options = parser.parse_args()
-    if not (options.table or options.chart):
+    if options.time and not options.keep:
+        raise SystemExit("compare.py: --time needs --keep FILES, the directory that was given when the rows were made")
+    if options.time:
+        time_again(options)
+    elif not (options.table or options.chart):
         common.run(jobs_of(options), work, options)
     lines = comparison.summarize(common.rows(options.out))
     if options.chart:
