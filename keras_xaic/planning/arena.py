@@ -224,10 +224,12 @@ class ModelArena:
         self._made[step.output] = step.name
 
     def _merge_reshapes(self) -> None:
-        """Leaves out a RESHAPE whose only reader is another one, and both where a convolution made what the next one reads."""
+        """Leaves out a RESHAPE that only a dense layer or another one reads, both where convolutions make and read them."""
         for key in [step.output for step in self._steps if step.name == "RESHAPE"]:
             readers = [step for step in self._steps if key in step.inputs]
-            if len(readers) != 1 or readers[0].name != "RESHAPE" or key in map(self._find, self.groups.operations.outputs):
+            if len(readers) != 1 or key in map(self._find, self.groups.operations.outputs):
+                continue
+            if readers[0].name not in ("RESHAPE", "FULLY_CONNECTED"):
                 continue
             first, then = next(step for step in self._steps if step.output == key), readers[0]
             self._steps.remove(first)

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.flatbuffer import load, operators, pack
 from keras_xaic.tflite.pairing import weight_operators
 
 
@@ -66,6 +66,41 @@ def drop_shape_signatures(model: Any) -> None:
             free = tensor.shapeSignature
             if free is not None and np.array_equal(free, tensor.shape):
                 tensor.shapeSignature = None
+
+
+def drop_ranks(model: Any) -> None:
+    """Forgets that the rank is known where there is a shape, which says so; files from before the flag do without it."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.hasRank = bool(tensor.hasRank) and not _has_shape(tensor)
+
+
+def _has_shape(tensor: Any) -> bool:
+    return tensor.shape is not None and len(tensor.shape) > 0
+
+
+def drop_reshapes_before_dense(model: Any) -> None:
+    """Lets FULLY_CONNECTED read what a RESHAPE would flatten for it: it takes any shape as rows of its length."""
+    if len(model.subgraphs) != 1:
+        return
+    graph = model.subgraphs[0]
+    for one in [operator for operator in operators(model) if operator.kind == "RESHAPE"]:
+        before, after = int(one.record.inputs[0]), int(one.record.outputs[0])
+        readers = [other for other in operators(model) if after in other.record.inputs]
+        if after in graph.outputs or len(readers) != 1 or readers[0].kind != "FULLY_CONNECTED":
+            continue
+        options, inputs = readers[0].record.builtinOptions, readers[0].record.inputs
+        if list(inputs).count(after) != 1 or inputs[0] != after or options.keepNumDims or options.weightsFormat:
+            continue
+        if _have_same_steps(graph.tensors[before], graph.tensors[after]):
+            readers[0].record.inputs = np.where(np.asarray(inputs) == after, before, inputs).astype(np.int32)
+            graph.operators = [record for record in graph.operators if record is not one.record]
+
+
+def _have_same_steps(one: Any, other: Any) -> bool:
+    records = [tensor.quantization for tensor in (one, other)]
+    steps = [(None, None) if record is None else (record.scale, record.zeroPoint) for record in records]
+    return one.type == other.type and all(np.array_equal(a, b) for a, b in zip(*steps))
 
 
 def drop_convolution_bias_records(model: Any) -> None:
@@ -145,6 +180,8 @@ TRANSFORMATIONS: tuple[Callable[[Any], None], ...] = (
     drop_metadata,
     drop_ranges,
     drop_shape_signatures,
+    drop_ranks,
+    drop_reshapes_before_dense,
     drop_convolution_bias_records,
     drop_unused_tensors,
     drop_unused_operator_codes,
