@@ -67,7 +67,8 @@ def test_the_first_weight_is_the_highest_digit():
     assert one.codes.type == TensorType.INT8
     first, codes = one.weights.ravel()[:4].astype(int), constant(model, one.codes)
     assert codes[0] == sum((int(weight) + 1) * 3**power for weight, power in zip(first, (3, 2, 1, 0)))
-    assert codes.min() >= 0 and codes.max() <= 80
+    assert codes.min() >= 0
+    assert codes.max() <= 80
 
 
 def test_three_share_a_byte_where_their_number_is_no_multiple_of_four():
