@@ -31,13 +31,16 @@ def look_up(content: bytes) -> bytes:
         content: A slim .tflite file.
     """
     best = content
-    while True:
-        places = [place for place, one in enumerate(weight_operators(load(best))) if _group(one) is not None]
-        trials = [_with_lookup(best, place) for place in places]
-        smallest = min(trials, key=len, default=best)
-        if len(smallest) >= len(best):
-            return best
-        best = smallest
+    kernels: dict[int, tuple[int, list[int]]] = {}
+    for place, one in enumerate(weight_operators(load(content))):  # a layer that is called twice is stored once
+        if _group(one) is not None:
+            kernels.setdefault(int(one.weight_tensor.buffer), (one.weights.size, []))[1].append(place)
+    for _, places in sorted(kernels.values(), reverse=True):  # the table has to pay for itself, too
+        smaller = best
+        for place in places:
+            smaller = _with_lookup(smaller, place)
+        best = min(best, smaller, key=len)
+    return best
 
 
 def _group(one: WeightOperator) -> Optional[int]:

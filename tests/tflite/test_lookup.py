@@ -90,6 +90,16 @@ def test_more_values_stay_as_they_are(bits):
     assert content == plain == look_up(plain)
 
 
+def test_a_layer_that_is_called_twice_is_stored_once():
+    inputs = keras.Input((96,))
+    twice = layers.Dense(96, activation="relu", name="twice")
+    small = on_grids(keras.Model(inputs, twice(twice(inputs))), bits=2)
+    plain, content = _files(small)
+    assert [one.storage for one in read_grids(content)] == ["lookup", "lookup"]
+    assert len(content) < len(plain) - 1000
+    np.testing.assert_array_equal(run(plain, inputs_of(small.model, 4))[0], run(content, inputs_of(small.model, 4))[0])
+
+
 def test_looking_up_twice_changes_nothing():
     content = _files(_model())[1]
     assert look_up(content) == content
