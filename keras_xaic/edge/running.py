@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
 from keras_xaic.bundle import PathLike
-from keras_xaic.edge.inspect_file import FileInfo, read_file
+from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
 from keras_xaic.edge.interpreters import check_interpreter
 from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.structure import check_micro, check_structure
@@ -148,8 +148,8 @@ def run_layers(
 ) -> list[np.ndarray]:
     """Returns what every computing operator of a file gives, in the order in which they run: (N, 1, ...) float32.
 
-    Operators that only convert (QUANTIZE, DEQUANTIZE, custom ones that unpack weights) are left out. Delegates are off, since
-    they keep inner values to themselves.
+    Operators that only convert (QUANTIZE, DEQUANTIZE) or make weights of what is stored are left out. Delegates are off,
+    since they keep inner values to themselves.
 
     Args:
         path: The .tflite file.
@@ -164,7 +164,7 @@ def run_layers(
     limits = Limits(timeout)
     info = _read_or_quote(path, interpreter, limits)
     graph = info.main
-    wanted = [operator.outputs[0] for operator in graph.operators if operator.name not in _CONVERTING]
+    wanted = [operator.outputs[0] for operator in _following_inputs(graph) if operator.name not in _CONVERTING]
     with private_directory() as name:
         scratch = pathlib.Path(name)
         outputs = [str(scratch / f"y{i}.npy") for i in range(len(wanted))]
@@ -181,6 +181,15 @@ def run_layers(
         dequantize(values, float(t.scales[0]), int(t.zero_points[0])) if len(t.scales) else values.astype(np.float32)
         for values, t in zip(raw, tensors)
     ]
+
+
+def _following_inputs(graph: GraphInfo) -> Iterator[OperatorInfo]:
+    """Yields the operators whose results depend on the inputs or on a state."""
+    reached = {*graph.inputs, *(number for number, tensor in enumerate(graph.tensors) if tensor.variable)}
+    for operator in graph.operators:
+        if not reached.isdisjoint(operator.inputs):
+            reached.update(operator.outputs)
+            yield operator
 
 
 def measure_arena(

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning.plan_file import Granularity
-from keras_xaic.planning.storages import BITS_OF, Activations, Storage, can_be_packed, legal_storages
+from keras_xaic.planning.storages import BITS_OF, Activations, Storage, can_be_packed, legal_storages, weights_per_byte
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ SCALE_BYTES = 4
 """One float32 step."""
 ZERO_POINT_BYTES = 8
 """One int64 zero point; kernels with equally many channels share theirs."""
+LOOKUP_BYTES = 230
+"""What looks up one kernel: three operators and four tensors."""
+TABLE_BYTES = 500
+"""What all kernels that are looked up share: the table, and the kinds of the operators."""
 DOWNLOAD_SHARE = 0.45
 """What is left of scales, biases and structure after entropy coding."""
 FLOAT_BITS = BITS_OF["float32"]
@@ -93,9 +97,16 @@ def best_granularity(kind: str, storage: Storage, activations: Activations = "in
     return "channel" if storage in legal else "tensor"
 
 
-def weight_bytes(weights: int, storage: str) -> int:
-    """Returns the bytes of the weights as stored."""
-    return math.ceil(weights * BITS_OF[storage] / 8)
+def weight_bytes(weights: int, storage: str, bits: int, activations: Activations = "int8") -> int:
+    """Returns the bytes of the weights as stored, and of what looks them up."""
+    plain = math.ceil(weights * BITS_OF[storage] / 8)
+    group = weights_per_byte(weights, 2 ** (bits - 1) - 1) if storage == "int4" and activations == "int8" else None
+    return plain if group is None else min(plain, weights // group + LOOKUP_BYTES)
+
+
+def is_looked_up(weights: int, storage: str, bits: int, activations: Activations = "int8") -> bool:
+    """Returns whether a file is smaller with these weights looked up (see `keras_xaic.tflite.look_up`)."""
+    return weight_bytes(weights, storage, bits, activations) < math.ceil(weights * BITS_OF[storage] / 8)
 
 
 def record_bytes(kind: str, channels: int, granularity: str, activations: Activations = "int8") -> int:

@@ -53,16 +53,21 @@ class KernelCost:
     """What one kernel costs.
 
     Attributes:
-        flash: Bytes of flash of every weight.
+        storage: How its weights are stored.
+        bits: Its bit-width.
         download: Bytes of download of every weight.
         granularity: How fine its steps are.
-        unpacked: Whether TensorFlow Lite Micro unpacks it into RAM.
     """
 
-    flash: float
+    storage: str
+    bits: int
     download: float
     granularity: str
-    unpacked: bool = False
+
+    @property
+    def unpacked(self) -> bool:
+        """Whether TensorFlow Lite Micro unpacks it into RAM."""
+        return self.storage == "int4"
 
 
 class FilterCost:
@@ -120,21 +125,22 @@ class FilterCost:
         for kernel in self.kernels:
             shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
-            one = self.costs.get(kernel.key, KernelCost(1.0, PLAIN_BITS / 8, "channel"))
+            one = self.costs.get(kernel.key, KernelCost("int8", 8, PLAIN_BITS / 8, "channel"))
             records = cost.record_bytes(kernel.kind, channels, one.granularity, self.activations)
-            least = 0.0 if can_be_packed(kernel.kind, shape, self.activations) else 1.0
-            flash += int(np.ceil(weights * max(one.flash, least))) + records
+            packed = one.storage != "int4" or can_be_packed(kernel.kind, shape, self.activations)
+            flash += cost.weight_bytes(weights, one.storage if packed else "int8", one.bits, self.activations) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
         return flash, download
 
 
-def limits_of(layers: Sequence[LayerPlan], budget: Budget) -> dict[str, Optional[int]]:
+def limits_of(layers: Sequence[LayerPlan], budget: Budget, activations: Activations = "int8") -> dict[str, Optional[int]]:
     """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and what the budget limits."""
     limits: dict[str, Optional[int]] = {"macs": budget.macs_limit, "ram_bytes": budget.ram_bytes}
     if budget.flash is not None:
         limits["flash_bytes"] = sum(layer.flash_bytes for layer in layers)
     if budget.download is not None:
-        records = sum(layer.flash_bytes - cost.weight_bytes(layer.weights, layer.storage) for layer in layers)
+        weights = sum(cost.weight_bytes(layer.weights, layer.storage, layer.bits, activations) for layer in layers)
+        records = sum(layer.flash_bytes for layer in layers) - weights
         limits["download_bytes"] = sum(layer.download_bytes for layer in layers) + round(cost.DOWNLOAD_SHARE * records)
     return limits
 
@@ -142,13 +148,7 @@ def limits_of(layers: Sequence[LayerPlan], budget: Budget) -> dict[str, Optional
 def planned_costs(layers: Sequence[LayerPlan]) -> dict[str, KernelCost]:
     """Returns what every kernel costs with what the plan gives it."""
     return {
-        one.key: KernelCost(
-            cost.weight_bytes(2, one.storage) / 2,
-            one.download_bytes / max(1, one.weights),
-            one.granularity,
-            one.storage == "int4",
-        )
-        for one in layers
+        one.key: KernelCost(one.storage, one.bits, one.download_bytes / max(1, one.weights), one.granularity) for one in layers
     }
 
 
@@ -185,7 +185,7 @@ class FilterRemoval:
         for kernel in self.kernels:
             storage = cost.best_storage(kernel.kind, fewest, activations)
             granularity = cost.best_granularity(kernel.kind, storage, activations)
-            costs[kernel.key] = KernelCost(cost.weight_bytes(2, storage) / 2, download / 8, granularity)
+            costs[kernel.key] = KernelCost(storage, fewest, download / 8, granularity)
         limits = {
             "macs": budget.macs_limit,
             "flash_bytes": budget.flash_bytes,

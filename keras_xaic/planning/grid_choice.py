@@ -25,7 +25,8 @@ def with_grid(plan: Plan, grid: Grid) -> Plan:
             continue
         update: dict[str, Any] = {"grid": grid}
         if grid == "codebook":
-            wider = weight_bytes(layer.weights, "int8") - weight_bytes(layer.weights, layer.storage)
+            wider = weight_bytes(layer.weights, "int8", layer.bits)
+            wider -= weight_bytes(layer.weights, layer.storage, layer.bits, plan.activations)
             update.update(storage="int8", flash_bytes=layer.flash_bytes + wider)
             more += wider
         layers.append(layer.model_copy(update=update))

@@ -62,8 +62,8 @@ class LayerOptions:
             self.positive = _positive({key: relevance[key] for key in prunable})
         self.scores = {key: weight_score(originals[key], self.relevance[key], score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
-        self.fixed = cost.structure_bytes(self.model, policy.activations) + flash_correction
-        """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
+        self.fixed = cost.structure_bytes(self.model, policy.activations) + cost.TABLE_BYTES + flash_correction
+        """Upper bound of the bytes that are no weights: as if every kernel had a step per channel, and one were looked up."""
 
     def rounding(self, samples: Optional[Samples], seed: int = 0) -> Rounding:
         """Returns what every bit-width would make of the kernels, for `assess`."""
@@ -150,7 +150,10 @@ class LayerOptions:
         channels = {kernel.key: kernel.channels for kernel in self.kernels}
         unused = {channels[layer.key] for layer in layers if layer.granularity == "tensor"}
         unused -= {channels[layer.key] for layer in layers if layer.granularity == "channel"}
-        return self.fixed - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
+        used = self.fixed - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
+        activations = self.policy.activations
+        looked_up = any(cost.is_looked_up(layer.weights, layer.storage, layer.bits, activations) for layer in layers)
+        return used if looked_up else used - cost.TABLE_BYTES
 
     def download_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the download container."""
@@ -186,7 +189,7 @@ class LayerOptions:
         zeros = 0.0 if mask is None else float(1.0 - mask.mean())
         storage = self._storage(kernel, bits)
         granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
-        flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
+        flash = cost.weight_bytes(value.size, storage, bits, self.policy.activations) + self._records(kernel, granularity)
         expected = damage.of_zeros(kernel.key, original, value, relevance)
         if bits == cost.FLOAT_BITS:
             download = round(FLOAT_ENTROPY * 4 * int(np.count_nonzero(value)))

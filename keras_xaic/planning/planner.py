@@ -138,7 +138,7 @@ def plan(
         sensitivity=damage.sensitivity.name,
         layers=layers if bits else [],
         remove=remove,
-        filters=how.model_copy(update=limits_of(layers, budget)) if remove and steps > 1 else None,
+        filters=how.model_copy(update=limits_of(layers, budget, activations)) if remove and steps > 1 else None,
         predicted_flash_bytes=options.flash_bytes(layers),
         predicted_download_bytes=options.download_bytes(layers),
         predicted_ram_bytes=_ram_bytes(options, layers, bits) if on_micro else None,

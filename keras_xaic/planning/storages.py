@@ -89,6 +89,19 @@ def can_be_packed(kind: str, shape: Sequence[int], activations: Activations = "i
     return inputs % 2 == 1 or inputs < 32 or inputs % 32 <= 16
 
 
+def weights_per_byte(count: int, largest: int) -> Optional[int]:
+    """Returns how many weights share a byte where an int8 file looks them up, None where INT4 holds as many (see `look_up`).
+
+    Bytes are positive int8 numbers, the only ones that TensorFlow Lite Micro makes indices of.
+
+    Args:
+        count: Number of weights, of which every byte holds equally many.
+        largest: Largest magnitude of their integers.
+    """
+    levels = 2 * largest + 1
+    return next((group for group in (4, 3) if levels**group <= 128 and count % group == 0), None)
+
+
 def legal_storages(
     kind: str,
     bits: int,

@@ -7,6 +7,7 @@ from keras_xaic.tflite.container import pack_download, unpack_download
 from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import WITHOUT_MICRO, Target, export, reachable_target
+from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
 from keras_xaic.tflite.micro_kit import write_micro
 from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
@@ -30,6 +31,7 @@ __all__ = [
     "float_twin",
     "int8_twin",
     "int16_twin",
+    "look_up",
     "match_stored",
     "measure_layers",
     "pack_download",

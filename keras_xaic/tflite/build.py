@@ -24,6 +24,7 @@ from keras_xaic.tflite.convert import (
     int16_twin,
 )
 from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.reading import match_stored, read_grids
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
@@ -106,6 +107,7 @@ def build_tflite(
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
     signature: bool = False,
+    lookup: bool = True,
 ) -> bytes:
     """Returns the .tflite file of a compressed model: slim, with every planned grid exactly as planned.
 
@@ -119,6 +121,8 @@ def build_tflite(
         float_layers: Weight keys that stay float32 in an int8 or weight-only file, beside those whose storage is ``float32``.
             An int8 file that begins or ends with one takes or gives float32 values there.
         signature: Whether the file names its inputs and outputs.
+        lookup: Whether kernels of three values may lie several to a byte in an int8 file (see `look_up`). False for TensorFlow
+            Lite Micro, which has its own ways (see `compress_for_micro`), and for processors that want constant weights.
 
     Raises:
         DataError: If the calibration data does not fit the model.
@@ -137,7 +141,8 @@ def build_tflite(
         raise ExportError(f"precision {precision!r}", ", ".join(get_args(Precision)))
     model = load(content)
     write_clamps_as_relu(model)
-    return slim(pack(model), signature)
+    content = slim(pack(model), signature)
+    return look_up(content) if lookup else content
 
 
 def _weight_only(small: Compressed, islands: set[str]) -> bytes:

@@ -19,7 +19,7 @@ import numpy as np
 from keras_xaic.errors import ExportError
 from keras_xaic.tflite import unpacking
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_order, encode_weights
-from keras_xaic.tflite.flatbuffer import TensorType, load, schema
+from keras_xaic.tflite.flatbuffer import TensorType, constant, load, schema
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 
 SAMPLE = 1 << 16
@@ -39,7 +39,8 @@ class Region:
     Attributes:
         start: Its first byte in the file.
         size: Number of its bytes.
-        kind: `unpacking.INT8`, `unpacking.INT4` or `unpacking.PLANES`.
+        kind: `unpacking.INT8`, `unpacking.INT4` or `unpacking.PLANES`; of weights that share bytes, `unpacking.LOOKUP` times
+            their largest magnitude plus how many a byte holds.
         shape: (outer, inner, positions) of weights; (1, numbers, bytes of each) of planes.
         values: Weights in coding order, or the planes' bytes.
         coding: How weights are modelled; None for planes.
@@ -90,7 +91,7 @@ def find_regions(tflite: bytes) -> Iterator[Region]:
     places = _buffer_places(tflite)
     done: set[int] = set()
     for one in weight_operators(model):
-        number = int(one.weight_tensor.buffer)
+        number = int(one.stored.buffer)
         if places[number].start not in done:
             done.add(places[number].start)
             yield from _weights(one, places[number])
@@ -114,9 +115,10 @@ def _buffer_places(tflite: bytes) -> list[range]:
 
 
 def _weights(one: WeightOperator, place: range) -> Iterator[Region]:
-    kind = _KINDS.get(one.weight_tensor.type)
     stored = one.weights.astype(np.int64)
-    if kind is None or stored.size < LEAST_WEIGHTS or np.abs(stored).max() > _LARGEST[kind]:
+    largest = int(np.abs(stored).max())
+    kind = _KINDS.get(one.weight_tensor.type) if one.codes is None else _kind_of_codes(stored, one, largest)
+    if kind is None or stored.size < LEAST_WEIGHTS or largest > _LARGEST.get(kind, 127):
         return
     inner = stored.shape[-1]
     outer = stored.shape[0]  # 1 for depthwise weights, whose channels are the inner axis
@@ -124,6 +126,16 @@ def _weights(one: WeightOperator, place: range) -> Iterator[Region]:
     values = coding_order(stored, shape)
     row = shape[2] if outer == 1 else stored.size // outer
     yield Region(place.start, len(place), kind, shape, values, best_coding(values, row))
+
+
+def _kind_of_codes(stored: np.ndarray, one: WeightOperator, largest: int) -> Optional[int]:
+    """Returns the kind of a region of weights that share bytes, None where these are not the digits that `look_up` writes."""
+    codes = constant(one.operator.model, one.codes)
+    if codes is None or stored.size % codes.size or not 1 <= largest <= 7:
+        return None
+    kind = largest * unpacking.LOOKUP + stored.size // codes.size
+    written = bytes(codes.ravel().tolist())
+    return kind if unpacking.stored_bytes(stored.ravel().tolist(), kind, stored.size, 1) == written else None
 
 
 def _planes(tflite: bytes, place: range) -> Region:

@@ -54,6 +54,12 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
         ExportError: If TensorFlow Lite Micro would compute an operator wrongly.
     """
     model = load(content)
+    if any(one.codes is not None for one in weight_operators(model)):
+        raise ExportError(
+            "weights that the file looks up, which stay so in RAM on TensorFlow Lite Micro",
+            "weights that are stored themselves",
+            "Build the file with lookup=False",
+        )
     if any(one.widened for one in weight_operators(model)):
         raise ExportError(
             "weights that a DEQUANTIZE widens, which TensorFlow Lite Micro computes wrongly", "int8 activations", "Export int8"

@@ -16,6 +16,7 @@ from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays, float_twin
 from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
 from keras_xaic.tflite.layer_outputs import layer_outputs, write_layer_outputs
+from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.micro_kit import write_micro
 
 Target = Literal["mobile", "micro", "both"]
@@ -74,17 +75,17 @@ def export(
     directory = check_target(out, overwrite)
     arrays = calibration_arrays(compressed.model, calibration)
     build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
-    content = build(io, signature=signature)
+    content = build(io, signature=signature, lookup=False)
     with atomic_directory(directory) as scratch:
         bundle = Bundle(scratch)
-        bundle.model.write_bytes(content)
-        bundle.download.write_bytes(pack_download(content))
+        bundle.model.write_bytes(look_up(content))
+        bundle.download.write_bytes(pack_download(bundle.model.read_bytes()))
         save_model(compressed.model, bundle.keras_model)
         save_kernels(compressed.kernels, bundle.grids)
         if compressed.plan is not None:
             compressed.plan.save(bundle.plan)
         if target != "mobile":
-            plain = content if io == "int8" and not signature else build()
+            plain = content if io == "int8" and not signature else build(lookup=False)
             decoded = largest_decoded if precision == "int8" else 0
             write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
         write_check(bundle.check, compressed.model, arrays)

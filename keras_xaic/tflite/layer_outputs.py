@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_xaic._keras import tf
 from keras_xaic.models.operations import Operations
-from keras_xaic.tflite.flatbuffer import load, name_of, operators
+from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
 from keras_xaic.tflite.reading import match_stored
+from keras_xaic.tflite.slim import drop_reshapes_before_dense
 
 SAMPLES = 4
 """Number of samples whose inner values are kept."""
@@ -27,6 +28,9 @@ def layer_outputs(model: Any, floating: bytes, arrays: Sequence[np.ndarray]) -> 
         floating: Its `float_twin`.
         arrays: One (N, ...) array of samples per input of the model.
     """
+    without = load(floating)
+    drop_reshapes_before_dense(without)  # as in the file that is compared
+    floating = pack(without)
     names = [operation.layer.name for operation in Operations(model)]
     weighted = {one.index: key for key, entries in match_stored(floating, model).items() for one in entries}
     interpreter = tf.lite.Interpreter(

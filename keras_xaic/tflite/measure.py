@@ -16,7 +16,7 @@ class LayerBytes:
     Attributes:
         key: Weight key.
         kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
-        storage: ``int4``, ``int8``, ``float16`` or ``float32``.
+        storage: As for `StoredWeights`.
         weights: Number of weights.
         flash_bytes: Bytes of weights, biases and steps.
     """

@@ -22,11 +22,13 @@ class WeightOperator:
         weights: Its weights as stored: (out, h, w, in) for CONV_2D and TRANSPOSE_CONV, (1, h, w, channels) for
             DEPTHWISE_CONV_2D, (out, in) for FULLY_CONNECTED.
         weight_tensor: The record of the tensor that holds them: the operator's own input, or what is widened to it.
+        codes: The record of the tensor that they are looked up with (see `look_up`), None where they are stored themselves.
     """
 
     operator: Operator
     weights: np.ndarray
     weight_tensor: Any
+    codes: Optional[Any] = None
 
     @property
     def kind(self) -> str:
@@ -54,6 +56,11 @@ class WeightOperator:
         return self.weight_tensor is not self.operator.input(1)
 
     @property
+    def stored(self) -> Any:
+        """The record of the tensor whose bytes are in the file."""
+        return self.weight_tensor if self.codes is None else self.codes
+
+    @property
     def bias(self) -> Optional[np.ndarray]:
         """The bias as stored, None where there is none."""
         tensor = self.operator.input(self.bias_position)
@@ -69,16 +76,38 @@ class WeightOperator:
 def weight_operators(model: Any) -> list[WeightOperator]:
     """Returns the weight operators of a loaded .tflite file in the order in which they run."""
     found = []
-    widened: dict[int, Any] = {}
+    makers: dict[int, Operator] = {}
     for operator in operators(model):
-        if operator.kind == "DEQUANTIZE":
-            widened[id(operator.output())] = operator.input(0)
+        makers[id(operator.output())] = operator
         tensor = operator.input(1) if operator.kind in KINDS else None
-        tensor = widened.get(id(tensor), tensor)
-        weights = None if tensor is None else constant(model, tensor)
+        if tensor is None:
+            continue
+        maker = makers.get(id(tensor))
+        if maker is not None and maker.kind == "DEQUANTIZE":
+            tensor = maker.input(0)
+        codes = _codes(makers, tensor)
+        weights = constant(model, tensor) if codes is None else _looked_up(makers, tensor, codes)
         if weights is not None:
-            found.append(WeightOperator(operator, weights, tensor))
+            found.append(WeightOperator(operator, weights, tensor, codes))
     return found
+
+
+def _codes(makers: Mapping[int, Operator], tensor: Any) -> Optional[Any]:
+    """Returns the tensor of bytes that weights are looked up with, None for weights that are not."""
+    for kind, position in (("RESHAPE", 0), ("GATHER", 1), ("CAST", 0)):
+        maker = makers.get(id(tensor))
+        if maker is None or maker.kind != kind:
+            return None
+        tensor = maker.input(position)
+    return tensor
+
+
+def _looked_up(makers: Mapping[int, Operator], tensor: Any, codes: Any) -> Optional[np.ndarray]:
+    gather = makers[id(makers[id(tensor)].input(0))]
+    table, numbers = constant(gather.model, gather.input(0)), constant(gather.model, codes)
+    if table is None or numbers is None or numbers.size == 0 or int(numbers.max()) >= len(table):
+        return None
+    return np.asarray(table[numbers].reshape(tuple(int(n) for n in tensor.shape)))
 
 
 def to_operator_layout(kernel: np.ndarray, kind: str, shape: Sequence[int]) -> Optional[np.ndarray]:

@@ -27,7 +27,7 @@ class StoredWeights:
     Attributes:
         index: The operator's place in the order of execution.
         kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
-        storage: ``int4``, ``int8``, ``float16`` or ``float32``.
+        storage: ``int4``, ``int8``, ``float16`` or ``float32``; ``lookup`` where several weights share a byte (see `look_up`).
         integers: Stored numbers in the operator's layout (see `WeightOperator.weights`): int8, or floats as they are.
         scale: float32, one step or one per channel, shaped to broadcast against `integers`; 1 for floats.
         bias: Stored bias (int32, or float32), None where there is none.
@@ -61,9 +61,9 @@ def _read(one: WeightOperator) -> StoredWeights:
     steps = _steps(tensor)
     scale = one.per_channel(steps if steps.size else np.ones(1, np.float32))
     bias_tensor = one.operator.input(one.bias_position)
-    weight_bytes = len(model.buffers[tensor.buffer].data)
+    weight_bytes = len(model.buffers[one.stored.buffer].data)
     bias_bytes = 0 if bias_tensor is None or one.bias is None else one.bias.nbytes + 4 * _steps(bias_tensor).size
-    storage = _STORAGES.get(tensor.type, "other")
+    storage = _STORAGES.get(tensor.type, "other") if one.codes is None else "lookup"
     total = weight_bytes + 4 * steps.size + bias_bytes
     return StoredWeights(one.operator.index, one.kind, storage, one.weights, scale, one.bias, weight_bytes, total)
 

@@ -21,8 +21,11 @@ import sys
 import zlib
 
 HEADER = struct.Struct("<4sBBIII")
-MAGIC, VERSION = b"XAIC", 2
+MAGIC, VERSION = b"XAIC", 3
 INT8, INT4, PLANES = 0, 1, 2
+LOOKUP = 16
+"""From here on kinds are those of weights that share bytes as digits, the first the highest: 16 times their largest magnitude
+plus how many a byte holds."""
 SCHEMES = ("sign", "sign-above", "size", "size-sign", "sizes-sign")
 """Contexts. `sign`: the sign of the weight before; `above`: that of the weight at the same place of the output channel before;
 `size`: a running average of the magnitudes before; `sizes`: the mean of that and of a running average of those above."""
@@ -183,7 +186,7 @@ def _unpack(body: bytes, properties: int, size: int, compressed: int) -> bytes:
     pieces = []
     for gap, kind, outer, inner, positions, shift, limit, coding in regions:
         count = outer * inner * positions
-        if count > 2 * size or limit > 127:
+        if count > 5 * size or limit > 127:
             raise ValueError("a region that does not fit the file")
         if kind == PLANES:
             planes = reader.take(count)
@@ -204,8 +207,18 @@ def stored_bytes(weights: list[int], kind: int, inner: int, positions: int) -> b
     stored = [weight for channel in channels for place in range(positions) for weight in channel[place::positions]]
     if kind == INT8:
         return bytes(weight & 255 for weight in stored)
+    if kind >= LOOKUP:
+        largest, group = divmod(kind, LOOKUP)
+        return bytes(_number(stored[start : start + group], largest) for start in range(0, len(stored), group))
     nibbles = [weight & 15 for weight in stored] + [0] * (len(stored) % 2)
     return bytes(low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2]))
+
+
+def _number(digits: list[int], largest: int) -> int:
+    number = 0
+    for digit in digits:
+        number = number * (2 * largest + 1) + digit + largest
+    return number
 
 
 def lzma_filters(properties: int) -> list[dict[str, int]]:

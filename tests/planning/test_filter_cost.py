@@ -15,15 +15,15 @@ LIMIT = 1_000_000
 @pytest.mark.parametrize(
     ("inputs", "planned", "bytes_a_weight"),
     [
-        (64, 0.5, 0.5),
-        (62, 0.5, 1.0),  # not to be packed: it stays bytes
-        (62, 1.0, 1.0),
-        (62, 4.0, 4.0),  # float32
+        (64, "int4", 0.5),
+        (62, "int4", 1.0),  # not to be packed: it stays bytes
+        (62, "int8", 1.0),
+        (62, "float32", 4.0),
     ],
 )
 def test_kernels_that_cannot_be_packed_cost_a_byte_a_weight_and_float_ones_what_they_do(inputs, planned, bytes_a_weight):
     model = keras.Sequential([keras.Input((inputs,)), layers.Dense(8, name="dense")])
-    costs = {"dense": KernelCost(planned, 0.5, "tensor")}
+    costs = {"dense": KernelCost(planned, 4, 0.5, "tensor")}
     cost = FilterCost(channel_groups(model), FilterPlan(flash_bytes=LIMIT), costs, activations="float32")
     records = 8 * 4 + 4  # biases and one step
     assert cost.left({})["flash_bytes"] == pytest.approx(inputs * 8 * bytes_a_weight + records)

@@ -49,7 +49,7 @@ def _small(bits: int, keep: float, storage: str) -> Small:
 )
 def test_the_same_bits_from_fewer_bytes(bits, keep, storage, most):
     small = _small(bits, keep, storage)
-    plain = build_tflite(small, inputs_of(small.model, 20))
+    plain = build_tflite(small, inputs_of(small.model, 20), lookup=False)
     micro = compress_for_micro(plain)
     np.testing.assert_array_equal(_run(micro.content), _run(plain))
     assert len(micro.content) <= most * len(plain)
@@ -73,7 +73,7 @@ def test_each_encoding_is_decoded_to_the_same_bits(name, monkeypatch):
 
     monkeypatch.setattr(decode, "_smallest", only_one)
     small = _small(3, 0.2, "int8")
-    plain = build_tflite(small, inputs_of(small.model, 20))
+    plain = build_tflite(small, inputs_of(small.model, 20), lookup=False)
     micro = compress_for_micro(plain)
     kinds = {one.kind for one in operators(load(plain))}
     assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} <= kinds
@@ -96,7 +96,7 @@ def test_a_layer_that_is_called_twice_is_stored_once_and_decoded_twice():
 
 def test_decoding_comes_right_before_its_reader():
     small = _small(2, 1.0, "int4")
-    content = compress_for_micro(build_tflite(small, inputs_of(small.model, 20))).content
+    content = compress_for_micro(build_tflite(small, inputs_of(small.model, 20), lookup=False)).content
     found = list(operators(load(content)))
     for operator, reader in zip(found, found[1:]):
         if operator.kind == "CUSTOM:TFLM_DECODE":
@@ -106,7 +106,7 @@ def test_decoding_comes_right_before_its_reader():
 
 def test_the_memory_limit_is_kept():
     small = _small(2, 1.0, "int4")
-    plain = build_tflite(small, inputs_of(small.model, 20))
+    plain = build_tflite(small, inputs_of(small.model, 20), lookup=False)
     sizes = sorted(kernel.integers.size for kernel in small.kernels.values())
     limited = compress_for_micro(plain, largest_decoded=sizes[-2])
     free = compress_for_micro(plain)
