@@ -179,6 +179,9 @@ def export(
         show_default=False,
     ),
     float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32, separated by commas."),
+    lookup: bool = typer.Option(
+        True, help="Whether 2-bit weights may lie four to a byte; GPUs and NPUs want them plain."
+    ),
     calibration: int = Calibration,
     seed: int = Seed,
     scale: float = Scale,
@@ -201,6 +204,7 @@ def export(
             target=target,
             precision=precision,  # type: ignore[arg-type]
             float_layers=[name for name in float_layers.split(",") if name],
+            lookup=lookup,
             calibration=calibration,
             seed=seed,
             scale=scale,

@@ -140,6 +140,7 @@ def export(
     target: str = "both",
     precision: Optional[tflite.Precision] = None,
     float_layers: Sequence[str] = (),
+    lookup: bool = True,
     calibration: int = 256,
     seed: int = 0,
     scale: float = 1.0,
@@ -156,6 +157,7 @@ def export(
         target: ``mobile``, ``micro`` or ``both``.
         precision: What the files compute with (see `keras_xaic.tflite.Precision`); None: what the bundle's plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
+        lookup: Whether 2-bit weights may lie four to a byte (see `keras_xaic.tflite.look_up`); delegates want them plain.
         calibration: Number of training samples for activation ranges.
         seed: Chooses them.
         scale: The model sees ``x * scale + offset``.
@@ -186,6 +188,7 @@ def export(
         target=parts,
         precision=precision,
         float_layers=float_layers,
+        lookup=lookup,
         overwrite=overwrite,
     )
     prove(bundle)

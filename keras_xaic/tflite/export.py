@@ -39,6 +39,7 @@ def export(
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
     signature: bool = False,
+    lookup: bool = True,
     largest_decoded: int = LARGEST_DECODED,
     overwrite: bool = False,
 ) -> Bundle:
@@ -56,6 +57,7 @@ def export(
             `build_tflite`). None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
         signature: Whether ``model.tflite`` names its inputs and outputs.
+        lookup: Whether 2-bit kernels of ``model.tflite`` may lie four to a byte (see `look_up`); never those in ``micro/``.
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
         overwrite: Whether what is at `out` may be replaced.
@@ -78,7 +80,7 @@ def export(
     content = build(io, signature=signature, lookup=False)
     with atomic_directory(directory) as scratch:
         bundle = Bundle(scratch)
-        bundle.model.write_bytes(look_up(content))
+        bundle.model.write_bytes(look_up(content) if lookup else content)
         bundle.download.write_bytes(pack_download(bundle.model.read_bytes()))
         save_model(compressed.model, bundle.keras_model)
         save_kernels(compressed.kernels, bundle.grids)

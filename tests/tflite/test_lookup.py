@@ -9,6 +9,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.tflite import (
     build_tflite,
     compress_for_micro,
+    export,
     look_up,
     measure_layers,
     pack_download,
@@ -98,6 +99,16 @@ def test_a_layer_that_is_called_twice_is_stored_once():
     assert [one.storage for one in read_grids(content)] == ["lookup", "lookup"]
     assert len(content) < len(plain) - 1000
     np.testing.assert_array_equal(run(plain, inputs_of(small.model, 4))[0], run(content, inputs_of(small.model, 4))[0])
+
+
+def test_a_bundle_can_be_had_without(tmp_path):
+    small = _model()
+    made = [export(small, tmp_path / str(way), calibration=inputs_of(small.model, 20), lookup=way) for way in (True, False)]
+    files = [bundle.model.read_bytes() for bundle in made]
+    assert files == [*reversed(_files(small))]
+    micro = [(bundle.micro / "model.tflite").read_bytes() for bundle in made]
+    assert micro[0] == micro[1]
+    assert unpack_download(made[0].download.read_bytes()) == files[0]
 
 
 def test_looking_up_twice_changes_nothing():
