@@ -179,9 +179,7 @@ def export(
         show_default=False,
     ),
     float_layers: str = typer.Option("", "--float-layers", help="Layers that stay float32, separated by commas."),
-    lookup: bool = typer.Option(
-        True, help="Whether 2-bit weights may lie four to a byte; GPUs and NPUs want them plain."
-    ),
+    lookup: bool = typer.Option(True, help="Whether 2-bit weights may lie four to a byte; GPUs and NPUs want them plain."),
     calibration: int = Calibration,
     seed: int = Seed,
     scale: float = Scale,
