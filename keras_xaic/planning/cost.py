@@ -97,16 +97,18 @@ def best_granularity(kind: str, storage: Storage, activations: Activations = "in
     return "channel" if storage in legal else "tensor"
 
 
-def weight_bytes(weights: int, storage: str, bits: int, activations: Activations = "int8") -> int:
-    """Returns the bytes of the weights as stored, and of what looks them up."""
+def weight_bytes(weights: int, storage: str, bits: Optional[int] = None, activations: Activations = "int8") -> int:
+    """Returns the bytes of the weights as stored; of a known number of bits, as looked up where that takes less."""
     plain = math.ceil(weights * BITS_OF[storage] / 8)
-    group = weights_per_byte(weights, 2 ** (bits - 1) - 1) if storage == "int4" and activations == "int8" else None
+    if bits is None or storage != "int4" or activations != "int8":
+        return plain
+    group = weights_per_byte(weights, largest=2 ** (bits - 1) - 1)
     return plain if group is None else min(plain, weights // group + LOOKUP_BYTES)
 
 
 def is_looked_up(weights: int, storage: str, bits: int, activations: Activations = "int8") -> bool:
     """Returns whether a file is smaller with these weights looked up (see `keras_xaic.tflite.look_up`)."""
-    return weight_bytes(weights, storage, bits, activations) < math.ceil(weights * BITS_OF[storage] / 8)
+    return weight_bytes(weights, storage, bits, activations) < weight_bytes(weights, storage)
 
 
 def record_bytes(kind: str, channels: int, granularity: str, activations: Activations = "int8") -> int:

@@ -54,13 +54,13 @@ class KernelCost:
 
     Attributes:
         storage: How its weights are stored.
-        bits: Its bit-width.
+        bits: Its bit-width; None counts it as stored, not as looked up.
         download: Bytes of download of every weight.
         granularity: How fine its steps are.
     """
 
     storage: str
-    bits: int
+    bits: Optional[int]
     download: float
     granularity: str
 
@@ -125,7 +125,7 @@ class FilterCost:
         for kernel in self.kernels:
             shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
-            one = self.costs.get(kernel.key, KernelCost("int8", 8, PLAIN_BITS / 8, "channel"))
+            one = self.costs.get(kernel.key, KernelCost("int8", None, PLAIN_BITS / 8, "channel"))
             records = cost.record_bytes(kernel.kind, channels, one.granularity, self.activations)
             packed = one.storage != "int4" or can_be_packed(kernel.kind, shape, self.activations)
             flash += cost.weight_bytes(weights, one.storage if packed else "int8", one.bits, self.activations) + records
@@ -185,7 +185,7 @@ class FilterRemoval:
         for kernel in self.kernels:
             storage = cost.best_storage(kernel.kind, fewest, activations)
             granularity = cost.best_granularity(kernel.kind, storage, activations)
-            costs[kernel.key] = KernelCost(storage, fewest, download / 8, granularity)
+            costs[kernel.key] = KernelCost(storage, None, download / 8, granularity)
         limits = {
             "macs": budget.macs_limit,
             "flash_bytes": budget.flash_bytes,

@@ -50,6 +50,7 @@ class LayerOptions:
     ) -> None:
         self.model = canonicalize(model).model
         self.kernels = weighted_kernels(self.model)
+        self.by_key = {kernel.key: kernel for kernel in self.kernels}
         self.policy = policy
         self.values = {kernel.key: kernel.value for kernel in self.kernels}
         self.relevance = {kernel.key: np.abs(relevance[kernel.key]) for kernel in self.kernels}
@@ -62,8 +63,8 @@ class LayerOptions:
             self.positive = _positive({key: relevance[key] for key in prunable})
         self.scores = {key: weight_score(originals[key], self.relevance[key], score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
-        self.fixed = cost.structure_bytes(self.model, policy.activations) + cost.TABLE_BYTES + flash_correction
-        """Upper bound of the bytes that are no weights: as if every kernel had a step per channel, and one were looked up."""
+        self.fixed = cost.structure_bytes(self.model, policy.activations) + flash_correction
+        """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
     def rounding(self, samples: Optional[Samples], seed: int = 0) -> Rounding:
         """Returns what every bit-width would make of the kernels, for `assess`."""
@@ -85,6 +86,9 @@ class LayerOptions:
     ) -> Optional[list[LayerPlan]]:
         """Returns the least damaging choice of bits and zeros for all kernels within the limits, or None if there is none.
 
+        Kernels that the file looks up (see `keras_xaic.tflite.look_up`) count with fewer bytes of flash only if they would get
+        so few bits without a limit on flash, too: flash alone brings no kernel down to three values.
+
         Args:
             damage: What rounding and zeros do.
             flash: Bytes of `model.tflite`, or None.
@@ -95,7 +99,10 @@ class LayerOptions:
         spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
         limits = Limits(None if flash is None else flash - self.fixed, spare, mean_bits)
         levels = {key: masks if download is not None else masks[:1] for key, masks in self._levels(least_sparsity).items()}
-        smallest = {kernel.key: self._smallest(damage, kernel, levels[kernel.key][-1]) for kernel in self.kernels}
+        smallest = {
+            kernel.key: [self._looked_up(kernel.key, one) for one in self._smallest(damage, kernel, levels[kernel.key][-1])]
+            for kernel in self.kernels
+        }
         if damage.sensitivity.allocate(smallest, replace(limits, mean_bits=None)) is None:
             return None  # said before all candidates are weighed: those of large kernels take a while
         candidates = {
@@ -106,7 +113,14 @@ class LayerOptions:
             ]
             for kernel in self.kernels
         }
-        chosen = damage.sensitivity.allocate(candidates, limits)
+        chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=None))
+        if flash is None or chosen is None:
+            return None if chosen is None else self._plans(chosen)
+        table = 0
+        for key in (key for key, one in chosen.items() if self._is_looked_up(key, one)):
+            candidates[key] = [self._looked_up(key, one) for one in candidates[key]]
+            table = cost.TABLE_BYTES
+        chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=flash - self.fixed - table))
         return None if chosen is None else self._plans(chosen)
 
     def best_effort(
@@ -150,10 +164,10 @@ class LayerOptions:
         channels = {kernel.key: kernel.channels for kernel in self.kernels}
         unused = {channels[layer.key] for layer in layers if layer.granularity == "tensor"}
         unused -= {channels[layer.key] for layer in layers if layer.granularity == "channel"}
-        used = self.fixed - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
         activations = self.policy.activations
         looked_up = any(cost.is_looked_up(layer.weights, layer.storage, layer.bits, activations) for layer in layers)
-        return used if looked_up else used - cost.TABLE_BYTES
+        table = cost.TABLE_BYTES if looked_up else 0
+        return self.fixed + table - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
 
     def download_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the download container."""
@@ -189,7 +203,7 @@ class LayerOptions:
         zeros = 0.0 if mask is None else float(1.0 - mask.mean())
         storage = self._storage(kernel, bits)
         granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
-        flash = cost.weight_bytes(value.size, storage, bits, self.policy.activations) + self._records(kernel, granularity)
+        flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
         expected = damage.of_zeros(kernel.key, original, value, relevance)
         if bits == cost.FLOAT_BITS:
             download = round(FLOAT_ENTROPY * 4 * int(np.count_nonzero(value)))
@@ -198,6 +212,18 @@ class LayerOptions:
             expected += damage(kernel.key, bits, value, grid.values, relevance)
             download = int(np.ceil(grid.entropy_bits * value.size / 8))
         return Candidate(bits, expected, flash, download, value.size, zeros)
+
+    def _looked_up(self, key: str, one: Candidate) -> Candidate:
+        """Returns a candidate with the bytes that it takes in a file that looks up what it can."""
+        return replace(one, flash_bytes=one.flash_bytes - self._saved(key, one))
+
+    def _is_looked_up(self, key: str, one: Candidate) -> bool:
+        return self._saved(key, one) > 0
+
+    def _saved(self, key: str, one: Candidate) -> int:
+        storage = self._storage(self.by_key[key], one.bits)
+        looked_up = cost.weight_bytes(one.weights, storage, one.bits, self.policy.activations)
+        return cost.weight_bytes(one.weights, storage) - looked_up
 
     def _storage(self, kernel: Kernel, bits: int) -> Storage:
         return cost.best_storage(kernel.kind, bits, self.policy.activations, kernel.shape)
@@ -225,6 +251,9 @@ class LayerOptions:
             share = float(self.relevance[kernel.key].sum()) / total
             pattern = "unstructured" if kernel.kind == "depthwise" else self.policy.pattern(kernel.key)
             storage = self._storage(kernel, candidate.bits)
+            granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
+            flash_bytes = cost.weight_bytes(kernel.size, storage, candidate.bits, self.policy.activations)
+            flash_bytes += self._records(kernel, granularity)
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
             plans.append(
                 LayerPlan(
@@ -232,12 +261,12 @@ class LayerOptions:
                     kind=kernel.kind,
                     weights=kernel.size,
                     bits=candidate.bits,
-                    granularity=cost.best_granularity(kernel.kind, storage, self.policy.activations),
+                    granularity=granularity,
                     storage=storage,
                     sparsity=pattern_sparsity(pattern, candidate.sparsity),
                     pattern=pattern,
                     relevance=share,
-                    flash_bytes=candidate.flash_bytes,
+                    flash_bytes=flash_bytes,
                     download_bytes=candidate.download_bytes,
                     reason=self.policy.reason(kernel.key) + why,
                 )
