@@ -106,11 +106,6 @@ def weight_bytes(weights: int, storage: str, bits: Optional[int] = None, activat
     return plain if group is None else min(plain, weights // group + LOOKUP_BYTES)
 
 
-def is_looked_up(weights: int, storage: str, bits: int, activations: Activations = "int8") -> bool:
-    """Returns whether a file is smaller with these weights looked up (see `keras_xaic.tflite.look_up`)."""
-    return weight_bytes(weights, storage, bits, activations) < weight_bytes(weights, storage)
-
-
 def record_bytes(kind: str, channels: int, granularity: str, activations: Activations = "int8") -> int:
     """Returns the bytes of biases and steps of one kernel."""
     layout = LAYOUTS[activations]

@@ -116,10 +116,9 @@ class LayerOptions:
         chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=None))
         if flash is None or chosen is None:
             return None if chosen is None else self._plans(chosen)
-        table = 0
-        for key in (key for key, one in chosen.items() if self._is_looked_up(key, one)):
+        table = self._table(chosen)
+        for key in (key for key, one in chosen.items() if table and self._saved(key, one)):
             candidates[key] = [self._looked_up(key, one) for one in candidates[key]]
-            table = cost.TABLE_BYTES
         chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=flash - self.fixed - table))
         return None if chosen is None else self._plans(chosen)
 
@@ -164,8 +163,7 @@ class LayerOptions:
         channels = {kernel.key: kernel.channels for kernel in self.kernels}
         unused = {channels[layer.key] for layer in layers if layer.granularity == "tensor"}
         unused -= {channels[layer.key] for layer in layers if layer.granularity == "channel"}
-        activations = self.policy.activations
-        looked_up = any(cost.is_looked_up(layer.weights, layer.storage, layer.bits, activations) for layer in layers)
+        looked_up = any(layer.flash_bytes < self._stored_bytes(layer) for layer in layers)
         table = cost.TABLE_BYTES if looked_up else 0
         return self.fixed + table - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
 
@@ -217,8 +215,13 @@ class LayerOptions:
         """Returns a candidate with the bytes that it takes in a file that looks up what it can."""
         return replace(one, flash_bytes=one.flash_bytes - self._saved(key, one))
 
-    def _is_looked_up(self, key: str, one: Candidate) -> bool:
-        return self._saved(key, one) > 0
+    def _table(self, chosen: Mapping[str, Candidate]) -> int:
+        """Returns the bytes of the table that kernels are looked up in, 0 where they would not save as many."""
+        return cost.TABLE_BYTES if sum(self._saved(key, one) for key, one in chosen.items()) > cost.TABLE_BYTES else 0
+
+    def _stored_bytes(self, layer: LayerPlan) -> int:
+        records = self._records(self.by_key[layer.key], layer.granularity)
+        return cost.weight_bytes(layer.weights, layer.storage) + records
 
     def _saved(self, key: str, one: Candidate) -> int:
         storage = self._storage(self.by_key[key], one.bits)
@@ -245,15 +248,15 @@ class LayerOptions:
     def _plans(self, chosen: Mapping[str, Candidate]) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0
         damage = sum(candidate.damage for candidate in chosen.values()) or 1.0
-        plans = []
+        plans, table = [], self._table(chosen)
         for kernel in self.kernels:
             candidate = chosen[kernel.key]
             share = float(self.relevance[kernel.key].sum()) / total
             pattern = "unstructured" if kernel.kind == "depthwise" else self.policy.pattern(kernel.key)
             storage = self._storage(kernel, candidate.bits)
             granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
-            flash_bytes = cost.weight_bytes(kernel.size, storage, candidate.bits, self.policy.activations)
-            flash_bytes += self._records(kernel, granularity)
+            flash_bytes = cost.weight_bytes(kernel.size, storage) + self._records(kernel, granularity)
+            flash_bytes -= self._saved(kernel.key, candidate) if table else 0
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
             plans.append(
                 LayerPlan(
