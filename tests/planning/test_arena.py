@@ -116,7 +116,7 @@ def test_int4_weights_are_unpacked_into_the_arena(make, tmp_path):
     measured = edge.measure_arena(path)
     assert predict_arena(read_file(path)).minimum == pytest.approx(measured.minimum, rel=CLOSE)
     assert small.plan.predicted_ram_bytes == pytest.approx(measured.minimum, rel=CLOSE)
-    assert small.plan.predicted_ram_bytes > 1.1 * predict_ram(model, [])  # a model that ignores storage cannot pass
+    assert small.plan.predicted_ram_bytes > (1 + 4 * CLOSE) * predict_ram(model, [])  # ignoring storage cannot pass
 
 
 @needs_tflm
