@@ -119,7 +119,10 @@ class LayerOptions:
         table = self._table(chosen)
         for key in (key for key, one in chosen.items() if table and self._saved(key, one)):
             candidates[key] = [self._looked_up(key, one) for one in candidates[key]]
-        chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=flash - self.fixed - table))
+        room = flash - self.fixed - table
+        if sum(one.flash_bytes - (self._saved(key, one) if table else 0) for key, one in chosen.items()) <= room:
+            return self._plans(chosen)  # the limit on flash does not bind
+        chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=room))
         return None if chosen is None else self._plans(chosen)
 
     def best_effort(

@@ -78,7 +78,8 @@ def weight_operators(model: Any) -> list[WeightOperator]:
     found = []
     makers: dict[int, Operator] = {}
     for operator in operators(model):
-        makers[id(operator.output())] = operator
+        if len(operator.record.outputs):
+            makers[id(operator.output())] = operator
         tensor = operator.input(1) if operator.kind in KINDS else None
         if tensor is None:
             continue
@@ -103,11 +104,19 @@ def _codes(makers: Mapping[int, Operator], tensor: Any) -> Optional[Any]:
 
 
 def _looked_up(makers: Mapping[int, Operator], tensor: Any, codes: Any) -> Optional[np.ndarray]:
+    """Returns the weights that `look_up` wrote; None for other uses of the same operators, which may stand in any file."""
     gather = makers[id(makers[id(tensor)].input(0))]
-    table, numbers = constant(gather.model, gather.input(0)), constant(gather.model, codes)
-    if table is None or numbers is None or numbers.size == 0 or int(numbers.max()) >= len(table):
+    table, numbers, options = (
+        constant(gather.model, gather.input(0)),
+        constant(gather.model, codes),
+        gather.record.builtinOptions,
+    )
+    if table is None or numbers is None or numbers.size == 0 or (options is not None and (options.axis or options.batchDims)):
         return None
-    return np.asarray(table[numbers].reshape(tuple(int(n) for n in tensor.shape)))
+    shape = tuple(int(n) for n in tensor.shape)
+    if not 0 <= int(numbers.min()) <= int(numbers.max()) < len(table) or numbers.size * table[0].size != int(np.prod(shape)):
+        return None
+    return np.asarray(table[numbers].reshape(shape))
 
 
 def to_operator_layout(kernel: np.ndarray, kind: str, shape: Sequence[int]) -> Optional[np.ndarray]:

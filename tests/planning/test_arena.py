@@ -45,7 +45,7 @@ def depthwise():
     x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="stem")(inputs)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu", name="depthwise")(x)
     x = layers.AveragePooling2D()(layers.Conv2D(32, 1, activation="relu", name="pointwise")(x))
-    return keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(x)))
+    return keras.Model(inputs, layers.Dense(8, name="head")(layers.Flatten()(x)))
 
 
 def dense():
@@ -116,7 +116,7 @@ def test_int4_weights_are_unpacked_into_the_arena(make, tmp_path):
     measured = edge.measure_arena(path)
     assert predict_arena(read_file(path)).minimum == pytest.approx(measured.minimum, rel=CLOSE)
     assert small.plan.predicted_ram_bytes == pytest.approx(measured.minimum, rel=CLOSE)
-    assert small.plan.predicted_ram_bytes > (1 + 4 * CLOSE) * predict_ram(model, [])  # ignoring storage cannot pass
+    assert small.plan.predicted_ram_bytes > 1.1 * predict_ram(model, [])  # a model that ignores storage cannot pass
 
 
 @needs_tflm

@@ -16,7 +16,7 @@ from keras_xaic.tflite import (
     read_grids,
     unpack_download,
 )
-from keras_xaic.tflite.flatbuffer import TensorType, constant, load
+from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators
 from keras_xaic.tflite.pairing import weight_operators
 from tests.tflite.models import Small, inputs_of, on_grids, run
 
@@ -109,6 +109,20 @@ def test_a_bundle_can_be_had_without(tmp_path):
     micro = [(bundle.micro / "model.tflite").read_bytes() for bundle in made]
     assert micro[0] == micro[1]
     assert unpack_download(made[0].download.read_bytes()) == files[0]
+
+
+def test_other_uses_of_the_same_operators_are_no_weights():
+    content = _files(_model())[1]
+    for spoil in ("code", "axis", "shape"):
+        model = load(content)
+        (one, *_) = weight_operators(model)
+        if spoil == "code":
+            model.buffers[one.codes.buffer].data = np.full(len(model.buffers[one.codes.buffer].data), 255, np.uint8)
+        elif spoil == "axis":
+            next(op for op in operators(model) if op.kind == "GATHER").record.builtinOptions.axis = 1
+        else:
+            one.weight_tensor.shape = np.array([1, 1, 1, 1], np.int32)
+        assert one.weights.shape not in [other.weights.shape for other in weight_operators(model)]
 
 
 def test_looking_up_twice_changes_nothing():
