@@ -10,11 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar
 
 from keras_xaic.errors import DataError, ExportError
+from keras_xaic.files import PathLike, write_atomic
 
-PathLike = Union[str, "os.PathLike[str]"]
 Made = TypeVar("Made")
 
 
@@ -155,21 +155,6 @@ def replace_directory(source: pathlib.Path, target: pathlib.Path) -> None:
     target.rename(old / "bundle")
     source.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def write_atomic(path: pathlib.Path, content: Union[str, bytes]) -> None:
-    """Writes a file that is either whole or not there."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def cached(

@@ -10,8 +10,8 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic.bundle import PathLike
 from keras_xaic.errors import DataError
+from keras_xaic.files import PathLike
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp"}
 

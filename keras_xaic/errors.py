@@ -47,3 +47,9 @@ class EdgeError(XaicError):
     """An edge interpreter refused the model, crashed, hung or disagreed."""
 
     exit_code = 4
+
+
+class MachineError(XaicError):
+    """The machine, not the user: the disk is full, a directory cannot be written, memory or a database is out of reach."""
+
+    exit_code = 5

@@ -12,9 +12,9 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from keras_xaic._keras import keras, tf
-from keras_xaic.bundle import write_atomic
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
+from keras_xaic.files import write_atomic
 from keras_xaic.models.task import Task
 from keras_xaic.progress import Progress, silent
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from keras_xaic.bundle import atomic_directory, check_target, open_bundle, read_json, write_atomic
+from keras_xaic.bundle import atomic_directory, check_target, open_bundle, read_json
 from keras_xaic.errors import DataError, ExportError
+from keras_xaic.files import write_atomic
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):

@@ -267,7 +267,7 @@ def unpack(
     Example: [bold]xaic unpack model.xaic --out model.tflite[/bold]
     """
     with Terminal() as terminal, failing(terminal):
-        from keras_xaic.bundle import write_atomic
+        from keras_xaic.files import write_atomic
         from keras_xaic.tflite import unpack_download
 
         if not file.is_file():

@@ -10,9 +10,9 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_xaic.bundle import PathLike
 from keras_xaic.edge.process import MissingInterpreter, private_directory, words
 from keras_xaic.errors import EdgeError
+from keras_xaic.files import PathLike
 
 
 @dataclass(frozen=True)

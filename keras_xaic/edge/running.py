@@ -10,12 +10,12 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
-from keras_xaic.bundle import PathLike
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
 from keras_xaic.edge.interpreters import check_interpreter
 from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.files import PathLike
 
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE", "CUSTOM:TFLM_DECODE")
 

@@ -13,8 +13,8 @@ from typing import Any
 import h5py
 
 from keras_xaic._keras import keras
-from keras_xaic.bundle import PathLike, write_atomic
 from keras_xaic.errors import ModelError, XaicError
+from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.models.archives import WEIGHTS, check_hdf5, open_weights, read_archive, read_json
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights

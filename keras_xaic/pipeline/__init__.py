@@ -9,10 +9,11 @@ from typing import Any, Optional, cast, get_args
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
-from keras_xaic.bundle import Bundle, PathLike, check_target, open_bundle
+from keras_xaic.bundle import Bundle, check_target, open_bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.errors import EdgeError, PlanError
+from keras_xaic.files import PathLike
 from keras_xaic.models import infer_task
 from keras_xaic.pipeline.activations import chosen_activations
 from keras_xaic.pipeline.explaining import Explanation, explain

@@ -13,9 +13,9 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.bundle import write_atomic
 from keras_xaic.compression import LEARNING_RATE, CompressedModel, compress
 from keras_xaic.data import Data, Samples
+from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, channel_groups
 from keras_xaic.pipeline.fitting import Planner
 from keras_xaic.planning import Budget, Plan

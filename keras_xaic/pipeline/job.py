@@ -14,10 +14,11 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.bundle import Bundle, replace_directory, write_atomic
+from keras_xaic.bundle import Bundle, replace_directory
 from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, PlanError
+from keras_xaic.files import write_atomic
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
 from keras_xaic.pipeline.comparing import compare_models

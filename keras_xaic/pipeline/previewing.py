@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from keras_xaic.bundle import PathLike
 from keras_xaic.data import as_data
 from keras_xaic.errors import DataError
+from keras_xaic.files import PathLike
 from keras_xaic.models import infer_task
 from keras_xaic.pipeline.fitting import Planner, predict_accuracy
 from keras_xaic.pipeline.inputs import load

@@ -12,8 +12,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from keras_xaic.bundle import cached, write_atomic
+from keras_xaic.bundle import cached
 from keras_xaic.data import Data
+from keras_xaic.files import write_atomic
 from keras_xaic.progress import Progress
 
 

@@ -8,8 +8,8 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import tf
-from keras_xaic.bundle import PathLike
 from keras_xaic.errors import DataError
+from keras_xaic.files import PathLike
 from keras_xaic.relevance.checkpoint import Checkpoint, fingerprint
 from keras_xaic.relevance.composites import RuleLike
 from keras_xaic.relevance.container import Relevance, layer_scores

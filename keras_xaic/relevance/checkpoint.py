@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.bundle import PathLike
+from keras_xaic.files import PathLike
 from keras_xaic.relevance.reduce import Sums
 
 _SECONDS_BETWEEN_WRITES = 30.0

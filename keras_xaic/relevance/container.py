@@ -13,8 +13,8 @@ from typing import Optional
 
 import numpy as np
 
-from keras_xaic.bundle import PathLike
 from keras_xaic.errors import DataError
+from keras_xaic.files import PathLike
 
 FORMAT = 1
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_xaic.bundle import PathLike
 from keras_xaic.errors import DataError
+from keras_xaic.files import PathLike
 
 FORMAT = 1
 

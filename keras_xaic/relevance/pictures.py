@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.bundle import PathLike
+from keras_xaic.files import PathLike
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.container import Relevance
 from keras_xaic.relevance.heat import AGAINST, FOR, heat_image, input_image, kind_of

@@ -12,7 +12,8 @@ from typing import Any, Optional
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from keras_xaic.bundle import Bundle, PathLike, open_bundle, write_atomic
+from keras_xaic.bundle import Bundle, open_bundle
+from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.report import cells, wording
 from keras_xaic.report.evidence import Evidence
 from keras_xaic.report.heatmaps import Panel, panels

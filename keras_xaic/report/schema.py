@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from keras_xaic._version import __version__
-from keras_xaic.bundle import PathLike, read_json, write_atomic
+from keras_xaic.bundle import read_json
 from keras_xaic.errors import DataError
+from keras_xaic.files import PathLike, write_atomic
 
 SCHEMA = 1
 

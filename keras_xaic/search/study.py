@@ -9,8 +9,8 @@ import pathlib
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from keras_xaic.bundle import PathLike, write_atomic
 from keras_xaic.errors import XaicError
+from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.progress import Progress, silent
 from keras_xaic.search.chart import save_chart
 from keras_xaic.search.trial import Setting, run_trial, smallest_and_largest

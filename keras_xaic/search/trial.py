@@ -9,9 +9,9 @@ from typing import Any
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras
-from keras_xaic.bundle import write_atomic
 from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, load_data
+from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, canonicalize, infer_task, load_model
 from keras_xaic.planning import Budget, Plan, plan
 from keras_xaic.relevance import Relevance, attribute

@@ -6,8 +6,9 @@ import functools
 from collections.abc import Collection
 from typing import Any, Literal, Optional
 
-from keras_xaic.bundle import Bundle, PathLike, atomic_directory, check_target
+from keras_xaic.bundle import Bundle, atomic_directory, check_target
 from keras_xaic.errors import ExportError
+from keras_xaic.files import PathLike
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.tflite.build import as_compressed, build_tflite, planned_precision
