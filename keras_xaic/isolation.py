@@ -1,7 +1,7 @@
 """Runs a function of the package in a child process, with limits: what is native and fed with user data can die there alone.
 
-A crash of the child is one clear error in the parent. Arguments travel as pickle (they are ours); the result comes back as JSON and
-.npy only, since a file that took over the child must not reach the parent.
+A crash of the child is one clear error in the parent. Arguments travel as pickle (they are ours); the result comes back as JSON
+and .npy only, since a file that took over the child must not reach the parent.
 """
 
 from __future__ import annotations
