@@ -270,6 +270,8 @@ def _remembered(graph: ArenaGraph, operator: ArenaOperator) -> Iterator[int]:
 
 def _scratch(graph: ArenaGraph, operator: ArenaOperator) -> Iterator[int]:
     """Yields the sizes of memory that an operator needs only while it runs."""
+    if not operator.outputs:  # it writes a variable
+        return
     weights = _weights(graph, operator)
     if weights is not None and weights.dtype == "int4":
         yield weights.values

@@ -26,7 +26,7 @@ from keras_xaic.cli.terminal import Terminal, failing
 def _interpreters() -> list[str]:
     from keras_xaic.edge.interpreters import INTERPRETERS
 
-    return [*INTERPRETERS, "all"]
+    return ["auto", *INTERPRETERS, "all"]
 
 
 def explain(
@@ -90,7 +90,10 @@ def verify(
     bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
     data: pathlib.Path = DataOption,
     interpreter: str = typer.Option(
-        "tflite-runtime", "--interpreter", help="tflite-runtime, litert, tflm or all.", autocompletion=_interpreters
+        "auto",
+        "--interpreter",
+        help="tflite-runtime, litert, tflm, all that are installed of these, or auto: the first of them.",
+        autocompletion=_interpreters,
     ),
     scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the report says."),
     offset: Optional[float] = typer.Option(None, "--offset", help="See --scale."),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
 from keras_xaic.edge.arena import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
-from keras_xaic.edge.interpreters import INTERPRETERS, available_interpreters
+from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge
+from keras_xaic.edge.interpreters import INTERPRETERS, MissingInterpreter, UnusableInterpreter
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
-from keras_xaic.edge.verification import InterpreterRun, Verification, file_sha256, latency_entry, verify
+from keras_xaic.edge.verification import InterpreterRun, Verification, deployed_on, file_sha256, latency_entry, verify
 
 __all__ = [
     "INTERPRETERS",
@@ -20,12 +21,17 @@ __all__ = [
     "FileInfo",
     "InterpreterRun",
     "Latency",
+    "MissingInterpreter",
     "NpuEstimate",
+    "UnusableInterpreter",
     "Verification",
     "available_interpreters",
     "check_structure",
+    "deployed_interpreters",
+    "deployed_on",
     "estimate_npu",
     "file_sha256",
+    "judge",
     "latency_entry",
     "measure_agreement",
     "measure_arena",

@@ -1,28 +1,35 @@
 """One job on one edge interpreter, alone in a process: ``python child.py JOB.json``.
 
 This file is run by path and imports numpy and the interpreter only: it starts quickly, and it also works in an environment of
-LiteRT's own where keras_xaic is not installed. What it found goes to the file that the job names; progress goes to stdout as
-lines with the number of finished samples; what the interpreter has to say goes to stderr, where the parent reads it.
+LiteRT's own where keras_xaic is not installed. What it found goes to the file that the job names; `START` and progress (lines
+with the number of finished samples) go to what is stdout at its start; what the interpreter has to say, on stdout or stderr,
+goes to stderr, where the parent reads it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata as metadata
 import json
 import os
+import signal
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
 CHUNK = 256  # samples quantized at a time
 WARM_UP = 5
+START = "started"
+"""First line of progress: Python and numpy work here."""
+PROGRESS = 1
+"""File descriptor of progress."""
 
 
 class JobError(Exception):
-    """What went wrong, for the parent: `kind` says whose fault it is (data, missing, interpreter)."""
+    """What went wrong, for the parent: `kind` says whose fault it is (data, missing, broken, interpreter)."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -110,22 +117,38 @@ class Micro:
         self.counts = job["tensors"]
 
     def prepare(self, samples: list[tuple[int, ...]]) -> None:
-        """Finds an arena that is large enough: the constructor says no more than that it failed, so try."""
-        for size in self.arenas:
-            try:
-                self.build(size)
-                break
-            except RuntimeError:
-                if size == self.arenas[-1]:
-                    raise
-        self.inputs = [self._describe(self.interpreter.get_input_details(i)) for i in range(self.counts[0])]
-        self.outputs = [self._describe(self.interpreter.get_output_details(i)) for i in range(self.counts[1])]
+        """Builds the interpreter on an arena that is large enough; where none is, the largest says why."""
+        self.enough = next((size for size in self.arenas if self.probe(size) is not None), self.arenas[-1])
+        self.build(self.enough)
+        self.describe()
+
+    def probe(self, arena: int) -> Optional[bytes]:
+        """Returns what the file computes on `arena` bytes, None where it does not run.
+
+        It is tried in a copy of this process: while kernels prepare, an arena that is too small ends in a crash as often as in
+        an error.
+        """
+        return _in_copy(lambda: self.compute(arena))
+
+    def compute(self, arena: int) -> bytes:
+        """Builds the interpreter on `arena` bytes and returns what it makes of inputs that are the same every time."""
+        self.build(arena)
+        self.describe()
+        for i, detail in enumerate(self.inputs):
+            self.set(i, _arbitrary(detail["shape"], np.dtype(detail["dtype"])))
+        self.invoke()
+        return b"".join(self.get(i).tobytes() for i in range(len(self.outputs)))
 
     def build(self, arena: int) -> None:
         """Builds the interpreter on `arena` bytes."""
         self.interpreter = self.runtime.Interpreter.from_bytes(
             self.content, arena_size=arena, intrepreter_config=self.config, alt_decompression_memory_size=self.alternate
         )
+
+    def describe(self) -> None:
+        """Asks the interpreter what its inputs and outputs are."""
+        self.inputs = [self._describe(self.interpreter.get_input_details(i)) for i in range(self.counts[0])]
+        self.outputs = [self._describe(self.interpreter.get_output_details(i)) for i in range(self.counts[1])]
 
     def forget(self) -> None:
         """Forgets the state that earlier samples left in a recurrent model."""
@@ -236,33 +259,36 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def arena(job: dict[str, Any]) -> dict[str, Any]:
-    """Measures the arena: the allocation report (on stderr, by C++) and the smallest arena that still runs (by bisection)."""
+    """Measures the arena: the allocation report (on stderr, by C++), and the smallest on which the file computes the same."""
     micro, version = _open(job)
     micro.prepare([])
-
-    def invoke() -> None:
-        for i, detail in enumerate(micro.inputs):
-            micro.set(i, np.zeros(detail["shape"], detail["dtype"]))
-        micro.invoke()
-
-    def runs(size: int) -> bool:
-        try:
-            micro.build(size)
-            invoke()
-        except RuntimeError:
-            return False
-        return True
-
-    invoke()
-    low, high = 1024, next(size for size in micro.arenas if runs(size))  # below 1 KiB the constructor itself crashes
-    while high - low > 16:
-        middle = (low + high) // 32 * 16
-        low, high = (low, middle) if runs(middle) else (middle, high)
-    micro.build(2 * high)
-    invoke()
+    expected = micro.compute(micro.enough)
     sys.stderr.flush()
     micro.interpreter.print_allocations()
-    return {"version": version, "minimum": high}
+    # What runs on too few bytes may have written past their end: it has to compute the same, too, where that can be said.
+    right = {expected, micro.probe(micro.enough)} - {None}
+    is_told = len(right) == 1
+
+    def works(size: int) -> bool:
+        given = micro.probe(size)
+        return given in right if is_told else given is not None
+
+    return {"version": version, "minimum": _smallest(job["guess"], micro.enough, works)}
+
+
+def _smallest(guess: int, enough: int, works: Callable[[int], bool], step: int = 16) -> int:
+    """Returns the smallest multiple of `step` that works, with few trials where it is near `guess`; `enough` works."""
+    low, high, stride = 0, enough, step
+    trial = min(max(step, guess // step * step), enough)
+    while low + step < high:
+        if works(trial):
+            high, trial = trial, trial - stride
+        else:
+            low, trial = trial, trial + stride
+        if not low < trial < high or (low > 0 and high < enough):
+            trial = (low + high) // (2 * step) * step
+        stride *= 4
+    return high
 
 
 def version(job: dict[str, Any]) -> dict[str, Any]:
@@ -274,6 +300,7 @@ def version(job: dict[str, Any]) -> dict[str, Any]:
 
 def main(path: str) -> None:
     """Does the job in the JSON file `path`."""
+    _end_with_parent()
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     try:
@@ -282,11 +309,50 @@ def main(path: str) -> None:
         result = {"error": str(error), "kind": error.kind}
     except MemoryError:
         result = {"error": "out of memory", "kind": "memory"}
+    except OSError as error:
+        result = {"error": f"{error.filename or 'a temporary file'}: {error.strerror or error}", "kind": "machine"}
     except Exception as error:  # the interpreters raise all kinds on bad files; the parent says it in one line
         result = {"error": f"{type(error).__name__}: {error}", "kind": "interpreter"}
     with open(job["result"] + ".part", "w", encoding="utf-8") as file:
         json.dump(result, file)
     os.replace(job["result"] + ".part", job["result"])
+
+
+def _in_copy(action: Callable[[], bytes]) -> Optional[bytes]:
+    """Returns what `action` gives in a copy of this process; None where it raises or dies. What it says is lost."""
+    reading, writing = os.pipe()
+    copy = os.fork()
+    if copy == 0:
+        try:
+            os.close(reading)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            _end_with_parent()
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(b"=" + action())
+        finally:
+            os._exit(0)  # whatever happened: the parent's code must not run twice
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        given = pipe.read()
+    os.waitpid(copy, 0)
+    return given[1:] if given else None
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to end this process when the one that started it ends, however that ends."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _arbitrary(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    values = np.random.default_rng(0).uniform(-1.0, 1.0, shape)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.clip((values + 1.0) / 2.0 * (float(limits.max) - limits.min) + limits.min, limits.min, limits.max)
+    return values.astype(dtype)
 
 
 def _loop(interpreter: Any, load: Any, results: list[np.ndarray]) -> None:
@@ -300,8 +366,7 @@ def _loop(interpreter: Any, load: Any, results: list[np.ndarray]) -> None:
                 result[start + k] = interpreter.get(i)
             if time.monotonic() - reported > 0.2:
                 reported = time.monotonic()
-                sys.stdout.write(f"{start + k + 1}\n")
-                sys.stdout.flush()
+                _tell(str(start + k + 1))
 
 
 def _latency(interpreter: Any, parts: list[np.ndarray], runs: int) -> Optional[dict[str, float]]:
@@ -329,11 +394,19 @@ def _open(job: dict[str, Any]) -> tuple[Any, str]:
     return interpreter, _version(interpreter.runtime.__name__ if kind is Micro else Lite.modules[job["interpreter"]])
 
 
+def _tell(line: str) -> None:
+    """Says how far the work is."""
+    os.write(PROGRESS, f"{line}\n".encode())
+
+
 def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise JobError("missing", str(error)) from error
+    except ModuleNotFoundError as error:
+        kind = "missing" if error.name == module.split(".", 1)[0] else "broken"
+        raise JobError(kind, str(error)) from error
+    except Exception as error:  # what lacks a symbol or fits another numpy raises all kinds
+        raise JobError("broken", f"{type(error).__name__}: {error}") from error
 
 
 def _version(module: str) -> str:
@@ -377,4 +450,9 @@ def _status(key: str) -> int:
 
 
 if __name__ == "__main__":
+    PROGRESS = os.dup(1)
+    os.dup2(2, 1)  # what an interpreter prints is its words, not our progress
+    _tell(START)
     main(sys.argv[1])
+    sys.stderr.flush()
+    os._exit(0)  # what some interpreters do at exit can hang or crash

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_xaic.edge.interpreters import INTERPRETERS
-from keras_xaic.edge.process import MissingInterpreter, how_to_install
+from keras_xaic.edge.interpreters import INTERPRETERS, MissingInterpreter, get_interpreter
 from keras_xaic.edge.running import run_file
 from keras_xaic.errors import EdgeError
 
@@ -87,9 +86,9 @@ def _interpreter(name: str) -> Check:
     except MissingInterpreter as error:
         return Check(name, MISSING, error.found, error.fix, needed)
     except EdgeError as error:
-        return Check(name, BROKEN, error.found, how_to_install(name), needed)
+        return Check(name, BROKEN, error.found, get_interpreter(name).install, needed)
     wrong = float(np.abs(result.outputs[0] - INPUT @ KERNEL).max())
     if wrong > TOLERANCE:
         found = f"{result.version}, but its answer to a matrix product is off by {wrong:.3g}"
-        return Check(name, BROKEN, found, how_to_install(name), needed)
+        return Check(name, BROKEN, found, get_interpreter(name).install, needed)
     return Check(name, WORKS, result.version, needed=needed)

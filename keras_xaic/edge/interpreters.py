@@ -1,64 +1,73 @@
-"""The edge interpreters: their names, and which of them are here."""
+"""What is known of each edge interpreter: the one place that names their packages."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import pathlib
-from functools import cache
-from typing import Optional
+from dataclasses import dataclass
 
-from keras_xaic.edge.process import LITERT_PYTHON, Limits, private_directory, python_of, run_child
 from keras_xaic.errors import EdgeError
 
-# Name -> (module, distribution).
-_MODULES = {
-    "tflite-runtime": ("tflite_runtime", "tflite-runtime"),
-    "litert": ("ai_edge_litert", "ai-edge-litert"),
-    "tflm": ("tflite_micro", "tflite-micro"),
-    "builtin-ref": ("tflite_runtime", "tflite-runtime"),
+LITERT_PYTHON = "XAIC_LITERT_PYTHON"
+"""Environment variable: a Python with LiteRT, where that is not installed beside keras-xaic."""
+
+
+class UnusableInterpreter(EdgeError):
+    """The interpreter that was asked for does not work here, whatever the file."""
+
+
+class MissingInterpreter(UnusableInterpreter):
+    """The interpreter that was asked for is not installed, or there is none of this name."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """An edge interpreter.
+
+    Attributes:
+        name: What users call it.
+        module: Top-level Python module.
+        package: What pip installs.
+        install: How to install it.
+        deployed: Whether users run it on devices; others only help to find out why something differs.
+        judge_order: The interpreter with the lowest number that is installed gives a report's metric values; 0: never.
+        foreign: Whether it may live in another Python, which `LITERT_PYTHON` names.
+    """
+
+    name: str
+    module: str
+    package: str
+    install: str
+    deployed: bool = True
+    judge_order: int = 0
+    foreign: bool = False
+
+
+REGISTRY: dict[str, Interpreter] = {
+    one.name: one
+    for one in (
+        Interpreter("tflite-runtime", "tflite_runtime", "tflite-runtime", "pip install tflite-runtime", judge_order=1),
+        Interpreter(
+            "litert",
+            "ai_edge_litert",
+            "ai-edge-litert",
+            f"pip install ai-edge-litert, here or in an environment of its own whose python {LITERT_PYTHON} names",
+            judge_order=2,
+            foreign=True,
+        ),
+        Interpreter("tflm", "tflite_micro", "tflite-micro", "pip install tflite-micro (Python 3.10 or newer)"),
+        Interpreter("builtin-ref", "tflite_runtime", "tflite-runtime", "pip install tflite-runtime", deployed=False),
+    )
 }
-INTERPRETERS = tuple(_MODULES)
+INTERPRETERS = tuple(REGISTRY)
 
 
-def check_interpreter(name: str) -> None:
-    """Raises EdgeError if `name` is not the name of an interpreter."""
-    if name not in _MODULES:
-        raise EdgeError(f"interpreter {name!r} is not known", ", ".join(INTERPRETERS))
-
-
-def available_interpreters() -> dict[str, str]:
-    """Returns name and version of the interpreters that are installed, without loading them."""
-    versions = {name: interpreter_version(name) for name in INTERPRETERS}
-    return {name: version for name, version in versions.items() if version is not None}
-
-
-def interpreter_version(name: str) -> Optional[str]:
-    """Returns the version of an interpreter, None if it is not installed.
+def get_interpreter(name: str) -> Interpreter:
+    """Returns the entry of an interpreter.
 
     Raises:
-        EdgeError: If there is no interpreter of this name.
+        MissingInterpreter: If there is none of this name.
     """
-    check_interpreter(name)
-    if name == "litert" and os.environ.get(LITERT_PYTHON):
-        return _foreign_version(python_of(name))
-    module, distribution = _MODULES[name]
-    if importlib.util.find_spec(module) is None:
-        return None
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-@cache
-def _foreign_version(python: str) -> Optional[str]:
-    with private_directory() as name:
-        try:
-            answer, _ = run_child(
-                {"mode": "version", "interpreter": "litert", "model": python}, pathlib.Path(name), Limits(30.0)
-            )
-        except EdgeError:
-            return None
-    return str(answer["version"])
+    if name not in REGISTRY:
+        raise MissingInterpreter(f"interpreter {name!r} is not known", ", ".join(INTERPRETERS))
+    return REGISTRY[name]

@@ -10,7 +10,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_xaic.edge.process import MissingInterpreter, private_directory, words
+from keras_xaic.edge.interpreters import MissingInterpreter
+from keras_xaic.edge.process import private_directory, words
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike
 

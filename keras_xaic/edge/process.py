@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,11 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.edge.child import START
+from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
+from keras_xaic.errors import DataError, EdgeError, MachineError
 from keras_xaic.units import format_size
 
 CHILD = pathlib.Path(__file__).with_name("child.py")
-LITERT_PYTHON = "XAIC_LITERT_PYTHON"
 _NOISE = ("INFO:", "WARNING: Attempting to use a delegate")
 _SIGNALS = {
     "SIGABRT": "it gave up (SIGABRT)",
@@ -29,10 +31,6 @@ _SIGNALS = {
     "SIGKILL": "the system ended it (SIGKILL), most likely for want of memory",
     "SIGSEGV": "it read or wrote outside its memory (SIGSEGV)",
 }
-
-
-class MissingInterpreter(EdgeError):
-    """The interpreter that was asked for is not installed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Limits:
 
 def python_of(interpreter: str) -> str:
     """Returns the Python that runs `interpreter`: this one, or for LiteRT the one that ``XAIC_LITERT_PYTHON`` names."""
-    return (os.environ.get(LITERT_PYTHON) if interpreter == "litert" else None) or sys.executable
+    return (os.environ.get(LITERT_PYTHON) if get_interpreter(interpreter).foreign else None) or sys.executable
 
 
 def run_child(
@@ -70,14 +68,13 @@ def run_child(
     Raises:
         EdgeError: If the interpreter is missing, refuses, crashes, hangs or runs out of memory.
         DataError: If the inputs do not fit the file.
+        MachineError: If no process can be started, or nothing can be written.
     """
     interpreter, name = job["interpreter"], pathlib.Path(job["model"]).name
     answer, request, errors = scratch / "answer.json", scratch / "job.json", scratch / "stderr.txt"
     answer.unlink(missing_ok=True)
     request.write_text(json.dumps({**job, "result": str(answer), "memory": limits.memory}), encoding="utf-8")
     python = python_of(interpreter)
-    # One thread for numpy's own algebra: it has none to do here, and its threads would reserve address space.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with errors.open("wb") as stderr:
         try:
             child = subprocess.Popen(
@@ -85,30 +82,56 @@ def run_child(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=environment,
+                env=_environment(python),
+                start_new_session=True,  # what it started is ended with it
             )
         except OSError as error:
-            raise EdgeError(f"{python} cannot be started ({error.strerror})", "a Python", f"Set {LITERT_PYTHON}") from None
+            if python == sys.executable:
+                raise MachineError(f"no process can be started ({error.strerror})", "", "Free memory or processes") from None
+            raise _wrong_python(python, interpreter, f"it cannot be started ({error.strerror})") from None
         try:
-            hung = not _watch(child, limits.timeout, progress)
+            started, hung = _watch(child, limits.timeout, progress)
         finally:
-            child.kill()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             if child.stdout is not None:
                 child.stdout.close()
-    said = errors.read_text(encoding="utf-8", errors="replace")
+    said = _read(errors)
+    if answer.is_file():
+        result = json.loads(answer.read_text(encoding="utf-8"))
+        if "error" in result:
+            raise _refusal(result, interpreter, name, said, limits)
+        return result, said
     if hung:
         raise EdgeError(
             f"{interpreter} did not answer within {limits.timeout:g} s on {name}{_quote(said)}",
             "",
             "Allow more time, or check the file",
         )
-    if not answer.is_file():
-        raise EdgeError(f"{interpreter} crashed on {name}: {_death(child.returncode, limits)}{_quote(said)}")
-    result = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in result:
-        raise _refusal(result, interpreter, name, said, limits)
-    return result, said
+    death = f"{_death(child.returncode, limits)}{_quote(said)}"
+    if started:
+        raise EdgeError(f"{interpreter} crashed on {name}: {death}")
+    raise _wrong_python(python, interpreter, death)
+
+
+def _environment(python: str) -> dict[str, str]:
+    """Returns the environment of a child; what points to this Python's packages is not for another one."""
+    own = () if python == sys.executable else ("PYTHONPATH", "PYTHONHOME")
+    kept = {name: value for name, value in os.environ.items() if name not in own}
+    # One thread for numpy's own algebra: it has none to do here, and its threads would reserve address space.
+    return {**kept, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def _wrong_python(python: str, interpreter: str, what: str) -> UnusableInterpreter:
+    """What is said of a Python that does not even begin to work."""
+    if python == sys.executable:
+        return UnusableInterpreter(f"{python} with numpy does not work for {interpreter}: {what}", "", "Run `xaic doctor`")
+    return UnusableInterpreter(
+        f"{LITERT_PYTHON} names {python}, which does not run {interpreter}: {what}",
+        f"a Python 3.9 or newer with numpy and {get_interpreter(interpreter).package}",
+        f"Set {LITERT_PYTHON} to one, or unset it",
+    )
 
 
 def private_directory() -> tempfile.TemporaryDirectory[str]:
@@ -128,26 +151,46 @@ def words(said: str, most: int = 400) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
-def _watch(child: subprocess.Popen[bytes], timeout: float, progress: Optional[Callable[[int], None]]) -> bool:
-    """Waits for the child to end; False if it shows no sign of life for `timeout` seconds."""
+def _watch(child: subprocess.Popen[bytes], timeout: float, progress: Optional[Callable[[int], None]]) -> tuple[bool, bool]:
+    """Waits for the child to end.
+
+    Returns:
+        Whether it began its work, and whether it hung: showed no sign of progress for `timeout` seconds.
+    """
     assert child.stdout is not None
-    last = time.monotonic()
+    last, started, rest = time.monotonic(), False, b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
-            if not selector.select(max(0.0, last + timeout - time.monotonic())):
-                return False
-            line = child.stdout.readline()
-            if not line:
+            left = last + timeout - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                return started, True
+            piece = os.read(child.stdout.fileno(), 4096)  # a line that does not end must not keep us
+            if not piece:
                 break
-            last = time.monotonic()
-            if progress is not None and line.strip().isdigit():
-                progress(int(line))
+            *lines, rest = (rest[-100:] + piece).split(b"\n")
+            started = started or START.encode() in lines
+            done = [int(line) for line in lines if line.isdigit()]
+            if done or START.encode() in lines:
+                last = time.monotonic()
+            if done and progress is not None:
+                progress(done[-1])
     try:
         child.wait(timeout)
     except subprocess.TimeoutExpired:
-        return False
-    return True
+        return started, True
+    return started, False
+
+
+def _read(path: pathlib.Path, most: int = 100_000) -> str:
+    """Returns the beginning and the end of what an interpreter said, however much that is."""
+    with path.open("rb") as file:
+        content = file.read(most)
+        size = path.stat().st_size
+        if size > len(content):
+            file.seek(max(len(content), size - most))
+            content += b"\n" + file.read()
+    return content.decode("utf-8", errors="replace")
 
 
 def _refusal(result: Mapping[str, Any], interpreter: str, name: str, said: str, limits: Limits) -> Exception:
@@ -155,18 +198,16 @@ def _refusal(result: Mapping[str, Any], interpreter: str, name: str, said: str, 
     if result["kind"] == "data":
         return DataError(f"{name}: {text}", "", "Use data of the shape that the model was exported for")
     if result["kind"] == "missing":
-        return MissingInterpreter(f"{interpreter} is not installed ({text})", "", how_to_install(interpreter))
+        return MissingInterpreter(f"{interpreter} is not installed ({text})", "", get_interpreter(interpreter).install)
+    if result["kind"] == "broken":
+        found = f"{interpreter} is installed but cannot be loaded: {words(text)!r}"
+        return UnusableInterpreter(found, "", f"Install it again: {get_interpreter(interpreter).install}")
+    if result["kind"] == "machine":
+        return MachineError(f"{interpreter} could not read or write: {text}")
     if result["kind"] == "memory":
         return EdgeError(f"{interpreter} ran out of memory on {name}{_within(limits)}{_quote(said)}", "", "Allow more memory")
     spoken = words(f"{said}\n{text}")
     return EdgeError(f"{interpreter} refused {name}: {spoken!r}")
-
-
-def how_to_install(interpreter: str) -> str:
-    """Returns what to do where `interpreter` is missing."""
-    if interpreter == "litert":
-        return f"pip install ai-edge-litert, here or in an environment of its own whose python {LITERT_PYTHON} names"
-    return "pip install tflite-micro (Python 3.10 or newer)" if interpreter == "tflm" else "pip install tflite-runtime"
 
 
 def _death(code: int, limits: Limits) -> str:

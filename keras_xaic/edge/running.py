@@ -10,8 +10,9 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
+from keras_xaic.edge.arena import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
-from keras_xaic.edge.interpreters import check_interpreter
+from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import DataError, EdgeError
@@ -110,7 +111,7 @@ def run_file(
         EdgeError: If the file is damaged, or the interpreter is missing, refuses it, crashes, hangs or runs out of memory.
         DataError: If there is no such file or the inputs do not fit it.
     """
-    check_interpreter(interpreter)
+    get_interpreter(interpreter)
     arrays = [inputs] if isinstance(inputs, np.ndarray) else [np.asarray(a) for a in inputs]
     _check_inputs(arrays)
     limits = Limits(timeout, memory)
@@ -160,7 +161,7 @@ def run_layers(
     Raises:
         EdgeError, DataError: As `run_file`.
     """
-    check_interpreter(interpreter)
+    get_interpreter(interpreter)
     limits = Limits(timeout)
     info = _read_or_quote(path, interpreter, limits)
     graph = info.main
@@ -210,12 +211,19 @@ def measure_arena(
     limits = Limits(timeout, memory)
     info = _read_or_quote(path, "tflm", limits)
     with private_directory() as name:
-        job = {**_job("arena", path, "tflm", info), "alternate_bytes": alternate_bytes}
+        job = {**_job("arena", path, "tflm", info), "alternate_bytes": alternate_bytes, "guess": _guess(info)}
         answer, said = run_child(job, pathlib.Path(name), limits)
     report = {kind: int(count) for kind, count in re.findall(r"allocation (total|head|tail) (\d+)", said)}
     if len(report) != 3:
         raise EdgeError(f"tflm gave no allocation report for {info.name}", "lines 'Arena allocation total ... bytes'")
     return Arena(answer["minimum"], report["total"], report["head"], report["tail"])
+
+
+def _guess(info: FileInfo) -> int:
+    try:
+        return predict_arena(info).minimum
+    except IndexError:  # an operator that has fewer tensors than it needs: the interpreter says what it thinks of it
+        return 0
 
 
 def dequantize(raw: np.ndarray, scale: float, zero_point: int) -> np.ndarray:

@@ -12,10 +12,9 @@ import numpy as np
 
 from keras_xaic.bundle import Bundle, open_bundle, read_json
 from keras_xaic.data import Samples, as_data
-from keras_xaic.edge.inspect_file import read_file
-from keras_xaic.edge.interpreters import available_interpreters, check_interpreter
+from keras_xaic.edge.installed import deployed_interpreters, judge
+from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.running import EdgeResult, Latency, run_file
-from keras_xaic.edge.structure import check_micro
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike
 from keras_xaic.metrics import agreement, default_metric, get_metric
@@ -142,7 +141,7 @@ def verify(
     bundle: Union[Bundle, PathLike],
     data: Any,
     *,
-    interpreters: Union[str, Sequence[str]] = ("tflite-runtime",),
+    interpreters: Union[str, Sequence[str]] = "auto",
     reference: Optional[np.ndarray] = None,
     metric: Optional[str] = None,
     latency_runs: int = 50,
@@ -155,8 +154,8 @@ def verify(
     Args:
         bundle: A bundle or its directory.
         data: As `keras_xaic.data.as_data` takes it; its test part is used, or all of it where there is none.
-        interpreters: Names, or ``all`` for those that are installed and run such files. TensorFlow Lite Micro gets
-            micro/model.tflite if there is one.
+        interpreters: Names, ``all`` for those that are installed and that users run on devices, or ``auto`` for the one that
+            judges. TensorFlow Lite Micro gets micro/model.tflite; ``all`` leaves it out where there is none.
         reference: (N, ...) outputs of the original model for the same samples, for the agreement.
         metric: Name of the metric; by default the one in report.json, or what suits the targets.
         latency_runs: Timed invocations per interpreter; 0 for none.
@@ -172,7 +171,7 @@ def verify(
         DataError: If there is no bundle or the data does not fit.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    names = _suitable(opened) if interpreters == "all" else _names(interpreters)
+    names = _names(opened, interpreters)
     loaded = as_data(data)
     samples, part = (loaded.test, "test") if loaded.test is not None else (loaded.train, "train")
     told = read_json(opened.report) if opened.report.is_file() else {}
@@ -216,6 +215,12 @@ def verify(
     return verification
 
 
+def deployed_on(bundle: Bundle) -> tuple[str, ...]:
+    """Returns the installed interpreters that a bundle is made for; TensorFlow Lite Micro only with a file of its own."""
+    micro = (bundle.micro / "model.tflite").is_file()
+    return tuple(name for name in deployed_interpreters() if name != "tflm" or micro)
+
+
 def file_sha256(path: PathLike) -> str:
     """Returns the SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
@@ -236,22 +241,16 @@ class _Progress:
         self.report(self.interpreter, done, self.total)
 
 
-def _names(interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
+def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
+    if interpreters == "all":
+        return deployed_on(bundle) or (judge(),)
+    if interpreters == "auto":
+        return (judge(),)
     names = (interpreters,) if isinstance(interpreters, str) else tuple(interpreters)
     if not names:
         raise EdgeError("no interpreter was named")
     for name in names:
-        check_interpreter(name)
-    return names
-
-
-def _suitable(bundle: Bundle) -> tuple[str, ...]:
-    """Returns the interpreters that are installed, without those that are known to compute the bundle's files wrongly."""
-    names = tuple(available_interpreters())
-    try:
-        check_micro(read_file(_file_for(bundle, "tflm")))
-    except EdgeError:
-        return tuple(name for name in names if name != "tflm")
+        get_interpreter(name)
     return names
 
 

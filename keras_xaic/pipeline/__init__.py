@@ -200,7 +200,7 @@ def verify(
     bundle: PathLike,
     data: Any,
     *,
-    interpreter: str = "tflite-runtime",
+    interpreter: str = "auto",
     scale: Optional[float] = None,
     offset: Optional[float] = None,
     progress: Progress = silent,
@@ -211,16 +211,21 @@ def verify(
     remembered = (told.model_extra or {}).get("inputs", {}) if told is not None else {}
     scale = remembered.get("scale", 1.0) if scale is None else scale
     offset = remembered.get("offset", 0.0) if offset is None else offset
-    names: Any = "all" if interpreter == "all" else (interpreter,)
     loaded = as_data(data, scale, offset)
+    made_for = edge.deployed_on(opened)
     try:
-        verification = edge.verify(opened, loaded, interpreters=names, progress=progress)
+        verification = edge.verify(opened, loaded, interpreters=interpreter, progress=progress)
+    except edge.UnusableInterpreter:
+        raise  # it says nothing about the bundle
     except EdgeError as error:
-        opened.mark(str(error))
+        if interpreter in (*made_for, "auto", "all"):
+            opened.mark(str(error))
         raise
-    if verification.error is not None:
-        opened.mark(str(verification.error))
-    elif interpreter == "all":
+    errors = [run.error for name, run in verification.runs.items() if name in made_for]
+    faults = [one for one in errors if one is not None and not isinstance(one, edge.UnusableInterpreter)]
+    if faults:
+        opened.mark(str(faults[0]))
+    elif interpreter == "all" and verification.error is None:
         opened.mark(None)
     return verification
 

@@ -96,7 +96,7 @@ def litert_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
 
     def play(script: str) -> None:
         fake = tmp_path / "python"
-        fake.write_text(f"#!/bin/sh\n{script}\n")
+        fake.write_text(f"#!/bin/sh\necho started\n{script}\n")
         fake.chmod(0o755)
         monkeypatch.setenv("XAIC_LITERT_PYTHON", str(fake))
 

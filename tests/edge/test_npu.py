@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from keras_xaic.edge import estimate_npu
-from keras_xaic.edge.process import MissingInterpreter
+from keras_xaic.edge.interpreters import MissingInterpreter
 from keras_xaic.errors import EdgeError
 
 has_vela = pytest.mark.skipif(importlib.util.find_spec("ethosu") is None, reason="ethos-u-vela is not installed")

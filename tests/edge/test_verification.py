@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_xaic.data import Data, Samples
-from keras_xaic.edge import available_interpreters, run_file, verify
+from keras_xaic.edge import available_interpreters, deployed_interpreters, judge, run_file, verify
 from keras_xaic.errors import DataError, EdgeError
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
@@ -135,10 +135,19 @@ def test_one_failure_among_several_is_kept_beside_the_others(bundle, data, liter
         verify(bundle, data, interpreters=("litert",))
 
 
-def test_all_means_what_is_installed(bundle, data, monkeypatch):
+def test_all_means_what_a_user_would_deploy_on(bundle, data, monkeypatch, files):
     monkeypatch.delenv("XAIC_LITERT_PYTHON", raising=False)
     result = verify(bundle, data.test, interpreters="all", latency_runs=0)
-    assert set(result.runs) == set(available_interpreters())
+    assert set(result.runs) == set(deployed_interpreters()) - {"tflm"}  # there is no file for it
+    (bundle / "micro").mkdir()
+    shutil.copy(files["int8"], bundle / "micro" / "model.tflite")
+    result = verify(bundle, data.test, interpreters="all", latency_runs=0)
+    assert set(result.runs) == set(deployed_interpreters())
+    assert "builtin-ref" not in result.runs
+
+
+def test_auto_means_the_judge(bundle, data):
+    assert list(verify(bundle, data.test, interpreters="auto", latency_runs=0).runs) == [judge()]
 
 
 def test_wrong_use(bundle, data, tmp_path):

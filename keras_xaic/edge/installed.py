@@ -1,0 +1,64 @@
+"""Which edge interpreters are here, and which one judges."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+from functools import cache
+from typing import Optional
+
+from keras_xaic.edge.interpreters import LITERT_PYTHON, REGISTRY, get_interpreter
+from keras_xaic.edge.process import Limits, private_directory, python_of, run_child
+from keras_xaic.errors import EdgeError
+
+
+def judge() -> str:
+    """Returns the name of the interpreter whose outputs are the metric values of reports: the first that is installed.
+
+    Raises:
+        EdgeError: If none is that may judge.
+    """
+    order = sorted((one for one in REGISTRY.values() if one.judge_order), key=lambda one: one.judge_order)
+    for one in order:
+        if interpreter_version(one.name) is not None:
+            return one.name
+    names = " or ".join(one.name for one in order)
+    raise EdgeError("no edge interpreter is installed that can judge", names, order[0].install)
+
+
+def available_interpreters() -> dict[str, str]:
+    """Returns name and version of the interpreters that are installed, without loading them."""
+    versions = {name: interpreter_version(name) for name in REGISTRY}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+def deployed_interpreters() -> tuple[str, ...]:
+    """Returns the names of the interpreters that are installed and that users run on devices."""
+    return tuple(name for name in available_interpreters() if REGISTRY[name].deployed)
+
+
+def interpreter_version(name: str) -> Optional[str]:
+    """Returns the version of an interpreter, None if it is not installed.
+
+    Raises:
+        EdgeError: If there is no interpreter of this name, or ``XAIC_LITERT_PYTHON`` names what does not run it.
+    """
+    one = get_interpreter(name)
+    if one.foreign and os.environ.get(LITERT_PYTHON):
+        return _foreign_version(name, python_of(name))
+    if importlib.util.find_spec(one.module) is None:
+        return None
+    try:
+        return importlib.metadata.version(one.package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _foreign_version(interpreter: str, python: str) -> str:
+    with private_directory() as name:
+        job = {"mode": "version", "interpreter": interpreter, "model": python}
+        answer, _ = run_child(job, pathlib.Path(name), Limits(30.0))
+    return str(answer["version"])
