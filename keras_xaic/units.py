@@ -62,8 +62,30 @@ def parse_count(count: Union[int, str], name: str = "count") -> int:
     return value
 
 
-def format_size(size: int) -> str:
-    """Returns bytes for a table: exact below 10 kB, then in kB or MB with one decimal."""
+def format_count(count: float) -> str:
+    """Returns a number of things, whole, with thousands separated.
+
+    >>> format_count(7731.792007602499)
+    '7,732'
+    """
+    return f"{round(count):,}"
+
+
+def format_bytes(size: float) -> str:
+    """Returns bytes to the byte.
+
+    >>> format_bytes(48000)
+    '48,000 B'
+    """
+    return f"{format_count(size)} B"
+
+
+def format_size(size: float) -> str:
+    """Returns bytes for a table: exact below 10 kB, then in kB or MB with one decimal.
+
+    >>> format_size(7731.792007602499), format_size(48000)
+    ('7,732 B', '48.0 kB')
+    """
     if size < 10_000:
-        return f"{size:,} B"
+        return format_bytes(size)
     return f"{size / 1000:,.1f} kB" if size < 10_000_000 else f"{size / 1_000_000:,.1f} MB"

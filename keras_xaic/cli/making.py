@@ -31,6 +31,7 @@ from keras_xaic.cli.options import (
 )
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import DataError, PlanError
+from keras_xaic.units import format_bytes
 
 
 def compress(
@@ -214,7 +215,7 @@ def export(
             from keras_xaic.tflite import WITHOUT_MICRO
 
             terminal.say(WITHOUT_MICRO)
-        terminal.last(f"{bundle.path}: model.tflite {bundle.model.stat().st_size:,} B")
+        terminal.last(f"{bundle.path}: model.tflite {format_bytes(bundle.model.stat().st_size)}")
 
 
 def search(
@@ -274,7 +275,7 @@ def unpack(
             raise DataError(f"{file} does not exist", "a download container, e.g. model.xaic of a bundle")
         content = unpack_download(file.read_bytes())
         write_atomic(out, content)
-        terminal.last(f"{out}: {len(content):,} B")
+        terminal.last(f"{out}: {format_bytes(len(content))}")
 
 
 def _pair(option: str, text: str, example: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_xaic.errors import XaicError
+from keras_xaic.units import format_bytes
 
 FILE_WIDTH = 120
 """Characters a line where the output goes to a file."""
@@ -108,12 +109,12 @@ class Terminal:
         for name, run in verification.runs.items():
             accuracy = "did not run" if run.error else "" if run.accuracy is None else f"{run.accuracy:.4f}"
             times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
-            memory = [f"{n:,} B" if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
+            memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
             table.add_row(name, run.version or "", accuracy, *times, *memory)
         self.say(table)
         accuracy = verification.edge_accuracy
         shown = "no labels" if accuracy is None else f"{verification.metric} {accuracy:.4f}"
-        self.last(f"{verification.path}: {verification.flash_bytes:,} B, {shown} on {verification.samples:,} samples")
+        self.last(f"{verification.path}: {format_bytes(verification.flash_bytes)}, {shown} on {verification.samples:,} samples")
         if verification.changed:
             self.err.print(
                 "warning: model.tflite is not the file that report.json describes (its SHA-256 differs)", style="yellow"
@@ -149,7 +150,7 @@ class Terminal:
         if preview.original is not None:
             before, after = f"{preview.original:.4g}", f"{preview.untrained:.4g}"
             self.say(f"on held-back training data: original {before}, as planned and before any training {after}")
-        sizes = f"{plan.predicted_flash_bytes:,} B flash, {plan.predicted_download_bytes:,} B download"
+        sizes = f"{format_bytes(plan.predicted_flash_bytes)} flash, {format_bytes(plan.predicted_download_bytes)} download"
         self.last(f"{out}: {sizes}, {plan.mean_bits:.2f} bits a weight")
 
     def show_search(self, found: Any, out: pathlib.Path) -> None:
@@ -157,7 +158,7 @@ class Terminal:
         table = Table("trial", "flash", "held-back accuracy", title="Pareto front", title_justify="left")
         front = [one for one in found if one.best]
         for one in front:
-            table.add_row(str(one.trial), f"{one.flash_bytes:,} B", f"{one.held_back_accuracy:.4f}")
+            table.add_row(str(one.trial), format_bytes(one.flash_bytes), f"{one.held_back_accuracy:.4f}")
         self.say(table)
         self.last(f"{out}: {len(found)} trials, {len(front)} on the Pareto front, pareto.json and pareto.png")
 

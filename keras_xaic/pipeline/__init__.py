@@ -15,7 +15,7 @@ from keras_xaic.data import as_data
 from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.models import infer_task
-from keras_xaic.pipeline.activations import chosen_activations
+from keras_xaic.pipeline.activations import chosen_activations, wider_activations
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
@@ -74,7 +74,8 @@ def run(
         plan: A `Plan`, or the path of one, that is carried out as it is (``xaic plan`` writes one; it may be edited); `recipe`
             and `budget` then only say what the report compares with.
         activations: Type of activations between layers: ``int8``, ``int16`` or ``float32`` (see `keras_xaic.plan`); None: the
-            plan's, or int8. With ``float32`` the target ``both`` comes down to ``mobile``.
+            plan's, or int8, and `auto` takes a wider type where int8 cannot keep the accuracy. With ``float32`` the target
+            ``both`` comes down to ``mobile``.
         out: Directory of the bundle.
         epochs: Passes over the training data, all stages together; None: 10, or as many as fit `minutes`.
         minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
@@ -129,7 +130,9 @@ def run(
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, given, callbacks, minutes)
+    wider = wider_activations(chosen, budget, parts, interpreters) if activations is None else ()
+    how = (given, callbacks, minutes, wider)
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, *how)
     return job.run(out, parts, others, interpreters)
 
 

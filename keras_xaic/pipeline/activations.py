@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Optional, get_args
 
@@ -10,6 +11,21 @@ from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import RUN_BY, Activations
 from keras_xaic.recipes import Recipe
 from keras_xaic.tflite import Target
+
+
+def wider_activations(recipe: Recipe, budget: Budget, target: Target, interpreters: Sequence[str]) -> tuple[Activations, ...]:
+    """Returns the types of activations that may take the place of the recipe's where it cannot keep the accuracy.
+
+    Args:
+        recipe: The recipe.
+        budget: As for `chosen_activations`, as are `target` and `interpreters`.
+    """
+    order: tuple[Activations, ...] = get_args(Activations)
+    found: list[Activations] = []
+    for wider in order[order.index(recipe.activations) + 1 :]:
+        with contextlib.suppress(PlanError):
+            found.append(chosen_activations(wider, None, recipe, budget, target, interpreters))
+    return tuple(found)
 
 
 def chosen_activations(

@@ -15,10 +15,14 @@ import numpy as np
 from keras_xaic import edge, tflite
 from keras_xaic.compression import LEARNING_RATE, CompressedModel, compress
 from keras_xaic.data import Data, Samples
+from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, channel_groups
+from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.fitting import Planner
+from keras_xaic.pipeline.reference import is_exact
 from keras_xaic.planning import Budget, Plan
+from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
@@ -43,6 +47,13 @@ PART = 1 / 3
 """Without limits: share of the effort that is left which the next round gets."""
 DOWNLOAD = 0.6
 """Without limits: download of a round as a share of its flash."""
+BITS_ONLY = 0.75
+"""Without limits: flash, as a share of plain int8, of the round that keeps all filters, where no smaller one is good enough."""
+FEW = 100
+"""Below this many held-back samples, a round has to keep its accuracy on as many training samples, too: where only a few
+judge, a ruined model may be right by chance."""
+JUDGES = 5000
+"""Most samples that judge where nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Round:
         small: The compressed model.
         flash_bytes: Size of its `model.tflite`.
         download_bytes: Size of its `model.xaic`.
-        held_back: The task's figure on held-back training data, from tflite-runtime; higher is better.
+        held_back: The task's metric value on held-back training data, from tflite-runtime; higher is better.
         drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
             original's error, or of the variance of its outputs where they are the targets).
         epochs: Epochs that it trained.
@@ -80,6 +91,7 @@ class Round:
             "drop_pp": self.drop,
             "epochs": self.epochs,
             "seconds": round(self.seconds, 1),
+            "activations": plan.activations,
         }
 
 
@@ -102,15 +114,22 @@ class Driver:
     callbacks: Sequence[Any]
     directory: pathlib.Path
     progress: Progress
+    wider: Sequence[Activations] = ()
+    """Types of activations that may take the place of the recipe's where it cannot keep the accuracy, the cheapest first."""
 
     def run(self) -> tuple[CompressedModel, list[Round]]:
         """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there."""
         self.start = time.monotonic()
-        self.train, self.held_back = self.data.split(seed=self.seed)
-        answers = predict(self.model, self.held_back)
-        self.held_back = self.task.labelled(self.held_back, answers)
-        self.figure = self.task.figure(answers, self.held_back)
+        self.directory.mkdir(parents=True, exist_ok=True)  # without training nothing else makes it
+        self.train, held_back = self.data.split(seed=self.seed)
+        if self.epochs == 0:
+            held_back = self.data.calibration(JUDGES, self.seed)  # nothing is trained on them: all may judge
+        self.judges = [Judge.of(self.model, self.task, held_back)]
+        if len(held_back) < FEW and self.epochs > 0:
+            self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
         rounds = list(self._within_limits() if self._limited else self._ever_smaller())
+        if not any(self._is_good(one) for one in rounds):
+            rounds += self._gentler(rounds)
         return max(rounds, key=self._worth).small, rounds
 
     @property
@@ -156,6 +175,41 @@ class Driver:
                 return
             planner = self._planner(before.small.trainable)
 
+    def _gentler(self, rounds: Sequence[Round]) -> Iterator[Round]:
+        """Where no round keeps the accuracy: all filters stay, then plain int8, then activations of more bits.
+
+        What does not fit the limits is left out. None but the first is trained.
+        """
+        number, left = len(rounds), self.epochs - sum(one.epochs for one in rounds)
+        for activations in (self.recipe.activations, *self.wider):
+            planner = self._planner(self.model, self.relevance, replace(self.recipe, activations=activations))
+            tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
+            if activations == self.recipe.activations and (left > 0 or not self._limited):
+                plain = planner.plan(Budget(mean_bits=8)).predicted_flash_bytes
+                tries.insert(0, (self._with_margin() if self._limited else Budget(round(BITS_ONLY * plain)), max(0, left)))
+            for limits, epochs in tries:
+                made = planner.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
+                if self._limited and not self._fits(made):
+                    continue
+                number += 1
+                try:
+                    one = self._round(number, self.model, made, planner.relevance, epochs, 1.0)
+                except (EdgeError, ExportError):  # not every layer exists with such activations; a wider type may do
+                    continue
+                yield one
+                if self._is_good(one):
+                    return
+
+    def _fits(self, made: Plan) -> bool:
+        """Returns whether a plan that keeps all filters is within the limits."""
+        sizes = (
+            (made.predicted_flash_bytes, self.budget.flash_bytes),
+            (made.predicted_download_bytes, self.budget.download_bytes),
+            (made.predicted_ram_bytes, self.budget.ram_bytes),
+            (sum(macs(self.model).values()), self.budget.macs_limit),
+        )
+        return all(limit is None or size is None or size <= limit for size, limit in sizes)
+
     def _round(
         self,
         number: int,
@@ -187,14 +241,13 @@ class Driver:
         content = tflite.build_tflite(small, self.samples)
         path = self.directory / f"round-{number}.tflite"
         write_atomic(path, content)
-        held = self.held_back
-        outputs = edge.run_file(path, held.x, scale=held.scale, offset=held.offset).outputs[0]
+        values, drops = zip(*(judge(path) for judge in self.judges))
         return Round(
             small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
             flash_bytes=len(content),
             download_bytes=len(tflite.pack_download(content)),
-            held_back=self.task.figure(outputs, held),
-            drop=self._drop(outputs),
+            held_back=values[0],
+            drop=max(drops),
             epochs=sum(len(stage) for stage in small.history.values()),
             seconds=time.perf_counter() - start,
         )
@@ -204,13 +257,13 @@ class Driver:
         """What the original says about the training samples: the same in every round."""
         return predict(self.model, self.train)
 
-    def _planner(self, model: Any, relevance: Optional[Relevance] = None) -> Planner:
-        """Returns what plans `model` as it stands."""
+    def _planner(self, model: Any, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> Planner:
+        """Returns what plans `model` as it stands, by the recipe or a variant of it."""
         if relevance is None:
             rule, target = self.recipe.rule or "lrp.epsilon", self.task.explained(self.samples)
             relevance = attribute(model, self.samples, self.samples.labels, rule=rule, target=target, seed=self.seed)
         how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.progress}
-        return Planner(model, relevance, self.recipe, self.data, self.samples, **how)
+        return Planner(model, relevance, recipe or self.recipe, self.data, self.samples, **how)
 
     def _replan(self, model: Any, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
@@ -226,12 +279,21 @@ class Driver:
         sizes = ((one.flash_bytes, self.budget.flash_bytes), (one.download_bytes, self.budget.download_bytes))
         return max((size / limit for size, limit in sizes if limit is not None), default=0.0)
 
+    def _is_good(self, one: Round) -> bool:
+        """Returns whether a round keeps both the limits and the accuracy."""
+        return self._overrun(one) <= 1.0 and one.drop <= self.budget.max_drop
+
     def _worth(self, one: Round) -> tuple[bool, float, float]:
-        """What makes a round better than another: within the limits first; then accurate, or small where there is no limit."""
+        """What makes a round better than another.
+
+        Within the limits first, then accurate. Without limits the smallest of those that keep the accuracy, and if none does,
+        the most accurate.
+        """
         if self._limited:
             over = self._overrun(one)
-            return over <= 1.0, -max(1.0, over), one.held_back
-        return one.drop <= self.budget.max_drop, -float(one.flash_bytes), one.held_back
+            return over <= 1.0, -max(1.0, over), -one.drop
+        good = self._is_good(one)
+        return good, -float(one.flash_bytes) if good else 0.0, -one.drop
 
     def _is_off(self, one: Round) -> bool:
         """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.
@@ -259,14 +321,41 @@ class Driver:
             return None
         return one.small.plan.model_copy(update={"remove": {}, "filters": None})
 
-    def _drop(self, outputs: Any) -> float:
-        """Returns what is lost on held-back data, in the unit of `Budget.max_drop`."""
-        held = self.held_back
-        lost = 100.0 * (self.figure - self.task.figure(outputs, held))
+
+@dataclass(frozen=True)
+class Judge:
+    """Training samples that judge the file of a round.
+
+    Attributes:
+        samples: With labels: their own, else what the original says.
+        task: What the model does.
+        original: Metric value of the original on them, in Keras; higher is better.
+    """
+
+    samples: Samples
+    task: Task
+    original: float
+
+    @classmethod
+    def of(cls, model: Any, task: Task, samples: Samples) -> Judge:
+        """Returns the judge whose measure is `model`."""
+        outputs = predict(model, samples)
+        samples = task.labelled(samples, outputs)
+        return cls(samples, task, task.figure(outputs, samples))
+
+    def __call__(self, path: pathlib.Path) -> tuple[float, float]:
+        """Returns the metric value of a file on the edge interpreter and what is lost, in the unit of `Budget.max_drop`."""
+        samples = self.samples
+        outputs = edge.run_file(path, samples.x, scale=samples.scale, offset=samples.offset).outputs[0]
+        value = self.task.figure(outputs, samples)
+        if not (math.isfinite(value) and np.isfinite(outputs).all()):
+            return -math.inf, math.inf
+        lost = 100.0 * (self.original - value)
         if self.task.kind != "values":
-            return lost
+            return value, lost
         # The original has no error of its own where its outputs are the targets: then their variance is the measure.
-        return lost / max(-self.figure or float(np.var(np.asarray(held.y, np.float64))), 1e-30)
+        targets = np.asarray(samples.y, np.float64)
+        return value, lost / max(float(targets.var()) if is_exact(-self.original, targets) else -self.original, 1e-30)
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:

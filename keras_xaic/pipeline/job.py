@@ -25,9 +25,11 @@ from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
 from keras_xaic.pipeline.fitting import Planner
 from keras_xaic.pipeline.proving import add_expected_outputs, check_agreement, measure_micro_arena
+from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original, is_exact
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Budget, Plan
+from keras_xaic.planning.storages import Activations
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.report import Evidence, Report, write_html
@@ -55,6 +57,8 @@ class Job:
     """The user's own, for the training of the compressed model."""
     minutes: Optional[float] = None
     """Time for training; with it, `epochs` is only the most."""
+    wider: Sequence[Activations] = ()
+    """Types of activations that the driver may choose where the recipe's cannot keep the accuracy."""
     rounds: Sequence[Round] = ()
     """What the driver did, where the recipe has one."""
 
@@ -81,7 +85,7 @@ class Job:
                     bundle,
                     self.data,
                     interpreters=interpreters,
-                    reference=original["outputs"],
+                    reference=None if self.task.kind == "values" else original["outputs"],
                     metric=self.metric,
                     progress=work.progress,
                 ),
@@ -108,14 +112,16 @@ class Job:
             seed=self.seed,
             budget=self.budget,
             metric=self.metric,
-            original={key: value for key, value in original.items() if key != "outputs"},
+            original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
+            reference="edge" if original["fault"] is None else "keras",
+            deviation=self.deviation(*outputs, original["keras_accuracy"]),
             baselines=measured,
             small=small,
             keras_accuracy=self.task_metric(predict(small.model, self.test)),
             verification=verification,
             agreement=agreement,
             arena_bytes=arena,
-            warnings=[trouble] if trouble else [],
+            warnings=[one for one in (original["fault"], trouble, self.widened(small)) if one],
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
@@ -146,6 +152,12 @@ class Job:
             return None
         return float(get_metric(self.metric)(outputs, self.test.y))
 
+    def deviation(self, before: np.ndarray, after: np.ndarray, error: Optional[float]) -> Optional[float]:
+        """Returns how far values are from the original's where no metric tells it (see `deviation_in_percent`), else None."""
+        if self.task.kind != "values" or (error is not None and not is_exact(error, np.asarray(self.test.y))):
+            return None
+        return deviation_in_percent(after, before)
+
     def original(self) -> dict[str, Any]:
         """Measures the model that came in, as Keras model and as float32 .tflite."""
         outputs = self.work.cached("original.npy", lambda: predict(self.model, self.test), lambda a, p: np.save(p, a), np.load)
@@ -153,13 +165,20 @@ class Job:
         if not path.exists():
             write_atomic(path, tflite.float_twin(canonicalize(self.model).model))
         content = path.read_bytes()
-        return {
+        facts = {
             "outputs": outputs,
             "keras_accuracy": self.task_metric(outputs),
             "tflite_fp32_bytes": len(content),
             "tflite_fp32_gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
-            **self.measure(path, "original"),
         }
+        try:
+            given = self.run_file(path, "original")
+        except EdgeError as error:  # the user deploys another file, which may well run
+            said = f"The original's float32 .tflite does not run: {error}. The drop is measured against the Keras model."
+            return {**facts, "edge_accuracy": None, "latency_ms": {}, "fault": said}
+        canonical = canonicalize(self.model).model
+        fault = faulty_original(canonical, path, self.test, outputs, given.outputs[0], given.interpreter)
+        return {**facts, **self.measured(given), "fault": fault}
 
     def attribute(self, samples: Samples) -> Relevance:
         """Computes the relevance that the recipe asks for."""
@@ -206,6 +225,7 @@ class Job:
                 minutes=self.minutes,
                 callbacks=self.callbacks,
                 directory=checkpoint,
+                wider=self.wider if recipe is self.recipe else (),
                 **how,
             )
             small, rounds = driver.run()
@@ -219,6 +239,16 @@ class Job:
         )
         options.update(calibration=self.calibration, callbacks=self.callbacks, minutes=self.minutes)
         return compress(self.model, made, self.data, relevance=relevance, **options)
+
+    def widened(self, small: CompressedModel) -> Optional[str]:
+        """Returns what is said where the driver took other activations than the recipe's."""
+        chosen = small.plan.activations
+        if not self.rounds or self.plan is not None or chosen == self.recipe.activations:
+            return None
+        return (
+            f"Activations are {chosen}: no file with {self.recipe.activations} activations kept accuracy within the limit on "
+            f"training data that was held back. --activations {self.recipe.activations} insists on them."
+        )
 
     def export(
         self, small: CompressedModel, samples: Samples, target: tflite.Target
@@ -260,7 +290,7 @@ class Job:
         facts = {
             "flash_bytes": len(content),
             "download_bytes": len(tflite.pack_download(content)),
-            **self.measure(path, f"baseline {recipe.name}"),
+            **self.measured(self.run_file(path, f"baseline {recipe.name}")),
         }
         write_atomic(kept, json.dumps(facts))
         return facts
@@ -273,10 +303,10 @@ class Job:
             return sum(one.epochs for one in self.rounds)
         return sum(len(stage) for stage in small.history.values())
 
-    def measure(self, path: pathlib.Path, stage: str) -> dict[str, Any]:
-        """Returns the metric on `test` and the latency of a file, from tflite-runtime."""
+    def run_file(self, path: pathlib.Path, stage: str) -> edge.EdgeResult:
+        """Runs a file on `test`, on tflite-runtime."""
         test = self.test
-        result = edge.run_file(
+        return edge.run_file(
             path,
             test.x,
             scale=test.scale,
@@ -284,7 +314,10 @@ class Job:
             latency_runs=50,
             progress=lambda done: self.work.progress(f"{stage} on tflite-runtime", done, len(test)),
         )
-        latency = {} if result.latency is None else {"tflite-runtime": edge.latency_entry(result.latency)}
+
+    def measured(self, result: edge.EdgeResult) -> dict[str, Any]:
+        """Returns the metric on `test` and the latency of a file that ran on it."""
+        latency = {} if result.latency is None else {result.interpreter: edge.latency_entry(result.latency)}
         return {"edge_accuracy": self.task_metric(result.outputs[0]), "latency_ms": latency}
 
     def equal_download_sparsity(self, small: CompressedModel) -> float:

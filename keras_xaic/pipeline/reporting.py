@@ -17,7 +17,7 @@ from keras_xaic.pipeline.comparing import Changes
 from keras_xaic.planning import Budget
 from keras_xaic.planning.storages import Activations
 from keras_xaic.relevance import Relevance
-from keras_xaic.report import Report, budget_misses, verdict
+from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import measure_layers
 
 PACKAGES = ("tensorflow", "tensorflow-model-optimization", "innvestigate", "numpy", "tflite-runtime", "tflite-micro")
@@ -35,6 +35,8 @@ def build_report(
     budget: Budget,
     metric: Optional[str],
     original: Mapping[str, Any],
+    reference: Reference,
+    deviation: Optional[float],
     baselines: Mapping[str, Any],
     small: CompressedModel,
     keras_accuracy: Optional[float],
@@ -49,8 +51,13 @@ def build_report(
     changes: Optional[Changes] = None,
     rounds: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """Returns the report of one run; every size in it is read from the file it speaks of."""
-    drop = drop_pp(original["edge_accuracy"], verification.edge_accuracy, metric or "accuracy")
+    """Returns the report of one run; every size in it is read from the file it speaks of.
+
+    `deviation` is how far values are from those of the original, in percent of their variance: the drop where no metric tells
+    it, since there are no targets or the original's outputs are the targets.
+    """
+    whole = original[f"{reference}_accuracy"]
+    drop = drop_pp(whole, verification.edge_accuracy, metric or "accuracy") if deviation is None else deviation
     weights = sum(kernel.size for kernel in weighted_kernels(small.model))
     compressed = {
         "keras_accuracy": keras_accuracy,
@@ -91,8 +98,9 @@ def build_report(
                 "macs": budget.macs_limit,
             },
             "original": dict(original),
+            "reference": reference,
             "baselines": {
-                name: {**facts, "drop_pp": drop_pp(original["edge_accuracy"], facts["edge_accuracy"], metric or "accuracy")}
+                name: {**facts, "drop_pp": drop_pp(whole, facts["edge_accuracy"], metric or "accuracy")}
                 for name, facts in baselines.items()
             },
             "compressed": compressed,
@@ -116,7 +124,9 @@ def _warnings(report: Report, activations: Activations) -> list[str]:
     found = []
     if report.compressed.part == "train":
         found.append("There is no test data: accuracies are measured on training data and are too good.")
-    for who, facts in (("original", report.original), ("compressed model", report.compressed)):
+    # Of an original that an interpreter computes wrongly, more is said already.
+    judged: list[tuple[str, Any]] = [("original", report.original)] if report.reference == "edge" else []
+    for who, facts in (*judged, ("compressed model", report.compressed)):
         gap = drop_pp(facts.keras_accuracy, facts.edge_accuracy, report.metric or "accuracy")
         if gap is not None and report.metric != "mse" and abs(gap) > CONVERSION_GAP_PP:
             found.append(
@@ -124,7 +134,7 @@ def _warnings(report: Report, activations: Activations) -> list[str]:
                 "the conversion to .tflite changes its answers."
             )
     before, after = report.original.latency_ms.get("tflite-runtime"), report.compressed.latency_ms.get("tflite-runtime")
-    integers = activations != "float32"
+    integers = activations != "float32" and report.reference == "edge"  # a wrong file is no example to follow
     if integers and before and after and before.median and after.median and after.median > 1.1 * before.median:
         found.append(
             f"tflite-runtime takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs {activations} "

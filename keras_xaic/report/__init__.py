@@ -17,6 +17,7 @@ from keras_xaic.report.schema import (
     LayerFacts,
     ModelFacts,
     OriginalFacts,
+    Reference,
     Report,
     ShownFacts,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "LayerFacts",
     "ModelFacts",
     "OriginalFacts",
+    "Reference",
     "Report",
     "ShownFacts",
     "budget_misses",

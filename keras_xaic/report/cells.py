@@ -69,11 +69,14 @@ def score(value: Optional[float], metric: Optional[str]) -> str:
 
 
 def points(value: Optional[float], metric: Optional[str]) -> str:
-    """Returns a drop, negative where it is a gain: percentage points, or percent of the original's mse."""
+    """Returns a drop, negative where it is a gain: percentage points, or percent of the original's mse.
+
+    Without a metric it is in percent of the variance of the original's outputs.
+    """
     if value is None:
         return NONE
     value = 0.0 if abs(value) < 0.005 else value  # no "-0.00"
-    return f"{value:.2f} {'%' if metric == 'mse' else 'pp'}"
+    return f"{value:.2f} {'%' if metric in ('mse', None) else 'pp'}"
 
 
 def share(value: Optional[float]) -> str:
@@ -111,4 +114,9 @@ def drop_of(report: Report, baseline: str) -> Optional[float]:
     facts = report.baselines[baseline]
     if facts.drop_pp is not None:
         return facts.drop_pp
-    return get_metric(metric_name(report)).drop_pp(report.original.edge_accuracy, facts.edge_accuracy)
+    return get_metric(metric_name(report)).drop_pp(look_up(report, reference_pointer(report)), facts.edge_accuracy)
+
+
+def reference_pointer(report: Report) -> str:
+    """Returns where the metric value of the original is that drops are measured against."""
+    return f"/original/{report.reference}_accuracy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +15,9 @@ from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
 
 SCHEMA = 1
+Reference = Literal["edge", "keras"]
+"""Which metric value of the original drops are measured against: that of its float32 file on the edge interpreter, or where an
+interpreter computes this file wrongly, that of the Keras model."""
 
 
 class _Facts(BaseModel):
@@ -181,6 +184,7 @@ class Report(_Facts):
     Attributes:
         schema_version: Version of this format (``schema`` in the file).
         xaic: Version of keras-xaic.
+        reference: Which metric value of the original drops are measured against.
         metric: What every ``*accuracy`` field holds; None where there are no targets.
         classes: By class number; empty where nothing is classified.
         explanations: None where relevance maps could not be compared.
@@ -196,6 +200,7 @@ class Report(_Facts):
     recipe: str = ""
     seed: int = 0
     metric: Optional[str] = "accuracy"
+    reference: Reference = "edge"
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
     model: ModelFacts = Field(default_factory=ModelFacts)

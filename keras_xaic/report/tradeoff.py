@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from keras_xaic.report import svg
-from keras_xaic.report.cells import metric_name
+from keras_xaic.report.cells import look_up, metric_name, reference_pointer
 from keras_xaic.report.schema import Report
 from keras_xaic.report.wording import columns
 
@@ -20,7 +20,11 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
     """
     original, small = report.original, report.compressed
     sizes = [original.tflite_fp32_bytes, *(one.flash_bytes for one in report.baselines.values()), small.flash_bytes]
-    scores = [original.edge_accuracy, *(one.edge_accuracy for one in report.baselines.values()), small.edge_accuracy]
+    scores = [
+        look_up(report, reference_pointer(report)),
+        *(one.edge_accuracy for one in report.baselines.values()),
+        small.edge_accuracy,
+    ]
     known = [(n, s / 1000, v) for n, s, v in zip(columns(report), sizes, scores) if s is not None and v is not None]
     if len(known) < 2:
         return None

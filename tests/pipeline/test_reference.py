@@ -1,0 +1,113 @@
+"""What a drop is measured against where an interpreter computes the float32 original wrongly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic import edge
+from keras_xaic._keras import keras, layers
+from keras_xaic.bundle import Bundle
+from keras_xaic.errors import EdgeError
+from keras_xaic.models import canonicalize
+from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.reference import is_exact, largest_deviations
+from keras_xaic.planning import Budget
+from keras_xaic.tflite import float_twin
+
+
+def make_job(stride):
+    """A convolution whose kernel is smaller than its stride: with XNNPACK, tflite-runtime 2.14 reads beside its input."""
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((12, 13, 4))
+    x = layers.Conv2D(5, 3, strides=stride, padding="same", name="far")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(layers.Flatten()(x)), name="strided")
+    x = np.random.default_rng(0).normal(size=(160, 12, 13, 4)).astype(np.float32)
+    y = model.predict(x, verbose=0).argmax(axis=-1)
+    return model, {"x_train": x[:100], "y_train": y[:100], "x_test": x[100:], "y_test": y[100:]}
+
+
+@pytest.fixture(scope="module")
+def strided():
+    return make_job(7)
+
+
+def run(job, out, **options):
+    model, data = job
+    settings = {"recipe": "int8", "budget": Budget(max_drop=5.0), "epochs": 0, "baselines": ("int8",), "target": "mobile"}
+    return xaic.run(model, data, out=out, **{**settings, **options})
+
+
+def test_a_float_file_that_is_computed_wrongly_is_no_yardstick(strided, tmp_path):
+    model, data = strided
+    wrong = _accuracy_of_float_file(model, data, tmp_path)
+    assert wrong < 0.8, "this interpreter got better: the test needs another fault"
+    report = run(strided, tmp_path / "out")
+    assert report.reference == "keras"
+    assert report.original.keras_accuracy == 1.0
+    assert report.original.edge_accuracy == wrong
+    assert report.compressed.drop_pp == pytest.approx(100 * (1.0 - report.compressed.edge_accuracy))
+    assert report.baselines["int8"].drop_pp == pytest.approx(100 * (1.0 - report.baselines["int8"].edge_accuracy))
+    (warning,) = [one for one in report.warnings if "wrongly" in one]
+    assert "tflite-runtime" in warning
+    assert "'far'" in warning, "the layer is named although a delegate hides it"
+    assert not any("--activations float32" in one for one in report.warnings), "no advice from a wrong file"
+    assert "against the Keras original" in report.verdict
+    page = Bundle(tmp_path / "out").html.read_text()
+    assert 'original in Keras <data value="1.0" data-json="/original/keras_accuracy">100.00 %' in page
+    assert xaic.verify(tmp_path / "out", data).edge_accuracy == report.compressed.edge_accuracy
+
+
+def test_a_float_file_that_is_right_stays_the_yardstick(tmp_path):
+    report = run(make_job(2), tmp_path / "out")
+    assert report.reference == "edge"
+    assert report.original.edge_accuracy == report.original.keras_accuracy == 1.0
+    assert not any("wrongly" in one for one in report.warnings)
+
+
+def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_path, monkeypatch):
+    ordinary = Job.run_file
+
+    def refused(self, path, stage):
+        if stage == "original":
+            raise EdgeError("tflite-runtime refused original.tflite: no such operator")
+        return ordinary(self, path, stage)
+
+    monkeypatch.setattr(Job, "run_file", refused)
+    report = run(strided, tmp_path / "out", baselines=())
+    assert report.reference == "keras"
+    assert report.original.edge_accuracy is None
+    assert report.compressed.drop_pp == pytest.approx(100 * (1.0 - report.compressed.edge_accuracy))
+    assert any("no such operator" in one for one in report.warnings)
+
+
+def test_without_labels_a_wrong_float_file_is_told_too(strided, tmp_path):
+    model, data = strided
+    report = run((model, {"x_train": data["x_train"]}), tmp_path / "out", baselines=())
+    assert report.reference == "keras"
+    assert report.compressed.agreement > 0.9, "the compressed file agrees with Keras, not with the wrong file"
+
+
+def test_deviations_of_any_sample_count():
+    expected = np.random.default_rng(0).normal(size=(1000, 3))
+    given = expected + 1e-6
+    assert largest_deviations(given, expected).max() < 1e-4
+    given[17, 1] += 0.5
+    assert np.flatnonzero(largest_deviations(given, expected) > 0.01).tolist() == [17]
+    given[3, 0] = np.nan
+    assert np.isinf(largest_deviations(given, expected)[3])
+    assert np.isinf(largest_deviations(given[:, :2], expected)).all()
+
+
+def test_only_rounding_is_no_error():
+    targets = np.random.default_rng(0).normal(size=500) * 10
+    assert is_exact(1e-12, targets)
+    assert not is_exact(1.0, targets)
+
+
+def _accuracy_of_float_file(model, data, folder):
+    path = folder / "float.tflite"
+    path.write_bytes(float_twin(canonicalize(model).model))
+    outputs = edge.run_file(path, data["x_test"]).outputs[0]
+    return float(np.mean(outputs.argmax(axis=-1) == data["y_test"]))
