@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -178,17 +177,3 @@ def cached(
         path.parent.mkdir(parents=True, exist_ok=True)
         save(made, path)
     return made
-
-
-def read_json(path: PathLike) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        DataError: If it is missing or not JSON.
-    """
-    try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} is not readable JSON ({error})") from None

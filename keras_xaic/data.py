@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-import zipfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Union
@@ -12,8 +12,56 @@ import numpy as np
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
+from keras_xaic.npz import LARGE, Npz, map_values, nameless_file, release
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp"}
+MOST_PIXELS = 40_000_000
+"""Of one image."""
+
+
+class Rows(np.lib.mixins.NDArrayOperatorsMixin):
+    """Some rows of a large array, in some order, without a copy of them; used like the array of these rows.
+
+    Args:
+        base: The array.
+        index: Numbers of the rows, (N,).
+    """
+
+    def __init__(self, base: np.ndarray, index: np.ndarray) -> None:
+        self.base, self.index = base, index
+        self.dtype, self.ndim, self.shape = base.dtype, base.ndim, (len(index), *base.shape[1:])
+        self.size = len(index) * base[:1].size
+        self.nbytes = self.size * base.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            rows, others = self.index[key[0]], key[1:]
+            return self.base[(rows, *others)] if np.ndim(rows) == 0 else self.base[rows][(slice(None), *others)]
+        return self.base[self.index[key]]
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        return np.asarray(self.base[self.index], dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*(np.asarray(one) if isinstance(one, Rows) else one for one in inputs), **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+
+def _take(x: Any, index: Any) -> Any:
+    """Returns rows of `x`: an array, or where a copy would be large, `Rows`."""
+    if isinstance(x, np.ndarray) and isinstance(index, slice):
+        return x[index]
+    numbers = np.arange(len(x))[index]
+    if numbers.ndim != 1 or len(numbers) * x[:1].nbytes <= LARGE:
+        return x[index]
+    return Rows(x.base, x.index[index]) if isinstance(x, Rows) else Rows(x, numbers)
 
 
 @dataclass(frozen=True)
@@ -38,6 +86,7 @@ class Samples:
     def inputs(self, index: Any = slice(None)) -> np.ndarray:
         """Returns the model's inputs at `index`, float32, (n, ...)."""
         x = np.asarray(self.x[index], dtype=np.float32)
+        release(self.x)
         return x if self.scale == 1.0 and self.offset == 0.0 else x * np.float32(self.scale) + np.float32(self.offset)
 
     @property
@@ -52,8 +101,8 @@ class Samples:
         return None
 
     def take(self, index: Any) -> Samples:
-        """Returns the samples at `index`."""
-        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+        """Returns the samples at `index`; large inputs are not copied but become `Rows`."""
+        return replace(self, x=_take(self.x, index), y=None if self.y is None else self.y[index])
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, Optional[np.ndarray]]]:
         """Yields ``(inputs, targets)`` in order, `size` samples at a time."""
@@ -105,15 +154,7 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
         return _load_directory(where, scale, offset)
     if not where.exists():
         raise DataError(f"data file {where} does not exist", "an .npz file or a directory of images per class")
-    try:
-        with np.load(where, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files} if hasattr(archive, "files") else None
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(
-            f"{where} cannot be read as .npz ({_first_line(error)})", "an .npz of plain arrays, written by numpy.savez"
-        ) from None
-    if arrays is None:
-        raise DataError(f"{where} holds a single array", "an .npz with the keys x_train, y_train, x_test, y_test")
+    arrays = Npz(where, "an .npz with the keys x_train, y_train, x_test, y_test, written by numpy.savez")
     if "x_train" not in arrays:
         keys = ", ".join(sorted(arrays)) or "none"
         raise DataError(f"{where} has no key x_train (its keys: {keys})", "the keys x_train, y_train, x_test, y_test")
@@ -246,32 +287,65 @@ def _load_directory(where: pathlib.Path, scale: float, offset: float) -> Data:
 
 
 def _load_images(root: pathlib.Path, classes: list[str], scale: float, offset: float) -> Samples:
-    from PIL import Image, UnidentifiedImageError
-
     unknown = sorted({p.name for p in root.iterdir() if p.is_dir()} - set(classes))
     if unknown:
         raise DataError(
             f"{root} has the class directory {unknown[0]!r}", f"the classes of the training images: {', '.join(classes)}"
         )
-    images, labels, size = [], [], None
-    for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).glob("*") if p.suffix.lower() in IMAGE_ENDINGS)
-        for file in files:
-            try:
-                pixels = np.asarray(Image.open(file))
-            except (UnidentifiedImageError, OSError) as error:
-                raise DataError(f"{file} is not a readable image ({_first_line(error)})") from None
-            pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-            size = size or pixels.shape
-            if pixels.shape != size:
-                raise DataError(
-                    f"{file} has the shape {pixels.shape}", f"{size}, as {root / classes[0]}", "Resize the images first"
-                )
-            images.append(pixels)
-            labels.append(label)
-    if not images:
+    files = [
+        (file, label)
+        for label, name in enumerate(classes)
+        for file in sorted((root / name).glob("*"))
+        if file.suffix.lower() in IMAGE_ENDINGS
+    ]
+    if not files:
         raise DataError(f"{root} holds no images", f"files ending in {', '.join(sorted(IMAGE_ENDINGS))}")
-    return Samples(np.stack(images), np.asarray(labels, np.int64), scale, offset)
+    first = _read_image(files[0][0])
+    images = _room((len(files), *first.shape), first.dtype, str(root))
+    for number, (file, _) in enumerate(files):
+        images[number] = _read_image(file, first, files[0][0])
+    return Samples(images, np.asarray([label for _, label in files], np.int64), scale, offset)
+
+
+def _read_image(file: pathlib.Path, like: Optional[np.ndarray] = None, other: Optional[pathlib.Path] = None) -> np.ndarray:
+    """Returns an image as (height, width, channels); what it claims to be is checked before it is unpacked."""
+    from PIL import Image
+
+    try:
+        if not file.is_file():
+            raise ValueError("it is not a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of what is refused here
+            with Image.open(file, formats=("PNG", "JPEG", "BMP")) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise DataError(f"{file} has {width} x {height} pixels", f"at most {MOST_PIXELS:,}", "Resize the images")
+                wanted = None if like is None else (like.shape[1], like.shape[0])
+                if wanted is not None and wanted != (width, height):
+                    raise DataError(
+                        f"{file} has {width} x {height} pixels", f"those of {other}: {wanted}", "Resize the images first"
+                    )
+                plain = {"P": "RGB", "1": "L"}.get(image.mode)  # numbers of colours, and bits, are no values
+                pixels = np.asarray(image.convert(plain) if plain else image)
+    except DataError:
+        raise
+    except Exception as error:  # whatever damaged content leads the decoders to
+        raise DataError(f"{file} is not a readable image ({_first_line(error)})") from None
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if like is not None and (pixels.shape, pixels.dtype) != (like.shape, like.dtype):
+        found = f"{file} has the shape {pixels.shape} of {pixels.dtype}"
+        raise DataError(found, f"{like.shape} of {like.dtype}, as {other}", "Convert it first")
+    return pixels
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
+    """Returns an array to fill: in memory, or, where it is large, in a file without a name."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size <= LARGE:
+        return np.empty(shape, dtype)
+    with nameless_file(size, what) as room:
+        room.truncate(size)
+        return map_values(room, dtype, shape)
 
 
 def _check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) -> None:

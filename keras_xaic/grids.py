@@ -9,7 +9,8 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic.errors import ExportError
+from keras_xaic.errors import DataError, ExportError
+from keras_xaic.npz import Npz
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,35 @@ def save_kernels(kernels: Mapping[str, QuantizedKernel], path: Union[str, pathli
 
 
 def load_kernels(path: Union[str, pathlib.Path]) -> dict[str, QuantizedKernel]:
-    """Reads what `save_kernels` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        keys = [name.rsplit("|", 1)[0] for name in arrays.files if name.endswith("|integers")]
-        books = {key: arrays[f"{key}|codebook"] for key in keys if f"{key}|codebook" in arrays.files}
-        return {
-            key: QuantizedKernel(arrays[f"{key}|integers"], arrays[f"{key}|scale"], int(arrays[f"{key}|bits"]), books.get(key))
-            for key in keys
-        }
+    """Reads what `save_kernels` wrote.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    expected = "grids.npz as `xaic compress` writes it"
+    arrays = Npz(path, expected)
+    kernels = {}
+    for key in [name.rsplit("|", 1)[0] for name in arrays if name.endswith("|integers")]:
+        try:
+            kernels[key] = _kernel(arrays, key)
+        except (KeyError, ValueError, ExportError) as error:
+            said = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "found", error)
+            raise DataError(f"{path}: the grid of {key} cannot be used: {said}", expected) from None
+    return kernels
+
+
+def _kernel(arrays: Mapping[str, np.ndarray], key: str) -> QuantizedKernel:
+    integers, scale, bits = (arrays[f"{key}|{name}"] for name in ("integers", "scale", "bits"))
+    codebook = arrays.get(f"{key}|codebook")
+    if integers.dtype != np.int8 or scale.dtype != np.float32 or bits.shape != () or bits.dtype.kind not in "iu":
+        raise ValueError(f"integers {integers.dtype}, scale {scale.dtype}, bits {bits.dtype} {bits.shape}")
+    if np.broadcast_shapes(integers.shape, scale.shape) != integers.shape:
+        raise ValueError(f"integers {integers.shape} and scale {scale.shape}")
+    if codebook is None:
+        return QuantizedKernel(integers, scale, int(bits))
+    if codebook.dtype != np.int8 or codebook.ndim == 0 or codebook.shape[:-1] not in ((), scale.shape):
+        raise ValueError(f"codebook {codebook.dtype} {codebook.shape}")
+    return QuantizedKernel(integers, scale, int(bits), codebook)
 
 
 _SHARES = {bits: np.geomspace(1.0, least, 16) for bits, least in {2: 0.04, 3: 0.15, 4: 0.3, 5: 0.4, 6: 0.4, 7: 0.4}.items()}

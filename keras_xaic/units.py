@@ -8,6 +8,8 @@ from typing import Union
 from keras_xaic.errors import PlanError
 
 _FACTORS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
+LARGEST = 10**15
+"""No size and no count is larger."""
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
 
 
@@ -29,15 +31,15 @@ def parse_size(size: Union[int, str], name: str = "size") -> int:
     """
     if isinstance(size, bool) or not isinstance(size, (int, str)):
         raise PlanError(f"{name} is {size!r}", "a size in bytes, or text such as 48kB or 48KiB")
-    match = _PATTERN.fullmatch(str(size))
+    match = _PATTERN.fullmatch(str(size)) if not isinstance(size, int) or size <= LARGEST else None
     factor = _FACTORS.get(match.group(2).lower()) if match else None
     if match is None or factor is None:
         raise PlanError(
-            f"{name} is {size!r}, which is not a size", "a number of bytes such as 48kB (48,000), 48KiB (49,152) or 48000"
+            f"{name} is {_shown(size)}, which is not a size", "a number of bytes such as 48kB (48,000), 48KiB (49,152) or 48000"
         )
-    value = round(float(match.group(1)) * factor)
-    if value < 1:
-        raise PlanError(f"{name} is {size!r}", "at least one byte")
+    value = _rounded(match.group(1), factor)
+    if not 1 <= value <= LARGEST:
+        raise PlanError(f"{name} is {_shown(size)}", f"at least one byte, at most {LARGEST:,}")
     return value
 
 
@@ -54,12 +56,21 @@ def parse_count(count: Union[int, str], name: str = "count") -> int:
     Raises:
         PlanError: If `count` is not a positive number.
     """
-    match = _PATTERN.fullmatch(str(count)) if isinstance(count, (int, str)) and not isinstance(count, bool) else None
+    usable = isinstance(count, (int, str)) and not isinstance(count, bool) and not (isinstance(count, int) and count > LARGEST)
+    match = _PATTERN.fullmatch(str(count)) if usable else None
     factor = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}.get(match.group(2).lower()) if match else None
-    value = 0 if match is None or factor is None else round(float(match.group(1)) * factor)
-    if value < 1:
-        raise PlanError(f"{name} is {count!r}", "a positive number such as 1500000, 1500k or 1.5M")
+    value = 0 if match is None or factor is None else _rounded(match.group(1), factor)
+    if not 1 <= value <= LARGEST:
+        raise PlanError(f"{name} is {_shown(count)}", "a positive number such as 1500000, 1500k or 1.5M")
     return value
+
+
+def _shown(value: object) -> str:
+    return f"beyond {LARGEST:,}" if isinstance(value, int) and abs(value) > LARGEST else repr(value)[:60]
+
+
+def _rounded(number: str, factor: int) -> int:
+    return LARGEST + 1 if len(number) > 40 else round(float(number) * factor)
 
 
 def format_count(count: float) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from keras_xaic.bundle import atomic_directory, check_target, open_bundle, read_json
+from keras_xaic.bundle import atomic_directory, check_target, open_bundle
 from keras_xaic.errors import DataError, ExportError
 from keras_xaic.files import write_atomic
 
@@ -42,11 +42,3 @@ def test_a_bundle_needs_its_model(tmp_path):
         open_bundle(tmp_path / "none")
     write_atomic(tmp_path / "model.tflite", b"x")
     assert open_bundle(tmp_path).model.read_bytes() == b"x"
-
-
-def test_json_that_is_none_is_named(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(DataError, match="not readable JSON"):
-        read_json(tmp_path / "a.json")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_xaic._keras import tf
-from keras_xaic.data import Data, Samples, as_data, check_data, load_data
+from keras_xaic.data import Data, Rows, Samples, as_data, check_data, load_data
 from keras_xaic.errors import DataError
+from keras_xaic.npz import LARGE
 
 
 @pytest.fixture
@@ -86,7 +90,7 @@ def test_unusable_arrays_are_named(tmp_path, arrays, change, said):
 def test_pickles_are_not_opened(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, x_train=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="'x_train' of objects"):
         load_data(path)
 
 
@@ -136,6 +140,102 @@ def test_directory_of_images_per_class(tmp_path):
     (tmp_path / "test" / "emu").mkdir()
     with pytest.raises(DataError, match="emu"):
         load_data(tmp_path)
+
+
+def picture(path, size=(5, 4), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, 1).save(path)
+    return path
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (png_that_claims(60_000, 60_000), "not a readable image"),
+        (png_that_claims(10_000, 10_000), "10000 x 10000 pixels"),
+        (png_that_claims(5, 4)[:45], "not a readable image"),
+        (png_that_claims(0, 4), "not a readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\nshowpage\n", "not a readable image"),
+        (b"", "not a readable image"),
+    ],
+    ids=range(6),
+)
+def test_damaged_and_huge_images_are_one_line(tmp_path, content, said):
+    picture(tmp_path / "a" / "1.png")
+    for name in ("0.png", "2.png"):
+        (tmp_path / "a" / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} (is|has) {said if name < '1' else ''}") as caught:
+            load_data(tmp_path)
+        assert "\n" not in str(caught.value)
+        (tmp_path / "a" / name).unlink()
+
+
+@pytest.mark.parametrize(("size", "mode"), [((5, 5), "RGB"), ((5, 4), "L"), ((4, 5), "RGB")])
+def test_images_of_other_kinds_are_named(tmp_path, size, mode):
+    picture(tmp_path / "a" / "1.png")
+    picture(tmp_path / "a" / "2.png", size, mode)
+    with pytest.raises(DataError, match=r"2\.png has"):
+        load_data(tmp_path)
+
+
+def test_images_with_a_palette_give_colours_not_their_numbers(tmp_path):
+    colours = np.random.default_rng(0).choice([0, 60, 255], (4, 5, 3)).astype(np.uint8)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(colours).quantize(256, method=Image.Quantize.FASTOCTREE).save(tmp_path / "a" / "1.png")
+    with Image.open(tmp_path / "a" / "1.png") as image:
+        assert image.mode == "P"
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(load_data(tmp_path).train.x, expected[None])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """More inputs than are copied: every row holds its number."""
+    x = np.repeat(np.arange(40_000, dtype=np.uint16), 500).reshape(40_000, 500)
+    assert x.nbytes > 2 * LARGE
+    path = tmp_path_factory.mktemp("many") / "d.npz"
+    np.savez(path, x_train=x, y_train=np.arange(40_000))
+    return load_data(path).train
+
+
+def test_large_inputs_are_shuffled_and_split_without_copies(many):
+    train, held = Data(many).split(0.01, most=100)
+    assert isinstance(train.x, Rows)
+    assert isinstance(held.x, np.ndarray)
+    again = train.take(np.arange(len(train))[::-1])
+    assert again.x.base is many.x
+    for part in (train, held, again, train.take(slice(5, 9)), train.take([3, 1])):
+        np.testing.assert_array_equal(part.inputs(slice(0, 50))[:, 7], part.y[:50])
+        np.testing.assert_array_equal(part.x[np.array([1, 0])], np.asarray(part.x)[[1, 0]])
+        assert np.asarray(part.x).shape == part.x.shape
+        assert (len(part), part.x.dtype) == (len(part.y), np.uint16)
+    np.testing.assert_array_equal(train.x[3, 1:3], [train.y[3]] * 2)
+    np.testing.assert_array_equal(train.x[1:3, 1], train.y[1:3])
+    np.testing.assert_array_equal((train.x[:9] + 1.5)[:, 0], train.y[:9] + 1.5)
+    assert float((train.x * 1.0).max()) == float(train.x.max()) == train.y.max()
+    assert [len(x) for x, _ in train.batches(30_000)] == [30_000, 9_900]
+
+
+def test_reading_mapped_data_gives_its_memory_back(many):
+    def resident() -> int:
+        with open("/proc/self/smaps_rollup", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("Rss"))
+
+    many.inputs(slice(0, 1))
+    before = resident()
+    for start in range(0, len(many), 1000):
+        many.inputs(slice(start, start + 1000))
+    assert resident() - before < 20_000  # kB; the data has 40,000
+    np.testing.assert_array_equal(many.x[-1], 39_999)
 
 
 def dataset(*arrays):

@@ -11,9 +11,10 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic.bundle import cached, read_json
+from keras_xaic.bundle import cached
 from keras_xaic.data import Data, Samples
 from keras_xaic.files import write_atomic
+from keras_xaic.json_files import read_json
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.models.task import Task, infer_task
 from keras_xaic.progress import Progress

@@ -11,9 +11,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.bundle import read_json
 from keras_xaic.compression.context import Context
 from keras_xaic.files import write_atomic
+from keras_xaic.json_files import read_json
 from keras_xaic.models.channels import channel_groups
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.statistics import remeasure_batchnorm

@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.edge.running import run_file, run_layers
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.npz import Npz
 
 LIMIT = 0.5
 """Largest deviation of a model that works: unrelated values deviate by 1.1, an 8-bit model by a few hundredths."""
@@ -108,8 +109,7 @@ def _layers(bundle: Bundle, path: pathlib.Path, interpreter: str, inputs: Sequen
     kept = bundle.check / "layers.npz"
     if not kept.is_file():
         return ()
-    with np.load(kept, allow_pickle=False) as arrays:
-        expected = {name: arrays[name] for name in arrays.files}
+    expected = dict(Npz(kept))
     count = len(next(iter(expected.values())))
     given = run_layers(path, [array[:count] for array in inputs], interpreter=interpreter)
     if len(given) != len(expected):  # the int8 file has other operators than the float one
@@ -118,5 +118,8 @@ def _layers(bundle: Bundle, path: pathlib.Path, interpreter: str, inputs: Sequen
 
 
 def _numbered(path: pathlib.Path, prefix: str) -> list[np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return [arrays[f"{prefix}{i}"] for i in range(len(arrays.files)) if f"{prefix}{i}" in arrays.files]
+    arrays = Npz(path, f"{prefix}0, {prefix}1, ... as `xaic compress` writes them")
+    found = [arrays[f"{prefix}{i}"] for i in range(len(arrays)) if f"{prefix}{i}" in arrays]
+    if not found:
+        raise DataError(f"{path} has no {prefix}0", arrays.expected)
+    return found

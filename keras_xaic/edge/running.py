@@ -17,7 +17,10 @@ from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
+from keras_xaic.npz import release
 
+PIECE = 1 << 22
+"""Bytes that are written at a time."""
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE", "CUSTOM:TFLM_DECODE")
 
 
@@ -112,7 +115,8 @@ def run_file(
         DataError: If there is no such file or the inputs do not fit it.
     """
     get_interpreter(interpreter)
-    arrays = [inputs] if isinstance(inputs, np.ndarray) else [np.asarray(a) for a in inputs]
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    arrays: list[Any] = [a if hasattr(a, "shape") else np.asarray(a) for a in given]
     _check_inputs(arrays)
     limits = Limits(timeout, memory)
     info = _read_or_quote(path, interpreter, limits)
@@ -253,8 +257,15 @@ def _job(mode: str, path: PathLike, interpreter: str, info: Optional[FileInfo]) 
     }
 
 
-def _store(array: np.ndarray, path: pathlib.Path) -> str:
-    np.save(path, array)
+def _store(array: Any, path: pathlib.Path) -> str:
+    """Writes an array as .npy, piece by piece: what is given may be rows of a large one."""
+    facts = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": tuple(array.shape)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, facts)
+        step = max(1, PIECE // max(1, array[:1].nbytes))
+        for start in range(0, len(array), step):
+            file.write(np.ascontiguousarray(array[start : start + step]).tobytes())
+            release(array)
     return str(path)
 
 

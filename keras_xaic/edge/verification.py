@@ -10,13 +10,14 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
-from keras_xaic.bundle import Bundle, open_bundle, read_json
+from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.data import Samples, as_data
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.running import EdgeResult, Latency, run_file
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike
+from keras_xaic.json_files import read_json
 from keras_xaic.metrics import agreement, default_metric, get_metric
 
 

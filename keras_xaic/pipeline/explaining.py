@@ -8,9 +8,10 @@ import pathlib
 from dataclasses import asdict, dataclass
 from typing import Any, Union
 
-from keras_xaic.bundle import atomic_directory, check_target, read_json
+from keras_xaic.bundle import atomic_directory, check_target
 from keras_xaic.data import Samples, as_data
 from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.json_files import read_json
 from keras_xaic.models import infer_task
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.progress import Progress, silent

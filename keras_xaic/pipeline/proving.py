@@ -10,6 +10,7 @@ import numpy as np
 from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle
 from keras_xaic.errors import EdgeError
+from keras_xaic.npz import Npz
 
 
 def prove(bundle: Bundle) -> None:
@@ -50,10 +51,8 @@ def check_agreement(bundle: Bundle) -> dict[str, edge.Agreement]:
 def add_expected_outputs(bundle: Bundle) -> None:
     """Adds what `model.tflite` itself answers on tflite-runtime to ``check/expected.npz``, as y0, y1, ..."""
     inputs, expected = bundle.check / "inputs.npz", bundle.check / "expected.npz"
-    with np.load(inputs) as arrays:
-        samples = [arrays[f"x{i}"] for i in range(len(arrays.files))]
-    with np.load(expected) as arrays:
-        answers = {name: arrays[name] for name in arrays.files}
+    arrays, answers = Npz(inputs), dict(Npz(expected))
+    samples = [arrays[f"x{i}"] for i in range(len(arrays))]
     outputs = edge.run_file(bundle.model, samples if len(samples) > 1 else samples[0]).outputs
     _rewrite(expected, {**answers, **{f"y{i}": output for i, output in enumerate(outputs)}})
 

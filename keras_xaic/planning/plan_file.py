@@ -8,9 +8,9 @@ from typing import Any, Literal, Optional
 
 import pydantic
 
-from keras_xaic.bundle import read_json
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.json_files import read_json
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.storages import BITS_OF, Activations, Storage

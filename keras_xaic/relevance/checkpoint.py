@@ -7,13 +7,14 @@ import json
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
+from keras_xaic.npz import Npz
 from keras_xaic.relevance.reduce import Sums
 
 _SECONDS_BETWEEN_WRITES = 30.0
@@ -48,17 +49,19 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return 0
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                facts = json.loads(str(archive["facts"]))
-                if facts["identity"] != self.identity:
-                    return 0
-                for number, (owner, name, count, weight) in enumerate(facts["arrays"]):
-                    one = sums[owner]
-                    one.count, one.weight = count, weight
-                    one.arrays[name] = archive[str(number)]
-                return int(facts["batches"])
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile):
+            archive = Npz(self.path)
+            facts = json.loads(str(archive["facts"]))
+            if facts["identity"] != self.identity:
+                return 0
+            kept = [(sums[owner], name, int(count), float(weight), archive[str(number)])
+                    for number, (owner, name, count, weight) in enumerate(facts["arrays"])]  # fmt: skip
+            batches = int(facts["batches"])
+        except (DataError, KeyError, ValueError, TypeError):
             return 0  # a half-written or foreign file: start again, it will be replaced
+        for one, name, count, weight, array in kept:
+            one.count, one.weight = count, weight
+            one.arrays[name] = array
+        return batches
 
     def save(self, sums: Mapping[Optional[int], Sums], batches: int, now: bool = False) -> None:
         """Writes the sums, at most every half minute unless `now`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -15,6 +14,7 @@ import numpy as np
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
+from keras_xaic.npz import Npz
 
 FORMAT = 1
 
@@ -120,19 +120,15 @@ class Relevance:
         """
         where = pathlib.Path(path)
         where = where / "relevance.npz" if where.is_dir() else where
+        expected = "a file written by Relevance.save or xaic explain"
+        if not where.exists():
+            raise DataError(f"relevance file {where} does not exist", expected)
+        arrays = Npz(where, expected)
         try:
-            with np.load(where, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
             return _restore(arrays, "")
-        except FileNotFoundError:
-            raise DataError(
-                f"relevance file {where} does not exist", "a file written by Relevance.save or xaic explain"
-            ) from None
-        except (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{where} is not a relevance file ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-                "a file written by Relevance.save or xaic explain",
-            ) from None
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            said = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{where} is not a relevance file ({said[:200]})", expected) from None
 
 
 def _collect(relevance: Relevance, prefix: str, arrays: dict[str, np.ndarray]) -> None:
@@ -157,17 +153,38 @@ def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
     if facts.pop("format") != FORMAT:
         raise ValueError("another version of the format")
     order, classes = facts.pop("order"), facts.pop("classes")
-    parts = {part: {key: arrays[f"{prefix}{part}/{key}"] for key in order[part]} for part in _PARTS}
+    listed = {name: facts.pop(name) for name in ("approximate", "gates")}
+    texts, numbers = ("rule", "engine", "target", "start", "reduce"), ("samples", "seed")
+    if sorted(facts) != sorted((*texts, *numbers)):
+        raise ValueError("other facts than those of an attribution")
+    if any(type(facts[name]) is not str and name != "target" for name in texts) or any(
+        type(facts[name]) is not int for name in numbers
+    ):
+        raise ValueError("facts of another type")
+    if any(type(one) is not str for names in (*listed.values(), *order.values()) for one in names):
+        raise ValueError("names that are no text")
+    if any(type(number) is not int for number in classes):
+        raise ValueError("classes that are no numbers")
+    parts = {part: {key: _scores(arrays, f"{prefix}{part}/{key}") for key in order[part]} for part in _PARTS}
+    if any(value.size != 1 for value in parts["layers"].values()):
+        raise ValueError("several scores of one layer")
     return Relevance(
         weights=parts["weights"],
         filters=parts["filters"],
         biases=parts["biases"],
         layers={key: float(value) for key, value in parts["layers"].items()},
-        approximate=tuple(facts.pop("approximate")),
-        gates=tuple(facts.pop("gates")),
         per_class={number: _restore(arrays, f"{prefix}class/{number}/") for number in classes},
+        approximate=tuple(listed["approximate"]),
+        gates=tuple(listed["gates"]),
         **facts,
     )
+
+
+def _scores(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    values = arrays[key]
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise ValueError(f"{key} is not all finite numbers")
+    return values
 
 
 def layer_scores(filters: Mapping[str, np.ndarray], start: Optional[float]) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
-import zipfile
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
+from keras_xaic.npz import Npz
 
 FORMAT = 1
 
@@ -50,12 +49,19 @@ class Explanations:
         Raises:
             DataError: If it is something else.
         """
-        where = pathlib.Path(path)
-        try:
-            with np.load(where, allow_pickle=False) as archive:
-                arrays: dict[str, Any] = {field.name: archive[field.name] for field in fields(cls)}
-                if int(archive["format"]) != FORMAT:
-                    raise ValueError("another version of the format")
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{where} cannot be read ({error})", "explanations.npz as `xaic compress` writes it") from None
+        expected = "explanations.npz as `xaic compress` writes it"
+        archive = Npz(path, expected)
+        missing = [name for name in (*(field.name for field in fields(cls)), "format") if name not in archive]
+        if missing:
+            raise DataError(f"{path} has no {missing[0]}", expected)
+        arrays = {field.name: archive[field.name] for field in fields(cls)}
+        if archive["format"].tolist() != FORMAT:
+            raise DataError(f"{path} cannot be read (another version of the format)", expected)
+        index, maps = arrays["index"], [arrays[name] for name in ("inputs", "original", "compressed", "answered")]
+        fits = index.ndim == 1 and index.dtype.kind in "iu" and maps[0].ndim > 1 and len(maps[0]) == len(index)
+        if not fits or any(one.shape != maps[0].shape or one.dtype.kind != "f" for one in maps):
+            shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+            raise DataError(f"{path} holds arrays that do not belong together ({shapes})", expected)
+        if not all(np.isfinite(one).all() for one in maps):
+            raise DataError(f"{path} holds NaN or infinity", expected)
         return cls(**arrays)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from keras_xaic.bundle import Bundle, read_json
+from keras_xaic.bundle import Bundle
 from keras_xaic.grids import QuantizedKernel, load_kernels
+from keras_xaic.json_files import read_json
 from keras_xaic.relevance import Explanations
 
 

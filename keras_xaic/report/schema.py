@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from keras_xaic._version import __version__
-from keras_xaic.bundle import read_json
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.json_files import read_json
 
 SCHEMA = 1
 Reference = Literal["edge", "keras"]
