@@ -166,6 +166,9 @@ def _container(tflite: bytes, regions: Sequence[Region], coded: bytes) -> bytes:
     body, properties = _smallest_lzma(table + planes + rest + tflite[end:])
     whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, properties, len(tflite), zlib.crc32(tflite), len(body))
     whole += body + coded
+    largest = max(len(tflite), sum(len(region.values) for region in regions))
+    while unpacking.most_content(len(whole) + 4) < largest:  # more than a reader would believe: zeros change nothing
+        whole += bytes(1 + (largest - unpacking.most_content(len(whole) + 4)) // 256)
     return whole + struct.pack("<I", zlib.crc32(whole))
 
 

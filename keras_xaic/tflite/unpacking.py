@@ -167,10 +167,12 @@ def unpack(blob: bytes) -> bytes:
     _, version, properties, size, check, compressed = HEADER.unpack_from(blob)
     if version != VERSION:
         raise Damaged(f"container version {version}, this program reads version {VERSION}")
+    if size > most_content(len(blob)):
+        raise Damaged(f"its {len(blob):,} bytes claim to be a file of {size:,}")
     if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
         raise Damaged("the checksum of the container does not match")
     try:
-        content = _unpack(blob[HEADER.size : -4], properties, size, compressed)
+        content = _unpack(blob[HEADER.size : -4], properties, size, compressed, most_content(len(blob)))
     except (lzma.LZMAError, LookupError, ValueError, OverflowError) as error:
         raise Damaged(f"the container cannot be decoded ({error})") from None
     if len(content) != size or zlib.crc32(content) != check:
@@ -178,21 +180,26 @@ def unpack(blob: bytes) -> bytes:
     return content
 
 
-def _unpack(body: bytes, properties: int, size: int, compressed: int) -> bytes:
+def most_content(length: int) -> int:
+    """Returns how many bytes, and weights, a container of `length` bytes may hold: claims alone take no memory and no time."""
+    return 65536 + 256 * length
+
+
+def _unpack(body: bytes, properties: int, size: int, compressed: int, most: int) -> bytes:
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(properties))
     reader = _Reader(decompressor.decompress(body[:compressed], 2 * size + 65536))
     decoder = RangeDecoder(body[compressed:])
     regions = [[reader.number() for _ in range(8)] for _ in range(reader.number())]
+    counts = [outer * inner * positions for _, _, outer, inner, positions, *_ in regions]
+    if 0 in counts or sum(counts) > most or any(shift > 7 or limit > 127 for *_, shift, limit, _ in regions):
+        raise ValueError("regions that do not fit the file")
     pieces = []
-    for gap, kind, outer, inner, positions, shift, limit, coding in regions:
-        count = outer * inner * positions
-        if count > 5 * size or limit > 127:
-            raise ValueError("a region that does not fit the file")
+    for count, (gap, kind, _, inner, positions, shift, limit, coding) in zip(counts, regions):
         if kind == PLANES:
             planes = reader.take(count)
             pieces.append((gap, bytes(byte for number in range(inner) for byte in planes[number::inner])))
             continue
-        row = positions if outer == 1 else inner * positions
+        row = positions if count == inner * positions else inner * positions
         weights = decoder.weights(WeightModel(SCHEMES[coding & 7], limit, coding >> 3, row), count)
         pieces.append((gap, stored_bytes([weight << shift for weight in weights], kind, inner, positions)))
     content = bytearray()
@@ -209,16 +216,10 @@ def stored_bytes(weights: list[int], kind: int, inner: int, positions: int) -> b
         return bytes(weight & 255 for weight in stored)
     if kind >= LOOKUP:
         largest, group = divmod(kind, LOOKUP)
-        return bytes(_number(stored[start : start + group], largest) for start in range(0, len(stored), group))
+        digits = [[digit + largest for digit in stored[start : start + group]] for start in range(0, len(stored), group)]
+        return bytes(sum(digit * (2 * largest + 1) ** place for place, digit in enumerate(some[::-1])) for some in digits)
     nibbles = [weight & 15 for weight in stored] + [0] * (len(stored) % 2)
     return bytes(low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2]))
-
-
-def _number(digits: list[int], largest: int) -> int:
-    number = 0
-    for digit in digits:
-        number = number * (2 * largest + 1) + digit + largest
-    return number
 
 
 def lzma_filters(properties: int) -> list[dict[str, int]]:
@@ -234,13 +235,12 @@ class _Reader:
         self._content, self._place = content, 0
 
     def number(self) -> int:
-        value = shift = 0
-        while True:
+        value, byte, shift = 0, 128, 0
+        while byte > 127 and shift < 35:
             byte = self.take(1)[0]
             value |= (byte & 127) << shift
             shift += 7
-            if byte < 128:
-                return value
+        return value
 
     def take(self, count: int) -> bytes:
         self._place += count

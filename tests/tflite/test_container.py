@@ -5,9 +5,11 @@ import bz2
 import gzip
 import lzma
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -140,3 +142,61 @@ def test_the_decoder_runs_on_its_own(tmp_path, grown):
     assert failed.returncode == 1
     assert "not a model.xaic container" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def crafted(size: int, *regions: tuple[int, ...], rest: bytes = b"", coded: bytes = b"") -> bytes:
+    """A container whose checksums are right and whose claims are free."""
+
+    def varint(number: int) -> bytes:
+        return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+    table = b"".join(map(varint, [len(regions), *(number for region in regions for number in region)]))
+    body = lzma.compress(table + rest, lzma.FORMAT_RAW, filters=unpacking.lzma_filters(93))
+    whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, 93, size, 0, len(body)) + body + coded
+    return whole + unpacking.zlib.crc32(whole).to_bytes(4, "little")
+
+
+LARGE = 2**32 - 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "blob",
+    [
+        crafted(LARGE, (0, unpacking.PLANES, 1, 2**34, 1, 0, 0, 0)),
+        crafted(LARGE, (0, unpacking.INT8, 1, 2**30, 4, 0, 1, 8)),
+        crafted(LARGE, (0, unpacking.INT8, 0, 2**30, 4, 0, 1, 8)),
+        crafted(1000, (0, unpacking.PLANES, 1, 5000, 2**30, 0, 0, 0)),
+        crafted(1000, (0, unpacking.INT8, 0, 2**30, 2**30, 0, 1, 8)),
+        crafted(1000, (0, unpacking.INT8, 1, 1000, 1, 2**34, 1, 8)),
+        crafted(1000, (0, unpacking.INT8, 1, 1000, 1, 0, 2**34, 8)),
+        crafted(1000, (0, unpacking.INT8, 1, 1000, 1, 0, 127, 2**34)),
+        crafted(1000, (2**34, unpacking.INT8, 1, 1000, 1, 0, 1, 8)),
+        crafted(1000, (0, unpacking.LOOKUP * 2**30 + 15, 1, 1000, 1, 0, 1, 8)),
+        crafted(1000, (0, unpacking.LOOKUP, 1, 1000, 1, 0, 1, 8)),
+        crafted(1000, *[(0, unpacking.INT8, 1, 70_000, 1, 0, 1, 8)] * 3000),
+        crafted(1000, rest=bytes(30_000_000)),
+        crafted(1000, (0, 0), rest=b"\xff" * 60_000),
+    ],
+    ids=range(14),
+)
+def test_claims_take_neither_memory_nor_time(blob):
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(ExportError, match="cannot be unpacked") as caught:
+        unpack_download(blob)
+    assert time.process_time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+    assert "\n" not in str(caught.value)
+
+
+def test_what_packs_better_than_a_reader_believes_still_comes_back():
+    model = keras.Sequential([keras.Input((500,)), layers.Dense(600, name="one")])
+    small = on_grids(model, bits=8, storage="int8")
+    kernel = small.kernels["one"]
+    zeros = {"one": type(kernel)(np.zeros_like(kernel.integers), kernel.scale, 8)}
+    model.layers[-1].set_weights([np.zeros((500, 600)), np.ones(600)])
+    content = build_tflite(Small(model, zeros, small.storages), inputs_of(model, 4))
+    blob = pack_download(content)
+    assert len(content) > 300_000
+    assert len(blob) < len(content) // 200
+    assert unpack_download(blob) == content
