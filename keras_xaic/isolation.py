@@ -2,10 +2,16 @@
 
 A crash of the child is one clear error in the parent. Arguments travel as pickle (they are ours); the result comes back as JSON
 and .npy only, since a file that took over the child must not reach the parent.
+
+A worker process is started at the first call and kept. It imports what takes long (TensorFlow: seconds) once, and forks a child
+per call before any of it has run. It is a program of its own, never a copy of the user's: scripts need no main guard. It dies with
+the process that started it.
 """
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import importlib
 import json
 import os
@@ -16,7 +22,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any, Optional
+import threading
+import traceback
+from typing import Any, NoReturn, Optional
 
 import numpy as np
 
@@ -25,6 +33,13 @@ from keras_xaic.errors import ExportError, XaicError
 
 TIMEOUT = 600.0
 """Seconds."""
+_PR_SET_PDEATHSIG = 1
+_PROGRAM = """
+import sys
+parent, preload, sys.path[:] = int(sys.argv[1]), sys.argv[2], sys.argv[3:]  # not what lies in the directory it is started in
+from keras_xaic.isolation import work
+work(parent, preload)
+"""
 
 
 class ChildDied(ExportError):
@@ -34,7 +49,12 @@ class ChildDied(ExportError):
 
 
 def run_isolated(
-    function: str, *arguments: Any, timeout: float = TIMEOUT, memory: Optional[int] = None, what: str = ""
+    function: str,
+    *arguments: Any,
+    timeout: float = TIMEOUT,
+    memory: Optional[int] = None,
+    what: str = "",
+    preload: str = "",
 ) -> dict[str, Any]:
     """Calls a function of this package in a child process and returns its result.
 
@@ -44,6 +64,7 @@ def run_isolated(
         timeout: Seconds.
         memory: Most bytes of address space that the child may take beyond what it starts with; None for no limit.
         what: What it does, for messages, e.g. ``TensorFlow's converter``.
+        preload: Module that the worker imports once, ahead of all calls that name it.
 
     Raises:
         ChildDied: If it crashed, hung or ran out of memory; `what` and the signal are named.
@@ -53,24 +74,15 @@ def run_isolated(
     with tempfile.TemporaryDirectory(prefix="xaic-") as name:
         scratch = pathlib.Path(name)
         (scratch / "job.pickle").write_bytes(pickle.dumps((function, arguments, memory)))
-        with (scratch / "stderr.txt").open("wb") as stderr:
-            command = [sys.executable, "-m", "keras_xaic.isolation", name]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
-            )
-            try:
-                code: Optional[int] = child.wait(timeout)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                child.kill()
-                child.wait()
-        said = (scratch / "stderr.txt").read_text(encoding="utf-8", errors="replace")
-        if code is None:
+        answer = _worker(preload).run(name, timeout)
+        if "failed" in answer:
+            raise ChildDied(f"{what} could not be started: {answer['failed']}")
+        if answer["code"] == -signal.SIGALRM:
             raise ChildDied(f"{what} did not end within {timeout:g} s")
         if not (scratch / "result.json").is_file():
-            raise ChildDied(f"{what} crashed: {_death(code)}{_last_line(said)}")
+            said = scratch / "stderr.txt"
+            words = said.read_text(encoding="utf-8", errors="replace") if said.is_file() else ""
+            raise ChildDied(f"{what} crashed: {_death(answer['code'])}{_last_line(words)}")
         result = json.loads((scratch / "result.json").read_text(encoding="utf-8"))
         if "error" in result:
             kind = getattr(errors, result["error"], XaicError)
@@ -92,6 +104,160 @@ def _death(code: int) -> str:
 def _last_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f"; its last words: {lines[-1][:300]!r}" if lines else ""
+
+
+class _Worker:
+    """The parent's end of a worker process; it runs one call at a time."""
+
+    def __init__(self, preload: str) -> None:
+        self._preload = preload
+        self._busy = threading.Lock()
+        self._process: Optional[subprocess.Popen[str]] = None
+
+    def run(self, scratch: str, timeout: float) -> dict[str, Any]:
+        """Has the worker do the job in directory `scratch`; starts the worker where there is none, or none any more."""
+        job = json.dumps({"scratch": scratch, "timeout": timeout, "directory": os.getcwd(), "environment": dict(os.environ)})
+        with self._busy:
+            for _ in range(2):
+                process = self._living()
+                assert process.stdin is not None and process.stdout is not None
+                done = False
+                try:
+                    process.stdin.write(job + "\n")
+                    process.stdin.flush()
+                    told = process.stdout.readline()
+                    done = bool(told)
+                    if done:
+                        return dict(json.loads(told))
+                except BrokenPipeError:
+                    pass
+                finally:
+                    if not done:  # interrupted or dead: the next call starts another one
+                        self.close()
+            return {"failed": "its process was ended twice"}
+
+    def close(self) -> None:
+        """Ends the worker, and the call that it is at."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except OSError:  # what was left in the buffer of a broken pipe
+                        pass
+
+    def _living(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
+            started: list[Any] = []
+            ready = threading.Event()
+
+            def start() -> None:
+                try:
+                    started.append(self._start())
+                except BaseException as error:
+                    started.append(error)
+                ready.set()
+                if isinstance(started[0], subprocess.Popen):
+                    started[0].wait()
+
+            # The system ends a worker together with the *thread* that started it: this one stays as long as the worker does.
+            threading.Thread(target=start, name="xaic worker", daemon=True).start()
+            ready.wait()
+            if isinstance(started[0], BaseException):
+                raise started[0]
+            self._process = started[0]
+        assert self._process is not None
+        return self._process
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(os.getpid()), self._preload, *(p or os.getcwd() for p in sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt from the keyboard is for the parent
+            text=True,
+            encoding="utf-8",
+        )
+
+
+_workers: dict[tuple[int, str], _Worker] = {}
+_starting = threading.Lock()
+
+
+def _worker(preload: str) -> _Worker:
+    """Returns this process' worker: one that was forked holds its parent's, which it must leave alone."""
+    with _starting:
+        return _workers.setdefault((os.getpid(), preload), _Worker(preload))
+
+
+@atexit.register
+def _close() -> None:
+    for (owner, _), worker in _workers.items():
+        if owner == os.getpid():
+            worker.close()
+
+
+def _die_with(parent: int) -> None:
+    """Has the system end this process together with `parent`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def work(parent: int, preload: str) -> None:
+    """Reads jobs, one a line, until the parent closes the pipe; forks a child for each. In the worker."""
+    _die_with(parent)
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    failed = ""
+    try:
+        if preload:
+            importlib.import_module(preload)
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+    jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for line in jobs:
+        job, answer = json.loads(line), {"failed": failed}
+        if not failed:
+            worker, child = os.getpid(), os.fork()
+            if child == 0:
+                os.close(channel.fileno())
+                os.close(jobs.fileno())
+                _in_child(worker, job)
+            status = os.waitpid(child, 0)[1]
+            answer = {"code": -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)}
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+
+def _in_child(worker: int, job: dict[str, Any]) -> NoReturn:
+    code = 1
+    try:
+        _die_with(worker)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, job["timeout"])  # ends it even where native code hangs
+        scratch = pathlib.Path(job["scratch"])
+        os.dup2(os.open(scratch / "stderr.txt", os.O_WRONLY | os.O_CREAT, 0o600), 2)
+        os.chdir(job["directory"])
+        os.environ.clear()
+        os.environ.update(job["environment"])
+        _serve(scratch)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(code)  # nothing of the worker's is to be finished here
 
 
 def _serve(scratch: pathlib.Path) -> None:
@@ -122,7 +288,3 @@ def _serve(scratch: pathlib.Path) -> None:
                 answer["values"][key] = value
     (scratch / "result.part").write_text(json.dumps(answer), encoding="utf-8")
     os.replace(scratch / "result.part", scratch / "result.json")
-
-
-if __name__ == "__main__":
-    _serve(pathlib.Path(sys.argv[1]))

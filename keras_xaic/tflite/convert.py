@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal, Union
+import tempfile
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
 from keras_xaic._keras import layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
+from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.operations import Operations
+from keras_xaic.tflite.converter import Graph, Wish, freeze
 from keras_xaic.tflite.flatbuffer import load, name_of, pack
-from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.silence import captured_stderr
 
-modify_model_io_type: Any = importlib.import_module(f"{tf.__name__}.lite.python.util").modify_model_io_type
 Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
 InputOutput = Literal["int8", "float"]
 Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
 """What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
 activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
 ``float32``: as in Keras."""
+TIMEOUT = 3600.0
+"""Seconds that one conversion may take."""
 
 
 def float_twin(model: Any) -> bytes:
@@ -36,15 +38,12 @@ def float_twin(model: Any) -> bytes:
     Raises:
         ExportError: If TFLite has no operator for a part of the model; the message names it.
     """
-    return _with_stable_names(_convert(model, _converter(model)))
+    return _convert(model, Wish("float32"))
 
 
 def float16_model(model: Any) -> bytes:
     """Returns the model as .tflite with float16 weights that are widened to float32 when it runs (see `float_twin`)."""
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    return _with_stable_names(_convert(model, converter))
+    return _convert(model, Wish("float16"))
 
 
 def dynamic_range_model(model: Any) -> bytes:
@@ -52,9 +51,7 @@ def dynamic_range_model(model: Any) -> bytes:
 
     TFLite Micro does not run such files.
     """
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return _with_stable_names(_convert(model, converter))
+    return _convert(model, Wish("dynamic-range"))
 
 
 def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -70,10 +67,7 @@ def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") ->
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    converter = _calibrated(model, calibration, tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
-    if io == "int8":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    return _with_stable_names(_convert(model, converter))
+    return _convert(model, Wish("int8", io), calibration)
 
 
 def int8_twin_with_islands(model: Any, calibration: Calibration, floating: Collection[int], io: InputOutput = "int8") -> bytes:
@@ -89,23 +83,7 @@ def int8_twin_with_islands(model: Any, calibration: Calibration, floating: Colle
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    converter = _calibrated(model, calibration, tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
-    arrays = calibration_arrays(model, calibration)
-    found = weight_operators(load(_convert(model, converter)))
-    islands = [name_of(found[place].operator.output()) for place in sorted(floating)]
-    with captured_stderr():
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=_calibrated(model, calibration, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
-            debug_dataset=lambda: _one_by_one(arrays),
-            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=islands),
-        )
-        content = bytes(debugger.get_nondebug_quantized_model())
-        if io == "int8":
-            content = bytes(modify_model_io_type(content, tf.int8, tf.int8))
-    left = [one.operator.index for one in weight_operators(load(content)) if one.weights.dtype == np.float32]
-    if len(left) != len(islands):
-        raise ExportError(f"{len(islands)} layers were to stay float, the converter left {len(left)}")
-    return _with_stable_names(content)
+    return _convert(model, Wish("int8", io, tuple(sorted(floating))), calibration)
 
 
 def int16_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -120,11 +98,7 @@ def int16_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    converter = _calibrated(model, calibration, wide)
-    if io != "float":
-        converter.inference_input_type = converter.inference_output_type = tf.int16
-    return _with_stable_names(_convert(model, converter))
+    return _convert(model, Wish("int16", io), calibration)
 
 
 def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]:
@@ -148,12 +122,33 @@ def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]
     return [np.asarray(array, tensor.dtype.as_numpy_dtype) for array, tensor in zip(arrays, model.inputs)]
 
 
-def _one_by_one(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    for index in range(len(arrays[0])):
-        yield [array[index : index + 1] for array in arrays]
+def _convert(model: Any, wish: Wish, calibration: Optional[Calibration] = None) -> bytes:
+    """Traces the model here and has it converted in a child process, which the converter may take with it."""
+    arrays = [] if calibration is None else calibration_arrays(model, calibration)
+    with tempfile.TemporaryDirectory(prefix="xaic-") as directory:
+        graph = _traced(model, directory)
+        try:
+            made = run_isolated(
+                "keras_xaic.tflite.converter:convert",
+                graph,
+                wish,
+                arrays,
+                timeout=TIMEOUT,
+                what="TensorFlow's converter",
+                preload="keras_xaic.tflite.converter",
+            )
+        except ChildDied:
+            raise
+        except ExportError as error:
+            raise ExportError(
+                f"model {model.name!r} cannot be converted to TFLite: {error.found}",
+                "operators that TFLite has",
+                "Replace the layer that uses it",
+            ) from error
+    return _with_stable_names(made["content"])
 
 
-def _converter(model: Any) -> Any:
+def _traced(model: Any, directory: str) -> Graph:
     """Traces the model with a batch of 1 under names that do not depend on what else was built in this process."""
     operations = Operations(model)
 
@@ -171,44 +166,11 @@ def _converter(model: Any) -> Any:
             raise ModelError(f"input {number} of the model has free dimensions {shape}", "a fixed shape", "Rebuild it with one")
         specification.append(tf.TensorSpec((1, *shape), tensor.dtype, name=f"input_{number}"))
     function = tf.function(run, autograph=False).get_concrete_function(*specification)
-    # Loops own variables by their model: without it the converter crashes on them. With it, it takes a slower way.
-    owner = model if any(isinstance(op.layer, (layers.RNN, layers.Bidirectional)) for op in operations) else None
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
-
-
-def _calibrated(model: Any, calibration: Calibration, operators: Any) -> Any:
-    arrays = calibration_arrays(model, calibration)
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: _one_by_one(arrays)
-    converter.target_spec.supported_ops = [operators, tf.lite.OpsSet.TFLITE_BUILTINS]
-    return converter
-
-
-def _convert(model: Any, converter: Any) -> bytes:
-    failure = None
-    with captured_stderr() as said:
-        try:
-            content = converter.convert()
-        except Exception as error:  # ConverterError, ValueError, RuntimeError and whatever MLIR adds
-            failure = error
-    if failure is not None:
-        raise ExportError(
-            f"model {model.name!r} cannot be converted to TFLite: {_reason(f'{failure}{chr(10)}{said.text}')}",
-            "operators that TFLite has",
-            "Replace the layer that uses it",
-        ) from failure
-    return bytes(content)
-
-
-def _reason(text: str) -> str:
-    unknown = sorted(set(re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", text)))
-    if unknown:
-        return f"it needs {', '.join(unknown)}"
-    lines = (
-        [line.strip() for line in text.splitlines() if "error:" in line.lower()] or text.strip().splitlines() or ["no reason"]
-    )
-    return lines[0][:300]
+    if any(isinstance(operation.layer, (layers.RNN, layers.Bidirectional)) for operation in operations):
+        with captured_stderr():
+            tf.saved_model.save(model, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
+        return Graph(directory=directory)
+    return freeze(function)
 
 
 def _with_stable_names(content: bytes) -> bytes:
