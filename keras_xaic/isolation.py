@@ -4,13 +4,14 @@ A crash of the child is one clear error in the parent. Arguments travel as pickl
 and .npy only, since a file that took over the child must not reach the parent.
 
 A worker process is started at the first call and kept. It imports what takes long (TensorFlow: seconds) once, and forks a child
-per call before any of it has run. It is a program of its own, never a copy of the user's: scripts need no main guard. It dies with
-the process that started it.
+per call before any of it has run. It is a program of its own, never a copy of the user's: scripts need no main guard. It dies
+with the process that started it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import importlib
 import json
@@ -120,7 +121,8 @@ class _Worker:
         with self._busy:
             for _ in range(2):
                 process = self._living()
-                assert process.stdin is not None and process.stdout is not None
+                assert process.stdin is not None
+                assert process.stdout is not None
                 done = False
                 try:
                     process.stdin.write(job + "\n")
@@ -144,10 +146,8 @@ class _Worker:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    try:
+                    with contextlib.suppress(OSError):  # what was left in the buffer of a broken pipe
                         pipe.close()
-                    except OSError:  # what was left in the buffer of a broken pipe
-                        pass
 
     def _living(self) -> subprocess.Popen[str]:
         if self._process is not None and self._process.poll() is not None:
@@ -225,7 +225,8 @@ def work(parent: int, preload: str) -> None:
     jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for line in jobs:
-        job, answer = json.loads(line), {"failed": failed}
+        job = json.loads(line)
+        answer: dict[str, Any] = {"failed": failed}
         if not failed:
             worker, child = os.getpid(), os.fork()
             if child == 0:

@@ -68,7 +68,8 @@ def _is_gone(process: int) -> bool:
 
 def test_results_and_errors_come_back():
     made = run_isolated(HERE + "answer", 1, np.arange(3))
-    assert made["number"] == 2 and made["bytes"] == b"\x00\xff"
+    assert made["number"] == 2
+    assert made["bytes"] == b"\x00\xff"
     np.testing.assert_array_equal(made["array"], [0, 2, 4])
     with pytest.raises(DataError, match=r"found. Expected expected. fix\."):
         run_isolated(HERE + "refuse")
@@ -107,8 +108,10 @@ def test_the_call_sees_where_the_parent_is_now(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XAIC_TEST", "yes")
     then = run_isolated(HERE + "place")
-    assert then["directory"] == str(tmp_path) and then["setting"] == "yes"
-    assert then["process"] != first["process"] and then["worker"] == first["worker"]  # started once
+    assert then["directory"] == str(tmp_path)
+    assert then["setting"] == "yes"
+    assert then["process"] != first["process"]
+    assert then["worker"] == first["worker"]
 
 
 def test_a_killed_worker_is_started_again():
@@ -130,7 +133,8 @@ def test_threads_may_call_and_end():
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(found) == 4 and len(set(found)) == 1
+    assert len(found) == 4
+    assert len(set(found)) == 1
 
 
 SCRIPT = """
@@ -153,15 +157,18 @@ def _script(tmp_path, then: str) -> list[str]:
 
 def test_a_script_without_main_guard_runs_once_and_leaves_nothing(tmp_path):
     done = subprocess.run(_script(tmp_path, ""), cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.split()[:1] == ["run"] and len(done.stdout.split()) == 2
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.split()[:1] == ["run"]
+    assert len(done.stdout.split()) == 2
     assert _is_gone(int(done.stdout.split()[1]))
 
 
 def test_worker_and_call_die_with_a_parent_that_is_killed(tmp_path):
     then = "run_isolated('tests.test_isolation:spin')"
     process = subprocess.Popen(_script(tmp_path, then), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "run\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "run\n"
     worker = int(process.stdout.readline())
     children = pathlib.Path(f"/proc/{worker}/task/{worker}/children")
     for _ in range(100):
@@ -171,4 +178,5 @@ def test_worker_and_call_die_with_a_parent_that_is_killed(tmp_path):
     call = int(children.read_text().split()[0])
     process.kill()
     process.wait()
-    assert _is_gone(worker) and _is_gone(call)
+    assert _is_gone(worker)
+    assert _is_gone(call)

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
-from keras_xaic.tflite.flatbuffer import load, name_of, pack
+from keras_xaic.tflite.flatbuffer import load, name_of
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.silence import captured_stderr
 
