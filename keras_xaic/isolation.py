@@ -29,7 +29,6 @@ from typing import Any, NoReturn, Optional
 
 import numpy as np
 
-from keras_xaic import errors
 from keras_xaic.errors import ExportError, XaicError
 
 TIMEOUT = 600.0
@@ -86,7 +85,7 @@ def run_isolated(
             raise ChildDied(f"{what} crashed: {_death(answer['code'])}{_last_line(words)}")
         result = json.loads((scratch / "result.json").read_text(encoding="utf-8"))
         if "error" in result:
-            kind = getattr(errors, result["error"], XaicError)
+            kind = getattr(sys.modules[XaicError.__module__], result["error"], XaicError)
             raise kind(*result["parts"])
         arrays = {key: np.load(scratch / file, allow_pickle=False) for key, file in result["arrays"].items()}
         contents = {key: (scratch / file).read_bytes() for key, file in result["bytes"].items()}
