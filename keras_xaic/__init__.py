@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keras_xaic.planning import Budget, FilterPlan, Plan, plan
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
-    from keras_xaic.tflite import export
+    from keras_xaic.tflite.export import export
 
 _HOME = {
     "Budget": "planning",
