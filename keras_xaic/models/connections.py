@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_xaic.errors import ModelError
+
+CONSTANT = "_CONSTANT_VALUE"
+"""Keras 2's mark of a call argument that is no tensor."""
 
 
 def check_connections(config: Any, source: str) -> None:
@@ -38,13 +42,20 @@ def starts_with_input(config: Mapping[str, Any]) -> bool:
 
 
 def _play(parts: Any, source: str) -> None:
+    names = Counter(str(part["name"]) for part in parts)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ModelError(f"{source}: two layers are called {twice[0]!r}", "a name of its own for every layer")
     done = {str(part["name"]): int(part["class_name"] == "InputLayer" or starts_with_input(part)) for part in parts}
-    waiting = {str(part["name"]): list(part["inbound_nodes"]) for part in parts}
+    waiting = {
+        name: [list(_tensors(call, f"{source}: layer {name!r}")) for call in part["inbound_nodes"]]
+        for name, part in zip(names, parts)
+    }
     progress = True
     while progress:
         progress = False
         for name, calls in waiting.items():
-            while calls and all(node < done.get(source_name, 0) for source_name, node in _tensors(calls[0])):
+            while calls and all(node < done.get(source_name, 0) for source_name, node in calls[0]):
                 calls.pop(0)
                 done[name] += 1
                 progress = True
@@ -55,14 +66,18 @@ def _play(parts: Any, source: str) -> None:
         )
 
 
-def _tensors(value: Any) -> Iterator[tuple[str, int]]:
-    """The tensors that a call names, as ``(layer, call number)``."""
+def _tensors(value: Any, owner: str) -> Iterator[tuple[str, int]]:
+    """The tensors that a call names, as ``(layer, call number)``; whatever Keras would take for one must be one."""
     if isinstance(value, Mapping):
         for part in value.values():
-            yield from _tensors(part)
+            yield from _tensors(part, owner)
     elif isinstance(value, (list, tuple)):
-        if len(value) in (3, 4) and isinstance(value[0], str) and isinstance(value[1], int) and isinstance(value[2], int):
-            yield value[0], value[1]
+        if len(value) in (3, 4) and isinstance(value[0], str):
+            if value[0] != CONSTANT:
+                for number in value[1:3]:
+                    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                        raise ModelError(f"{owner} is called with output {number!r} of {value[0]!r}", "counting numbers")
+                yield value[0], value[1]
             value = value[3:]
         for part in value:
-            yield from _tensors(part)
+            yield from _tensors(part, owner)

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
-from keras_xaic.models.connections import check_connections, starts_with_input
+from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
 from keras_xaic.models.safety import is_operator
 
 # Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off.
@@ -37,7 +37,6 @@ _FUNCTIONS = {  # operators such as a + b, which Keras 3 stores as operations of
     "Square": "math.square",
     "Negative": "math.negative",
 }
-_CONSTANT = "_CONSTANT_VALUE"  # Keras 2's mark of a call argument that is no tensor
 _MODELS = ("Functional", "Sequential")
 
 
@@ -168,7 +167,7 @@ class _Translation:
         if is_operator(part):
             extra.update(zip(("y",), map(convert, args[1:])))
             first = convert(args[0])
-            return [*first, extra] if isinstance(first, list) else [_CONSTANT, -1, first, extra]
+            return [*first, extra] if isinstance(first, list) else [CONSTANT, -1, first, extra]
         known = getattr(layers, str(part["class_name"]), keras.layers.Layer)
         names = [name for name in inspect.signature(known.call).parameters if name != "self"]
         extra.update(zip(names[1:], map(convert, args[1:])))

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import h5py
+import numpy as np
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import keras, tf
 from keras_xaic.errors import ModelError, XaicError
 from keras_xaic.files import PathLike, write_atomic
-from keras_xaic.models.archives import WEIGHTS, check_hdf5, open_weights, read_archive, read_json
+from keras_xaic.hdf5 import clean_copy
+from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
+from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.safety import check_config
 from keras_xaic.models.savedmodels import load_saved_model
 
@@ -46,8 +49,12 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Any:
     where = pathlib.Path(path)
     if not where.exists():
         raise ModelError(f"model file {where} does not exist", _FORMATS)
+    size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
-        return _load(where, allow_unsafe)
+        with bounded(str(where), size):
+            model = _load(where, allow_unsafe)
+            _check_values(model, str(where))
+            return model
     except XaicError:
         raise
     except Exception as error:  # Keras raises whatever it stumbles upon
@@ -59,44 +66,50 @@ def _load(where: pathlib.Path, allow_unsafe: bool) -> Any:
         if (where / "saved_model.pb").is_file():
             return load_saved_model(where, allow_unsafe)
         raise ModelError(f"{where} is a directory without a SavedModel", _FORMATS)
-    if zipfile.is_zipfile(where):
-        return _load_keras(where, allow_unsafe)
-    if h5py.is_hdf5(where):
-        return _load_h5(where, allow_unsafe)
+    with tempfile.TemporaryDirectory(prefix="xaic-") as directory:  # Keras gets only what was checked
+        if zipfile.is_zipfile(where):
+            return _load_keras(where, pathlib.Path(directory), allow_unsafe)
+        if h5py.is_hdf5(where):
+            return _load_h5(where, pathlib.Path(directory), allow_unsafe)
     size = where.stat().st_size
     raise ModelError(f"{where} is not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})", _FORMATS)
 
 
-def _load_h5(where: pathlib.Path, allow_unsafe: bool) -> Any:
-    with h5py.File(where, "r") as file:
-        check_hdf5(file, str(where))
+def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Any:
+    checked = directory / "model.h5"
+    values = clean_copy(where, checked, str(where))
+    with h5py.File(checked, "r") as file:
         if "model_config" not in file.attrs:
             raise ModelError(
                 f"{where} holds weights only", "a whole model, with its architecture", "Save it with model.save(...)"
             )
         config = read_json(file.attrs["model_config"], f"the configuration in {where}")
         check_config(config, str(where), allow_unsafe)
-        if is_keras3(file.attrs.get("keras_version")):
-            model = build_model(config, str(where))
-            load_h5_weights(model, file, str(where))
-            return model
-        check_connections(config, str(where))
-        return keras.models.load_model(file, compile=False)
+        with weights_within(values, str(where)):
+            if is_keras3(file.attrs.get("keras_version")):
+                model = build_model(config, str(where))
+                load_h5_weights(model, file, str(where))
+                return model
+            check_connections(config, str(where))
+            return keras.models.load_model(file, compile=False)
 
 
-def _load_keras(where: pathlib.Path, allow_unsafe: bool) -> Any:
+def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Any:
     contents = read_archive(where)
     config = _without_training(read_json(contents["config.json"], f"config.json in {where}"))
     check_config(config, str(where), allow_unsafe)
-    with open_weights(contents[WEIGHTS], f"{WEIGHTS} in {where}") as weights:
+    unpacked, cleaned, checked = (directory / name for name in ("unpacked.h5", WEIGHTS, "model.keras"))
+    unpacked.write_bytes(contents.pop(WEIGHTS))
+    values = clean_copy(unpacked, cleaned, f"{WEIGHTS} in {where}")
+    unpacked.unlink()
+    with weights_within(values, str(where)):
         if is_keras3(read_json(contents["metadata.json"], f"metadata.json in {where}").get("keras_version")):
             model = build_model(config, str(where))
-            load_archive_weights(model, config, weights, str(where))
+            with h5py.File(cleaned, "r") as weights:
+                load_archive_weights(model, config, weights, str(where))
             return model
-    check_connections(config, str(where))
-    with tempfile.TemporaryDirectory() as directory:  # Keras gets only what was checked
-        checked = pathlib.Path(directory) / "model.keras"
-        checked.write_bytes(_archive({**contents, "config.json": json.dumps(config).encode()}))
+        check_connections(config, str(where))
+        checked.write_bytes(_archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
         return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
 
 
@@ -165,6 +178,12 @@ def _without_optimizer(content: bytes) -> bytes:
             if key not in ("optimizer", "metrics"):
                 old.copy(key, new)
     return buffer.getvalue()
+
+
+def _check_values(model: Any, source: str) -> None:
+    for weight in model.weights:
+        if weight.dtype.is_floating and not np.isfinite(tf.reduce_sum(tf.abs(tf.cast(weight, tf.float32)))):
+            raise ModelError(f"{source}: {weight.name} holds values that are not finite", "weights that are numbers")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from keras_xaic._keras import keras, tf
 from keras_xaic.errors import ModelError
+from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.archives import MAX_CONFIG_BYTES
 from keras_xaic.models.connections import check_connections
+from keras_xaic.models.limits import weights_within
 from keras_xaic.models.safety import check_config
 
 METADATA = "keras_metadata.pb"
@@ -54,11 +57,46 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Any:
             "Rebuild it with keras.Model(inputs, outputs) and save that",
         )
     check_connections(config, str(directory))
-    model = (keras.Sequential if kind == "Sequential" else keras.Model).from_config(config["config"])
-    if not model.built:
-        raise ModelError(f"{directory} holds a model without a known input shape", "a built model", "Add an Input layer")
-    _load_variables(model, directory)
+    with weights_within(_check_variables(directory), str(directory)):
+        model = (keras.Sequential if kind == "Sequential" else keras.Model).from_config(config["config"])
+        if not model.built:
+            raise ModelError(f"{directory} holds a model without a known input shape", "a built model", "Add an Input layer")
+        _load_variables(model, directory)
     return model
+
+
+def _check_variables(directory: pathlib.Path) -> int:
+    """Returns how many values a directory's checkpoint holds, once a child process has survived reading them."""
+    variables = directory / "variables"
+    size = sum(file.stat().st_size for file in variables.glob("variables.*") if file.is_file())
+    how: dict[str, Any] = {"timeout": 120, "memory": 512 * 1024**2 + 4 * size, "what": "reading them"}
+    try:
+        made = run_isolated("keras_xaic.models.savedmodels:read_variables", str(variables / "variables"), size, **how)
+    except ChildDied as error:
+        raise ModelError(
+            f"the variables in {directory} are damaged ({error.found})", "what Keras wrote", "Copy the directory again"
+        ) from None
+    return int(made["values"])
+
+
+def read_variables(prefix: str, size: int) -> dict[str, Any]:
+    """Reads every array of a checkpoint, whose files have `size` bytes; in a child process, which may not survive it."""
+    values = 0
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        types = reader.get_variable_to_dtype_map()
+        for name, shape in reader.get_variable_to_shape_map().items():
+            count = math.prod(shape)
+            if count * max(1, types[name].size or 1) > size:
+                raise ModelError(f"{prefix}.* hold less of {name} than they claim", "whole files", "Copy the directory again")
+            reader.get_tensor(name)
+            values += count
+    except ModelError:
+        raise
+    except Exception as error:  # TensorFlow raises whatever it stumbles upon
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"{prefix}.* are damaged ({line})", "what Keras wrote", "Copy the directory again") from None
+    return {"values": values}
 
 
 def _load_variables(model: Any, directory: pathlib.Path) -> None:

@@ -225,7 +225,7 @@ def test_an_archive_member_outside_the_archive_is_refused(tmp_path):
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     save_model(small_model(), tmp_path / "m.keras")
-    monkeypatch.setattr("keras_xaic.models.archives.MAX_WEIGHT_BYTES", 1000)
+    monkeypatch.setattr("keras_xaic.hdf5.MAX_WEIGHT_BYTES", 1000)
     assert "1,000 B" in error_of(tmp_path / "m.keras")
 
 

@@ -1,0 +1,103 @@
+"""Limits of what a model file may cost while Keras rebuilds it: time, memory, and weights that are not in the file."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from keras_xaic._keras import tf
+from keras_xaic.errors import ModelError
+
+SECONDS = 6.0
+"""Processor time for a small file."""
+SECONDS_PER_BYTE = 1 / 30e3
+MEMORY = 400 * 1024**2
+"""Bytes of memory for a small file."""
+MEMORY_PER_BYTE = 8
+UNSAVED = 4 * 1024**2
+"""Values of variables that need not be in the file, such as the states of recurrent layers."""
+_PAUSE = 0.05
+
+
+class _TooMuch(BaseException):
+    """Raised in the thread that loads; no ``except Exception`` of Keras swallows it."""
+
+
+@contextlib.contextmanager
+def bounded(source: str, size: int) -> Iterator[None]:
+    """Ends the block with an error once it has taken more processor time or memory than a file of this size can need.
+
+    Args:
+        source: The file, for the message.
+        size: Its bytes.
+
+    Raises:
+        ModelError: If the block did not end in time.
+    """
+    thread = threading.get_ident()
+    clock = time.pthread_getcpuclockid(thread)
+    deadline = time.clock_gettime(clock) + SECONDS + size * SECONDS_PER_BYTE
+    most = _held() + MEMORY + size * MEMORY_PER_BYTE
+    over, lock = threading.Event(), threading.Lock()
+
+    def watch() -> None:
+        while not over.wait(_PAUSE):
+            with lock:
+                if not over.is_set() and (time.clock_gettime(clock) > deadline or _held() > most):
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooMuch))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        try:
+            yield
+        finally:
+            with lock:
+                over.set()
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+    except _TooMuch:
+        raise ModelError(
+            f"{source} takes more time or memory to rebuild than a file of {size:,} B can need", "a model written by Keras"
+        ) from None
+
+
+def _held() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@contextlib.contextmanager
+def weights_within(values: int, source: str) -> Iterator[None]:
+    """Refuses to make more weights than a file holds, before any memory is taken for them.
+
+    Args:
+        values: Number of values in the file.
+        source: The file, for the message.
+
+    Raises:
+        ModelError: If Keras asks for more.
+    """
+    asked = 0
+
+    def create(next_creator: Any, **options: Any) -> Any:
+        nonlocal asked
+        shape = options.get("shape")
+        if shape is None:
+            shape = getattr(options.get("initial_value"), "shape", ())
+        shape = tf.TensorShape(shape)
+        asked += (shape.num_elements() or 0) if shape.rank is not None else 0
+        if asked > values + UNSAVED:
+            raise ModelError(
+                f"{source}: its layers claim {asked:,} weights or more, the file holds {values:,}",
+                "the weights of every layer",
+                "Copy the file again, or save the model again",
+            )
+        return next_creator(**options)
+
+    with tf.variable_creator_scope(create):
+        yield
