@@ -125,6 +125,7 @@ def peer(options, keras_model, data, model, method, budget, epochs, seed, scratc
     from peers import converter, external, toolkit
 
     from keras_xaic import tflite
+    from keras_xaic.pipeline.baselines import run_baseline
     from keras_xaic.recipes import RECIPES
 
     calibration, facts = data.calibration(CALIBRATION, seed), {}
@@ -132,7 +133,7 @@ def peer(options, keras_model, data, model, method, budget, epochs, seed, scratc
         if method == "magnitude":
             facts = toolkit.sparsity_for(keras_model, calibration, budget["download"], MOST_SPARSE)
         settings = {"sparsity": facts["sparsity"]} if facts else {}
-        made = RECIPES[method].baseline(keras_model, data, epochs=epochs, seed=seed, **settings)
+        made = run_baseline(method, keras_model, data, epochs=epochs, seed=seed, **settings)
         return tflite.int8_twin(made.model, calibration), facts
     if method in CONVERTER:
         int8 = method == "tflite-int8"

@@ -29,9 +29,10 @@ CALIBRATION = 256
 
 
 def work(options, *, model, criterion, sparsity, seed, epochs, samples):
+    from keras_xaic.recipes.magnitude import compress_magnitude
+
     from keras_xaic import tflite
     from keras_xaic.models import weighted_kernels
-    from keras_xaic.recipes.magnitude import compress_magnitude
 
     original, data = common.load(options, model, samples)
     if criterion == "tfmot":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class XaicError(Exception):
     """Base of every error that keras-xaic raises on purpose.
@@ -53,3 +56,14 @@ class MachineError(XaicError):
     """The machine, not the user: the disk is full, a directory cannot be written, memory or a database is out of reach."""
 
     exit_code = 5
+
+
+def choices(name: object, known: Iterable[str]) -> str:
+    """Returns what an error says is expected in place of a name that is not known: the nearest ones first.
+
+    >>> choices("ecq-x", ["auto", "ecq", "ecqx"])
+    "'ecqx' or 'ecq' (all: auto, ecq, ecqx)"
+    """
+    known = list(known)
+    near = " or ".join(repr(one) for one in difflib.get_close_matches(str(name), known, 2))
+    return f"{near} (all: {', '.join(known)})" if near else f"one of {', '.join(known)}"

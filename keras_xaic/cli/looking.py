@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from typing import Optional
 
 import typer
@@ -21,6 +22,7 @@ from keras_xaic.cli.options import (
     Unsafe,
 )
 from keras_xaic.cli.terminal import Terminal, failing
+from keras_xaic.errors import PlanError, choices
 
 
 def _interpreters() -> list[str]:
@@ -129,15 +131,23 @@ def report(
             typer.launch(opened.html.absolute().as_uri())
 
 
-def recipes() -> None:
+def recipes(
+    name: Optional[str] = typer.Argument(None, help="A recipe, or the path of one in JSON; default: all.", show_default=False),
+    json: bool = typer.Option(False, "--json", help="Print the recipe as JSON, to start a recipe of your own from."),
+) -> None:
     """Explain the recipes, each with its source.
 
-    Example: [bold]xaic recipes[/bold]
+    Example: [bold]xaic recipes auto --json > mine.json[/bold]
     """
-    with Terminal() as terminal, failing(terminal):
-        from keras_xaic.recipes import RECIPES
+    with Terminal(as_json=json) as terminal, failing(terminal):
+        from keras_xaic.recipes import RECIPES, get_recipe
 
-        terminal.show_recipes(RECIPES)
+        if name is None and json:
+            raise PlanError("--json without the name of a recipe", choices("", RECIPES), "xaic recipes auto --json")
+        chosen = RECIPES if name is None else {name: get_recipe(name)}
+        if json:
+            sys.stdout.write(chosen[str(name)].to_json())
+        terminal.show_recipes(chosen)
 
 
 def doctor() -> None:

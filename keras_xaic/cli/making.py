@@ -10,10 +10,12 @@ import typer
 from keras_xaic.cli.options import (
     Activations,
     Align,
+    Bits,
     Calibration,
     DataOption,
     Download,
     Flash,
+    FloatLayers,
     Json,
     Macs,
     MaxDrop,
@@ -21,16 +23,21 @@ from keras_xaic.cli.options import (
     Offset,
     Out,
     Overwrite,
+    Pin,
     Protect,
     Quiet,
     Ram,
+    RecipeOption,
+    Rule,
     Scale,
     Seed,
     Target,
     Unsafe,
+    Zeros,
+    recipe_entries,
 )
 from keras_xaic.cli.terminal import Terminal, failing
-from keras_xaic.errors import DataError, PlanError
+from keras_xaic.errors import DataError
 from keras_xaic.units import format_bytes
 
 
@@ -38,7 +45,7 @@ def compress(
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
-    recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    recipe: str = RecipeOption,
     plan: Optional[pathlib.Path] = typer.Option(
         None, "--plan", help="A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", show_default=False
     ),
@@ -47,7 +54,12 @@ def compress(
     ram: Optional[str] = Ram,
     max_drop: float = MaxDrop,
     macs: Optional[str] = Macs,
-    align: int = Align,
+    rule: Optional[str] = Rule,
+    bits: Optional[str] = Bits,
+    pin: list[str] = Pin,
+    float_layers: list[str] = FloatLayers,
+    zeros: list[str] = Zeros,
+    align: Optional[int] = Align,
     protect: list[str] = Protect,
     activations: Optional[str] = Activations,
     epochs: Optional[int] = typer.Option(
@@ -76,6 +88,7 @@ def compress(
     Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
     """
     with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
+        entries = recipe_entries(rule, bits, pin, float_layers, zeros, align, protect)
         terminal.progress("load", 0, 1, "TensorFlow, model and data")
         from keras_xaic.pipeline import run
         from keras_xaic.planning import Budget
@@ -85,8 +98,7 @@ def compress(
             data,
             recipe=recipe,
             budget=Budget(flash, download, ram, max_drop, macs),
-            align=align,
-            protect=protect,
+            entries=entries,
             plan=plan,
             activations=activations,  # type: ignore[arg-type]
             out=out,
@@ -119,15 +131,17 @@ def plan(
     download: Optional[str] = Download,
     ram: Optional[str] = Ram,
     mean_bits: Optional[float] = typer.Option(None, "--mean-bits", help="Limit for the mean bit-width.", show_default=False),
-    pin: list[str] = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated."),
-    float_layers: list[str] = typer.Option([], "--float", help="PATTERN: layers that stay float; may be repeated."),
-    zeros: list[str] = typer.Option([], "--zeros", help="PATTERN=2:4 or PATTERN=4x1: zeros that go together; may be repeated."),
     max_drop: float = MaxDrop,
     macs: Optional[str] = Macs,
-    align: int = Align,
+    rule: Optional[str] = Rule,
+    bits: Optional[str] = Bits,
+    pin: list[str] = Pin,
+    float_layers: list[str] = FloatLayers,
+    zeros: list[str] = Zeros,
+    align: Optional[int] = Align,
     protect: list[str] = Protect,
     activations: Optional[str] = Activations,
-    recipe: str = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`."),
+    recipe: str = RecipeOption,
     seed: int = Seed,
     calibration: int = Calibration,
     scale: float = Scale,
@@ -140,6 +154,8 @@ def plan(
     Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
     """
     with Terminal(quiet=quiet) as terminal, failing(terminal):
+        entries = recipe_entries(rule, bits, pin, float_layers, zeros, align, protect)
+        entries.update({} if activations is None else {"activations": activations})
         from keras_xaic.pipeline import preview
         from keras_xaic.planning import Budget
 
@@ -150,12 +166,7 @@ def plan(
             data=data,
             recipe=recipe,
             budget=Budget(flash, download, ram, max_drop, macs, mean_bits),
-            activations=activations,  # type: ignore[arg-type]
-            pin=dict(_pinned(one) for one in pin),
-            float_layers=float_layers,
-            zeros=dict(_pair("--zeros", one, "dense*=2:4") for one in zeros),
-            align=align,
-            protect=protect,
+            entries=entries,
             calibration=calibration,
             seed=seed,
             scale=scale,
@@ -276,18 +287,3 @@ def unpack(
         content = unpack_download(file.read_bytes())
         write_atomic(out, content)
         terminal.last(f"{out}: {format_bytes(len(content))}")
-
-
-def _pair(option: str, text: str, example: str) -> tuple[str, str]:
-    """Splits what is given as PATTERN=VALUE."""
-    pattern, separator, value = text.rpartition("=")
-    if not (separator and pattern and value):
-        raise PlanError(f"{option} {text}", f"PATTERN=VALUE, e.g. {example}")
-    return pattern, value
-
-
-def _pinned(text: str) -> tuple[str, int]:
-    pattern, bits = _pair("--pin", text, "head*=8")
-    if not bits.isdigit():
-        raise PlanError(f"--pin {text}", "PATTERN=BITS, e.g. head*=8")
-    return pattern, int(bits)

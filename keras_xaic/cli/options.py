@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Optional
+
 import typer
+
+from keras_xaic.errors import PlanError
 
 Model = typer.Argument(..., help="A Keras model: .h5, .keras or a SavedModel directory.", metavar="MODEL", show_default=False)
 DataOption = typer.Option(
@@ -37,8 +42,27 @@ Macs = typer.Option(
     show_default=False,
     rich_help_panel="Budget",
 )
+RecipeOption = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`, or the path of one in JSON.")
+Rule = typer.Option(
+    None, "--rule", help="Attribution rule in place of the recipe's.", show_default=False, rich_help_panel="Method"
+)
+Bits = typer.Option(
+    None, "--bits", help="Bit-widths in place of the recipe's, e.g. 2,3,4,8.", show_default=False, rich_help_panel="Method"
+)
+Pin = typer.Option([], "--pin", help="PATTERN=BITS: layers with a fixed bit-width; may be repeated.", rich_help_panel="Method")
+FloatLayers = typer.Option(
+    [], "--float-layers", help="PATTERN: layers that stay float32; may be repeated.", rich_help_panel="Method"
+)
+Zeros = typer.Option(
+    [], "--zeros", help="PATTERN=2:4 or PATTERN=4x1: zeros that go together; may be repeated.", rich_help_panel="Method"
+)
 Align = typer.Option(
-    1, "--align", min=1, help="Layers that lose filters keep a multiple of this many.", rich_help_panel="Method"
+    None,
+    "--align",
+    min=1,
+    help="Layers that lose filters keep a multiple of this many.",
+    show_default=False,
+    rich_help_panel="Method",
 )
 Protect = typer.Option(
     [], "--protect", help="Name pattern of layers that keep all filters; may be repeated.", rich_help_panel="Method"
@@ -61,3 +85,41 @@ Unsafe = typer.Option(
 )
 Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.", rich_help_panel="Output")
 Json = typer.Option(False, "--json", help="Print report.json and nothing else.", rich_help_panel="Output")
+
+
+def recipe_entries(
+    rule: Optional[str],
+    bits: Optional[str],
+    pin: Sequence[str],
+    float_layers: Sequence[str],
+    zeros: Sequence[str],
+    align: Optional[int],
+    protect: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the entries of a recipe that the options of a command change."""
+    given: dict[str, Any] = {
+        "rule": rule,
+        "bits": None if bits is None else tuple(_number("--bits", one, "--bits 2,4,8") for one in bits.split(",")),
+        "pin": {
+            pattern: _number("--pin", value, "head*=8") for pattern, value in (_pair("--pin", one, "head*=8") for one in pin)
+        },
+        "float_layers": tuple(float_layers),
+        "zeros": dict(_pair("--zeros", one, "dense*=2:4") for one in zeros),
+        "align": align,
+        "protect": tuple(protect),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    """Splits what is given as PATTERN=VALUE."""
+    pattern, separator, value = text.rpartition("=")
+    if not (separator and pattern and value):
+        raise PlanError(f"{option} {text}", f"PATTERN=VALUE, e.g. {example}")
+    return pattern, value
+
+
+def _number(option: str, text: str, example: str) -> int:
+    if not text.strip().isdigit():
+        raise PlanError(f"{option} {text}", f"a number of bits, e.g. {example}")
+    return int(text)

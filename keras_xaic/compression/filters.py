@@ -94,7 +94,7 @@ def _load_masks(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Context, step: int) -> dict[str, np.ndarray]:
     """Returns which channels of the model as it stands stay, by its relevance of now."""
     assert plan.filters is not None
-    rule = "lrp.epsilon" if relevance is None else relevance.rule
+    rule = "lrp.epsilon" if relevance is None else relevance.filter_rule or relevance.rule
     if relevance is None or step > 1:
         relevance = attribute(small, context.calibration, rule=rule, target=context.target)
     last = step == plan.filters.steps

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional, cast, get_args
 
 from keras_xaic import edge, tflite
@@ -25,7 +24,7 @@ from keras_xaic.pipeline.workspace import Workspace, fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress, silent
-from keras_xaic.recipes import RECIPES, get_recipe
+from keras_xaic.recipes import RECIPES, RecipeLike, get_recipe
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 
@@ -41,7 +40,8 @@ def run(
     model: Any,
     data: Any,
     *,
-    recipe: str = "auto",
+    recipe: RecipeLike = "auto",
+    entries: Optional[Mapping[str, Any]] = None,
     budget: Optional[Budget] = None,
     plan: Any = None,
     activations: Optional[Activations] = None,
@@ -53,8 +53,6 @@ def run(
     baselines: Sequence[str] = ("int8", "magnitude"),
     calibration: int = 256,
     interpreters: Sequence[str] = ("tflite-runtime",),
-    align: int = 1,
-    protect: Sequence[str] = (),
     scale: float = 1.0,
     offset: float = 0.0,
     overwrite: bool = False,
@@ -69,7 +67,8 @@ def run(
     Args:
         model: A `keras.Model`, or the path of one.
         data: Anything that `as_data` takes, or a path. Test data is never used to choose anything.
-        recipe: A name from `keras_xaic.recipes.RECIPES`.
+        recipe: The name of a recipe, a `Recipe`, or the path of one in JSON.
+        entries: Entries of the recipe that are to be others (see `Recipe`), e.g. ``{"rule": "taylor", "pin": {"head": 8}}``.
         budget: What may be spent.
         plan: A `Plan`, or the path of one, that is carried out as it is (``xaic plan`` writes one; it may be edited); `recipe`
             and `budget` then only say what the report compares with.
@@ -85,8 +84,6 @@ def run(
         baselines: Names of recipes to compare with, trained for as many epochs.
         calibration: Number of training samples for relevance and activation ranges.
         interpreters: Edge interpreters to verify on.
-        align: Layers that lose filters keep a multiple of this many (4 or 8 suits SIMD units).
-        protect: Name patterns (`fnmatch`) of layers that keep all filters.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
         overwrite: Replace a bundle that is there already.
@@ -101,7 +98,7 @@ def run(
         XaicError: Of the kind that fits what is wrong, before any long work where that is possible.
     """
     out, parts = check_target(out, overwrite), _target(target)
-    chosen, others = get_recipe(recipe), [get_recipe(name) for name in baselines]
+    chosen, others = get_recipe(recipe).changed(**dict(entries or {})), [get_recipe(name) for name in baselines]
     for other in others:
         if not other.comparable:
             known = ", ".join(name for name, one in RECIPES.items() if one.comparable)
@@ -116,23 +113,22 @@ def run(
     task = infer_task(loaded, data)
     progress("load", 1, 1)
     given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
-    chosen = replace(chosen, activations=chosen_activations(activations, given, chosen, budget, parts, interpreters))
+    chosen = chosen.changed(activations=chosen_activations(activations, given, chosen, budget, parts, interpreters))
     if given is not None:
         check_plan(given, loaded)
         if chosen.rule is None:
-            raise PlanError(f"recipe {recipe!r} takes no plan", "a recipe of ours, e.g. auto")
+            raise PlanError(f"recipe {chosen.name!r} takes no plan", "a recipe of ours, e.g. auto")
     if chosen.rule not in (None, "magnitude"):
         Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
-    settings = [recipe, str(budget), epochs, seed, target, calibration, list(baselines), scale, offset, align, list(protect)]
+    settings = [chosen.to_json(), str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
     settings += [] if given is None else [given.model_dump_json()]
     settings += [] if minutes is None else [minutes]
-    settings += [] if chosen.activations == "int8" else [chosen.activations]
     work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     wider = wider_activations(chosen, budget, parts, interpreters) if activations is None else ()
     how = (given, callbacks, minutes, wider)
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, align, protect, work, *how)
+    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work, *how)
     return job.run(out, parts, others, interpreters)
 
 

@@ -19,13 +19,14 @@ from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, channel_groups
 from keras_xaic.models.costs import macs
+from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.fitting import Planner
 from keras_xaic.pipeline.reference import is_exact
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
 from keras_xaic.recipes import Recipe
-from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.relevance import Relevance
 from keras_xaic.training import predict
 
 FIRST = 0.75
@@ -109,8 +110,6 @@ class Driver:
     epochs: int
     minutes: Optional[float]
     seed: int
-    align: int
-    protect: Sequence[str]
     callbacks: Sequence[Any]
     directory: pathlib.Path
     progress: Progress
@@ -182,7 +181,7 @@ class Driver:
         """
         number, left = len(rounds), self.epochs - sum(one.epochs for one in rounds)
         for activations in (self.recipe.activations, *self.wider):
-            planner = self._planner(self.model, self.relevance, replace(self.recipe, activations=activations))
+            planner = self._planner(self.model, self.relevance, self.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
             if activations == self.recipe.activations and (left > 0 or not self._limited):
                 plain = planner.plan(Budget(mean_bits=8)).predicted_flash_bytes
@@ -260,10 +259,9 @@ class Driver:
     def _planner(self, model: Any, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> Planner:
         """Returns what plans `model` as it stands, by the recipe or a variant of it."""
         if relevance is None:
-            rule, target = self.recipe.rule or "lrp.epsilon", self.task.explained(self.samples)
-            relevance = attribute(model, self.samples, self.samples.labels, rule=rule, target=target, seed=self.seed)
-        how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.progress}
-        return Planner(model, relevance, recipe or self.recipe, self.data, self.samples, **how)
+            relevance = attribute_by(self.recipe, model, self.samples, self.task, self.seed)
+        recipe = recipe or self.recipe
+        return Planner(model, relevance, recipe, self.data, self.samples, seed=self.seed, progress=self.progress)
 
     def _replan(self, model: Any, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""

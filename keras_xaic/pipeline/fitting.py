@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -42,11 +41,6 @@ class Planner:
         data: Where untrained files are calibrated; None calibrates them on noise, which does not change their size by much.
         samples: Calibration data to measure what bit-widths do; None predicts it from relevance alone.
         seed: Written into plans.
-        align: As for `keras_xaic.plan`.
-        protect: As for `keras_xaic.plan`.
-        pin: As for `keras_xaic.plan`.
-        float_layers: As for `keras_xaic.plan`.
-        zeros: As for `keras_xaic.plan`.
         progress: Told how far the work is.
     """
 
@@ -59,11 +53,6 @@ class Planner:
         samples: Optional[Samples],
         *,
         seed: int = 0,
-        align: int = 1,
-        protect: Sequence[str] = (),
-        pin: Optional[Mapping[str, int]] = None,
-        float_layers: Sequence[str] = (),
-        zeros: Optional[Mapping[str, str]] = None,
         progress: Progress = silent,
     ) -> None:
         self.model, self.relevance, self.recipe = model, relevance, recipe
@@ -71,8 +60,7 @@ class Planner:
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
         self.sparsity = max(recipe.sparsity, _zeros_of(model))
-        self.options: dict[str, Any] = {"seed": seed, "align": align, "protect": protect}
-        self.options.update(pin=pin, float_layers=float_layers, zeros=zeros)
+        self.seed = seed
         progress("plan", 0, TRIES, "measuring what bit-widths do")
         self.damage = measure_damage(
             model,
@@ -106,7 +94,12 @@ class Planner:
             sensitivity=self.damage,
             activations=self.recipe.activations,
             flash_correction=flash_correction,
-            **self.options,
+            seed=self.seed,
+            align=self.recipe.align,
+            protect=self.recipe.protect,
+            pin=self.recipe.pin,
+            float_layers=self.recipe.float_layers,
+            zeros=self.recipe.zeros,
         )
 
     def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:

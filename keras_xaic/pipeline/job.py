@@ -21,6 +21,8 @@ from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.files import write_atomic
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.pipeline.attributing import attribute_by
+from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
 from keras_xaic.pipeline.fitting import Planner
@@ -48,8 +50,6 @@ class Job:
     epochs: int
     seed: int
     calibration: int
-    align: int
-    protect: Sequence[str]
     work: Workspace
     plan: Optional[Plan] = None
     """Carried out as it is instead of one that is made."""
@@ -108,7 +108,7 @@ class Job:
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
         report = build_report(
             model=self.model,
-            recipe=self.recipe.name,
+            recipe=self.recipe,
             seed=self.seed,
             budget=self.budget,
             metric=self.metric,
@@ -184,16 +184,7 @@ class Job:
         """Computes the relevance that the recipe asks for."""
         return self.work.cached(
             "relevance.npz",
-            lambda: attribute(
-                self.model,
-                samples,
-                samples.labels,
-                rule=self.recipe.rule or "lrp.epsilon",
-                reduce=self.recipe.reduce,
-                target=self.task.explained(samples),
-                seed=self.seed,
-                progress=functools.partial(self.work.progress, "attribute"),
-            ),
+            lambda: attribute_by(self.recipe, self.model, samples, self.task, self.seed, self.work.progress),
             lambda made, path: made.save(path),
             Relevance.load,
         )
@@ -208,10 +199,10 @@ class Job:
             "progress": self.work.progress,
         }
         if recipe.baseline is not None:
-            return recipe.baseline(self.model, self.data, **options)
+            return run_baseline(recipe.baseline, self.model, self.data, **options)
         if relevance is None:
             raise PlanError(f"recipe {recipe.name!r} has no attribution rule", "a rule, or a baseline")
-        how: dict[str, Any] = {"seed": self.seed, "align": self.align, "protect": self.protect, "progress": self.work.progress}
+        how: dict[str, Any] = {"seed": self.seed, "progress": self.work.progress}
         if recipe.rounds and self.plan is None:
             driver = Driver(
                 self.model,
@@ -275,7 +266,8 @@ class Job:
             model = self.compress(recipe, attribute(self.model, samples, rule=recipe.rule or "magnitude"), samples)
             content = tflite.build_tflite(model, samples)
         else:
-            model = recipe.baseline(
+            model = run_baseline(
+                recipe.baseline,
                 self.model,
                 self.data,
                 epochs=self.baseline_epochs(small),

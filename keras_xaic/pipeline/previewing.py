@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from keras_xaic.data import as_data
@@ -14,9 +14,8 @@ from keras_xaic.models import infer_task
 from keras_xaic.pipeline.fitting import Planner, predict_accuracy
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.planning import Budget, Plan
-from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress, silent
-from keras_xaic.recipes import get_recipe
+from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
 
 
@@ -41,14 +40,9 @@ def preview(
     out: PathLike,
     *,
     data: Any = None,
-    recipe: str = "auto",
+    recipe: RecipeLike = "auto",
+    entries: Optional[Mapping[str, Any]] = None,
     budget: Optional[Budget] = None,
-    activations: Optional[Activations] = None,
-    pin: Optional[Mapping[str, int]] = None,
-    float_layers: Sequence[str] = (),
-    zeros: Optional[Mapping[str, str]] = None,
-    align: int = 1,
-    protect: Sequence[str] = (),
     calibration: int = 256,
     seed: int = 0,
     scale: float = 1.0,
@@ -63,14 +57,9 @@ def preview(
         relevance: The directory that `explain` wrote, or its ``relevance.npz``.
         out: The file to write.
         data: Anything that `as_data` takes, or a path; None predicts what bit-widths do from relevance alone.
-        recipe: A name from `keras_xaic.recipes.RECIPES`.
+        recipe: The name of a recipe, a `Recipe`, or the path of one in JSON.
+        entries: Entries of the recipe that are to be others (see `keras_xaic.recipes.Recipe`).
         budget: What may be spent.
-        activations: Type of activations between layers; None: the recipe's.
-        pin: As for `keras_xaic.plan`.
-        float_layers: As for `keras_xaic.plan`.
-        zeros: As for `keras_xaic.plan`.
-        align: As for `keras_xaic.plan`.
-        protect: As for `keras_xaic.plan`.
         calibration: Number of training samples to measure on.
         seed: Chooses them; written into the plan.
         scale: The model sees ``x * scale + offset``.
@@ -81,7 +70,8 @@ def preview(
     Raises:
         XaicError: Of the kind that fits what is wrong.
     """
-    chosen, found = get_recipe(recipe), pathlib.Path(relevance)
+    chosen = get_recipe(recipe).changed(**dict(entries or {}))
+    found = pathlib.Path(relevance)
     found = found / "relevance.npz" if found.is_dir() else found
     if not found.is_file():
         raise DataError(f"{found} does not exist", "the output of `xaic explain`")
@@ -92,15 +82,10 @@ def preview(
     planner = Planner(
         loaded,
         scores,
-        replace(chosen, activations=activations or chosen.activations),
+        chosen,
         data,
         None if data is None else data.calibration(calibration, seed),
         seed=seed,
-        align=align,
-        protect=protect,
-        pin=pin,
-        float_layers=float_layers,
-        zeros=zeros,
         progress=progress,
     )
     made = planner.fitting(budget or Budget())

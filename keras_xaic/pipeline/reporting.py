@@ -16,6 +16,7 @@ from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.comparing import Changes
 from keras_xaic.planning import Budget
 from keras_xaic.planning.storages import Activations
+from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import measure_layers
@@ -30,7 +31,7 @@ CONVERSION_GAP_PP = 2.0
 def build_report(
     *,
     model: Any,
-    recipe: str,
+    recipe: Recipe,
     seed: int,
     budget: Budget,
     metric: Optional[str],
@@ -78,7 +79,8 @@ def build_report(
     }
     report = Report.model_validate(
         {
-            "recipe": recipe,
+            "recipe": recipe.name,
+            "recipe_entries": recipe.model_dump(mode="json"),
             "seed": seed,
             "metric": metric,
             "versions": _versions(),

@@ -1,49 +1,34 @@
-"""Named methods, each declared in a small file of its own."""
+"""Named methods, as data."""
 
 from __future__ import annotations
 
-from keras_xaic.errors import PlanError
-from keras_xaic.recipes.auto import AUTO
-from keras_xaic.recipes.auto_magnitude import AUTO_MAGNITUDE
-from keras_xaic.recipes.cluster import CLUSTER
-from keras_xaic.recipes.deeplift_codebook import DEEPLIFT_CODEBOOK
-from keras_xaic.recipes.deeplift_filters import DEEPLIFT_FILTERS
-from keras_xaic.recipes.deeplift_mixed import DEEPLIFT_MIXED
-from keras_xaic.recipes.deeplift_weights import DEEPLIFT_WEIGHTS
-from keras_xaic.recipes.ecq import ECQ
-from keras_xaic.recipes.ecqx import ECQX
-from keras_xaic.recipes.int8 import INT8
-from keras_xaic.recipes.lrp_mixed import LRP_MIXED
-from keras_xaic.recipes.magnitude import MAGNITUDE
+import os
+import pathlib
+from typing import Union
+
+from keras_xaic.errors import PlanError, choices
+from keras_xaic.files import PathLike
+from keras_xaic.recipes.published import RECIPES
 from keras_xaic.recipes.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        AUTO,
-        LRP_MIXED,
-        DEEPLIFT_FILTERS,
-        DEEPLIFT_WEIGHTS,
-        DEEPLIFT_CODEBOOK,
-        DEEPLIFT_MIXED,
-        ECQ,
-        ECQX,
-        INT8,
-        MAGNITUDE,
-        CLUSTER,
-        AUTO_MAGNITUDE,
-    )
-}
+__all__ = ["RECIPES", "Recipe", "RecipeLike", "get_recipe"]
 
-__all__ = ["RECIPES", "Recipe", "get_recipe"]
+RecipeLike = Union[str, Recipe, PathLike]
+"""The name of a recipe, a recipe, or the path of one in JSON."""
 
 
-def get_recipe(name: str) -> Recipe:
-    """Returns the recipe called `name`.
+def get_recipe(recipe: RecipeLike) -> Recipe:
+    """Returns a recipe by its name, or read from its file.
 
     Raises:
-        PlanError: If there is none.
+        PlanError: If there is none of that name, or the file holds something else.
     """
-    if name not in RECIPES:
-        raise PlanError(f"there is no recipe {name!r}", f"one of {', '.join(RECIPES)}", "`xaic recipes` explains them")
-    return RECIPES[name]
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, (str, os.PathLike)):
+        raise PlanError(f"recipe is a {type(recipe).__name__}", "a name, a Recipe, or the path of a .json")
+    if isinstance(recipe, os.PathLike) or recipe.endswith(".json") or os.sep in recipe:
+        return Recipe.load(pathlib.Path(recipe).expanduser())
+    if recipe not in RECIPES:
+        raise PlanError(f"there is no recipe {recipe!r}", choices(recipe, RECIPES), "`xaic recipes` explains them")
+    return RECIPES[recipe]

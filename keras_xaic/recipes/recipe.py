@@ -1,65 +1,149 @@
-"""A recipe is data: which attribution rule, which pruning, which grids."""
+"""A recipe is data: which attribution rule, which pruning, which grids. It says what is done, never how."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Optional
+import os
+import pathlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, Optional, Union
 
+import pydantic
+
+from keras_xaic.bundle import read_json
+from keras_xaic.errors import PlanError, choices
+from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.plan_file import Grid, Score
 from keras_xaic.planning.storages import Activations
 
+Reduce = Literal["mean_abs", "mean", "sum", "rms", "momentum"]
+Sensitivity = Literal["auto", "relevance", "measured", "combined", "hessian", "mean_score", "weight_error", "uniform"]
+Baseline = Literal["int8", "magnitude", "cluster"]
 
-@dataclass(frozen=True)
-class Recipe:
-    """A named method.
+
+class Recipe(pydantic.BaseModel):
+    """A named method, as a person writes it down: every entry has a default, unknown ones are refused.
+
+    >>> mine = Recipe(name="mine", rule="taylor", filter_rule="lrp.z_plus", bits=(3, 4, 8), filters=True)
+    >>> mine.changed(bits=(4,)).bits
+    (4,)
 
     Attributes:
-        name: What `--recipe` takes.
+        name: What it is called in reports and plans.
         source: The publication or product it comes from.
         summary: What it does, in one sentence.
-        rule: Attribution rule whose relevance drives it; None for methods that need none.
+        rule: Attribution rule whose relevance drives it: a name such as ``lrp.epsilon``, or a mapping of layers to rules (see
+            `keras_xaic.attribute`); None for methods that need none.
+        filter_rule: Attribution rule that ranks filters where it is not `rule`.
         reduce: How relevance is brought together over samples (see `keras_xaic.attribute`); ``mean`` keeps its sign.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
-        sparsity: Fraction of zeros that there shall be at least, whatever the budget.
-        bits: Bit-widths that layers may get; () leaves quantization to the TFLite converter.
+        sparsity: Fraction of zeros that there shall be at least, whatever the budget, 0 to 1.
+        bits: Bit-widths that layers may get, 2 to 8; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
         activations: Type of activations between layers (see `keras_xaic.plan`).
         sensitivity: What predicts the damage of a bit-width (see `keras_xaic.planning.SENSITIVITIES`).
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
-        removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit.
+        removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit, 0 to 1.
         steps: In how many steps filters go, with training in between; None: the more, the more of the weights goes.
+        align: Layers that lose filters keep a multiple of this many.
+        protect: Name patterns (`fnmatch`) of layers that keep all filters.
+        pin: Name pattern -> bit-width that those layers get whatever the budget.
+        float_layers: Name patterns of layers that are not quantized.
+        zeros: Name pattern -> which zeros go together: ``2:4`` or ``4x1``.
         rounds: Whether planning and training are repeated until limits and accuracy are met (see `keras_xaic.pipeline.driver`).
         control: Whether it is a method of ours made blind, to be run as a baseline.
-        baseline: For methods of others: a function ``(model, data, **options) -> CompressedModel`` that runs them as they are.
+        baseline: For methods of others: which of them runs as it is; other entries then do nothing.
     """
 
-    name: str
-    source: str
-    summary: str
-    rule: Optional[str] = None
-    reduce: str = "mean_abs"
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    name: str = pydantic.Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
+    source: str = ""
+    summary: str = ""
+    rule: Union[str, dict[str, str], None] = None
+    filter_rule: Union[str, dict[str, str], None] = None
+    reduce: Reduce = "mean_abs"
     score: Score = "geometric_mean"
-    sparsity: float = 0.0
+    sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
     activations: Activations = "int8"
-    sensitivity: str = "auto"
-    mean_bits: Optional[float] = None
+    sensitivity: Sensitivity = "auto"
+    mean_bits: Optional[float] = pydantic.Field(default=None, ge=2.0, le=32.0)
     filters: bool = False
-    removal: float = 0.0
-    steps: Optional[int] = 1
+    removal: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
+    steps: Optional[int] = pydantic.Field(default=1, ge=1)
+    align: int = pydantic.Field(default=1, ge=1)
+    protect: tuple[str, ...] = ()
+    pin: dict[str, int] = {}
+    float_layers: tuple[str, ...] = ()
+    zeros: dict[str, str] = {}
     rounds: bool = False
     control: bool = False
-    baseline: Optional[Callable[..., Any]] = None
+    baseline: Optional[Baseline] = None
+
+    @pydantic.field_validator("bits")
+    @classmethod
+    def _known_bits(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
+        wrong = [one for one in bits if not 2 <= one <= 8]
+        if wrong:
+            raise ValueError(f"{wrong[0]} bits: grids have 2 to 8")
+        return bits
+
+    @pydantic.model_validator(mode="after")
+    def _one_method(self) -> Recipe:
+        if self.rule is None and self.baseline is None:
+            raise ValueError("a rule is missing, e.g. lrp.epsilon, or a baseline")
+        return self
 
     @property
     def comparable(self) -> bool:
         """Whether it can be run as a baseline."""
         return self.control or self.baseline is not None
 
+    def changed(self, **entries: Any) -> Recipe:
+        """Returns the recipe with other entries, validated.
+
+        Raises:
+            PlanError: Naming the entry that is wrong.
+        """
+        return _validated({**self.model_dump(), **entries}, f"recipe {self.name!r}")
+
     def aim(self, budget: Budget) -> Budget:
         """Returns the budget, with the recipe's mean bit-width where it limits neither bytes nor bits."""
         limited = any(limit is not None for limit in (budget.flash, budget.download, budget.mean_bits))
         return budget if limited or self.mean_bits is None else replace(budget, mean_bits=self.mean_bits)
+
+    def to_json(self) -> str:
+        """Returns every entry as JSON, as `load` reads it."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    def save(self, path: PathLike) -> None:
+        """Writes the recipe as JSON."""
+        write_atomic(pathlib.Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: PathLike) -> Recipe:
+        """Reads a recipe that a person may have written.
+
+        Raises:
+            DataError: If the file is missing or not JSON.
+            PlanError: Naming the file and the entry that is wrong.
+        """
+        return _validated(read_json(path), os.fspath(path))
+
+
+def _validated(entries: Any, where: str) -> Recipe:
+    if not isinstance(entries, Mapping):
+        raise PlanError(f"{where} holds a {type(entries).__name__}", "a recipe: entries by name", "`xaic recipes auto --json`")
+    for key in entries:
+        if key not in Recipe.model_fields:
+            raise PlanError(f"{where}: unknown entry {key!r}", choices(key, Recipe.model_fields))
+    try:
+        return Recipe.model_validate(dict(entries))
+    except pydantic.ValidationError as error:
+        first: Any = error.errors()[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        raise PlanError(f"{where}: {entry + ': ' if entry else ''}{first['msg'].removeprefix('Value error, ')}") from None

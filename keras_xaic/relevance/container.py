@@ -19,6 +19,7 @@ from keras_xaic.npz import Npz
 FORMAT = 1
 
 _PARTS = ("weights", "filters", "layers", "biases")
+_FACTS = ("rule", "filter_rule", "engine", "target", "start", "reduce", "samples", "seed")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Relevance:
         approximate: Paths of layers that were linearised because no sound rule exists for them.
         gates: Paths of weighted layers that only steer gates: LRP gives them zero by construction. That does not mean that
             they do not matter; protect them, or use a rule that scores them (DeepLIFT, taylor).
+        filter_rule: Name of the rule of `filters` and `layers`, where it is another.
         biases: Path -> relevance of the biases, (channels,), where the rule gives them any. With ``reduce="sum"``, weights and
             biases of a layer add up to its filters.
         per_class: Class number -> the same for the samples of that class, where it was asked for.
@@ -60,6 +62,7 @@ class Relevance:
     seed: int = 0
     approximate: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
+    filter_rule: str = ""
     biases: Mapping[str, np.ndarray] = field(default_factory=dict)
     per_class: Mapping[int, Relevance] = field(default_factory=dict)
 
@@ -134,7 +137,7 @@ class Relevance:
 def _collect(relevance: Relevance, prefix: str, arrays: dict[str, np.ndarray]) -> None:
     facts = {
         "format": FORMAT,
-        **{name: getattr(relevance, name) for name in ("rule", "engine", "target", "start", "reduce", "samples", "seed")},
+        **{name: getattr(relevance, name) for name in _FACTS},
         "approximate": list(relevance.approximate),
         "gates": list(relevance.gates),
         "classes": sorted(relevance.per_class),

@@ -184,6 +184,8 @@ class Report(_Facts):
     Attributes:
         schema_version: Version of this format (``schema`` in the file).
         xaic: Version of keras-xaic.
+        recipe: Name of the recipe.
+        recipe_entries: All of its entries as they were carried out, those included that options changed.
         reference: Which metric value of the original drops are measured against.
         metric: What every ``*accuracy`` field holds; None where there are no targets.
         classes: By class number; empty where nothing is classified.
@@ -198,6 +200,7 @@ class Report(_Facts):
     schema_version: int = Field(default=SCHEMA, alias="schema")
     xaic: str = __version__
     recipe: str = ""
+    recipe_entries: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     metric: Optional[str] = "accuracy"
     reference: Reference = "edge"

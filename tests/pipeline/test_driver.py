@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
+import keras_xaic.pipeline.job as job_module
 from keras_xaic import tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.models import infer_task, remove_channels
+from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.driver import Driver, Round, in_original
 from keras_xaic.pipeline.fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, keep_masks
@@ -74,13 +76,13 @@ def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
 
 
 def test_minutes_end_training(job, tmp_path, monkeypatch):
-    trained, magnitude = [], RECIPES["magnitude"]
+    trained = []
 
     def baseline(*arguments, epochs, **options):
         trained.append(epochs)
-        return magnitude.baseline(*arguments, epochs=epochs, **options)
+        return run_baseline(*arguments, epochs=epochs, **options)
 
-    monkeypatch.setitem(RECIPES, "magnitude", replace(magnitude, baseline=baseline))
+    monkeypatch.setattr(job_module, "run_baseline", baseline)
     model, data = job
     start = time.perf_counter()
     report = xaic.run(
@@ -139,7 +141,7 @@ def coarse(job):
     arrays = Data(Samples(*data["train"]))
     driver = _driver(download=3_000)
     driver.model, driver.data, driver.samples, driver.task = model, arrays, arrays.train, infer_task(model, arrays)
-    driver.recipe, driver.seed, driver.align, driver.protect, driver.progress = RECIPES["auto"], 0, 1, (), silent
+    driver.recipe, driver.seed, driver.progress = RECIPES["auto"], 0, silent
     made = driver._planner(model).fitting(replace(driver.budget, download=2_000), filters=False)
     small = xaic.compress(model, made, arrays, epochs=2)
     download = len(tflite.pack_download(tflite.build_tflite(small, arrays.train)))

@@ -1,0 +1,56 @@
+"""Runs the baselines: what TFLite's converter and the Model Optimization toolkit do by themselves, with our training."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import tensorflow_model_optimization as tfmot
+
+from keras_xaic.compression import CompressedModel
+from keras_xaic.models.canonical import canonicalize
+from keras_xaic.pipeline.toolkit import train_with_toolkit
+from keras_xaic.planning import Plan
+from keras_xaic.recipes.recipe import Baseline
+
+DEFAULT_SPARSITY = 0.8
+RAMP_SHARE = 0.7
+"""Share of training over which sparsity ramps up, as in our own pruning; only later epochs can be chosen."""
+CLUSTERS = 16
+"""Values that the weights of a layer share."""
+
+
+def run_baseline(name: Baseline, model: Any, data: Any, **options: Any) -> CompressedModel:
+    """Returns what a method of others makes of a model; export then quantizes it to plain int8.
+
+    Args:
+        name: Which of them.
+        model: The trained model; it is not changed.
+        data: Anything that `as_data` takes.
+        **options: As for `train_with_toolkit`; `sparsity` for ``magnitude``, which gives every layer the same.
+    """
+    return _RUNNERS[name](model, data, **options)
+
+
+def _int8(model: Any, data: Any, **_: Any) -> CompressedModel:
+    return CompressedModel(canonicalize(model).model, {}, Plan(recipe="int8"), {})
+
+
+def _magnitude(model: Any, data: Any, *, sparsity: float = DEFAULT_SPARSITY, **options: Any) -> CompressedModel:
+    def wrap(flat: Any, steps: int) -> Any:
+        end = max(2, round(steps * RAMP_SHARE))
+        often = min(50, max(1, end // 4))
+        decay = tfmot.sparsity.keras.PolynomialDecay(0.0, sparsity, begin_step=0, end_step=end, frequency=often)
+        return tfmot.sparsity.keras.prune_low_magnitude(flat, pruning_schedule=decay)
+
+    strip, update = tfmot.sparsity.keras.strip_pruning, tfmot.sparsity.keras.UpdatePruningStep()
+    return train_with_toolkit(model, data, "magnitude", wrap, strip, callbacks=[update], select_from=RAMP_SHARE, **options)
+
+
+def _cluster(model: Any, data: Any, *, sparsity: float = 0.0, **options: Any) -> CompressedModel:
+    def wrap(flat: Any, steps: int) -> Any:
+        return tfmot.clustering.keras.cluster_weights(flat, number_of_clusters=CLUSTERS)
+
+    return train_with_toolkit(model, data, "cluster", wrap, tfmot.clustering.keras.strip_clustering, **options)
+
+
+_RUNNERS: dict[str, Callable[..., CompressedModel]] = {"int8": _int8, "magnitude": _magnitude, "cluster": _cluster}
