@@ -10,9 +10,9 @@ from typing import Any, Literal, Optional, Union
 
 import pydantic
 
-from keras_xaic.bundle import read_json
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.json_files import read_json
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.plan_file import Grid, Score
 from keras_xaic.planning.storages import Activations
