@@ -120,16 +120,20 @@ class Driver:
         """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there."""
         self.start = time.monotonic()
         self.directory.mkdir(parents=True, exist_ok=True)  # without training nothing else makes it
+        self._call_judges()
+        rounds = list(self._within_limits() if self._limited else self._ever_smaller())
+        if not any(self._is_good(one) for one in rounds):
+            rounds += self._gentler(rounds)
+        return max(rounds, key=self._worth).small, rounds
+
+    def _call_judges(self) -> None:
+        """Sets the samples to train on, and those that judge."""
         self.train, held_back = self.data.split(seed=self.seed)
         if self.epochs == 0:
             held_back = self.data.calibration(JUDGES, self.seed)  # nothing is trained on them: all may judge
         self.judges = [Judge.of(self.model, self.task, held_back)]
         if len(held_back) < FEW and self.epochs > 0:
             self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
-        rounds = list(self._within_limits() if self._limited else self._ever_smaller())
-        if not any(self._is_good(one) for one in rounds):
-            rounds += self._gentler(rounds)
-        return max(rounds, key=self._worth).small, rounds
 
     @property
     def _limited(self) -> bool:

@@ -11,13 +11,13 @@ import pytest
 
 import keras_xaic as xaic
 import keras_xaic.pipeline.job as job_module
-from keras_xaic import tflite
+from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
-from keras_xaic.pipeline.driver import Driver, Round, in_original
+from keras_xaic.pipeline.driver import Driver, Judge, Round, in_original
 from keras_xaic.pipeline.fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, keep_masks
 from keras_xaic.progress import silent
@@ -185,6 +185,93 @@ def test_what_a_round_is_worth():
     ]
     assert max(rounds, key=limited._worth) is rounds[1], "within the limit first, then accurate"
     assert max(rounds[2:], key=limited._worth) is rounds[2], "the nearest where none fits"
+
+
+def test_without_limits_the_smallest_that_keeps_the_accuracy_wins_and_else_the_most_accurate():
+    free = _driver(max_drop=2.0)
+
+    def rounds(*both):
+        return [replace(_round(100, drop), flash_bytes=flash) for flash, drop in both]
+
+    kept = rounds((9_000, 0.0), (5_000, 1.9), (3_000, 2.1), (1_000, 40.0))
+    assert max(kept, key=free._worth) is kept[1]
+    lost = rounds((5_000, 30.0), (9_000, 2.5), (1_000, 60.0), (2_000, float("inf")))
+    assert max(lost, key=free._worth) is lost[1]
+
+
+@pytest.fixture(scope="module")
+def tight():
+    """A net of six hidden units that needs all of them."""
+    keras.utils.set_random_seed(6)
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(24, 8)) * 2.0
+
+    def draw(count):
+        cluster = rng.integers(0, len(centres), count)
+        return (centres[cluster] + rng.normal(size=(count, 8)) * 0.3).astype(np.float32), cluster % 6
+
+    (x, y), test = draw(900), draw(300)
+    inputs = keras.Input((8,), name="point")
+    z = layers.Dense(14, activation="relu", name="first")(inputs)
+    z = layers.Dense(14, activation="relu", name="second")(z)
+    model = keras.Model(inputs, layers.Dense(6, activation="softmax", name="head")(z), name="points")
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=60, batch_size=32, verbose=0)
+    return model, ((x, y), test)
+
+
+@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_without_limits_a_model_that_cannot_be_halved_is_not_ruined(tight, tmp_path, epochs):
+    model, data = tight
+    budget = Budget(max_drop=3.0)
+    report = xaic.run(model, data, budget=budget, out=tmp_path / "out", epochs=epochs, baselines=(), target="mobile")
+    assert report.rounds[0].drop_pp > 10, "the first round is ruined: this is what the rule is for"
+    chosen = next(one for one in report.rounds if one.flash_bytes == report.compressed.flash_bytes)
+    assert chosen.drop_pp <= 3.0
+    assert report.compressed.drop_pp < 6.0
+    assert report.budget.met is (report.compressed.drop_pp <= 3.0)
+
+
+def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path):
+    keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(500, 4)).astype(np.float32)
+    y = (x[:, 0] * x[:, 1] > 0).astype(np.int64)
+    inputs = keras.Input((4,))
+    z = layers.Dense(16, activation="relu", name="first")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax", name="head")(z))
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=25, verbose=0)
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel * [[1], [1], [1e-4], [1e-4]], bias])
+    x[:, 2:] *= 3000.0  # one range for all columns leaves the others nothing
+    data = {"x_train": x[:400], "y_train": y[:400], "x_test": x[400:], "y_test": y[400:]}
+    options = {"budget": Budget(max_drop=4.0), "epochs": 0, "baselines": (), "target": "mobile"}
+    report = xaic.run(model, data, out=tmp_path / "out", **options)
+    assert report.compressed.drop_pp <= 4.0
+    assert report.rounds[-1].activations != "int8"
+    assert any(one.startswith(f"Activations are {report.rounds[-1].activations}") for one in report.warnings)
+
+
+def test_a_few_held_back_samples_do_not_judge_alone(tight):
+    model, ((x, y), _) = tight
+    driver = _driver()
+    driver.model, driver.data = model, Data(Samples(x[:120], y[:120]))
+    driver.task, driver.seed, driver.epochs = infer_task(model, driver.data), 0, 2
+    driver._call_judges()
+    assert [len(one.samples) for one in driver.judges] == [12, 100]
+    driver.epochs = 0
+    driver._call_judges()
+    assert [len(one.samples) for one in driver.judges] == [120], "nothing is trained: all of them may judge"
+
+
+def test_outputs_that_are_not_finite_are_never_good(tight, tmp_path, monkeypatch):
+    model, ((x, y), _) = tight
+    data = Data(Samples(x, y))
+    judge = Judge.of(model, infer_task(model, data), data.train)
+    result = edge.EdgeResult("tflite-runtime", "2", [np.full((len(x), 6), np.nan, np.float32)], [])
+    monkeypatch.setattr(edge, "run_file", lambda *_, **__: result)
+    assert judge(tmp_path / "any.tflite") == (float("-inf"), float("inf"))
 
 
 def test_channels_are_numbered_as_in_the_original(job):
