@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_CHARACTERS = 800
+"""Of one part of a message."""
+
 
 class XaicError(Exception):
     """Base of every error that keras-xaic raises on purpose.
@@ -18,6 +21,7 @@ class XaicError(Exception):
     exit_code = 2
 
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
+        found, expected, fix = (_line(text) for text in (found, expected, fix))
         self.found, self.expected, self.fix = found, expected, fix
         parts = [found.rstrip(".")]
         if expected:
@@ -28,6 +32,12 @@ class XaicError(Exception):
 
     def __reduce__(self) -> tuple[type[XaicError], tuple[str, str, str]]:
         return type(self), (self.found, self.expected, self.fix)
+
+
+def _line(text: str) -> str:
+    """Returns a text, parts of which may come from a file, as one line that any terminal can show."""
+    line = text if text.isprintable() else " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 200]} ... {line[-190:]}"
 
 
 class DataError(XaicError):

@@ -81,6 +81,8 @@ def as_composite(rule: RuleLike) -> Composite:
         choices = tuple((str(matcher), _as_rule(one)) for matcher, one in rule.items())
         label = ", ".join(f"{matcher}={_label(one)}" for matcher, one in choices)
         return Composite(f"composite({label})", choices)
+    if not isinstance(rule, str):
+        raise ModelError(f"a rule is {rule!r}", "the name of a rule, or a mapping of layers to names")
     if rule in COMPOSITES:
         return COMPOSITES[rule]
     one = _as_rule(rule)

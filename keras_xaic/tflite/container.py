@@ -65,7 +65,10 @@ def pack_download(tflite: bytes) -> bytes:
     Raises:
         ExportError: If it is not one.
     """
-    regions = sorted(find_regions(tflite), key=lambda region: region.start)
+    try:
+        regions = sorted(find_regions(tflite), key=lambda region: region.start)
+    except (TypeError, AttributeError, LookupError, ValueError, struct.error) as error:
+        raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
     weights = [region for region in regions if region.coding]
     coded = _encode(weights)
     return min(_container(tflite, regions, coded), _container(tflite, weights, coded), _container(tflite, [], b""), key=len)

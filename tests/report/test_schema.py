@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from keras_xaic.bundle import Bundle
 from keras_xaic.errors import DataError
-from keras_xaic.report import CompressedFacts, LayerFacts, Report
+from keras_xaic.report import CompressedFacts, Evidence, LayerFacts, Report
 
 
 def test_the_keys_are_those_of_the_contract():
@@ -75,3 +76,24 @@ def test_what_is_no_report_is_one_clear_line(tmp_path, content, said):
 def test_a_missing_report(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         Report.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[-1]", "{}", '[{"flash_bytes": 0, "held_back_accuracy": 1, "best": true}]', '[{"flash_bytes": 9, "best": true}]',
+     '[{"flash_bytes": 9, "held_back_accuracy": "1", "best": true}]', "[null]"],
+    ids=range(6),
+)  # fmt: skip
+def test_a_front_that_is_none_is_one_line(tmp_path, content):
+    (tmp_path / "pareto.json").write_text(content)
+    with pytest.raises(DataError, match=r"pareto\.json: ") as caught:
+        Evidence.read(Bundle(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_front_above_the_bundle_is_not_the_bundles(tmp_path):
+    (tmp_path / "pareto.json").write_text('[{"flash_bytes": 9, "held_back_accuracy": 1, "best": true, "trial": 1}]')
+    (tmp_path / "in" / "bundle").mkdir(parents=True)
+    assert len(Evidence.read(Bundle(tmp_path)).front) == 1
+    for place in (tmp_path / "in", tmp_path / "in" / "bundle"):
+        assert Evidence.read(Bundle(place)).front == ()

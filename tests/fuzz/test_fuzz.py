@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.hunt import CORPUS, hunt, kept
+from tests.fuzz.readers import READERS
+
+FAST = {name: 25 for name, reader in READERS.items() if reader.share == 1}
+
+
+def said(findings) -> str:
+    return "\n".join(f"{one.reader}/{one.number}: {one.what}" for one in findings)
+
+
+def test_damaged_files_are_one_clear_line():
+    assert not said(hunt(FAST))
+
+
+def test_what_once_found_something_finds_nothing_now():
+    assert {place.name for place in CORPUS.iterdir()} <= set(READERS)
+    assert sum(len(kept(name)) for name in READERS) > 10
+    assert not said(hunt(dict.fromkeys(READERS, 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_thousands_of_damaged_files_are_one_clear_line():
+    assert not said(hunt({name: round(400 * reader.share) for name, reader in READERS.items()}, seed=1))
+
+
+def test_the_hunt_notices_what_it_is_there_for(tmp_path):
+    """Readers that raise, take memory, never end, accept what is wrong, or die."""
+    import dataclasses
+
+    from tests.fuzz.hunt import judge
+
+    def wrong(read, **changes):
+        reader = dataclasses.replace(READERS["pareto"], read=read, **changes)
+        return judge(reader, b"a", b"b", None, tmp_path / "x")
+
+    assert wrong(lambda path: None) is None
+    assert "ZeroDivisionError" in wrong(lambda path: 1 / 0)
+    assert "accepted, but wrong: it is" in wrong(lambda path: 5, wrong=lambda *_: "it is")
+    assert "exit code 7" in wrong(lambda path: fail())
+
+
+def fail():
+    from keras_xaic.errors import XaicError
+
+    error = XaicError("no")
+    error.exit_code = 7
+    raise error
