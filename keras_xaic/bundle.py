@@ -1,17 +1,12 @@
-"""The directory that is produced: where everything lies in it, and how it appears whole or not at all."""
+"""The directory that is produced: where everything lies in it."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
-from keras_xaic.errors import DataError, ExportError
+from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
 
 Made = TypeVar("Made")
@@ -107,53 +102,6 @@ def open_bundle(path: PathLike) -> Bundle:
     if not bundle.model.is_file():
         raise DataError(f"{bundle.path} holds no model.tflite", "a bundle written by `xaic compress` or `xaic export`")
     return bundle
-
-
-def check_target(path: PathLike, overwrite: bool) -> pathlib.Path:
-    """Returns `path` if a bundle may be written there; called before any work.
-
-    Raises:
-        ExportError: If something is there already and `overwrite` is off, or the directory cannot be written.
-    """
-    target = pathlib.Path(path)
-    if target.exists() and not target.is_dir():
-        raise ExportError(
-            f"output {target} is a file", "a directory, or a name that does not exist yet", "Choose another --out"
-        )
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise ExportError(
-            f"output directory {target} is not empty", "", "Choose another --out, or add --overwrite to replace it"
-        )
-    parent = target.absolute().parent
-    existing = next(p for p in [parent, *parent.parents] if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ExportError(f"{existing} cannot be written", "a directory with write permission", "Choose another --out")
-    return target
-
-
-@contextlib.contextmanager
-def atomic_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty sibling of `target` that takes its place when the block ends well and vanishes otherwise."""
-    target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)  # mkdtemp hides it from others
-        replace_directory(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def replace_directory(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves `source` to `target`; what was at `target` is removed only after `source` is in place."""
-    if not target.exists():
-        source.rename(target)
-        return
-    old = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / "bundle")
-    source.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def cached(

@@ -1,24 +1,61 @@
-"""How files appear: whole or not at all, and never at the price of something that is not ours.
+"""How files appear: whole or not at all; and what is said when the machine does not let them.
 
 Nothing else in the package opens a final name for writing: content goes to a temporary name in the same directory, reaches the
-disk, and takes its name in one step.
+disk, and takes its name in one step. Whose a directory is, is the subject of `keras_xaic.ownership`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import functools
+import glob
 import os
 import pathlib
+import re
 import tempfile
-from collections.abc import Iterator
-from typing import BinaryIO, Union
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Callable, Optional, TypeVar, Union, cast
+
+import numpy as np
+
+from keras_xaic.errors import MachineError, XaicError
 
 PathLike = Union[str, "os.PathLike[str]"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_FULL = "Free some space, and run the same command again: it continues"
+_ALLOWED = "Choose a place that can be written, or change its permissions"
+_SAID = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: ("the disk quota is used up", _FULL),
+    errno.EFBIG: ("the file is larger than this system allows", "Allow larger files (ulimit -f)"),
+    errno.EROFS: ("the file system is read-only", "Choose a place that can be written"),
+    errno.EACCES: ("no permission", _ALLOWED),
+    errno.EPERM: ("no permission", _ALLOWED),
+    errno.ENOENT: ("no such file or directory", "Make the directory first, or choose another place"),
+    errno.ENOTDIR: ("a part of the path is not a directory", "Choose another place"),
+    errno.EMFILE: ("too many open files", "Allow more (ulimit -n)"),
+    errno.ENOMEM: ("out of memory", "Close other programs, or use fewer samples or smaller batches"),
+}
+_WORDS = {
+    "no space left on device": errno.ENOSPC,
+    "errno = 28,": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT,
+    "read-only file system": errno.EROFS,
+    "file too large": errno.EFBIG,
+}
 
 
 @contextlib.contextmanager
 def writing(path: PathLike) -> Iterator[BinaryIO]:
     """Yields a binary file that takes the name `path` when the block ends well, and vanishes otherwise.
+
+    A symbolic link stays one: what it points to is replaced. What a process that was killed left half-written is removed.
+
+    Raises:
+        MachineError: If the disk is full, there is no permission, no such directory and so on.
 
     Example:
         >>> import tempfile
@@ -28,22 +65,124 @@ def writing(path: PathLike) -> Iterator[BinaryIO]:
         >>> target.read_bytes()
         b'whole'
     """
-    path = pathlib.Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    path = pathlib.Path(os.path.realpath(path))
+    name = ""
     try:
+        if path.exists() and not path.is_file():
+            raise MachineError(f"{path} cannot be replaced: it is not a plain file", "a name for a file")
+        remove_abandoned(path)
+        handle, name = _held_file(path)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp hides it from others
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+            os.fchmod(file.fileno(), 0o644)  # mkstemp hides it from others
+            os.replace(name, path)
+    except BaseException as error:
+        if name:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        said = machine_error(error, path)
+        if said is None:
+            raise
+        raise said from error
 
 
 def write_atomic(path: PathLike, content: Union[str, bytes]) -> None:
     """Writes a file that is either whole or not there."""
     with writing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def save_arrays(path: PathLike, arrays: Mapping[str, np.ndarray], compressed: bool = True) -> None:
+    """Writes an .npz without pickles that is either whole or not there; the name is taken as it is."""
+    with writing(path) as file:
+        (np.savez_compressed if compressed else np.savez)(file, **{key: np.asarray(value) for key, value in arrays.items()})
+
+
+def save_array(path: PathLike, array: np.ndarray) -> None:
+    """Writes an .npy that is either whole or not there."""
+    with writing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _held_file(path: pathlib.Path) -> tuple[int, str]:
+    """Opens a temporary sibling of `path` that is locked as long as this process lives and has it open."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        hold(handle, wait=True)
+        if os.path.exists(name):  # else it looked abandoned to another process before it was locked
+            return handle, name
+        os.close(handle)
+
+
+def remove_abandoned(path: pathlib.Path) -> None:
+    """Removes half-written siblings of `path` (see `writing`) that no living process holds."""
+    for name in glob.glob(f"{glob.escape(str(path.parent))}/.{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), open(name, "rb") as file:
+            if hold(file.fileno()):
+                os.unlink(name)
+
+
+def hold(handle: int, wait: bool = False) -> Optional[bool]:
+    """Locks an open file until it is closed or the process dies; False if another one holds it, None if there are no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None  # not every file system has them
+    return True
+
+
+def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Optional[MachineError]:
+    """Returns what to say about an error that is the machine's; None if it is another one, or is said already."""
+    if not isinstance(error, Exception) or isinstance(error, XaicError):
+        return None
+    kinds, words = {kind.__name__ for kind in type(error).__mro__}, _one_line(error)
+    number = next((number for said, number in _WORDS.items() if said in words.lower()), None)
+    if isinstance(error, OSError):
+        # Where numpy cannot write everything it says "9 requested and 0 written", without a number.
+        number = error.errno or number or (errno.ENOSPC if "requested and" in words else None)
+        where = error.filename or path
+        found, fix = _SAID.get(number or 0, ((error.strerror or words).lower(), ""))
+        return MachineError(f"{os.fspath(where)}: {found}" if isinstance(where, (str, os.PathLike)) else found, "", fix)
+    if number is not None:  # libraries that wrap what the system said
+        found, fix = _SAID[number]
+        return MachineError(f"{os.fspath(path)}: {found}" if path is not None else found, "", fix)
+    if isinstance(error, MemoryError) or "ResourceExhaustedError" in kinds:
+        found, fix = _SAID[errno.ENOMEM]
+        return MachineError(f"{found} ({words})" if words else found, "", fix)
+    if kinds & {"SQLAlchemyError", "StorageInternalError"}:
+        return MachineError(
+            f"the database cannot be used ({words})", "a storage URL such as sqlite:///study.db", "Check --storage"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """Turns errors of the machine inside the block into `MachineError`."""
+    try:
+        yield
+    except Exception as error:
+        said = machine_error(error)
+        if said is None:
+            raise
+        raise said from error
+
+
+def tells_machine_errors(function: Function) -> Function:
+    """Makes a public function raise `MachineError` where the machine is at fault."""
+
+    @functools.wraps(function)
+    def told(*arguments: Any, **options: Any) -> Any:
+        with telling():
+            return function(*arguments, **options)
+
+    return cast(Function, told)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"//[^@/\s]*@", "//", lines[0])[:200] if lines else ""  # no password of a URL

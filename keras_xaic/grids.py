@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic.errors import DataError, ExportError
+from keras_xaic.files import save_arrays
 from keras_xaic.npz import Npz
 
 
@@ -135,8 +136,7 @@ def save_kernels(kernels: Mapping[str, QuantizedKernel], path: Union[str, pathli
         arrays[f"{key}|bits"] = np.asarray(kernel.bits)
         if kernel.codebook is not None:
             arrays[f"{key}|codebook"] = kernel.codebook
-    with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    save_arrays(path, arrays)
 
 
 def load_kernels(path: Union[str, pathlib.Path]) -> dict[str, QuantizedKernel]:

@@ -22,7 +22,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 from typing import Any, NoReturn, Optional
@@ -30,6 +29,7 @@ from typing import Any, NoReturn, Optional
 import numpy as np
 
 from keras_xaic.errors import ExportError, XaicError
+from keras_xaic.ownership import temporary_directory
 
 TIMEOUT = 600.0
 """Seconds."""
@@ -71,10 +71,9 @@ def run_isolated(
         XaicError: The one that the function raised.
     """
     what = what or function
-    with tempfile.TemporaryDirectory(prefix="xaic-") as name:
-        scratch = pathlib.Path(name)
+    with temporary_directory() as scratch:
         (scratch / "job.pickle").write_bytes(pickle.dumps((function, arguments, memory)))
-        answer = _worker(preload).run(name, timeout)
+        answer = _worker(preload).run(str(scratch), timeout)
         if "failed" in answer:
             raise ChildDied(f"{what} could not be started: {answer['failed']}")
         if answer["code"] == -signal.SIGALRM:

@@ -14,7 +14,7 @@ import numpy as np
 from keras_xaic._keras import keras, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
-from keras_xaic.files import write_atomic
+from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.models.task import Task
 from keras_xaic.progress import Progress, silent
 
@@ -257,8 +257,8 @@ class _State:
         self.model.optimizer.build(self.model.trainable_variables)
         self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
         self.best_figure = saved["best_figure"] if saved["best_figure"] is not None else -np.inf
-        if (self.directory / "best.npz").exists():
-            with np.load(self.directory / "best.npz") as arrays:
+        if saved["best"] is not None:
+            with np.load(self.directory / saved["best"]) as arrays:
                 self.best = [arrays[f"{i:04d}"] for i in range(len(arrays.files))]
         return [Epoch(**epoch) for epoch in saved["epochs"]]
 
@@ -268,16 +268,18 @@ class _State:
             self.consider(history[-1].held_back)
         if self.directory is None:
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if self.best is not None:
-            np.savez(self.directory / "best.npz", **{f"{i:04d}": value for i, value in enumerate(self.best)})
-        name = f"epoch-{len(history)}"
-        self.checkpoint.write(str(self.directory / name))
-        figure = None if self.best is None else float(self.best_figure)
-        content = {"checkpoint": name, "best_figure": figure, "epochs": [vars(epoch) for epoch in history]}
-        write_atomic(self.directory / "epochs.json", json.dumps(content))
-        for stale in self.directory.glob(f"epoch-{len(history) - 1}.*"):
-            stale.unlink()
+        with telling():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            name, best = f"epoch-{len(history)}", None if self.best is None else f"best-{len(history)}.npz"
+            if self.best is not None and best is not None:
+                save_arrays(self.directory / best, {f"{i:04d}": value for i, value in enumerate(self.best)}, compressed=False)
+            self.checkpoint.write(str(self.directory / name))
+            figure = None if self.best is None else float(self.best_figure)
+            epochs = [vars(epoch) for epoch in history]
+            content = {"checkpoint": name, "best": best, "best_figure": figure, "epochs": epochs}
+            write_atomic(self.directory / "epochs.json", json.dumps(content))
+            for stale in self.directory.glob(f"*-{len(history) - 1}.*"):  # epochs.json names others now
+                stale.unlink()
 
     def consider(self, figure: float) -> None:
         """Remembers the weights of now if no earlier ones were better."""

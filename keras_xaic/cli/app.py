@@ -13,6 +13,7 @@ app = typer.Typer(
     help="Compress a trained Keras model by what explainable AI says matters, and prove it on an edge interpreter.\n\n"
     "Example: [bold]xaic compress model.h5 --data data.npz --flash 64kB --out small/[/bold]",
     epilog="Exit codes: 0 done, every budget met; 2 wrong input; 3 done, a budget missed; 4 an edge interpreter refused; "
+    "5 the machine (disk full, no permission, out of memory, database out of reach); "
     "130 interrupted (the same command continues).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

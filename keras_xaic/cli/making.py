@@ -146,6 +146,7 @@ def plan(
     calibration: int = Calibration,
     scale: float = Scale,
     offset: float = Offset,
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a plan that is there.", rich_help_panel="Output"),
     allow_unsafe: bool = Unsafe,
     quiet: bool = Quiet,
 ) -> None:
@@ -171,6 +172,7 @@ def plan(
             seed=seed,
             scale=scale,
             offset=offset,
+            overwrite=overwrite,
             allow_unsafe=allow_unsafe,
             progress=terminal.progress,
         )
@@ -273,6 +275,7 @@ def search(
 def unpack(
     file: pathlib.Path = typer.Argument(..., help="A download container, model.xaic.", metavar="FILE.xaic", show_default=False),
     out: pathlib.Path = typer.Option(..., "--out", help="File to write.", show_default=False),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a .tflite that is there."),
 ) -> None:
     """Turn a download container back into the .tflite it was made from, byte for byte.
 
@@ -280,10 +283,15 @@ def unpack(
     """
     with Terminal() as terminal, failing(terminal):
         from keras_xaic.files import write_atomic
+        from keras_xaic.ownership import check_file
         from keras_xaic.tflite import unpack_download
 
         if not file.is_file():
             raise DataError(f"{file} does not exist", "a download container, e.g. model.xaic of a bundle")
+        there = out.read_bytes() if out.is_file() else b""
+        check_file(out, "a .tflite file", there[4:8] == b"TFL3", overwrite or there != b"", inputs=[file])
         content = unpack_download(file.read_bytes())
-        write_atomic(out, content)
+        if content != there:  # else the same command wrote it
+            check_file(out, "a .tflite file", there[4:8] == b"TFL3", overwrite, inputs=[file])
+            write_atomic(out, content)
         terminal.last(f"{out}: {format_bytes(len(content))}")

@@ -76,7 +76,7 @@ Activations = typer.Option(
     rich_help_panel="Method",
     autocompletion=lambda: ["int8", "int16", "float32"],
 )
-Overwrite = typer.Option(False, "--overwrite", help="Replace what is in the output directory.", rich_help_panel="Output")
+Overwrite = typer.Option(False, "--overwrite", help="Replace what xaic wrote there earlier.", rich_help_panel="Output")
 Unsafe = typer.Option(
     False,
     "--allow-unsafe",

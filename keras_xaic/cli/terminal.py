@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import shlex
+import signal
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Optional
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -18,8 +23,12 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_xaic.errors import XaicError
+from keras_xaic.files import machine_error
+from keras_xaic.ownership import sweep
 from keras_xaic.units import format_bytes
 
+DEBUG = "XAIC_DEBUG"
+"""Environment variable; with it an error that nobody foresaw shows where it came from."""
 FILE_WIDTH = 120
 """Characters a line where the output goes to a file."""
 
@@ -189,16 +198,51 @@ class Terminal:
 
 @contextlib.contextmanager
 def failing(terminal: Terminal) -> Iterator[None]:
-    """Turns errors into one clear line and the exit code of their kind."""
+    """Turns errors into one clear line and the exit code of their kind; being told to end is an interruption."""
     try:
-        yield
-    except XaicError as error:
-        terminal.stop()
-        terminal.err.print(f"xaic: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
+        with _ending_well():
+            sweep(tempfile.gettempdir())
+            yield
     except KeyboardInterrupt:
         terminal.stop()
         again = shlex.join(["xaic", *sys.argv[1:]])
         terminal.err.print("xaic: interrupted. The same command continues from the last finished step:", soft_wrap=True)
         terminal.err.print(f"  {again}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
+    except (click.exceptions.Exit, click.ClickException, click.Abort):
+        raise
+    except Exception as error:
+        known = error if isinstance(error, XaicError) else machine_error(error)
+        if known is None and os.environ.get(DEBUG):
+            raise
+        terminal.stop()
+        terminal.err.print(f"xaic: {known or _bug(error)}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(4 if known is None else known.exit_code) from None
+
+
+def _bug(error: Exception) -> str:
+    """Returns one line about an error that nobody foresaw."""
+    trace, words = error.__traceback__, " ".join(str(error).split())[:200]
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
+    return f"an error in xaic itself: {type(error).__name__}: {words}{place}. Please report it ({DEBUG}=1 shows all of it)."
+
+
+@contextlib.contextmanager
+def _ending_well() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP interrupt as Ctrl-C does, so that what is temporary is cleaned up."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -57,7 +57,8 @@ def estimate_npu(path: PathLike, accelerator: str = "ethos-u55-128", timeout: fl
     if importlib.util.find_spec("ethosu") is None:
         raise MissingInterpreter("ethos-u-vela is not installed", "", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)")
     file = pathlib.Path(path).resolve()
-    with private_directory() as scratch:
+    with private_directory() as place:
+        scratch = str(place)
         command = [sys.executable, "-m", "ethosu.vela", "--accelerator-config", accelerator, "--output-dir", scratch]
         try:
             done = subprocess.run(

@@ -10,7 +10,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Callable, Optional
 from keras_xaic.edge.child import START
 from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.errors import DataError, EdgeError, MachineError
+from keras_xaic.ownership import temporary_directory
 from keras_xaic.units import format_size
 
 CHILD = pathlib.Path(__file__).with_name("child.py")
@@ -134,13 +134,9 @@ def _wrong_python(python: str, interpreter: str, what: str) -> UnusableInterpret
     )
 
 
-def private_directory() -> tempfile.TemporaryDirectory[str]:
+def private_directory() -> contextlib.AbstractContextManager[pathlib.Path]:
     """Returns a directory that only this user can read, removed when its context ends."""
-    return (
-        tempfile.TemporaryDirectory(prefix="xaic-edge-", ignore_cleanup_errors=True)
-        if sys.version_info >= (3, 10)
-        else (tempfile.TemporaryDirectory(prefix="xaic-edge-"))
-    )
+    return temporary_directory()
 
 
 def words(said: str, most: int = 400) -> str:

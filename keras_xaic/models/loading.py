@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from keras_xaic._keras import keras, tf
 from keras_xaic.errors import ModelError, XaicError
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, machine_error, telling, write_atomic
 from keras_xaic.hdf5 import clean_copy
 from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
 from keras_xaic.models.connections import check_connections
@@ -23,6 +22,7 @@ from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weight
 from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.safety import check_config
 from keras_xaic.models.savedmodels import load_saved_model
+from keras_xaic.ownership import temporary_directory
 
 _FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
@@ -66,11 +66,11 @@ def _load(where: pathlib.Path, allow_unsafe: bool) -> Any:
         if (where / "saved_model.pb").is_file():
             return load_saved_model(where, allow_unsafe)
         raise ModelError(f"{where} is a directory without a SavedModel", _FORMATS)
-    with tempfile.TemporaryDirectory(prefix="xaic-") as directory:  # Keras gets only what was checked
+    with temporary_directory() as directory:  # Keras gets only what was checked
         if zipfile.is_zipfile(where):
-            return _load_keras(where, pathlib.Path(directory), allow_unsafe)
+            return _load_keras(where, directory, allow_unsafe)
         if h5py.is_hdf5(where):
-            return _load_h5(where, pathlib.Path(directory), allow_unsafe)
+            return _load_h5(where, directory, allow_unsafe)
     size = where.stat().st_size
     raise ModelError(f"{where} is not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})", _FORMATS)
 
@@ -99,7 +99,7 @@ def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool
     config = _without_training(read_json(contents["config.json"], f"config.json in {where}"))
     check_config(config, str(where), allow_unsafe)
     unpacked, cleaned, checked = (directory / name for name in ("unpacked.h5", WEIGHTS, "model.keras"))
-    unpacked.write_bytes(contents.pop(WEIGHTS))
+    write_atomic(unpacked, contents.pop(WEIGHTS))
     values = clean_copy(unpacked, cleaned, f"{WEIGHTS} in {where}")
     unpacked.unlink()
     with weights_within(values, str(where)):
@@ -109,7 +109,7 @@ def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool
                 load_archive_weights(model, config, weights, str(where))
             return model
         check_connections(config, str(where))
-        checked.write_bytes(_archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
+        write_atomic(checked, _archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
         return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
 
 
@@ -129,19 +129,20 @@ def save_model(model: Any, path: PathLike) -> pathlib.Path:
     target = pathlib.Path(path)
     if target.suffix != ".keras":
         raise ModelError(f"model file {target} does not end in .keras", "a name such as model.keras")
-    with tempfile.TemporaryDirectory() as directory:
-        written = pathlib.Path(directory) / "model.keras"
+    with temporary_directory() as directory:
+        written = directory / "model.keras"
         try:
             model.save(written, save_format="keras")
         except Exception as error:  # whatever a custom layer's get_config raises
-            raise ModelError(f"model {model.name!r} cannot be saved ({_first_line(error)})") from error
+            raise machine_error(error) or ModelError(f"model {model.name!r} cannot be saved ({_first_line(error)})") from error
         with zipfile.ZipFile(written) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
     config = _renumbered(_without_training(json.loads(contents["config.json"])), {})
     contents["config.json"] = json.dumps(config, sort_keys=True).encode()
     contents["metadata.json"] = json.dumps({"keras_version": json.loads(contents["metadata.json"])["keras_version"]}).encode()
     contents[WEIGHTS] = _without_optimizer(contents[WEIGHTS])
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with telling():
+        target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, _archive(contents))
     return target
 

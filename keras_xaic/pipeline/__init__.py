@@ -8,12 +8,13 @@ from typing import Any, Optional, cast, get_args
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
-from keras_xaic.bundle import Bundle, check_target, open_bundle
+from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.errors import EdgeError, PlanError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import infer_task
+from keras_xaic.ownership import output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
@@ -36,6 +37,7 @@ MOST_EPOCHS = 120
 __all__ = ["Explanation", "Preview", "explain", "export", "preview", "run", "verify"]
 
 
+@tells_machine_errors
 def run(
     model: Any,
     data: Any,
@@ -97,7 +99,7 @@ def run(
     Raises:
         XaicError: Of the kind that fits what is wrong, before any long work where that is possible.
     """
-    out, parts = check_target(out, overwrite), _target(target)
+    parts = _target(target)
     chosen, others = get_recipe(recipe).changed(**dict(entries or {})), [get_recipe(name) for name in baselines]
     for other in others:
         if not other.comparable:
@@ -108,30 +110,42 @@ def run(
     epochs = effort if epochs is None else epochs
     if minutes is not None and not minutes > 0:
         raise PlanError(f"minutes is {minutes}", "more than 0")
-    loaded = load(model, allow_unsafe)
-    data = as_data(data, scale, offset)
-    task = infer_task(loaded, data)
-    progress("load", 1, 1)
-    given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
-    chosen = chosen.changed(activations=chosen_activations(activations, given, chosen, budget, parts, interpreters))
-    if given is not None:
-        check_plan(given, loaded)
-        if chosen.rule is None:
-            raise PlanError(f"recipe {chosen.name!r} takes no plan", "a recipe of ours, e.g. auto")
-    if chosen.rule not in (None, "magnitude"):
-        Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
-    settings = [chosen.to_json(), str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
-    settings += [] if given is None else [given.model_dump_json()]
-    settings += [] if minutes is None else [minutes]
-    work = Workspace(pathlib.Path(f"{out}.partial"), fingerprint(loaded, data, settings), progress)
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-    wider = wider_activations(chosen, budget, parts, interpreters) if activations is None else ()
-    how = (given, callbacks, minutes, wider)
-    job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work, *how)
-    return job.run(out, parts, others, interpreters)
+    given_files = [model, data, plan, *([recipe] if str(recipe).endswith(".json") else [])]
+    with output(out, "bundle", overwrite=overwrite, inputs=given_files) as place:
+        loaded = load(model, allow_unsafe)
+        data = as_data(data, scale, offset)
+        task = infer_task(loaded, data)
+        progress("load", 1, 1)
+        given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
+        chosen = chosen.changed(activations=chosen_activations(activations, given, chosen, budget, parts, interpreters))
+        if given is not None:
+            check_plan(given, loaded)
+            if chosen.rule is None:
+                raise PlanError(f"recipe {chosen.name!r} takes no plan", "a recipe of ours, e.g. auto")
+        if chosen.rule not in (None, "magnitude"):
+            Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
+        settings = [chosen.to_json(), str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
+        settings += [] if given is None else [given.model_dump_json()]
+        settings += [] if minutes is None else [minutes]
+        if place.start(fingerprint(loaded, data, settings)):
+            return _published(Bundle(place.target))
+        work = Workspace(place.work, progress)
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()
+        wider = wider_activations(chosen, budget, parts, interpreters) if activations is None else ()
+        how = (given, callbacks, minutes, wider)
+        job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work, *how)
+        return job.run(place, parts, others, interpreters)
 
 
+def _published(bundle: Bundle) -> Report:
+    """Returns the report of a bundle whose command was ended between giving it its name and cleaning up."""
+    if bundle.unverified.is_file():
+        raise EdgeError(bundle.unverified.read_text(encoding="utf-8").strip())
+    return Report.load(bundle.report)
+
+
+@tells_machine_errors
 def export(
     model: Any,
     data: Any,
@@ -172,29 +186,41 @@ def export(
         EdgeError: If an interpreter refuses, crashes, hangs or disagrees. The bundle stays, marked as unverified.
         XaicError: Of the kind that fits what is wrong, before anything is written.
     """
-    check_target(out, overwrite)
     parts = _target(target)
-    data = as_data(data, scale, offset)
-    source = Bundle(pathlib.Path(model)) if isinstance(model, (str, pathlib.Path)) else None
-    if source is not None and source.keras_model.is_file():
-        small: Any = CompressedModel.load(source)
-    else:
-        small = load(model, allow_unsafe)
-    infer_task(small.model if isinstance(small, CompressedModel) else small, data)
-    bundle = tflite.export(
-        small,
-        out,
-        calibration=data.calibration(calibration, seed),
-        target=parts,
-        precision=precision,
-        float_layers=float_layers,
-        lookup=lookup,
-        overwrite=overwrite,
-    )
-    prove(bundle)
-    return bundle
+    with output(out, "bundle", overwrite=overwrite, inputs=[model, data]) as place:
+        data = as_data(data, scale, offset)
+        source = Bundle(pathlib.Path(model)) if isinstance(model, (str, pathlib.Path)) else None
+        if source is not None and source.keras_model.is_file():
+            small: Any = CompressedModel.load(source)
+        else:
+            small = load(model, allow_unsafe)
+        loaded = small.model if isinstance(small, CompressedModel) else small
+        infer_task(loaded, data)
+        settings = ["export", target, precision, list(float_layers), lookup, calibration, seed, scale, offset]
+        if place.start(fingerprint(loaded, data, settings)):
+            if Bundle(place.target).unverified.is_file():
+                raise EdgeError(Bundle(place.target).unverified.read_text(encoding="utf-8").strip())
+            return Bundle(pathlib.Path(out))
+        bundle = tflite.export(
+            small,
+            place.work / "bundle",
+            calibration=data.calibration(calibration, seed),
+            target=parts,
+            precision=precision,
+            float_layers=float_layers,
+            lookup=lookup,
+            overwrite=True,
+        )
+        try:
+            prove(bundle)
+        except EdgeError:
+            place.publish(bundle.path)  # it is there to be looked at
+            raise
+        place.publish(bundle.path)
+    return Bundle(pathlib.Path(out))
 
 
+@tells_machine_errors
 def verify(
     bundle: PathLike,
     data: Any,

@@ -8,12 +8,13 @@ import pathlib
 from dataclasses import asdict, dataclass
 from typing import Any, Union
 
-from keras_xaic.bundle import atomic_directory, check_target
 from keras_xaic.data import Samples, as_data
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.models import infer_task
+from keras_xaic.ownership import output
 from keras_xaic.pipeline.inputs import load
+from keras_xaic.pipeline.workspace import fingerprint
 from keras_xaic.progress import Progress, silent
 from keras_xaic.relevance import (
     Attribution,
@@ -25,8 +26,11 @@ from keras_xaic.relevance import (
     cross_check,
     layer_rows,
     plot_layers,
+    save_figure,
     save_pictures,
 )
+
+_DIFFERENCES = "cross_check.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Explanation:
     differences: list[Difference]
 
 
+@tells_machine_errors
 def explain(
     model: Any,
     data: Any,
@@ -98,47 +103,58 @@ def explain(
     Raises:
         XaicError: Naming what is wrong.
     """
-    directory = check_target(out, overwrite)
-    loaded = load(model, allow_unsafe)
-    data = as_data(data, scale, offset)
-    task = infer_task(loaded, data)
-    progress("load", 1, 1)
-    samples = data.calibration(calibration, seed)
-    chosen: Any = read_json(rule) if rule.endswith(".json") else rule
-    if target is None:
-        target = task.explained(samples)
-    settings: dict[str, Any] = {"target": target, "start": start, "reference": reference}
-    directory.absolute().parent.mkdir(parents=True, exist_ok=True)
-    relevance = attribute(
-        loaded,
-        samples,
-        rule=chosen,
-        engine=engine,
-        reduce=reduce,
-        batch_size=batch_size,
-        per_class=per_class,
-        seed=seed,
-        allow_approximate=allow_approximate,
-        progress=functools.partial(progress, "attribute"),
-        checkpoint=pathlib.Path(f"{directory}.partial"),
-        **settings,
-    )
-    differences: list[Difference] = []
-    if check:
-        differences = cross_check(
-            loaded, samples, rule=chosen, progress=functools.partial(progress, "cross-check"), reduce=reduce, **settings
+    given = [model, data, rule if rule.endswith(".json") else None]
+    with output(out, "explanation", overwrite=overwrite, inputs=given) as place:
+        loaded = load(model, allow_unsafe)
+        data = as_data(data, scale, offset)
+        task = infer_task(loaded, data)
+        progress("load", 1, 1)
+        samples = data.calibration(calibration, seed)
+        chosen: Any = read_json(rule) if rule.endswith(".json") else rule
+        if target is None:
+            target = task.explained(samples)
+        settings: dict[str, Any] = {"target": target, "start": start, "reference": reference}
+        how = {"reduce": reduce, "per_class": per_class, "seed": seed, "calibration": calibration, "pictures": pictures}
+        asked = [chosen, engine, settings, how, batch_size, check, scale, offset, allow_approximate]
+        if place.start(fingerprint(loaded, data, ["explain", *asked])):
+            return _published(place.target, loaded)
+        relevance = attribute(
+            loaded,
+            samples,
+            rule=chosen,
+            engine=engine,
+            reduce=reduce,
+            batch_size=batch_size,
+            per_class=per_class,
+            seed=seed,
+            allow_approximate=allow_approximate,
+            progress=functools.partial(progress, "attribute"),
+            checkpoint=place.work / "attribution.npz",
+            **settings,
         )
-    rows = layer_rows(loaded, relevance)
-    with atomic_directory(directory) as scratch:
-        relevance.save(scratch / "relevance.npz")
-        write_atomic(scratch / "layers.csv", as_csv(rows))
-        plot_layers(relevance).savefig(scratch / "layers.png", dpi=120)
-        if differences:
-            write_atomic(scratch / "cross_check.json", json.dumps([asdict(one) for one in differences], indent=1) + "\n")
-        if pictures and rule != "magnitude":
-            shown: Samples = (data.test or data.train).take(slice(0, pictures))
-            drawn = Attribution(loaded, rule=chosen, engine=engine, allow_approximate=allow_approximate)
-            if target == "true" and shown.y is None:
-                settings["target"] = "predicted"
-            save_pictures(drawn, shown, out=scratch / "pictures", count=pictures, **settings)
+        differences: list[Difference] = []
+        if check:
+            differences = cross_check(
+                loaded, samples, rule=chosen, progress=functools.partial(progress, "cross-check"), reduce=reduce, **settings
+            )
+        rows = layer_rows(loaded, relevance)
+        with place.fresh() as scratch:
+            relevance.save(scratch / "relevance.npz")
+            write_atomic(scratch / "layers.csv", as_csv(rows))
+            save_figure(plot_layers(relevance), scratch / "layers.png")
+            if differences:
+                write_atomic(scratch / _DIFFERENCES, json.dumps([asdict(one) for one in differences], indent=1) + "\n")
+            if pictures and rule != "magnitude":
+                shown: Samples = (data.test or data.train).take(slice(0, pictures))
+                drawn = Attribution(loaded, rule=chosen, engine=engine, allow_approximate=allow_approximate)
+                if target == "true" and shown.y is None:
+                    settings["target"] = "predicted"
+                save_pictures(drawn, shown, out=scratch / "pictures", count=pictures, **settings)
     return Explanation(relevance, rows, differences)
+
+
+def _published(directory: pathlib.Path, model: Any) -> Explanation:
+    """Returns the explanation whose command was ended between giving it its name and cleaning up."""
+    relevance, kept = Relevance.load(directory), directory / _DIFFERENCES
+    differences = [Difference(**one) for one in read_json(kept)] if kept.is_file() else []
+    return Explanation(relevance, layer_rows(model, relevance), differences)

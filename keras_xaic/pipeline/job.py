@@ -6,7 +6,6 @@ import functools
 import gzip
 import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -14,13 +13,14 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.bundle import Bundle, replace_directory
+from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, PlanError
-from keras_xaic.files import write_atomic
+from keras_xaic.files import save_array, write_atomic
 from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.ownership import Output
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
@@ -67,7 +67,7 @@ class Job:
         """The samples that judge: the test part, or the training part where there is none."""
         return self.data.train if self.data.test is None else self.data.test
 
-    def run(self, out: pathlib.Path, target: tflite.Target, baselines: Sequence[Recipe], interpreters: Sequence[str]) -> Report:
+    def run(self, out: Output, target: tflite.Target, baselines: Sequence[Recipe], interpreters: Sequence[str]) -> Report:
         """Does every step that is not done yet and moves the bundle to `out`."""
         work, samples = self.work, self.data.calibration(self.calibration, self.seed)
         original = work.timed("original", lambda: self.original())
@@ -94,7 +94,7 @@ class Job:
             agreement = work.timed("agreement", lambda: check_agreement(bundle))
         except EdgeError as error:
             bundle.mark(str(error))
-            replace_directory(bundle.path, out.absolute())  # it is there to be looked at
+            out.publish(bundle.path, keep_work=True)  # it is there to be looked at
             raise
         outputs = (original["outputs"], np.asarray(verification.outputs))
         changes = work.timed(
@@ -133,8 +133,7 @@ class Job:
         write_html(report, bundle.html, Evidence.read(bundle))
         if verification.error is not None:
             bundle.mark(str(verification.error))
-        replace_directory(bundle.path, out.absolute())
-        shutil.rmtree(work.path)
+        out.publish(bundle.path)
         if verification.error is not None:
             raise verification.error
         return report
@@ -160,7 +159,9 @@ class Job:
 
     def original(self) -> dict[str, Any]:
         """Measures the model that came in, as Keras model and as float32 .tflite."""
-        outputs = self.work.cached("original.npy", lambda: predict(self.model, self.test), lambda a, p: np.save(p, a), np.load)
+        outputs = self.work.cached(
+            "original.npy", lambda: predict(self.model, self.test), lambda a, p: save_array(p, a), np.load
+        )
         path = self.work.path / "original.tflite"
         if not path.exists():
             write_atomic(path, tflite.float_twin(canonicalize(self.model).model))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from keras_xaic.data import as_data
-from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.errors import DataError, XaicError
+from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import infer_task
+from keras_xaic.ownership import check_file
 from keras_xaic.pipeline.fitting import Planner, predict_accuracy
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.planning import Budget, Plan
@@ -34,6 +35,7 @@ class Preview:
     untrained: Optional[float] = None
 
 
+@tells_machine_errors
 def preview(
     model: Any,
     relevance: PathLike,
@@ -47,6 +49,7 @@ def preview(
     seed: int = 0,
     scale: float = 1.0,
     offset: float = 0.0,
+    overwrite: bool = False,
     allow_unsafe: bool = False,
     progress: Progress = silent,
 ) -> Preview:
@@ -64,6 +67,7 @@ def preview(
         seed: Chooses them; written into the plan.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+        overwrite: Replace a plan that is there already.
         allow_unsafe: Load models with Lambda layers or pickled code.
         progress: Told how far the work is.
 
@@ -75,6 +79,7 @@ def preview(
     found = found / "relevance.npz" if found.is_dir() else found
     if not found.is_file():
         raise DataError(f"{found} does not exist", "the output of `xaic explain`")
+    check_file(out, "a plan", _is_plan(out), overwrite, inputs=[model, found, data])
     loaded, scores = load(model, allow_unsafe), Relevance.load(found)
     data = None if data is None else as_data(data, scale, offset)
     if data is not None:
@@ -93,3 +98,11 @@ def preview(
     if data is None:
         return Preview(made)
     return Preview(made, *predict_accuracy(loaded, made, scores, data, calibration))
+
+
+def _is_plan(path: PathLike) -> bool:
+    try:
+        Plan.load(path)
+    except XaicError:
+        return False
+    return True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Optional
-
-import numpy as np
 
 from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle
 from keras_xaic.errors import EdgeError
+from keras_xaic.files import save_arrays
 from keras_xaic.npz import Npz
 
 
@@ -54,7 +52,7 @@ def add_expected_outputs(bundle: Bundle) -> None:
     arrays, answers = Npz(inputs), dict(Npz(expected))
     samples = [arrays[f"x{i}"] for i in range(len(arrays))]
     outputs = edge.run_file(bundle.model, samples if len(samples) > 1 else samples[0]).outputs
-    _rewrite(expected, {**answers, **{f"y{i}": output for i, output in enumerate(outputs)}})
+    save_arrays(expected, {**answers, **{f"y{i}": output for i, output in enumerate(outputs)}})
 
 
 def measure_micro_arena(bundle: Bundle) -> tuple[Optional[int], Optional[str]]:
@@ -73,8 +71,3 @@ def measure_micro_arena(bundle: Bundle) -> tuple[Optional[int], Optional[str]]:
         return None, f"The arena could not be measured, micro/ is unproved. {error}"
     tflite.write_micro(bundle.micro, model.read_bytes(), arena_bytes=arena)
     return arena, None
-
-
-def _rewrite(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)

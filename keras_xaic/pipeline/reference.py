@@ -11,6 +11,7 @@ import numpy as np
 from keras_xaic import edge
 from keras_xaic.data import Samples
 from keras_xaic.errors import EdgeError, ExportError
+from keras_xaic.files import write_atomic
 from keras_xaic.tflite.layer_outputs import SAMPLES, expose_layers, layer_outputs
 
 ROUNDING = 0.01
@@ -81,7 +82,7 @@ def _first_faulty_layer(model: Any, path: pathlib.Path, inputs: np.ndarray, inte
     content, inner = path.read_bytes(), path.with_suffix(".layers.tflite")
     try:
         expected = layer_outputs(model, content, [inputs])
-        inner.write_bytes(expose_layers(content))
+        write_atomic(inner, expose_layers(content))
         given: Sequence[np.ndarray] = edge.run_file(inner, inputs, interpreter=interpreter).outputs
     except (EdgeError, ExportError):  # the finding stands without the layer's name
         return None

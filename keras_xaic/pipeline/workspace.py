@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-import shutil
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -20,26 +19,19 @@ from keras_xaic.progress import Progress
 
 @dataclass
 class Workspace:
-    """Finished steps of one job; what another model, other data or other settings left behind is thrown away.
+    """Finished steps of one job.
 
     Attributes:
-        path: The directory.
-        fingerprint: What makes two runs the same job (see `fingerprint`).
+        path: The directory (see `keras_xaic.ownership.Output.start`).
         progress: Told how far the work is.
         seconds: Step -> how long it took, over all interruptions.
     """
 
     path: pathlib.Path
-    fingerprint: str
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        mark = self.path / "job.json"
-        if self.path.exists() and (not mark.exists() or json.loads(mark.read_text()) != self.fingerprint):
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(mark, json.dumps(self.fingerprint))
         clock = self.path / "seconds.json"
         self.seconds.update(json.loads(clock.read_text()) if clock.exists() else {})
 

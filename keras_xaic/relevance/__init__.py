@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_xaic.relevance.container import Relevance
     from keras_xaic.relevance.explanations import Explanations
     from keras_xaic.relevance.methods import RULE_NAMES
-    from keras_xaic.relevance.pictures import plot_layers, plot_sample, save_pictures
+    from keras_xaic.relevance.pictures import plot_layers, plot_sample, save_figure, save_pictures
     from keras_xaic.relevance.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, Z, ZBox, ZPlus
     from keras_xaic.relevance.similarity import mean_similarity, rank_similarity
     from keras_xaic.relevance.table import LayerRow, as_csv, layer_rows
@@ -46,6 +46,7 @@ _HOME = {
     "plot_layers": "pictures",
     "plot_sample": "pictures",
     "rank_similarity": "similarity",
+    "save_figure": "pictures",
     "save_pictures": "pictures",
 }
 
@@ -75,6 +76,7 @@ __all__ = [
     "plot_layers",
     "plot_sample",
     "rank_similarity",
+    "save_figure",
     "save_pictures",
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, save_arrays, telling
 from keras_xaic.npz import Npz
 from keras_xaic.relevance.reduce import Sums
 
@@ -74,14 +73,9 @@ class Checkpoint:
                 arrays[str(len(listed))] = array
                 listed.append((owner, name, one.count, one.weight))
         facts = {"identity": self.identity, "batches": batches, "arrays": listed}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with telling():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_arrays(self.path, {"facts": np.array(json.dumps(facts)), **arrays}, compressed=False)
         self._written = time.monotonic()
 
     def remove(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, save_arrays, telling
 from keras_xaic.npz import Npz
 
 FORMAT = 1
@@ -101,14 +100,9 @@ class Relevance:
         where = where if where.suffix == ".npz" else where.with_name(where.name + ".npz")
         arrays: dict[str, np.ndarray] = {}
         _collect(self, "", arrays)
-        partial = where.with_name(f".{where.name}.{os.getpid()}")
-        where.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(partial, where)
-        finally:
-            partial.unlink(missing_ok=True)
+        with telling():
+            where.parent.mkdir(parents=True, exist_ok=True)
+        save_arrays(where, arrays)
         return where
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, save_arrays
 from keras_xaic.npz import Npz
 
 FORMAT = 1
@@ -39,8 +39,7 @@ class Explanations:
     def save(self, path: PathLike) -> None:
         """Writes one .npz without pickles: every attribute under its name, and ``format``."""
         arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        with open(path, "wb") as file:
-            np.savez_compressed(file, format=np.asarray(FORMAT), **arrays)
+        save_arrays(path, {"format": np.asarray(FORMAT), **arrays})
 
     @classmethod
     def load(cls, path: PathLike) -> Explanations:

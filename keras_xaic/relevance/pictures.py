@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, telling, writing
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.container import Relevance
 from keras_xaic.relevance.heat import AGAINST, FOR, heat_image, input_image, kind_of
@@ -50,7 +50,8 @@ def save_pictures(
     inputs = as_inputs(attribution.model, x, y)
     count = min(count, len(inputs))
     where = pathlib.Path(out)
-    where.mkdir(parents=True, exist_ok=True)
+    with telling():
+        where.mkdir(parents=True, exist_ok=True)
     some = [part.take(slice(0, count)) for part in inputs.parts]
     some_y = None if inputs.y is None else [None if one is None else one[:count] for one in inputs.y]
     given = some_y[0] if some_y is not None and len(some_y) == 1 else some_y
@@ -61,7 +62,7 @@ def save_pictures(
             ending = f"-{name.replace('/', '_')}" if len(some) > 1 else ""
             path = where / f"sample-{i:03d}{ending}.png"
             title = f"sample {i}, {attribution.rule_name}, target {target}"
-            plot_sample(part.inputs(slice(i, i + 1))[0], relevance[i], title).savefig(path, dpi=120)
+            save_figure(plot_sample(part.inputs(slice(i, i + 1))[0], relevance[i], title), path)
             written.append(path)
     return written
 
@@ -81,6 +82,12 @@ def plot_layers(relevance: Relevance) -> Any:
     axes.set_xlabel("relevance of the layer (1 = all that starts)", fontsize=8)
     axes.set_title(f"{relevance.rule}, {relevance.samples} samples", fontsize=9)
     return figure
+
+
+def save_figure(figure: Any, path: PathLike) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _new_figure(size: tuple[float, float]) -> Any:

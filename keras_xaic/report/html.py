@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from keras_xaic.bundle import Bundle, open_bundle
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.report import cells, wording
 from keras_xaic.report.evidence import Evidence
 from keras_xaic.report.heatmaps import Panel, panels
@@ -88,6 +88,7 @@ def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = No
     return file
 
 
+@tells_machine_errors
 def rebuild_html(path: PathLike) -> Bundle:
     """Writes report.html of a bundle anew, from its files alone.
 

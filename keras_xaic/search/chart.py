@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
+from keras_xaic.files import writing
+
 
 def save_chart(found: Sequence[tuple[int, float, bool]], path: pathlib.Path) -> None:
     """Writes a PNG.
@@ -27,4 +29,5 @@ def save_chart(found: Sequence[tuple[int, float, bool]], path: pathlib.Path) -> 
     axes.set_ylabel("held-back accuracy on tflite-runtime")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import multiprocessing
+import os
 import pathlib
+import signal
+import urllib.parse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from keras_xaic.errors import XaicError
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.errors import EdgeError, MachineError, PlanError, XaicError
+from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors, write_atomic
+from keras_xaic.ownership import Mark, check_directory, check_inputs, sweep
 from keras_xaic.progress import Progress, silent
 from keras_xaic.search.chart import save_chart
 from keras_xaic.search.trial import Setting, run_trial, smallest_and_largest
 
 STUDY = "keras-xaic"
+DATABASE = "study.db"
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Found:
     best: bool
 
 
+@tells_machine_errors
 def search(
     model: Any,
     data: Any,
@@ -74,40 +82,143 @@ def search(
         XaicError: If Optuna is not installed, or of the kind that fits what is wrong.
     """
     optuna = _optuna()
-    directory = pathlib.Path(out)
-    directory.mkdir(parents=True, exist_ok=True)
-    url = storage or f"sqlite:///{directory.absolute() / 'study.db'}"
+    directory = check_search(out, [model, data, _sqlite_file(storage, pathlib.Path(out))])
+    with telling():
+        (directory / "trials").mkdir(parents=True, exist_ok=True)
+    Mark("search").write(directory)
+    sweep(directory / "trials")
+    url = storage or sqlite_url(directory.absolute() / DATABASE)
     setting = Setting(str(model), str(data), str(directory), epochs, seed, calibration, scale, offset, allow_unsafe)
+    study = _study(optuna, url, seed)
+    _same_settings(study, setting, directory)
     low, high = smallest_and_largest(setting)
     progress("load", 1, 1)
-    study = optuna.create_study(
-        study_name=STUDY,
-        storage=url,
-        directions=["minimize", "maximize"],
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True),
-    )
     work = functools.partial(_work, url, setting, trials, (low, high))
     if workers == 1:
         work(seed, progress)
     else:
-        context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-        processes = [context.Process(target=work, args=(seed + number,)) for number in range(workers)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
+        _work_side_by_side(work, seed, workers)
     found = _found(optuna, study)
     write_atomic(directory / "pareto.json", json.dumps([asdict(one) for one in found], indent=1) + "\n")
     save_chart([(one.flash_bytes, one.held_back_accuracy, one.best) for one in found], directory / "pareto.png")
     return found
 
 
+def sqlite_url(path: pathlib.Path) -> str:
+    """Returns the storage URL of a SQLite file, whatever characters its path has."""
+    from sqlalchemy.engine import make_url
+
+    quoted = urllib.parse.quote(str(path))
+    for wanted, url in ((str(path), f"sqlite:///{path}"), (str(path), f"sqlite:///{quoted}")):
+        if not set(url) & set("{}") and make_url(url).database == wanted and not make_url(url).query:
+            return url
+    return f"sqlite:///file:{quoted}?uri=true"  # of a SQLAlchemy that takes the path as it stands
+
+
+def _sqlite_file(storage: Optional[str], out: pathlib.Path) -> Optional[str]:
+    """Returns the file that a storage URL of the user names; None if it is none, or the one that is used anyway."""
+    path = storage[len("sqlite:///") :].partition("?")[0] if storage and storage.startswith("sqlite:///") else ""
+    return path if path and os.path.realpath(path) != os.path.realpath(out / DATABASE) else None
+
+
+def _study(optuna: Any, url: str, seed: int) -> Any:
+    """Opens the study at a storage URL, or makes it.
+
+    Raises:
+        MachineError: If the database cannot be reached, or what speaks to it is not installed.
+    """
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    directions = ["minimize", "maximize"]
+    try:
+        return optuna.create_study(study_name=STUDY, storage=url, directions=directions, load_if_exists=True, sampler=sampler)
+    except ImportError:
+        scheme = url.partition(":")[0]
+        raise MachineError(
+            f"the storage {scheme}://... needs a driver that is not installed", "", "pip install 'keras-xaic[cluster]'"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        scheme = url.partition(":")[0]
+        raise MachineError(f"the storage {scheme}://... cannot be used ({error})", "a URL such as sqlite:///study.db") from None
+
+
+def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> None:
+    """Keeps trials of different settings apart.
+
+    Raises:
+        PlanError: If the study was begun with another model, other data or other settings.
+    """
+    facts = [setting.epochs, setting.seed, setting.calibration, setting.scale, setting.offset]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for given in (pathlib.Path(setting.model), pathlib.Path(setting.data)):
+        for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
+            if path.is_file():
+                with open(path, "rb") as file:
+                    for part in iter(lambda: file.read(1 << 20), b""):
+                        digest.update(part)
+    known = study.user_attrs.get("settings")
+    if known is None:
+        study.set_user_attr("settings", digest.hexdigest())
+    elif known != digest.hexdigest():
+        raise PlanError(
+            f"the search in {directory} was begun with another model, other data or other settings",
+            "the same ones, to continue it",
+            "Choose another --out (and --storage)",
+        )
+
+
+def check_search(out: PathLike, inputs: Sequence[Any]) -> pathlib.Path:
+    """Returns `out` if a search may be written there: it is new, empty, or a search of ours.
+
+    Raises:
+        ExportError: If it is something else.
+    """
+    directory, mark = pathlib.Path(out), Mark.read(pathlib.Path(out))
+    if mark is None or mark.kind != "search":
+        check_directory(directory, "search", inputs=inputs)
+    else:
+        check_inputs(directory, inputs)
+    return directory
+
+
+def _work_side_by_side(work: Callable[[int], None], seed: int, workers: int) -> None:
+    """Runs trials in several processes.
+
+    Raises:
+        XaicError: What the first of them that failed said.
+    """
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    said = context.SimpleQueue()
+    processes = [context.Process(target=_told, args=(work, seed + number, said), daemon=True) for number in range(workers)]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.terminate() if process.is_alive() else None
+    if not said.empty():
+        raise said.get()
+    broken = [process.exitcode for process in processes if process.exitcode]
+    if broken:
+        raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
+
+
+def _told(work: Callable[[int], None], seed: int, said: Any) -> None:
+    """Does the work of one process, whose errors go to the first one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    try:
+        work(seed)
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+        said.put(error if isinstance(error, XaicError) else machine_error(error) or XaicError(words))
+
+
 def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], seed: int, progress: Progress = silent) -> None:
     """Runs trials until the study has as many as wanted."""
     optuna = _optuna()
     done = optuna.trial.TrialState.COMPLETE
-    study = optuna.load_study(study_name=STUDY, storage=url, sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True))
+    study = _study(optuna, url, seed)
 
     def objective(trial: Any) -> tuple[float, float]:
         flash = trial.suggest_int("flash", *sizes, log=True)

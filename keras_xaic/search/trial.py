@@ -13,6 +13,7 @@ from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, load_data
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, canonicalize, infer_task, load_model
+from keras_xaic.ownership import temporary_directory
 from keras_xaic.planning import Budget, Plan, plan
 from keras_xaic.relevance import Relevance, attribute
 
@@ -67,9 +68,13 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
     small = compress(model, made, data, relevance=relevance, epochs=setting.epochs, calibration=setting.calibration)
     content = tflite.build_tflite(small, data.calibration(setting.calibration, setting.seed))
     directory = pathlib.Path(setting.out) / "trials" / str(number)
-    directory.mkdir(parents=True, exist_ok=True)
-    made.save(directory / "plan.json")
-    write_atomic(directory / "model.tflite", content)
+    directory.parent.mkdir(parents=True, exist_ok=True)
     _, held_back = data.split(seed=setting.seed)
-    result = edge.run_file(directory / "model.tflite", held_back.x, scale=held_back.scale, offset=held_back.offset)
+    with temporary_directory(directory.parent, directory.name) as scratch:
+        new = scratch / "new"
+        new.mkdir()
+        made.save(new / "plan.json")
+        write_atomic(new / "model.tflite", content)
+        result = edge.run_file(new / "model.tflite", held_back.x, scale=held_back.scale, offset=held_back.offset)
+        new.rename(directory)
     return float(len(content)), task.figure(result.outputs[0], held_back)

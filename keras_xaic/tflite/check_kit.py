@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
+from keras_xaic.files import save_arrays, write_atomic
 from keras_xaic.tflite import unpacking
 
 SAMPLES = 32
@@ -31,10 +31,10 @@ def write_check(directory: pathlib.Path, model: Any, arrays: Sequence[np.ndarray
     samples = [np.asarray(array[:SAMPLES], np.float32) for array in arrays]
     outputs = model.predict(samples if len(samples) > 1 else samples[0], verbose=0)
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    np.savez_compressed(directory / "inputs.npz", **{f"x{i}": array for i, array in enumerate(samples)})
-    np.savez_compressed(directory / "expected.npz", **{f"keras{i}": array for i, array in enumerate(outputs)})
-    shutil.copyfile(device_files() / _SCRIPT, directory / _SCRIPT)
-    shutil.copyfile(unpacking.__file__, directory / "unpack_xaic.py")
+    save_arrays(directory / "inputs.npz", {f"x{i}": array for i, array in enumerate(samples)})
+    save_arrays(directory / "expected.npz", {f"keras{i}": array for i, array in enumerate(outputs)})
+    write_atomic(directory / _SCRIPT, (device_files() / _SCRIPT).read_bytes())
+    write_atomic(directory / "unpack_xaic.py", pathlib.Path(unpacking.__file__).read_bytes())
 
 
 def device_files() -> pathlib.Path:

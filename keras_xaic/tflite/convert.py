@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, Optional, Union
 
@@ -14,6 +13,7 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.operations import Operations
+from keras_xaic.ownership import temporary_directory
 from keras_xaic.tflite.converter import Graph, Wish, freeze
 from keras_xaic.tflite.flatbuffer import load, name_of, pack
 from keras_xaic.tflite.signature import add_signature
@@ -125,7 +125,7 @@ def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]
 def _convert(model: Any, wish: Wish, calibration: Optional[Calibration] = None) -> bytes:
     """Traces the model here and has it converted in a child process, which the converter may take with it."""
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
-    with tempfile.TemporaryDirectory(prefix="xaic-") as directory:
+    with temporary_directory() as directory:
         graph = _traced(model, directory)
         try:
             made = run_isolated(

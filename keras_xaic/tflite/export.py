@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 from collections.abc import Collection
 from typing import Any, Literal, Optional
 
-from keras_xaic.bundle import Bundle, atomic_directory, check_target
+from keras_xaic.bundle import Bundle
 from keras_xaic.errors import ExportError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
+from keras_xaic.ownership import output
 from keras_xaic.tflite.build import as_compressed, build_tflite, planned_precision
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
@@ -30,6 +32,7 @@ WITHOUT_MICRO = (
 """What is said where the target ``both`` came down to ``mobile``."""
 
 
+@tells_machine_errors
 def export(
     small: Any,
     out: PathLike,
@@ -75,26 +78,26 @@ def export(
     compressed = as_compressed(small)
     precision = precision or planned_precision(compressed)
     target = reachable_target(target, precision)
-    directory = check_target(out, overwrite)
-    arrays = calibration_arrays(compressed.model, calibration)
-    build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
-    content = build(io, signature=signature, lookup=False)
-    with atomic_directory(directory) as scratch:
-        bundle = Bundle(scratch)
-        bundle.model.write_bytes(look_up(content) if lookup else content)
-        bundle.download.write_bytes(pack_download(bundle.model.read_bytes()))
-        save_model(compressed.model, bundle.keras_model)
-        save_kernels(compressed.kernels, bundle.grids)
-        if compressed.plan is not None:
-            compressed.plan.save(bundle.plan)
-        if target != "mobile":
-            plain = content if io == "int8" and not signature else build(lookup=False)
-            decoded = largest_decoded if precision == "int8" else 0
-            write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
-        write_check(bundle.check, compressed.model, arrays)
-        floating = float_twin(compressed.model)
-        write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
-    return Bundle(directory)
+    with output(out, "bundle", overwrite=overwrite) as place:
+        arrays = calibration_arrays(compressed.model, calibration)
+        build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
+        content = build(io, signature=signature, lookup=False)
+        with place.fresh() as scratch:
+            bundle = Bundle(scratch)
+            write_atomic(bundle.model, look_up(content) if lookup else content)
+            write_atomic(bundle.download, pack_download(bundle.model.read_bytes()))
+            save_model(compressed.model, bundle.keras_model)
+            save_kernels(compressed.kernels, bundle.grids)
+            if compressed.plan is not None:
+                compressed.plan.save(bundle.plan)
+            if target != "mobile":
+                plain = content if io == "int8" and not signature else build(lookup=False)
+                decoded = largest_decoded if precision == "int8" else 0
+                write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
+            write_check(bundle.check, compressed.model, arrays)
+            floating = float_twin(compressed.model)
+            write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
+    return Bundle(pathlib.Path(out))
 
 
 def reachable_target(target: Target, precision: Precision) -> Target:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic._keras import tf
+from keras_xaic.files import save_arrays
 from keras_xaic.models.operations import Operations
 from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
 from keras_xaic.tflite.reading import match_stored
@@ -68,8 +69,7 @@ def expose_layers(floating: bytes) -> bytes:
 
 def write_layer_outputs(path: pathlib.Path, outputs: dict[str, np.ndarray]) -> None:
     """Writes what `layer_outputs` gives as one compressed .npz."""
-    with path.open("wb") as file:
-        np.savez_compressed(file, **outputs)
+    save_arrays(path, outputs)
 
 
 def _layer_name(tensor: str, names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import Optional
 
 from keras_xaic.errors import ExportError
+from keras_xaic.files import write_atomic
 from keras_xaic.tflite.flatbuffer import load, operators
 
 DECODE = "TFLM_DECODE"
@@ -81,10 +82,10 @@ def write_micro(directory: pathlib.Path, content: bytes, arena_bytes: Optional[i
         ExportError: If the file has an operator that TensorFlow Lite Micro cannot be asked for.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "model.tflite").write_bytes(content)
-    (directory / "model_data.h").write_text(_HEADER.format(size=len(content)), encoding="utf-8")
-    (directory / "model_data.cc").write_text(c_source(content), encoding="utf-8")
-    (directory / "README.md").write_text(micro_readme(content, arena_bytes), encoding="utf-8")
+    write_atomic(directory / "model.tflite", content)
+    write_atomic(directory / "model_data.h", _HEADER.format(size=len(content)))
+    write_atomic(directory / "model_data.cc", c_source(content))
+    write_atomic(directory / "README.md", micro_readme(content, arena_bytes))
 
 
 def c_source(content: bytes) -> str:

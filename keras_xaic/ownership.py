@@ -1,0 +1,479 @@
+"""Whose a directory is: our mark, who is at work on it, and the rule that only what carries the mark is replaced or deleted.
+
+A command that writes a directory OUT holds a lock file beside it, ``.OUT.xaic-lock``, from the first moment to the last: a
+second one is refused at once. Finished steps lie in ``OUT.partial``. The result takes its name in one step, which also swaps it
+with what `overwrite` lets it replace. Whatever the moment a process is killed at, OUT is the old or the new one, and the same
+command finishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
+
+from keras_xaic.errors import ExportError, MachineError
+from keras_xaic.files import PathLike, hold, machine_error, write_atomic
+
+MARK = ".xaic"
+"""File in every directory of ours; says what it is."""
+_OWNER = ".owner"
+_BY = "keras-xaic"
+_LATER = re.compile(r"\.?(\.xaic|report\.html|UNVERIFIED\.txt)(\.[a-z0-9_]{8}\.part)?")
+"""What other commands may add to a bundle, whole or half-written."""
+_TEMPORARY = re.compile(r"(\..*\.)?xaic-tmp-[a-z0-9_]{8}")
+_EXCHANGE = 2  # RENAME_EXCHANGE of Linux
+_swept: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a directory of ours says about itself.
+
+    Attributes:
+        kind: ``work``, ``bundle``, ``explanation`` or ``search``.
+        job: Digest of what was asked for; empty if that does not matter.
+        finished: False from the moment a result has its name to the moment its command has cleaned up.
+        files: Names of its files; others are not ours.
+    """
+
+    kind: str
+    job: str = ""
+    finished: bool = True
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> Optional[Mark]:
+        """Returns the mark of a directory, None if it is not ours."""
+        content = _read_ours(directory / MARK)
+        try:
+            return None if content is None else cls(**{**content, "files": tuple(content.get("files", ()))})
+        except TypeError:
+            return None
+
+    def write(self, directory: pathlib.Path) -> None:
+        """Marks a directory as ours."""
+        write_atomic(directory / MARK, json.dumps({"by": _BY, **asdict(self)}) + "\n")
+
+
+class Output:
+    """A directory that this process alone is writing (see `output`).
+
+    Attributes:
+        shown: The name as the user gave it.
+        target: Where it really is, with symbolic links followed.
+        work: ``OUT.partial``: finished steps, of `start`.
+    """
+
+    def __init__(self, shown: pathlib.Path, target: pathlib.Path, kind: str, overwrite: bool) -> None:
+        self.shown, self.target, self.kind, self.overwrite = shown, target, kind, overwrite
+        self.work = partial(target)
+        self.job = ""
+
+    def start(self, job: str) -> bool:
+        """Makes `work` ready: as an interrupted command of the same job left it, else empty.
+
+        Returns:
+            Whether that command had finished its result, so that only cleaning up was left, which is done now.
+        """
+        self.job, before = job, Mark.read(self.target)
+        if before is not None and not before.finished:
+            if before.job == job:
+                self._finish(before.files)
+                return True
+            if not self.overwrite:
+                raise _full(self.shown)
+        kept = Mark.read(self.work)
+        if kept is not None and kept.job != job:
+            self._remove_work()
+        if not self.work.exists():
+            with temporary_directory(self.target.parent, self.target.name) as scratch:
+                (scratch / "new").mkdir()
+                Mark("work", job).write(scratch / "new")
+                (scratch / "new").rename(self.work)
+        return False
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[pathlib.Path]:
+        """Yields an empty directory for the result; it is published when the block ends well and vanishes otherwise."""
+        with temporary_directory(self.target.parent, self.target.name) as scratch:
+            (scratch / "new").mkdir()
+            yield scratch / "new"
+            self.publish(scratch / "new")
+
+    def publish(self, source: pathlib.Path, keep_work: bool = False) -> None:
+        """Gives a finished directory its name, and cleans up.
+
+        Args:
+            source: The directory; on the same file system.
+            keep_work: Whether the finished steps stay: something went wrong, and the result is there to be looked at.
+        """
+        files = tuple(sorted(_files(source)))
+        Mark(self.kind, self.job, not self.job or keep_work, files).write(source)
+        replace_directory(source, self.target)
+        if not keep_work:
+            self._finish(files)
+
+    def _finish(self, files: tuple[str, ...]) -> None:
+        self._remove_work()
+        if self.job:
+            Mark(self.kind, self.job, True, files).write(self.target)
+
+    def _remove_work(self) -> None:
+        if Mark.read(self.work) is not None:
+            with temporary_directory(self.target.parent, self.target.name) as scratch:
+                self.work.rename(scratch / "old")
+
+
+@contextlib.contextmanager
+def output(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterable[Any] = ()) -> Iterator[Output]:
+    """Holds the directory `out` for the length of the block; nothing in it is touched before `Output.publish`.
+
+    Args:
+        out: The directory; it may not exist, or be empty, or with `overwrite` be one of ours of the same kind.
+        kind: What it will be (see `Mark`).
+        overwrite: Whether one that is there may be replaced.
+        inputs: What the command reads; paths among them must not lie inside `out`.
+
+    Raises:
+        ExportError: If `out` may not be written, or another process is writing it.
+        MachineError: If it cannot be written.
+    """
+    shown = pathlib.Path(out)
+    inputs = list(inputs)
+    target = check_directory(shown, kind, overwrite=overwrite, inputs=inputs)
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise machine_error(error, target.parent) or error from None
+    try:
+        with _held(target.with_name(f".{target.name}.xaic-lock"), shown):
+            sweep(target.parent)
+            _restore(target)
+            check_directory(shown, kind, overwrite=overwrite, inputs=inputs)  # another process may have been faster
+            yield Output(shown, target, kind, overwrite)
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # only if nothing was written
+
+
+def partial(target: pathlib.Path) -> pathlib.Path:
+    """Returns where the finished steps of a directory lie."""
+    return target.with_name(f"{target.name}.partial")
+
+
+def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs: Iterable[Any] = ()) -> pathlib.Path:
+    """Returns `out` if a file may be written there; called before any work.
+
+    Args:
+        out: The file.
+        what: What it will be, ``a plan`` say.
+        is_ours: Whether what is there, if anything, is one, too.
+        overwrite: Whether it may be replaced then.
+        inputs: What the command reads.
+
+    Raises:
+        ExportError: If it may not be written.
+        MachineError: If it cannot be written.
+    """
+    shown, target = pathlib.Path(out), pathlib.Path(os.path.realpath(out))
+    if shown.is_symlink() and not shown.exists():
+        raise ExportError(f"output {shown} is a link to {os.readlink(shown)}, which does not exist", "", "Choose another --out")
+    if target.is_dir():
+        raise ExportError(f"output {shown} is a directory", "a file", "Choose another --out")
+    for given in _paths(inputs):
+        if os.path.realpath(given) == str(target):
+            raise ExportError(f"output {shown} is the input {given}", "a file of its own", "Choose another --out")
+    if target.exists() and not (is_ours and target.is_file()):
+        raise ExportError(f"output {shown} exists and is not {what}", "a new name", "Choose another --out")
+    if target.exists() and not overwrite:
+        raise ExportError(f"output {shown} exists", "a new name", "Choose another --out, or add --overwrite to replace it")
+    _check_writable(target.parent, shown)
+    return target
+
+
+def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterable[Any] = ()) -> pathlib.Path:
+    """Returns where `out` really is if it may be written (see `output`)."""
+    another, shown = "Choose another --out", pathlib.Path(out)
+    if shown.is_symlink() and not shown.exists():
+        raise ExportError(f"output {shown} is a link to {os.readlink(shown)}, which does not exist", "a directory", another)
+    if shown.exists() and not shown.is_dir():
+        raise ExportError(f"output {shown} is a file", "a directory, or a name that does not exist yet", another)
+    target = check_inputs(shown, inputs)
+    work = partial(target)
+    if target.is_dir() and (os.path.ismount(target) or not target.name):
+        raise ExportError(f"output {shown} is a mount point", "a directory in it, e.g. " + str(shown / "small"), another)
+    if target.is_dir() and any(target.iterdir()):
+        mark = Mark.read(target)
+        if not overwrite and (mark is None or mark.finished or mark.kind != kind):
+            raise _full(shown)
+        if mark is None:
+            raise ExportError(
+                f"output directory {shown} is not empty and not {_a(kind)} of ours, so --overwrite leaves it alone",
+                f"{_a(kind)} that xaic wrote",
+                f"{another}, or empty it yourself",
+            )
+        if mark.kind != kind:
+            raise ExportError(f"output directory {shown} holds {_a(mark.kind)}, not {_a(kind)}", "", another)
+        foreign = sorted(name for name in set(_files(target)) - set(mark.files) if not _LATER.fullmatch(name))
+        if foreign:
+            raise ExportError(
+                f"output directory {shown} holds {foreign[0]}, which xaic did not write", "", f"{another}, or move it away"
+            )
+    if os.path.lexists(work) and (work.is_symlink() or (Mark.read(work) or Mark("")).kind != "work"):
+        found = f"{shown}.partial is there and xaic did not write it, but needs that name"
+        raise ExportError(found, "", f"Rename or move it, or {another[0].lower()}{another[1:]}")
+    _check_writable(target.parent, shown)
+    return target
+
+
+def check_inputs(shown: pathlib.Path, inputs: Iterable[Any]) -> pathlib.Path:
+    """Returns where `shown` really is if no input lies there.
+
+    Raises:
+        ExportError: If one does.
+    """
+    target = pathlib.Path(os.path.realpath(shown))
+    for given in _paths(inputs):
+        real = pathlib.Path(os.path.realpath(given))
+        for place in (target, partial(target)):
+            if real == place or place in real.parents:
+                found = f"the input {given} lies in {shown if place == target else f'{shown}.partial'}, which is written"
+                raise ExportError(found, "inputs elsewhere", "Choose another --out")
+        if real in target.parents and real.is_dir():
+            raise ExportError(f"output {shown} lies in the input {given}", "a directory elsewhere", "Choose another --out")
+    return target
+
+
+def _check_writable(parent: pathlib.Path, shown: pathlib.Path) -> None:
+    existing = next(p for p in [parent, *parent.parents] if os.path.lexists(p))
+    if not existing.is_dir():
+        raise ExportError(f"{existing} is not a directory, so {shown} cannot be written", "", "Choose another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise MachineError(f"{existing}: no permission to write", "a directory that can be written", "Choose another --out")
+
+
+def _full(shown: pathlib.Path) -> ExportError:
+    return ExportError(f"output directory {shown} is not empty", "", "Choose another --out, or add --overwrite to replace it")
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _paths(inputs: Iterable[Any]) -> Iterator[PathLike]:
+    return (given for given in inputs if isinstance(given, (str, os.PathLike)))
+
+
+def _files(directory: pathlib.Path) -> Iterator[str]:
+    """Yields the names of all files below `directory`, caches of Python aside."""
+    for place, folders, names in os.walk(directory):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in [*names, *links]:
+            yield pathlib.Path(place, name).relative_to(directory).as_posix()
+
+
+def replace_directory(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Moves `source` to `target` in one step; what was there is in the place of `source` then, or gone."""
+    if not target.exists() or not any(target.iterdir()):
+        source.rename(target)
+        return
+    if _exchange(source, target):
+        return
+    aside = _aside(target)
+    target.rename(aside)  # where the system cannot swap two names; `_restore` knows what a kill leaves here
+    source.rename(target)
+    aside.rename(source)
+
+
+def _aside(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.xaic-aside")
+
+
+def _restore(target: pathlib.Path) -> None:
+    """Puts back, or away, what a process that was killed inside `replace_directory` had moved aside."""
+    aside = _aside(target)
+    if Mark.read(aside) is None:
+        return
+    if not target.exists():
+        aside.rename(target)
+        return
+    with temporary_directory(target.parent, target.name) as scratch:
+        aside.rename(scratch / "old")
+
+
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Swaps two names in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here = -100  # AT_FDCWD
+    if rename(here, os.fsencode(one), here, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+@contextlib.contextmanager
+def _held(path: pathlib.Path, shown: pathlib.Path) -> Iterator[None]:
+    """Holds the lock file `path`; it is removed when the block ends, whatever way."""
+    try:
+        handle = _lock(path, shown)
+    except OSError as error:
+        raise machine_error(error, path) or error from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _lock(path: pathlib.Path, shown: pathlib.Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            mine, holder = hold(handle), _read_ours(path)
+            if mine is None:
+                mine = holder is None
+            if os.fstat(handle).st_size and holder is None:
+                raise ExportError(f"{path} is not a lock of ours", "", "Rename it, or choose another --out")
+            if not mine and (holder is None or not is_gone(holder)):
+                told = "" if holder is None else f" {holder['pid']} on {holder['host']} since {holder['since']}"
+                raise ExportError(
+                    f"{shown} is being written by another process:{told or ' it has only just begun'}",
+                    "one process at a time",
+                    "Wait for it, or choose another --out",
+                )
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):  # else its holder has just removed it
+                    _sign(handle)
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _sign(handle: int) -> None:
+    """Writes who this process is into a file that it holds."""
+    os.ftruncate(handle, 0)
+    facts = {"pid": os.getpid(), "start": _started(os.getpid()), "host": socket.gethostname()}
+    os.pwrite(handle, json.dumps({"by": _BY, **facts, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode(), 0)
+
+
+def is_gone(holder: dict[str, Any]) -> bool:
+    """Returns whether the process that signed is known to be dead: it ran on this machine and does no more."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    start = _started(int(holder["pid"]))
+    return start is None or (holder.get("start") is not None and start != holder["start"])
+
+
+def _started(pid: int) -> Optional[int]:
+    """Returns when a process began, in ticks since the machine did: a number that no other process of its id has."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[19])
+
+
+def _read_ours(path: pathlib.Path) -> Optional[dict[str, Any]]:
+    """Returns the content of a small JSON file of ours; None if it is missing or not ours."""
+    try:
+        if path.is_symlink() or path.stat().st_size > 10_000_000:
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and content.pop("by", None) == _BY else None
+
+
+@contextlib.contextmanager
+def temporary_directory(parent: Optional[PathLike] = None, name: str = "") -> Iterator[pathlib.Path]:
+    """Yields a directory that only this user can read, and removes it; if this process is killed, the next one of ours does.
+
+    Args:
+        parent: Where it is made; None for the system's place for temporary files.
+        name: What it is for, if beside something else.
+
+    Raises:
+        MachineError: If it cannot be made.
+    """
+    place = tempfile.gettempdir() if parent is None else os.fspath(parent)
+    if place not in _swept:
+        sweep(place)
+    prefix = f".{name}.xaic-tmp-" if name else "xaic-tmp-"
+    handle = None
+    while handle is None:
+        try:
+            made = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        except OSError as error:
+            raise machine_error(error, place) or error from None
+        with contextlib.suppress(FileNotFoundError):  # it looked abandoned to another process before it was held
+            handle = os.open(made / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            hold(handle, wait=True)
+            if not (made / _OWNER).exists():
+                os.close(handle)
+                handle = None
+    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock says enough
+            _sign(handle)
+        yield made
+    finally:
+        _remove(made)
+        os.close(handle)
+
+
+def sweep(place: PathLike) -> None:
+    """Removes the temporary directories in `place` whose processes are dead."""
+    _swept.add(os.fspath(place))
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _sweep_one(pathlib.Path(entry.path))
+
+
+def _sweep_one(made: pathlib.Path) -> None:
+    if made.stat().st_uid != os.getuid():
+        return
+    if not os.path.lexists(made / _OWNER):
+        made.rmdir()  # only if it is empty: killed before it was signed
+        return
+    handle = os.open(made / _OWNER, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        holder = _read_ours(made / _OWNER)
+        unsigned = holder is None and os.fstat(handle).st_size == 0
+        mine = hold(handle)
+        if (mine and (holder is not None or unsigned)) or (mine is None and holder is not None and is_gone(holder)):
+            _remove(made)
+    finally:
+        os.close(handle)
+
+
+def _remove(made: pathlib.Path) -> None:
+    """Deletes a temporary directory; its signature goes last, so that a kill on the way leaves it recognisable."""
+    with contextlib.suppress(OSError):
+        for path in list(made.iterdir()):
+            if path.name != _OWNER:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (made / _OWNER).unlink(missing_ok=True)
+        made.rmdir()

@@ -1,0 +1,127 @@
+"""Files appear whole or not at all, and what the machine refuses is one clear error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_xaic.errors import DataError, MachineError
+from keras_xaic.files import machine_error, save_array, save_arrays, tells_machine_errors, write_atomic, writing
+
+
+def test_a_block_that_fails_leaves_the_old_content(tmp_path):
+    target = tmp_path / "values.npy"
+    save_array(target, np.arange(3))
+    with pytest.raises(TypeError), writing(target) as file:
+        file.write(b"half" + None)
+    assert np.load(target).tolist() == [0, 1, 2]
+    assert os.listdir(tmp_path) == ["values.npy"]
+
+
+def test_a_process_killed_while_writing_leaves_the_old_content_and_the_next_write_cleans_up(tmp_path):
+    target = tmp_path / "values.bin"
+    write_atomic(target, b"old")
+    script = (
+        "import os, signal, sys\nfrom keras_xaic.files import writing\n"
+        "with writing(sys.argv[1]) as file:\n    file.write(b'half')\n    file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(target)], check=False).returncode == -signal.SIGKILL
+    assert target.read_bytes() == b"old"
+    assert len(os.listdir(tmp_path)) == 2
+    write_atomic(target, b"new")
+    assert os.listdir(tmp_path) == ["values.bin"]
+    assert target.read_bytes() == b"new"
+
+
+def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
+    target = tmp_path / "values.bin"
+    with writing(target) as slow:
+        slow.write(b"slow")
+        write_atomic(target, b"fast")
+        assert target.read_bytes() == b"fast"
+    assert target.read_bytes() == b"slow"
+    assert os.listdir(tmp_path) == ["values.bin"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "real" / "there.json")
+    write_atomic(tmp_path / "link.json", "{}")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real" / "there.json").read_text() == "{}"
+
+
+def test_devices_and_directories_are_not_replaced(tmp_path):
+    before = os.stat("/dev/null")
+    for path in ("/dev/null", tmp_path):
+        with pytest.raises(MachineError, match="not a plain file"):
+            write_atomic(path, "x")
+    assert os.stat("/dev/null").st_rdev == before.st_rdev
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_atomic(path, bytes(1 << 20)), lambda path: save_array(path, np.zeros(1 << 17))]
+)
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, write):
+    """A limit on the size of files stands for the disk: both refuse in the middle of writing."""
+    target = tmp_path / "big"
+    write_atomic(target, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(MachineError, match=r"big: (the file is larger|the disk is full)") as caught:
+            write(target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.exit_code == 5
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["big"]
+
+
+def test_a_missing_parent_is_one_line(tmp_path):
+    with pytest.raises(MachineError, match=r"no such file or directory.*Make the directory first"):
+        save_arrays(tmp_path / "none" / "a.npz", {"a": np.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "/a/b: the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "/a/b"), "/a/b: the file system is read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: no permission"),
+        (OSError("40 requested and 0 written"), "the disk is full"),
+        (RuntimeError("Can't decrement id ref count (file write failed: errno = 28, error message = ...)"), "the disk is full"),
+        (MemoryError("Unable to allocate 7 TiB"), "out of memory (Unable to allocate 7 TiB)"),
+        (type("ResourceExhaustedError", (Exception,), {})("/x/epoch-1; No space left on device"), "the disk is full"),
+        (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating"), "out of memory (OOM when allocating)"),
+    ],
+)
+def test_errors_of_the_machine_are_known_by_what_they_are(error, said):
+    assert str(machine_error(error)).startswith(said)
+
+    @tells_machine_errors
+    def function():
+        raise error
+
+    with pytest.raises(MachineError):
+        function()
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), KeyboardInterrupt(), DataError("x")])
+def test_other_errors_stay_what_they_are(error):
+    assert machine_error(error) is None
+
+
+def test_passwords_of_databases_are_not_repeated():
+    error = type("SQLAlchemyError", (Exception,), {})("cannot reach postgresql://me:secret@host/db")
+    assert "secret" not in str(machine_error(error))
