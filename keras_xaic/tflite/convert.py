@@ -126,7 +126,7 @@ def _convert(model: Any, wish: Wish, calibration: Optional[Calibration] = None) 
     """Traces the model here and has it converted in a child process, which the converter may take with it."""
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
     with temporary_directory() as directory:
-        graph = _traced(model, directory)
+        graph = _traced(model, str(directory))
         try:
             made = run_isolated(
                 "keras_xaic.tflite.converter:convert",
