@@ -16,7 +16,7 @@ report = xaic.run(
     epochs=6,
     target="micro",
     baselines=["int8"],
-    interpreters=["tflite-runtime", "tflm"] if micro_here else ["tflite-runtime"],
+    interpreters=["tflm"] if micro_here else "auto",
     out="build/examples/micro",
     overwrite=True,
 )

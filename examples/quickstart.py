@@ -15,6 +15,8 @@ report = xaic.run(
 )
 small, original = report.compressed, report.original
 print(f"{original.tflite_fp32_bytes:,} B -> {small.flash_bytes:,} B of flash, {small.download_bytes:,} B to download")
-print(f"accuracy {original.edge_accuracy:.4f} -> {small.edge_accuracy:.4f}, measured from the file on tflite-runtime")
+print(
+    f"accuracy {original.edge_accuracy:.4f} -> {small.edge_accuracy:.4f}, measured from the file on {report.judge.interpreter}"
+)
 print(f"reasons alike: {small.explanation_similarity:.2f} (rank correlation of relevance maps)")
 print("open build/examples/quickstart/report.html")

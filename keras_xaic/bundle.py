@@ -24,7 +24,7 @@ class Bundle:
 
     @property
     def model(self) -> pathlib.Path:
-        """`model.tflite`, for tflite-runtime and LiteRT."""
+        """`model.tflite`, for interpreters on phones, Linux boards and desktops."""
         return self.path / "model.tflite"
 
     @property

@@ -94,7 +94,7 @@ def verify(
     interpreter: str = typer.Option(
         "auto",
         "--interpreter",
-        help="tflite-runtime, litert, tflm, all that are installed of these, or auto: the first of them.",
+        help="auto: the one that judges; all: every installed one; or a name, see `xaic doctor`.",
         autocompletion=_interpreters,
     ),
     scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the report says."),

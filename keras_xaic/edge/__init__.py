@@ -6,14 +6,24 @@ from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
 from keras_xaic.edge.arena import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge
-from keras_xaic.edge.interpreters import INTERPRETERS, MissingInterpreter, UnusableInterpreter
+from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
-from keras_xaic.edge.verification import InterpreterRun, Verification, deployed_on, file_sha256, latency_entry, verify
+from keras_xaic.edge.verification import (
+    InterpreterRun,
+    Verification,
+    deployed_on,
+    file_sha256,
+    latency_entry,
+    verify,
+    with_judge,
+)
 
 __all__ = [
+    "AUTO",
     "INTERPRETERS",
+    "REGISTRY",
     "Agreement",
     "Arena",
     "Deviation",
@@ -40,4 +50,5 @@ __all__ = [
     "run_file",
     "run_layers",
     "verify",
+    "with_judge",
 ]

@@ -40,13 +40,13 @@ class Lite:
     """tflite-runtime and LiteRT, which share one interface."""
 
     modules = {
-        "tflite-runtime": "tflite_runtime.interpreter",
-        "builtin-ref": "tflite_runtime.interpreter",
-        "litert": "ai_edge_litert.interpreter",
+        "tflite-runtime": ("tflite_runtime.interpreter",),
+        "builtin-ref": ("tflite_runtime.interpreter", "ai_edge_litert.interpreter"),
+        "litert": ("ai_edge_litert.interpreter",),
     }
 
     def __init__(self, job: dict[str, Any]) -> None:
-        module = _import(self.modules[job["interpreter"]])
+        module = self.runtime = _first(self.modules[job["interpreter"]])
         resolver = module.OpResolverType.BUILTIN_REF if job["interpreter"] == "builtin-ref" else module.OpResolverType.AUTO
         inner = job["mode"] == "layers"  # delegates keep inner values to themselves
         if inner and job["interpreter"] != "builtin-ref":
@@ -293,9 +293,8 @@ def _smallest(guess: int, enough: int, works: Callable[[int], bool], step: int =
 
 def version(job: dict[str, Any]) -> dict[str, Any]:
     """Says which version would run."""
-    module = Lite.modules.get(job["interpreter"], "tflite_micro.python.tflite_micro.runtime")
-    _import(module)
-    return {"version": _version(module)}
+    module = _first(Lite.modules.get(job["interpreter"], ("tflite_micro.python.tflite_micro.runtime",)))
+    return {"version": _version(module.__name__)}
 
 
 def main(path: str) -> None:
@@ -312,7 +311,8 @@ def main(path: str) -> None:
     except OSError as error:
         result = {"error": f"{error.filename or 'a temporary file'}: {error.strerror or error}", "kind": "machine"}
     except Exception as error:  # the interpreters raise all kinds on bad files; the parent says it in one line
-        result = {"error": f"{type(error).__name__}: {error}", "kind": "interpreter"}
+        text = str(error).strip() or "no reason given, most likely for want of memory"
+        result = {"error": f"{type(error).__name__}: {text}", "kind": "interpreter"}
     with open(job["result"] + ".part", "w", encoding="utf-8") as file:
         json.dump(result, file)
     os.replace(job["result"] + ".part", job["result"])
@@ -391,12 +391,20 @@ def _set(interpreter: Any, parts: list[np.ndarray], k: int) -> None:
 def _open(job: dict[str, Any]) -> tuple[Any, str]:
     kind: Any = Micro if job["interpreter"] == "tflm" else Lite
     interpreter = kind(job)
-    return interpreter, _version(interpreter.runtime.__name__ if kind is Micro else Lite.modules[job["interpreter"]])
+    return interpreter, _version(interpreter.runtime.__name__)
 
 
 def _tell(line: str) -> None:
     """Says how far the work is."""
     os.write(PROGRESS, f"{line}\n".encode())
+
+
+def _first(modules: tuple[str, ...]) -> Any:
+    """Imports the first of these that is installed."""
+    for module in modules[:-1]:
+        with contextlib.suppress(JobError):
+            return _import(module)
+    return _import(modules[-1])
 
 
 def _import(module: str) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_xaic.edge.interpreters import INTERPRETERS, MissingInterpreter, get_interpreter
+from keras_xaic.edge.installed import judge
+from keras_xaic.edge.interpreters import INTERPRETERS, JUDGES, MissingInterpreter, get_interpreter
 from keras_xaic.edge.running import run_file
 from keras_xaic.errors import EdgeError
 
@@ -79,8 +80,16 @@ def _package(name: str, purpose: str, fix: str, needed: bool) -> Check:
         return Check(name, MISSING, f"needed for: {purpose}", fix, needed)
 
 
+def _judge() -> str:
+    """Who judges here; who would, if nobody is installed that can."""
+    try:
+        return judge()
+    except EdgeError:
+        return JUDGES[-1]
+
+
 def _interpreter(name: str) -> Check:
-    needed = name in ("tflite-runtime", "builtin-ref")
+    needed = name == _judge()
     try:
         result = run_file(TINY, INPUT, interpreter=name, timeout=TIMEOUT)
     except MissingInterpreter as error:

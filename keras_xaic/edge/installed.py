@@ -9,7 +9,7 @@ import pathlib
 from functools import cache
 from typing import Optional
 
-from keras_xaic.edge.interpreters import LITERT_PYTHON, REGISTRY, get_interpreter
+from keras_xaic.edge.interpreters import JUDGES, LITERT_PYTHON, REGISTRY, Interpreter, get_interpreter
 from keras_xaic.edge.process import Limits, private_directory, python_of, run_child
 from keras_xaic.errors import EdgeError
 
@@ -20,12 +20,11 @@ def judge() -> str:
     Raises:
         EdgeError: If none is that may judge.
     """
-    order = sorted((one for one in REGISTRY.values() if one.judge_order), key=lambda one: one.judge_order)
-    for one in order:
-        if interpreter_version(one.name) is not None:
-            return one.name
-    names = " or ".join(one.name for one in order)
-    raise EdgeError("no edge interpreter is installed that can judge", names, order[0].install)
+    for name in JUDGES:
+        if interpreter_version(name) is not None:
+            return name
+    ways = " or ".join(REGISTRY[name].install for name in JUDGES)
+    raise EdgeError("no edge interpreter is installed that can judge", " or ".join(JUDGES), ways)
 
 
 def available_interpreters() -> dict[str, str]:
@@ -48,6 +47,12 @@ def interpreter_version(name: str) -> Optional[str]:
     one = get_interpreter(name)
     if one.foreign and os.environ.get(LITERT_PYTHON):
         return _foreign_version(name, python_of(name))
+    own = _version(one)
+    return _version(REGISTRY[one.else_from]) if own is None and one.else_from else own
+
+
+def _version(one: Interpreter) -> Optional[str]:
+    """The version in this Python."""
     if importlib.util.find_spec(one.module) is None:
         return None
     try:

@@ -32,6 +32,7 @@ class Interpreter:
         deployed: Whether users run it on devices; others only help to find out why something differs.
         judge_order: The interpreter with the lowest number that is installed gives a report's metric values; 0: never.
         foreign: Whether it may live in another Python, which `LITERT_PYTHON` names.
+        else_from: Name of the interpreter whose module serves as well where its own is not installed.
     """
 
     name: str
@@ -41,12 +42,19 @@ class Interpreter:
     deployed: bool = True
     judge_order: int = 0
     foreign: bool = False
+    else_from: str = ""
 
 
 REGISTRY: dict[str, Interpreter] = {
     one.name: one
     for one in (
-        Interpreter("tflite-runtime", "tflite_runtime", "tflite-runtime", "pip install tflite-runtime", judge_order=1),
+        Interpreter(
+            "tflite-runtime",
+            "tflite_runtime",
+            "tflite-runtime",
+            "pip install tflite-runtime (Python 3.9 to 3.11)",
+            judge_order=1,
+        ),
         Interpreter(
             "litert",
             "ai_edge_litert",
@@ -56,10 +64,21 @@ REGISTRY: dict[str, Interpreter] = {
             foreign=True,
         ),
         Interpreter("tflm", "tflite_micro", "tflite-micro", "pip install tflite-micro (Python 3.10 or newer)"),
-        Interpreter("builtin-ref", "tflite_runtime", "tflite-runtime", "pip install tflite-runtime", deployed=False),
+        Interpreter(
+            "builtin-ref",
+            "tflite_runtime",
+            "tflite-runtime",
+            "pip install ai-edge-litert",
+            deployed=False,
+            else_from="litert",
+        ),
     )
 }
 INTERPRETERS = tuple(REGISTRY)
+AUTO = "auto"
+"""Means the interpreter that judges, wherever one is named."""
+JUDGES = tuple(sorted((name for name, one in REGISTRY.items() if one.judge_order), key=lambda name: REGISTRY[name].judge_order))
+"""Who may judge, the first choice first."""
 
 
 def get_interpreter(name: str) -> Interpreter:

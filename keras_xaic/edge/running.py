@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_xaic.edge.arena import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
-from keras_xaic.edge.interpreters import get_interpreter
+from keras_xaic.edge.installed import judge
+from keras_xaic.edge.interpreters import AUTO, get_interpreter
 from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import DataError, EdgeError
@@ -82,7 +83,7 @@ def run_file(
     path: PathLike,
     inputs: Union[np.ndarray, Sequence[np.ndarray]],
     *,
-    interpreter: str = "tflite-runtime",
+    interpreter: str = AUTO,
     scale: float = 1.0,
     offset: float = 0.0,
     threads: int = 1,
@@ -97,8 +98,8 @@ def run_file(
         path: The .tflite file.
         inputs: (N, ...) array, or one per input of the file: real values in any numeric dtype, as the Keras model takes
             them. They are quantized as the file's inputs say.
-        interpreter: ``tflite-runtime``, ``litert``, ``tflm`` or ``builtin-ref`` (tflite-runtime with its reference
-            kernels, which TensorFlow Lite Micro matches bit by bit).
+        interpreter: ``auto`` for the one that judges, or a name of `INTERPRETERS`; ``builtin-ref`` has reference kernels, which
+            are those of TensorFlow Lite Micro but for the rounding of a few values.
         scale: The model sees ``inputs * scale + offset``.
         offset: See `scale`.
         threads: Threads of the interpreter; 1 is what the report quotes.
@@ -114,7 +115,7 @@ def run_file(
         EdgeError: If the file is damaged, or the interpreter is missing, refuses it, crashes, hangs or runs out of memory.
         DataError: If there is no such file or the inputs do not fit it.
     """
-    get_interpreter(interpreter)
+    interpreter = _named(interpreter)
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     arrays: list[Any] = [a if hasattr(a, "shape") else np.asarray(a) for a in given]
     _check_inputs(arrays)
@@ -149,7 +150,7 @@ def run_file(
 
 
 def run_layers(
-    path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = "tflite-runtime", timeout: float = 120.0
+    path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = AUTO, timeout: float = 120.0
 ) -> list[np.ndarray]:
     """Returns what every computing operator of a file gives, in the order in which they run: (N, 1, ...) float32.
 
@@ -165,7 +166,7 @@ def run_layers(
     Raises:
         EdgeError, DataError: As `run_file`.
     """
-    get_interpreter(interpreter)
+    interpreter = _named(interpreter)
     limits = Limits(timeout)
     info = _read_or_quote(path, interpreter, limits)
     graph = info.main
@@ -235,6 +236,10 @@ def dequantize(raw: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     if scale == 0.0:
         return raw.astype(np.float32)
     return (raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _named(interpreter: str) -> str:
+    return judge() if interpreter == AUTO else get_interpreter(interpreter).name
 
 
 def _check_inputs(arrays: Sequence[np.ndarray]) -> None:

@@ -102,6 +102,11 @@ class Verification:
         return next((run.accuracy for run in self.runs.values() if run.error is None), None)
 
     @property
+    def judge(self) -> Optional[InterpreterRun]:
+        """The first interpreter that ran: its outputs are the metric values."""
+        return next((run for run in self.runs.values() if run.error is None), None)
+
+    @property
     def agreement(self) -> Optional[float]:
         """The agreement on the first interpreter that ran."""
         return next((run.agreement for run in self.runs.values() if run.error is None), None)
@@ -132,6 +137,7 @@ class Verification:
             "download_bytes": self.download_bytes,
             "sha256": self.sha256,
             "changed": self.changed,
+            "judge": {} if self.judge is None else {"interpreter": self.judge.interpreter, "version": self.judge.version},
             "edge_accuracy": self.edge_accuracy,
             "agreement": self.agreement,
             "interpreters": {name: run.as_dict() for name, run in self.runs.items()},
@@ -220,6 +226,11 @@ def deployed_on(bundle: Bundle) -> tuple[str, ...]:
     """Returns the installed interpreters that a bundle is made for; TensorFlow Lite Micro only with a file of its own."""
     micro = (bundle.micro / "model.tflite").is_file()
     return tuple(name for name in deployed_interpreters() if name != "tflm" or micro)
+
+
+def with_judge(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
+    """Returns the interpreters that `verify` would take for `interpreters`, the one that judges first."""
+    return tuple(dict.fromkeys((judge(), *_names(bundle, interpreters))))
 
 
 def file_sha256(path: PathLike) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, cast, get_args
+from typing import Any, Optional, Union, cast, get_args
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
@@ -54,7 +54,7 @@ def run(
     target: str = "both",
     baselines: Sequence[str] = ("int8", "magnitude"),
     calibration: int = 256,
-    interpreters: Sequence[str] = ("tflite-runtime",),
+    interpreters: Union[str, Sequence[str]] = edge.AUTO,
     scale: float = 1.0,
     offset: float = 0.0,
     overwrite: bool = False,
@@ -85,7 +85,8 @@ def run(
         target: ``mobile``, ``micro`` or ``both``.
         baselines: Names of recipes to compare with, trained for as many epochs.
         calibration: Number of training samples for relevance and activation ranges.
-        interpreters: Edge interpreters to verify on.
+        interpreters: Edge interpreters to verify on beside the one that judges: names, ``all`` that are installed for
+            users' devices, or ``auto`` for no other.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
         overwrite: Replace a bundle that is there already.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Optional, get_args
+from typing import Optional, Union, get_args
 
 from keras_xaic.errors import PlanError
 from keras_xaic.planning import Budget, Plan
@@ -34,7 +34,7 @@ def chosen_activations(
     recipe: Recipe,
     budget: Budget,
     target: Target,
-    interpreters: Sequence[str],
+    interpreters: Union[str, Sequence[str]],
 ) -> Activations:
     """Returns the activations of a run: those that are asked for, else the plan's, else the recipe's.
 

@@ -65,7 +65,7 @@ class Round:
         small: The compressed model.
         flash_bytes: Size of its `model.tflite`.
         download_bytes: Size of its `model.xaic`.
-        held_back: The task's metric value on held-back training data, from tflite-runtime; higher is better.
+        held_back: The task's metric value on held-back training data, from the interpreter that judges; higher is better.
         drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
             original's error, or of the variance of its outputs where they are the targets).
         epochs: Epochs that it trained.

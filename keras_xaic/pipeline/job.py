@@ -8,7 +8,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -67,7 +67,9 @@ class Job:
         """The samples that judge: the test part, or the training part where there is none."""
         return self.data.train if self.data.test is None else self.data.test
 
-    def run(self, out: Output, target: tflite.Target, baselines: Sequence[Recipe], interpreters: Sequence[str]) -> Report:
+    def run(
+        self, out: Output, target: tflite.Target, baselines: Sequence[Recipe], interpreters: Union[str, Sequence[str]]
+    ) -> Report:
         """Does every step that is not done yet and moves the bundle to `out`."""
         work, samples = self.work, self.data.calibration(self.calibration, self.seed)
         original = work.timed("original", lambda: self.original())
@@ -84,7 +86,7 @@ class Job:
                 lambda: edge.verify(
                     bundle,
                     self.data,
-                    interpreters=interpreters,
+                    interpreters=edge.with_judge(bundle, interpreters),
                     reference=None if self.task.kind == "values" else original["outputs"],
                     metric=self.metric,
                     progress=work.progress,
@@ -297,15 +299,16 @@ class Job:
         return sum(len(stage) for stage in small.history.values())
 
     def run_file(self, path: pathlib.Path, stage: str) -> edge.EdgeResult:
-        """Runs a file on `test`, on tflite-runtime."""
-        test = self.test
+        """Runs a file on `test`, on the interpreter that judges."""
+        test, judge = self.test, edge.judge()
         return edge.run_file(
             path,
             test.x,
+            interpreter=judge,
             scale=test.scale,
             offset=test.offset,
             latency_runs=50,
-            progress=lambda done: self.work.progress(f"{stage} on tflite-runtime", done, len(test)),
+            progress=lambda done: self.work.progress(f"{stage} on {judge}", done, len(test)),
         )
 
     def measured(self, result: edge.EdgeResult) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def check_agreement(bundle: Bundle) -> dict[str, edge.Agreement]:
 
 
 def add_expected_outputs(bundle: Bundle) -> None:
-    """Adds what `model.tflite` itself answers on tflite-runtime to ``check/expected.npz``, as y0, y1, ..."""
+    """Adds what `model.tflite` itself answers on the interpreter that judges to ``check/expected.npz``, as y0, y1, ..."""
     inputs, expected = bundle.check / "inputs.npz", bundle.check / "expected.npz"
     arrays, answers = Npz(inputs), dict(Npz(expected))
     samples = [arrays[f"x{i}"] for i in range(len(arrays))]

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
-from keras_xaic.edge import Agreement, Verification, file_sha256
+from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
 from keras_xaic.metrics import drop_pp
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
@@ -21,9 +21,8 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import measure_layers
 
-PACKAGES = ("tensorflow", "tensorflow-model-optimization", "innvestigate", "numpy", "tflite-runtime", "tflite-micro")
-
-
+PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "innvestigate", "numpy")
+"""Whose versions a report holds, beside those of the interpreters that are installed."""
 CONVERSION_GAP_PP = 2.0
 """Keras and the edge interpreter may differ by this many points before the report says so."""
 
@@ -57,7 +56,7 @@ def build_report(
     `deviation` is how far values are from those of the original, in percent of their variance: the drop where no metric tells
     it, since there are no targets or the original's outputs are the targets.
     """
-    whole = original[f"{reference}_accuracy"]
+    judge, whole = verification.judge, original[f"{reference}_accuracy"]
     drop = drop_pp(whole, verification.edge_accuracy, metric or "accuracy") if deviation is None else deviation
     weights = sum(kernel.size for kernel in weighted_kernels(small.model))
     compressed = {
@@ -83,6 +82,7 @@ def build_report(
             "recipe_entries": recipe.model_dump(mode="json"),
             "seed": seed,
             "metric": metric,
+            "judge": {"interpreter": judge.interpreter, "version": judge.version} if judge is not None else None,
             "versions": _versions(),
             "seconds": dict(seconds),
             "inputs": dict(inputs),
@@ -135,12 +135,13 @@ def _warnings(report: Report, activations: Activations) -> list[str]:
                 f"The {who} gives {facts.keras_accuracy:.4g} in Keras and {facts.edge_accuracy:.4g} on the edge interpreter: "
                 "the conversion to .tflite changes its answers."
             )
-    before, after = report.original.latency_ms.get("tflite-runtime"), report.compressed.latency_ms.get("tflite-runtime")
+    judge = report.judge.interpreter if report.judge is not None else ""
+    before, after = report.original.latency_ms.get(judge), report.compressed.latency_ms.get(judge)
     integers = activations != "float32" and report.reference == "edge"  # a wrong file is no example to follow
     if integers and before and after and before.median and after.median and after.median > 1.1 * before.median:
         found.append(
-            f"tflite-runtime takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs {activations} "
-            "without its fast kernels. Fewer bits save bytes; removing filters saves time; LiteRT is faster at int8; "
+            f"{judge} takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs {activations} "
+            "without its fast kernels. Fewer bits save bytes; removing filters saves time; "
             "--activations float32 keeps weights small, too, and runs about as fast as the original."
         )
     return found
@@ -175,7 +176,7 @@ def _layers(model: Any, small: CompressedModel, relevance: Optional[Relevance], 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *(one.package for one in REGISTRY.values())):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

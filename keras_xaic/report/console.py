@@ -34,7 +34,8 @@ def comparison_table(report: Report) -> Table:
         table.add_row(row.label, *row.values)
     for name, run in report.interpreters.items():
         state = cells.score(run.accuracy, report.metric) if run.ran else "did not run"
-        table.add_row(Text(f"on {name} {run.version or ''}".rstrip()), *[cells.NONE] * len(others), state)
+        judges = ", the judge" if report.judge is not None and report.judge.interpreter == name else ""
+        table.add_row(Text(f"on {name} {run.version or ''}".rstrip() + judges), *[cells.NONE] * len(others), state)
     return table
 
 

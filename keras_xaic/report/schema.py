@@ -101,6 +101,13 @@ class CompressedFacts(_Facts):
     part: Optional[str] = None
 
 
+class JudgeFacts(_Facts):
+    """The interpreter whose outputs are the metric values."""
+
+    interpreter: str
+    version: Optional[str] = None
+
+
 class InterpreterFacts(_Facts):
     """One interpreter's answer."""
 
@@ -187,6 +194,7 @@ class Report(_Facts):
         recipe: Name of the recipe.
         recipe_entries: All of its entries as they were carried out, those included that options changed.
         reference: Which metric value of the original drops are measured against.
+        judge: None in reports of older versions.
         metric: What every ``*accuracy`` field holds; None where there are no targets.
         classes: By class number; empty where nothing is classified.
         explanations: None where relevance maps could not be compared.
@@ -204,6 +212,7 @@ class Report(_Facts):
     seed: int = 0
     metric: Optional[str] = "accuracy"
     reference: Reference = "edge"
+    judge: Optional[JudgeFacts] = None
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
     model: ModelFacts = Field(default_factory=ModelFacts)

@@ -141,7 +141,8 @@ def verdict(report: Report) -> str:
     if small.flash_bytes and original.tflite_fp32_bytes:
         parts[0] += f", {original.tflite_fp32_bytes / small.flash_bytes:.1f} times smaller than the original"
     if small.edge_accuracy is not None:
-        parts.append(f"{metric_name(report)} {score(small.edge_accuracy, report.metric)} on the edge interpreter")
+        judge = report.judge.interpreter if report.judge is not None else "the edge interpreter"
+        parts.append(f"{metric_name(report)} {score(small.edge_accuracy, report.metric)} on {judge}")
         if small.drop_pp is not None:
             against = "" if report.reference == "edge" else " against the Keras original"
             parts[-1] += f" (drop {points(small.drop_pp, report.metric)}{against})"

@@ -32,7 +32,7 @@ class Found:
     Attributes:
         trial: Its number; its files are in ``trials/NUMBER``.
         flash_bytes: Size of its `model.tflite`.
-        held_back_accuracy: Its figure on held-back training data, from tflite-runtime; higher is better.
+        held_back_accuracy: Its figure on held-back training data, from the interpreter that judges; higher is better.
         best: Whether no other model is both smaller and better.
     """
 

@@ -1,6 +1,6 @@
 """Integer weights among float32 activations: the file itself widens them, once, when an interpreter loads it.
 
-A weight tensor becomes INT8 with a DEQUANTIZE behind it. XNNPACK, which tflite-runtime uses for float32 and not for int8,
+A weight tensor becomes INT8 with a DEQUANTIZE behind it. XNNPACK, which older interpreters use for float32 and not for int8,
 unpacks such constants ahead of the first run and then computes as with float32 weights. Dense kernels may instead be packed as
 INT4, half a byte a weight: the operator unpacks them whenever it runs, and rounds its input to int8, sample by sample.
 """

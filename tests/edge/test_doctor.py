@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_xaic.edge import doctor, read_file
+from keras_xaic.edge import doctor, judge, read_file
 
 
 def state(checks, name):
@@ -21,7 +21,7 @@ def test_the_tiny_model_holds_the_kernel_that_the_answer_is_compared_with():
 def test_what_is_installed_works():
     checks = doctor.examine()
     assert state(checks, "numpy").detail == np.__version__
-    for name in ("tflite-runtime", "builtin-ref"):
+    for name in (judge(), "builtin-ref"):
         assert state(checks, name).state == doctor.WORKS
     assert len({check.name for check in checks}) == len(checks)
 
@@ -44,8 +44,8 @@ def test_a_package_that_is_missing(monkeypatch):
 
 
 def test_an_interpreter_that_answers_wrongly_is_broken(monkeypatch):
-    monkeypatch.setattr(doctor, "INTERPRETERS", ("tflite-runtime",))
+    monkeypatch.setattr(doctor, "INTERPRETERS", (judge(),))
     monkeypatch.setattr(doctor, "KERNEL", doctor.KERNEL + 1)
-    check = state(doctor.examine(), "tflite-runtime")
+    check = state(doctor.examine(), judge())
     assert check.state == doctor.BROKEN
     assert "off by" in check.detail

@@ -40,6 +40,7 @@ def facts(**changes) -> dict:
             "samples": 100_000,
             "part": "test",
         },
+        "judge": {"interpreter": "tflite-runtime", "version": "2.14.0"},
         "interpreters": {
             "tflite-runtime": {"version": "2.14.0", "accuracy": 0.8388, "ran": True},
             "tflm": {"ran": False, "error": "tflm refused <model>"},

@@ -20,6 +20,7 @@ def test_before_after_and_baselines_stand_side_by_side(report):
     assert cells["accuracy (edge)"] == ["84.49 %", "84.29 %", "82.50 %", "83.88 %"]
     assert cells["drop"] == ["-", "0.20 pp", "1.99 pp", "0.61 pp"]
     assert cells["on tflm"][-1] == "did not run"
+    assert cells["on tflite-runtime 2.14.0, the judge"][-1] == "83.88 %"
     assert "RAM (TFLite Micro arena)" not in cells  # nobody measured it
 
 
@@ -50,6 +51,7 @@ def test_a_budget_that_nobody_measured_is_not_met(changed):
 def test_verdict_says_when_relevance_won(report):
     text = verdict(report)
     assert "5.2 times smaller" in text
+    assert "accuracy 83.88 % on tflite-runtime" in text
     assert "Baseline magnitude is 1.4 points worse at the same size" in text
     assert "Baseline int8 is 0.4 points better at 1.56 times the size" in text
     assert "did not help" not in text

@@ -92,7 +92,7 @@ def test_every_figure_on_the_page_is_an_entry_of_report_json(report, evidence):
     pointers = {pointer for pointer, _, _ in page.figures}
     assert {
         "/compressed/flash_bytes", "/original/edge_accuracy", "/baselines/int8/drop_pp",
-        "/interpreters/tflite-runtime/accuracy",
+        "/interpreters/tflite-runtime/accuracy", "/judge/interpreter",
         "/layers/0/filters_kept", "/layers/1/bits", "/classes/1/confused_with/0/samples", "/explanations/shown/0/similarity",
         "/compressed/latency_ms/tflite-runtime/median", "/compressed/explanation_similarity", "/versions/numpy", "/seed",
     } <= pointers  # fmt: skip

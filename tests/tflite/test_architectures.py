@@ -90,7 +90,7 @@ def _bytewise(content: bytes) -> bytes:
 
 @pytest.fixture
 def litert(tmp_path):
-    """Runs a file on LiteRT; on tflite-runtime where it is not installed."""
+    """Runs a file on LiteRT; on the one that judges where it is not installed."""
 
     def outputs(content: bytes, samples) -> list[np.ndarray]:
         if "litert" not in available_interpreters():

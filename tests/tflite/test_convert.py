@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tflite_runtime.interpreter as tflite_runtime
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
-from tests.tflite.models import inputs_of, odd_layers, run
+from tests.tflite.models import inputs_of, odd_layers, open_file, run
 
 
 def _predict(model, arrays):
@@ -31,7 +30,7 @@ def test_int8_file_with_float_io_agrees_with_keras_in_the_order_of_outputs(odd):
 
 
 def test_batch_names_and_signature(odd):
-    interpreter = tflite_runtime.Interpreter(model_content=odd.int8)
+    interpreter = open_file(odd.int8)
     assert [d["shape"].tolist() for d in interpreter.get_input_details()] == [[1, 6, 6, 2], [1, 5]]
     assert [d["shape_signature"].tolist() for d in interpreter.get_input_details()] == [[1, 6, 6, 2], [1, 5]]
     assert [d["dtype"] for d in interpreter.get_input_details()] == [np.int8, np.int8]

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tflite_runtime.interpreter as tflite_runtime
 
 from keras_xaic.tflite.flatbuffer import load, pack
 from keras_xaic.tflite.reading import read_grids
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import TRANSFORMATIONS, drop_signature, slim
-from tests.tflite.models import inputs_of, run
+from tests.tflite.models import inputs_of, open_file, run
 
 
 def _files(twins) -> list[bytes]:
@@ -52,7 +51,7 @@ def test_nothing_is_left_of_names_and_metadata(digits):
 
 
 def test_the_signature_is_kept_on_request(odd):
-    interpreter = tflite_runtime.Interpreter(model_content=slim(odd.int8, signature=True))
+    interpreter = open_file(slim(odd.int8, signature=True))
     assert list(interpreter.get_signature_list()) == ["serving_default"]
     samples = inputs_of(odd.small.model, 1)
     codes = {

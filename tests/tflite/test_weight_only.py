@@ -9,7 +9,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.data import Samples
-from keras_xaic.edge import available_interpreters, run_file, verify
+from keras_xaic.edge import available_interpreters, judge, run_file, verify
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models import canonicalize
@@ -123,7 +123,7 @@ def test_codebooks_keep_their_levels(tmp_path):
     small.model.get_layer("first").kernel.assign(kernel.values)
     content = _build(replace(small, kernels={**small.kernels, "first": kernel}))
     assert set(np.unique(match_stored(content, small.model)["first"][0].integers)) == set(levels)
-    _require_same(content, small.model, "tflite-runtime", tmp_path)
+    _require_same(content, small.model, judge(), tmp_path)
 
 
 def test_kernels_without_a_grid_get_8_bits_and_float_layers_stay(tmp_path):
@@ -203,7 +203,7 @@ def test_kernels_that_are_not_safe_to_pack_stay_bytes(tmp_path):
     small = replace(on_grids(model, bits=4, storage="int4", per_tensor=True), plan=Planned())
     content = build_tflite(small, inputs_of(model, 12))
     assert {one.key: one.storage for one in measure_layers(content, small.model)} == {"dense": "int8"}
-    _require_same(content, small.model, "tflite-runtime", tmp_path)
+    _require_same(content, small.model, judge(), tmp_path)
 
 
 def test_a_convolution_is_not_packed():
@@ -228,7 +228,7 @@ def test_both_targets_come_down_to_mobile(small, tmp_path):
     assert bundle.model.read_bytes() == _build(small)
     assert not bundle.micro.exists()
     verified = verify(bundle, Samples(inputs_of(small.model, 4)[0]), interpreters="all", latency_runs=0)
-    assert "tflite-runtime" in verified.runs
+    assert judge() in verified.runs
     assert "tflm" not in verified.runs
     assert verified.error is None
 
