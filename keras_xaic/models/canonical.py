@@ -7,7 +7,7 @@ Folding rewrites ``BN(W x + b)`` as ``(g W) x + (g (b - mean) + beta)`` with ``g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -27,6 +27,12 @@ IDENTITIES = (
     layers.GaussianDropout,
     layers.AlphaDropout,
     layers.ActivityRegularization,
+    layers.RandomBrightness,
+    layers.RandomContrast,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
 )
 """Layers that do nothing at inference."""
 
@@ -44,9 +50,11 @@ FOLDABLE = (
 """Layers that can take up the BatchNorm behind them. Subclasses may do anything and are left alone."""
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TAKES_FORWARD = (layers.Dense, layers.Conv1D, layers.Conv2D, *_DEPTHWISE)
 _SHAPE_ONLY = (layers.Flatten, layers.Reshape)
 _ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.ELU, layers.ThresholdedReLU)
-_OTHER_FLOATS = ("float16", "bfloat16", "float64")
+_OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 _HEADS = ("softmax", "sigmoid")
 _HEAD_LAYERS = (*FOLDABLE, layers.Activation)
 _HEAD_SYMBOLS = {"nn.softmax": "softmax", "math.sigmoid": "sigmoid"}
@@ -78,6 +86,8 @@ def canonicalize(
     keep_output_activation: bool = True,
     separate_activations: bool = False,
     fold_into: tuple[type, ...] = FOLDABLE,
+    fold_forward: bool = False,
+    shapes: Sequence[tuple[Optional[int], ...]] = (),
 ) -> Canonical:
     """Returns a flat clone with the same interface and the same outputs, to float32 rounding.
 
@@ -86,21 +96,23 @@ def canonicalize(
     touched keep class, configuration and weights; a layer that takes up a BatchNorm gains a bias and loses its constraints.
 
     Args:
-        model: A built functional or sequential float32 `keras.Model`. It is not changed.
+        model: A built functional or sequential `keras.Model`. It is not changed. The clone computes in float32.
         keep_output_activation: False leaves softmax and sigmoid at the outputs away, so that the outputs are logits.
         separate_activations: True makes every activation an `Activation` layer of its own and splits separable
             convolutions into the layers ``path/depthwise_kernel`` and ``path/pointwise_kernel``.
         fold_into: Layer classes that take up the BatchNorm behind them.
+        fold_forward: Whether a BatchNorm that nothing in front of it can take up goes into the dense layer or convolution
+            without padding behind it.
+        shapes: Shapes of the clone's inputs, batch first, instead of the model's own.
 
     Returns:
         The clone, trainable, savable and convertible like any Keras model.
 
     Raises:
-        ModelError: If the model has no graph, computes in another type than float32, or has a layer that cannot be rebuilt.
+        ModelError: If the model has no graph, or has a layer that cannot be rebuilt.
     """
     operations = Operations(model)
-    _refuse_mixed_precision(operations)
-    builder = _Builder(model, operations, keep_output_activation, separate_activations, fold_into)
+    builder = _Builder(model, operations, keep_output_activation, separate_activations, fold_into, fold_forward, shapes)
     with keras.utils.custom_object_scope(_custom_objects(model)):
         return builder.build()
 
@@ -128,19 +140,44 @@ def symbol_of(layer: Any) -> Optional[str]:
     return layer.symbol if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda") else None
 
 
+@dataclass(frozen=True)
+class _Affine:
+    """What a BatchNorm does to the input channels of the layer behind it."""
+
+    batchnorm: str
+    gain: np.ndarray
+    offset: np.ndarray
+
+    def folded_into(self, weights: list[np.ndarray], depthwise: bool) -> list[np.ndarray]:
+        """Returns kernel and bias of a layer that does both."""
+        kernel = weights[0].astype(np.float64)
+        gain, offset = self.gain[:, None], self.offset[:, None]
+        added = (kernel * offset).sum(axis=tuple(range(kernel.ndim - (2 if depthwise else 1)))).ravel()
+        bias = added + (weights[1].astype(np.float64) if len(weights) > 1 else 0.0)
+        return [(kernel * gain).astype(np.float32), bias.astype(np.float32)]
+
+
 class _Builder:
     """One pass over the operations, building the clone."""
 
     def __init__(
-        self, model: Any, operations: Operations, keep_heads: bool, separate: bool, fold_into: tuple[type, ...]
+        self,
+        model: Any,
+        operations: Operations,
+        keep_heads: bool,
+        separate: bool,
+        fold_into: tuple[type, ...],
+        fold_forward: bool,
+        shapes: Sequence[tuple[Optional[int], ...]],
     ) -> None:
         self.user_model, self.operations, self.separate = model, operations, separate
-        self.alias = {op.outputs[0]: op.inputs[0] for op in operations if isinstance(op.layer, IDENTITIES)}
+        self.alias = {op.outputs[0]: op.inputs[0] for op in operations if _does_nothing(op)}
         self.calls = Counter(id(op.layer) for op in operations)
         self.readers = Counter(self.resolve(key) for op in operations if op.outputs[0] not in self.alias for key in op.inputs)
         self.readers.update(self.resolve(key) for key in operations.outputs)
-        self.fold_into = fold_into
-        self.batchnorms = self.find_foldable()
+        self.shapes = list(shapes) or [tuple(tensor.shape) for tensor in model.inputs]
+        self.batchnorms = self.find_foldable(fold_into)
+        self.forward = self.find_forward() if fold_forward else {}
         heads = [self.find_head(key) for key in operations.outputs]
         self.heads = tuple(head[1] if head else None for head in heads)
         self.stripped = set() if keep_heads else {head[0].name for head in heads if head}
@@ -150,15 +187,16 @@ class _Builder:
 
     def build(self) -> Canonical:
         inputs = [
-            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-            for tensor, name in zip(self.user_model.inputs, self.user_model.input_names)
+            keras.Input(batch_shape=shape, dtype=_float32(tensor.dtype.name), name=name)
+            for tensor, name, shape in zip(self.user_model.inputs, self.user_model.input_names, self.shapes)
         ]
         self.tensors.update(zip(self.operations.inputs, inputs))
         taken_up = {operation.name for operation in self.batchnorms.values()}
+        taken_up |= {affine.batchnorm for affine in self.forward.values()}
         for operation in self.operations:
             layer = operation.layer
             plain_head = operation.name in self.stripped and not layer_kernels(layer, operation.path)
-            if isinstance(layer, IDENTITIES) or operation.name in taken_up or plain_head:
+            if operation.outputs[0] in self.alias or operation.name in taken_up or plain_head:
                 self.tensors[operation.outputs[0]] = self.tensors[operation.inputs[0]]
             elif isinstance(layer, _SEPARABLE) and self.separate:
                 self.add_separable(operation)
@@ -172,7 +210,7 @@ class _Builder:
             key = self.alias[key]
         return key
 
-    def find_foldable(self) -> dict[str, Operation]:
+    def find_foldable(self, fold_into: tuple[type, ...]) -> dict[str, Operation]:
         """Path of a layer -> the BatchNorm operation it takes up."""
         found = {}
         for operation in self.operations:
@@ -182,7 +220,7 @@ class _Builder:
             before = self.operations.producer.get(key)
             if (
                 before is not None
-                and type(before.layer) in self.fold_into
+                and type(before.layer) in fold_into
                 and activation_name(before.layer) is None
                 and self.calls[id(before.layer)] == 1
                 and self.readers[key] == 1
@@ -191,6 +229,45 @@ class _Builder:
             ):
                 found[before.path] = operation
         return found
+
+    def find_forward(self) -> dict[str, _Affine]:
+        """Path of a layer -> what the BatchNorm in front of it does to its input channels."""
+        reading = {self.resolve(key): op for op in self.operations if op.outputs[0] not in self.alias for key in op.inputs}
+        behind = {operation.name for operation in self.find_foldable(FOLDABLE).values()}
+        found: dict[str, _Affine] = {}
+        for operation in self.operations:
+            shape = self.operations.shapes[operation.outputs[0]]
+            if (
+                not isinstance(operation.layer, layers.BatchNormalization)
+                or operation.name in behind
+                or self.calls[id(operation.layer)] > 1
+                or list(operation.layer.axis) != [len(shape) - 1]
+            ):
+                continue
+            full = tuple(size or 1 for size in shape[1:])
+            parts = [np.broadcast_to(part, full) for part in batchnorm_affine(operation.layer)]
+            key = operation.outputs[0]
+            while self.readers[key] == 1 and key in reading:
+                reader, key = reading[key], reading[key].outputs[0]
+                after = self.operations.shapes[key][1:]
+                if isinstance(reader.layer, _SHAPE_ONLY) and None not in (*shape[1:], *after) and _keeps_order(reader.layer):
+                    parts = [part.reshape(after) for part in parts]
+                    continue
+                rows = [part.reshape(-1, part.shape[-1]) for part in parts]
+                if all(np.all(part == part[:1]) for part in rows) and self.takes_forward(reader) and reader.path not in found:
+                    found[reader.path] = _Affine(operation.name, rows[0][0], rows[1][0])
+                break
+        return found
+
+    def takes_forward(self, operation: Operation) -> bool:
+        """Whether a layer's weights can take up a factor and an offset of its input channels."""
+        layer = operation.layer
+        if self.calls[id(layer)] > 1 or type(layer) not in _TAKES_FORWARD:
+            return False
+        if isinstance(layer, layers.Dense):
+            return True
+        unpadded = layer.padding == "valid" or all(size == 1 for size in layer.kernel_size)
+        return bool(unpadded and layer.groups == 1 and layer.data_format == "channels_last")
 
     def find_head(self, key: str) -> Optional[tuple[Operation, str]]:
         """The operation with the softmax or sigmoid of an output that nothing else reads, through what only reshapes."""
@@ -236,11 +313,15 @@ class _Builder:
         layer = operation.layer
         if self.separate and type(layer) in _ACTIVATIONS:
             return layers.Activation(_function_of(layer), name=operation.path)
-        config = {**layer.get_config(), "name": operation.path}
+        if isinstance(layer, IDENTITIES):  # one that makes numbers of bytes
+            return layers.Rescaling(1.0, name=operation.path)
+        config = {**_in_float32(layer.get_config()), "name": operation.path}
         if linear:
             config["activation"] = "linear"
         if operation.path in self.batchnorms:
             config.update({key: None for key in config if key.endswith("_constraint")})
+            config["use_bias"] = True
+        if operation.path in self.forward:
             config["use_bias"] = True
         try:
             return type(layer).from_config(config)
@@ -251,6 +332,8 @@ class _Builder:
         weights = operation.layer.get_weights()
         if operation.path in self.batchnorms:
             weights = self.folded_weights(operation)
+        if operation.path in self.forward:
+            weights = self.forward[operation.path].folded_into(weights, depthwise=isinstance(operation.layer, _DEPTHWISE))
         try:
             clone.set_weights(weights)
         except ValueError as error:
@@ -336,15 +419,29 @@ def _function_of(layer: Any) -> Any:
     return type(layer).from_config({**config, "name": None}).call
 
 
-def _refuse_mixed_precision(operations: Operations) -> None:
-    found = {op.path: op.layer.compute_dtype for op in operations if op.layer.compute_dtype in _OTHER_FLOATS}
-    if found:
-        path, dtype = next(iter(found.items()))
-        raise ModelError(
-            f"{len(found)} layers compute in another type than float32 (the first: {path!r} in {dtype})",
-            "a float32 model",
-            "Rebuild the model under the policy 'float32' and copy the weights with set_weights(get_weights())",
-        )
+def _does_nothing(operation: Operation) -> bool:
+    if not isinstance(operation.layer, IDENTITIES):
+        return False
+    before, after = operation.node.keras_inputs[0].dtype.name, tf.nest.flatten(operation.node.outputs)[0].dtype.name
+    return _float32(before) == _float32(after)
+
+
+def _keeps_order(layer: Any) -> bool:
+    return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
+
+
+def _float32(dtype: str) -> str:
+    return "float32" if dtype in _OTHER_FLOATS else dtype
+
+
+def _in_float32(config: Any) -> Any:
+    """A layer's configuration, with whatever is inside it, computing in float32."""
+    if isinstance(config, Mapping):
+        changed = {key: _in_float32(part) for key, part in config.items()}
+        policy = config.get("dtype")
+        name = policy.get("config", {}).get("name") if isinstance(policy, Mapping) else policy
+        return {**changed, "dtype": "float32"} if name in _OTHER_FLOATS else changed
+    return [_in_float32(part) for part in config] if isinstance(config, list) else config
 
 
 def _cannot_rebuild(path: str, layer: Any, reason: str) -> ModelError:

@@ -113,8 +113,8 @@ def run(
         raise PlanError(f"minutes is {minutes}", "more than 0")
     given_files = [model, data, plan, *([recipe] if str(recipe).endswith(".json") else [])]
     with output(out, "bundle", overwrite=overwrite, inputs=given_files) as place:
-        loaded = load(model, allow_unsafe)
         data = as_data(data, scale, offset)
+        loaded = load(model, allow_unsafe, data, progress)
         task = infer_task(loaded, data)
         progress("load", 1, 1)
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
@@ -194,7 +194,7 @@ def export(
         if source is not None and source.keras_model.is_file():
             small: Any = CompressedModel.load(source)
         else:
-            small = load(model, allow_unsafe)
+            small = load(model, allow_unsafe, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
         infer_task(loaded, data)
         settings = ["export", target, precision, list(float_layers), lookup, calibration, seed, scale, offset]

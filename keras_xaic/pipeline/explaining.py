@@ -105,8 +105,8 @@ def explain(
     """
     given = [model, data, rule if rule.endswith(".json") else None]
     with output(out, "explanation", overwrite=overwrite, inputs=given) as place:
-        loaded = load(model, allow_unsafe)
         data = as_data(data, scale, offset)
+        loaded = load(model, allow_unsafe, data, progress)
         task = infer_task(loaded, data)
         progress("load", 1, 1)
         samples = data.calibration(calibration, seed)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import Any, Optional
 
+from keras_xaic.data import Data
 from keras_xaic.models import load_model
+from keras_xaic.models.regular import regularize
+from keras_xaic.progress import Progress, silent
 
 
-def load(model: Any, allow_unsafe: bool) -> Any:
-    """Returns `model`, loaded if it is a path."""
+def load(model: Any, allow_unsafe: bool, data: Optional[Data] = None, progress: Progress = silent) -> Any:
+    """Returns `model`, loaded if it is a path, made regular (see `regularize`); free dimensions take those of `data`."""
     if isinstance(model, (str, pathlib.Path)):
-        return load_model(model, allow_unsafe=allow_unsafe)
-    return model
+        model = load_model(model, allow_unsafe=allow_unsafe)
+    regular = regularize(model, () if data is None else [tuple(data.train.x.shape[1:])])
+    if regular.input_shape != model.input_shape:
+        progress(f"free dimensions {model.input_shape[1:]} taken from the data: {regular.input_shape[1:]}", 1, 1)
+    return regular

@@ -80,8 +80,8 @@ def preview(
     if not found.is_file():
         raise DataError(f"{found} does not exist", "the output of `xaic explain`")
     check_file(out, "a plan", _is_plan(out), overwrite, inputs=[model, found, data])
-    loaded, scores = load(model, allow_unsafe), Relevance.load(found)
     data = None if data is None else as_data(data, scale, offset)
+    loaded, scores = load(model, allow_unsafe, data), Relevance.load(found)
     if data is not None:
         infer_task(loaded, data)  # what does not fit is said before any work
     planner = Planner(

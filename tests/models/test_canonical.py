@@ -197,13 +197,6 @@ def test_shared_layers_stay_shared():
     assert "shared#2" in calls
 
 
-def test_mixed_precision_is_refused_by_name():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, layers.Dense(2, dtype="mixed_float16", name="half")(inputs))
-    with pytest.raises(ModelError, match=r"half.*float16.*float32"):
-        canonicalize(model)
-
-
 def test_a_custom_layer_without_config_is_refused_by_name():
     class Odd(layers.Layer):
         def __init__(self, factor):

@@ -1,0 +1,63 @@
+"""Models of others made regular before any work: float32, fixed shapes, no augmentation, nothing that only rounding keeps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import layers
+from keras_xaic.models.canonical import IDENTITIES, canonicalize
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.operations import Operations
+
+VANISHED = 1e-9
+"""Filters whose largest weight is below this share of their kernel's largest one are zeros: float32 sums do not see them."""
+
+_STAY = (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
+
+
+def regularize(model: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Any:
+    """Returns the model as the rest of the package wants it: itself where it is regular, else a flat clone of the same outputs.
+
+    The clone computes in float32, has no augmentation and noise layers, holds zeros for filters that vanished, takes inputs of
+    fixed shapes, and has every BatchNorm that nothing in front of it takes up in the layer behind it, where that is exact.
+
+    Args:
+        model: A built functional or sequential model. It is not changed.
+        shapes: Per input the shape of one sample; it takes the place of free dimensions.
+
+    Raises:
+        ModelError: See `canonicalize`.
+    """
+    operations = Operations(model)
+    wanted: list[tuple[Optional[int], ...]] = [tuple(tensor.shape) for tensor in model.inputs]
+    fixed = [
+        (shape[0], *(size or given for size, given in zip(shape[1:], sample))) if len(shape) == len(sample) + 1 else shape
+        for shape, sample in itertools.zip_longest(wanted, shapes[: len(wanted)], fillvalue=())
+    ]
+    folded = canonicalize(model, fold_into=(), fold_forward=True, shapes=fixed)
+    zeros = _zero_vanished(folded.model)
+    batchnorms = sum(isinstance(one.layer, layers.BatchNormalization) for one in operations)
+    left = sum(isinstance(layer, layers.BatchNormalization) for layer in folded.model.layers)
+    odd = any(isinstance(one.layer, IDENTITIES) and not isinstance(one.layer, _STAY) for one in operations)
+    other = any(one.layer._compute_dtype not in (None, "float32") and one.layer.weights for one in operations)
+    other = other or any(
+        "float" in tensor.dtype.name and tensor.dtype.name != "float32" for tensor in model.inputs + model.outputs
+    )
+    return folded.model if zeros or odd or other or fixed != wanted or left != batchnorms else model
+
+
+def _zero_vanished(model: Any) -> bool:
+    """Sets filters that vanished to zero, in place, and returns whether there are any."""
+    found = False
+    for kernel in weighted_kernels(model):
+        others = tuple(axis for axis in range(len(kernel.shape)) if axis not in kernel.channel_axes)
+        largest = np.abs(kernel.value).max(axis=others, keepdims=True)
+        gone = (largest > 0) & (largest <= max(VANISHED * float(largest.max()), float(np.finfo(np.float32).tiny) * 2**40))
+        if gone.any():
+            found = True
+            kernel.variable.assign(np.where(gone, np.float32(0), kernel.value))
+    return found
