@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -34,10 +33,8 @@ def regularize(model: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Any:
     """
     operations = Operations(model)
     wanted: list[tuple[Optional[int], ...]] = [tuple(tensor.shape) for tensor in model.inputs]
-    fixed = [
-        (shape[0], *(size or given for size, given in zip(shape[1:], sample))) if len(shape) == len(sample) + 1 else shape
-        for shape, sample in itertools.zip_longest(wanted, shapes[: len(wanted)], fillvalue=())
-    ]
+    samples = [*shapes[: len(wanted)], *([()] * (len(wanted) - len(shapes)))]
+    fixed = [_filled(shape, sample) for shape, sample in zip(wanted, samples)]
     folded = canonicalize(model, fold_into=(), fold_forward=True, shapes=fixed)
     zeros = _zero_vanished(folded.model)
     batchnorms = sum(isinstance(one.layer, layers.BatchNormalization) for one in operations)
@@ -48,6 +45,13 @@ def regularize(model: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Any:
         "float" in tensor.dtype.name and tensor.dtype.name != "float32" for tensor in model.inputs + model.outputs
     )
     return folded.model if zeros or odd or other or fixed != wanted or left != batchnorms else model
+
+
+def _filled(shape: tuple[Optional[int], ...], sample: tuple[int, ...]) -> tuple[Optional[int], ...]:
+    """The shape of an input, batch first, with a sample's sizes where it is free."""
+    if len(shape) != len(sample) + 1:
+        return shape
+    return (shape[0], *(size or given for size, given in zip(shape[1:], sample)))
 
 
 def _zero_vanished(model: Any) -> bool:
