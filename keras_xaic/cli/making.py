@@ -37,7 +37,6 @@ from keras_xaic.cli.options import (
     recipe_entries,
 )
 from keras_xaic.cli.terminal import Terminal, failing
-from keras_xaic.errors import DataError
 from keras_xaic.units import format_bytes
 
 
@@ -272,6 +271,10 @@ def search(
         terminal.show_search(found, out)
 
 
+MOST_DOWNLOAD = 500_000_000
+"""Bytes of a download container."""
+
+
 def unpack(
     file: pathlib.Path = typer.Argument(..., help="A download container, model.xaic.", metavar="FILE.xaic", show_default=False),
     out: pathlib.Path = typer.Option(..., "--out", help="File to write.", show_default=False),
@@ -283,14 +286,14 @@ def unpack(
     """
     with Terminal() as terminal, failing(terminal):
         from keras_xaic.files import write_atomic
+        from keras_xaic.json_files import read_bytes
         from keras_xaic.ownership import check_file
         from keras_xaic.tflite import unpack_download
 
-        if not file.is_file():
-            raise DataError(f"{file} does not exist", "a download container, e.g. model.xaic of a bundle")
+        container = read_bytes(file, MOST_DOWNLOAD, "a download container, e.g. model.xaic of a bundle")
         there = out.read_bytes() if out.is_file() else b""
         check_file(out, "a .tflite file", there[4:8] == b"TFL3", overwrite or there != b"", inputs=[file])
-        content = unpack_download(file.read_bytes())
+        content = unpack_download(container)
         if content != there:  # else the same command wrote it
             check_file(out, "a .tflite file", there[4:8] == b"TFL3", overwrite, inputs=[file])
             write_atomic(out, content)

@@ -150,10 +150,12 @@ def read_file(path: PathLike) -> FileInfo:
     """
     where = pathlib.Path(path)
     try:
-        content = where.read_bytes()
+        with where.open("rb") as file:
+            known = file.read(8)[4:] == b"TFL3"
+        content = where.read_bytes() if known and where.stat().st_size < 2**31 else b""
     except OSError as error:
         raise DataError(f"{where} cannot be read ({error.strerror})", "a .tflite file") from None
-    if content[4:8] != b"TFL3":
+    if not content:
         raise EdgeError(f"{where.name} is not a TFLite file", "the bytes TFL3 at offset 4", "Copy or export it again")
     try:
         return _read(where.name, content)

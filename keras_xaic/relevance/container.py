@@ -151,13 +151,12 @@ def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
         raise ValueError("another version of the format")
     order, classes = facts.pop("order"), facts.pop("classes")
     listed = {name: facts.pop(name) for name in ("approximate", "gates")}
-    texts, numbers = ("rule", "engine", "target", "start", "reduce"), ("samples", "seed")
-    if sorted(facts) != sorted((*texts, *numbers)):
+    if set(facts) != set(_FACTS):
         raise ValueError("other facts than those of an attribution")
-    if any(type(facts[name]) is not str and name != "target" for name in texts) or any(
-        type(facts[name]) is not int for name in numbers
-    ):
-        raise ValueError("facts of another type")
+    for name, value in facts.items():
+        kind = type(getattr(Relevance, name, ""))  # of the default
+        if type(value) is not kind and not (name == "target" and type(value) is int):
+            raise ValueError(f"{name} is no {kind.__name__}")
     if any(type(one) is not str for names in (*listed.values(), *order.values()) for one in names):
         raise ValueError("names that are no text")
     if any(type(number) is not int for number in classes):
