@@ -76,3 +76,23 @@ def test_without_relevance_it_says_what_makes_it(place, tmp_path):
     assert result.exit_code == 2
     assert "xaic explain" in result.output
     assert not (tmp_path / "p").exists()
+
+
+def test_a_file_that_is_no_plan_is_never_replaced_and_a_plan_on_request_only(place, tmp_path):
+    out = tmp_path / "plan.json"
+    command = ["plan", str(place / "m.keras"), "--relevance", str(place), "--out", str(out), "--download", "3kB"]
+    out.write_text("my notes")
+    for options in ([], ["--overwrite"]):
+        result = CliRunner().invoke(app, [*command, *options], terminal_width=140)
+        assert result.exit_code == 2, result.output
+        assert "is not a plan" in result.output
+    assert out.read_text() == "my notes"
+    out.unlink()
+    assert CliRunner().invoke(app, command).exit_code == 0
+    written = out.read_text()
+    result = CliRunner().invoke(app, [*command, "--seed", "1"], terminal_width=140)
+    assert result.exit_code == 2, result.output
+    assert "--overwrite" in result.output
+    assert out.read_text() == written
+    assert CliRunner().invoke(app, [*command, "--seed", "1", "--overwrite"]).exit_code == 0
+    assert Plan.load(out).seed == 1

@@ -1,0 +1,158 @@
+"""What the machine refuses is one line and exit code 5; a signal to end is an interruption; what is not ours stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import keras_xaic.pipeline
+import keras_xaic.search
+from keras_xaic.cli.app import app
+from keras_xaic.tflite import pack_download
+
+
+def invoke(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words], terminal_width=200)
+    return result.exit_code, [line for line in result.output.splitlines() if line.strip()]
+
+
+def container(folder):
+    """A download container of 512 bytes, and what it holds."""
+    from keras_xaic.edge.doctor import TINY
+
+    content = TINY.read_bytes()
+    (folder / "model.xaic").write_bytes(pack_download(content))
+    return folder / "model.xaic", content
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/out.partial/x"), 5, "/a/out.partial/x: the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "/a"), 5, "read-only"),
+        (MemoryError(), 5, "out of memory"),
+        (KeyError("bug"), 4, "an error in xaic itself: KeyError: 'bug'"),
+    ],
+)
+def test_errors_nobody_caught_are_one_line(monkeypatch, error, code, said):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(keras_xaic.pipeline, "run", fails)
+    found, lines = invoke("compress", "m.h5", "--data", "d.npz", "--out", "o")
+    assert found == code
+    assert len(lines) == 1
+    assert lines[0].startswith("xaic: ")
+    assert said in lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, number):
+    cleaned = []
+
+    def told(*_, **__):
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(keras_xaic.pipeline, "run", told)
+    before = signal.getsignal(number)
+    code, lines = invoke("compress", "m.h5", "--data", "d.npz", "--out", "o")
+    assert code == 130
+    assert cleaned == [True]
+    assert "interrupted" in lines[0]
+    assert signal.getsignal(number) == before
+
+
+def test_unpack_replaces_nothing_unasked(tmp_path):
+    packed, content = container(tmp_path)
+    out = tmp_path / "model.tflite"
+    assert invoke("unpack", packed, "--out", out)[0] == 0
+    assert out.read_bytes() == content
+    assert invoke("unpack", packed, "--out", out)[0] == 0  # the same command again
+    other = content[:-1] + bytes([content[-1] ^ 1])
+    out.write_bytes(other)
+    assert invoke("unpack", packed, "--out", out)[0] == 2
+    assert out.read_bytes() == other
+    assert invoke("unpack", packed, "--out", out, "--overwrite")[0] == 0
+    assert out.read_bytes() == content
+    (tmp_path / "thesis.txt").write_text("mine")
+    for options in ([], ["--overwrite"]):
+        code, lines = invoke("unpack", packed, "--out", tmp_path / "thesis.txt", *options)
+        assert (code, len(lines)) == (2, 1)
+        assert invoke("unpack", packed, "--out", packed, *options)[0] == 2
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_missing_parent_of_a_file_is_exit_code_5(tmp_path):
+    packed, _ = container(tmp_path)
+    code, lines = invoke("unpack", packed, "--out", tmp_path / "none" / "model.tflite")
+    assert (code, len(lines)) == (5, 1)
+    assert "no such file or directory" in lines[0]
+
+
+@pytest.mark.parametrize("command", ["compress", "export", "explain", "search"])
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_model_inside_the_output_is_refused_before_any_work(tmp_path, command, options):
+    (tmp_path / "out").mkdir()
+    for name in ("model.keras", "data.npz"):
+        (tmp_path / "out" / name).write_text("mine")
+    options = [] if command == "search" else options
+    given = [tmp_path / "out" / "model.keras", "--data", tmp_path / "out" / "data.npz", "--out", tmp_path / "out"]
+    code, lines = invoke(command, *given, *options)
+    assert (code, len(lines)) == (2, 1), lines
+    assert "lies in" in lines[0]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["data.npz", "model.keras"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "the database cannot be used"),
+        ("foo://me:secret@host/x", "the database cannot be used"),
+        ("sqlite:////nonexistent/dir/x.db", "unable to open database file"),
+        ("redis://me:secret@localhost", "redis://... cannot be used"),
+        ("oracle://me:secret@host/x", "oracle://... needs a driver"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_exit_code_5(tmp_path, url, said):
+    pytest.importorskip("optuna")
+    for name in ("m.keras", "d.npz"):
+        (tmp_path / name).write_text("never read")
+    given = [tmp_path / "m.keras", "--data", tmp_path / "d.npz", "--out", tmp_path / "out", "--storage", url]
+    code, lines = invoke("search", *given)
+    assert (code, len(lines)) == (5, 1), lines
+    assert said in lines[0]
+    assert "secret" not in lines[0]
+
+
+def test_a_study_in_a_directory_of_any_name(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    from keras_xaic.search.study import STUDY, sqlite_url
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name in ("plain", "why?", "a#b", "50%20", "{x}", "a b&c=d", "é"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for _ in range(2):
+            optuna.create_study(study_name=STUDY, storage=sqlite_url(folder / "study.db"), load_if_exists=True)
+        assert [p.name for p in folder.iterdir()] == ["study.db"], name
+
+
+def test_trials_of_other_settings_do_not_mix(tmp_path):
+    pytest.importorskip("optuna")
+    np.savez(tmp_path / "d.npz", x_train=np.zeros((4, 2)))
+    (tmp_path / "m.keras").write_text("no model")
+    given = [tmp_path / "m.keras", "--data", tmp_path / "d.npz", "--out", tmp_path / "out"]
+    assert "m.keras" in invoke("search", *given)[1][0]
+    code, lines = invoke("search", *given, "--epochs", "7")
+    assert (code, len(lines)) == (2, 1), lines
+    assert "other settings" in lines[0]
