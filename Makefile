@@ -1,16 +1,19 @@
 # make env    the environment in .venv/, with everything; make PYTHON=python3.13 env chooses a Python
 # make demo   the main job end to end on data that needs no download
 # make test   the fast tests          make test-slow   the long ones
+# make fuzz   COUNT=10000 damaged files over all readers
 # make lint   ruff and mypy           make clean       remove what was made
 # make docs   the site in build/site  make docs-fresh  record docs/terminal.md, photograph PAGE (needs Chromium)
 
 VENV ?= .venv
 PYTHON ?= $(eval PYTHON := $$(shell sh tools/find_python.sh))$(PYTHON)
 PAGE ?= demo-out/report.html
+COUNT ?= 10000
+SEED ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test test-slow lint docs docs-fresh clean
+.PHONY: env demo test test-slow fuzz lint docs docs-fresh clean
 .DEFAULT_GOAL := env
 
 # The environment is made again where pyproject.toml changed or another Python is asked for.
@@ -33,6 +36,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED) --keep
 
 lint: $(READY)
 	@$(BIN)/ruff check .
