@@ -114,7 +114,6 @@ class Planner:
         """
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
         aim, correction, tried, before = budget, 0, [], None
-        short, ample = -math.inf, math.inf  # corrections: the most with which the file was too large, the least with which not
         fits, overruns = 0, math.inf  # what was aimed at: the most of which the file fitted, the least of which it did not
         for attempt in range(TRIES):
             uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
@@ -133,11 +132,7 @@ class Planner:
             used = 1.0 if download is None else written / download
             if near and (1.0 - SLACK <= used <= 1.0 or made.layers == before):
                 break
-            if flash is not None and not near:
-                short, ample = (max(short, correction), ample) if len(content) > flash else (short, min(ample, correction))
             correction, before = correction + miss, made.layers
-            if not near and not short < correction < ample and math.isfinite(ample - short):
-                correction = round((short + ample) / 2)  # how far a prediction is off depends on how much is left
             if download is not None:
                 aimed = aim.download_bytes or 0
                 fits, overruns = (max(fits, aimed), overruns) if used <= 1.0 else (fits, min(overruns, aimed))
