@@ -79,6 +79,7 @@ def compress(
     offset: float = Offset,
     overwrite: bool = Overwrite,
     allow_unsafe: bool = Unsafe,
+    strict: bool = typer.Option(False, "--strict", help="Refuse layers that relevance has no sound rule for."),
     quiet: bool = Quiet,
     json: bool = Json,
 ) -> None:
@@ -111,6 +112,7 @@ def compress(
             offset=offset,
             overwrite=overwrite,
             allow_unsafe=allow_unsafe,
+            strict=strict,
             progress=terminal.progress,
         )
         terminal.show_report(report, out)

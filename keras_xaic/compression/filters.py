@@ -96,7 +96,7 @@ def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Con
     assert plan.filters is not None
     rule = "lrp.epsilon" if relevance is None else relevance.filter_rule or relevance.rule
     if relevance is None or step > 1:
-        relevance = attribute(small, context.calibration, rule=rule, target=context.target)
+        relevance = attribute(small, context.calibration, rule=rule, target=context.target, allow_approximate=True)
     last = step == plan.filters.steps
     return choose_next(small, relevance.filters, plan.filters, plan.layers, last, plan.activations)
 

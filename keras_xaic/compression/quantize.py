@@ -127,7 +127,7 @@ class _RelevanceFollower:
 
     def _run(self) -> dict[str, np.ndarray]:
         if self.attribution is None:
-            self.attribution = Attribution(self.plain, rule=self.rule)
+            self.attribution = Attribution(self.plain, rule=self.rule, allow_approximate=True)
         return dict(self.attribution.run(self.context.calibration, target=self.context.target).weights)
 
 

@@ -45,7 +45,9 @@ def prune_weights(
     sparsity = {key: layer.sparsity for key, layer in planned.items()}
     patterns = {key: layer.pattern for key, layer in planned.items()}
     if not _fits(relevance, model, reduce):
-        relevance = attribute(model, context.calibration, rule=rule, target=context.target, reduce=reduce)
+        relevance = attribute(
+            model, context.calibration, rule=rule, target=context.target, reduce=reduce, allow_approximate=True
+        )
     assert relevance is not None
     if schedule.epochs == 0:
         for kernel in weighted_kernels(model):
@@ -71,7 +73,7 @@ class _Refresh(keras.callbacks.Callback):
     def __init__(self, plain: Any, context: Context, rule: str, reduce: str, every: int, last: int) -> None:
         super().__init__()
         self.plain, self.context, self.reduce, self.every, self.last = plain, context, reduce, every, last
-        self.attribution = Attribution(plain, rule=rule)
+        self.attribution = Attribution(plain, rule=rule, allow_approximate=True)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = int(self.model.optimizer.iterations)

@@ -59,6 +59,7 @@ def run(
     offset: float = 0.0,
     overwrite: bool = False,
     allow_unsafe: bool = False,
+    strict: bool = False,
     callbacks: Sequence[Any] = (),
     progress: Progress = silent,
 ) -> Report:
@@ -91,6 +92,8 @@ def run(
         offset: See `scale`.
         overwrite: Replace a bundle that is there already.
         allow_unsafe: Load models with Lambda layers or pickled code.
+        strict: Refuse a model with layers that the recipe's attribution rule cannot treat, instead of passing relevance
+            through them by the gradient, which the report says.
         callbacks: Your own Keras callbacks for the training of the compressed model, e.g. `keras.callbacks.TensorBoard`.
         progress: Told how far the work is.
 
@@ -124,7 +127,8 @@ def run(
             if chosen.rule is None:
                 raise PlanError(f"recipe {chosen.name!r} takes no plan", "a recipe of ours, e.g. auto")
         if chosen.rule not in (None, "magnitude"):
-            Attribution(loaded, rule=chosen.rule)  # names layers that the rule cannot treat, before any long work
+            # Names layers that the rule cannot treat, before any long work.
+            Attribution(loaded, rule=chosen.rule, allow_approximate=not strict)
         settings = [chosen.to_json(), str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
         settings += [] if given is None else [given.model_dump_json()]
         settings += [] if minutes is None else [minutes]

@@ -35,6 +35,7 @@ def attribute_by(
             reduce=recipe.reduce,
             target=task.explained(samples),
             seed=seed,
+            allow_approximate=True,  # what has no rule was refused or accepted before
             progress=lambda done, total: progress("attribute", done, total),
         )
 

@@ -63,7 +63,7 @@ def compare_models(
     # Both models explain the same output, or their maps could not be compared.
     target = None if answers is None else answers[0] if truth is None else truth
     try:
-        ways = [Attribution(model, rule=RULE) for model in (original, small)]
+        ways = [Attribution(model, rule=RULE, allow_approximate=True) for model in (original, small)]
     except ModelError:
         return Changes(_classes(truth, answers, None, chosen, task), None, None, None)
 

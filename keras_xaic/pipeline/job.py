@@ -123,7 +123,7 @@ class Job:
             verification=verification,
             agreement=agreement,
             arena_bytes=arena,
-            warnings=[one for one in (original["fault"], trouble, self.widened(small)) if one],
+            warnings=[one for one in (original["fault"], trouble, self.widened(small), _approximated(relevance)) if one],
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
@@ -266,7 +266,9 @@ class Job:
         if kept.exists():
             return json.loads(kept.read_text())
         if recipe.baseline is None:
-            model = self.compress(recipe, attribute(self.model, samples, rule=recipe.rule or "magnitude"), samples)
+            model = self.compress(
+                recipe, attribute(self.model, samples, rule=recipe.rule or "magnitude", allow_approximate=True), samples
+            )
             content = tflite.build_tflite(model, samples)
         else:
             model = run_baseline(
@@ -324,3 +326,11 @@ class Job:
         shares = np.arange(0.01, 0.99, 0.01)
         needed = -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * PLAIN_BITS
         return float(shares[int(np.argmin(np.abs(needed - bits)))])
+
+
+def _approximated(relevance: Optional[Relevance]) -> Optional[str]:
+    """What the report says where relevance has no rule for a layer."""
+    if relevance is None or not relevance.approximate:
+        return None
+    named = ", ".join(relevance.approximate)
+    return f"No rule of relevance covers {named}: relevance passes there by the gradient, and is only approximate before it."

@@ -42,7 +42,7 @@ def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
     data = load_data(setting.data, setting.scale, setting.offset)
     task = infer_task(model, data)
     samples = data.calibration(setting.calibration, setting.seed)
-    return model, data, task, attribute(model, samples, target=task.explained(samples))
+    return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
 
 
 def smallest_and_largest(setting: Setting) -> tuple[int, int]:

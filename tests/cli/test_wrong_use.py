@@ -55,7 +55,7 @@ def place(tmp_path_factory):
         ("text.h5", "good.npz", [], "text.h5"),
         ("custom.h5", "good.npz", [], "Secret"),
         ("lambda.h5", "good.npz", [], "trick"),
-        ("unsupported.h5", "cube.npz", [], "strange"),
+        ("unsupported.h5", "cube.npz", ["--strict"], "strange"),
         ("m.h5", "none.npz", [], "none.npz does not exist"),
         ("m.h5", "shape.npz", [], "x_train has samples of shape (5,)"),
         ("m.h5", "key.npz", [], "no key x_train (its keys: images, labels)"),
