@@ -1,0 +1,84 @@
+"""Turns a function of settings into a command: its groups become options, its errors one line, its progress a display."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Optional, get_type_hints
+
+import typer
+
+from keras_xaic.cli.options import Json, Quiet
+from keras_xaic.cli.terminal import Terminal, failing
+from keras_xaic.planning.budget import Budget
+from keras_xaic.settings import DataOptions, Device, Training
+
+GROUPS: dict[type, str] = {Budget: "Budget", Training: "Training", Device: "Device", DataOptions: "Data"}
+"""Classes of settings -> the panel of the help that shows their options."""
+
+
+def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: bool = False) -> Callable[[Any], Any]:
+    """Makes a command of a function whose first parameter is the terminal.
+
+    Parameters that are annotated with a class of `GROUPS` become the options that its fields declare.
+
+    Args:
+        only: Class -> the fields that this command offers; others keep their defaults.
+        json: Whether it has ``--json``.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function)
+        parameters = list(inspect.signature(function).parameters.values())[1:]  # without the terminal
+        groups = {one.name: hints[one.name] for one in parameters if hints[one.name] in GROUPS}
+        plain = [one.replace(annotation=hints[one.name]) for one in parameters if one.name not in groups]
+        fields = {name: _offered(group, (only or {}).get(group)) for name, group in groups.items()}
+        options = [_parameter(groups[name], field) for name in groups for field in fields[name]]
+        ends = [("quiet", Quiet)] + ([("json", Json)] if json else [])
+        final = [inspect.Parameter(name, _KIND, default=default, annotation=bool) for name, default in ends]
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            with Terminal(quiet=given.pop("quiet"), as_json=given.pop("json", False)) as terminal, failing(terminal):
+                for name, group in groups.items():
+                    values = {field.name: _value(field, given.pop(field.name)) for field in fields[name]}
+                    given[name] = group(**values)
+                function(terminal, **given)
+
+        signature = [one.replace(kind=_KIND) for one in plain] + options + final
+        run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in signature}
+        return run
+
+    return decorate
+
+
+_KIND = inspect.Parameter.KEYWORD_ONLY
+
+
+def _offered(group: type, names: Optional[Sequence[str]]) -> list[Any]:
+    found = [field for field in dataclasses.fields(group) if "help" in field.metadata]
+    return found if names is None else [field for field in found if field.name in names]
+
+
+def _parameter(group: type, field: Any) -> inspect.Parameter:
+    default, facts = field.default, field.metadata
+    default = ",".join(default) if isinstance(default, tuple) else default
+    kind = facts["kind"] or (str if default is None else type(default))
+    values = list(facts["values"])
+    made = typer.Option(
+        default,
+        facts["flag"] or "--" + field.name.replace("_", "-"),
+        help=facts["help"],
+        show_default=default is not None and default != "",
+        rich_help_panel=GROUPS[group],
+        autocompletion=(lambda: values) if values else None,
+    )
+    return inspect.Parameter(field.name, _KIND, default=made, annotation=Optional[kind] if default is None else kind)
+
+
+def _value(field: Any, given: Any) -> Any:
+    """Text of several names, separated by commas, becomes a tuple."""
+    return tuple(one.strip() for one in given.split(",") if one.strip()) if isinstance(field.default, tuple) else given
