@@ -299,4 +299,7 @@ def one_input(reader: Reader, seeds: Sequence[bytes], seed: int, number: int) ->
     """Returns the whole file, how it is damaged, and the damaged one; the same for the same numbers."""
     rng = random.Random(f"{reader.name} {seed} {number}")
     whole, how = rng.choice(seeds), rng.choice(reader.mutations)
-    return whole, how, how(whole, rng)
+    try:
+        return whole, how, how(whole, rng)
+    except (ValueError, TypeError):  # text that no other type can hold
+        return whole, bytes_changed, bytes_changed(whole, rng)
