@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keras_xaic.errors import PlanError
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning.plan_file import LayerPlan, Plan
 from keras_xaic.planning.storages import legal_storages
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance import Relevance
 
 
 def check_plan(plan: Plan, model: Any) -> None:
@@ -31,6 +36,27 @@ def check_plan(plan: Plan, model: Any) -> None:
             raise PlanError(f"the plan names the layer {layer.key!r} twice", "one entry per layer")
         seen.add(layer.key)
         _check_storage(layer, kernels[layer.key].kind, plan)
+
+
+def check_relevance(relevance: Relevance, model: Any) -> None:
+    """Refuses relevance of another model: arrays of other shapes than the kernels of the same names have.
+
+    Raises:
+        PlanError: Naming the layer.
+    """
+    for kernel in weighted_kernels(model):
+        scores = relevance.weights.get(kernel.key)
+        if scores is not None and np.shape(scores) != kernel.shape:
+            raise PlanError(
+                f"the relevance of {kernel.key!r} has the shape {np.shape(scores)}",
+                f"{kernel.shape}, the kernel's",
+                "Compute it for this model: xaic explain",
+            )
+        channels = relevance.filters.get(kernel.path)
+        if channels is not None and np.ndim(channels) != 1:
+            raise PlanError(
+                f"the relevance of the filters of {kernel.path!r} has the shape {np.shape(channels)}", "one score a filter"
+            )
 
 
 def _check_storage(layer: LayerPlan, kind: str, plan: Plan) -> None:

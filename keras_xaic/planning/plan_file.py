@@ -14,6 +14,7 @@ from keras_xaic.json_files import read_json
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.storages import BITS_OF, Activations, Storage
+from keras_xaic.units import LARGEST
 
 Granularity = Literal["channel", "tensor"]
 Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
@@ -49,7 +50,7 @@ class LayerPlan(pydantic.BaseModel):
 
     key: str
     kind: str
-    weights: int = pydantic.Field(ge=0)
+    weights: int = pydantic.Field(ge=0, le=LARGEST)
     bits: int = pydantic.Field(ge=2, le=32)
     granularity: Granularity
     grid: Grid = "uniform"

@@ -11,6 +11,7 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
 from keras_xaic.planning.budget import Budget
+from keras_xaic.planning.checking import check_relevance
 from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.filters import FilterRemoval, limits_of
 from keras_xaic.planning.options import LayerOptions
@@ -106,6 +107,7 @@ def plan(
         raise PlanError(
             f"score signed_relevance with relevance reduced by {relevance.reduce}", "signed relevance: reduce='mean'"
         )
+    check_relevance(relevance, model)
     options = LayerOptions(model, relevance.weights, policy, score, flash_correction)
     policy.check(kernel.key for kernel in options.kernels)
     damage = assess(options.rounding(samples, seed), sensitivity) if isinstance(sensitivity, str) else sensitivity

@@ -9,7 +9,7 @@ from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models import weighted_kernels
 from keras_xaic.planning import Budget, keep_masks, plan
-from keras_xaic.relevance import attribute
+from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.tflite import build_tflite, pack_download
 
 
@@ -126,3 +126,11 @@ def test_a_plan_for_another_model_is_named(case):
     group = weighted_kernels(model)[0].path
     with pytest.raises(PlanError, match="removes channel 9999"):
         keep_masks(model, {group: [9999]})
+
+
+def test_relevance_of_another_model_is_named():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="one")])
+    for weights, filters in (((5, 3), (3,)), ((4,), (3,)), ((4, 3), ())):
+        relevance = Relevance({"one": np.ones(weights)}, {"one": np.ones(filters)}, {"one": 1.0}, "magnitude")
+        with pytest.raises(PlanError, match=r"the relevance of .*'one' has the shape"):
+            plan(model, relevance)
