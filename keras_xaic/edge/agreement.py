@@ -10,12 +10,21 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.bundle import Bundle
-from keras_xaic.edge.running import run_file, run_layers
+from keras_xaic.edge.running import inner_scales, run_file, run_layers
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.npz import Npz
 
 LIMIT = 0.5
-"""Largest deviation of a model that works: unrelated values deviate by 1.1, an 8-bit model by a few hundredths."""
+"""Largest limit of all: unrelated values deviate by 1.1."""
+NOISE_FACTOR = 5.0
+"""How many times the expected error of rounding values may deviate. Measured on layers of all kinds: 0.5 to 2 times."""
+WEIGHT_NOISE = 0.005
+"""What an operator is allowed for rounded weights and for its own arithmetic, in standard deviations of what it gives."""
+CLEAR_MARGIN = 4.0
+"""A class leads clearly by this many times what values of that output may deviate on average."""
+CLEAR_AGREEMENT = 0.9
+"""Share of the samples with a clear leader on which the file must find the same one, and number of samples that tell."""
+CLEAR_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,20 @@ class Deviation:
     Attributes:
         name: Of the layer, or ``output 0``, ``output 1``, ...
         value: 0 for equal values; infinite where something is not finite.
+        limit: What rounding explains: `NOISE_FACTOR` times the error of all activations up to here, each uniformly distributed
+            within one step of its scale in the file.
+        agreement: Share of the samples with a clear leader on which the same class leads; None where that does not apply.
     """
 
     name: str
     value: float
+    limit: float = LIMIT
+    agreement: Optional[float] = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether rounding explains it."""
+        return self.value <= self.limit and (self.agreement is None or self.agreement >= CLEAR_AGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -47,8 +66,8 @@ class Agreement:
 
     @property
     def first_deviating_layer(self) -> Optional[str]:
-        """The first layer that deviates by more than `LIMIT`, None if none does."""
-        return next((one.name for one in self.layers if not one.value <= LIMIT), None)
+        """The first layer that deviates by more than its limit, None if none does."""
+        return next((one.name for one in self.layers if not one.is_small), None)
 
     def require(self, file: str) -> None:
         """Refuses a file whose outputs are not those of the model.
@@ -56,14 +75,15 @@ class Agreement:
         Raises:
             EdgeError: Naming the first layer that deviates.
         """
-        wrong = next((one for one in self.outputs if not one.value <= LIMIT), None)
+        wrong = next((one for one in self.outputs if not one.is_small), None)
         if wrong is not None:
             layer = self.first_deviating_layer
+            told = "" if wrong.agreement is None else f", {wrong.agreement:.0%} of the clear classes are found again"
             where = "no single layer does" if layer is None else f"the first layer that does is {layer!r}"
             raise EdgeError(
                 f"{self.interpreter} disagrees with the Keras model on {file}: {wrong.name} deviates by {wrong.value:.2g} "
-                f"of its standard deviation; {where}",
-                f"at most {LIMIT:g}",
+                f"of its standard deviation{told}; {where}",
+                f"at most {wrong.limit:.2g}, {NOISE_FACTOR:g} times what rounding explains",
                 "Give that layer more bits, or keep it float (--float-layers)",
             )
 
@@ -76,14 +96,37 @@ class Agreement:
         }
 
 
-def deviation(name: str, given: np.ndarray, expected: np.ndarray) -> Deviation:
-    """Compares values; where the expected ones are nearly constant, a twentieth of their largest is the yardstick."""
+def deviation(name: str, given: np.ndarray, expected: np.ndarray, limit: float = LIMIT, is_output: bool = False) -> Deviation:
+    """Compares values; where the expected ones are nearly constant, a twentieth of their largest is the yardstick.
+
+    Args:
+        name: Of the values.
+        given: What the file gives.
+        expected: What it should give.
+        limit: See `Deviation`.
+        is_output: Whether these are an output's values, whose leading class matters.
+    """
     if given.shape != expected.shape and given.size == expected.size:
         given = given.reshape(expected.shape)
     if given.shape != expected.shape or not np.all(np.isfinite(given)):
-        return Deviation(name, float("inf"))
-    spread = max(float(expected.std()), 0.05 * float(np.abs(expected).max(initial=0.0))) or 1.0
-    return Deviation(name, float(np.abs(given - expected).mean()) / spread)
+        return Deviation(name, float("inf"), limit)
+    spread = _spread(expected)
+    agreement = _clear_agreement(given, expected, CLEAR_MARGIN * limit * spread / NOISE_FACTOR) if is_output else None
+    return Deviation(name, float(np.abs(given - expected).mean()) / spread, limit, agreement)
+
+
+def _spread(values: np.ndarray) -> float:
+    return max(float(values.std()), 0.05 * float(np.abs(values).max(initial=0.0))) or 1.0
+
+
+def _clear_agreement(given: np.ndarray, expected: np.ndarray, margin: float) -> Optional[float]:
+    if expected.ndim < 2 or expected.shape[-1] < 2:
+        return None
+    ranked = np.sort(expected, axis=-1)
+    clear = ranked[..., -1] - ranked[..., -2] > margin
+    if np.count_nonzero(clear) < CLEAR_SAMPLES:
+        return None
+    return float((given.argmax(-1) == expected.argmax(-1))[clear].mean())
 
 
 def measure_agreement(bundle: Bundle, interpreter: str, path: Optional[pathlib.Path] = None) -> Agreement:
@@ -101,20 +144,35 @@ def measure_agreement(bundle: Bundle, interpreter: str, path: Optional[pathlib.P
     inputs = _numbered(bundle.check / "inputs.npz", "x")
     expected = _numbered(bundle.check / "expected.npz", "keras")
     given = run_file(path, inputs, interpreter=interpreter).outputs
-    outputs = tuple(deviation(f"output {i}", a, b) for i, (a, b) in enumerate(zip(given, expected)))
-    return Agreement(interpreter, outputs, _layers(bundle, path, interpreter, inputs))
+    layers, limit = _layers(bundle, path, interpreter, inputs)
+    outputs = (deviation(f"output {i}", a, b, limit, is_output=True) for i, (a, b) in enumerate(zip(given, expected)))
+    return Agreement(interpreter, tuple(outputs), layers)
 
 
-def _layers(bundle: Bundle, path: pathlib.Path, interpreter: str, inputs: Sequence[np.ndarray]) -> tuple[Deviation, ...]:
+def _layers(
+    bundle: Bundle, path: pathlib.Path, interpreter: str, inputs: Sequence[np.ndarray]
+) -> tuple[tuple[Deviation, ...], float]:
+    """Returns how the layers deviate, as far as the file has the operators of the float one, and the limit of the outputs."""
     kept = bundle.check / "layers.npz"
     if not kept.is_file():
-        return ()
+        return (), LIMIT
     expected = dict(Npz(kept))
     count = len(next(iter(expected.values())))
-    given = run_layers(path, [array[:count] for array in inputs], interpreter=interpreter)
-    if len(given) != len(expected):  # the int8 file has other operators than the float one
-        return ()
-    return tuple(deviation(name.split(" ", 1)[1], a, b) for (name, b), a in zip(expected.items(), given))
+    samples = [array[:count] for array in inputs]
+    given = run_layers(path, samples, interpreter=interpreter)
+    scales = inner_scales(path)
+    noise = [_rounding(scale, array) for scale, array in zip(scales.inputs, samples)]
+    noise += [_rounding(scale, values) + WEIGHT_NOISE**2 for scale, values in zip(scales.layers, given)]
+    limits = np.minimum(LIMIT, NOISE_FACTOR * np.sqrt(np.cumsum(noise)))
+    if len(given) != len(expected):
+        return (), float(limits[-1])
+    named = zip(expected.items(), given, limits[len(inputs) :])
+    return tuple(deviation(name.split(" ", 1)[1], a, b, float(limit)) for (name, b), a, limit in named), float(limits[-1])
+
+
+def _rounding(scale: float, values: np.ndarray) -> float:
+    """Returns the mean squared error of values that are rounded to steps of `scale`, in units of their variance."""
+    return (scale / _spread(values)) ** 2 / 12 if np.any(values) else 0.0
 
 
 def _numbered(path: pathlib.Path, prefix: str) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
@@ -170,7 +170,7 @@ def run_layers(
     limits = Limits(timeout)
     info = _read_or_quote(path, interpreter, limits)
     graph = info.main
-    wanted = [operator.outputs[0] for operator in _following_inputs(graph) if operator.name not in _CONVERTING]
+    wanted = _computed(graph)
     with private_directory() as name:
         scratch = pathlib.Path(name)
         outputs = [str(scratch / f"y{i}.npy") for i in range(len(wanted))]
@@ -187,6 +187,37 @@ def run_layers(
         dequantize(values, float(t.scales[0]), int(t.zero_points[0])) if len(t.scales) else values.astype(np.float32)
         for values, t in zip(raw, tensors)
     ]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Steps of the values in a file, 0 for float ones.
+
+    Attributes:
+        inputs: One per input.
+        layers: One per array that `run_layers` returns.
+    """
+
+    inputs: tuple[float, ...]
+    layers: tuple[float, ...]
+
+
+def inner_scales(path: PathLike) -> Scales:
+    """Returns the scales of a file's inputs and of what its operators give.
+
+    Raises:
+        EdgeError, DataError: If the file is damaged or missing.
+    """
+    graph = read_file(path).main
+
+    def scales(tensors: Iterable[int]) -> tuple[float, ...]:
+        return tuple(float(graph.tensors[i].scales[0]) if len(graph.tensors[i].scales) else 0.0 for i in tensors)
+
+    return Scales(scales(graph.inputs), scales(_computed(graph)))
+
+
+def _computed(graph: GraphInfo) -> list[int]:
+    return [operator.outputs[0] for operator in _following_inputs(graph) if operator.name not in _CONVERTING]
 
 
 def _following_inputs(graph: GraphInfo) -> Iterator[OperatorInfo]:

@@ -8,16 +8,17 @@ from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import layers, tf
+from keras_xaic._keras import tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.operations import Operations
 from keras_xaic.ownership import temporary_directory
 from keras_xaic.tflite.converter import Graph, Wish, freeze
-from keras_xaic.tflite.flatbuffer import load, name_of, pack
+from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.silence import captured_stderr
+from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
 Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
 InputOutput = Literal["int8", "float"]
@@ -25,6 +26,7 @@ Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", 
 """What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
 activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
 ``float32``: as in Keras."""
+SMALLEST_STEP = 1e-30
 TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 
@@ -137,26 +139,51 @@ def _convert(model: Any, wish: Wish, calibration: Optional[Calibration] = None) 
                 what="TensorFlow's converter",
                 preload="keras_xaic.tflite.converter",
             )
-        except ChildDied:
-            raise
+        except ChildDied as death:
+            looping = [one.layer for one in Operations(model) if has_loop(one.layer)]
+            if not looping:
+                raise
+            names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in looping)
+            raise ChildDied(
+                f"{death.found}; of all layers it is known to crash on loops: {names}",
+                f"sequences of a fixed length of at most {MOST_STEPS} steps, and layers that keep no state",
+                "Shorten the sequence, or choose float32 activations (--activations float32, --precision weight-only)",
+            ) from death
         except ExportError as error:
             raise ExportError(
                 f"model {model.name!r} cannot be converted to TFLite: {error.found}",
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
+    _require_usable_steps(made["content"], model)
     return _with_stable_names(made["content"])
+
+
+def _require_usable_steps(content: bytes, model: Any) -> None:
+    """Refuses files in which values have no range: the converter writes steps of nearly 0 and biases of any size then."""
+    for operator in operators(load(content)):
+        tensor = operator.output()
+        steps = None if tensor.quantization is None else tensor.quantization.scale
+        if steps is None or np.all(np.asarray(steps) > SMALLEST_STEP):
+            continue
+        layer = layer_name(name_of(tensor), [operation.layer.name for operation in Operations(model)])
+        raise ExportError(
+            f"layer {layer!r} gives 0, or nearly so, for all calibration data: integer activations have no step there",
+            "calibration data for which it gives something",
+            "Give more or other calibration data, remove the layer, or choose float32 or int8 activations",
+        )
 
 
 def _traced(model: Any, directory: str) -> Graph:
     """Traces the model with a batch of 1 under names that do not depend on what else was built in this process."""
     operations = Operations(model)
+    functions = {one.name: unrolled(one.layer, operations.shapes[one.inputs[0]]) for one in operations if one.inputs}
 
     def run(*inputs: Any) -> list[Any]:
         tensors = dict(zip(operations.inputs, inputs))
         for number, operation in enumerate(operations):
             with tf.name_scope(f"op{number:04d}"):  # the converter orders operators by name
-                tensors.update(zip(operation.outputs, operation.call(tensors)))
+                tensors.update(zip(operation.outputs, operation.call(tensors, functions.get(operation.name))))
         return [tensors[key] for key in operations.outputs]
 
     specification = []
@@ -166,7 +193,7 @@ def _traced(model: Any, directory: str) -> Graph:
             raise ModelError(f"input {number} of the model has free dimensions {shape}", "a fixed shape", "Rebuild it with one")
         specification.append(tf.TensorSpec((1, *shape), tensor.dtype, name=f"input_{number}"))
     function = tf.function(run, autograph=False).get_concrete_function(*specification)
-    if any(isinstance(operation.layer, (layers.RNN, layers.Bidirectional)) for operation in operations):
+    if any(has_loop(function) for function in functions.values()):
         with captured_stderr():
             tf.saved_model.save(model, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
         return Graph(directory=directory)
@@ -185,3 +212,9 @@ def _with_stable_names(content: bytes) -> bytes:
         graph.tensors[index].name = f"input_{number}".encode()
     add_signature(model)
     return pack(model)
+
+
+def layer_name(tensor: str, names: Sequence[str]) -> str:
+    """Returns the layer that a tensor belongs to, of `names` in the order of the operations."""
+    found = re.search(r"op(\d{4})", tensor)
+    return names[int(found.group(1))] if found else names[-1]  # what gives a model's output is named after that

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from keras_xaic._keras import tf
 from keras_xaic.files import save_arrays
 from keras_xaic.models.operations import Operations
+from keras_xaic.tflite.convert import layer_name
 from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
 from keras_xaic.tflite.reading import match_stored
 from keras_xaic.tflite.slim import drop_reshapes_before_dense
@@ -52,7 +52,7 @@ def layer_outputs(model: Any, floating: bytes, arrays: Sequence[np.ndarray]) -> 
         for operator, kept in zip(computing, outputs):
             kept.append(np.asarray(interpreter.get_tensor(int(operator.record.outputs[0])), np.float32))
     return {
-        f"{number:04d} {weighted.get(operator.index) or _layer_name(name_of(operator.output()), names)}": np.stack(kept)
+        f"{number:04d} {weighted.get(operator.index) or layer_name(name_of(operator.output()), names)}": np.stack(kept)
         for number, (operator, kept) in enumerate(zip(computing, outputs))
     }
 
@@ -70,8 +70,3 @@ def expose_layers(floating: bytes) -> bytes:
 def write_layer_outputs(path: pathlib.Path, outputs: dict[str, np.ndarray]) -> None:
     """Writes what `layer_outputs` gives as one compressed .npz."""
     save_arrays(path, outputs)
-
-
-def _layer_name(tensor: str, names: Sequence[str]) -> str:
-    found = re.search(r"op(\d{4})", tensor)
-    return names[int(found.group(1))] if found else names[-1]  # what gives a model's output is named after that

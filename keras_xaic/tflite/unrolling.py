@@ -1,0 +1,50 @@
+"""Recurrent layers as a chain of their steps: TensorFlow's converter crashes on the loops of most of them in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from keras_xaic._keras import layers
+
+MOST_STEPS = 128
+"""Longest sequence that is unrolled: every step has operators of its own in the file, about 0.1 to 0.2 kB each."""
+
+
+def has_loop(layer: Any) -> bool:
+    """Whether a layer runs over time in a loop."""
+    parts = _parts(layer)
+    return any(not getattr(part, "unroll", False) for part in parts)
+
+
+def unrolled(layer: Any, shape: Sequence[Optional[int]]) -> Any:
+    """Returns a copy of a recurrent layer, with the same weights, that runs without a loop; or the layer itself.
+
+    An LSTM stays: TFLite has an operator of its own for it. So do layers that keep their state, convolutional ones, which Keras
+    cannot unroll, and sequences of free length or of more than `MOST_STEPS`.
+
+    Args:
+        layer: Any layer.
+        shape: Of its first input, with the batch.
+    """
+    if not has_loop(layer) or len(shape) != 3 or shape[1] is None or shape[1] > MOST_STEPS:
+        return layer
+    parts = _parts(layer)
+    if any(type(part) is layers.LSTM or part.stateful for part in parts):
+        return layer
+    config = layer.get_config()
+    for part in (config["layer"], config.get("backward_layer")) if isinstance(layer, layers.Bidirectional) else ():
+        if part is not None:
+            part["config"]["unroll"] = True
+    if not isinstance(layer, layers.Bidirectional):
+        config["unroll"] = True
+    copy = type(layer).from_config(config)
+    copy.build((1, *shape[1:]))
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def _parts(layer: Any) -> list[Any]:
+    if isinstance(layer, layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer] if isinstance(layer, layers.RNN) else []
