@@ -26,12 +26,13 @@ def test_what_json_allows_is_read(tmp_path):
         (b"9" * 5000, "beyond 64 bits"),
         (b"-9223372036854775809", "beyond 64 bits"),
         (b"1e999", "too large"),
+        (b"-1e308", "too large"),
         (b"NaN", "NaN is not JSON"),
         (b'[-Infinity]', "-Infinity is not JSON"),
         (b'{"a": 1, "b": 2, "a": 3}', "'a' is there twice"),
         (b'["\\ud800"]', "not readable JSON"),
     ],
-    ids=range(13),
+    ids=range(14),
 )  # fmt: skip
 def test_what_it_does_not_is_one_line(tmp_path, content, said):
     (tmp_path / "a.json").write_bytes(content)

@@ -133,4 +133,4 @@ def test_relevance_of_another_model_is_named():
     for weights, filters in (((5, 3), (3,)), ((4,), (3,)), ((4, 3), ())):
         relevance = Relevance({"one": np.ones(weights)}, {"one": np.ones(filters)}, {"one": 1.0}, "magnitude")
         with pytest.raises(PlanError, match=r"the relevance of .*'one' has the shape"):
-            plan(model, relevance)
+            plan(model, relevance, Budget())
