@@ -32,6 +32,13 @@ class _Facts(BaseModel):
             value = value.item()
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("a whole number beyond 64 bits")
+        return value
+
 
 class ModelFacts(_Facts):
     """The model that came in."""
