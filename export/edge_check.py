@@ -37,6 +37,8 @@ def main() -> int:
     print(f"interpreter  {name}, {options.threads} thread(s)")
     print(f"model        {options.model} ({options.model.stat().st_size:,} B)")
     passed = compare(outputs, expected, options)
+    if remembers(interpreter, inputs):
+        print("state        is kept between calls: call reset_all_variables() before every new sequence, as this script does")
     if latency:
         print(f"latency      median {np.median(latency):.3g} ms, p90 {np.percentile(latency, 90):.3g} ms ({len(latency)} runs)")
     memory = peak_memory()
@@ -169,6 +171,20 @@ def run(interpreter: object, inputs: dict, runs: int) -> tuple:
         interpreter.invoke()
         times.append((time.perf_counter() - start) * 1e3)
     return [np.stack(result) for result in results], times[WARM_UP:]
+
+
+def remembers(interpreter: object, inputs: dict) -> bool:
+    """Returns whether the same sample gives something else the second time, as recurrent models do that are not reset."""
+    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    samples, given = numbered(inputs, "x"), []
+    interpreter.reset_all_variables()
+    for _ in range(2):
+        for array, detail in zip(samples, ins):
+            interpreter.set_tensor(detail["index"], quantize(array[:1], detail))
+        interpreter.invoke()
+        given.append([interpreter.get_tensor(detail["index"]) for detail in outs])
+    interpreter.reset_all_variables()
+    return not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*given))
 
 
 def compare(outputs: list, expected: dict, options: argparse.Namespace) -> bool:

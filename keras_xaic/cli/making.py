@@ -224,11 +224,8 @@ def export(
             offset=offset,
             overwrite=overwrite,
             allow_unsafe=allow_unsafe,
+            warn=terminal.warn,
         )
-        if target == "both" and not bundle.micro.is_dir():
-            from keras_xaic.tflite import WITHOUT_MICRO
-
-            terminal.say(WITHOUT_MICRO)
         terminal.last(f"{bundle.path}: model.tflite {format_bytes(bundle.model.stat().st_size)}")
 
 

@@ -92,6 +92,10 @@ class Terminal:
             for renderable in renderables:
                 self.out.print(renderable, markup=False) if isinstance(renderable, str) else self.out.print(renderable)
 
+    def warn(self, line: str) -> None:
+        """Prints what a user should know, as reports do."""
+        self.say(Text(f"! {line}", style="yellow"))
+
     def last(self, line: str) -> None:
         """Prints the summary line."""
         self.stop()
@@ -159,6 +163,8 @@ class Terminal:
         if preview.original is not None:
             before, after = f"{preview.original:.4g}", f"{preview.untrained:.4g}"
             self.say(f"on held-back training data: original {before}, as planned and before any training {after}")
+        if preview.without_micro is not None:
+            self.warn(preview.without_micro.replace("was not written", "will not be written"))
         sizes = f"{format_bytes(plan.predicted_flash_bytes)} flash, {format_bytes(plan.predicted_download_bytes)} download"
         self.last(f"{out}: {sizes}, {plan.mean_bits:.2f} bits a weight")
 

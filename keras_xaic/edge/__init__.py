@@ -7,6 +7,7 @@ from keras_xaic.edge.arena import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge
 from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter
+from keras_xaic.edge.micro import micro_refusal
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
@@ -45,6 +46,7 @@ __all__ = [
     "latency_entry",
     "measure_agreement",
     "measure_arena",
+    "micro_refusal",
     "predict_arena",
     "read_file",
     "run_file",

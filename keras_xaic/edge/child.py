@@ -247,6 +247,17 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
     return {"version": version}
 
 
+def once(job: dict[str, Any]) -> dict[str, Any]:
+    """Runs once, on inputs that mean nothing: does the interpreter run such a file at all?"""
+    interpreter, version = _open(job)
+    _limit_memory(job["memory"])
+    interpreter.prepare([])
+    for i, detail in enumerate(interpreter.inputs):
+        interpreter.set(i, _arbitrary(detail["shape"], np.dtype(detail["dtype"])))
+    interpreter.invoke()
+    return {"version": version}
+
+
 def load(job: dict[str, Any]) -> dict[str, Any]:
     """Loads the file and nothing more: what does the interpreter say to it?"""
     interpreter, version = _open(job)
@@ -303,7 +314,8 @@ def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     try:
-        result = {"run": run, "layers": layers, "load": load, "arena": arena, "version": version}[job["mode"]](job)
+        modes = {"run": run, "layers": layers, "once": once, "load": load, "arena": arena, "version": version}
+        result = modes[job["mode"]](job)
     except JobError as error:
         result = {"error": str(error), "kind": error.kind}
     except MemoryError:

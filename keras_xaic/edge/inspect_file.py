@@ -123,6 +123,11 @@ class FileInfo:
         return tuple(self.main.tensors[i] for i in self.main.inputs)
 
     @property
+    def keeps_state(self) -> bool:
+        """Whether a call depends on the calls before it, until the interpreter is told to forget them."""
+        return any(tensor.variable for graph in self.graphs for tensor in graph.tensors)
+
+    @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The main graph's outputs."""
         return tuple(self.main.tensors[i] for i in self.main.outputs)

@@ -149,6 +149,19 @@ def run_file(
     )
 
 
+def try_file(path: PathLike, interpreter: str, *, timeout: float = 120.0) -> None:
+    """Runs a file once on an interpreter, on inputs that mean nothing.
+
+    Raises:
+        EdgeError, DataError: As `run_file`.
+    """
+    get_interpreter(interpreter)
+    limits = Limits(timeout)
+    job = _job("once", path, interpreter, _read_or_quote(path, interpreter, limits))
+    with private_directory() as name:
+        run_child(job, pathlib.Path(name), limits)
+
+
 def run_layers(
     path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = AUTO, timeout: float = 120.0
 ) -> list[np.ndarray]:

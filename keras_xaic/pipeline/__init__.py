@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union, cast, get_args
 
 from keras_xaic import edge, tflite
@@ -19,6 +20,7 @@ from keras_xaic.pipeline.activations import chosen_activations, wider_activation
 from keras_xaic.pipeline.explaining import Explanation, explain
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.previewing import Preview, preview
 from keras_xaic.pipeline.proving import prove
 from keras_xaic.pipeline.workspace import Workspace, fingerprint
@@ -77,13 +79,14 @@ def run(
             and `budget` then only say what the report compares with.
         activations: Type of activations between layers: ``int8``, ``int16`` or ``float32`` (see `keras_xaic.plan`); None: the
             plan's, or int8, and `auto` takes a wider type where int8 cannot keep the accuracy. With ``float32`` the target
-            ``both`` comes down to ``mobile``.
+            ``both`` falls back to ``mobile``.
         out: Directory of the bundle.
         epochs: Passes over the training data, all stages together; None: 10, or as many as fit `minutes`.
         minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
             bytes.
         seed: One seed in, the same bytes out on the same machine.
-        target: ``mobile``, ``micro`` or ``both``.
+        target: ``mobile``, ``micro`` or ``both``, which falls back to ``mobile`` where TensorFlow Lite Micro cannot run the
+            model; that is found out before any long work.
         baselines: Names of recipes to compare with, trained for as many epochs.
         calibration: Number of training samples for relevance and activation ranges.
         interpreters: Edge interpreters to verify on beside the one that judges: names, ``all`` that are installed for
@@ -129,6 +132,10 @@ def run(
         if chosen.rule not in (None, "magnitude"):
             # Names layers that the rule cannot treat, before any long work.
             Attribution(loaded, rule=chosen.rule, allow_approximate=not strict)
+        progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
+        precision, samples = tflite.PRECISION_OF[chosen.activations], data.calibration(calibration, seed)
+        reachable, warning = known_target(parts, loaded, samples, precision, required="tflm" in interpreters)
+        progress("micro", 1, 1)
         settings = [chosen.to_json(), str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
         settings += [] if given is None else [given.model_dump_json()]
         settings += [] if minutes is None else [minutes]
@@ -137,10 +144,11 @@ def run(
         work = Workspace(place.work, progress)
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
-        wider = wider_activations(chosen, budget, parts, interpreters) if activations is None else ()
+        wider = wider_activations(chosen, budget, reachable, interpreters) if activations is None else ()
         how = (given, callbacks, minutes, wider)
         job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work, *how)
-        return job.run(place, parts, others, interpreters)
+        job.warnings = [] if warning is None else [warning]
+        return job.run(place, reachable, others, interpreters)
 
 
 def _published(bundle: Bundle) -> Report:
@@ -166,6 +174,7 @@ def export(
     offset: float = 0.0,
     overwrite: bool = False,
     allow_unsafe: bool = False,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Bundle:
     """Writes the bundle of a model that is compressed already, and proves it on the interpreters that are installed.
 
@@ -183,6 +192,7 @@ def export(
         offset: See `scale`.
         overwrite: Replace a bundle that is there already.
         allow_unsafe: Load models with Lambda layers or pickled code.
+        warn: Told what a user should know, e.g. why ``micro/`` is not there where the target is ``both``.
 
     Returns:
         The bundle.
@@ -215,9 +225,10 @@ def export(
             float_layers=float_layers,
             lookup=lookup,
             overwrite=True,
+            warn=warn,
         )
         try:
-            prove(bundle)
+            prove(bundle, parts, warn)
         except EdgeError:
             place.publish(bundle.path)  # it is there to be looked at
             raise

@@ -13,7 +13,9 @@ from keras_xaic.recipes import Recipe
 from keras_xaic.tflite import Target
 
 
-def wider_activations(recipe: Recipe, budget: Budget, target: Target, interpreters: Sequence[str]) -> tuple[Activations, ...]:
+def wider_activations(
+    recipe: Recipe, budget: Budget, target: Target, interpreters: Union[str, Sequence[str]]
+) -> tuple[Activations, ...]:
     """Returns the types of activations that may take the place of the recipe's where it cannot keep the accuracy.
 
     Args:

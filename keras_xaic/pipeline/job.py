@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
@@ -26,7 +27,13 @@ from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
 from keras_xaic.pipeline.fitting import Planner
-from keras_xaic.pipeline.proving import add_expected_outputs, check_agreement, measure_micro_arena
+from keras_xaic.pipeline.proving import (
+    add_expected_outputs,
+    check_agreement,
+    measure_micro_arena,
+    prove_micro,
+    state_warning,
+)
 from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original, is_exact
 from keras_xaic.pipeline.reporting import build_report
 from keras_xaic.pipeline.workspace import Workspace
@@ -59,6 +66,8 @@ class Job:
     """Time for training; with it, `epochs` is only the most."""
     wider: Sequence[Activations] = ()
     """Types of activations that the driver may choose where the recipe's cannot keep the accuracy."""
+    warnings: Sequence[str] = ()
+    """What a user should know, found out before the run."""
     rounds: Sequence[Round] = ()
     """What the driver did, where the recipe has one."""
 
@@ -77,10 +86,12 @@ class Job:
         if self.recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
         small = work.timed("compress", lambda: self.compress(self.recipe, relevance, samples))
-        bundle, arena, trouble = work.timed("export", lambda: self.export(small, samples, target))
+        warnings = list(self.warnings)
+        bundle = work.timed("export", lambda: self.export(small, samples, target, warnings.append))
         if relevance is not None:
             relevance.save(bundle.relevance)
         try:
+            micro = work.timed("micro", lambda: prove_micro(bundle, target))
             verification = work.timed(
                 "verify",
                 lambda: edge.verify(
@@ -94,6 +105,7 @@ class Job:
             )
             add_expected_outputs(bundle)
             agreement = work.timed("agreement", lambda: check_agreement(bundle))
+            agreement.update({} if micro.agreement is None else {micro.agreement.interpreter: micro.agreement})
         except EdgeError as error:
             bundle.mark(str(error))
             out.publish(bundle.path, keep_work=True)  # it is there to be looked at
@@ -108,6 +120,8 @@ class Job:
         for baseline in baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
+        about_files = (*warnings, micro.warning, state_warning(bundle))
+        notes = (original["fault"], *about_files, self.widened(small), _approximated(relevance))
         report = build_report(
             model=self.model,
             recipe=self.recipe,
@@ -122,8 +136,8 @@ class Job:
             keras_accuracy=self.task_metric(predict(small.model, self.test)),
             verification=verification,
             agreement=agreement,
-            arena_bytes=arena,
-            warnings=[one for one in (original["fault"], trouble, self.widened(small), _approximated(relevance)) if one],
+            arena_bytes=micro.arena_bytes,
+            warnings=list(dict.fromkeys(filter(None, notes))),
             relevance=relevance,
             bundle=bundle,
             seconds=work.seconds,
@@ -244,21 +258,18 @@ class Job:
             f"training data that was held back. --activations {self.recipe.activations} insists on them."
         )
 
-    def export(
-        self, small: CompressedModel, samples: Samples, target: tflite.Target
-    ) -> tuple[Bundle, Optional[int], Optional[str]]:
-        """Writes the bundle and measures its arena; weights stay unpacked where unpacking them would overrun the RAM."""
+    def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:
+        """Writes the bundle; weights in ``micro/`` stay unpacked where unpacking them would overrun the RAM."""
         write = functools.partial(
-            tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True
+            tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True, warn=warn
         )
         bundle = write()
-        if target == "both" and not bundle.micro.is_dir():
-            return bundle, None, tflite.WITHOUT_MICRO
-        arena, trouble = measure_micro_arena(bundle)
-        if arena is not None and self.budget.ram_bytes is not None and arena > self.budget.ram_bytes:
-            bundle = write(largest_decoded=0)
-            arena, trouble = measure_micro_arena(bundle)
-        return bundle, arena, trouble
+        if self.budget.ram_bytes is not None:
+            with contextlib.suppress(EdgeError):  # it is proved later
+                arena = measure_micro_arena(bundle)
+                if arena is not None and arena > self.budget.ram_bytes:
+                    bundle = write(largest_decoded=0)
+        return bundle
 
     def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
         """Runs another method with the same data and effort, and measures its file."""

@@ -14,10 +14,12 @@ from keras_xaic.models import infer_task
 from keras_xaic.ownership import check_file
 from keras_xaic.pipeline.fitting import Planner, predict_accuracy
 from keras_xaic.pipeline.inputs import load
+from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
+from keras_xaic.tflite import PRECISION_OF
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class Preview:
         plan: The plan; its predicted sizes are those of the file that it makes of the untrained model.
         original: How good the original is on held-back training data (see `predict_accuracy`); None without data.
         untrained: How good the planned model is there before training.
+        without_micro: Why TensorFlow Lite Micro cannot run the model, and what would help; None where it can.
     """
 
     plan: Plan
     original: Optional[float] = None
     untrained: Optional[float] = None
+    without_micro: Optional[str] = None
 
 
 @tells_machine_errors
@@ -95,9 +99,12 @@ def preview(
     )
     made = planner.fitting(budget or Budget())
     made.save(out)
+    samples = None if data is None else data.calibration(calibration, seed)
+    _, without = known_target("both", loaded, samples, PRECISION_OF[made.activations])
     if data is None:
-        return Preview(made)
-    return Preview(made, *predict_accuracy(loaded, made, scores, data, calibration))
+        return Preview(made, without_micro=without)
+    original, untrained = predict_accuracy(loaded, made, scores, data, calibration)
+    return Preview(made, original, untrained, without)
 
 
 def _is_plan(path: PathLike) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from keras_xaic.tflite.build import Compressed, build_tflite
+from keras_xaic.tflite.build import PRECISION_OF, Compressed, build_tflite
 from keras_xaic.tflite.container import pack_download, unpack_download
 from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
-from keras_xaic.tflite.export import WITHOUT_MICRO, Target, export, reachable_target
+from keras_xaic.tflite.export import Target, export, precision_without_micro, reachable_target, without_micro
 from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
 from keras_xaic.tflite.micro_kit import write_micro
@@ -16,7 +16,7 @@ from keras_xaic.tflite.slim import slim
 from keras_xaic.tflite.weight_only import write_weight_only
 
 __all__ = [
-    "WITHOUT_MICRO",
+    "PRECISION_OF",
     "Compressed",
     "LayerBytes",
     "MicroFile",
@@ -35,10 +35,12 @@ __all__ = [
     "match_stored",
     "measure_layers",
     "pack_download",
+    "precision_without_micro",
     "reachable_target",
     "read_grids",
     "slim",
     "unpack_download",
+    "without_micro",
     "write_grids",
     "write_micro",
     "write_weight_only",

@@ -91,12 +91,13 @@ _FLOATING: dict[str, Callable[[Any], bytes]] = {
     "float16": float16_model,
     "dynamic-range": dynamic_range_model,
 }
-_PLANNED: dict[Activations, Precision] = {"int8": "int8", "int16": "int16", "float32": "weight-only"}
+PRECISION_OF: dict[Activations, Precision] = {"int8": "int8", "int16": "int16", "float32": "weight-only"}
+"""Activations of a plan -> what its file computes with."""
 
 
 def planned_precision(small: Compressed) -> Precision:
     """Returns what the plan of a compressed model says that its file computes with; int8 without a plan."""
-    return _PLANNED["int8" if small.plan is None else small.plan.activations]
+    return PRECISION_OF["int8" if small.plan is None else small.plan.activations]
 
 
 def build_tflite(

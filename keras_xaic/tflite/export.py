@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Collection
+import shutil
+import warnings
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Optional
 
 from keras_xaic.bundle import Bundle
@@ -25,11 +27,27 @@ from keras_xaic.tflite.micro_kit import write_micro
 Target = Literal["mobile", "micro", "both"]
 NOT_FOR_MICRO: dict[Precision, str] = {"weight-only": "miscomputes", "float16": "refuses", "dynamic-range": "refuses"}
 """Precisions that TensorFlow Lite Micro does not run, and what it does with their files."""
-WITHOUT_MICRO = (
-    "micro/ was not written: TensorFlow Lite Micro computes float32 activations on integer weights wrongly. "
-    "Choose int8 activations for microcontrollers."
-)
-"""What is said where the target ``both`` came down to ``mobile``."""
+_CALLED: dict[Precision, str] = {
+    "weight-only": "float32 activations on integer weights",
+    "float16": "weights in float16",
+    "dynamic-range": "weights in int8 behind float32 activations",
+}
+
+
+def without_micro(reason: str, advice: str) -> str:
+    """Returns what is said where the target ``both`` falls back to ``mobile``.
+
+    Args:
+        reason: Why TensorFlow Lite Micro cannot have the model, as the end of a sentence.
+        advice: What would help.
+    """
+    return f"micro/ was not written: {reason.rstrip('.')}. {advice.rstrip('.')}."
+
+
+def precision_without_micro(precision: Precision) -> str:
+    """Returns what is said where files of a precision are not for TensorFlow Lite Micro (see `without_micro`)."""
+    reason = f"TensorFlow Lite Micro {NOT_FOR_MICRO[precision]} {_CALLED[precision]}"
+    return without_micro(reason, "Choose int8 activations for microcontrollers")
 
 
 @tells_machine_errors
@@ -46,6 +64,7 @@ def export(
     lookup: bool = True,
     largest_decoded: int = LARGEST_DECODED,
     overwrite: bool = False,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Bundle:
     """Writes the bundle of a compressed model; the directory appears whole or not at all.
 
@@ -54,8 +73,8 @@ def export(
         out: The directory.
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input. The
             first of them become the samples of ``check/``.
-        target: ``mobile`` leaves ``micro/`` away, and so does ``both`` with float32 activations on integer weights, which
-            TensorFlow Lite Micro gets wrong. ``model.tflite`` is always there.
+        target: ``mobile`` leaves ``micro/`` away, and so does ``both`` where TensorFlow Lite Micro cannot have the model.
+            ``model.tflite`` is always there.
         io: Whether ``model.tflite`` takes and gives integer codes or float32 values; the file in ``micro/`` takes codes.
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
             `build_tflite`). None: what the plan says.
@@ -65,6 +84,7 @@ def export(
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
         overwrite: Whether what is at `out` may be replaced.
+        warn: Told why ``micro/`` is not there where the target is ``both``.
 
     Returns:
         The bundle, not yet verified on any interpreter.
@@ -77,7 +97,9 @@ def export(
         raise ExportError(f"target {target!r}", "mobile, micro or both")
     compressed = as_compressed(small)
     precision = precision or planned_precision(compressed)
-    target = reachable_target(target, precision)
+    reachable = reachable_target(target, precision)
+    if reachable != target:
+        warn(precision_without_micro(precision))
     with output(out, "bundle", overwrite=overwrite) as place:
         arrays = calibration_arrays(compressed.model, calibration)
         build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
@@ -90,10 +112,16 @@ def export(
             save_kernels(compressed.kernels, bundle.grids)
             if compressed.plan is not None:
                 compressed.plan.save(bundle.plan)
-            if target != "mobile":
+            if reachable != "mobile":
                 plain = content if io == "int8" and not signature else build(lookup=False)
                 decoded = largest_decoded if precision == "int8" else 0
-                write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
+                try:
+                    write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
+                except ExportError as error:
+                    if target == "micro":
+                        raise
+                    shutil.rmtree(bundle.micro, ignore_errors=True)
+                    warn(without_micro(error.found, "Replace this layer to run the model on microcontrollers"))
             write_check(bundle.check, compressed.model, arrays)
             floating = float_twin(compressed.model)
             write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
@@ -101,14 +129,14 @@ def export(
 
 
 def reachable_target(target: Target, precision: Precision) -> Target:
-    """Returns the target that files of this precision can be written for: ``both`` may come down to ``mobile``.
+    """Returns the target that files of this precision can be written for: ``both`` may fall back to ``mobile``.
 
     Raises:
         ExportError: If TensorFlow Lite Micro cannot run them and they are meant for it.
     """
-    if target == "both" and precision == "weight-only":
+    if target == "both" and precision in NOT_FOR_MICRO:
         return "mobile"
-    if target != "mobile" and precision in NOT_FOR_MICRO:
+    if target == "micro" and precision in NOT_FOR_MICRO:
         raise ExportError(
             f"precision {precision} for TensorFlow Lite Micro, which {NOT_FOR_MICRO[precision]} such files",
             "int8, int16 or float32",

@@ -62,10 +62,14 @@ interpreter.AllocateTensors();
 {tensors}
 
 A real value is `(code - zero point) * scale`.
-{decode}"""
+{decode}{state}"""
 _DECODE_NOTE = """
 Weights of some layers are compressed and unpacked by the DECODE operator each time they are needed: the arena holds the
 unpacked weights of one layer at a time. It needs a TensorFlow Lite Micro that has `AddDecode`.
+"""
+_STATE_NOTE = """
+The model keeps a state between calls, as recurrent layers do. Call `interpreter.Reset()` before every new sequence, or its
+outputs depend on the sequences before.
 """
 _TYPES = {0: "float32", 7: "int16", 9: "int8", 3: "uint8", 2: "int32"}
 
@@ -109,7 +113,13 @@ def micro_readme(content: bytes, arena_bytes: Optional[int] = None) -> str:
         calls="\n".join(f"resolver.{call}();" for call in calls),
         tensors="\n".join(_tensor_rows(content)),
         decode=_DECODE_NOTE if "AddDecode" in calls else "",
+        state=_STATE_NOTE if keeps_state(content) else "",
     )
+
+
+def keeps_state(content: bytes) -> bool:
+    """Returns whether a call of the file depends on the calls before it, until the interpreter is told to forget them."""
+    return any(tensor.isVariable for graph in load(content).subgraphs for tensor in graph.tensors)
 
 
 def resolver_calls(content: bytes) -> list[str]:

@@ -110,3 +110,24 @@ def test_litert_runs_it_too(kit):
     command = [python_of("litert"), str(kit / "check" / "edge_check.py"), "--interpreter", "litert"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_model_that_keeps_a_state_is_named_as_one(kit, tmp_path):
+    from keras_xaic._keras import keras, layers
+    from keras_xaic.tflite import float_twin
+    from keras_xaic.tflite.micro_kit import keeps_state
+
+    assert "state " not in run(kit, "--runs", "0").stdout
+    assert not keeps_state(TINY.read_bytes())
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 2))
+    model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(8)(inputs)))
+    content = float_twin(model)
+    assert keeps_state(content)
+    (kit / "model.tflite").write_bytes(content)
+    x = np.random.default_rng(0).normal(size=(6, 5, 2)).astype(np.float32) * 3
+    np.savez(kit / "check" / "inputs.npz", x0=x)
+    np.savez(kit / "check" / "expected.npz", y0=model.predict(x, verbose=0))
+    done = run(kit, "--runs", "0")
+    assert "reset_all_variables()" in done.stdout
+    assert done.stdout.splitlines()[-1] == "PASS"

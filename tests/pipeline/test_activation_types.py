@@ -14,7 +14,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.grids import load_kernels
 from keras_xaic.pipeline import export
 from keras_xaic.planning import Budget
-from keras_xaic.tflite import WITHOUT_MICRO, match_stored
+from keras_xaic.tflite import match_stored, precision_without_micro
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_
     kernels, plan = load_kernels(bundle.grids), xaic.Plan.load(bundle.plan)
     assert plan.activations == "float32"
     assert not bundle.micro.exists()
-    assert WITHOUT_MICRO in report.warnings
+    assert precision_without_micro("weight-only") in report.warnings
     packed = [layer.kind == "dense" and layer.bits <= 4 for layer in plan.layers]
     assert [layer.storage for layer in report.layers] == ["int4" if one else "int8" for one in packed]
     assert any(packed)
