@@ -137,8 +137,10 @@ def test_plan_says_it_with_and_without_data(gelu, relu, tmp_path):
         relevance = xaic.attribute(
             xaic.load_model(job / "small.h5"), xaic.load_data(job / "data.npz").train.x, rule="magnitude"
         )
+        (tmp_path / "relevance.npz").unlink(missing_ok=True)
         relevance.save(tmp_path / "relevance.npz")
         for data in (None, job / "data.npz"):
+            (tmp_path / "plan.json").unlink(missing_ok=True)
             found = preview(job / "small.h5", tmp_path, tmp_path / "plan.json", data=data)
             assert (found.without_micro is not None and "GELU" in found.without_micro) is expected
 
