@@ -35,7 +35,7 @@ KNOWN_WRONG = {
     ]
     for interpreter in interpreters
 }
-"""Files that run and are wrong, by a fault of the converter or of an interpreter: it is for the proof of a bundle to refuse them."""
+"""Files that run and are wrong, by a fault of the converter or of an interpreter: the proof of a bundle has to refuse them."""
 
 
 @functools.cache
