@@ -1,7 +1,7 @@
 """What the user says about a run, in groups: how to train, where it will run, how the inputs are read.
 
-`Budget`, what may be spent, is the fourth group (`keras_xaic.planning.budget`). Every group is frozen and validates itself before any
-work; fields that the command line offers say so in their declaration (`option`), and the help panels are made from it.
+`Budget`, what may be spent, is the fourth group (`keras_xaic.planning.budget`). Every group is frozen and validates itself
+before any work. Fields that the command line offers are declared by `option`; its help panels are made from them.
 """
 
 from __future__ import annotations
