@@ -5,13 +5,16 @@ Copy the bundle's ``check/`` folder and ``model.tflite`` to the device and run `
 either tflite_runtime or ai_edge_litert, nothing else. Ends with 0 if the model passes and with 1 if it does not.
 
 ``inputs.npz``: x0, x1, ... model inputs, float32 (N, ...). ``expected.npz``: y0, y1, ... outputs of this very file on the
-interpreter of the machine that made it; keras0, keras1, ... outputs of the Keras model; labels (N,), if there are any.
+interpreter of the machine that made it; keras0, keras1, ... outputs of the Keras model; targets (N, ...), if there are any.
+``task.json`` says what the model does, and ``xaic_metrics.py`` judges it, by the metric of the report.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
+import json
 import pathlib
 import sys
 import time
@@ -31,12 +34,13 @@ def main() -> int:
         interpreter, name = open_interpreter(options)
         inputs, expected = read_arrays(options.inputs, "x0"), read_arrays(options.expected, "y0")
         outputs, latency = run(interpreter, inputs, options.runs)
+        task = read_task(options.expected.parent)
     except CheckError as error:
         print(f"FAIL  {error}")
         return 1
     print(f"interpreter  {name}, {options.threads} thread(s)")
     print(f"model        {options.model} ({options.model.stat().st_size:,} B)")
-    passed = compare(outputs, expected, options)
+    passed = compare(outputs, expected, task, options)
     if remembers(interpreter, inputs):
         print("state        is kept between calls: call reset_all_variables() before every new sequence, as this script does")
     if latency:
@@ -57,7 +61,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--interpreter", choices=sorted(MODULES), help="default: the first that is installed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=50, help="timed invocations, 0 for none")
-    parser.add_argument("--agreement", type=float, default=0.9, help="share of samples that must get the same class")
+    parser.add_argument("--agreement", type=float, default=0.9, help="share of decisions that must be the same")
     parser.add_argument(
         "--deviation", type=float, default=0.01, help="or: mean difference allowed, as a share of the outputs' range"
     )
@@ -187,11 +191,11 @@ def remembers(interpreter: object, inputs: dict) -> bool:
     return not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*given))
 
 
-def compare(outputs: list, expected: dict, options: argparse.Namespace) -> bool:
+def compare(outputs: list, expected: dict, task: object, options: argparse.Namespace) -> bool:
     """Prints how the outputs compare with what was expected and says whether that is good enough.
 
-    Kernels differ between processors and versions by a step or two of the grid, which can flip near ties: most classes
-    have to be the same, or (where outputs are not classes) the mean difference has to be small.
+    Kernels differ between processors and versions by a level or two of the grid, which can flip near ties: most decisions
+    have to be the same, or (where outputs are values) the mean difference has to be small.
     """
     reference, keras = numbered(expected, "y"), numbered(expected, "keras")
     passed = len(outputs) == len(reference)
@@ -201,7 +205,7 @@ def compare(outputs: list, expected: dict, options: argparse.Namespace) -> bool:
             return False
         difference = np.abs(ours - theirs)
         span = float(np.ptp(theirs)) or 1.0
-        same = agreement(ours, theirs)
+        same = task.agreement(ours, theirs) if task else None
         close = bool(np.isfinite(ours).all()) and float(difference.mean()) <= options.deviation * span
         passed = passed and (close or (same is not None and same >= options.agreement))
         said = (
@@ -209,34 +213,37 @@ def compare(outputs: list, expected: dict, options: argparse.Namespace) -> bool:
             if np.array_equal(ours, theirs)
             else f"differs by {difference.mean():.3g}, at most {difference.max():.3g}"
         )
-        print(
-            f"output {i}     {said}" + ("" if same is None else f"; same class for {100 * same:.1f} % of {len(ours)} samples")
-        )
-        if i < len(keras) and keras[i].shape == ours.shape and agreement(ours, keras[i]) is not None:
-            print(f"             same class as the Keras model for {100 * agreement(ours, keras[i]):.1f} %")
-    labels = expected.get("labels")
-    if labels is not None and len(labels) == len(outputs[0]):
-        here, there = accuracy(outputs[0], labels), accuracy(reference[0], labels)
-        if here is not None:
-            print(f"accuracy     {100 * here:.2f} % here, {100 * there:.2f} % expected ({len(labels)} samples)")
+        print(f"output {i}     {said}" + ("" if same is None else f"; {100 * same:.1f} % of {ours_words(task)} are the same"))
+        if same is not None and i < len(keras) and keras[i].shape == ours.shape:
+            print(f"             {100 * task.agreement(ours, keras[i]):.1f} % are those of the Keras model")
+    targets = expected.get("targets")
+    if task and targets is not None and len(targets) == len(outputs[0]):
+        try:
+            here, there = task.score(outputs[0], targets), task.score(reference[0], targets)
+            print(f"{task.metric_name:12s} {here:.4g} here, {there:.4g} expected ({len(targets)} samples)")
+        except ValueError as error:  # e.g. samples of one class only
+            print(f"{task.metric_name:12s} not known: {error}")
     return passed
 
 
-def classes(values: np.ndarray) -> np.ndarray | None:
-    """Returns the chosen class of each sample; None where the outputs are no scores of classes."""
-    return values.argmax(axis=-1) if values.ndim > 1 and values.shape[-1] > 1 else None
+def ours_words(task: object) -> str:
+    """Returns what the decisions of a task are called."""
+    return {"multi-label": "labels", "segmentation": "positions"}.get(task.kind, "classes")
 
 
-def agreement(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Returns the share of samples on which both choose the same class."""
-    return None if classes(a) is None else float(np.mean(classes(a) == classes(b)))
-
-
-def accuracy(values: np.ndarray, labels: np.ndarray) -> float | None:
-    """Returns the share of right answers; labels are class numbers or one-hot."""
-    chosen = classes(values)
-    wanted = labels.argmax(axis=-1) if labels.ndim > 1 and labels.shape == values.shape else labels
-    return None if chosen is None or chosen.shape != wanted.shape else float(np.mean(chosen == wanted))
+def read_task(folder: pathlib.Path) -> object:
+    """Returns what the model does, as the bundle says; None where it does not say."""
+    script, facts = folder / "xaic_metrics.py", folder / "task.json"
+    if not (script.is_file() and facts.is_file()):
+        return None
+    spec = importlib.util.spec_from_file_location("xaic_metrics", str(script))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["xaic_metrics"] = module
+    spec.loader.exec_module(module)
+    try:
+        return module.Task.of(json.loads(facts.read_text()))
+    except ValueError as error:
+        raise CheckError(f"{facts} cannot be read ({error})") from error
 
 
 def peak_memory() -> int | None:

@@ -12,11 +12,14 @@ import numpy as np
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
+from keras_xaic.metrics import Task
 from keras_xaic.npz import LARGE, Npz, map_values, nameless_file, release
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp"}
 MOST_PIXELS = 40_000_000
 """Of one image."""
+WHOLE = 2**24
+"""Largest whole number up to which float32 holds all of them."""
 
 
 class Rows(np.lib.mixins.NDArrayOperatorsMixin):
@@ -73,12 +76,14 @@ class Samples:
         y: (N,) integer labels, (N, classes) one-hot labels, (N, ...) regression targets, or None.
         scale: The model sees ``x * scale + offset`` as float32.
         offset: See `scale`.
+        task: What the model does with them, once that is decided (see `keras_xaic.tasks`).
     """
 
     x: np.ndarray
     y: Optional[np.ndarray] = None
     scale: float = 1.0
     offset: float = 0.0
+    task: Optional[Task] = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -94,6 +99,8 @@ class Samples:
         """Class numbers, int64 (N,), or None where the targets are not classes."""
         if self.y is None:
             return None
+        if self.task is not None:
+            return self.task.truth(self.y, (len(self), self.task.outputs)) if self.task.classifies else None
         if self.y.ndim == 1 and np.issubdtype(self.y.dtype, np.integer):
             return self.y.astype(np.int64)
         if self.y.ndim == 2 and self.y.shape[1] > 1 and _is_one_hot(self.y):
@@ -169,13 +176,19 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
 def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
     """Accepts what users have: `Data`, a path, ``(x, y)``, ``((x_train, y_train), (x_test, y_test))`` or `tf.data` datasets.
 
+    Args:
+        data: What there is.
+        scale: The model sees ``x * scale + offset``. `Data` and `Samples` may say that themselves; then both have to agree.
+        offset: See `scale`.
+
     Raises:
         DataError: If `data` is none of these or holds unusable arrays.
     """
-    if isinstance(data, Data):
-        return data
     if isinstance(data, Samples):
-        return Data(data)
+        data = Data(data)
+    if isinstance(data, Data):
+        train = _scaled(data.train, "train", data.name, scale, offset)
+        return replace(data, train=train, test=data.test and _scaled(data.test, "test", data.name, scale, offset))
     if isinstance(data, (str, pathlib.Path)):
         return load_data(data, scale, offset)
     if isinstance(data, dict):
@@ -201,16 +214,12 @@ def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
     return Data(samples[0], samples[1] if len(samples) > 1 else None)
 
 
-def check_data(
-    data: Data, input_shape: Sequence[Optional[int]], output_shape: Sequence[Optional[int]], classifier: bool
-) -> None:
-    """Checks that data fits a model, before any work.
+def check_inputs(data: Data, input_shape: Sequence[Optional[int]]) -> None:
+    """Checks that inputs fit a model, before any work.
 
     Args:
         data: The data.
         input_shape: (batch, ...) that the model takes; None where free.
-        output_shape: (batch, ...) that the model gives.
-        classifier: Whether integer targets are class numbers of the last output axis.
 
     Raises:
         DataError: Naming the key and what differs.
@@ -223,21 +232,20 @@ def check_data(
                 f"{data.name}: x_{part} has samples of shape {samples.x.shape[1:]}",
                 f"{_show(input_shape[1:])}, the model's input shape",
             )
-        labels = samples.labels
-        if not classifier or samples.y is None:
-            continue
-        classes = output_shape[-1]
-        if labels is None and not _fits(samples.y.shape[1:], output_shape[1:]):
-            raise DataError(
-                f"{data.name}: y_{part} has shape {samples.y.shape} and dtype {samples.y.dtype}",
-                f"integer labels (N,), one-hot labels (N, {classes}) or targets (N, {', '.join(map(str, output_shape[1:]))})",
-            )
-        if labels is not None and classes is not None and len(labels) and (labels.min() < 0 or labels.max() >= classes):
-            wrong = int(np.argmax((labels < 0) | (labels >= classes)))
-            raise DataError(
-                f"{data.name}: y_{part}[{wrong}] is class {labels[wrong]}",
-                f"classes 0 to {classes - 1}: the model has {classes} outputs",
-            )
+
+
+def _scaled(samples: Samples, part: str, where: str, scale: float, offset: float) -> Samples:
+    """Returns samples that say how the model sees them: as they do themselves, or as given from outside."""
+    own, given = (samples.scale, samples.offset), (scale, offset)
+    if own == (1.0, 0.0) or given == own:
+        samples = replace(samples, scale=scale, offset=offset)
+    elif given != (1.0, 0.0):
+        raise DataError(
+            f"{where}: {part} is scaled by x * {own[0]:g} + {own[1]:g}, but x * {scale:g} + {offset:g} is asked for",
+            "one of both",
+        )
+    _check_samples(samples, part, where)
+    return samples
 
 
 def _as_samples(part: Any, scale: float, offset: float) -> Samples:
@@ -349,32 +357,62 @@ def _room(shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
 
 
 def _check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) -> None:
-    x, y = samples.x, samples.y
-    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
-        raise DataError(f"{where}: x_{part} has dtype {x.dtype}", "numbers")
+    x, y, part = samples.x, samples.y, f"_{part}" if part else ""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{where}: x{part} has dtype {x.dtype}", "real numbers: bool, integers or floats")
     if x.ndim == 0 or x.size == 0:
-        raise DataError(f"{where}: x_{part} is empty (shape {x.shape})", "at least one sample")
-    if not _all_finite(x):
-        raise DataError(f"{where}: x_{part} contains NaN or infinity", "finite values", "Clean the data first")
+        raise DataError(f"{where}: x{part} is empty (shape {x.shape})", "at least one sample")
+    if not (np.isfinite(samples.scale) and np.isfinite(samples.offset) and samples.scale != 0):
+        raise DataError(
+            f"{where}: scale is {samples.scale} and offset {samples.offset}", "finite numbers, and a scale other than 0"
+        )
+    check_values(x, f"{where}: x{part}", samples.scale, samples.offset, whole=WHOLE)
     if y is None:
         return
-    if not (np.issubdtype(y.dtype, np.number) or y.dtype == bool):
-        raise DataError(f"{where}: y_{part} has dtype {y.dtype}", "integer labels, one-hot labels or numeric targets")
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"{where}: y{part} has dtype {y.dtype}", "integer labels, one-hot labels or real targets")
     if y.ndim == 0 or len(y) != len(x):
         raise DataError(
-            f"{where}: y_{part} has {0 if y.ndim == 0 else len(y)} entries, x_{part} has {len(x)}", "one target per sample"
+            f"{where}: y{part} has {0 if y.ndim == 0 else len(y)} entries, x{part} has {len(x)}", "one target per sample"
         )
-    if not _all_finite(y):
-        raise DataError(f"{where}: y_{part} contains NaN or infinity", "finite values", "Clean the data first")
+    check_values(y, f"{where}: y{part}")
     if y.ndim == 2 and y.shape[1] == 1 and np.issubdtype(y.dtype, np.integer):
         object.__setattr__(samples, "y", y[:, 0])  # Keras' own datasets store labels as (N, 1)
 
 
-def _all_finite(array: np.ndarray) -> bool:
-    if not np.issubdtype(array.dtype, np.inexact):
-        return True
+def check_values(array: np.ndarray, name: str, scale: float = 1.0, offset: float = 0.0, whole: Optional[int] = None) -> None:
+    """Refuses what float32, in which models compute, cannot hold.
+
+    Args:
+        array: Real numbers.
+        name: Of the array, for messages.
+        scale: What they are multiplied with.
+        offset: What is added then.
+        whole: The largest whole number that integers may hold; None for no limit.
+
+    Raises:
+        DataError: If there are other values.
+    """
+    if array.dtype.kind == "b" or array.size == 0 or array.dtype.itemsize == 1:
+        return
+    most = float(np.finfo(np.float32).max)
     step = max(1, 10_000_000 // max(1, array[:1].size))  # no second array of the data's size
-    return all(bool(np.isfinite(array[i : i + step]).all()) for i in range(0, len(array), step))
+    for start in range(0, len(array), step):
+        part = array[start : start + step]
+        low, high = float(part.min()), float(part.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(f"{name} contains NaN or infinity", "finite values", "Clean the data first")
+        largest = max(abs(low), abs(high))
+        if largest * max(1.0, abs(scale)) + abs(offset) > most:
+            raise DataError(
+                f"{name} holds {largest:.4g}", f"at most {most:.2g}, the largest value of float32", "Scale the data"
+            )
+        if whole is not None and array.dtype.kind in "iu" and largest > whole:
+            raise DataError(
+                f"{name} holds the whole number {int(largest)}",
+                f"at most {whole}: float32, in which models compute, does not hold all larger ones",
+                "Scale the data, or give it as float32",
+            )
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Callable, Optional, TypeVar
+
+OPTION = re.compile(r"\{([a-z_]+)(?:=([^}]*))?\}")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 MOST_CHARACTERS = 800
 """Of one part of a message."""
@@ -12,10 +19,17 @@ MOST_CHARACTERS = 800
 class XaicError(Exception):
     """Base of every error that keras-xaic raises on purpose.
 
+    Advice is a function of the fault and of what was called: alternatives in `fix` are separated by ``"; "``, and one that
+    needs an option names it as ``{float_layers=NAME}`` or ``{allow_approximate=True}``. It is shown as a keyword in Python and
+    as ``--float-layers NAME`` on the command line, and left out where the function or command has no such option.
+
     Args:
         found: What was met, naming the file, key or layer.
         expected: What would have been right.
         fix: What the reader can do about it.
+
+    Attributes:
+        options: What the function that was called takes; None where that is not known: then all advice is shown.
     """
 
     exit_code = 2
@@ -23,15 +37,60 @@ class XaicError(Exception):
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
         found, expected, fix = (_line(text) for text in (found, expected, fix))
         self.found, self.expected, self.fix = found, expected, fix
-        parts = [found.rstrip(".")]
-        if expected:
-            parts.append("Expected " + expected.rstrip("."))
-        if fix:
-            parts.append(fix.rstrip("."))
-        super().__init__(". ".join(parts) + ".")
+        self.options: Optional[Collection[str]] = None
+        super().__init__(found, expected, fix)
 
-    def __reduce__(self) -> tuple[type[XaicError], tuple[str, str, str]]:
-        return type(self), (self.found, self.expected, self.fix)
+    def __str__(self) -> str:
+        return self.render(self.options)
+
+    def render(self, options: Optional[Collection[str]] = None, spelled: Optional[Mapping[str, str]] = None) -> str:
+        """Returns the text.
+
+        Args:
+            options: Names of the options that there are, as Python writes them; None shows advice with any.
+            spelled: On the command line: how it spells each of its options; takes the place of `options`.
+        """
+        known = options if spelled is None else spelled
+        parts = [self.found.rstrip(".")]
+        if self.expected:
+            parts.append("Expected " + self.expected.rstrip("."))
+        advice = [one for one in self.fix.rstrip(".").split("; ") if one]
+        usable = [one for one in advice if known is None or all(name in known for name, _ in OPTION.findall(one))]
+        if usable:
+            fix = "; ".join(OPTION.sub(functools.partial(_shown, spelled), one) for one in usable)
+            parts.append(fix[0].upper() + fix[1:])
+        return ". ".join(parts) + "."
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.found, self.expected, self.fix), {"options": self.options}
+
+
+def _shown(spelled: Optional[Mapping[str, str]], match: re.Match[str]) -> str:
+    name, value = match.groups()
+    if spelled is not None:
+        return spelled[name] if value in (None, "True") else f"{spelled[name]} {value}"
+    if value is None:
+        return name
+    return f"{name}={value}" if value in ("True", "False") or value.replace(".", "", 1).isdigit() else f"{name}={value!r}"
+
+
+def advising(function: _Function) -> _Function:
+    """Makes errors of a public function advise only what this function takes."""
+    names = tuple(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except XaicError as error:
+            error.options = names
+            raise
+
+    return wrapped  # type: ignore[return-value]
+
+
+class XaicWarning(UserWarning):
+    """What a user should know before the work begins."""
 
 
 def _line(text: str) -> str:

@@ -1,15 +1,45 @@
-"""What a model's outputs are worth: accuracy, agreement, mse, auc and f1, from arrays alone."""
+"""What a model does, and what its outputs are worth: tasks and metrics, from arrays alone.
+
+A `Task` is decided once for a model and its data (see `keras_xaic.tasks`); training, the driver, the report, verification and
+the check on the device all judge through it. This file needs nothing but numpy and also travels to the device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic.errors import DataError
+try:
+    from keras_xaic.errors import DataError
+except ImportError:  # on a device, where this file stands alone
+
+    class DataError(ValueError):  # type: ignore[no-redef]
+        """The data cannot be judged."""
+
+
+EXACT = 1e-6
+"""A squared error below this share of the variance of the targets is rounding: the targets are the model's outputs."""
+SHUFFLES = 8
+"""Random orders of the targets that tell what chance gives."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Outputs and targets of one task, brought into the form that metrics take.
+
+    Attributes:
+        scores: (M, classes) for classes, (M, labels) for outputs that say yes or no, (M, values) for values.
+        truth: (M,) class numbers, (M, labels) of 0 and 1, or (M, values).
+        chosen: What the outputs decide, shaped as `truth`; None for values.
+    """
+
+    scores: np.ndarray
+    truth: np.ndarray
+    chosen: Optional[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -18,201 +48,387 @@ class Metric:
 
     Attributes:
         name: As in ``--metric`` and report.json.
-        function: ``(outputs, targets) -> value``.
-        higher_is_better: Whether more is better.
+        function: What computes it.
+        tasks: Kinds of tasks that it judges.
+        better: ``higher`` or ``lower``.
+        unit: ``1``, or what the unit of the targets makes of it.
     """
 
     name: str
-    function: Callable[[np.ndarray, np.ndarray], float]
-    higher_is_better: bool = True
+    function: Callable[[Judged], float]
+    tasks: tuple[str, ...]
+    better: str = "higher"
+    unit: str = "1"
 
-    def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> float:
-        """Returns the metric of `outputs` against `targets`.
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an error without an upper bound: a drop is then in percent of the original's, else in points."""
+        return self.better == "lower"
 
-        Args:
-            outputs: (N, ...) what the model said, float.
-            targets: (N, ...) what is right.
+    @property
+    def drop_unit(self) -> str:
+        """The unit of drops: percentage points, or percent of the original's error."""
+        return "%" if self.is_error else "pp"
 
-        Raises:
-            DataError: If the two do not belong together.
+    @property
+    def drop_words(self) -> str:
+        """The unit of drops in words."""
+        return f"per cent of the original's {self.name}" if self.is_error else "percentage points"
+
+    def drop(self, original: Optional[float], compressed: Optional[float]) -> Optional[float]:
+        """Returns how much worse `compressed` is than `original`, in `drop_unit`; negative where it is better.
+
+        None where a value is missing, or where the original has no error that another could be compared with.
         """
-        outputs, targets = np.asarray(outputs), np.asarray(targets)
-        if len(outputs) != len(targets) or len(outputs) == 0:
-            raise DataError(f"{self.name} of {len(outputs)} outputs and {len(targets)} targets", "one target per output")
-        return self.function(outputs, targets)
-
-    def drop_pp(self, original: Optional[float], compressed: Optional[float]) -> Optional[float]:
-        """Returns how much worse `compressed` is; see `drop_pp`."""
         if original is None or compressed is None:
             return None
-        if self.higher_is_better:
+        if not self.is_error:
             return (original - compressed) * 100.0
+        if original == compressed:
+            return 0.0
         return (compressed - original) / original * 100.0 if original > 0 else None
 
+    def facts(self) -> dict[str, str]:
+        """Returns what report.json says about the metric."""
+        return {"name": self.name, "better": self.better, "unit": self.unit}
 
-def accuracy(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Returns the share of right top-1 answers.
 
-    Args:
-        outputs: (N, ..., classes) scores, or (N,) / (N, 1) one score per sample of a binary classifier: a probability, or a
-            logit where any score lies outside [0, 1].
-        targets: (N, ...) integer labels, or one-hot labels of the outputs' shape.
+def _accuracy(judged: Judged) -> float:
+    return float(np.mean(judged.chosen == judged.truth))
 
-    Raises:
-        DataError: If the shapes do not belong together.
+
+def _top5(judged: Judged) -> float:
+    own = np.take_along_axis(judged.scores, judged.truth[:, None], axis=1)
+    return float(np.mean((judged.scores > own).sum(axis=1) < 5))
+
+
+def _auc(judged: Judged) -> float:
+    """Area under the ROC curve; of several classes or labels the mean over those of which both sides occur.
+
+    The Mann-Whitney statistic with mid-ranks for ties (Fawcett 2006, "An introduction to ROC analysis", section 7).
     """
-    answers = classes_of(outputs)
-    return float(np.mean(answers == _labels(targets, outputs, answers, "accuracy")))
-
-
-def agreement(outputs: np.ndarray, reference: np.ndarray) -> float:
-    """Returns the share of samples on which `outputs` and `reference` choose the same class.
-
-    Args:
-        outputs: (N, ..., classes) or (N,) / (N, 1) scores.
-        reference: Scores of the original, same shape.
-
-    Raises:
-        DataError: If the shapes differ.
-    """
-    outputs, reference = np.asarray(outputs), np.asarray(reference)
-    if outputs.shape != reference.shape or len(outputs) == 0:
-        raise DataError(f"agreement of outputs {outputs.shape} and reference {reference.shape}", "arrays of one shape")
-    return float(np.mean(classes_of(outputs) == classes_of(reference)))
-
-
-def mse(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Returns the mean squared error over all samples and values.
-
-    Raises:
-        DataError: If outputs and targets do not hold equally many values.
-    """
-    outputs, targets = np.asarray(outputs), np.asarray(targets)
-    if outputs.size != targets.size:
-        raise DataError(f"mse of outputs {outputs.shape} and targets {targets.shape}", "arrays of one shape")
-    return float(np.mean(np.square(outputs.astype(np.float64) - targets.reshape(outputs.shape))))
-
-
-def auc(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Returns the area under the ROC curve; with more than two classes the mean over one-versus-rest.
-
-    Computed as the Mann-Whitney statistic with mid-ranks for ties (Fawcett 2006, "An introduction to ROC analysis", section 7).
-
-    Args:
-        outputs: (N,) or (N, 1) scores of the positive class, or (N, classes) scores.
-        targets: (N,) integer labels or (N, classes) one-hot labels.
-
-    Raises:
-        DataError: If fewer than two classes occur in `targets`.
-    """
-    outputs = np.asarray(outputs)
-    labels = _labels(targets, outputs, classes_of(outputs), "auc")
-    if outputs.ndim > 1 and outputs.shape[-1] > 2:
-        present = np.unique(labels)
-        return float(np.mean([_binary_auc(outputs[:, c], labels == c) for c in present]))
-    score = outputs[:, 1] if outputs.ndim > 1 and outputs.shape[-1] == 2 else outputs.reshape(-1)
-    return _binary_auc(score, labels == 1)
-
-
-def f1(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Returns 2 TP / (2 TP + FP + FN) of class 1; with more than two classes the unweighted mean over classes (macro F1).
-
-    Args:
-        outputs: (N,) or (N, 1) scores of the positive class, or (N, classes) scores.
-        targets: (N,) integer labels or (N, classes) one-hot labels.
-    """
-    outputs = np.asarray(outputs)
-    answers = classes_of(outputs)
-    labels = _labels(targets, outputs, answers, "f1")
-    many = outputs.ndim > 1 and outputs.shape[-1] > 2
-    classes = np.union1d(labels, answers) if many else np.array([1])
-    scores = []
-    for c in classes:
-        hits = np.sum((answers == c) & (labels == c))
-        wrong = np.sum((answers == c) != (labels == c))
-        scores.append(2.0 * hits / (2.0 * hits + wrong) if hits + wrong else 0.0)
-    return float(np.mean(scores))
-
-
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        "accuracy": Metric("accuracy", accuracy),
-        "auc": Metric("auc", auc),
-        "f1": Metric("f1", f1),
-        "mse": Metric("mse", mse, higher_is_better=False),
-    }
-)
-
-
-def get_metric(name: str) -> Metric:
-    """Returns the metric called `name`.
-
-    Raises:
-        DataError: If there is none.
-    """
-    if name not in METRICS:
-        raise DataError(f"metric {name!r} is not known", ", ".join(METRICS))
-    return METRICS[name]
-
-
-def default_metric(targets: Optional[np.ndarray]) -> Optional[str]:
-    """Returns ``accuracy`` for integer or one-hot labels, ``mse`` for other targets and None without targets."""
-    if targets is None:
-        return None
-    targets = np.asarray(targets)
-    if np.issubdtype(targets.dtype, np.integer) or targets.dtype == bool:
-        return "accuracy"
-    one_hot = targets.ndim > 1 and targets.shape[-1] > 1 and np.all((targets == 0) | (targets == 1))
-    return "accuracy" if one_hot and np.all(targets.sum(axis=-1) == 1) else "mse"
-
-
-def drop_pp(original: Optional[float], compressed: Optional[float], metric: str = "accuracy") -> Optional[float]:
-    """Returns how much worse `compressed` is than `original`; negative where it is better.
-
-    Args:
-        original: Metric of the original model.
-        compressed: Metric of the compressed model.
-        metric: Name of the metric.
-
-    Returns:
-        Percentage points for metrics in [0, 1]; for mse, which has no upper bound, the increase in percent of the original's.
-        None where either figure is missing.
-    """
-    return get_metric(metric).drop_pp(original, compressed)
-
-
-def classes_of(outputs: np.ndarray) -> np.ndarray:
-    """Returns the chosen classes, int64: the arg-max of the last axis, or the side of the threshold of a single score.
-
-    Args:
-        outputs: (N, ..., classes), or (N,) / (N, 1) single scores, where the threshold is 0 if any score lies outside [0, 1]
-            (logits) and 0.5 otherwise (probabilities).
-    """
-    outputs = np.asarray(outputs)
-    if outputs.ndim > 1 and outputs.shape[-1] > 1:
-        return outputs.argmax(axis=-1)
-    scores = outputs.reshape(len(outputs), -1)[:, 0] if outputs.ndim <= 2 else outputs[..., 0]
-    is_logit = bool(np.any((scores < 0) | (scores > 1)))
-    return (scores > (0.0 if is_logit else 0.5)).astype(np.int64)
-
-
-def _labels(targets: np.ndarray, outputs: np.ndarray, answers: np.ndarray, name: str) -> np.ndarray:
-    targets = np.asarray(targets)
-    if targets.shape == np.shape(outputs) and np.ndim(outputs) > 1 and targets.shape[-1] > 1:
-        return targets.argmax(axis=-1)
-    if targets.size != answers.size:
-        raise DataError(
-            f"{name} of outputs {np.shape(outputs)} and targets {targets.shape}",
-            f"integer labels {answers.shape} or one-hot labels of the outputs' shape",
-        )
-    return targets.reshape(answers.shape).astype(np.int64)
+    scores, truth = judged.scores, judged.truth
+    if truth.ndim == 1 and scores.shape[1] == 2:
+        pairs = [(scores[:, 1] - scores[:, 0], truth == 1)]
+    elif truth.ndim == 1:
+        pairs = [(scores[:, one], truth == one) for one in np.unique(truth)]
+    else:
+        pairs = [(scores[:, one], truth[:, one] == 1) for one in range(scores.shape[1])]
+    areas = [_binary_auc(score, positive) for score, positive in pairs if 0 < positive.sum() < len(positive)]
+    if not areas:
+        raise DataError("auc: all targets are of one class", "at least one sample of each class")
+    return float(np.mean(areas))
 
 
 def _binary_auc(score: np.ndarray, positive: np.ndarray) -> float:
     ones, zeros = int(positive.sum()), int((~positive).sum())
-    if ones == 0 or zeros == 0:
-        raise DataError("auc: all targets are of one class", "at least one sample of each class")
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2.0)[inverse.reshape(-1)]
+    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse.reshape(-1)]
     return float((ranks[positive].sum() - ones * (ones + 1) / 2.0) / (ones * zeros))
+
+
+def _overlaps(judged: Judged) -> np.ndarray:
+    """(classes or labels, 2): true positives, and false positives and negatives together; of classes only those that occur."""
+    chosen, truth = np.asarray(judged.chosen), judged.truth
+    if truth.ndim > 1:
+        return np.stack([((chosen == 1) & (truth == 1)).sum(axis=0), (chosen != truth).sum(axis=0)], axis=1).astype(float)
+    classes = int(max(chosen.max(), truth.max())) + 1
+    hits = np.bincount(truth[chosen == truth], minlength=classes)
+    both = np.bincount(truth, minlength=classes) + np.bincount(chosen, minlength=classes)
+    return np.stack([hits, both - 2 * hits], axis=1)[both > 0].astype(float)
+
+
+def _f1(judged: Judged) -> float:
+    """2 TP / (2 TP + FP + FN): of class 1 where there are two, else the unweighted mean over classes or labels."""
+    if judged.truth.ndim == 1 and judged.scores.shape[1] == 2:
+        yes = (judged.truth == 1)[:, None].astype(int), (np.asarray(judged.chosen) == 1)[:, None].astype(int)
+        judged = Judged(judged.scores, *yes)
+    hits, wrong = _overlaps(judged).T
+    return float(np.mean(np.divide(2 * hits, 2 * hits + wrong, out=np.zeros_like(hits), where=2 * hits + wrong > 0)))
+
+
+def _mean_iou(judged: Judged) -> float:
+    """TP / (TP + FP + FN), counted over all samples together, as a mean over the classes that occur."""
+    if judged.truth.ndim > 1:  # one output that says yes or no: the background is a class, too
+        judged = Judged(judged.scores, judged.truth.reshape(-1), np.asarray(judged.chosen).reshape(-1))
+    hits, wrong = _overlaps(judged).T
+    return float(np.mean(hits / (hits + wrong)))
+
+
+def _mse(judged: Judged) -> float:
+    return float(np.mean(np.square(judged.scores - judged.truth)))
+
+
+def _mae(judged: Judged) -> float:
+    return float(np.mean(np.abs(judged.scores - judged.truth)))
+
+
+def _r2(judged: Judged) -> float:
+    """1 - squared error / variance of the targets, as a mean over outputs; a constant target is worth 1 if met, else 0."""
+    left = np.square(judged.scores - judged.truth).sum(axis=0)
+    all_ = np.square(judged.truth - judged.truth.mean(axis=0)).sum(axis=0)
+    ratio = np.divide(left, all_, out=(left > 0).astype(float), where=all_ > 0)
+    return float(np.mean(1.0 - ratio))
+
+
+CLASSES, VALUES = ("classification", "binary", "segmentation"), ("regression", "reconstruction")
+KINDS = ("classification", "binary", "multi-label", "segmentation", "regression", "reconstruction")
+"""All kinds of tasks."""
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Metric("accuracy", _accuracy, ("classification", "binary")),
+            Metric("top5", _top5, ("classification",)),
+            Metric("auc", _auc, ("classification", "binary", "multi-label")),
+            Metric("f1", _f1, (*CLASSES, "multi-label")),
+            Metric("label_accuracy", _accuracy, ("multi-label",)),
+            Metric("mean_iou", _mean_iou, ("segmentation",)),
+            Metric("pixel_accuracy", _accuracy, ("segmentation",)),
+            Metric("mae", _mae, VALUES, "lower", "unit of the targets"),
+            Metric("mse", _mse, VALUES, "lower", "unit of the targets, squared"),
+            Metric("rmse", lambda judged: _mse(judged) ** 0.5, VALUES, "lower", "unit of the targets"),
+            Metric("r2", _r2, VALUES),
+        )
+    }
+)
+DEFAULT: Mapping[str, str] = MappingProxyType(
+    {
+        "classification": "accuracy",
+        "binary": "accuracy",
+        "multi-label": "label_accuracy",
+        "segmentation": "mean_iou",
+        "regression": "mse",
+        "reconstruction": "mse",
+    }
+)
+"""Kind of task -> its metric where none is asked for."""
+_ALSO = {"top1": "accuracy", "top_1": "accuracy", "top_5": "top5", "miou": "mean_iou", "iou": "mean_iou"}
+
+
+def get_metric(name: str) -> Metric:
+    """Returns the metric called `name`; hyphens and capitals do not matter.
+
+    Raises:
+        DataError: If there is none.
+    """
+    plain = str(name).lower().replace("-", "_")
+    plain = _ALSO.get(plain, plain)
+    if plain not in METRICS:
+        raise DataError(f"metric {name!r} is not known", ", ".join(METRICS))
+    return METRICS[plain]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one output of a model does, and how it is judged.
+
+    Attributes:
+        kind: ``classification`` (one class per sample), ``binary`` (one output, yes or no), ``multi-label`` (several outputs,
+            each yes or no), ``segmentation`` (a class per position), ``regression`` or ``reconstruction`` (of the input).
+        outputs: Size of the last axis where outputs are decisions, else the number of values per sample.
+        activation: What the output ends in: ``softmax``, ``sigmoid``, ``linear``, ...
+        metric_name: Name of the metric; empty: the task's usual one.
+    """
+
+    kind: str
+    outputs: int
+    activation: str = "linear"
+    metric_name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DataError(f"task {self.kind!r} is not known", ", ".join(KINDS))
+        metric = get_metric(self.metric_name or DEFAULT[self.kind])
+        if self.kind not in metric.tasks:
+            fitting = ", ".join(one.name for one in METRICS.values() if self.kind in one.tasks)
+            raise DataError(f"metric {metric.name} does not judge the task {self.kind}", f"one of {fitting}")
+        if metric.name == "top5" and self.outputs <= 5:
+            raise DataError(f"top5 of a model with {self.outputs} classes is always 1", "more than 5 classes, or accuracy")
+        object.__setattr__(self, "metric_name", metric.name)
+
+    @property
+    def metric(self) -> Metric:
+        """What judges."""
+        return METRICS[self.metric_name]
+
+    @property
+    def logits(self) -> bool:
+        """Whether decisions come as logits: neither softmax nor sigmoid ends the model."""
+        return not self.is_values and self.activation not in ("softmax", "sigmoid")
+
+    @property
+    def is_values(self) -> bool:
+        """Whether outputs are values, not decisions."""
+        return self.kind in VALUES
+
+    @property
+    def classifies(self) -> bool:
+        """Whether each sample as a whole gets one class."""
+        return self.kind in ("classification", "binary")
+
+    @property
+    def family(self) -> str:
+        """How outputs are read: ``classes`` that exclude each other, ``yes_no`` for each output by itself, or ``values``."""
+        if self.is_values:
+            return "values"
+        return "yes_no" if self.kind in ("binary", "multi-label") or self.outputs == 1 else "classes"
+
+    @property
+    def loss_family(self) -> str:
+        """How outputs are trained: as `family`, but classes that end in a sigmoid each for itself."""
+        return "yes_no" if self.family == "classes" and self.activation == "sigmoid" else self.family
+
+    def decisions(self, outputs: np.ndarray) -> Optional[np.ndarray]:
+        """Returns what outputs decide, int64: (N,) classes, (N, labels) of 0 and 1, (N, ...) per position; None for values."""
+        outputs = np.asarray(outputs)
+        if self.is_values:
+            return None
+        if self.family == "classes":
+            return outputs.argmax(axis=-1)
+        yes = (outputs > (0.0 if self.logits else 0.5)).astype(np.int64)
+        return yes if self.kind == "multi-label" else yes.reshape(yes.shape[:-1] if yes.ndim > 1 else yes.shape)
+
+    def truth(self, targets: np.ndarray, outputs_shape: tuple[int, ...]) -> np.ndarray:
+        """Returns targets in the form of `decisions`, or as values.
+
+        Args:
+            targets: (N, ...) as the user has them: class numbers, one-hot, 0 and 1, or values.
+            outputs_shape: (N, ...) of the outputs that they belong to.
+
+        Raises:
+            DataError: If they do not belong together.
+        """
+        targets, shape = np.asarray(targets), tuple(outputs_shape)
+        if self.family == "values" or self.kind == "multi-label":
+            wanted = shape
+        elif self.family == "classes" and targets.shape == shape:
+            return targets.argmax(axis=-1)
+        else:
+            wanted = shape[:-1] if len(shape) > 1 else shape
+        if len(targets) != shape[0] or targets.size != int(np.prod(wanted)):
+            raise DataError(
+                f"{self.metric_name} of outputs {shape} and targets {targets.shape}", f"targets for the task {self.kind}"
+            )
+        targets = targets.reshape(wanted)
+        if self.family == "values":
+            return targets.astype(np.float64)
+        return (targets > 0.5).astype(np.int64) if self.family == "yes_no" else targets.astype(np.int64)
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """Returns the metric of outputs (N, ...) against targets (N, ...).
+
+        Raises:
+            DataError: If the two do not belong together.
+        """
+        outputs = np.asarray(outputs)
+        if len(outputs) != len(targets) or len(outputs) == 0:
+            raise DataError(f"{self.metric_name} of {len(outputs)} outputs and {len(targets)} targets", "one target per output")
+        return self.metric.function(self._judged(outputs, self.truth(targets, outputs.shape)))
+
+    def _judged(self, outputs: np.ndarray, truth: np.ndarray) -> Judged:
+        if self.is_values:
+            return Judged(outputs.reshape(len(outputs), -1).astype(np.float64), truth.reshape(len(outputs), -1), None)
+        width = self.outputs if self.family == "classes" or self.kind == "multi-label" else 1
+        decisions = np.asarray(self.decisions(outputs))
+        if self.family == "classes":
+            return Judged(outputs.reshape(-1, width), truth.reshape(-1), decisions.reshape(-1))
+        return Judged(outputs.reshape(-1, width), truth.reshape(-1, width), decisions.reshape(-1, width))
+
+    def value(self, outputs: np.ndarray, samples: Any) -> Optional[float]:
+        """Returns the metric of outputs against the targets of `samples`; None where they have none."""
+        return None if samples.y is None else self.score(outputs, samples.y)
+
+    def figure(self, outputs: np.ndarray, samples: Any) -> float:
+        """Returns the metric as a number that is better the higher it is; NaN without targets."""
+        value = self.value(outputs, samples)
+        return float("nan") if value is None else -value if self.metric.is_error else value
+
+    def drop(self, original: Optional[float], compressed: Optional[float], targets: Any = None) -> Optional[float]:
+        """Returns how much worse `compressed` is than `original`, both values of the metric, in the unit of ``--max-drop``.
+
+        Args:
+            original: Of the original.
+            compressed: Of the compressed model.
+            targets: What both were judged on. Where the original has no error but rounding - its own outputs are the targets -
+                the error of the best constant is the measure.
+        """
+        lost = self.metric.drop(original, compressed)
+        if original is None or compressed is None or targets is None or not self.metric.is_error:
+            return lost
+        constant = self._constant_error(targets)
+        if original > constant * (EXACT if self.metric_name == "mse" else EXACT**0.5):
+            return lost
+        return 100.0 * (compressed - original) / max(constant, 1e-30)
+
+    def agreement(self, outputs: np.ndarray, reference: np.ndarray) -> Optional[float]:
+        """Returns the share of decisions that are the same in `outputs` and `reference`; None for values.
+
+        Raises:
+            DataError: If the shapes differ.
+        """
+        outputs, reference = np.asarray(outputs), np.asarray(reference)
+        if outputs.shape != reference.shape or len(outputs) == 0:
+            raise DataError(f"agreement of outputs {outputs.shape} and reference {reference.shape}", "arrays of one shape")
+        if self.is_values:
+            return None
+        return float(np.mean(self.decisions(outputs) == self.decisions(reference)))
+
+    def labelled(self, samples: Any, answers: np.ndarray) -> Any:
+        """Returns the samples with targets: their own, else what `answers`, the outputs of a model on them, decide."""
+        if samples.y is not None:
+            return samples
+        decisions = self.decisions(answers)
+        return replace(samples, y=answers if decisions is None else decisions)
+
+    def explained(self, samples: Any) -> str:
+        """Returns where attributions start: the true class, the predicted one without labels, else all outputs."""
+        if not self.classifies:
+            return "all"
+        return "true" if samples.y is not None else "predicted"
+
+    def doubt(self, outputs: np.ndarray, targets: np.ndarray) -> Optional[str]:
+        """Returns a warning where outputs are worth no more than chance: targets and outputs may not fit; else None.
+
+        Decisions are compared with what they are worth against the same targets in random order, values with the error of the
+        best constant.
+        """
+        value, name = self.score(outputs, targets), self.metric_name
+        if self.is_values:
+            limit = 0.0 if name == "r2" else self._constant_error(targets)
+            if (value > limit) if name == "r2" else (value < limit or limit == 0.0):
+                return None
+            than = f"the best constant gives {limit:.4g}"
+        else:
+            random, targets = np.random.default_rng(0), np.asarray(targets)
+            by_chance = [self.score(outputs, targets[random.permutation(len(targets))]) for _ in range(SHUFFLES)]
+            middle, most = float(np.mean(by_chance)), 1.0
+            if value > middle + min(2 * float(np.std(by_chance)), (most - middle) / 2):
+                return None
+            same = np.ptp(self.truth(targets, np.shape(outputs)).reshape(len(targets), -1), axis=0).max() == 0
+            if same and value > 0:  # targets that are all alike say nothing about chance
+                return None
+            than = f"targets in random order give {middle:.4g}"
+        return (
+            f"The original model's {name} is {value:.4g}, no better than chance ({than}). "
+            "Do the targets and the scaling of the inputs fit the model, and is the task right?"
+        )
+
+    def _constant_error(self, targets: np.ndarray) -> float:
+        values = np.asarray(targets, np.float64).reshape(len(targets), -1)
+        if self.metric_name == "mae":
+            return float(np.mean(np.abs(values - np.median(values, axis=0))))
+        spread = float(np.mean(values.var(axis=0)))
+        return spread**0.5 if self.metric_name == "rmse" else spread
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the task as plain values, for report.json and the check kit."""
+        return {"task": self.kind, "metric": self.metric.facts(), "outputs": self.outputs, "activation": self.activation}
+
+    @classmethod
+    def of(cls, facts: Any) -> Optional[Task]:
+        """Returns the task that `facts` described; None where they describe none."""
+        try:
+            return cls(facts["task"], int(facts["outputs"]), str(facts["activation"]), facts["metric"]["name"])
+        except (KeyError, TypeError, ValueError, DataError):
+            return None

@@ -15,7 +15,8 @@ from keras_xaic._keras import keras, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
-from keras_xaic.models.task import Task
+from keras_xaic.metrics import Task
+from keras_xaic.models.losses import Targets, task_loss
 from keras_xaic.progress import Progress, silent
 
 TIMED_STEPS = 10
@@ -106,7 +107,7 @@ class Epoch:
 class _Batches(keras.utils.Sequence):
     """Shuffled batches of one epoch: inputs, and labels beside the teacher's outputs."""
 
-    def __init__(self, samples: Samples, targets: np.ndarray, schedule: Schedule, number: int) -> None:
+    def __init__(self, samples: Samples, targets: Targets, schedule: Schedule, number: int) -> None:
         self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
         order = np.random.default_rng(schedule.seed * 1000 + number).permutation(len(samples))
         self.order = order[: max(1, round(len(samples) * schedule.share))]
@@ -155,11 +156,11 @@ def fit(
         One entry per epoch.
     """
     judge = judge or (lambda model: task.figure(predict(model, held_back), held_back))
-    targets = task.targets(train, teacher)
+    targets = Targets(task, train, teacher)
     total = schedule.steps(len(train))
     weight = schedule.distillation if teacher is not None else 0.0
     weight = 1.0 if train.y is None else weight
-    loss = task.loss(weight, schedule.temperature, schedule.loss)
+    loss = task_loss(task, weight, schedule.temperature, schedule.loss)
     model.compile(schedule.make_optimizer(len(train)), loss=loss)
     state = _State(model, checkpoint)
     history = state.restore()
@@ -204,10 +205,10 @@ def within_minutes(
     if schedule.minutes is None or schedule.epochs == 0:
         return schedule
     weight = schedule.distillation if teacher is not None else 0.0
-    loss = task.loss(1.0 if train.y is None else weight, schedule.temperature, schedule.loss)
+    loss = task_loss(task, 1.0 if train.y is None else weight, schedule.temperature, schedule.loss)
     before = model.get_weights()
     model.compile("sgd", loss=loss)
-    few = _Batches(train, task.targets(train, teacher), schedule, 0)
+    few = _Batches(train, Targets(task, train, teacher), schedule, 0)
     taken = []
     for number in range(min(len(few), TIMED_STEPS + 1)):
         start = time.perf_counter()

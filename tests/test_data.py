@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_xaic._keras import tf
-from keras_xaic.data import Data, Rows, Samples, as_data, check_data, load_data
+from keras_xaic.data import Data, Rows, Samples, as_data, check_inputs, load_data
 from keras_xaic.errors import DataError
 from keras_xaic.npz import LARGE
 
@@ -105,11 +105,64 @@ def test_missing_and_broken_files_are_named(tmp_path):
 
 def test_data_must_fit_the_model(arrays):
     data = as_data(arrays)
-    check_data(data, (None, 4, 4, 1), (None, 3), classifier=True)
+    check_inputs(data, (None, 4, 4, 1))
+    check_inputs(data, (None, None, 4, 1))
     with pytest.raises(DataError, match=r"x_train has samples of shape \(4, 4, 1\)"):
-        check_data(data, (None, 8, 8, 1), (None, 3), classifier=True)
-    with pytest.raises(DataError, match=r"y_train\[2\] is class 2. Expected classes 0 to 1"):
-        check_data(data, (None, 4, 4, 1), (None, 2), classifier=True)
+        check_inputs(data, (None, 8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.zeros((4, 2), np.complex64), "dtype complex64"),
+        (np.zeros((4, 2), object), "dtype object"),
+        (np.zeros((4, 2), "datetime64[s]"), r"dtype datetime64\[s\]"),
+        (np.zeros((4, 2), "timedelta64[s]"), r"dtype timedelta64\[s\]"),
+        (np.full((4, 2), "a"), "dtype <U1"),
+        (np.full((4, 2), b"a"), r"dtype \|S1"),
+        (np.zeros(4, [("a", "f4")]), "dtype"),
+        (np.full((4, 2), 1e39), r"holds 1e\+39.*float32"),
+        (np.full((4, 2), -1e300), r"holds 1e\+300"),
+        (np.full((4, 2), np.inf, np.float16), "NaN or infinity"),
+        (np.full((4, 2), np.nan), "NaN or infinity"),
+        (np.full((4, 2), 2**24 + 1), "whole number 16777217"),
+        (np.full((4, 2), 2**63, np.uint64), "whole number 9223372036854775808"),
+        ([[2**70, 1]] * 4, "dtype object"),
+    ],
+)
+def test_inputs_that_float32_cannot_hold_are_refused_by_name(values, said):
+    for given in (values, Samples(np.asarray(values)), (values, np.zeros(4, int)), {"x_train": values}):
+        with pytest.raises(DataError, match=said):
+            as_data(given)
+
+
+def test_inputs_that_float32_holds_are_taken():
+    for values in (np.full((4, 2), 2**24), np.full((4, 2), 3e38), np.full((4, 2), True), np.full((4, 2), 6e4, np.float16)):
+        assert np.isfinite(as_data(values).train.inputs()).all()
+
+
+@pytest.mark.parametrize("y", [np.zeros(4, complex), np.full(4, "a"), np.zeros(4, "datetime64[D]"), np.full(4, 1e300)])
+def test_targets_that_float32_cannot_hold_are_refused_by_name(y):
+    with pytest.raises(DataError, match="y_train"):
+        as_data((np.zeros((4, 2)), y))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(np.nan, 0.0), (1.0, np.inf), (0.0, 0.0), (3e38, 0.0)])
+def test_a_scaling_that_ruins_inputs_is_refused(scale, offset):
+    with pytest.raises(DataError, match=r"scale|float32"):
+        as_data(np.full((4, 2), 200.0), scale, offset)
+
+
+def test_data_and_samples_keep_or_take_the_scaling():
+    x = np.full((4, 2), 51, np.uint8)
+    plain, scaled = Data(Samples(x), Samples(x)), Samples(x, None, 1 / 255, 0.5)
+    for data in (plain, plain.train):
+        assert as_data(data, 1 / 255, 0.5).train.inputs().max() == pytest.approx(0.7)
+    assert as_data(plain, 1 / 255, 0.5).test.inputs().max() == pytest.approx(0.7)
+    assert as_data(scaled).train.inputs().max() == pytest.approx(0.7)
+    assert as_data(scaled, 1 / 255, 0.5).train.scale == 1 / 255
+    with pytest.raises(DataError, match="scaled by"):
+        as_data(scaled, 1 / 127, 0.0)
 
 
 def test_calibration_is_a_seeded_shuffle_of_training_data(arrays):

@@ -6,7 +6,10 @@ import pytest
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.errors import DataError, ModelError, PlanError
-from keras_xaic.models.task import Task, infer_task
+from keras_xaic.metrics import Task
+from keras_xaic.models import load_model
+from keras_xaic.models.losses import Targets, carried_loss, loss_name, task_loss
+from keras_xaic.models.task import infer_task
 from keras_xaic.training import Epoch, Schedule, _Batches, fit, predict, within_minutes
 
 
@@ -29,7 +32,7 @@ def make_model(classes=3, activation="softmax"):
     )
 
 
-TASK = Task("classes", 3, logits=False)
+TASK = Task("classification", 3, "softmax")
 
 
 def test_training_learns_and_keeps_the_best_epoch():
@@ -78,29 +81,79 @@ def test_distillation_loss_by_hand():
     labels, hot = np.array([0]), np.array([[1.0, 0, 0]])
     t, s = softmax(teacher_logits / 2), softmax(student_logits / 2)
     expected = 0.3 * -np.log(softmax(student_logits)[0, 0]) + 0.7 * 4 * (t * np.log(t / s)).sum()
-    for logits, transform in ((True, lambda z: z), (False, softmax)):
-        task = Task("classes", 3, logits)
-        both = task.targets(Samples(np.zeros((1, 1)), labels), transform(teacher_logits))
+    for activation, transform in (("linear", lambda z: z), ("softmax", softmax)):
+        task = Task("classification", 3, activation)
+        both = Targets(task, Samples(np.zeros((1, 1)), labels), transform(teacher_logits))[:]
         np.testing.assert_allclose(both[:, 0], hot)
-        loss = task.loss(0.7, 2.0)(tf.constant(both), tf.constant(transform(student_logits), tf.float32))
+        loss = task_loss(task, 0.7, 2.0)(tf.constant(both), tf.constant(transform(student_logits), tf.float32))
         assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
 def test_value_and_binary_losses_by_hand():
     both = tf.constant([[[1.0], [0.5]]])
-    assert float(Task("values", 1, False).loss(0.25, 1.0)(both, tf.constant([[0.0]]))) == pytest.approx(0.75 + 0.25 * 0.25)
+    assert float(task_loss(Task("regression", 1), 0.25, 1.0)(both, tf.constant([[0.0]]))) == pytest.approx(0.75 + 0.25 * 0.25)
     target = 0.75 * 1.0 + 0.25 * 0.5
     expected = -(target * np.log(0.3) + (1 - target) * np.log(0.7))
-    assert float(Task("binary", 1, False).loss(0.25, 1.0)(both, tf.constant([[0.3]]))) == pytest.approx(expected, rel=1e-5)
+    binary = task_loss(Task("binary", 1, "sigmoid"), 0.25, 1.0)
+    assert float(binary(both, tf.constant([[0.3]]))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "activation", "shape", "targets", "keras_loss"),
+    [
+        ("multi-label", "sigmoid", (4,), np.array([[1, 0, 1, 1], [0, 0, 1, 0]]), "binary_crossentropy"),
+        ("segmentation", "softmax", (2, 3, 4), np.arange(12).reshape(2, 2, 3) % 4, "sparse_categorical_crossentropy"),
+        ("segmentation", "sigmoid", (2, 3, 1), np.arange(12).reshape(2, 2, 3) % 2, "binary_crossentropy"),
+        ("classification", "softmax", (4,), np.array([3, 1]), "sparse_categorical_crossentropy"),
+        ("classification", "sigmoid", (4,), np.eye(4)[[3, 1]], "binary_crossentropy"),
+        ("reconstruction", "linear", (2, 2, 1), np.arange(8).reshape(2, 2, 2, 1), "mean_squared_error"),
+    ],
+)
+def test_the_loss_of_labels_is_the_one_keras_trains_such_a_task_with(kind, activation, shape, targets, keras_loss):
+    outputs = tf.nn.softmax(tf.random.stateless_normal((2, *shape), (1, 2)), axis=-1)
+    outputs = outputs if shape[-1] > 1 else tf.random.stateless_uniform((2, *shape), (1, 2))
+    outputs_count = int(np.prod(shape)) if kind == "reconstruction" else shape[-1]
+    task, samples = Task(kind, outputs_count, activation), Samples(np.zeros((2, 1)), targets)
+    given = task_loss(task, 0.0, 1.0)(tf.constant(Targets(task, samples, None)[:]), outputs)
+    known = targets.reshape(outputs.shape) if "sparse" not in keras_loss else targets
+    expected = tf.reduce_mean(keras.losses.get(keras_loss)(tf.constant(known, tf.float32), outputs))
+    assert float(given) == pytest.approx(float(expected), rel=1e-4)
+    alike = task_loss(task, 1.0, 2.0)  # the model itself as its teacher: nothing to learn
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        value = alike(tf.constant(Targets(task, Samples(np.zeros((2, 1))), outputs.numpy())[:]), outputs)
+    slope = tape.gradient(value, outputs)
+    assert float(tf.reduce_max(tf.abs(slope - tf.reduce_mean(slope, axis=-1, keepdims=True)))) < 1e-5
+
+
+def test_the_loss_that_a_model_carries_is_read_from_everything_keras_writes(tmp_path):
+    for loss, name in (
+        ("mse", "mean_squared_error"),
+        (keras.losses.Huber(), "huber"),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), "sparse_categorical_crossentropy"),
+        (keras.losses.KLDivergence(), "kl_divergence"),
+        (["binary_crossentropy"], "binary_crossentropy"),
+        (None, ""),
+    ):
+        model = make_model(1, None)
+        model.compile("sgd", loss)
+        assert carried_loss(model) == name
+        for ending in (".keras", ".h5", ""):
+            model.save(tmp_path / f"m{ending}")
+            assert carried_loss(load_model(tmp_path / f"m{ending}")) == name, ending
+    keras3 = {"module": "keras.losses", "class_name": "BinaryCrossentropy", "config": {"from_logits": True}}
+    assert loss_name(keras3) == "binary_crossentropy"
+    assert loss_name({"only": "mae"}) == "mean_absolute_error"
+    assert loss_name({"one": "mae", "two": "mse"}) == ""
 
 
 def test_what_a_model_does_is_read_from_its_head_and_targets():
     x = np.zeros((4, 8), np.float32)
-    assert infer_task(make_model(), as_data((x, np.arange(4) % 3))) == Task("classes", 3, False)
-    assert infer_task(make_model(activation=None), as_data((x, np.arange(4) % 3))) == Task("classes", 3, True)
-    assert infer_task(make_model(activation=None), as_data((x, np.zeros((4, 3))))) == Task("values", 3, False)
-    assert infer_task(make_model(1, "sigmoid"), as_data((x, np.arange(4) % 2))) == Task("binary", 1, False)
-    assert infer_task(make_model(), as_data(x)) == Task("classes", 3, False)
+    assert infer_task(make_model(), as_data((x, np.arange(4) % 3))) == Task("classification", 3, "softmax")
+    assert infer_task(make_model(activation=None), as_data((x, np.arange(4) % 3))) == Task("classification", 3)
+    assert infer_task(make_model(activation=None), as_data((x, np.full((4, 3), 0.5)))) == Task("regression", 3)
+    assert infer_task(make_model(1, "sigmoid"), as_data((x, np.arange(4) % 2))) == Task("binary", 1, "sigmoid")
+    assert infer_task(make_model(), as_data(x)) == Task("classification", 3, "softmax")
 
 
 def test_data_that_does_not_fit_is_named_before_training():
@@ -175,15 +228,17 @@ def test_the_users_loss_optimizer_and_callbacks_are_used():
 
 def test_the_users_loss_stands_beside_distillation():
     both, outputs = tf.constant([[[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]]]), tf.constant([[0.6, 0.3, 0.1]])
-    own, taught = TASK.loss(0.0, 2.0, "mse")(both, outputs), TASK.loss(1.0, 2.0)(both, outputs)
+    own, taught = task_loss(TASK, 0.0, 2.0, "mse")(both, outputs), task_loss(TASK, 1.0, 2.0)(both, outputs)
     assert float(own) == pytest.approx((0.16 + 0.09 + 0.01) / 3, rel=1e-5)
-    assert float(TASK.loss(0.7, 2.0, "mse")(both, outputs)) == pytest.approx(0.3 * float(own) + 0.7 * float(taught), rel=1e-5)
+    assert float(task_loss(TASK, 0.7, 2.0, "mse")(both, outputs)) == pytest.approx(
+        0.3 * float(own) + 0.7 * float(taught), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("wrong", ["no_such_loss", "sparse_categorical_crossentropy"])
 def test_losses_that_cannot_be_used_are_named(wrong):
     with pytest.raises(PlanError, match=f"loss is '{wrong}'"):
-        TASK.loss(0.5, 2.0, wrong)
+        task_loss(TASK, 0.5, 2.0, wrong)
 
 
 def test_an_optimizer_that_does_not_exist_is_named():

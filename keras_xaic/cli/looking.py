@@ -12,6 +12,7 @@ from keras_xaic.cli.options import (
     Calibration,
     DataOption,
     Json,
+    MetricName,
     Model,
     Offset,
     Out,
@@ -19,6 +20,7 @@ from keras_xaic.cli.options import (
     Quiet,
     Scale,
     Seed,
+    Task,
     Unsafe,
 )
 from keras_xaic.cli.terminal import Terminal, failing
@@ -49,6 +51,7 @@ def explain(
     seed: int = Seed,
     scale: float = Scale,
     offset: float = Offset,
+    task: Optional[str] = Task,
     allow_approximate: bool = typer.Option(False, "--allow-approximate", help="Linearise layers that have no sound rule."),
     overwrite: bool = Overwrite,
     allow_unsafe: bool = Unsafe,
@@ -80,6 +83,7 @@ def explain(
             seed=seed,
             scale=scale,
             offset=offset,
+            task=task,
             allow_approximate=allow_approximate,
             overwrite=overwrite,
             allow_unsafe=allow_unsafe,
@@ -97,7 +101,9 @@ def verify(
         help="auto: the one that judges; all: every installed one; or a name, see `xaic doctor`.",
         autocompletion=_interpreters,
     ),
-    scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the report says."),
+    task: Optional[str] = Task,
+    metric: Optional[str] = MetricName,
+    scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the bundle says."),
     offset: Optional[float] = typer.Option(None, "--offset", help="See --scale."),
     quiet: bool = Quiet,
     json: bool = Json,
@@ -110,7 +116,16 @@ def verify(
         from keras_xaic.pipeline import verify as run
 
         terminal.show_verification(
-            run(bundle, data, interpreter=interpreter, scale=scale, offset=offset, progress=terminal.progress)
+            run(
+                bundle,
+                data,
+                interpreter=interpreter,
+                task=task,
+                metric=metric,
+                scale=scale,
+                offset=offset,
+                progress=terminal.progress,
+            )
         )
 
 

@@ -23,6 +23,23 @@ Target = typer.Option(
 )
 Scale = typer.Option(1.0, "--scale", help="The model sees x * SCALE + OFFSET.", rich_help_panel="Data")
 Offset = typer.Option(0.0, "--offset", help="See --scale.", rich_help_panel="Data")
+Task = typer.Option(
+    None,
+    "--task",
+    help="classification, binary, multi-label, segmentation, regression or reconstruction; default: what output, loss and "
+    "targets say.",
+    show_default=False,
+    rich_help_panel="Data",
+    autocompletion=lambda: ["classification", "binary", "multi-label", "segmentation", "regression", "reconstruction"],
+)
+MetricName = typer.Option(
+    None,
+    "--metric",
+    help="What chooses epochs and judges: accuracy, top5, auc, f1, label_accuracy, mean_iou, pixel_accuracy, mae, mse, rmse or "
+    "r2; default: the task's usual one.",
+    show_default=False,
+    rich_help_panel="Data",
+)
 Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
 Calibration = typer.Option(
     256, "--calibration", min=1, help="Training samples for relevance and activation ranges.", rich_help_panel="Data"
@@ -34,7 +51,12 @@ Download = typer.Option(
     None, "--download", help="Limit for model.xaic, e.g. 20kB.", show_default=False, rich_help_panel="Budget"
 )
 Ram = typer.Option(None, "--ram", help="Limit for the tensor arena, e.g. 64kB.", show_default=False, rich_help_panel="Budget")
-MaxDrop = typer.Option(1.0, "--max-drop", help="Accuracy that may be lost, in percentage points.", rich_help_panel="Budget")
+MaxDrop = typer.Option(
+    1.0,
+    "--max-drop",
+    help="What the metric may lose: in percentage points; for errors (mse, mae, rmse) in per cent of the original's.",
+    rich_help_panel="Budget",
+)
 Macs = typer.Option(
     None,
     "--macs",

@@ -118,15 +118,15 @@ class Terminal:
         self.stop()
         if self.json:
             sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
-        table = Table("interpreter", "version", verification.metric or "accuracy", "median ms", "p90 ms", "arena", "RAM")
+        table = Table("interpreter", "version", verification.metric.name, "median ms", "p90 ms", "arena", "RAM")
         for name, run in verification.runs.items():
-            accuracy = "did not run" if run.error else "" if run.accuracy is None else f"{run.accuracy:.4f}"
+            accuracy = "did not run" if run.error else "" if run.value is None else f"{run.value:.4f}"
             times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
             memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
             table.add_row(name, run.version or "", accuracy, *times, *memory)
         self.say(table)
-        accuracy = verification.edge_accuracy
-        shown = "no labels" if accuracy is None else f"{verification.metric} {accuracy:.4f}"
+        accuracy = verification.edge_metric
+        shown = "no labels" if accuracy is None else f"{verification.metric.name} {accuracy:.4f}"
         self.last(f"{verification.path}: {format_bytes(verification.flash_bytes)}, {shown} on {verification.samples:,} samples")
         if verification.changed:
             self.err.print(
@@ -202,6 +202,14 @@ class Terminal:
         self.exit_code = 4 if broken else 0
 
 
+def _options() -> Optional[dict[str, str]]:
+    """Returns how the command that runs spells its options, by their names in Python."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return None
+    return {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.opts[0].startswith("--")}
+
+
 @contextlib.contextmanager
 def failing(terminal: Terminal) -> Iterator[None]:
     """Turns errors into one clear line and the exit code of their kind; being told to end is an interruption."""
@@ -222,7 +230,8 @@ def failing(terminal: Terminal) -> Iterator[None]:
         if known is None and os.environ.get(DEBUG):
             raise
         terminal.stop()
-        terminal.err.print(f"xaic: {known or _bug(error)}", style="red", markup=False, soft_wrap=True)
+        said = _bug(error) if known is None else known.render(spelled=_options())
+        terminal.err.print(f"xaic: {said}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(4 if known is None else known.exit_code) from None
 
 

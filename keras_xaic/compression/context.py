@@ -15,9 +15,11 @@ from keras_xaic.bundle import cached
 from keras_xaic.data import Data, Samples
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
+from keras_xaic.metrics import Task
 from keras_xaic.models.statistics import remeasure_batchnorm
-from keras_xaic.models.task import Task, infer_task
+from keras_xaic.models.task import infer_task
 from keras_xaic.progress import Progress
+from keras_xaic.tasks import with_task
 from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
 
 
@@ -67,6 +69,7 @@ class Context:
         original = model if teacher is None or knows else teacher
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         task = infer_task(model, data)
+        data = with_task(data, task)
         train, held_back = data.split(seed=seed)
         answers = (teacher if knows else predict(original, train)) if epochs else None
         if held_back.y is None and epochs:  # without labels, what the original says is right

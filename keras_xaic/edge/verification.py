@@ -11,14 +11,16 @@ from typing import Any, Callable, Optional, Union
 import numpy as np
 
 from keras_xaic.bundle import Bundle, open_bundle
-from keras_xaic.data import Samples, as_data
+from keras_xaic.data import Data, Samples, as_data
+from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.running import EdgeResult, Latency, run_file
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
 from keras_xaic.json_files import read_json
-from keras_xaic.metrics import agreement, default_metric, get_metric
+from keras_xaic.metrics import Metric, Task
+from keras_xaic.tasks import Head, infer, with_task
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class InterpreterRun:
     Attributes:
         interpreter: Its name.
         version: Its version; None if it did not run.
-        accuracy: The metric on all samples; None without targets or if it did not run.
-        agreement: Share of samples with the reference's class; None without a reference, and for mse.
+        value: The metric on all samples; None without targets or if it did not run.
+        agreement: Share of decisions that are the reference's; None without a reference, and for values.
         latency: Milliseconds of one invocation; None unless measured.
         arena_bytes: For TensorFlow Lite Micro.
         peak_memory_bytes: What loading and one invocation added to a Python process.
@@ -39,7 +41,7 @@ class InterpreterRun:
 
     interpreter: str
     version: Optional[str] = None
-    accuracy: Optional[float] = None
+    value: Optional[float] = None
     agreement: Optional[float] = None
     latency: Optional[Latency] = None
     arena_bytes: Optional[int] = None
@@ -47,9 +49,10 @@ class InterpreterRun:
     error: Optional[EdgeError] = None
     outputs: Optional[np.ndarray] = field(default=None, repr=False, compare=False)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, metric: Optional[Metric] = None) -> dict[str, Any]:
         """Returns the entry for report.json's ``interpreters``."""
-        entry: dict[str, Any] = {"version": self.version, "accuracy": self.accuracy, "ran": self.error is None}
+        accuracy = self.value if metric is None or metric.name == "accuracy" else None
+        entry: dict[str, Any] = {"version": self.version, "accuracy": accuracy, "metric": self.value, "ran": self.error is None}
         if self.agreement is not None:
             entry["agreement"] = self.agreement
         if self.latency is not None:
@@ -69,7 +72,7 @@ class Verification:
 
     Attributes:
         path: The bundle's directory.
-        metric: What ``accuracy`` means; None without targets.
+        task: What the model does, and its metric.
         samples: How many samples were run.
         part: ``test``, or ``train`` where the data has no test part.
         flash_bytes: Size of model.tflite.
@@ -81,7 +84,7 @@ class Verification:
     """
 
     path: pathlib.Path
-    metric: Optional[str]
+    task: Task
     samples: int
     part: str
     flash_bytes: int
@@ -97,9 +100,19 @@ class Verification:
         return next((run.error for run in self.runs.values() if run.error is not None), None)
 
     @property
+    def metric(self) -> Metric:
+        """What was measured."""
+        return self.task.metric
+
+    @property
+    def edge_metric(self) -> Optional[float]:
+        """The metric on the first interpreter that ran; None without targets."""
+        return next((run.value for run in self.runs.values() if run.error is None), None)
+
+    @property
     def edge_accuracy(self) -> Optional[float]:
-        """The metric on the first interpreter that ran."""
-        return next((run.accuracy for run in self.runs.values() if run.error is None), None)
+        """The accuracy on the first interpreter that ran; None where the metric is another."""
+        return self.edge_metric if self.metric.name == "accuracy" else None
 
     @property
     def judge(self) -> Optional[InterpreterRun]:
@@ -129,7 +142,8 @@ class Verification:
         """Returns everything as plain values, named as in report.json."""
         return {
             "path": str(self.path),
-            "metric": self.metric,
+            "task": self.task.kind,
+            "metric": self.metric.facts(),
             "samples": self.samples,
             "part": self.part,
             "flash_bytes": self.flash_bytes,
@@ -138,9 +152,10 @@ class Verification:
             "sha256": self.sha256,
             "changed": self.changed,
             "judge": {} if self.judge is None else {"interpreter": self.judge.interpreter, "version": self.judge.version},
+            "edge_metric": self.edge_metric,
             "edge_accuracy": self.edge_accuracy,
             "agreement": self.agreement,
-            "interpreters": {name: run.as_dict() for name, run in self.runs.items()},
+            "interpreters": {name: run.as_dict(self.metric) for name, run in self.runs.items()},
         }
 
 
@@ -150,7 +165,10 @@ def verify(
     *,
     interpreters: Union[str, Sequence[str]] = "auto",
     reference: Optional[np.ndarray] = None,
+    task: Optional[str] = None,
     metric: Optional[str] = None,
+    scale: Optional[float] = None,
+    offset: Optional[float] = None,
     latency_runs: int = 50,
     threads: int = 1,
     timeout: float = 120.0,
@@ -164,7 +182,10 @@ def verify(
         interpreters: Names, ``all`` for those that are installed and that users run on devices, or ``auto`` for the one that
             judges. TensorFlow Lite Micro gets micro/model.tflite; ``all`` leaves it out where there is none.
         reference: (N, ...) outputs of the original model for the same samples, for the agreement.
-        metric: Name of the metric; by default the one in report.json, or what suits the targets.
+        task: Kind of the task; by default the one that the bundle remembers, or what suits model and targets.
+        metric: Name of the metric; by default the one that the bundle remembers, or the task's usual one.
+        scale: The model sees ``x * scale + offset``; by default what the data or the bundle says.
+        offset: See `scale`.
         latency_runs: Timed invocations per interpreter; 0 for none.
         threads: Threads of the interpreter.
         timeout: Seconds without progress after which an interpreter counts as hung.
@@ -179,10 +200,13 @@ def verify(
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     names = _names(opened, interpreters)
-    loaded = as_data(data)
-    samples, part = (loaded.test, "test") if loaded.test is not None else (loaded.train, "train")
     told = read_json(opened.report) if opened.report.is_file() else {}
-    name = metric or _told_metric(told) or default_metric(samples.y)
+    kept = _remembered(opened)
+    loaded = as_data(data, *_scaling(kept, told, scale, offset))
+    kept = {**_told_task(told), **kept}
+    does = _task(kept, opened, loaded, task, metric)
+    loaded = with_task(loaded, does)
+    samples, part = (loaded.test, "test") if loaded.test is not None else (loaded.train, "train")
     digest = file_sha256(opened.model)
     stored = told.get("sha256") if isinstance(told, dict) else None
     stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored
@@ -204,10 +228,10 @@ def verify(
         except EdgeError as error:
             runs[interpreter] = InterpreterRun(interpreter, error=error)
         else:
-            runs[interpreter] = _judge(result, samples, name, reference)
+            runs[interpreter] = _judge(result, samples, does, reference)
     verification = Verification(
         path=opened.path,
-        metric=name if samples.y is not None else None,
+        task=does,
         samples=len(samples),
         part=part,
         flash_bytes=opened.model.stat().st_size,
@@ -266,8 +290,55 @@ def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str
     return names
 
 
-def _told_metric(report: Any) -> Optional[str]:
-    return report.get("metric") if isinstance(report, dict) else None
+def _remembered(bundle: Bundle) -> dict[str, Any]:
+    """Returns what the bundle's check kit says of the task; empty for bundles without it."""
+    path = bundle.check / "task.json"
+    kept = read_json(path) if path.is_file() else {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _told_task(report: Any) -> dict[str, Any]:
+    """Returns what report.json says of task and metric: all there is for bundles without ``check/task.json``."""
+    if not isinstance(report, dict):
+        return {}
+    metric = report.get("metric")
+    name = metric.get("name") if isinstance(metric, dict) else metric
+    return {"told": (report.get("task"), name if isinstance(name, str) else None)}
+
+
+def _scaling(kept: dict[str, Any], told: Any, scale: Optional[float], offset: Optional[float]) -> tuple[float, float]:
+    """Returns how the model sees inputs: as asked for, else as the bundle remembers it."""
+    inputs = kept.get("inputs") or (told.get("inputs") if isinstance(told, dict) else None)
+    inputs = inputs if isinstance(inputs, dict) else {}
+    found = []
+    for name, given, usual in (("scale", scale, 1.0), ("offset", offset, 0.0)):
+        value = inputs.get(name, usual) if given is None else given
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise DataError(f"the bundle's {name} is {value!r}", "a number")
+        found.append(float(value))
+    return found[0], found[1]
+
+
+def _task(kept: dict[str, Any], bundle: Bundle, data: Data, task: Optional[str], metric: Optional[str]) -> Task:
+    """Returns what the model does: as asked for, else as the bundle remembers it, else as its output and the targets say."""
+    known = Task.of(kept)
+    if known is not None and task in (None, known.kind):
+        return known if metric is None else Task(known.kind, known.outputs, known.activation, metric)
+    head = Head.of(kept["head"]) if "head" in kept else _head(read_file(bundle.model))
+    if task is None and metric is None:
+        task, metric = kept.get("told", (None, None))
+    return infer(head, data, task, metric)
+
+
+def _head(info: FileInfo) -> Head:
+    """Returns what a file says of its first output."""
+    sizes = [tuple(None if n < 0 else n for n in tensor.signature[1:]) for tensor in (info.outputs[0], info.inputs[0])]
+    ends = {i: operator for operator in info.main.operators for i in operator.outputs}
+    last = ends.get(info.main.outputs[0])
+    while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE", "RESHAPE"):
+        last = ends.get(last.inputs[0])
+    activations = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "TANH": "tanh"}
+    return Head(sizes[0], activations.get("" if last is None else last.name, "linear"), "", sizes[1])
 
 
 def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
@@ -275,13 +346,13 @@ def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
     return micro if interpreter == "tflm" and micro.is_file() else bundle.model
 
 
-def _judge(result: EdgeResult, samples: Samples, metric: Optional[str], reference: Optional[np.ndarray]) -> InterpreterRun:
+def _judge(result: EdgeResult, samples: Samples, task: Task, reference: Optional[np.ndarray]) -> InterpreterRun:
     outputs = result.outputs[0]
     return InterpreterRun(
         interpreter=result.interpreter,
         version=result.version,
-        accuracy=get_metric(metric)(outputs, samples.y) if metric and samples.y is not None else None,
-        agreement=agreement(outputs, reference) if reference is not None and metric != "mse" else None,
+        value=task.value(outputs, samples),
+        agreement=task.agreement(outputs, reference) if reference is not None else None,
         latency=result.latency,
         arena_bytes=result.arena_bytes,
         peak_memory_bytes=result.peak_memory_bytes,

@@ -9,7 +9,7 @@ from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.models.loading import load_model, save_model
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.models.surgery import remove_channels
-from keras_xaic.models.task import Task, infer_task
+from keras_xaic.models.task import Task, head_of, infer_task
 
 __all__ = [
     "Canonical",
@@ -22,6 +22,7 @@ __all__ = [
     "canonicalize",
     "channel_groups",
     "group_scores",
+    "head_of",
     "infer_task",
     "kept_macs",
     "kept_parameters",

@@ -20,6 +20,7 @@ from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
 from keras_xaic.models.limits import bounded, weights_within
+from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import check_config
 from keras_xaic.models.savedmodels import load_saved_model
 from keras_xaic.ownership import temporary_directory
@@ -89,14 +90,24 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -
             if is_keras3(file.attrs.get("keras_version")):
                 model = build_model(config, str(where))
                 load_h5_weights(model, file, str(where))
-                return model
-            check_connections(config, str(where))
-            return keras.models.load_model(file, compile=False)
+            else:
+                check_connections(config, str(where))
+                model = keras.models.load_model(file, compile=False)
+        remember_loss(model, file.attrs.get("training_config"))
+        return model
 
 
 def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Any:
     contents = read_archive(where)
-    config = _without_training(read_json(contents["config.json"], f"config.json in {where}"))
+    whole = read_json(contents["config.json"], f"config.json in {where}")
+    model = _build_keras(where, directory, contents, _without_training(whole), allow_unsafe)
+    remember_loss(model, whole.get("compile_config"))
+    return model
+
+
+def _build_keras(
+    where: pathlib.Path, directory: pathlib.Path, contents: dict[str, bytes], config: Any, allow_unsafe: bool
+) -> Any:
     check_config(config, str(where), allow_unsafe)
     unpacked, cleaned, checked = (directory / name for name in ("unpacked.h5", WEIGHTS, "model.keras"))
     write_atomic(unpacked, contents.pop(WEIGHTS))

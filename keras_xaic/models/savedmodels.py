@@ -14,6 +14,7 @@ from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.archives import MAX_CONFIG_BYTES
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.limits import weights_within
+from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import check_config
 
 METADATA = "keras_metadata.pb"
@@ -45,8 +46,9 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Any:
         descriptions = list(_descriptions(metadata.read_bytes()))
     except (ValueError, IndexError, RecursionError) as error:
         raise ModelError(f"{metadata} is damaged ({error})", "what Keras wrote", "Copy the directory again") from None
+    training = None
     for description in descriptions:
-        description.pop("training_config", None)
+        training = description.pop("training_config", None) or training
         check_config(description, str(directory), allow_unsafe)
     config = descriptions[0].get("model_config") if descriptions else None
     kind = config.get("class_name") if isinstance(config, dict) else (descriptions or [{}])[0].get("class_name")
@@ -62,6 +64,7 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Any:
         if not model.built:
             raise ModelError(f"{directory} holds a model without a known input shape", "a built model", "Add an Input layer")
         _load_variables(model, directory)
+    remember_loss(model, training)
     return model
 
 

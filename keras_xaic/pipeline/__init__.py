@@ -23,13 +23,14 @@ from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.previewing import Preview, preview
 from keras_xaic.pipeline.proving import prove
-from keras_xaic.pipeline.workspace import Workspace, fingerprint
+from keras_xaic.pipeline.workspace import Workspace, fingerprint, qualified_name
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RECIPES, RecipeLike, get_recipe
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
+from keras_xaic.tasks import with_task
 
 EPOCHS = 10
 """Epochs where neither epochs nor minutes are given."""
@@ -59,6 +60,8 @@ def run(
     interpreters: Union[str, Sequence[str]] = edge.AUTO,
     scale: float = 1.0,
     offset: float = 0.0,
+    task: Optional[str] = None,
+    metric: Optional[str] = None,
     overwrite: bool = False,
     allow_unsafe: bool = False,
     strict: bool = False,
@@ -93,6 +96,9 @@ def run(
             users' devices, or ``auto`` for no other.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+        task: ``classification``, ``binary``, ``multi-label``, ``segmentation``, ``regression`` or ``reconstruction``; None:
+            what the output, the model's loss and the targets say.
+        metric: Name of the metric that chooses epochs and judges (see `keras_xaic.metrics`); None: the task's usual one.
         overwrite: Replace a bundle that is there already.
         allow_unsafe: Load models with Lambda layers or pickled code.
         strict: Refuse a model with layers that the recipe's attribution rule cannot treat, instead of passing relevance
@@ -121,7 +127,8 @@ def run(
     with output(out, "bundle", overwrite=overwrite, inputs=given_files) as place:
         data = as_data(data, scale, offset)
         loaded = load(model, allow_unsafe, data, progress)
-        task = infer_task(loaded, data)
+        does = infer_task(loaded, data, task, metric)
+        data = with_task(data, does)
         progress("load", 1, 1)
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
         chosen = chosen.changed(activations=chosen_activations(activations, given, chosen, budget, parts, interpreters))
@@ -137,6 +144,7 @@ def run(
         reachable, warning = known_target(parts, loaded, samples, precision, required="tflm" in interpreters)
         progress("micro", 1, 1)
         settings = [chosen.to_json(), str(budget), epochs, seed, target, calibration, list(baselines), scale, offset]
+        settings += [[qualified_name(one) for one in callbacks]]
         settings += [] if given is None else [given.model_dump_json()]
         settings += [] if minutes is None else [minutes]
         if place.start(fingerprint(loaded, data, settings)):
@@ -146,7 +154,7 @@ def run(
         tf.config.experimental.enable_op_determinism()
         wider = wider_activations(chosen, budget, reachable, interpreters) if activations is None else ()
         how = (given, callbacks, minutes, wider)
-        job = Job(loaded, data, task, chosen, budget, epochs, seed, calibration, work, *how)
+        job = Job(loaded, data, does, chosen, budget, epochs, seed, calibration, work, *how)
         job.warnings = [] if warning is None else [warning]
         return job.run(place, reachable, others, interpreters)
 
@@ -172,6 +180,8 @@ def export(
     seed: int = 0,
     scale: float = 1.0,
     offset: float = 0.0,
+    task: Optional[str] = None,
+    metric: Optional[str] = None,
     overwrite: bool = False,
     allow_unsafe: bool = False,
     warn: Callable[[str], None] = warnings.warn,
@@ -190,6 +200,8 @@ def export(
         seed: Chooses them.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+        task: As for `run`; the bundle remembers it.
+        metric: As for `run`.
         overwrite: Replace a bundle that is there already.
         allow_unsafe: Load models with Lambda layers or pickled code.
         warn: Told what a user should know, e.g. why ``micro/`` is not there where the target is ``both``.
@@ -210,7 +222,8 @@ def export(
         else:
             small = load(model, allow_unsafe, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
-        infer_task(loaded, data)
+        does = infer_task(loaded, data, task, metric)
+        data = with_task(data, does)
         settings = ["export", target, precision, list(float_layers), lookup, calibration, seed, scale, offset]
         if place.start(fingerprint(loaded, data, settings)):
             if Bundle(place.target).unverified.is_file():
@@ -242,20 +255,18 @@ def verify(
     data: Any,
     *,
     interpreter: str = "auto",
+    task: Optional[str] = None,
+    metric: Optional[str] = None,
     scale: Optional[float] = None,
     offset: Optional[float] = None,
     progress: Progress = silent,
 ) -> edge.Verification:
-    """Measures a bundle as `keras_xaic.edge.verify` does, with the input scaling that its report remembers."""
+    """Measures a bundle as `keras_xaic.edge.verify` does, and marks it where an interpreter fails."""
     opened = open_bundle(bundle)
-    told = Report.load(opened.report) if opened.report.is_file() else None
-    remembered = (told.model_extra or {}).get("inputs", {}) if told is not None else {}
-    scale = remembered.get("scale", 1.0) if scale is None else scale
-    offset = remembered.get("offset", 0.0) if offset is None else offset
-    loaded = as_data(data, scale, offset)
     made_for = edge.deployed_on(opened)
+    how: dict[str, Any] = {"task": task, "metric": metric, "scale": scale, "offset": offset}
     try:
-        verification = edge.verify(opened, loaded, interpreters=interpreter, progress=progress)
+        verification = edge.verify(opened, data, interpreters=interpreter, progress=progress, **how)
     except edge.UnusableInterpreter:
         raise  # it says nothing about the bundle
     except EdgeError as error:

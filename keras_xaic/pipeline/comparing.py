@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic.data import Samples
 from keras_xaic.errors import ModelError
-from keras_xaic.metrics import classes_of
 from keras_xaic.models import Task
 from keras_xaic.relevance import Attribution, Explanations, mean_similarity, rank_similarity
 
@@ -55,9 +54,8 @@ def compare_models(
         after: (N, ...) outputs of the compressed file on an edge interpreter.
         seed: Of the choice of samples.
     """
-    classifies = task.kind in ("classes", "binary")
-    truth = _truth(test, task) if classifies else None
-    answers = (classes_of(before), classes_of(after)) if classifies else None
+    truth = replace(test, task=task).labels
+    answers = (np.asarray(task.decisions(before)), np.asarray(task.decisions(after))) if task.classifies else None
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:COMPARED])
     shown, groups = _shown(truth, answers, len(test))
     # Both models explain the same output, or their maps could not be compared.
@@ -90,12 +88,6 @@ def compare_models(
     facts = {"rule": RULE, "samples": len(chosen), "target": named, "shown": listed}
     kept = Explanations(shown, test.inputs(shown), first, second, answered)
     return Changes(_classes(truth, answers, similarity, chosen, task), facts, mean_similarity(similarity), kept)
-
-
-def _truth(test: Samples, task: Task) -> Optional[np.ndarray]:
-    if task.kind == "binary" and test.y is not None:
-        return (np.asarray(test.y).reshape(len(test)) > 0.5).astype(np.int64)
-    return test.labels
 
 
 def _shown(

@@ -21,7 +21,6 @@ from keras_xaic.models import Task, channel_groups
 from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.fitting import Planner
-from keras_xaic.pipeline.reference import is_exact
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
@@ -331,7 +330,7 @@ class Judge:
     Attributes:
         samples: With labels: their own, else what the original says.
         task: What the model does.
-        original: Metric value of the original on them, in Keras; higher is better.
+        original: Metric value of the original on them, in Keras.
     """
 
     samples: Samples
@@ -343,21 +342,17 @@ class Judge:
         """Returns the judge whose measure is `model`."""
         outputs = predict(model, samples)
         samples = task.labelled(samples, outputs)
-        return cls(samples, task, task.figure(outputs, samples))
+        return cls(samples, task, task.score(outputs, np.asarray(samples.y)))
 
     def __call__(self, path: pathlib.Path) -> tuple[float, float]:
-        """Returns the metric value of a file on the edge interpreter and what is lost, in the unit of `Budget.max_drop`."""
+        """Returns how good a file is on the edge interpreter (higher is better) and its drop, in the unit of `max_drop`."""
         samples = self.samples
         outputs = edge.run_file(path, samples.x, scale=samples.scale, offset=samples.offset).outputs[0]
-        value = self.task.figure(outputs, samples)
-        if not (math.isfinite(value) and np.isfinite(outputs).all()):
+        if not np.isfinite(outputs).all():
             return -math.inf, math.inf
-        lost = 100.0 * (self.original - value)
-        if self.task.kind != "values":
-            return value, lost
-        # The original has no error of its own where its outputs are the targets: then their variance is the measure.
-        targets = np.asarray(samples.y, np.float64)
-        return value, lost / max(float(targets.var()) if is_exact(-self.original, targets) else -self.original, 1e-30)
+        value = self.task.score(outputs, np.asarray(samples.y))
+        lost = self.task.drop(self.original, value, samples.y)
+        return (-value if self.task.metric.is_error else value), math.inf if lost is None else lost
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:

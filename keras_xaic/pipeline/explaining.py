@@ -6,7 +6,7 @@ import functools
 import json
 import pathlib
 from dataclasses import asdict, dataclass
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from keras_xaic.data import Samples, as_data
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
@@ -29,6 +29,7 @@ from keras_xaic.relevance import (
     save_figure,
     save_pictures,
 )
+from keras_xaic.tasks import with_task
 
 _DIFFERENCES = "cross_check.json"
 
@@ -68,6 +69,7 @@ def explain(
     seed: int = 0,
     scale: float = 1.0,
     offset: float = 0.0,
+    task: Optional[str] = None,
     allow_approximate: bool = False,
     overwrite: bool = False,
     allow_unsafe: bool = False,
@@ -95,6 +97,7 @@ def explain(
         seed: Seed of the choice of samples.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+        task: Kind of the task (see `keras_xaic.run`); None infers it.
         allow_approximate: Linearise layers that have no sound rule instead of refusing them.
         overwrite: Replace what is in `out`.
         allow_unsafe: Load models with Lambda layers or pickled code.
@@ -107,12 +110,13 @@ def explain(
     with output(out, "explanation", overwrite=overwrite, inputs=given) as place:
         data = as_data(data, scale, offset)
         loaded = load(model, allow_unsafe, data, progress)
-        task = infer_task(loaded, data)
+        does = infer_task(loaded, data, task)
+        data = with_task(data, does)
         progress("load", 1, 1)
         samples = data.calibration(calibration, seed)
         chosen: Any = read_json(rule) if rule.endswith(".json") else rule
         if target is None:
-            target = task.explained(samples)
+            target = does.explained(samples)
         settings: dict[str, Any] = {"target": target, "start": start, "reference": reference}
         how = {"reduce": reduce, "per_class": per_class, "seed": seed, "calibration": calibration, "pictures": pictures}
         asked = [chosen, engine, settings, how, batch_size, check, scale, offset, allow_approximate]

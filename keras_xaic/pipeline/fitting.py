@@ -189,11 +189,11 @@ def predict_accuracy(model: Any, made: Plan, relevance: Relevance, data: Data, c
         calibration: Number of training samples for rounding and BatchNorm statistics.
 
     Returns:
-        Accuracy in [0, 1], or minus the squared error for values; of the original, and of the planned model.
+        The task's metric of the original, and of the planned model.
     """
     task = infer_task(model, data)
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)
     held_back = task.labelled(held_back, answers)
     small = compress(model, made, data, relevance=relevance, epochs=0, calibration=calibration)
-    return task.figure(answers, held_back), task.figure(predict(small.model, held_back), held_back)
+    return task.score(answers, held_back.y), task.score(predict(small.model, held_back), held_back.y)

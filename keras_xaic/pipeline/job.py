@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
+from warnings import warn
 
 import numpy as np
 
@@ -17,9 +18,8 @@ from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel, compress
 from keras_xaic.data import Data, Samples
-from keras_xaic.errors import EdgeError, PlanError
+from keras_xaic.errors import EdgeError, PlanError, XaicWarning
 from keras_xaic.files import save_array, write_atomic
-from keras_xaic.metrics import get_metric
 from keras_xaic.models import Task, canonicalize, weighted_kernels
 from keras_xaic.ownership import Output
 from keras_xaic.pipeline.attributing import attribute_by
@@ -34,8 +34,8 @@ from keras_xaic.pipeline.proving import (
     prove_micro,
     state_warning,
 )
-from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original, is_exact
-from keras_xaic.pipeline.reporting import build_report
+from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original
+from keras_xaic.pipeline.reporting import build_report, metric_facts
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Budget, Plan
 from keras_xaic.planning.storages import Activations
@@ -82,6 +82,9 @@ class Job:
         """Does every step that is not done yet and moves the bundle to `out`."""
         work, samples = self.work, self.data.calibration(self.calibration, self.seed)
         original = work.timed("original", lambda: self.original())
+        doubt = None if self.test.y is None else self.task.doubt(original["outputs"], self.test.y)
+        if doubt is not None:
+            warn(doubt, XaicWarning, stacklevel=2)
         relevance = None
         if self.recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
@@ -98,8 +101,7 @@ class Job:
                     bundle,
                     self.data,
                     interpreters=edge.with_judge(bundle, interpreters),
-                    reference=None if self.task.kind == "values" else original["outputs"],
-                    metric=self.metric,
+                    reference=original["outputs"],
                     progress=work.progress,
                 ),
             )
@@ -121,19 +123,20 @@ class Job:
             step = functools.partial(self.baseline, baseline, small, samples)
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
         about_files = (*warnings, micro.warning, state_warning(bundle))
-        notes = (original["fault"], *about_files, self.widened(small), _approximated(relevance))
+        notes = (doubt, original["fault"], *about_files, self.widened(small), _approximated(relevance))
         report = build_report(
             model=self.model,
             recipe=self.recipe,
             seed=self.seed,
             budget=self.budget,
-            metric=self.metric,
+            task=self.task,
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
-            deviation=self.deviation(*outputs, original["keras_accuracy"]),
+            deviation=deviation_in_percent(outputs[1], outputs[0]) if self.task.is_values and self.test.y is None else None,
+            targets=self.test.y,
             baselines=measured,
             small=small,
-            keras_accuracy=self.task_metric(predict(small.model, self.test)),
+            keras_metric=self.task.value(predict(small.model, self.test), self.test),
             verification=verification,
             agreement=agreement,
             arena_bytes=micro.arena_bytes,
@@ -154,25 +157,6 @@ class Job:
             raise verification.error
         return report
 
-    @property
-    def metric(self) -> Optional[str]:
-        """Name of what is measured against the targets; None without targets."""
-        if self.test.y is None:
-            return None
-        return "mse" if self.task.kind == "values" else "accuracy"
-
-    def task_metric(self, outputs: np.ndarray) -> Optional[float]:
-        """Returns the metric of outputs on `test`."""
-        if self.metric is None or self.test.y is None:
-            return None
-        return float(get_metric(self.metric)(outputs, self.test.y))
-
-    def deviation(self, before: np.ndarray, after: np.ndarray, error: Optional[float]) -> Optional[float]:
-        """Returns how far values are from the original's where no metric tells it (see `deviation_in_percent`), else None."""
-        if self.task.kind != "values" or (error is not None and not is_exact(error, np.asarray(self.test.y))):
-            return None
-        return deviation_in_percent(after, before)
-
     def original(self) -> dict[str, Any]:
         """Measures the model that came in, as Keras model and as float32 .tflite."""
         outputs = self.work.cached(
@@ -184,7 +168,7 @@ class Job:
         content = path.read_bytes()
         facts = {
             "outputs": outputs,
-            "keras_accuracy": self.task_metric(outputs),
+            **metric_facts(self.task, "keras", self.task.value(outputs, self.test)),
             "tflite_fp32_bytes": len(content),
             "tflite_fp32_gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
         }
@@ -192,7 +176,7 @@ class Job:
             given = self.run_file(path, "original")
         except EdgeError as error:  # the user deploys another file, which may well run
             said = f"The original's float32 .tflite does not run: {error}. The drop is measured against the Keras model."
-            return {**facts, "edge_accuracy": None, "latency_ms": {}, "fault": said}
+            return {**facts, **metric_facts(self.task, "edge", None), "latency_ms": {}, "fault": said}
         canonical = canonicalize(self.model).model
         fault = faulty_original(canonical, path, self.test, outputs, given.outputs[0], given.interpreter)
         return {**facts, **self.measured(given), "fault": fault}
@@ -327,7 +311,7 @@ class Job:
     def measured(self, result: edge.EdgeResult) -> dict[str, Any]:
         """Returns the metric on `test` and the latency of a file that ran on it."""
         latency = {} if result.latency is None else {result.interpreter: edge.latency_entry(result.latency)}
-        return {"edge_accuracy": self.task_metric(result.outputs[0]), "latency_ms": latency}
+        return {**metric_facts(self.task, "edge", self.task.value(result.outputs[0], self.test)), "latency_ms": latency}
 
     def equal_download_sparsity(self, small: CompressedModel) -> float:
         """Returns the sparsity at which the original in 8 bits takes as many bits as `small` does, by entropy, to 1 %."""

@@ -19,6 +19,7 @@ from keras_xaic.planning import Budget, Plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
+from keras_xaic.tasks import with_task
 from keras_xaic.tflite import PRECISION_OF
 
 
@@ -54,6 +55,7 @@ def preview(
     scale: float = 1.0,
     offset: float = 0.0,
     overwrite: bool = False,
+    task: Optional[str] = None,
     allow_unsafe: bool = False,
     progress: Progress = silent,
 ) -> Preview:
@@ -72,6 +74,7 @@ def preview(
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
         overwrite: Replace a plan that is there already.
+        task: Kind of the task (see `keras_xaic.run`); None infers it.
         allow_unsafe: Load models with Lambda layers or pickled code.
         progress: Told how far the work is.
 
@@ -87,7 +90,7 @@ def preview(
     data = None if data is None else as_data(data, scale, offset)
     loaded, scores = load(model, allow_unsafe, data), Relevance.load(found)
     if data is not None:
-        infer_task(loaded, data)  # what does not fit is said before any work
+        data = with_task(data, infer_task(loaded, data, task))  # what does not fit is said before any work
     planner = Planner(
         loaded,
         scores,

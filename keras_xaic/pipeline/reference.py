@@ -16,13 +16,6 @@ from keras_xaic.tflite.layer_outputs import SAMPLES, expose_layers, layer_output
 
 ROUNDING = 0.01
 """Largest deviation that float rounding explains, of any output, as a share of the spread of all outputs."""
-EXACT = 1e-6
-"""An error below this share of the variance of the targets is none: the targets are the original's own outputs."""
-
-
-def is_exact(error: float, targets: np.ndarray) -> bool:
-    """Returns whether a mean squared error is nothing but float rounding."""
-    return error <= EXACT * float(np.var(np.asarray(targets, np.float64)))
 
 
 def deviation_in_percent(given: np.ndarray, expected: np.ndarray) -> Optional[float]:

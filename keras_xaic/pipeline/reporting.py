@@ -10,7 +10,7 @@ from typing import Any, Optional
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
-from keras_xaic.metrics import drop_pp
+from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.comparing import Changes
@@ -33,13 +33,14 @@ def build_report(
     recipe: Recipe,
     seed: int,
     budget: Budget,
-    metric: Optional[str],
+    task: Task,
     original: Mapping[str, Any],
     reference: Reference,
     deviation: Optional[float],
+    targets: Any,
     baselines: Mapping[str, Any],
     small: CompressedModel,
-    keras_accuracy: Optional[float],
+    keras_metric: Optional[float],
     verification: Verification,
     agreement: Mapping[str, Agreement],
     arena_bytes: Optional[int],
@@ -54,14 +55,14 @@ def build_report(
     """Returns the report of one run; every size in it is read from the file it speaks of.
 
     `deviation` is how far values are from those of the original, in percent of their variance: the drop where no metric tells
-    it, since there are no targets or the original's outputs are the targets.
+    it, since there are no targets. `targets` are what judged.
     """
-    judge, whole = verification.judge, original[f"{reference}_accuracy"]
-    drop = drop_pp(whole, verification.edge_accuracy, metric or "accuracy") if deviation is None else deviation
+    judge, whole = verification.judge, original[f"{reference}_metric"]
+    drop = task.drop(whole, verification.edge_metric, targets) if deviation is None else deviation
     weights = sum(kernel.size for kernel in weighted_kernels(small.model))
     compressed = {
-        "keras_accuracy": keras_accuracy,
-        "edge_accuracy": verification.edge_accuracy,
+        **metric_facts(task, "keras", keras_metric),
+        **metric_facts(task, "edge", verification.edge_metric),
         "drop_pp": drop,
         "flash_bytes": verification.flash_bytes,
         "micro_flash_bytes": verification.micro_flash_bytes,
@@ -81,7 +82,8 @@ def build_report(
             "recipe": recipe.name,
             "recipe_entries": recipe.model_dump(mode="json"),
             "seed": seed,
-            "metric": metric,
+            "task": task.kind,
+            "metric": None if targets is None else task.metric.facts(),
             "judge": {"interpreter": judge.interpreter, "version": judge.version} if judge is not None else None,
             "versions": _versions(),
             "seconds": dict(seconds),
@@ -102,11 +104,10 @@ def build_report(
             "original": dict(original),
             "reference": reference,
             "baselines": {
-                name: {**facts, "drop_pp": drop_pp(whole, facts["edge_accuracy"], metric or "accuracy")}
-                for name, facts in baselines.items()
+                name: {**facts, "drop_pp": task.drop(whole, facts["edge_metric"], targets)} for name, facts in baselines.items()
             },
             "compressed": compressed,
-            "interpreters": {name: run.as_dict() for name, run in verification.runs.items()},
+            "interpreters": {name: run.as_dict(task.metric) for name, run in verification.runs.items()},
             "agreement_with_keras": {name: one.as_dict() for name, one in agreement.items()},
             "layers": _layers(model, small, relevance, bundle),
             "classes": changes.classes if changes is not None else [],
@@ -115,13 +116,18 @@ def build_report(
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )
-    report = report.model_copy(update={"warnings": [*warnings, *_warnings(report, small.plan.activations)]})
+    report = report.model_copy(update={"warnings": [*warnings, *_warnings(report, task, small.plan.activations)]})
     met = report.budget.model_copy(update={"met": not budget_misses(report)})
     report = report.model_copy(update={"budget": met})
     return report.model_copy(update={"verdict": verdict(report)})
 
 
-def _warnings(report: Report, activations: Activations) -> list[str]:
+def metric_facts(task: Task, where: str, value: Optional[float]) -> dict[str, Optional[float]]:
+    """Returns the entries of report.json for a metric value in Keras (``keras``) or on an edge interpreter (``edge``)."""
+    return {f"{where}_metric": value, f"{where}_accuracy": value if task.metric.name == "accuracy" else None}
+
+
+def _warnings(report: Report, task: Task, activations: Activations) -> list[str]:
     """What a user should know who reads only the figures."""
     found = []
     if report.compressed.part == "train":
@@ -129,10 +135,10 @@ def _warnings(report: Report, activations: Activations) -> list[str]:
     # Of an original that an interpreter computes wrongly, more is said already.
     judged: list[tuple[str, Any]] = [("original", report.original)] if report.reference == "edge" else []
     for who, facts in (*judged, ("compressed model", report.compressed)):
-        gap = drop_pp(facts.keras_accuracy, facts.edge_accuracy, report.metric or "accuracy")
-        if gap is not None and report.metric != "mse" and abs(gap) > CONVERSION_GAP_PP:
+        gap = task.drop(facts.keras_metric, facts.edge_metric)
+        if gap is not None and not task.is_values and abs(gap) > CONVERSION_GAP_PP:
             found.append(
-                f"The {who} gives {facts.keras_accuracy:.4g} in Keras and {facts.edge_accuracy:.4g} on the edge interpreter: "
+                f"The {who} gives {facts.keras_metric:.4g} in Keras and {facts.edge_metric:.4g} on the edge interpreter: "
                 "the conversion to .tflite changes its answers."
             )
     judge = report.judge.interpreter if report.judge is not None else ""

@@ -13,6 +13,7 @@ from keras_xaic.models.surgery import remove_channels
 from keras_xaic.models.task import infer_task
 from keras_xaic.planning import Plan
 from keras_xaic.progress import Progress, silent
+from keras_xaic.tasks import with_task
 from keras_xaic.training import Schedule, fit, predict
 
 
@@ -55,6 +56,7 @@ def train_with_toolkit(
     """
     data = as_data(data)
     task = infer_task(model, data)
+    data = with_task(data, task)
     flat = remove_channels(model, {})
     train, held_back = data.split(seed=seed)
     schedule = Schedule(epochs, learning_rate, batch_size, distillation, select_from=select_from, seed=seed)

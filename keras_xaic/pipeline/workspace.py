@@ -51,6 +51,12 @@ class Workspace:
         return cached(self.path / name, make, save, load)
 
 
+def qualified_name(value: Any) -> str:
+    """Returns what tells a function, a class or an object from others by its code's place: module and qualified name."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
     """Returns a digest of everything that a run depends on; of large arrays a thousand samples."""
     digest = hashlib.sha256(json.dumps(settings).encode())
@@ -58,6 +64,8 @@ def fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
     for samples in (data.train, data.test):
+        if samples is not None:
+            digest.update(repr((samples.scale, samples.offset, samples.task)).encode())
         for array in () if samples is None else (samples.x, samples.y):
             if array is not None:
                 digest.update(str((array.shape, array.dtype)).encode())

@@ -10,9 +10,10 @@ import numpy as np
 
 from keras_xaic._keras import tf
 from keras_xaic.data import Data, Samples
+from keras_xaic.metrics import Task
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
-from keras_xaic.models.task import Task, infer_task
+from keras_xaic.models.task import infer_task
 
 BATCH = 32
 """Samples at a time; bounds memory."""
@@ -34,7 +35,7 @@ def measured_damage(
         rounded: (kernel key, bits) -> weights on the grid.
         samples: Calibration data.
     """
-    task, operations = infer_task(model, Data(samples)), Operations(model)
+    task, operations = infer_task(model, Data(samples), strict=False), Operations(model)
     kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
     total = dict.fromkeys(rounded, 0.0)
     exact_outputs = []
@@ -51,7 +52,7 @@ def measured_damage(
             after = np.asarray(_outputs_behind(operations, exact, kernel.layer), np.float64)
             kernel.variable.assign(original)
             total[key, bits] += _divergence(task, before, after)
-    scale = float(np.concatenate(exact_outputs).var()) * exact_outputs[0][0].size if task.kind == "values" else 1.0
+    scale = float(np.concatenate(exact_outputs).var()) * exact_outputs[0][0].size if task.is_values else 1.0
     return {choice: max(0.0, value) / (len(samples) * max(scale, 1e-30)) for choice, value in total.items()}
 
 
@@ -67,7 +68,7 @@ def hessian_traces(model: Any, samples: Samples, seed: int = 0) -> dict[str, flo
         samples: Calibration data.
         seed: Seed of the vectors.
     """
-    task = infer_task(model, Data(samples))
+    task = infer_task(model, Data(samples), strict=False)
     kernels = weighted_kernels(model)
     variables, random = [kernel.variable for kernel in kernels], np.random.default_rng(seed)
 
@@ -102,16 +103,17 @@ def _outputs_behind(operations: Operations, exact: Mapping[str, Any], layer: Any
 
 
 def _divergence(task: Task, before: np.ndarray, after: np.ndarray) -> float:
-    """Sum over samples of how far outputs moved."""
-    if task.kind == "values":
+    """Sum over samples, and mean over positions, of how far outputs moved."""
+    if task.is_values:
         return float(np.square(after - before).sum())
     p, q = (_probabilities(task, outputs) for outputs in (before, after))
-    return float((p * (np.log(p) - np.log(q))).sum())
+    return float((p * (np.log(p) - np.log(q))).sum()) * len(before) / (p.size // p.shape[-1])
 
 
 def _probabilities(task: Task, outputs: np.ndarray) -> np.ndarray:
-    if task.kind == "binary":
-        yes = 1.0 / (1.0 + np.exp(-outputs)) if task.logits else outputs
+    """(M, classes) that add up to 1; of outputs that say yes or no each for itself (M, 2)."""
+    if task.loss_family == "yes_no":
+        yes = (1.0 / (1.0 + np.exp(-outputs)) if task.logits else outputs).reshape(-1, 1)
         both = np.concatenate([yes, 1.0 - yes], axis=-1)
     elif task.logits:
         powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
@@ -122,21 +124,24 @@ def _probabilities(task: Task, outputs: np.ndarray) -> np.ndarray:
 
 
 def _targets(task: Task, samples: Samples, model: Any, inputs: Any) -> np.ndarray:
-    outputs = np.asarray(model(inputs, training=False)).reshape(len(samples), -1)
-    if task.kind == "classes":
-        return samples.labels if samples.labels is not None else outputs.argmax(axis=-1)
-    if task.kind == "binary" and samples.y is not None:
-        return np.asarray(samples.y, np.float32).reshape(len(samples), -1)
-    return outputs if task.kind == "values" else (outputs > (0.0 if task.logits else 0.5)).astype(np.float32)
+    outputs = np.asarray(model(inputs, training=False))
+    if task.is_values:
+        return outputs.reshape(len(samples), -1)
+    known = np.asarray(task.decisions(outputs) if samples.y is None else task.truth(samples.y, outputs.shape))
+    if task.loss_family == "yes_no" and task.family == "classes":
+        known = np.eye(task.outputs)[known]
+    return known.reshape(len(samples), -1).astype(np.int64 if task.loss_family == "classes" else np.float32)
 
 
 def _loss(task: Task, outputs: Any, targets: Any) -> Any:
-    """Sum over samples."""
+    """Sum over samples, and mean over positions."""
+    if task.loss_family == "classes":
+        scores = tf.reshape(outputs, (-1, task.outputs))
+        logits = scores if task.logits else tf.math.log(tf.clip_by_value(scores, 1e-7, 1.0))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(targets, (-1,)), logits)
+        return tf.reduce_mean(losses) * tf.cast(tf.shape(outputs)[0], losses.dtype)
     flat = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
-    if task.kind == "values":
+    if task.is_values:
         return tf.reduce_sum(tf.square(flat - targets))
-    if task.kind == "classes":
-        logits = flat if task.logits else tf.math.log(tf.clip_by_value(flat, 1e-7, 1.0))
-        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
     yes = tf.clip_by_value(tf.sigmoid(flat) if task.logits else flat, 1e-7, 1.0 - 1e-7)
     return -tf.reduce_sum(targets * tf.math.log(yes) + (1.0 - targets) * tf.math.log(1.0 - yes))

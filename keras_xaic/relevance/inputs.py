@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.data import Samples
+from keras_xaic.data import WHOLE, Samples, check_values
 from keras_xaic.errors import DataError
 
 
@@ -58,14 +58,15 @@ def as_inputs(model: Any, x: Any, y: Any = None) -> Inputs:
     parts = [part if isinstance(part, Samples) else Samples(np.asarray(part)) for part in many]
     for part, tensor, name in zip(parts, expected, model.input_names):
         shape = tuple(tensor.shape[1:])
-        if not np.issubdtype(part.x.dtype, np.number) and part.x.dtype != bool:
-            raise DataError(f"x for input {name!r} has dtype {part.x.dtype}", "numbers")
+        if part.x.dtype.kind not in "biuf":
+            raise DataError(f"x for input {name!r} has dtype {part.x.dtype}", "real numbers: bool, integers or floats")
         if part.x.ndim != len(shape) + 1 or any(e is not None and s != e for s, e in zip(part.x.shape[1:], shape)):
             raise DataError(f"x for input {name!r} has shape {part.x.shape}", f"(N, {', '.join(map(str, shape))})")
         if len(part) == 0:
             raise DataError(f"x for input {name!r} has no samples", "at least one")
         if len(part) != len(parts[0]):
             raise DataError(f"x for input {name!r} has {len(part)} samples", f"{len(parts[0])} as the first input")
+        check_values(part.x, f"x for input {name!r}", part.scale, part.offset, whole=WHOLE)
     return Inputs(tuple(parts), _targets(y, parts, outputs), tuple(tensor.dtype.name for tensor in expected))
 
 
@@ -102,8 +103,13 @@ def _targets(y: Any, parts: Sequence[Samples], outputs: int) -> Optional[tuple[A
     if len(many) != outputs:
         raise DataError(f"y has {len(many)} parts", f"{outputs}, one per output of the model")
     for one in many:
-        if one is not None and len(one) != len(parts[0]):
+        if one is None:
+            continue
+        if len(one) != len(parts[0]):
             raise DataError(f"y has {len(one)} entries, x has {len(parts[0])} samples", "one per sample")
+        if np.asarray(one).dtype.kind not in "biuf":
+            raise DataError(f"y has dtype {np.asarray(one).dtype}", "labels or real targets")
+        check_values(np.asarray(one), "y")
     return many
 
 

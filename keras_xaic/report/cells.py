@@ -8,8 +8,8 @@ from typing import Any, Optional
 
 from pydantic import BaseModel
 
-from keras_xaic.metrics import get_metric
-from keras_xaic.report.schema import LatencyFacts, Report
+from keras_xaic.metrics import METRICS, Metric
+from keras_xaic.report.schema import LatencyFacts, MetricFacts, Report
 from keras_xaic.units import format_size
 
 NONE = "-"
@@ -61,22 +61,32 @@ def size(value: Optional[int]) -> str:
     return NONE if value is None else format_size(value)
 
 
-def score(value: Optional[float], metric: Optional[str]) -> str:
-    """Returns a metric: percent for those in [0, 1], four digits for mse."""
+def score(value: Optional[float], metric: Optional[MetricFacts]) -> str:
+    """Returns a metric value: percent for those in [0, 1], four digits for others."""
     if value is None:
         return NONE
-    return f"{value:.4g}" if metric == "mse" else f"{100 * value:.2f} %"
+    return f"{100 * value:.2f} %" if in_percent(metric) else f"{value:.4g}"
 
 
-def points(value: Optional[float], metric: Optional[str]) -> str:
-    """Returns a drop, negative where it is a gain: percentage points, or percent of the original's mse.
+def in_percent(metric: Optional[MetricFacts]) -> bool:
+    """Returns whether values of the metric are shown in percent: those from 0 to 1."""
+    return metric is None or (metric.better == "higher" and metric.unit == "1" and metric.name != "r2")
+
+
+def points(value: Optional[float], metric: Optional[MetricFacts]) -> str:
+    """Returns a drop, negative where it is a gain: percentage points, or percent of the original's error.
 
     Without a metric it is in percent of the variance of the original's outputs.
     """
     if value is None:
         return NONE
     value = 0.0 if abs(value) < 0.005 else value  # no "-0.00"
-    return f"{value:.2f} {'%' if metric in ('mse', None) else 'pp'}"
+    return f"{value:.2f} {drop_unit(metric)}"
+
+
+def drop_unit(metric: Optional[MetricFacts]) -> str:
+    """Returns the unit of drops."""
+    return "%" if metric is None or metric.better == "lower" else "pp"
 
 
 def share(value: Optional[float]) -> str:
@@ -105,8 +115,15 @@ def milliseconds(latency: Optional[LatencyFacts]) -> str:
 
 
 def metric_name(report: Report) -> str:
-    """Returns the name of what the ``*accuracy`` fields hold."""
-    return report.metric or "accuracy"
+    """Returns the name of what the ``*_metric`` fields hold."""
+    return "accuracy" if report.metric is None else report.metric.name.replace("_", " ")
+
+
+def metric_of(report: Report) -> Metric:
+    """Returns the metric; one that is not known here only says in which direction it is better."""
+    facts = report.metric or MetricFacts()
+    unknown = Metric(facts.name, lambda judged: float("nan"), (), facts.better, facts.unit)
+    return METRICS.get(facts.name, unknown)
 
 
 def drop_of(report: Report, baseline: str) -> Optional[float]:
@@ -114,9 +131,9 @@ def drop_of(report: Report, baseline: str) -> Optional[float]:
     facts = report.baselines[baseline]
     if facts.drop_pp is not None:
         return facts.drop_pp
-    return get_metric(metric_name(report)).drop_pp(look_up(report, reference_pointer(report)), facts.edge_accuracy)
+    return metric_of(report).drop(look_up(report, reference_pointer(report)), facts.edge_metric)
 
 
 def reference_pointer(report: Report) -> str:
     """Returns where the metric value of the original is that drops are measured against."""
-    return f"/original/{report.reference}_accuracy"
+    return f"/original/{report.reference}_metric"

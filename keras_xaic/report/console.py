@@ -33,7 +33,7 @@ def comparison_table(report: Report) -> Table:
     for row in wording.rows(report):
         table.add_row(row.label, *row.values)
     for name, run in report.interpreters.items():
-        state = cells.score(run.accuracy, report.metric) if run.ran else "did not run"
+        state = cells.score(run.metric, report.metric) if run.ran else "did not run"
         judges = ", the judge" if report.judge is not None and report.judge.interpreter == name else ""
         table.add_row(Text(f"on {name} {run.version or ''}".rstrip() + judges), *[cells.NONE] * len(others), state)
     return table
@@ -67,11 +67,11 @@ def summary_line(report: Report) -> str:
     parts = [f"flash {cells.size(small.flash_bytes)}"]
     if small.download_bytes is not None:
         parts.append(f"download {cells.size(small.download_bytes)}")
-    if small.edge_accuracy is not None:
-        parts.append(f"{cells.metric_name(report)} {cells.score(small.edge_accuracy, metric)}")
+    if small.edge_metric is not None:
+        parts.append(f"{cells.metric_name(report)} {cells.score(small.edge_metric, metric)}")
     if small.drop_pp is not None:
         parts.append(f"drop {cells.points(small.drop_pp, metric)}")
-    if small.edge_accuracy is None and small.agreement is not None:
+    if small.edge_metric is None and small.agreement is not None:
         parts.append(f"agreement {cells.share(small.agreement)}")
     misses = wording.budget_misses(report)
     if misses:

@@ -18,7 +18,7 @@ from keras_xaic.report import cells, wording
 from keras_xaic.report.evidence import Evidence
 from keras_xaic.report.heatmaps import Panel, panels
 from keras_xaic.report.histograms import histogram_svg
-from keras_xaic.report.schema import Report, ShownFacts
+from keras_xaic.report.schema import MetricFacts, Report, ShownFacts
 from keras_xaic.report.tradeoff import tradeoff_svg
 
 MOST_CLASSES, MOST_GRIDS = 20, 60
@@ -107,7 +107,7 @@ def _forms(report: Report) -> dict[str, Callable[[Any], str]]:
         "score": functools.partial(cells.score, metric=report.metric),
         "points": functools.partial(cells.points, metric=report.metric),
         "percent": functools.partial(cells.score, metric=None),
-        "pp": functools.partial(cells.points, metric="accuracy"),
+        "pp": functools.partial(cells.points, metric=MetricFacts()),
         "share": cells.share,
         "number": cells.number,
         "decimal": cells.decimal,

@@ -1,4 +1,4 @@
-"""report.json, schema version 1: every figure that was measured, with its unit in its name."""
+"""report.json, schema version 2: every figure that was measured, with its unit in its name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import pathlib
 from typing import Any, Literal, Optional
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from keras_xaic._version import __version__
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
+from keras_xaic.metrics import METRICS
 
-SCHEMA = 1
+SCHEMA = 2
 Reference = Literal["edge", "keras"]
 """Which metric value of the original drops are measured against: that of its float32 file on the edge interpreter, or where an
 interpreter computes this file wrongly, that of the Keras model."""
@@ -40,6 +41,14 @@ class _Facts(BaseModel):
         return value
 
 
+class MetricFacts(_Facts):
+    """What ``*_metric`` fields hold (see `keras_xaic.metrics.Metric`)."""
+
+    name: str = "accuracy"
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = "1"
+
+
 class ModelFacts(_Facts):
     """The model that came in."""
 
@@ -50,7 +59,10 @@ class ModelFacts(_Facts):
 
 
 class BudgetFacts(_Facts):
-    """What was asked for (null: no limit), and whether it was met."""
+    """What was asked for (null: no limit), and whether it was met.
+
+    `max_drop_pp` is in percentage points, for errors (mse, mae, ...) in percent of the original's.
+    """
 
     flash_bytes: Optional[int] = None
     download_bytes: Optional[int] = None
@@ -71,9 +83,11 @@ class LatencyFacts(_Facts):
 class OriginalFacts(_Facts):
     """The model before compression."""
 
+    keras_metric: Optional[float] = None
     keras_accuracy: Optional[float] = None
     tflite_fp32_bytes: Optional[int] = None
     tflite_fp32_gzip_bytes: Optional[int] = None
+    edge_metric: Optional[float] = None
     edge_accuracy: Optional[float] = None
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
 
@@ -83,6 +97,7 @@ class BaselineFacts(_Facts):
 
     flash_bytes: Optional[int] = None
     download_bytes: Optional[int] = None
+    edge_metric: Optional[float] = None
     edge_accuracy: Optional[float] = None
     drop_pp: Optional[float] = None
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
@@ -91,7 +106,9 @@ class BaselineFacts(_Facts):
 class CompressedFacts(_Facts):
     """The model after compression; `samples` is how many samples of which `part` of the data judged it."""
 
+    keras_metric: Optional[float] = None
     keras_accuracy: Optional[float] = None
+    edge_metric: Optional[float] = None
     edge_accuracy: Optional[float] = None
     drop_pp: Optional[float] = None
     flash_bytes: Optional[int] = None
@@ -120,6 +137,7 @@ class InterpreterFacts(_Facts):
 
     version: Optional[str] = None
     accuracy: Optional[float] = None
+    metric: Optional[float] = None
     ran: bool = False
     error: Optional[str] = None
 
@@ -202,7 +220,9 @@ class Report(_Facts):
         recipe_entries: All of its entries as they were carried out, those included that options changed.
         reference: Which metric value of the original drops are measured against.
         judge: None in reports of older versions.
-        metric: What every ``*accuracy`` field holds; None where there are no targets.
+        task: Kind of the task (see `keras_xaic.metrics.Task`).
+        metric: What every ``*_metric`` field holds; None where there are no targets. ``*_accuracy`` fields hold the same
+            where it is accuracy, else null.
         classes: By class number; empty where nothing is classified.
         explanations: None where relevance maps could not be compared.
         rounds: What the driver of the recipe did, in order; empty for recipes without one.
@@ -217,7 +237,8 @@ class Report(_Facts):
     recipe: str = ""
     recipe_entries: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
-    metric: Optional[str] = "accuracy"
+    task: Optional[str] = None
+    metric: Optional[MetricFacts] = Field(default_factory=MetricFacts)
     reference: Reference = "edge"
     judge: Optional[JudgeFacts] = None
     versions: dict[str, str] = Field(default_factory=dict)
@@ -235,6 +256,17 @@ class Report(_Facts):
     sha256: dict[str, str] = Field(default_factory=dict)
     verdict: Optional[str] = None
     warnings: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Reads what version 1 called accuracy whatever the metric was."""
+        if not isinstance(values, dict) or values.get("schema") != 1:
+            return values
+        name = values.get("metric", "accuracy")
+        metric = METRICS.get(name) if isinstance(name, str) else None
+        facts = metric.facts() if metric is not None else None if name is None else {"name": name}
+        return {**_metrics_of(values), "schema": SCHEMA, "metric": facts}
 
     @field_validator("schema_version")
     @classmethod
@@ -280,6 +312,17 @@ class Report(_Facts):
             raise DataError(
                 f"{file} is not a report: {key}: {first['msg']}", f"report.json of schema {SCHEMA}", "Run xaic again"
             ) from None
+
+
+def _metrics_of(values: Any) -> Any:
+    """Returns facts of version 1 with what its ``*accuracy`` fields held as ``*metric`` fields, too."""
+    if not isinstance(values, dict):
+        return values
+    found = {key: _metrics_of(value) for key, value in values.items()}
+    for old, new in (("keras_accuracy", "keras_metric"), ("edge_accuracy", "edge_metric"), ("accuracy", "metric")):
+        if old in values and "label" not in values:
+            found.setdefault(new, values[old])
+    return found
 
 
 def _file(path: PathLike) -> pathlib.Path:

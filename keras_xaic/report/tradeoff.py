@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from keras_xaic.report import svg
-from keras_xaic.report.cells import look_up, metric_name, reference_pointer
+from keras_xaic.report.cells import in_percent, look_up, metric_name, reference_pointer
 from keras_xaic.report.schema import Report
 from keras_xaic.report.wording import columns
 
@@ -22,13 +22,13 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
     sizes = [original.tflite_fp32_bytes, *(one.flash_bytes for one in report.baselines.values()), small.flash_bytes]
     scores = [
         look_up(report, reference_pointer(report)),
-        *(one.edge_accuracy for one in report.baselines.values()),
-        small.edge_accuracy,
+        *(one.edge_metric for one in report.baselines.values()),
+        small.edge_metric,
     ]
     known = [(n, s / 1000, v) for n, s, v in zip(columns(report), sizes, scores) if s is not None and v is not None]
     if len(known) < 2:
         return None
-    factor = 1 if report.metric == "mse" else 100
+    factor = 100 if in_percent(report.metric) else 1
     from matplotlib.ticker import LogLocator
 
     with svg.style():
@@ -62,7 +62,7 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
                 textcoords="offset points", color=svg.GOOD,
             )  # fmt: skip
         axes.set_xlabel("flash in kB (logarithmic)")
-        axes.set_ylabel(f"{metric_name(report)}{'' if report.metric == 'mse' else ' in %'}, edge interpreter")
+        axes.set_ylabel(f"{metric_name(report)}{' in %' if in_percent(report.metric) else ''}, edge interpreter")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.xaxis.set_minor_formatter("")

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from keras_xaic.metrics import get_metric
 from keras_xaic.report.cells import (
     NONE,
     Cell,
     cell,
     decimal,
     drop_of,
+    drop_unit,
     metric_name,
+    metric_of,
     milliseconds,
     number,
     points,
@@ -63,8 +64,8 @@ def rows(report: Report) -> list[Row]:
         row("flash (model.tflite)", size, "tflite_fp32_bytes", "flash_bytes", "flash_bytes"),
         row("flash (micro)", size, "", "", "micro_flash_bytes"),
         row("download", size, "tflite_fp32_gzip_bytes", "download_bytes", "download_bytes"),
-        row(f"{metric} (edge)", scored, "edge_accuracy", "edge_accuracy", "edge_accuracy"),
-        row(f"{metric} (Keras)", scored, "keras_accuracy", "", "keras_accuracy"),
+        row(f"{metric} (edge)", scored, "edge_metric", "edge_metric", "edge_metric"),
+        row(f"{metric} (Keras)", scored, "keras_metric", "", "keras_metric"),
         Row(
             "drop" if report.reference == "edge" else "drop (against the Keras original)",
             (drops.values[0], *worked, drops.values[-1]),
@@ -102,14 +103,14 @@ def budget_misses(report: Report) -> list[str]:
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
         return misses
-    if small.drop_pp is None and small.edge_accuracy is None and small.agreement is not None:
+    if small.drop_pp is None and small.edge_metric is None and small.agreement is not None:
         if 100 * (1 - small.agreement) > limit_pp:  # without labels the original is right
             asked = f"at least {100 - limit_pp:g} % was asked for"
             misses.append(f"agreement with the original is {share(small.agreement)}, {asked}")
     elif small.drop_pp is not None and small.drop_pp > limit_pp:
         what = "agreement of values" if report.metric is None else metric_name(report)
         lost = points(small.drop_pp, report.metric)
-        misses.append(f"{what} drops by {lost}, at most {limit_pp:g} was allowed")
+        misses.append(f"{what} drops by {lost}, at most {limit_pp:g} {drop_unit(report.metric)} was allowed")
     return misses
 
 
@@ -140,9 +141,9 @@ def verdict(report: Report) -> str:
     parts = [f"{size(small.flash_bytes)} of flash"]
     if small.flash_bytes and original.tflite_fp32_bytes:
         parts[0] += f", {original.tflite_fp32_bytes / small.flash_bytes:.1f} times smaller than the original"
-    if small.edge_accuracy is not None:
+    if small.edge_metric is not None:
         judge = report.judge.interpreter if report.judge is not None else "the edge interpreter"
-        parts.append(f"{metric_name(report)} {score(small.edge_accuracy, report.metric)} on {judge}")
+        parts.append(f"{metric_name(report)} {score(small.edge_metric, report.metric)} on {judge}")
         if small.drop_pp is not None:
             against = "" if report.reference == "edge" else " against the Keras original"
             parts[-1] += f" (drop {points(small.drop_pp, report.metric)}{against})"
@@ -160,14 +161,14 @@ def verdict(report: Report) -> str:
 def _against(report: Report, name: str) -> Optional[str]:
     """Compares with a baseline that is not larger: there it has to earn its place."""
     baseline, small = report.baselines[name], report.compressed
-    if None in (baseline.flash_bytes, small.flash_bytes, baseline.edge_accuracy, small.edge_accuracy):
+    if None in (baseline.flash_bytes, small.flash_bytes, baseline.edge_metric, small.edge_metric):
         return None
     assert baseline.flash_bytes is not None
     assert small.flash_bytes is not None
-    gain = get_metric(metric_name(report)).drop_pp(small.edge_accuracy, baseline.edge_accuracy)
+    gain = metric_of(report).drop(small.edge_metric, baseline.edge_metric)
     if gain is None:
         return None
-    unit = "%" if report.metric == "mse" else "points"
+    unit = "%" if drop_unit(report.metric) == "%" else "points"
     ratio = baseline.flash_bytes / small.flash_bytes
     where = "at the same size" if 0.98 <= ratio <= 1.02 else f"at {ratio:.2f} times the size"
     alike = _alike(report)
@@ -185,6 +186,6 @@ def _against(report: Report, name: str) -> Optional[str]:
 def _alike(report: Report) -> float:
     """Returns the difference in points below which two accuracies are alike: 1.5 standard errors, sqrt(2 p (1-p) / n) each."""
     accuracy, samples = report.compressed.edge_accuracy, report.compressed.samples
-    if report.metric == "mse" or accuracy is None or not samples:
+    if accuracy is None or not samples:
         return ALIKE_PP
     return max(ALIKE_PP, 150 * math.sqrt(2 * accuracy * (1 - accuracy) / samples))

@@ -56,6 +56,8 @@ def search(
     calibration: int = 256,
     scale: float = 1.0,
     offset: float = 0.0,
+    task: Optional[str] = None,
+    metric: Optional[str] = None,
     allow_unsafe: bool = False,
     progress: Progress = silent,
 ) -> list[Found]:
@@ -75,6 +77,8 @@ def search(
         calibration: Number of training samples for relevance and activation ranges.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+        task: As for `keras_xaic.run`.
+        metric: As for `keras_xaic.run`; it is the second objective.
         allow_unsafe: Load models with Lambda layers or pickled code.
         progress: Told how many trials are done.
 
@@ -88,7 +92,8 @@ def search(
     Mark("search").write(directory)
     sweep(directory / "trials")
     url = storage or sqlite_url(directory.absolute() / DATABASE)
-    setting = Setting(str(model), str(data), str(directory), epochs, seed, calibration, scale, offset, allow_unsafe)
+    how = (epochs, seed, calibration, scale, offset, allow_unsafe, task, metric)
+    setting = Setting(str(model), str(data), str(directory), *how)
     study = _study(optuna, url, seed)
     _same_settings(study, setting, directory)
     low, high = smallest_and_largest(setting)

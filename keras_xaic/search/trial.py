@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras
@@ -16,6 +16,8 @@ from keras_xaic.models import Task, canonicalize, infer_task, load_model
 from keras_xaic.ownership import temporary_directory
 from keras_xaic.planning import Budget, Plan, plan
 from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.tasks import with_task
+from keras_xaic.training import predict
 
 SMALLEST = 0.1
 """The smallest budget that is tried, as a share of the plain int8 file."""
@@ -34,13 +36,16 @@ class Setting:
     scale: float
     offset: float
     allow_unsafe: bool
+    task: Optional[str] = None
+    metric: Optional[str] = None
 
 
 @functools.lru_cache(maxsize=1)
 def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
     model = load_model(setting.model, allow_unsafe=setting.allow_unsafe)
     data = load_data(setting.data, setting.scale, setting.offset)
-    task = infer_task(model, data)
+    task = infer_task(model, data, setting.task, setting.metric)
+    data = with_task(data, task)
     samples = data.calibration(setting.calibration, setting.seed)
     return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
 
@@ -70,6 +75,7 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
     directory = pathlib.Path(setting.out) / "trials" / str(number)
     directory.parent.mkdir(parents=True, exist_ok=True)
     _, held_back = data.split(seed=setting.seed)
+    held_back = task.labelled(held_back, predict(model, held_back))
     with temporary_directory(directory.parent, directory.name) as scratch:
         new = scratch / "new"
         new.mkdir()

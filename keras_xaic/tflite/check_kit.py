@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.data import Samples
 from keras_xaic.errors import ExportError
 from keras_xaic.files import save_arrays, write_atomic
+from keras_xaic.metrics import Task
+from keras_xaic.models.task import head_of
 from keras_xaic.tflite import unpacking
 
 SAMPLES = 32
@@ -17,24 +22,41 @@ SAMPLES = 32
 _SCRIPT = "edge_check.py"
 
 
-def write_check(directory: pathlib.Path, model: Any, arrays: Sequence[np.ndarray]) -> None:
-    """Writes ``inputs.npz`` (x0, x1, ...), ``expected.npz`` (keras0, keras1, ...), ``edge_check.py`` and ``unpack_xaic.py``.
+def write_check(directory: pathlib.Path, model: Any, arrays: Sequence[np.ndarray], samples: Optional[Samples] = None) -> None:
+    """Writes ``inputs.npz`` (x0, x1, ...), ``expected.npz`` (keras0, keras1, ...; targets), ``task.json`` and the scripts.
 
-    What the written file gives on an interpreter (y0, y1, ...) is added to ``expected.npz`` by who runs it.
+    ``task.json`` says what the model does, how it is judged and how it sees its inputs. What the written file gives on an
+    interpreter (y0, y1, ...) is added to ``expected.npz`` by who runs it.
 
     Args:
         directory: Where to; made if it does not exist.
         model: The compressed Keras model.
         arrays: One (N, ...) array of samples per input of the model.
+        samples: Where `arrays` came from, with targets and task, if that is known.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    samples = [np.asarray(array[:SAMPLES], np.float32) for array in arrays]
-    outputs = model.predict(samples if len(samples) > 1 else samples[0], verbose=0)
+    inputs = [np.asarray(array[:SAMPLES], np.float32) for array in arrays]
+    outputs = model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    save_arrays(directory / "inputs.npz", {f"x{i}": array for i, array in enumerate(samples)})
-    save_arrays(directory / "expected.npz", {f"keras{i}": array for i, array in enumerate(outputs)})
+    expected = {f"keras{i}": array for i, array in enumerate(outputs)}
+    if samples is not None and samples.y is not None:
+        expected["targets"] = np.asarray(samples.y[:SAMPLES])
+    save_arrays(directory / "inputs.npz", {f"x{i}": array for i, array in enumerate(inputs)})
+    save_arrays(directory / "expected.npz", expected)
+    write_atomic(directory / "task.json", json.dumps(_task_facts(model, samples), indent=1) + "\n")
+    write_atomic(directory / "xaic_metrics.py", pathlib.Path(inspect.getfile(Task)).read_bytes())
     write_atomic(directory / _SCRIPT, (device_files() / _SCRIPT).read_bytes())
     write_atomic(directory / "unpack_xaic.py", pathlib.Path(unpacking.__file__).read_bytes())
+
+
+def _task_facts(model: Any, samples: Optional[Samples]) -> dict[str, Any]:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        return {}
+    facts: dict[str, Any] = {"head": head_of(model).facts()}
+    if samples is not None:
+        facts["inputs"] = {"scale": samples.scale, "offset": samples.offset}
+        facts.update({} if samples.task is None else samples.task.facts())
+    return facts
 
 
 def device_files() -> pathlib.Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Literal, Optional
 
 from keras_xaic.bundle import Bundle
+from keras_xaic.data import Samples
 from keras_xaic.errors import ExportError
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.grids import save_kernels
@@ -122,7 +123,7 @@ def export(
                         raise
                     shutil.rmtree(bundle.micro, ignore_errors=True)
                     warn(without_micro(error.found, "Replace this layer to run the model on microcontrollers"))
-            write_check(bundle.check, compressed.model, arrays)
+            write_check(bundle.check, compressed.model, arrays, calibration if isinstance(calibration, Samples) else None)
             floating = float_twin(compressed.model)
             write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(pathlib.Path(out))

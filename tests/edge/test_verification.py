@@ -39,7 +39,7 @@ def test_everything_is_measured_from_the_files(bundle, data):
     answers = run_file(bundle / "model.tflite", data.test.inputs()).outputs[0].argmax(axis=1)
     assert result.edge_accuracy == float(np.mean(answers == data.test.y))
     assert 0 < result.edge_accuracy < 1
-    assert (result.samples, result.part, result.metric) == (60, "test", "accuracy")
+    assert (result.samples, result.part, result.metric.name) == (60, "test", "accuracy")
     assert result.flash_bytes == len((bundle / "model.tflite").read_bytes())
     assert result.download_bytes == 321
     assert result.micro_flash_bytes is None
@@ -77,7 +77,7 @@ def test_a_flipped_byte_is_seen(bundle, data, files):
 def test_a_truncated_file_fails_as_a_whole(bundle, data):
     content = (bundle / "model.tflite").read_bytes()
     (bundle / "model.tflite").write_bytes(content[: len(content) // 2])
-    with pytest.raises(EdgeError, match=rf"{judge()} (refused|crashed)"):
+    with pytest.raises(EdgeError, match=r"model.tflite is damaged"):
         verify(bundle, data)
 
 
@@ -93,7 +93,7 @@ def test_without_labels_there_is_no_accuracy(bundle, data):
     unlabelled = Data(data.train, Samples(data.test.x, None, 1 / 255))
     result = verify(bundle, unlabelled, latency_runs=0, reference=np.eye(5)[np.zeros(60, int)])
     assert result.edge_accuracy is None
-    assert result.metric is None
+    assert result.edge_metric is None
     assert result.agreement is not None
 
 
@@ -105,12 +105,14 @@ def test_without_a_test_part_all_samples_are_used_and_named(bundle, data):
 def test_the_report_names_the_metric(bundle, data):
     (bundle / "report.json").write_text(json.dumps({"schema": 1, "metric": "f1"}))
     result = verify(bundle, data, latency_runs=0)
-    assert result.metric == "f1"
+    assert result.metric.name == "f1"
+    assert result.edge_accuracy is None
+    assert 0 < result.edge_metric < 1
     assert result.changed is None
-    targets = Data(data.train, Samples(data.test.x, np.zeros((60, 5), np.float32), 1 / 255))
-    by_name = verify(bundle, targets, metric="mse", reference=np.zeros((60, 5)), latency_runs=0)
+    zeros = [Samples(one.x, np.zeros((len(one), 5), np.float32), 1 / 255) for one in (data.train, data.test)]
+    by_name = verify(bundle, Data(*zeros), task="regression", reference=np.zeros((60, 5)), latency_runs=0)
     outputs = run_file(bundle / "model.tflite", data.test.inputs()).outputs[0]
-    assert by_name.edge_accuracy == pytest.approx(np.mean(outputs.astype(np.float64) ** 2), abs=1e-12)
+    assert by_name.edge_metric == pytest.approx(np.mean(outputs.astype(np.float64) ** 2), abs=1e-12)
     assert by_name.agreement is None
 
 
@@ -121,14 +123,14 @@ def test_tflm_gets_the_micro_file(bundle, data, files):
     result = verify(bundle, data, interpreters=(judge(), "tflm"), latency_runs=0)
     assert result.micro_flash_bytes == files["float"].stat().st_size
     exact = run_file(files["float"], data.test.inputs()).outputs[0].argmax(axis=1)
-    assert result.runs["tflm"].accuracy == np.mean(exact == data.test.y)
+    assert result.runs["tflm"].value == np.mean(exact == data.test.y)
     assert result.arena_bytes == result.runs["tflm"].arena_bytes > 1000
 
 
 def test_one_failure_among_several_is_kept_beside_the_others(bundle, data, litert_is):
     litert_is("echo 'no such kernel' >&2; kill -ABRT $$")
     result = verify(bundle, data, interpreters=("litert", "builtin-ref"), latency_runs=0)
-    assert result.runs["builtin-ref"].accuracy == result.edge_accuracy
+    assert result.runs["builtin-ref"].value == result.edge_accuracy
     assert result.runs["litert"].as_dict()["ran"] is False
     assert "no such kernel" in str(result.error)
     with pytest.raises(EdgeError, match="no such kernel"):

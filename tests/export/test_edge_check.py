@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+import json
 import pathlib
 import shutil
 import subprocess
@@ -11,8 +13,10 @@ import pytest
 from keras_xaic.edge import available_interpreters, judge
 from keras_xaic.edge.doctor import KERNEL, TINY
 from keras_xaic.edge.process import python_of
+from keras_xaic.metrics import Task
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "export" / "edge_check.py"
+METRICS = pathlib.Path(inspect.getfile(Task))
 
 
 @pytest.fixture
@@ -27,7 +31,9 @@ def kit(tmp_path):
     steps = np.clip(np.floor(np.abs(x @ KERNEL) / 0.0235294 + 0.5) * np.sign(x @ KERNEL), -128, 127)
     y = (steps * 0.0235294).astype(np.float32)
     np.savez(check / "inputs.npz", x0=x)
-    np.savez(check / "expected.npz", y0=y, keras0=x @ KERNEL, labels=(x @ KERNEL).argmax(axis=1))
+    np.savez(check / "expected.npz", y0=y, keras0=x @ KERNEL, targets=(x @ KERNEL).argmax(axis=1))
+    shutil.copy(METRICS, check / "xaic_metrics.py")
+    (check / "task.json").write_text(json.dumps(Task("classification", KERNEL.shape[1]).facts()))
     return tmp_path
 
 
@@ -42,7 +48,7 @@ def test_the_right_model_passes(kit):
     done = run(kit)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "PASS"
-    for word in (judge(), "same class for", "same class as the Keras model for", "accuracy", "latency", "memory"):
+    for word in (judge(), "of classes are the same", "are those of the Keras model", "accuracy", "latency", "memory"):
         assert word in done.stdout
 
 

@@ -10,6 +10,7 @@ from keras_xaic.report import Evidence, Report
 
 def facts(**changes) -> dict:
     values = {
+        "schema": 1,  # read as version 2: what was called accuracy there is the metric here
         "recipe": "lrp-mixed",
         "seed": 3,
         "versions": {"numpy": "1.26.4"},

@@ -36,7 +36,7 @@ def test_summary_line(report, changed):
     small = dict(report.compressed.model_dump(), flash_bytes=70_000, drop_pp=2.0)
     missed = changed(compressed=small, budget={"flash_bytes": 64_000, "max_drop_pp": 1.5, "met": False})
     assert summary_line(missed).endswith(
-        "budget missed: flash is 70.0 kB, the budget 64.0 kB; accuracy drops by 2.00 pp, at most 1.5 was allowed"
+        "budget missed: flash is 70.0 kB, the budget 64.0 kB; accuracy drops by 2.00 pp, at most 1.5 pp was allowed"
     )
     assert len(budget_misses(missed)) == 2
     assert summary_line(Report(compressed={"flash_bytes": 900, "agreement": 0.9})) == "flash 900 B, agreement 90.0 %"

@@ -76,7 +76,7 @@ def check_figures(page: Page, report: Report) -> None:
             continue
         assert json.loads(value) == expected
         digits, suffix = re.fullmatch(r"(-?[\d,.]+(?:e[+-]?\d+)?) ?(\D*)", text).groups()
-        if report.metric == "mse" and suffix == "%":
+        if report.metric.name == "mse" and suffix == "%":
             suffix = ""
         shown = digits.replace(",", "")
         mantissa = shown.partition("e")[0]
@@ -91,8 +91,8 @@ def test_every_figure_on_the_page_is_an_entry_of_report_json(report, evidence):
     assert page.loose == []
     pointers = {pointer for pointer, _, _ in page.figures}
     assert {
-        "/compressed/flash_bytes", "/original/edge_accuracy", "/baselines/int8/drop_pp",
-        "/interpreters/tflite-runtime/accuracy", "/judge/interpreter",
+        "/compressed/flash_bytes", "/original/edge_metric", "/baselines/int8/drop_pp",
+        "/interpreters/tflite-runtime/metric", "/judge/interpreter",
         "/layers/0/filters_kept", "/layers/1/bits", "/classes/1/confused_with/0/samples", "/explanations/shown/0/similarity",
         "/compressed/latency_ms/tflite-runtime/median", "/compressed/explanation_similarity", "/versions/numpy", "/seed",
     } <= pointers  # fmt: skip

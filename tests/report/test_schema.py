@@ -12,17 +12,19 @@ from keras_xaic.report import CompressedFacts, Evidence, LayerFacts, Report
 
 def test_the_keys_are_those_of_the_contract():
     written = json.loads(Report().to_json())
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert {
         "schema", "xaic", "recipe", "seed", "versions", "seconds", "model", "budget", "original", "baselines", "compressed",
         "interpreters", "layers",
     } <= set(written)  # fmt: skip
     assert set(written["budget"]) == {"flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "macs", "met"}
     assert set(written["original"]) == {
-        "keras_accuracy", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy", "latency_ms",
+        "keras_accuracy", "keras_metric", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy",
+        "edge_metric", "latency_ms",
     }  # fmt: skip
     assert set(written["compressed"]) == {
-        "keras_accuracy", "edge_accuracy", "drop_pp", "flash_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
+        "keras_accuracy", "keras_metric", "edge_accuracy", "edge_metric", "drop_pp",
+        "flash_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
         "sparsity", "mean_bits", "macs", "latency_ms", "agreement", "explanation_similarity",
         "samples", "part",
     }  # fmt: skip
@@ -60,7 +62,8 @@ def test_more_fields_may_be_added(tmp_path):
     [
         ("{", "not readable JSON"),
         ("[1]", "not a report"),
-        ('{"schema": 2}', "schema: .*version 2 is not known"),
+        ('{"schema": 3}', "schema: .*version 3 is not known"),
+        ('{"schema": 2, "metric": {"name": "mse", "better": "smaller"}}', r"metric\.better"),
         ('{"schema": 1, "compressed": {"flash_bytes": "many"}}', r"compressed\.flash_bytes"),
         ('{"schema": 1, "layers": [{"kind": "conv"}]}', r"layers\.0\.name"),
     ],
@@ -71,6 +74,17 @@ def test_what_is_no_report_is_one_clear_line(tmp_path, content, said):
         Report.load(tmp_path)
     assert "report.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_report_of_version_1_is_read(tmp_path):
+    facts = {"schema": 1, "metric": "mse", "original": {"keras_accuracy": 0.2}, "compressed": {"edge_accuracy": 0.25}}
+    facts["interpreters"] = {"tflm": {"accuracy": 0.25, "ran": True}}
+    (tmp_path / "report.json").write_text(json.dumps(facts))
+    report = Report.load(tmp_path)
+    assert (report.metric.name, report.metric.better) == ("mse", "lower")
+    assert (report.original.keras_metric, report.compressed.edge_metric) == (0.2, 0.25)
+    assert report.interpreters["tflm"].metric == 0.25
+    assert json.loads(report.to_json())["schema"] == 2
 
 
 def test_a_missing_report(tmp_path):

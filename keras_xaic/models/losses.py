@@ -1,0 +1,166 @@
+"""What a task is trained with: losses of labels and teacher, and the loss that a model carries."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from keras_xaic._keras import keras, tf
+from keras_xaic.data import Samples
+from keras_xaic.errors import PlanError
+from keras_xaic.metrics import Task
+
+CARRIED = "_xaic_loss"
+"""Attribute of a loaded model: name of the loss in its file."""
+_SHORT = {
+    "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "msle": "mean_squared_logarithmic_error",
+    "bce": "binary_crossentropy",
+    "kld": "kl_divergence",
+    "kldivergence": "kl_divergence",
+    "kullback_leibler_divergence": "kl_divergence",
+    "huber_loss": "huber",
+    "logcosh": "log_cosh",
+}
+
+
+def loss_name(loss: Any) -> str:
+    """Returns the name of a loss, ``snake_case`` as Keras writes it: of a name, a function, an object or a configuration.
+
+    Empty where there is none, or where several outputs have several.
+    """
+    if isinstance(loss, Mapping):
+        if "class_name" in loss:
+            known = str(loss["class_name"])
+            return loss_name(loss.get("config") if known == "function" else known)
+        loss = list(loss.values())
+    if isinstance(loss, (list, tuple)):
+        return loss_name(loss[0]) if len(loss) == 1 else ""
+    if loss is None:
+        return ""
+    given = loss if isinstance(loss, str) else getattr(loss, "__name__", None) or type(loss).__name__
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", given.rsplit(">", 1)[-1]).lower()
+    return _SHORT.get(plain, plain)
+
+
+def carried_loss(model: Any) -> str:
+    """Returns the name of the loss that a model carries: what it was compiled with, else what its file says; else empty."""
+    return loss_name(getattr(model, "loss", None)) or str(getattr(model, CARRIED, ""))
+
+
+def remember_loss(model: Any, training: Any) -> None:
+    """Keeps on a loaded model what the training configuration in its file (a mapping, or JSON) says of the loss."""
+    try:
+        config = json.loads(training) if isinstance(training, (str, bytes)) else training
+        name = loss_name(config.get("loss"))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return
+    setattr(model, CARRIED, name)
+
+
+class Targets:
+    """What a loss expects of a batch, made when it is asked for: (n, 2, outputs), what labels say and what the teacher says."""
+
+    def __init__(self, task: Task, samples: Samples, teacher: Optional[np.ndarray]) -> None:
+        self.task, self.labels, self.teacher = task, samples.y, teacher
+        self.count = len(samples)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        taught = None if self.teacher is None else np.asarray(self.teacher[index], np.float32)
+        if self.labels is None:
+            assert taught is not None, "neither labels nor a teacher"
+            labels = np.zeros_like(taught)
+        else:
+            labels = self._labels(np.asarray(self.labels[index]))
+        both = [one.reshape(len(one), -1) for one in (labels, labels if taught is None else taught)]
+        return np.stack(both, axis=1)
+
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        task = self.task
+        if task.family != "classes":
+            return np.asarray(y, np.float32)
+        if y.shape[-1:] == (task.outputs,) and y.ndim > 1 and y[:1].size != np.prod(y.shape[1:-1], dtype=int):
+            return np.asarray(y, np.float32)  # one-hot, or probabilities
+        return np.eye(task.outputs, dtype=np.float32)[y.reshape(len(y), -1).astype(np.int64)]
+
+
+def task_loss(task: Task, distillation: float, temperature: float, labels: Any = None) -> Any:
+    """Returns ``(1 - d) * loss of the labels + d * loss of the teacher`` for what `Targets` gives.
+
+    For classes, of samples or of positions, the distillation loss is ``T^2 KL(softmax(t / T) || softmax(s / T))`` on logits t
+    and s (Hinton et al. 2015, arXiv 1503.02531, section 2); for values it is the mean squared difference, for outputs that say
+    yes or no each for itself the cross-entropy with the teacher's probabilities.
+
+    Args:
+        task: What the model does.
+        distillation: d, from 0 to 1.
+        temperature: T.
+        labels: A Keras loss, its name, or a function ``(labels, outputs)`` that takes the place of the loss of the labels.
+
+    Raises:
+        PlanError: If Keras does not know the loss, or it takes class numbers (labels are one-hot).
+    """
+    if labels is not None:
+        own, taught = _label_loss(labels), task_loss(task, 1.0, temperature)
+
+        def mixed(both: Any, outputs: Any) -> Any:
+            term = own(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
+            return (1 - distillation) * term + distillation * taught.call(both, outputs)
+
+        return _Loss(mixed)
+
+    def values(both: Any, outputs: Any) -> Any:
+        flat = tf.reshape(outputs, tf.shape(both[:, 0]))
+        square = [tf.reduce_mean(tf.square(flat - both[:, i]), axis=-1) for i in (0, 1)]
+        return (1 - distillation) * square[0] + distillation * square[1]
+
+    def yes_no(both: Any, outputs: Any) -> Any:
+        flat = tf.reshape(outputs, tf.shape(both[:, 0]))
+        said = tf.clip_by_value(both[:, 0], 0.0, 1.0)  # -1 and 1 of a hinge loss are 0 and 1 here
+        taught = tf.sigmoid(both[:, 1]) if task.logits else both[:, 1]
+        target = (1 - distillation) * said + distillation * taught
+        return keras.losses.binary_crossentropy(target, flat, from_logits=task.logits)
+
+    def classes(both: Any, outputs: Any) -> Any:
+        positions = (-1, tf.size(outputs[0]) // task.outputs, task.outputs)
+        student = _log_probability(task, tf.reshape(outputs, positions))
+        hard = -tf.reduce_sum(tf.reshape(both[:, 0], positions) * student, axis=-1)
+        if distillation == 0:
+            return tf.reduce_mean(hard, axis=-1)
+        taught = tf.nn.log_softmax(_log_probability(task, tf.reshape(both[:, 1], positions)) / temperature)
+        soft = tf.reduce_sum(tf.exp(taught) * (taught - tf.nn.log_softmax(student / temperature)), axis=-1)
+        return tf.reduce_mean((1 - distillation) * hard + distillation * temperature**2 * soft, axis=-1)
+
+    return _Loss({"values": values, "yes_no": yes_no, "classes": classes}[task.loss_family])
+
+
+class _Loss(keras.losses.Loss):
+    """A loss function as Keras takes it, without the guesses about shapes that Keras makes for plain functions."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__(name="loss")
+        self.call = function
+
+
+def _log_probability(task: Task, outputs: Any) -> Any:
+    return tf.nn.log_softmax(outputs) if task.logits else tf.math.log(tf.clip_by_value(outputs, 1e-7, 1.0))
+
+
+def _label_loss(loss: Any) -> Callable[[Any, Any], Any]:
+    try:
+        found = keras.losses.get(loss)
+    except (ValueError, TypeError):
+        raise PlanError(f"loss is {loss!r}", "a Keras loss, its name, or a function (labels, outputs)") from None
+    name = getattr(found, "__name__", type(found).__name__).lower()
+    if "sparse" in name:
+        raise PlanError(f"loss is {name!r}", "a loss of one-hot labels", "Use its form without 'sparse'")
+    return found
