@@ -71,13 +71,13 @@ def _normal(model, count: int, seed: int):
 def edge_accuracy(content: bytes, test) -> float:
     """Returns the accuracy of a .tflite file on tflite-runtime."""
     from keras_xaic import edge
-    from keras_xaic.metrics import get_metric
+    from keras_xaic.metrics import Task
 
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch) / "model.tflite"
         path.write_bytes(content)
         outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs
-    return float(get_metric("accuracy")(outputs[0], test.y))
+    return Task("classification", outputs[0].shape[-1]).score(outputs[0], test.y)
 
 
 def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, float]]:
