@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from typing import Any
+
+from keras_xaic.silence import captured_stderr
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the C++ side reads these once, at import
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
+with captured_stderr():
     import tensorflow as tf
 
 tf.get_logger().setLevel("ERROR")

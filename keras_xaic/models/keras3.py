@@ -87,7 +87,7 @@ class _Translation:
                 settings[new] = settings.pop(old)
         if known is None:  # registered by the user, who knows its settings
             return {**{k: config[k] for k in ("class_name", "module", "registered_name") if k in config}, "config": settings}
-        accepted = _accepted(known)
+        accepted = accepted_settings(known)
         for key in [key for key in settings if key not in accepted]:
             if settings[key] not in (None, False) and key not in _WITHOUT_EFFECT:
                 raise ModelError(
@@ -183,7 +183,8 @@ def _is_layer(config: Mapping[str, Any]) -> bool:
     return str(config.get("module")).startswith("keras.layers") or config["class_name"] in _MODELS
 
 
-def _accepted(known: Any) -> set[str]:
+def accepted_settings(known: Any) -> set[str]:
+    """Returns the settings that a layer class of Keras 2 takes."""
     accepted = {"batch_input_shape", "name", "trainable", "dtype"}
     for base in known.__mro__[:-1]:
         if "__init__" in vars(base):

@@ -18,6 +18,7 @@ from keras_xaic.files import PathLike, machine_error, telling, write_atomic
 from keras_xaic.hdf5 import clean_copy
 from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
 from keras_xaic.models.connections import check_connections
+from keras_xaic.models.generations import as_here, in_the_order_of
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
 from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.losses import remember_loss
@@ -119,9 +120,11 @@ def _build_keras(
             with h5py.File(cleaned, "r") as weights:
                 load_archive_weights(model, config, weights, str(where))
             return model
+        config = as_here(config)
         check_connections(config, str(where))
         write_atomic(checked, _archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
-        return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
+        with in_the_order_of(cleaned):
+            return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
 
 
 def save_model(model: Any, path: PathLike) -> pathlib.Path:

@@ -14,10 +14,10 @@ from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.operations import Operations
 from keras_xaic.ownership import temporary_directory
+from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.converter import Graph, Wish, freeze
 from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
 from keras_xaic.tflite.signature import add_signature
-from keras_xaic.tflite.silence import captured_stderr
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
 Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]

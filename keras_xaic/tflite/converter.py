@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
+from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.flatbuffer import load, name_of
 from keras_xaic.tflite.pairing import weight_operators
-from keras_xaic.tflite.silence import captured_stderr
 
 _frozen: Any = importlib.import_module("tensorflow.python.framework.convert_to_constants")
 _modify_io: Any = importlib.import_module("tensorflow.lite.python.util").modify_model_io_type

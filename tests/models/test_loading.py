@@ -16,7 +16,8 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.loading import load_model, save_model
 
-KERAS3 = pathlib.Path(__file__).parent / "fixtures" / "keras3.zip"
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+KERAS3 = FIXTURES / "keras3.zip"
 
 
 def small_model():
@@ -411,3 +412,11 @@ def test_keras_3_weights_that_are_missing_or_wrong_are_named(keras3, tmp_path):
         message = error_of(repack(keras3 / "graph.keras", tmp_path / "bad.keras", model_h5=buffer.getvalue()))
         assert expected in message
         assert "'first'" in message
+
+
+@pytest.mark.parametrize("release", ["2.14", "2.21"])
+def test_files_of_other_releases_of_keras_2(release):
+    with np.load(FIXTURES / f"keras2-{release}.npz") as arrays:
+        x, y = arrays["x"], arrays["y"]
+    model = load_model(FIXTURES / f"keras2-{release}.keras")
+    np.testing.assert_allclose(model.predict(x, verbose=0), y, atol=1e-5)
