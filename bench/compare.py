@@ -5,14 +5,13 @@
     python bench/compare.py --chart docs/pictures/pareto.png
     python bench/compare.py --data-root MODELS --data DATA --keep FILES --time    times of kept files anew, on a quiet machine
 
-Our recipes run through `keras_xaic.run` with the model's budget. The baselines among the recipes (int8, magnitude, cluster) and
-the peers, TFLite's converter and the Model Optimization toolkit, train for as many epochs with the same optimizer and learning
-rate. Sony's MCT and Google's AI Edge Quantizer need a Python of their own (peers/README.md), else they are left out. Every file
-runs on tflite-runtime beside the float32 original; one that fails there, or a method that does not take a model, has a row with
-the reason. Appends to bench/results/compare.jsonl, where rows that are there are not measured again, and writes them as tables
-to compare.md beside it. Rows made by several workers were timed beside other training; `--keep` keeps their files, and `--time`
-puts times that were measured with nothing else running into their rows.
-"""
+Our recipes run through `keras_xaic.compress` with the model's budget. The baselines among the recipes (int8, magnitude,
+cluster) and the peers, TFLite's converter and the Model Optimization toolkit, train for as many epochs with the same
+optimizer and learning rate. Sony's MCT and Google's AI Edge Quantizer need a Python of their own (peers/README.md), else they
+are left out. Every file runs on tflite-runtime beside the float32 original; one that fails there, or a method that does not
+take a model, has a row with the reason. Appends to bench/results/compare.jsonl, where rows that are there are not measured
+again, and writes them as tables to compare.md beside it. Rows made by several workers were timed beside other training;
+`--keep` keeps their files, and `--time` puts times that were measured with nothing else running into their rows."""
 
 from __future__ import annotations
 
@@ -110,7 +109,9 @@ def recipe(model, data, name, budget, epochs, seed, minutes, out):
 
     limits = xaic.Budget(flash=budget["flash"], download=budget["download"], max_drop=budget.get("max_drop", 100.0))
     options = {"recipe": name, **VARIANTS.get(name, {}), **({} if minutes is None else {"minutes": minutes})}
-    report = xaic.run(model, data, budget=limits, epochs=epochs, seed=seed, baselines=(), out=out, overwrite=True, **options)
+    report = xaic.compress(
+        model, data, budget=limits, epochs=epochs, seed=seed, baselines=(), out=out, overwrite=True, **options
+    )
     seconds = sum(report.seconds.get(step, 0.0) for step in ("attribute", "compress"))
     facts = {
         "micro_bytes": report.compressed.micro_flash_bytes,

@@ -51,13 +51,13 @@ def work(options, *, model, criterion, sparsity, seed, epochs, samples):
 
 def prune(original, data, score, rule, sparsity, seed, epochs):
     """Prunes as `compress` does, without its quantization stage."""
-    from keras_xaic.compression.context import Context
-    from keras_xaic.compression.weights import prune_weights
     from keras_xaic.models import canonicalize, remove_channels, weighted_kernels
     from keras_xaic.planning import LayerPlan, Plan, kept_weights, weight_score
     from keras_xaic.progress import silent
+    from keras_xaic.pruning.weights import prune_weights
     from keras_xaic.relevance import attribute
     from keras_xaic.training import Schedule
+    from keras_xaic.training.context import Context
 
     flat = remove_channels(original, {})
     context = Context.of(

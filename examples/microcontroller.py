@@ -9,7 +9,7 @@ from keras_xaic.edge import available_interpreters
 
 model, data = ready()
 micro_here = "tflm" in available_interpreters()  # pip install 'keras-xaic[micro]', Python 3.10 or newer
-report = xaic.run(
+report = xaic.compress(
     model,
     data,
     budget=xaic.Budget(flash="24kB"),

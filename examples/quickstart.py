@@ -5,7 +5,7 @@ from digits import ready
 import keras_xaic as xaic
 
 model, data = ready()
-report = xaic.run(
+report = xaic.compress(
     model,  # a path, or a keras.Model
     data,  # a path, arrays, or tf.data datasets
     budget=xaic.Budget(flash="24kB", max_drop=1.0),

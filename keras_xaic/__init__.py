@@ -13,15 +13,18 @@ from keras_xaic._version import __version__
 
 if TYPE_CHECKING:
     from keras_xaic.bundle import Bundle
-    from keras_xaic.compression import CompressedModel, compress
-    from keras_xaic.data import Data, load_data
+    from keras_xaic.compression import CompressedModel, apply
+    from keras_xaic.data import Data, Samples, as_data, load_data
     from keras_xaic.edge import verify
-    from keras_xaic.errors import DataError, EdgeError, ExportError, ModelError, PlanError, XaicError
+    from keras_xaic.errors import DataError, EdgeError, ExportError, MachineError, ModelError, PlanError, XaicError
     from keras_xaic.models import load_model
-    from keras_xaic.pipeline import run
-    from keras_xaic.planning import Budget, FilterPlan, Plan, plan
+    from keras_xaic.pipeline import compress, explain
+    from keras_xaic.planning import Budget, FilterPlan, LayerPlan, Plan, plan
+    from keras_xaic.recipes import Recipe
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
+    from keras_xaic.search import search
+    from keras_xaic.settings import DataOptions, Device, Training
     from keras_xaic.tflite.export import export
 
 _HOME = {
@@ -30,22 +33,32 @@ _HOME = {
     "CompressedModel": "compression",
     "Data": "data",
     "DataError": "errors",
+    "DataOptions": "settings",
+    "Device": "settings",
     "EdgeError": "errors",
     "ExportError": "errors",
     "FilterPlan": "planning",
+    "LayerPlan": "planning",
+    "MachineError": "errors",
     "ModelError": "errors",
     "Plan": "planning",
     "PlanError": "errors",
+    "Recipe": "recipes",
     "Relevance": "relevance",
     "Report": "report",
+    "Samples": "data",
+    "Training": "settings",
     "XaicError": "errors",
+    "apply": "compression",
+    "as_data": "data",
     "attribute": "relevance",
-    "compress": "compression",
-    "export": "tflite",
+    "compress": "pipeline",
+    "explain": "pipeline",
+    "export": "tflite.export",
     "load_data": "data",
     "load_model": "models",
     "plan": "planning",
-    "run": "pipeline",
+    "search": "search",
     "verify": "edge",
 }
 
@@ -55,23 +68,33 @@ __all__ = [
     "CompressedModel",
     "Data",
     "DataError",
+    "DataOptions",
+    "Device",
     "EdgeError",
     "ExportError",
     "FilterPlan",
+    "LayerPlan",
+    "MachineError",
     "ModelError",
     "Plan",
     "PlanError",
+    "Recipe",
     "Relevance",
     "Report",
+    "Samples",
+    "Training",
     "XaicError",
     "__version__",
+    "apply",
+    "as_data",
     "attribute",
     "compress",
+    "explain",
     "export",
     "load_data",
     "load_model",
     "plan",
-    "run",
+    "search",
     "verify",
 ]
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from keras_xaic.cli import looking, making
+from keras_xaic.cli import build_commands, inspect_commands
 
 app = typer.Typer(
     name="xaic",
@@ -21,16 +21,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(rich_help_panel="Make it small")(making.compress)
-app.command(rich_help_panel="Look inside")(looking.explain)
-app.command(rich_help_panel="Make it small")(making.plan)
-app.command(rich_help_panel="Make it small")(making.export)
-app.command(rich_help_panel="Look inside")(looking.verify)
-app.command(rich_help_panel="Look inside")(looking.report)
-app.command(rich_help_panel="Make it small")(making.search)
-app.command(rich_help_panel="Make it small")(making.unpack)
-app.command(rich_help_panel="Find out")(looking.recipes)
-app.command(rich_help_panel="Find out")(looking.doctor)
+app.command(rich_help_panel="Make it small")(build_commands.compress)
+app.command(rich_help_panel="Look inside")(inspect_commands.explain)
+app.command(rich_help_panel="Make it small")(build_commands.plan)
+app.command(rich_help_panel="Make it small")(build_commands.export)
+app.command(rich_help_panel="Look inside")(inspect_commands.verify)
+app.command(rich_help_panel="Look inside")(inspect_commands.report)
+app.command(rich_help_panel="Make it small")(build_commands.search)
+app.command(rich_help_panel="Make it small")(build_commands.unpack)
+app.command(rich_help_panel="Find out")(inspect_commands.recipes)
+app.command(rich_help_panel="Find out")(inspect_commands.doctor)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
-from keras_xaic.edge.arena import predict_arena
+from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge
 from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
-from keras_xaic.edge.arena import predict_arena
+from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
 from keras_xaic.edge.installed import judge
 from keras_xaic.edge.interpreters import AUTO, get_interpreter

@@ -23,7 +23,7 @@ from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.previewing import Preview, preview
 from keras_xaic.pipeline.proving import prove
-from keras_xaic.pipeline.workspace import Workspace, fingerprint, qualified_name
+from keras_xaic.pipeline.workspace import Workspace, qualified_name, run_fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress, silent
@@ -37,11 +37,11 @@ EPOCHS = 10
 MOST_EPOCHS = 120
 """Most epochs that are trained in however many minutes."""
 
-__all__ = ["Explanation", "Preview", "explain", "export", "preview", "run", "verify"]
+__all__ = ["Explanation", "Preview", "compress", "explain", "export", "preview", "verify"]
 
 
 @tells_machine_errors
-def run(
+def compress(
     model: Any,
     data: Any,
     *,
@@ -147,7 +147,7 @@ def run(
         settings += [[qualified_name(one) for one in callbacks]]
         settings += [] if given is None else [given.model_dump_json()]
         settings += [] if minutes is None else [minutes]
-        if place.start(fingerprint(loaded, data, settings)):
+        if place.start(run_fingerprint(loaded, data, settings)):
             return _published(Bundle(place.target))
         work = Workspace(place.work, progress)
         keras.utils.set_random_seed(seed)
@@ -225,7 +225,7 @@ def export(
         does = infer_task(loaded, data, task, metric)
         data = with_task(data, does)
         settings = ["export", target, precision, list(float_layers), lookup, calibration, seed, scale, offset]
-        if place.start(fingerprint(loaded, data, settings)):
+        if place.start(run_fingerprint(loaded, data, settings)):
             if Bundle(place.target).unverified.is_file():
                 raise EdgeError(Bundle(place.target).unverified.read_text(encoding="utf-8").strip())
             return Bundle(pathlib.Path(out))

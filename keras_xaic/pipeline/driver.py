@@ -13,14 +13,14 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.compression import LEARNING_RATE, CompressedModel, compress
+from keras_xaic.compression import LEARNING_RATE, CompressedModel, apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, channel_groups
 from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.attributing import attribute_by
-from keras_xaic.pipeline.fitting import Planner
+from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
@@ -140,10 +140,10 @@ class Driver:
         return any(limit is not None for limit in limits)
 
     def _within_limits(self) -> Iterator[Round]:
-        planner = self._planner(self.model, self.relevance)
+        fitter = self._fitter(self.model, self.relevance)
         epochs = math.ceil(self.epochs * FIRST)
-        made = planner.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
-        best = self._round(1, planner.model, made, planner.relevance, epochs, FIRST)
+        made = fitter.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
+        best = self._round(1, fitter.model, made, fitter.relevance, epochs, FIRST)
         yield best
         for number in range(2, ROUNDS + 1):
             following = self._following(best, self.epochs - epochs)
@@ -160,22 +160,22 @@ class Driver:
             best = max(best, one, key=self._worth)
 
     def _ever_smaller(self) -> Iterator[Round]:
-        planner = self._planner(self.model, self.relevance)
-        plain = planner.plan(Budget(mean_bits=8)).predicted_flash_bytes
+        fitter = self._fitter(self.model, self.relevance)
+        plain = fitter.plan(Budget(mean_bits=8)).predicted_flash_bytes
         before: Optional[Round] = None
         left = self.epochs
         for number, share in enumerate(SHRINKING, 1):
             flash = round(plain * share)
-            made = planner.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
+            made = fitter.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
             if before is not None and made.predicted_flash_bytes > flash:
                 return
             removed, epochs = {} if before is None else before.small.plan.remove, math.ceil(left * PART)
-            before = self._round(number, planner.model, made, planner.relevance, epochs, PART, removed)
+            before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)
             yield before
             left -= epochs
             if before.drop > self.budget.max_drop or (left == 0 and self.epochs > 0):
                 return
-            planner = self._planner(before.small.trainable)
+            fitter = self._fitter(before.small.trainable)
 
     def _gentler(self, rounds: Sequence[Round]) -> Iterator[Round]:
         """Where no round keeps the accuracy: all filters stay, then plain int8, then activations of more bits.
@@ -184,18 +184,18 @@ class Driver:
         """
         number, left = len(rounds), self.epochs - sum(one.epochs for one in rounds)
         for activations in (self.recipe.activations, *self.wider):
-            planner = self._planner(self.model, self.relevance, self.recipe.changed(activations=activations))
+            fitter = self._fitter(self.model, self.relevance, self.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
             if activations == self.recipe.activations and (left > 0 or not self._limited):
-                plain = planner.plan(Budget(mean_bits=8)).predicted_flash_bytes
+                plain = fitter.plan(Budget(mean_bits=8)).predicted_flash_bytes
                 tries.insert(0, (self._with_margin() if self._limited else Budget(round(BITS_ONLY * plain)), max(0, left)))
             for limits, epochs in tries:
-                made = planner.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
+                made = fitter.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
                 if self._limited and not self._fits(made):
                     continue
                 number += 1
                 try:
-                    one = self._round(number, self.model, made, planner.relevance, epochs, 1.0)
+                    one = self._round(number, self.model, made, fitter.relevance, epochs, 1.0)
                 except (EdgeError, ExportError):  # not every layer exists with such activations; a wider type may do
                     continue
                 yield one
@@ -224,7 +224,7 @@ class Driver:
         rate: float = 1.0,
     ) -> Round:
         start = time.perf_counter()
-        small = compress(
+        small = apply(
             model,
             made,
             self.data,
@@ -259,16 +259,16 @@ class Driver:
         """What the original says about the training samples: the same in every round."""
         return predict(self.model, self.train)
 
-    def _planner(self, model: Any, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> Planner:
+    def _fitter(self, model: Any, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
         """Returns what plans `model` as it stands, by the recipe or a variant of it."""
         if relevance is None:
             relevance = attribute_by(self.recipe, model, self.samples, self.task, self.seed)
         recipe = recipe or self.recipe
-        return Planner(model, relevance, recipe, self.data, self.samples, seed=self.seed, progress=self.progress)
+        return SizeFitter(model, relevance, recipe, self.data, self.samples, seed=self.seed, progress=self.progress)
 
     def _replan(self, model: Any, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
-        made = self._planner(model).fitting(self._with_margin(), filters=False)
+        made = self._fitter(model).fitting(self._with_margin(), filters=False)
         return made.model_copy(update={"remove": carried_out.remove, "budget": self.budget})
 
     def _with_margin(self) -> Budget:
@@ -314,8 +314,8 @@ class Driver:
         """
         if self._is_off(one):
             limit = self.budget.download_bytes or 0
-            planner = self._planner(one.small.trainable)
-            made = planner.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
+            fitter = self._fitter(one.small.trainable)
+            made = fitter.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
                 return made.model_copy(update={"remove": {}, "budget": self.budget})
         if left == 0 or self._overrun(one) > 1.0 or one.drop <= 0.0:

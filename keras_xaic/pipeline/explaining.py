@@ -14,7 +14,7 @@ from keras_xaic.json_files import read_json
 from keras_xaic.models import infer_task
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.inputs import load
-from keras_xaic.pipeline.workspace import fingerprint
+from keras_xaic.pipeline.workspace import run_fingerprint
 from keras_xaic.progress import Progress, silent
 from keras_xaic.relevance import (
     Attribution,
@@ -97,7 +97,7 @@ def explain(
         seed: Seed of the choice of samples.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
-        task: Kind of the task (see `keras_xaic.run`); None infers it.
+        task: Kind of the task (see `keras_xaic.compress`); None infers it.
         allow_approximate: Linearise layers that have no sound rule instead of refusing them.
         overwrite: Replace what is in `out`.
         allow_unsafe: Load models with Lambda layers or pickled code.
@@ -120,7 +120,7 @@ def explain(
         settings: dict[str, Any] = {"target": target, "start": start, "reference": reference}
         how = {"reduce": reduce, "per_class": per_class, "seed": seed, "calibration": calibration, "pictures": pictures}
         asked = [chosen, engine, settings, how, batch_size, check, scale, offset, allow_approximate]
-        if place.start(fingerprint(loaded, data, ["explain", *asked])):
+        if place.start(run_fingerprint(loaded, data, ["explain", *asked])):
             return _published(place.target, loaded)
         relevance = attribute(
             loaded,

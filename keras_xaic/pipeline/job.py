@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle
-from keras_xaic.compression import CompressedModel, compress
+from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, PlanError, XaicWarning
 from keras_xaic.files import save_array, write_atomic
@@ -26,7 +26,6 @@ from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
-from keras_xaic.pipeline.fitting import Planner
 from keras_xaic.pipeline.proving import (
     add_expected_outputs,
     check_agreement,
@@ -36,6 +35,7 @@ from keras_xaic.pipeline.proving import (
 )
 from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original
 from keras_xaic.pipeline.reporting import build_report, metric_facts
+from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Budget, Plan
 from keras_xaic.planning.storages import Activations
@@ -225,12 +225,12 @@ class Job:
             return small
         made = self.plan or self.work.cached(
             "plan.json",
-            lambda: Planner(self.model, relevance, recipe, self.data, samples, **how).fitting(self.budget),
+            lambda: SizeFitter(self.model, relevance, recipe, self.data, samples, **how).fitting(self.budget),
             lambda p, path: p.save(path),
             Plan.load,
         )
         options.update(calibration=self.calibration, callbacks=self.callbacks, minutes=self.minutes)
-        return compress(self.model, made, self.data, relevance=relevance, **options)
+        return apply(self.model, made, self.data, relevance=relevance, **options)
 
     def widened(self, small: CompressedModel) -> Optional[str]:
         """Returns what is said where the driver took other activations than the recipe's."""

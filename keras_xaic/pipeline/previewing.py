@@ -12,9 +12,9 @@ from keras_xaic.errors import DataError, XaicError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import infer_task
 from keras_xaic.ownership import check_file
-from keras_xaic.pipeline.fitting import Planner, predict_accuracy
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.micro_check import known_target
+from keras_xaic.pipeline.size_fitting import SizeFitter, predict_accuracy
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
@@ -74,7 +74,7 @@ def preview(
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
         overwrite: Replace a plan that is there already.
-        task: Kind of the task (see `keras_xaic.run`); None infers it.
+        task: Kind of the task (see `keras_xaic.compress`); None infers it.
         allow_unsafe: Load models with Lambda layers or pickled code.
         progress: Told how far the work is.
 
@@ -91,7 +91,7 @@ def preview(
     loaded, scores = load(model, allow_unsafe, data), Relevance.load(found)
     if data is not None:
         data = with_task(data, infer_task(loaded, data, task))  # what does not fit is said before any work
-    planner = Planner(
+    fitter = SizeFitter(
         loaded,
         scores,
         chosen,
@@ -100,7 +100,7 @@ def preview(
         seed=seed,
         progress=progress,
     )
-    made = planner.fitting(budget or Budget())
+    made = fitter.fitting(budget or Budget())
     made.save(out)
     samples = None if data is None else data.calibration(calibration, seed)
     _, without = known_target("both", loaded, samples, PRECISION_OF[made.activations])

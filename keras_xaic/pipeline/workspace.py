@@ -57,7 +57,7 @@ def qualified_name(value: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
+def run_fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
     """Returns a digest of everything that a run depends on; of large arrays a thousand samples."""
     digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.checking import check_plan
-from keras_xaic.planning.filter_plan import FilterPlan
 from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
-from keras_xaic.planning.grid_choice import with_grid
-from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_plan, with_grid
 from keras_xaic.planning.planner import measure_damage, plan
 from keras_xaic.planning.sensitivity import SENSITIVITIES
 from keras_xaic.planning.sparsity import kept_weights, weight_score

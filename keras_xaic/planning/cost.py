@@ -9,8 +9,15 @@ from typing import Any, Optional
 
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
-from keras_xaic.planning.plan_file import Granularity
-from keras_xaic.planning.storages import BITS_OF, Activations, Storage, can_be_packed, legal_storages, weights_per_byte
+from keras_xaic.planning.storages import (
+    BITS_OF,
+    Activations,
+    Granularity,
+    Storage,
+    can_be_packed,
+    legal_storages,
+    weights_per_byte,
+)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from keras_xaic.models.costs import kept_macs, kept_parameters, kept_shapes
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.surgery import kept_values, remove_channels
 from keras_xaic.planning import cost
-from keras_xaic.planning.arena import ModelArena, Stored, position
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.choice import choose_filters
-from keras_xaic.planning.filter_plan import FilterPlan
-from keras_xaic.planning.plan_file import LayerPlan
+from keras_xaic.planning.filter_ranking import choose_filters
+from keras_xaic.planning.plan import FilterPlan, LayerPlan
+from keras_xaic.planning.ram import ModelArena, Stored, position
 from keras_xaic.planning.storages import Activations, can_be_packed
 
 if TYPE_CHECKING:

@@ -11,12 +11,9 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.checking import check_relevance
-from keras_xaic.planning.filter_plan import FilterPlan
+from keras_xaic.planning.candidates import LayerOptions, Policy
 from keras_xaic.planning.filters import FilterRemoval, limits_of
-from keras_xaic.planning.options import LayerOptions
-from keras_xaic.planning.plan_file import LayerPlan, Plan, Score
-from keras_xaic.planning.policy import Policy
+from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, Score, check_relevance
 from keras_xaic.planning.sensitivity import Damage, assess
 from keras_xaic.planning.storages import RUN_BY, Activations
 

@@ -1,4 +1,4 @@
-"""What predicts how much a bit-width hurts: relevance, measurement, curvature, or nothing but the rounding error."""
+"""How large a rounding error is, and what it does to the model: the methods that predict damage."""
 
 from __future__ import annotations
 
@@ -11,8 +11,45 @@ import numpy as np
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.allocation import Allocate, allocate, allocate_uniform
-from keras_xaic.planning.damage import relative_error, rounding_damage, score_weighted_error, squared_error
-from keras_xaic.planning.measuring import hessian_traces, measured_damage
+from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
+
+TIE_BREAKER = 1e-3
+"""Weight of the plain relative error: it decides where relevance is silent (e.g. behind units that never fire)."""
+
+
+def rounding_damage(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns the relevance-weighted squared relative error ``sum A^2 ((q - w) / w)^2``.
+
+    A weight's relevance is its share of the output, w * d(output)/dw along the attribution rule, so a relative error e of
+    the weight moves the output by A * e; independent errors add up in squares.
+
+    Args:
+        kernel: The weights w.
+        rounded: The weights on the grid, q; same shape.
+        relevance: Mean absolute relevance A of every weight; same shape.
+    """
+    live = kernel != 0
+    w, a = kernel[live].astype(np.float64), relevance[live].astype(np.float64)
+    error = rounded[live].astype(np.float64) - w
+    plain = np.square(error).sum() / max(np.square(w).sum(), 1e-30)
+    return float((np.square(a) * np.square(error / w)).sum() + TIE_BREAKER * np.square(a).sum() * plain)
+
+
+def squared_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns ``sum (q - w)^2``; relevance is not used."""
+    return float(np.square(rounded.astype(np.float64) - kernel).sum())
+
+
+def relative_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns ``sum (q - w)^2 / sum w^2``, the inverse of the signal-to-noise ratio; relevance is not used."""
+    return squared_error(kernel, rounded, relevance) / max(float(np.square(kernel.astype(np.float64)).sum()), 1e-30)
+
+
+def score_weighted_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
+    """Returns the mean relevance of the weights that are not zero, times their relative squared error."""
+    live = kernel != 0
+    return float(relevance[live].mean()) * relative_error(kernel, rounded, relevance) if live.any() else 0.0
+
 
 SAMPLES = 64
 """Calibration samples that are measured on; twice as many gave the same bit-widths."""
@@ -26,7 +63,7 @@ ErrorOf = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
-class Rounding:
+class RoundedKernels:
     """A model before anything is decided, and what every bit-width would make of its kernels.
 
     Attributes:
@@ -63,7 +100,7 @@ class Sensitivity:
     name: str
     source: str
     error: ErrorOf
-    factors: Optional[Callable[[Rounding], Mapping[Choice, float]]] = None
+    factors: Optional[Callable[[RoundedKernels], Mapping[Choice, float]]] = None
     needs_samples: bool = False
     allocate: Allocate = allocate
 
@@ -90,10 +127,10 @@ class Damage:
         return ZERO_COST * self.factors.get((key, fewest), 1.0) * self.sensitivity.error(value, masked, relevance)
 
 
-def _measured(error: ErrorOf, weight: float = 1.0) -> Callable[[Rounding], Mapping[Choice, float]]:
+def _measured(error: ErrorOf, weight: float = 1.0) -> Callable[[RoundedKernels], Mapping[Choice, float]]:
     """Factors that make damage on the whole model ``measured^weight * error^(1 - weight)``."""
 
-    def factors(rounding: Rounding) -> Mapping[Choice, float]:
+    def factors(rounding: RoundedKernels) -> Mapping[Choice, float]:
         assert rounding.samples is not None
         measured = measured_damage(rounding.model, rounding.rounded, rounding.samples.take(slice(0, SAMPLES)))
         predicted = {
@@ -105,7 +142,7 @@ def _measured(error: ErrorOf, weight: float = 1.0) -> Callable[[Rounding], Mappi
     return factors
 
 
-def _curvature(rounding: Rounding) -> Mapping[Choice, float]:
+def _curvature(rounding: RoundedKernels) -> Mapping[Choice, float]:
     """Mean diagonal of the Hessian, ``tr(H) / n``; damage is that times ``||q - w||^2`` (HAWQ-V2)."""
     assert rounding.samples is not None
     traces = hessian_traces(rounding.model, rounding.samples.take(slice(0, SAMPLES)), rounding.seed)
@@ -153,7 +190,7 @@ def find_sensitivity(name: str, samples: Optional[Samples]) -> Sensitivity:
     return SENSITIVITIES[name]
 
 
-def assess(rounding: Rounding, name: str = "auto") -> Damage:
+def assess(rounding: RoundedKernels, name: str = "auto") -> Damage:
     """Returns the damage function of the method called `name` for one model; measures where the method measures.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_xaic.planning.plan_file import Score
+from keras_xaic.planning.plan import Score
 
 LEAST_KEPT = 0.005
 """No kernel keeps less than this fraction of its weights: an emptied layer cuts the network in two."""

@@ -12,6 +12,7 @@ from typing import Literal, Optional
 
 from keras_xaic.errors import ExportError
 
+Granularity = Literal["channel", "tensor"]
 Storage = Literal["int4", "int8", "float32"]
 Activations = Literal["int8", "int16", "float32"]
 Runtime = Literal["tflite-runtime", "litert", "tflm"]
@@ -38,7 +39,7 @@ BITS_OF: dict[str, int] = {"int4": 4, "int8": 8, "float32": 32}
 
 
 @dataclass(frozen=True)
-class Rule:
+class StorageRule:
     """One exact combination.
 
     Attributes:
@@ -57,17 +58,19 @@ class Rule:
 
 
 _ALL = ("conv", "depthwise", "dense", "conv_transpose")
-RULES: tuple[Rule, ...] = (
-    Rule(("conv", "depthwise"), "int4", "int8", ("tensor", "channel")),
-    Rule(("dense",), "int4", "int8", ("tensor",)),
-    Rule(("dense",), "int4", "int8", ("channel",), ("litert",)),
-    Rule(_ALL, "int8", "int8", ("tensor", "channel")),
-    Rule(("conv",), "int8", "int16", ("channel",)),
-    Rule(("dense",), "int8", "int16", ("tensor",)),
-    Rule(("depthwise", "conv_transpose"), "int8", "int16", ("channel",), ("tflite-runtime", "tflm")),
-    Rule(_ALL, "int8", "float32", ("tensor", "channel"), WIDENING),  # behind a DEQUANTIZE of its own
-    Rule(("dense",), "int4", "float32", ("tensor",), WIDENING),  # inputs are rounded to int8, sample by sample, as it runs
-    Rule(_ALL, "float32", "float32", ("tensor", "channel")),
+RULES: tuple[StorageRule, ...] = (
+    StorageRule(("conv", "depthwise"), "int4", "int8", ("tensor", "channel")),
+    StorageRule(("dense",), "int4", "int8", ("tensor",)),
+    StorageRule(("dense",), "int4", "int8", ("channel",), ("litert",)),
+    StorageRule(_ALL, "int8", "int8", ("tensor", "channel")),
+    StorageRule(("conv",), "int8", "int16", ("channel",)),
+    StorageRule(("dense",), "int8", "int16", ("tensor",)),
+    StorageRule(("depthwise", "conv_transpose"), "int8", "int16", ("channel",), ("tflite-runtime", "tflm")),
+    StorageRule(_ALL, "int8", "float32", ("tensor", "channel"), WIDENING),  # behind a DEQUANTIZE of its own
+    StorageRule(
+        ("dense",), "int4", "float32", ("tensor",), WIDENING
+    ),  # inputs are rounded to int8, sample by sample, as it runs
+    StorageRule(_ALL, "float32", "float32", ("tensor", "channel")),
 )
 
 

@@ -11,7 +11,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
 
 from keras_xaic._keras import keras
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
-from keras_xaic.planning.plan_file import Score
+from keras_xaic.planning.plan import Score
 from keras_xaic.pruning.mask import PruneByRelevance
 from keras_xaic.pruning.schedule import RelevanceSchedule, ramp_power
 

@@ -8,7 +8,7 @@ import numpy as np
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_wrapper
 
 from keras_xaic._keras import keras, tf
-from keras_xaic.planning.plan_file import Score
+from keras_xaic.planning.plan import Score
 from keras_xaic.planning.sparsity import combine
 from keras_xaic.pruning.pattern import pattern_mask
 

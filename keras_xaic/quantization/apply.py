@@ -12,7 +12,7 @@ from keras_xaic._keras import keras
 from keras_xaic.grids import QuantizedKernel, fit_scale
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
-from keras_xaic.planning.plan_file import LayerPlan, Plan, find_layer
+from keras_xaic.planning.plan import LayerPlan, Plan, find_layer
 from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
 from keras_xaic.quantization.entropy import price_by_weight, price_for_sparsity, size_share
 from keras_xaic.quantization.entropy_quantizers import SPARSITY_BAND, EntropyQuantizer, RelevanceEntropyQuantizer

@@ -12,7 +12,7 @@ from keras_xaic.data import Samples
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operations
-from keras_xaic.quantization.patches import Moments, can_take_patches, moments
+from keras_xaic.quantization.input_moments import Moments, can_take_patches, moments
 
 LARGEST_GRAM = 4096
 """Kernels with more inputs per output than this are rounded to nearest: the work grows with the cube of the inputs."""

@@ -14,7 +14,7 @@ from keras_xaic.errors import PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.plan_file import Grid, Score
+from keras_xaic.planning.plan import Grid, Score
 from keras_xaic.planning.storages import Activations
 
 Reduce = Literal["mean_abs", "mean", "sum", "rms", "momentum"]

@@ -10,7 +10,7 @@ import numpy as np
 from keras_xaic._keras import tf
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
-from keras_xaic.relevance.checkpoint import Checkpoint, fingerprint
+from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
 from keras_xaic.relevance.composites import RuleLike
 from keras_xaic.relevance.container import Relevance, layer_scores
 from keras_xaic.relevance.engine import Step
@@ -166,7 +166,9 @@ class Attribution:
             "rule": (self.rule_name, self.engine_name, str(target), start, reduce),
             "batches": (size, per_class, len(inputs), str(reference)),
         }
-        keeper = Checkpoint(checkpoint, "" if checkpoint is None else fingerprint(self.model, inputs.stored, settings))
+        keeper = Checkpoint(
+            checkpoint, "" if checkpoint is None else attribution_fingerprint(self.model, inputs.stored, settings)
+        )
         done = keeper.load(sums)
         samples = sum(len(index) for _, index in batches[:done])
         whole = True  # no batch is half added

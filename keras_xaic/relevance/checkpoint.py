@@ -19,7 +19,7 @@ from keras_xaic.relevance.reduce import Sums
 _SECONDS_BETWEEN_WRITES = 30.0
 
 
-def fingerprint(model: Any, arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
+def attribution_fingerprint(model: Any, arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
     """Returns what tells one attribution from another: weights, a sample of the data, and the settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for weight in model.get_weights():

@@ -77,8 +77,8 @@ def search(
         calibration: Number of training samples for relevance and activation ranges.
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
-        task: As for `keras_xaic.run`.
-        metric: As for `keras_xaic.run`; it is the second objective.
+        task: As for `keras_xaic.compress`.
+        metric: As for `keras_xaic.compress`; it is the second objective.
         allow_unsafe: Load models with Lambda layers or pickled code.
         progress: Told how many trials are done.
 

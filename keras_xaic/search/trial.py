@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras
-from keras_xaic.compression import CompressedModel, compress
+from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, load_data
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, canonicalize, infer_task, load_model
@@ -70,7 +70,7 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
     model, data, task, relevance = _parts(setting)
     keras.utils.set_random_seed(setting.seed)
     made = plan(model, relevance, Budget(flash=flash), seed=setting.seed, sparsity=zeros)
-    small = compress(model, made, data, relevance=relevance, epochs=setting.epochs, calibration=setting.calibration)
+    small = apply(model, made, data, relevance=relevance, epochs=setting.epochs, calibration=setting.calibration)
     content = tflite.build_tflite(small, data.calibration(setting.calibration, setting.seed))
     directory = pathlib.Path(setting.out) / "trials" / str(number)
     directory.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def test_an_interruption_names_the_command_that_continues(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keras_xaic.pipeline, "run", interrupted)
+    monkeypatch.setattr(keras_xaic.pipeline, "compress", interrupted)
     words = ["compress", "my model.h5", "--data", "d.npz", "--out", "small"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/xaic", *words])
     result = CliRunner().invoke(app, words)

@@ -43,7 +43,7 @@ def test_errors_nobody_caught_are_one_line(monkeypatch, error, code, said):
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr(keras_xaic.pipeline, "run", fails)
+    monkeypatch.setattr(keras_xaic.pipeline, "compress", fails)
     found, lines = invoke("compress", "m.h5", "--data", "d.npz", "--out", "o")
     assert found == code
     assert len(lines) == 1
@@ -62,7 +62,7 @@ def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, n
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr(keras_xaic.pipeline, "run", told)
+    monkeypatch.setattr(keras_xaic.pipeline, "compress", told)
     before = signal.getsignal(number)
     code, lines = invoke("compress", "m.h5", "--data", "d.npz", "--out", "o")
     assert code == 130

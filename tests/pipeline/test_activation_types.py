@@ -37,7 +37,7 @@ def job(tmp_path_factory):
 
 def run(job, out, **options):
     settings = {"epochs": 0, "baselines": (), "budget": Budget(mean_bits=5.0, max_drop=100.0), "calibration": 64}
-    return xaic.run(job / "tiny.h5", job / "data.npz", out=out, recipe="deeplift-mixed", **{**settings, **options})
+    return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, recipe="deeplift-mixed", **{**settings, **options})
 
 
 def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_path):
@@ -87,7 +87,7 @@ def test_what_does_not_go_together_is_refused_before_any_work(job, tmp_path, opt
 
 def test_baselines_compute_as_they_do(job, tmp_path):
     with pytest.raises(PlanError, match="activations float32 for the recipe 'int8'"):
-        xaic.run(job / "tiny.h5", job / "data.npz", recipe="int8", activations="float32", out=tmp_path / "out")
+        xaic.compress(job / "tiny.h5", job / "data.npz", recipe="int8", activations="float32", out=tmp_path / "out")
 
 
 def test_the_command_line_plans_with_them(job, tmp_path):

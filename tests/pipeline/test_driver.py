@@ -18,7 +18,7 @@ from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.driver import Driver, Judge, Round, in_original
-from keras_xaic.pipeline.fitting import predict_accuracy
+from keras_xaic.pipeline.size_fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, keep_masks
 from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
@@ -49,7 +49,7 @@ def job():
 @pytest.mark.slow
 def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
     model, data = job
-    report = xaic.run(
+    report = xaic.compress(
         model, _npz(data, tmp_path), budget=Budget(max_drop=3.0), out=tmp_path / "out", epochs=8, baselines=("int8",)
     )
     flash = [one.flash_bytes for one in report.rounds]
@@ -65,7 +65,7 @@ def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
     model, data = job
     budget = Budget(flash="7kB", download="3600", max_drop=1.0)
     options = {"epochs": 12, "baselines": ["auto-magnitude"]}
-    report = xaic.run(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", **options)
+    report = xaic.compress(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", **options)
     assert report.compressed.flash_bytes <= 7_000
     assert report.compressed.download_bytes <= 3_600
     assert report.rounds[0].epochs == 9
@@ -85,7 +85,7 @@ def test_minutes_end_training(job, tmp_path, monkeypatch):
     monkeypatch.setattr(job_module, "run_baseline", baseline)
     model, data = job
     start = time.perf_counter()
-    report = xaic.run(
+    report = xaic.compress(
         model,
         _npz(data, tmp_path),
         budget=Budget(flash="7kB"),
@@ -142,8 +142,8 @@ def coarse(job):
     driver = _driver(download=3_000)
     driver.model, driver.data, driver.samples, driver.task = model, arrays, arrays.train, infer_task(model, arrays)
     driver.recipe, driver.seed, driver.progress = RECIPES["auto"], 0, silent
-    made = driver._planner(model).fitting(replace(driver.budget, download=2_000), filters=False)
-    small = xaic.compress(model, made, arrays, epochs=2)
+    made = driver._fitter(model).fitting(replace(driver.budget, download=2_000), filters=False)
+    small = xaic.apply(model, made, arrays, epochs=2)
     download = len(tflite.pack_download(tflite.build_tflite(small, arrays.train)))
     return driver, Round(small, 5_000, download, 0.8, 5.0, 2, 1.0)
 
@@ -170,9 +170,9 @@ def test_a_trained_model_that_is_too_large_is_planned_smaller(coarse):
 def test_zeros_of_a_grid_are_no_masks(coarse):
     driver, one = coarse
     dense = [layer.model_copy(update={"sparsity": 0.0}) for layer in one.small.plan.layers]
-    small = xaic.compress(driver.model, one.small.plan.model_copy(update={"layers": dense}), driver.data, epochs=0)
+    small = xaic.apply(driver.model, one.small.plan.model_copy(update={"layers": dense}), driver.data, epochs=0)
     assert small.sparsity > 0.05
-    assert driver._planner(small.trainable).sparsity == 0.0
+    assert driver._fitter(small.trainable).sparsity == 0.0
 
 
 def test_what_a_round_is_worth():
@@ -224,7 +224,7 @@ def tight():
 def test_without_limits_a_model_that_cannot_be_halved_is_not_ruined(tight, tmp_path, epochs):
     model, data = tight
     budget = Budget(max_drop=3.0)
-    report = xaic.run(model, data, budget=budget, out=tmp_path / "out", epochs=epochs, baselines=(), target="mobile")
+    report = xaic.compress(model, data, budget=budget, out=tmp_path / "out", epochs=epochs, baselines=(), target="mobile")
     assert report.rounds[0].drop_pp > 10, "the first round is ruined: this is what the rule is for"
     chosen = next(one for one in report.rounds if one.flash_bytes == report.compressed.flash_bytes)
     assert chosen.drop_pp <= 3.0
@@ -247,7 +247,7 @@ def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path)
     x[:, 2:] *= 3000.0  # one range for all columns leaves the others nothing
     data = {"x_train": x[:400], "y_train": y[:400], "x_test": x[400:], "y_test": y[400:]}
     options = {"budget": Budget(max_drop=4.0), "epochs": 0, "baselines": (), "target": "mobile"}
-    report = xaic.run(model, data, out=tmp_path / "out", **options)
+    report = xaic.compress(model, data, out=tmp_path / "out", **options)
     assert report.compressed.drop_pp <= 4.0
     assert report.rounds[-1].activations != "int8"
     assert any(one.startswith(f"Activations are {report.rounds[-1].activations}") for one in report.warnings)

@@ -49,7 +49,7 @@ def test_the_metric_is_the_same_in_report_verification_and_on_the_device(name, t
     targets_of, width, activation, loss, kind, metric = CASES[name]
     data = table(targets_of)
     model = trained(network(width, activation), data.train.x, data.train.y, loss)
-    report = xaic.run(
+    report = xaic.compress(
         model, data, recipe="int8", budget=Budget(max_drop=50), epochs=0, baselines=(), target="mobile", out=tmp_path / "out"
     )
     written = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -74,7 +74,7 @@ def test_one_bundle_has_one_accuracy_however_its_inputs_are_scaled(tmp_path):
     labels = (pixels[:, 0] > pixels[:, 1]).astype(int)
     model = trained(network(2, "softmax"), pixels / 255.0, labels, "sparse_categorical_crossentropy")
     raw = Data(Samples(pixels, labels), Samples(pixels, labels))
-    report = xaic.run(
+    report = xaic.compress(
         model, raw, recipe="int8", epochs=0, baselines=(), target="mobile", scale=1 / 255, budget=Budget(max_drop=50),
         out=tmp_path / "out",
     )  # fmt: skip
@@ -90,5 +90,5 @@ def test_labels_that_do_not_fit_are_doubted_before_any_work(tmp_path):
     model = trained(network(3, "softmax"), data.train.x, data.train.y, "sparse_categorical_crossentropy")
     wrong = Data(data.train, Samples(data.test.x, (data.test.y + 1) % 3))
     with pytest.warns(XaicWarning, match="no better than chance"):
-        report = xaic.run(model, wrong, recipe="int8", epochs=0, baselines=(), target="mobile", out=tmp_path / "out")
+        report = xaic.compress(model, wrong, recipe="int8", epochs=0, baselines=(), target="mobile", out=tmp_path / "out")
     assert any("no better than chance" in one for one in report.warnings)

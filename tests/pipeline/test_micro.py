@@ -45,7 +45,7 @@ def relu(tmp_path_factory):
 
 def run(job, out, **options):
     settings = {"recipe": "deeplift-mixed", "epochs": 0, "baselines": (), "budget": Budget(mean_bits=6.0, max_drop=100.0)}
-    return xaic.run(job / "small.h5", job / "data.npz", out=out, **{**settings, **options})
+    return xaic.compress(job / "small.h5", job / "data.npz", out=out, **{**settings, **options})
 
 
 @pytest.fixture(scope="module")

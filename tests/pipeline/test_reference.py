@@ -36,7 +36,7 @@ def strided():
 def run(job, out, **options):
     model, data = job
     settings = {"recipe": "int8", "budget": Budget(max_drop=5.0), "epochs": 0, "baselines": ("int8",), "target": "mobile"}
-    return xaic.run(model, data, out=out, **{**settings, **options})
+    return xaic.compress(model, data, out=out, **{**settings, **options})
 
 
 def test_a_float_file_that_is_computed_wrongly_is_no_yardstick(strided, tmp_path):

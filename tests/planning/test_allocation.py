@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_xaic.planning.allocation import Candidate, Limits, allocate, allocate_uniform
-from keras_xaic.planning.damage import rounding_damage
+from keras_xaic.planning.sensitivity import rounding_damage
 from keras_xaic.planning.sparsity import LEAST_KEPT, kept_weights, weight_score
 
 

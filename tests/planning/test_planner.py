@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.compression import compress
+from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models import weighted_kernels
@@ -52,7 +52,7 @@ def case(request):
 
 
 def written(model, made, data, relevance):
-    return build_tflite(compress(model, made, data, relevance=relevance, epochs=0), data.train)
+    return build_tflite(apply(model, made, data, relevance=relevance, epochs=0), data.train)
 
 
 @pytest.mark.parametrize("bits", [(4,), (8,)])

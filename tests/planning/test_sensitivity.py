@@ -9,8 +9,8 @@ from keras_xaic.errors import PlanError
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
 from keras_xaic.planning import SENSITIVITIES, Budget, measure_damage, plan
-from keras_xaic.planning.damage import relative_error, score_weighted_error, squared_error
-from keras_xaic.planning.measuring import hessian_traces, measured_damage
+from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
+from keras_xaic.planning.sensitivity import relative_error, score_weighted_error, squared_error
 from keras_xaic.relevance import attribute
 
 

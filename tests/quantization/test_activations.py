@@ -5,7 +5,7 @@ import pytest
 
 from keras_xaic import edge
 from keras_xaic._keras import keras, layers, tf
-from keras_xaic.compression import compress
+from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.operations import Operations
@@ -103,7 +103,7 @@ def test_keras_and_the_edge_agree_to_one_output_step(tmp_path, hidden):
     model = keras.Model(inputs, layers.Dense(5, name="last")(x))
     x = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
     relevance = attribute(model, x, target="all")
-    small = compress(model, plan(model, relevance, Budget(), bits=(4,)), Data(Samples(x)), relevance=relevance, epochs=0)
+    small = apply(model, plan(model, relevance, Budget(), bits=(4,)), Data(Samples(x)), relevance=relevance, epochs=0)
     content = build_tflite(small, x)
     (tmp_path / "model.tflite").write_bytes(content)
     on_edge = edge.run_file(tmp_path / "model.tflite", x).outputs[0]

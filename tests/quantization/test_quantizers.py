@@ -6,7 +6,7 @@ import pytest
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.planning.plan import LayerPlan, Plan
 from keras_xaic.quantization import GridQuantizer, fold_kernels, freeze, quantize_by_plan
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.compression import compress
+from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
 from keras_xaic.planning import Budget, plan
-from keras_xaic.quantization.patches import can_take_patches, moments
+from keras_xaic.quantization.input_moments import can_take_patches, moments
 from keras_xaic.quantization.rounding import BLOCK, compensate, round_by_outputs
 from keras_xaic.relevance import attribute
 
@@ -149,7 +149,7 @@ def test_outputs_stay_closer_than_with_nearest_rounding_on_data_that_was_not_see
     meant = model.predict(x[64:], verbose=0)
     error = {}
     for rounding in ("nearest", "outputs"):
-        small = compress(model, made, Data(Samples(x[:64])), relevance=relevance, epochs=0, rounding=rounding)
+        small = apply(model, made, Data(Samples(x[:64])), relevance=relevance, epochs=0, rounding=rounding)
         error[rounding] = float(np.square(small.model.predict(x[64:], verbose=0) - meant).mean())
         for kernel in weighted_kernels(small.model):
             np.testing.assert_array_equal(kernel.value, small.kernels[kernel.key].values)
@@ -171,5 +171,5 @@ def test_biases_take_up_the_shift_of_the_mean_output(case):
 def test_pruned_weights_stay_zero(case):
     model, x, relevance = case
     made = plan(model, relevance, Budget(), bits=(4,), sparsity=0.5)
-    small = compress(model, made, Data(Samples(x)), relevance=relevance, epochs=0)
+    small = apply(model, made, Data(Samples(x)), relevance=relevance, epochs=0)
     assert small.sparsity >= made.sparsity - 0.01

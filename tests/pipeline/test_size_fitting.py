@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keras_xaic.pipeline import fitting
-from keras_xaic.pipeline.fitting import Planner
+from keras_xaic.pipeline import size_fitting
+from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, LayerPlan, Plan
 from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
@@ -30,18 +30,18 @@ def made(bits, sparsity):
 def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries):
     plans = [made(2, 0.45), made(3, 0.5), made(3, 0.6), made(3, 0.65), made(3, 0.7)]
     sizes = dict(zip((plan.layers[0].sparsity for plan in plans), written))
-    planner, asked = Planner.__new__(Planner), []
-    planner.recipe, planner.progress, planner.calibration = RECIPES["auto"], silent, None
-    planner.untrained = lambda one, rounding: one
-    planner.plan = lambda budget, filters, correction: plans[len(asked)]
+    fitter, asked = SizeFitter.__new__(SizeFitter), []
+    fitter.recipe, fitter.progress, fitter.calibration = RECIPES["auto"], silent, None
+    fitter.untrained = lambda one, rounding: one
+    fitter.plan = lambda budget, filters, correction: plans[len(asked)]
 
     def write(one, samples):
         asked.append(one)
         return bytes(900)
 
-    monkeypatch.setattr(fitting.tflite, "build_tflite", write)
-    monkeypatch.setattr(fitting.tflite, "pack_download", lambda content: bytes(sizes[asked[-1].layers[0].sparsity]))
-    taken = planner.fitting(Budget(flash=1_000, download=1_000))
+    monkeypatch.setattr(size_fitting.tflite, "build_tflite", write)
+    monkeypatch.setattr(size_fitting.tflite, "pack_download", lambda content: bytes(sizes[asked[-1].layers[0].sparsity]))
+    taken = fitter.fitting(Budget(flash=1_000, download=1_000))
     assert taken.layers[0].sparsity == plans[chosen].layers[0].sparsity
     assert taken.predicted_download_bytes == written[chosen]
     assert len(asked) == tries

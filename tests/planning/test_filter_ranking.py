@@ -8,7 +8,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.channels import channel_groups
 from keras_xaic.models.costs import kept_macs, kept_parameters
 from keras_xaic.models.surgery import remove_channels
-from keras_xaic.planning.choice import choose_filters
+from keras_xaic.planning.filter_ranking import choose_filters
 
 
 def net():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from keras_xaic.arena import ArenaGraph, ArenaOperator, ArenaTensor, ArenaUse, plan_arena
 from keras_xaic.edge.inspect_file import FileInfo
+from keras_xaic.tflm_memory import ArenaGraph, ArenaOperator, ArenaTensor, ArenaUse, plan_arena
 
 
 def predict_arena(info: FileInfo) -> ArenaUse:

@@ -2,24 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Optional
+import fnmatch
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional, get_args
 
 import numpy as np
 
 from keras_xaic.data import Samples
+from keras_xaic.errors import PlanError
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits
-from keras_xaic.planning.arena import predict_ram
-from keras_xaic.planning.plan_file import LayerPlan, Score, pattern_sparsity
-from keras_xaic.planning.policy import Policy
-from keras_xaic.planning.sensitivity import Damage, Rounding
+from keras_xaic.planning.cost import FLOAT_BITS
+from keras_xaic.planning.plan import ZEROS, LayerPlan, Score, pattern_sparsity
+from keras_xaic.planning.ram import predict_ram
+from keras_xaic.planning.sensitivity import Damage, RoundedKernels
 from keras_xaic.planning.sparsity import kept_weights, weight_score
-from keras_xaic.planning.storages import Storage
+from keras_xaic.planning.storages import Activations, Storage
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What every kernel may get. Patterns are those of `fnmatch` on kernel keys; the first that matches decides.
+
+    Attributes:
+        bits: Bit-widths that kernels may get.
+        pin: Pattern -> the one bit-width of the kernels it matches, whatever their damage.
+        float_layers: Patterns of kernels that are not quantized.
+        activations: Type of activations between layers.
+        zeros: Pattern -> which zeros go together in the kernels it matches (see `LayerPlan.pattern`).
+    """
+
+    bits: Sequence[int]
+    pin: Mapping[str, int] = field(default_factory=dict)
+    float_layers: Sequence[str] = ()
+    activations: Activations = "int8"
+    zeros: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for bits in (*self.bits, *self.pin.values()):
+            if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+                raise PlanError(
+                    f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
+                )
+        for zeros in self.zeros.values():
+            if not re.fullmatch(ZEROS, zeros):
+                raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
+        if not self.bits:
+            raise PlanError("no bit-widths to choose from", "at least one of 2 to 8")
+        if self.activations not in get_args(Activations):
+            raise PlanError(f"activations {self.activations!r}", f"one of {', '.join(get_args(Activations))}")
+        if self.activations == "int16" and self.float_layers:
+            raise PlanError(
+                f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
+            )
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Refuses patterns that match no kernel.
+
+        Raises:
+            PlanError: Naming the pattern.
+        """
+        known = list(keys)
+        for pattern in (*self.float_layers, *self.pin, *self.zeros):
+            if not any(fnmatch.fnmatchcase(key, pattern) for key in known):
+                raise PlanError(f"no layer matches {pattern!r}", f"a pattern for some of {', '.join(known)}")
+
+    def choices(self, key: str) -> tuple[int, ...]:
+        """Returns the bit-widths that a kernel may get, ascending; `FLOAT_BITS` alone where it stays float."""
+        if self._match(self.float_layers, key):
+            return (FLOAT_BITS,)
+        pinned = self._match(self.pin, key)
+        return (self.pin[pinned],) if pinned else tuple(sorted(self.bits))
+
+    def pattern(self, key: str) -> str:
+        """Returns which zeros go together in a kernel."""
+        return self.zeros.get(self._match(self.zeros, key), "unstructured")
+
+    def reason(self, key: str) -> str:
+        """Returns why a kernel has no choice, or an empty text where it has one."""
+        kept, pinned = self._match(self.float_layers, key), self._match(self.pin, key)
+        if kept:
+            return f"float by {kept!r}; "
+        return f"pinned to {self.pin[pinned]} bits by {pinned!r}; " if pinned else ""
+
+    def _match(self, patterns: Iterable[str], key: str) -> str:
+        return next((pattern for pattern in patterns if fnmatch.fnmatchcase(key, pattern)), "")
+
 
 SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 """Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
@@ -66,7 +139,7 @@ class LayerOptions:
         self.fixed = cost.structure_bytes(self.model, policy.activations) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
-    def rounding(self, samples: Optional[Samples], seed: int = 0) -> Rounding:
+    def rounding(self, samples: Optional[Samples], seed: int = 0) -> RoundedKernels:
         """Returns what every bit-width would make of the kernels, for `assess`."""
         rounded = {
             (kernel.key, bits): self._grid(kernel, bits, self.values[kernel.key]).values
@@ -74,7 +147,7 @@ class LayerOptions:
             for bits in self.policy.choices(kernel.key)
             if bits != cost.FLOAT_BITS
         }
-        return Rounding(self.model, self.values, rounded, self.relevance, samples, seed)
+        return RoundedKernels(self.model, self.values, rounded, self.relevance, samples, seed)
 
     def choose(
         self,

@@ -94,7 +94,7 @@ def compress(
     with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
         entries = recipe_entries(rule, bits, pin, float_layers, zeros, align, protect)
         terminal.progress("load", 0, 1, "TensorFlow, model and data")
-        from keras_xaic.pipeline import run
+        from keras_xaic.pipeline import compress as run
         from keras_xaic.planning import Budget
 
         report = run(

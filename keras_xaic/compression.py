@@ -4,27 +4,73 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Literal, Optional
 
-from keras_xaic.compression.compressed import CompressedModel
-from keras_xaic.compression.context import Context
-from keras_xaic.compression.filters import remove_filters
-from keras_xaic.compression.quantize import masked_part, quantize_weights
-from keras_xaic.compression.weights import prune_weights
+import numpy as np
+
+from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
 from keras_xaic.errors import PlanError
+from keras_xaic.grids import QuantizedKernel, load_kernels
 from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.loading import load_model
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
+from keras_xaic.pruning.filters import remove_filters
+from keras_xaic.pruning.weights import prune_weights
 from keras_xaic.quantization import Ranges
+from keras_xaic.quantization.stage import masked_part, quantize_weights
 from keras_xaic.relevance import Relevance
-from keras_xaic.training import Schedule
+from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training.context import Context
 
-__all__ = ["LEARNING_RATE", "CompressedModel", "compress"]
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A model that lives within its plan.
+
+    Attributes:
+        model: The compressed Keras model: flat, BatchNorm folded, its planned kernels exactly on their grids.
+        kernels: Kernel key -> the integers and steps that export writes.
+        plan: The plan it was made by.
+        history: Training stage -> what each epoch measured.
+        trainable: The same model as it was trained: BatchNorm not folded, weights as they are before they are rounded to their
+            grids, zero where masks make them so. From here training can go on. None where it was read from a bundle.
+    """
+
+    model: Any
+    kernels: Mapping[str, QuantizedKernel]
+    plan: Plan
+    history: Mapping[str, list[Epoch]]
+    trainable: Optional[Any] = None
+
+    @property
+    def storages(self) -> dict[str, str]:
+        """Kernel key -> how its integers lie in the file."""
+        return {layer.key: layer.storage for layer in self.plan.layers}
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zero weights over all kernels."""
+        total = sum(kernel.integers.size for kernel in self.kernels.values())
+        return sum(float(np.sum(kernel.integers == 0)) for kernel in self.kernels.values()) / max(1, total)
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> CompressedModel:
+        """Reads the compressed model back from a bundle.
+
+        Raises:
+            DataError, ModelError, PlanError: If a file of the bundle is missing or unusable.
+        """
+        model = load_model(bundle.keras_model)
+        kernels = load_kernels(bundle.grids) if bundle.grids.is_file() else {}
+        plan = Plan.load(bundle.plan) if bundle.plan.is_file() else Plan()
+        return cls(model, kernels, plan, {})
+
 
 Rounding = Literal["outputs", "nearest"]
 LEARNING_RATE = 1e-3
@@ -35,7 +81,7 @@ REMOVAL_TIME = 0.4
 """Share of the minutes that goes into removal: its epochs are those of large models."""
 
 
-def compress(
+def apply(
     model: Any,
     plan: Plan,
     data: Any,
@@ -139,7 +185,9 @@ def compress(
     schedule = replace(training, epochs=rest, learning_rate=learning_rate / 2, seed=seed + 500, minutes=context.minutes(1.0))
     how: dict[str, Any] = {"activation_ranges": activation_ranges, "unrounded": untrained, "refresh": refresh}
     made = quantize_weights(small, plan, masks, relevance, context, schedule, **how)
-    return replace(made, history={**history, **made.history})
+    if made.history:
+        history["quantize"] = made.history
+    return CompressedModel(made.model, made.kernels, plan, history, trainable=made.trainable)
 
 
 def _removal_epochs(epochs: int, plan: Plan, model: Any) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.plan_file import LayerPlan, Plan
+from keras_xaic.planning.plan import LayerPlan, Plan
 
 
 def make_plan():

@@ -11,7 +11,6 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.compression.context import Context
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.models.channels import channel_groups
@@ -19,10 +18,11 @@ from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, keep_masks
-from keras_xaic.planning.arena import predict_ram
 from keras_xaic.planning.filters import choose_next
+from keras_xaic.planning.ram import predict_ram
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training.context import Context
 
 BETWEEN = 0.25
 """Share of the epochs that goes into training between steps, all of them together; the small model gets the rest."""

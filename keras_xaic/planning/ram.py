@@ -10,14 +10,14 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import layers
-from keras_xaic.arena import ArenaGraph, ArenaOperator, ArenaTensor, plan_arena
 from keras_xaic.models.canonical import IDENTITIES
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.costs import kept_shapes
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation
-from keras_xaic.planning.plan_file import LayerPlan
+from keras_xaic.planning.plan import LayerPlan
 from keras_xaic.planning.storages import KINDS, Activations
+from keras_xaic.tflm_memory import ArenaGraph, ArenaOperator, ArenaTensor, plan_arena
 
 _WEIGHT_OPERATORS = {kind: name for name, kind in KINDS.items()}
 _OPERATORS: dict[type, tuple[str, int]] = {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.compression.compressed import CompressedModel
-from keras_xaic.compression.context import Context
+from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.surgery import remove_channels
@@ -26,11 +25,28 @@ from keras_xaic.quantization import (
 )
 from keras_xaic.relevance import Attribution, Relevance
 from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training.context import Context
 
 ENTROPY_GRIDS = ("ecq", "ecqx")
 REFRESHES = 4
 """How often an epoch levels are priced and relevance is computed anew. (Published: at every step, which makes it 3 to 4 times
 dearer; prices and relevance move far more slowly than that.)"""
+
+
+class OnGrids(NamedTuple):
+    """What the stage makes.
+
+    Attributes:
+        model: The canonical model, its planned kernels exactly on their grids.
+        kernels: Kernel key -> the integers and scales that export writes.
+        history: What each epoch measured.
+        trainable: The model as it was trained: BatchNorm not folded, weights as they are before rounding.
+    """
+
+    model: Any
+    kernels: Mapping[str, QuantizedKernel]
+    history: list[Epoch]
+    trainable: Any
 
 
 def quantize_weights(
@@ -44,7 +60,7 @@ def quantize_weights(
     activation_ranges: Optional[Ranges] = None,
     unrounded: Any = None,
     refresh: Optional[int] = None,
-) -> CompressedModel:
+) -> OnGrids:
     """Returns the model exactly on its planned grids.
 
     Args:
@@ -85,8 +101,7 @@ def quantize_weights(
     if unrounded is not None and grids <= {"uniform"}:
         reference = canonicalize(unrounded).model
         kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
-    epochs = {"quantize": history} if history else {}
-    return CompressedModel(canonical.model, kernels, plan, epochs, trainable=trainable)
+    return OnGrids(canonical.model, kernels, history, trainable)
 
 
 def _masked(model: Any, masks: Mapping[str, np.ndarray]) -> Any:

@@ -7,16 +7,16 @@ import pytest
 
 from keras_xaic import edge
 from keras_xaic._keras import keras, layers
-from keras_xaic.arena import Buffer, activations, place_buffers
-from keras_xaic.compression import compress
+from keras_xaic.compression import apply
 from keras_xaic.edge import available_interpreters, predict_arena, read_file
 from keras_xaic.models import channel_groups, macs, remove_channels
 from keras_xaic.planning import Budget, FilterPlan, Plan, plan
-from keras_xaic.planning.arena import ModelArena, predict_ram
 from keras_xaic.planning.filters import FilterCost
+from keras_xaic.planning.ram import ModelArena, predict_ram
 from keras_xaic.relevance import attribute
 from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.decode import compress_for_micro
+from keras_xaic.tflm_memory import Buffer, activations, place_buffers
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
 CLOSE = 0.005
@@ -111,7 +111,7 @@ def test_int8_files_need_what_was_predicted(make, tmp_path):
 def test_int4_weights_are_unpacked_into_the_arena(make, tmp_path):
     model, x = made(make)
     relevance = attribute(model, x, target="all")
-    small = compress(model, plan(model, relevance, Budget(), bits=(4,)), x, relevance=relevance, epochs=0, calibration=16)
+    small = apply(model, plan(model, relevance, Budget(), bits=(4,)), x, relevance=relevance, epochs=0, calibration=16)
     path = written(build_tflite(small, x), tmp_path)
     measured = edge.measure_arena(path)
     assert predict_arena(read_file(path)).minimum == pytest.approx(measured.minimum, rel=CLOSE)
@@ -207,7 +207,7 @@ def test_a_ram_budget_takes_filters_until_the_file_fits(bits, tmp_path):
     chosen = plan(model, relevance, Budget(ram=limit), bits=bits)
     assert chosen.remove
     assert 0.85 * limit < chosen.predicted_ram_bytes <= limit
-    small = compress(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
+    small = apply(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
     path = written(build_tflite(small, x), tmp_path)
     assert edge.measure_arena(path).minimum <= limit
     assert edge.measure_arena(path).minimum == pytest.approx(chosen.predicted_ram_bytes, rel=CLOSE)
@@ -233,7 +233,7 @@ def test_a_ram_limit_is_met_in_steps():
     chosen = plan(model, relevance, Budget(ram=limit), steps=3)
     assert chosen.filters is not None
     assert chosen.filters.limits == {"ram_bytes": limit}
-    small = compress(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
+    small = apply(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
     assert predict_ram(small.model, small.plan.layers) <= limit
     assert small.plan.predicted_ram_bytes == predict_ram(small.model, small.plan.layers)
 
@@ -243,6 +243,6 @@ def test_ram_and_multiply_accumulates_hold_together():
     groups = channel_groups(model)
     limits = FilterPlan(macs=sum(macs(model).values()) // 2, ram_bytes=round(0.8 * predict_ram(model, [])))
     assert FilterCost(groups, limits, {})({}) == pytest.approx(2.0, rel=0.01)
-    small = compress(model, Plan(filters=limits), x, epochs=0, calibration=16).model
+    small = apply(model, Plan(filters=limits), x, epochs=0, calibration=16).model
     assert sum(macs(small).values()) <= limits.macs
     assert predict_ram(small, []) <= limits.ram_bytes

@@ -1,22 +1,24 @@
-"""The plan: what every layer gets. Plain data that a person can read, edit and hand to the next step."""
+"""The plan: what every layer gets. Plain data that a person can read, edit and hand to the next step; checked here."""
 
 from __future__ import annotations
 
+import difflib
 import pathlib
 from html import escape
-from typing import Any, Literal, Optional
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
+import numpy as np
 import pydantic
 
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
+from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning.budget import Budget
-from keras_xaic.planning.filter_plan import FilterPlan
-from keras_xaic.planning.storages import BITS_OF, Activations, Storage
+from keras_xaic.planning.cost import weight_bytes
+from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
 from keras_xaic.units import LARGEST
 
-Granularity = Literal["channel", "tensor"]
 Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
 ZEROS = r"unstructured|\d+:\d+|\d+x\d+"
 """Patterns of zeros, as a regular expression (see `LayerPlan.pattern`)."""
@@ -195,3 +197,130 @@ def pattern_sparsity(pattern: str, planned: float) -> float:
     """Returns the fraction of zeros that a pattern gives a kernel: N / M for ``N:M``, else what was planned."""
     zeros, colon, group = pattern.partition(":")
     return int(zeros) / int(group) if colon else planned
+
+
+class FilterPlan(pydantic.BaseModel):
+    """Removal of filters in steps, each followed by training and a fresh look at what matters.
+
+    Filters go until every limit that is set holds, least relevant first over the whole model.
+
+    >>> FilterPlan(macs=2_000_000, steps=3, align=4).limits
+    {'macs': 2000000}
+
+    Attributes:
+        macs: Multiply-accumulates for one sample that may be left.
+        parameters: Weights, biases and statistics that may be left.
+        flash_bytes: Bytes of all kernels with their biases and steps, as planned for their layers, that may be left.
+        download_bytes: The same after entropy coding.
+        ram_bytes: Bytes of the tensor arena of TensorFlow Lite Micro, without unpacked lookup tables.
+        steps: Number of steps; more let relevance follow the model as it shrinks.
+        align: What stays of a layer is a multiple of this, where it loses any.
+        min_filters: Filters that every layer keeps at least.
+        protect: Name patterns (`fnmatch`) of layers that keep all filters.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    macs: Optional[int] = pydantic.Field(default=None, ge=1)
+    parameters: Optional[int] = pydantic.Field(default=None, ge=1)
+    flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
+    download_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
+    ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
+    steps: int = pydantic.Field(default=1, ge=1)
+    align: int = pydantic.Field(default=1, ge=1)
+    min_filters: int = pydantic.Field(default=4, ge=1)
+    protect: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits that are set, by name."""
+        names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance import Relevance
+
+
+def check_plan(plan: Plan, model: Any) -> None:
+    """Refuses a plan that names what the model does not have, or a storage that would give wrong numbers.
+
+    Args:
+        plan: The plan.
+        model: The model it is for, before filter removal.
+
+    Raises:
+        PlanError: Naming the layer and what would be right.
+    """
+    kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
+    seen: set[str] = set()
+    for layer in plan.layers:
+        if layer.key not in kernels:
+            near = difflib.get_close_matches(layer.key, kernels, 3, 0.0)
+            raise PlanError(f"the plan names the layer {layer.key!r}", f"one of the model's, e.g. {', '.join(near)}")
+        if layer.key in seen:
+            raise PlanError(f"the plan names the layer {layer.key!r} twice", "one entry per layer")
+        seen.add(layer.key)
+        _check_storage(layer, kernels[layer.key].kind, plan)
+
+
+def check_relevance(relevance: Relevance, model: Any) -> None:
+    """Refuses relevance of another model: arrays of other shapes than the kernels of the same names have.
+
+    Raises:
+        PlanError: Naming the layer.
+    """
+    for kernel in weighted_kernels(model):
+        scores = relevance.weights.get(kernel.key)
+        if scores is not None and np.shape(scores) != kernel.shape:
+            raise PlanError(
+                f"the relevance of {kernel.key!r} has the shape {np.shape(scores)}",
+                f"{kernel.shape}, the kernel's",
+                "Compute it for this model: xaic explain",
+            )
+        channels = relevance.filters.get(kernel.path)
+        if channels is not None and np.ndim(channels) != 1:
+            raise PlanError(
+                f"the relevance of the filters of {kernel.path!r} has the shape {np.shape(channels)}", "one score a filter"
+            )
+
+
+def _check_storage(layer: LayerPlan, kind: str, plan: Plan) -> None:
+    if layer.kind != kind:
+        raise PlanError(f"the plan calls layer {layer.key!r} {layer.kind}", kind)
+    if layer.is_float and plan.activations == "int16":
+        raise PlanError(f"the plan keeps layer {layer.key!r} float among int16 activations", "float layers with int8 ones")
+    activations = "float32" if layer.is_float else plan.activations
+    legal = legal_storages(kind, layer.bits, layer.granularity == "tensor", activations)
+    if layer.storage not in legal:
+        raise PlanError(
+            f"the plan stores layer {layer.key!r} ({layer.bits}-bit {kind}, one step per {layer.granularity}, {activations} "
+            f"activations) as {layer.storage}",
+            " or ".join(legal) or "8 bits or fewer in int8 with steps of the other granularity",
+            "Change bits, storage or granularity of this layer",
+        )
+
+
+def with_grid(plan: Plan, grid: Grid) -> Plan:
+    """Returns the plan with every layer on `grid`, and with the bytes that follow from it.
+
+    A codebook's levels may lie anywhere in int8, so a kernel with a codebook takes a byte per weight in `model.tflite`,
+    whatever its bit-width; on TensorFlow Lite Micro (lookup tables) and in the download it takes its bit-width and less.
+
+    Args:
+        plan: Its bits, sparsities and granularities stay.
+        grid: See `LayerPlan.grid`.
+    """
+    layers, more = [], 0
+    for layer in plan.layers:
+        if layer.is_float:
+            layers.append(layer)
+            continue
+        update: dict[str, Any] = {"grid": grid}
+        if grid == "codebook":
+            wider = weight_bytes(layer.weights, "int8", layer.bits)
+            wider -= weight_bytes(layer.weights, layer.storage, layer.bits, plan.activations)
+            update.update(storage="int8", flash_bytes=layer.flash_bytes + wider)
+            more += wider
+        layers.append(layer.model_copy(update=update))
+    return plan.model_copy(update={"layers": layers, "predicted_flash_bytes": plan.predicted_flash_bytes + more})

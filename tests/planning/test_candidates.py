@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.planning.options import SPARSITIES, LayerOptions
-from keras_xaic.planning.policy import Policy
+from keras_xaic.planning.candidates import SPARSITIES, LayerOptions, Policy
 from keras_xaic.planning.sensitivity import SENSITIVITIES, ZERO_COST, Damage
 from keras_xaic.relevance import attribute
 

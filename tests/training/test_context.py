@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.compression.context import Context
 from keras_xaic.data import Data, Samples
 from keras_xaic.training import predict
+from keras_xaic.training.context import Context
 
 
 @pytest.fixture

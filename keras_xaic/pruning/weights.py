@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 
 from keras_xaic._keras import keras
-from keras_xaic.compression.context import Context
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.planning import Plan, weight_score
 from keras_xaic.pruning import PruneByRelevance, can_prune, pattern_mask, prune_by_relevance
 from keras_xaic.relevance import Attribution, Relevance, attribute
 from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training.context import Context
 
 RAMP_SHARE = 0.7
 """Share of the epochs over which sparsity ramps up; the rest is recovery, and only its epochs can be chosen."""

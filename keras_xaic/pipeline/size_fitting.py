@@ -9,7 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import tflite
-from keras_xaic.compression import compress
+from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.models import infer_task, weighted_kernels
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
@@ -31,7 +31,7 @@ NOISE = 32
 """Inputs of noise that files are weighed with where there is no data."""
 
 
-class Planner:
+class SizeFitter:
     """Plans one model by a recipe; what bit-widths do is measured once for all of its plans.
 
     Args:
@@ -146,7 +146,7 @@ class Planner:
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
         """Returns what a plan makes of the model without training."""
-        return compress(
+        return apply(
             self.model,
             made,
             self.data,
@@ -195,5 +195,5 @@ def predict_accuracy(model: Any, made: Plan, relevance: Relevance, data: Data, c
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)
     held_back = task.labelled(held_back, answers)
-    small = compress(model, made, data, relevance=relevance, epochs=0, calibration=calibration)
+    small = apply(model, made, data, relevance=relevance, epochs=0, calibration=calibration)
     return task.score(answers, held_back.y), task.score(predict(small.model, held_back), held_back.y)

@@ -1,0 +1,7 @@
+"""Trains a model to live within its plan: the original teaches, validation data chooses the epoch, interruptions continue."""
+
+from __future__ import annotations
+
+from keras_xaic.training.fitting import Epoch, Schedule, fit, predict, within_minutes
+
+__all__ = ["Epoch", "Schedule", "fit", "predict", "within_minutes"]
