@@ -7,7 +7,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
-from keras_xaic.pipeline import run
+from keras_xaic.pipeline import compress
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def case():
 
 def test_a_layer_without_a_rule_is_named_in_the_report(case, tmp_path):
     model, data = case
-    report = run(model, data, recipe="deeplift-mixed", out=tmp_path / "out", epochs=0, baselines=(), target="mobile")
+    report = compress(model, data, recipe="deeplift-mixed", out=tmp_path / "out", epochs=0, baselines=(), target="mobile")
     assert any("odd" in one and "approximate" in one for one in report.warnings)
     assert (tmp_path / "out" / "model.tflite").is_file()
 
@@ -31,5 +31,5 @@ def test_a_layer_without_a_rule_is_named_in_the_report(case, tmp_path):
 def test_strict_refuses_it_before_any_work(case, tmp_path):
     model, data = case
     with pytest.raises(ModelError, match=r"odd.*--strict"):
-        run(model, data, out=tmp_path / "out", epochs=1, strict=True)
+        compress(model, data, out=tmp_path / "out", epochs=1, strict=True)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,8 @@ from keras_xaic.metrics import Task
 from keras_xaic.models import load_model
 from keras_xaic.models.losses import Targets, carried_loss, loss_name, task_loss
 from keras_xaic.models.task import infer_task
-from keras_xaic.training import Epoch, Schedule, _Batches, fit, predict, within_minutes
+from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
+from keras_xaic.training.fitting import _Batches
 
 
 def make_data(count=200, classes=3, seed=0):
