@@ -13,7 +13,9 @@ import numpy as np
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
 from keras_xaic.errors import PlanError
+from keras_xaic.files import PathLike
 from keras_xaic.grids import QuantizedKernel, load_kernels
+from keras_xaic.models.keras3_objects import save_keras3
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.loading import load_model
 from keras_xaic.models.surgery import remove_channels
@@ -58,6 +60,14 @@ class CompressedModel:
         """Fraction of zero weights over all kernels."""
         total = sum(kernel.integers.size for kernel in self.kernels.values())
         return sum(float(np.sum(kernel.integers == 0)) for kernel in self.kernels.values()) / max(1, total)
+
+    def save_keras3(self, path: PathLike) -> pathlib.Path:
+        """Writes the model as a ``.keras`` file of Keras 3, which has to be installed.
+
+        Raises:
+            ModelError: If it is not, does not take the model, or computes something else.
+        """
+        return save_keras3(self.model, path)
 
     @classmethod
     def load(cls, bundle: Bundle) -> CompressedModel:

@@ -29,7 +29,6 @@ TOLERANCE = 0.03  # one step of the output's grid is 0.0235
 PACKAGES = {
     "tensorflow": "compressing (not needed to verify)",
     "tensorflow-model-optimization": "pruning and fake quantization",
-    "innvestigate": "relevance by iNNvestigate's own rules",
     "numpy": "everything",
     "h5py": "reading .h5 models",
     "pydantic": "reports and plans",
@@ -39,6 +38,10 @@ PACKAGES = {
     "typer": "the xaic command",
 }
 EXTRAS = {
+    "innvestigate": (
+        "the second engine of relevance and --cross-check",
+        "pip install --no-deps --ignore-requires-python 'innvestigate>=2.1.2,<2.2'",
+    ),
     "ethos-u-vela": ("estimates for Ethos-U processors", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)"),
     "optuna": ("xaic search", "pip install 'keras-xaic[search]'"),
 }

@@ -14,6 +14,7 @@ import numpy as np
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
+from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.safety import is_operator
 
 # Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off.
@@ -80,7 +81,7 @@ class _Translation:
         if kind == "Sequential":
             parts = [self.layer(part) for part in inner["layers"]]
             return {"class_name": kind, "name": name, "config": {"name": name, "layers": parts}}
-        known = getattr(layers, kind, None)
+        known = _known(kind)
         settings = {key: self._value(value) for key, value in inner.items()}
         for old, new in {**_RENAMED, **_RENAMED_BY_CLASS.get(kind, {})}.items():
             if old in settings:
@@ -96,6 +97,11 @@ class _Translation:
                     "Save the model without it",
                 )
             del settings[key]
+        if kind == "MultiHeadAttention":  # Keras 2 makes its weights from these
+            built = config.get("build_config") or {}
+            shapes = built.get("shapes_dict") or built
+            settings.update({f"{part}_shape": shapes.get(f"{part}_shape") for part in ("query", "value")})
+            settings["key_shape"] = shapes.get("key_shape") or settings["value_shape"]
         return {"class_name": kind, "name": name, "config": settings}
 
     def _operator(self, kind: str, name: str) -> dict[str, Any]:
@@ -168,7 +174,7 @@ class _Translation:
             extra.update(zip(("y",), map(convert, args[1:])))
             first = convert(args[0])
             return [*first, extra] if isinstance(first, list) else [CONSTANT, -1, first, extra]
-        known = getattr(layers, str(part["class_name"]), keras.layers.Layer)
+        known = _known(str(part["class_name"])) or keras.layers.Layer
         names = [name for name in inspect.signature(known.call).parameters if name != "self"]
         extra.update(zip(names[1:], map(convert, args[1:])))
         first = args[0] if args else None
@@ -177,6 +183,11 @@ class _Translation:
         if not isinstance(first, Mapping):
             raise ModelError(f"{self.source}: layer {part['name']!r} is called without a tensor", "a tensor or a list of them")
         return [[*convert(first), extra]]
+
+
+def _known(kind: str) -> Any:
+    """The class of Keras 2, or of ours where Keras 2 has none."""
+    return RMSNormalization if kind == "RMSNormalization" else getattr(layers, kind, None)
 
 
 def _is_layer(config: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from keras_xaic.data import Data
 from keras_xaic.models import load_model
+from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.regular import regularize
 from keras_xaic.progress import Progress, silent
 
@@ -15,6 +16,8 @@ def load(model: Any, allow_unsafe: bool, data: Optional[Data] = None, progress: 
     """Returns `model`, loaded if it is a path, made regular (see `regularize`); free dimensions take those of `data`."""
     if isinstance(model, (str, pathlib.Path)):
         model = load_model(model, allow_unsafe=allow_unsafe)
+    elif is_keras3_object(model):
+        model = from_keras3(model, allow_unsafe)
     regular = regularize(model, () if data is None else [tuple(data.train.x.shape[1:])])
     if regular.input_shape != model.input_shape:
         progress(f"free dimensions {model.input_shape[1:]} taken from the data: {regular.input_shape[1:]}", 1, 1)

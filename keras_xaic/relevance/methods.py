@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 
 from keras_xaic.errors import ModelError
@@ -47,6 +48,12 @@ def make_engine(program: Program, rule: RuleLike, engine: str, allow_approximate
         return _OTHERS[rule](program), "native", rule
     composite = as_composite(rule)
     if engine == "innvestigate":
+        if importlib.util.find_spec("innvestigate") is None:
+            raise ModelError(
+                "iNNvestigate is not installed; the native engine works without it",
+                "",
+                "pip install --no-deps --ignore-requires-python 'innvestigate>=2.1.2,<2.2'",
+            )
         from keras_xaic.relevance.engine_innvestigate import InnvestigateEngine  # imports the library only when asked for
 
         return InnvestigateEngine(program, composite, allow_approximate), "innvestigate", composite.name

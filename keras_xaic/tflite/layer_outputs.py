@@ -11,6 +11,7 @@ import numpy as np
 from keras_xaic._keras import tf
 from keras_xaic.files import save_arrays
 from keras_xaic.models.operations import Operations
+from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.convert import layer_name
 from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
 from keras_xaic.tflite.reading import match_stored
@@ -34,12 +35,13 @@ def layer_outputs(model: Any, floating: bytes, arrays: Sequence[np.ndarray]) -> 
     floating = pack(without)
     names = [operation.layer.name for operation in Operations(model)]
     weighted = {one.index: key for key, entries in match_stored(floating, model).items() for one in entries}
-    interpreter = tf.lite.Interpreter(
-        model_content=floating,
-        num_threads=1,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
+    with captured_stderr():  # newer releases announce its end
+        interpreter = tf.lite.Interpreter(
+            model_content=floating,
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
     interpreter.allocate_tensors()
     details = interpreter.get_input_details()
     computing = [one for one in operators(load(floating)) if one.kind not in _CONVERSIONS]

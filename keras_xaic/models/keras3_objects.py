@@ -1,0 +1,132 @@
+"""Keras 3 models in memory, on any of its backends, taken over and given back; Keras 3 is only used where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pathlib
+import sys
+from typing import Any
+
+import h5py
+import numpy as np
+
+from keras_xaic._keras import keras
+from keras_xaic.errors import ModelError
+from keras_xaic.files import PathLike, writing
+from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
+from keras_xaic.models.safety import check_config
+from keras_xaic.ownership import temporary_directory
+from keras_xaic.silence import captured_stderr
+
+TOLERANCE = 1e-4
+"""Largest difference of outputs between Keras 2 and Keras 3, as a share of the largest output."""
+
+
+def is_keras3_object(model: Any) -> bool:
+    """Whether `model` is a model of Keras 3."""
+    library = sys.modules.get("keras")  # who has such a model has imported it
+    return library is not None and is_keras3(getattr(library, "__version__", "")) and isinstance(model, library.Model)
+
+
+def from_keras3(model: Any, allow_unsafe: bool = False) -> Any:
+    """Rebuilds a Keras 3 model with Keras 2; of its backend nothing is needed but the values of the weights.
+
+    Args:
+        model: A built functional or sequential model; how it was compiled does not matter.
+        allow_unsafe: Also take models that hold Python code (Lambda layers).
+
+    Raises:
+        ModelError: If a layer or a setting has no counterpart in Keras 2.
+    """
+    library, source = sys.modules["keras"], f"the Keras 3 model {model.name!r}"
+    if not model.built:
+        raise ModelError(f"{source} has no weights yet", "a built model", "Call it on data once, or give it an Input layer")
+    kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in ("Functional", "Sequential")), "subclassed")
+    serialized = library.saving.serialize_keras_object(model.get_config())
+    config = json.loads(json.dumps({"class_name": kind, "config": serialized}))
+    check_config(config, source, allow_unsafe)
+    made = build_model(config, source)
+    with temporary_directory() as directory:
+        file = pathlib.Path(directory) / "model.weights.h5"
+        model.save_weights(file)
+        with h5py.File(file, "r") as weights:
+            load_archive_weights(made, config, weights, source)
+    return made
+
+
+def save_keras3(model: Any, path: PathLike) -> pathlib.Path:
+    """Writes a Keras 2 model as a ``.keras`` file of Keras 3, after its outputs were compared.
+
+    Args:
+        model: A functional or sequential model.
+        path: The file, ending in ``.keras``.
+
+    Raises:
+        ModelError: If Keras 3 is not installed, does not take the model, or computes something else.
+    """
+    where = pathlib.Path(path)
+    if where.suffix != ".keras":
+        raise ModelError(f"{where} is no name for a Keras 3 model", "a file that ends in .keras")
+    library = _keras3()
+    with temporary_directory() as directory, captured_stderr():
+        old, new = pathlib.Path(directory) / "model.h5", pathlib.Path(directory) / "model.keras"
+        keras.models.save_model(model, old, include_optimizer=False, save_format="h5")
+        with h5py.File(old, "r+") as file:
+            config = _without_unknown(json.loads(file.attrs["model_config"]), library.layers)
+            file.attrs["model_config"] = json.dumps(config)
+        try:
+            made = library.models.load_model(old, compile=False)
+            made.save(new)
+        except Exception as error:  # Keras raises whatever it stumbles upon
+            said = " ".join(str(error).split())[-300:]
+            raise ModelError(f"Keras 3 does not take the model {model.name!r} ({said})") from error
+        _require_same(model, made)
+        with writing(where) as target:
+            target.write(new.read_bytes())
+    return where
+
+
+def _without_unknown(config: Any, known: Any) -> Any:
+    """Leaves settings out that the layers of Keras 3 do not have, where they change nothing (None, False, one group)."""
+    if isinstance(config, list):
+        return [_without_unknown(part, known) for part in config]
+    if not isinstance(config, dict):
+        return config
+    made = {key: _without_unknown(part, known) for key, part in config.items()}
+    kind, inner = getattr(known, str(made.get("class_name")), None), made.get("config")
+    if kind is not None and isinstance(inner, dict):
+        accepted = accepted_settings(kind)
+        made["config"] = {key: part for key, part in inner.items() if key in accepted or part not in (None, False, 1)}
+    return made
+
+
+def _keras3() -> Any:
+    try:
+        with captured_stderr():
+            library: Any = importlib.import_module("keras")
+    except ImportError:
+        library = None
+    if library is None or not is_keras3(getattr(library, "__version__", "")):
+        found = "it is not installed" if library is None else f"keras {getattr(library, '__version__', '2')} is installed"
+        raise ModelError(
+            f"Keras 3 is needed to write its files: {found}",
+            "keras 3 or newer",
+            "Use the current stack, whose TensorFlow brings it",
+        )
+    return library
+
+
+def _require_same(model: Any, other: Any) -> None:
+    random = np.random.default_rng(0)
+    shapes = [tuple(size or 4 for size in tensor.shape[1:]) for tensor in model.inputs]
+    arrays = [random.uniform(0, 1, (2, *shape)).astype(np.float32) for shape in shapes]
+    ours, theirs = (_outputs(one, arrays) for one in (model, other))
+    for a, b in zip(ours, theirs):
+        if a.shape != b.shape or not np.abs(a - b).max() <= TOLERANCE * max(1.0, float(np.abs(a).max())):
+            raise ModelError(f"Keras 3 computes something else than Keras 2 with the model {model.name!r}", "equal outputs")
+
+
+def _outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    given = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
+    return [np.asarray(one) for one in (given if isinstance(given, (list, tuple)) else [given])]

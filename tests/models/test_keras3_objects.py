@@ -1,0 +1,106 @@
+"""Models of Keras 3 in memory, and files for it; what needs Keras 3 runs where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras as keras2
+from keras_xaic.compression import CompressedModel
+from keras_xaic.errors import ModelError
+from keras_xaic.models import load_model
+from keras_xaic.models.keras3 import is_keras3
+from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
+from keras_xaic.pipeline.inputs import load
+from keras_xaic.planning import Plan
+
+keras = importlib.import_module("keras")
+needs_keras3 = pytest.mark.skipif(not is_keras3(keras.__version__), reason="Keras 3 is not installed")
+
+
+def attention():
+    """Attention, the normalisations of Keras 3, a nested model and a layer that are called twice, two inputs and outputs."""
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inner = keras.Sequential([keras.Input((6, 8)), layers.Dense(8, activation="relu"), layers.LayerNormalization()])
+    a, b = keras.Input((6, 8), name="a"), keras.Input((5,), name="b")
+    x = layers.RMSNormalization()(layers.MultiHeadAttention(2, 4)(a, a))
+    x = layers.Flatten()(layers.GroupNormalization(2)(inner(inner(x))))
+    shared = layers.Dense(5, name="shared")
+    x = layers.Concatenate()([shared(shared(b)), x])
+    model = keras.Model([a, b], [layers.Dense(3, activation="softmax")(x), shared(b)])
+    random = np.random.default_rng(1)
+    for weight in model.weights:
+        if "seed" not in weight.path:
+            weight.assign(random.uniform(-0.5, 0.5, weight.shape))
+    model.compile("adam", loss=lambda truth, given: 0.0)
+    return model
+
+
+def samples() -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.normal(size=(3, 6, 8)).astype(np.float32), random.normal(size=(3, 5)).astype(np.float32)]
+
+
+@needs_keras3
+def test_an_object_is_taken_over_whatever_it_was_compiled_with():
+    model, x = attention(), samples()
+    assert is_keras3_object(model)
+    for given, wanted in zip(from_keras3(model).predict(x, verbose=0), model.predict(x, verbose=0)):
+        np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+@needs_keras3
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_with_attention_and_normalisations(suffix, tmp_path):
+    model, x = attention(), samples()
+    wanted = model.predict(x, verbose=0)
+    model.compile("adam", loss="mse")
+    model.save(tmp_path / f"model{suffix}")
+    for given, expected in zip(load_model(tmp_path / f"model{suffix}").predict(x, verbose=0), wanted):
+        np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+@needs_keras3
+def test_subclassed_and_unbuilt_models_are_named():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    own = Own()
+    with pytest.raises(ModelError, match="has no weights yet"):
+        load(own, allow_unsafe=False)
+    own(np.zeros((1, 3), np.float32))
+    with pytest.raises(ModelError, match="functional or Sequential"):
+        load(own, allow_unsafe=False)
+
+
+def small():
+    keras2.utils.set_random_seed(0)
+    layers = keras2.layers
+    x = inputs = keras2.Input((8, 8, 1))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(3, 3, name="conv")(x)))
+    x = layers.DepthwiseConv2D(3, activation="relu")(x)
+    return keras2.Model(inputs, layers.Dense(2, activation="softmax")(layers.Flatten()(x)))
+
+
+@needs_keras3
+def test_a_compressed_model_becomes_one_of_keras_3(tmp_path):
+    model, x = small(), np.random.default_rng(0).uniform(size=(4, 8, 8, 1)).astype(np.float32)
+    path = CompressedModel(model, {}, Plan(), {}).save_keras3(tmp_path / "model.keras")
+    made = keras.models.load_model(path)
+    assert is_keras3_object(made)
+    np.testing.assert_allclose(made.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.skipif(is_keras3(keras.__version__), reason="Keras 3 is installed")
+def test_without_keras_3_it_is_asked_for(tmp_path):
+    with pytest.raises(ModelError, match=r"Keras 3 is needed.*current stack"):
+        CompressedModel(small(), {}, Plan(), {}).save_keras3(tmp_path / "model.keras")
+    assert not list(tmp_path.iterdir())
