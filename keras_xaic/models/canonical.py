@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import keras, layers, tf
+from keras_xaic._keras import Layer, Model, keras, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation, Operations
@@ -74,14 +74,14 @@ class Canonical:
             `model` unless the clone was made without it.
     """
 
-    model: Any
+    model: Model
     gains: Mapping[str, np.ndarray]
     folded: Mapping[str, str]
     heads: tuple[Optional[str], ...]
 
 
 def canonicalize(
-    model: Any,
+    model: Model,
     *,
     keep_output_activation: bool = True,
     separate_activations: bool = False,
@@ -117,7 +117,7 @@ def canonicalize(
         return builder.build()
 
 
-def batchnorm_affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+def batchnorm_affine(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Returns gain and offset, float64 (channels,), of what a BatchNorm computes at inference."""
     variance, mean = (np.asarray(v, np.float64) for v in (layer.moving_variance, layer.moving_mean))
     gain = 1.0 / np.sqrt(variance + layer.epsilon)
@@ -127,7 +127,7 @@ def batchnorm_affine(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     return gain, offset + np.asarray(layer.beta, np.float64) if layer.center else offset
 
 
-def activation_name(layer: Any) -> Optional[str]:
+def activation_name(layer: Layer) -> Optional[str]:
     """Returns the name of a layer's activation argument, or None where it has none or it is linear."""
     function = getattr(layer, "activation", None)
     if function is None or function is keras.activations.linear:
@@ -135,7 +135,7 @@ def activation_name(layer: Any) -> Optional[str]:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def symbol_of(layer: Any) -> Optional[str]:
+def symbol_of(layer: Layer) -> Optional[str]:
     """Returns what a layer made from a plain operator or function does (``a + b``: ``"math.add"``), or None."""
     return layer.symbol if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda") else None
 
@@ -162,7 +162,7 @@ class _Builder:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         operations: Operations,
         keep_heads: bool,
         separate: bool,
@@ -309,7 +309,7 @@ class _Builder:
             results = (activation(results[0]),)
         self.tensors.update(zip(operation.outputs, results))
 
-    def clone_of(self, operation: Operation, linear: bool) -> Any:
+    def clone_of(self, operation: Operation, linear: bool) -> Layer:
         layer = operation.layer
         if self.separate and type(layer) in _ACTIVATIONS:
             return layers.Activation(_function_of(layer), name=operation.path)
@@ -328,7 +328,7 @@ class _Builder:
         except Exception as error:  # a custom layer's from_config may raise anything
             raise _cannot_rebuild(operation.path, layer, (str(error) or type(error).__name__).splitlines()[-1]) from None
 
-    def fill(self, operation: Operation, clone: Any) -> None:
+    def fill(self, operation: Operation, clone: Layer) -> None:
         weights = operation.layer.get_weights()
         if operation.path in self.batchnorms:
             weights = self.folded_weights(operation)
@@ -373,7 +373,7 @@ class _Builder:
         return name
 
 
-def _split_separable(layer: Any, keys: list[str], use_bias: bool) -> tuple[Any, Any, Any]:
+def _split_separable(layer: Layer, keys: list[str], use_bias: bool) -> tuple[Optional[Layer], Layer, Layer]:
     """The two layers a separable convolution is made of, led by the padding that a causal one needs."""
     is_1d = isinstance(layer, layers.SeparableConv1D)
     same = {"data_format": layer.data_format, "trainable": layer.trainable}
@@ -409,7 +409,7 @@ def _along_outputs(kernel: Kernel, factor: np.ndarray) -> np.ndarray:
     return factor.reshape([size if axis in kernel.channel_axes else 1 for axis, size in enumerate(kernel.shape)])
 
 
-def _function_of(layer: Any) -> Any:
+def _function_of(layer: Layer) -> Any:
     if isinstance(layer, layers.ReLU) and layer.threshold == 0 and layer.negative_slope == 0:
         if layer.max_value is None:
             return "relu"
@@ -426,7 +426,7 @@ def _does_nothing(operation: Operation) -> bool:
     return _float32(before) == _float32(after)
 
 
-def _keeps_order(layer: Any) -> bool:
+def _keeps_order(layer: Layer) -> bool:
     return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
 
 
@@ -444,7 +444,7 @@ def _in_float32(config: Any) -> Any:
     return [_in_float32(part) for part in config] if isinstance(config, list) else config
 
 
-def _cannot_rebuild(path: str, layer: Any, reason: str) -> ModelError:
+def _cannot_rebuild(path: str, layer: Layer, reason: str) -> ModelError:
     return ModelError(
         f"layer {path!r} ({type(layer).__name__}) cannot be rebuilt from its configuration ({reason})",
         "a layer whose get_config() holds every argument of its constructor",
@@ -452,7 +452,7 @@ def _cannot_rebuild(path: str, layer: Any, reason: str) -> ModelError:
     )
 
 
-def _custom_objects(model: Any) -> dict[str, Any]:
+def _custom_objects(model: Model) -> dict[str, Any]:
     """Classes and functions that the layers' configurations name but Keras may not know."""
     found: dict[str, Any] = {}
     for layer in model._flatten_layers():

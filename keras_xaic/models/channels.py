@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.channel_flow import Axes, ChannelFlow
 from keras_xaic.models.kernels import KernelCall, kernel_calls
 from keras_xaic.models.operations import Operation, Operations
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 Keep = Mapping[str, np.ndarray]
 """Channel group -> (size,) bool, True for the channels that stay. Groups that are not named stay whole."""
@@ -57,7 +60,7 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         ModelError: If the model has no graph.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self.operations = Operations(model)
         self._flow = flow = ChannelFlow(self.operations)
         self._groups: dict[str, ChannelGroup] = {}
@@ -183,7 +186,7 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         return None if atoms is None else self._flow.root[atoms]
 
 
-def channel_groups(model: Any) -> ChannelGroups:
+def channel_groups(model: Model) -> ChannelGroups:
     """Returns the channel groups of a functional or sequential Keras model.
 
     Channels are followed through convolutions, dense layers, normalization over channels, activations, pooling, padding,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_xaic.errors import ModelError
+
+if TYPE_CHECKING:
+    pass
 
 CONSTANT = "_CONSTANT_VALUE"
 """Keras 2's mark of a call argument that is no tensor."""

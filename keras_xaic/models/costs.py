@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from keras_xaic.models.channels import ChannelGroups, Keep
 from keras_xaic.models.kernels import kernel_calls
 from keras_xaic.models.operations import Operations
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
-def macs(model: Any) -> dict[str, int]:
+
+def macs(model: Model) -> dict[str, int]:
     """Returns the multiply-accumulates of every convolution and dense layer for one sample.
 
     A kernel of K weights that is applied at P positions costs K * P; positions in the padding count. Calls of a shared
@@ -31,7 +34,7 @@ def macs(model: Any) -> dict[str, int]:
     return dict(found)
 
 
-def parameters(model: Any) -> dict[str, int]:
+def parameters(model: Model) -> dict[str, int]:
     """Returns the number of weights of every layer that has any, layer path -> parameters, shared layers once."""
     found: dict[str, int] = {}
     for operation in Operations(model):

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import Layer, Model, keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
 from keras_xaic.models.rms import RMSNormalization
@@ -48,7 +48,7 @@ def is_keras3(version: Any) -> bool:
     return match is not None and int(match.group()) >= 3
 
 
-def build_model(config: Mapping[str, Any], source: str) -> Any:
+def build_model(config: Mapping[str, Any], source: str) -> Model:
     """Builds the model of a Keras 3 configuration, with fresh weights.
 
     Args:
@@ -203,7 +203,7 @@ def accepted_settings(known: Any) -> set[str]:
     return accepted - {"kwargs", "args", "self"}
 
 
-def load_archive_weights(model: Any, config: Mapping[str, Any], file: h5py.File, source: str) -> None:
+def load_archive_weights(model: Model, config: Mapping[str, Any], file: h5py.File, source: str) -> None:
     """Fills `model` from the ``model.weights.h5`` of a ``.keras`` archive.
 
     Args:
@@ -218,7 +218,7 @@ def load_archive_weights(model: Any, config: Mapping[str, Any], file: h5py.File,
     _load_group(model, config, file, source)
 
 
-def _load_group(model: Any, config: Mapping[str, Any], group: Any, source: str) -> None:
+def _load_group(model: Model, config: Mapping[str, Any], group: Any, source: str) -> None:
     container = group.get("layers", {})
     named = {str(container[key]["vars"].attrs.get("name")): key for key in container if "vars" in container[key]}
     count: Counter[str] = Counter()
@@ -240,7 +240,7 @@ def _load_group(model: Any, config: Mapping[str, Any], group: Any, source: str) 
             _fill(layer, container[key], name, source)
 
 
-def _fill(layer: Any, group: Any, name: str, source: str) -> None:
+def _fill(layer: Layer, group: Any, name: str, source: str) -> None:
     """Sets the weights of a layer and of the layers inside it (the cell of an LSTM), each from its own entry."""
     inside: set[int] = set()
     for key in group:
@@ -256,7 +256,7 @@ def _fill(layer: Any, group: Any, name: str, source: str) -> None:
     _set_weights(layer, [weight for weight in layer.weights if id(weight) not in inside], name, arrays, source)
 
 
-def load_h5_weights(model: Any, file: h5py.File, source: str) -> None:
+def load_h5_weights(model: Model, file: h5py.File, source: str) -> None:
     """Fills `model` from a whole-model ``.h5`` file of Keras 3.
 
     Args:
@@ -282,7 +282,7 @@ def load_h5_weights(model: Any, file: h5py.File, source: str) -> None:
             _set_weights(layer, layer.weights, layer.name, [np.asarray(group[name]) for name in names], source)
 
 
-def _flat(model: Any) -> Iterator[Any]:
+def _flat(model: Model) -> Iterator[Layer]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _flat(layer)
@@ -290,7 +290,7 @@ def _flat(model: Any) -> Iterator[Any]:
             yield layer
 
 
-def _set_weights(layer: Any, weights: list[Any], name: str, arrays: list[np.ndarray], source: str) -> None:
+def _set_weights(layer: Layer, weights: list[Any], name: str, arrays: list[np.ndarray], source: str) -> None:
     found, expected = [array.shape for array in arrays], [tuple(weight.shape) for weight in weights]
     if found != expected:
         raise ModelError(f"{source}: layer {name!r} has weights of the shapes {found}", f"the shapes {expected}")

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ModelError
 from keras_xaic.files import PathLike, writing
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
@@ -29,7 +29,7 @@ def is_keras3_object(model: Any) -> bool:
     return library is not None and is_keras3(getattr(library, "__version__", "")) and isinstance(model, library.Model)
 
 
-def from_keras3(model: Any, allow_unsafe: bool = False) -> Any:
+def from_keras3(model: Any, allow_unsafe: bool = False) -> Model:
     """Rebuilds a Keras 3 model with Keras 2; of its backend nothing is needed but the values of the weights.
 
     Args:

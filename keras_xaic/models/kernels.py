@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_xaic._keras import layers
+from keras_xaic._keras import Layer, Model, layers
 from keras_xaic.models.operations import Operations
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
@@ -31,7 +31,7 @@ class Kernel:
     path: str
     attribute: str
     kind: str
-    layer: Any
+    layer: Layer
     channel_axes: tuple[int, ...]
 
     @property
@@ -66,7 +66,7 @@ class Kernel:
         return bool(getattr(self.layer, "use_bias", False)) and last
 
 
-def weighted_kernels(model: Any) -> list[Kernel]:
+def weighted_kernels(model: Model) -> list[Kernel]:
     """Returns the kernels of all convolution and dense layers of a model, in network order, shared layers once.
 
     Args:
@@ -79,7 +79,7 @@ def weighted_kernels(model: Any) -> list[Kernel]:
     return list(found.values())
 
 
-def layer_kernels(layer: Any, path: str) -> list[Kernel]:
+def layer_kernels(layer: Layer, path: str) -> list[Kernel]:
     """Returns the kernels of one layer (see `weighted_kernels`)."""
     if isinstance(layer, _SEPARABLE):
         rank = len(layer.depthwise_kernel.shape)

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError, XaicError
 from keras_xaic.files import PathLike, machine_error, telling, write_atomic
 from keras_xaic.hdf5 import clean_copy
@@ -30,7 +30,7 @@ _FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
 
 
-def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Any:
+def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
     """Loads a Keras model for inference or fine-tuning, without its optimizer.
 
     The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, and SavedModel
@@ -63,7 +63,7 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Any:
         raise ModelError(f"{where} cannot be rebuilt by Keras 2 ({_first_line(error)})", _FORMATS) from error
 
 
-def _load(where: pathlib.Path, allow_unsafe: bool) -> Any:
+def _load(where: pathlib.Path, allow_unsafe: bool) -> Model:
     if where.is_dir():
         if (where / "saved_model.pb").is_file():
             return load_saved_model(where, allow_unsafe)
@@ -77,7 +77,7 @@ def _load(where: pathlib.Path, allow_unsafe: bool) -> Any:
     raise ModelError(f"{where} is not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})", _FORMATS)
 
 
-def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Any:
+def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Model:
     checked = directory / "model.h5"
     values = clean_copy(where, checked, str(where))
     with h5py.File(checked, "r") as file:
@@ -98,7 +98,7 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -
         return model
 
 
-def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Any:
+def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Model:
     contents = read_archive(where)
     whole = read_json(contents["config.json"], f"config.json in {where}")
     model = _build_keras(where, directory, contents, _without_training(whole), allow_unsafe)
@@ -108,7 +108,7 @@ def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool
 
 def _build_keras(
     where: pathlib.Path, directory: pathlib.Path, contents: dict[str, bytes], config: Any, allow_unsafe: bool
-) -> Any:
+) -> Model:
     check_config(config, str(where), allow_unsafe)
     unpacked, cleaned, checked = (directory / name for name in ("unpacked.h5", WEIGHTS, "model.keras"))
     write_atomic(unpacked, contents.pop(WEIGHTS))
@@ -127,7 +127,7 @@ def _build_keras(
             return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
 
 
-def save_model(model: Any, path: PathLike) -> pathlib.Path:
+def save_model(model: Model, path: PathLike) -> pathlib.Path:
     """Writes a model as ``.keras``, whole or not at all, without optimizer state; the same model gives the same bytes.
 
     Args:
@@ -195,7 +195,7 @@ def _without_optimizer(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _check_values(model: Any, source: str) -> None:
+def _check_values(model: Model, source: str) -> None:
     for weight in model.weights:
         if weight.dtype.is_floating and not np.isfinite(tf.reduce_sum(tf.abs(tf.cast(weight, tf.float32)))):
             raise ModelError(f"{source}: {weight.name} holds values that are not finite", "weights that are numbers")

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Model, Tensor, keras, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.metrics import Task
@@ -49,12 +49,12 @@ def loss_name(loss: Any) -> str:
     return _SHORT.get(plain, plain)
 
 
-def carried_loss(model: Any) -> str:
+def carried_loss(model: Model) -> str:
     """Returns the name of the loss that a model carries: what it was compiled with, else what its file says; else empty."""
     return loss_name(getattr(model, "loss", None)) or str(getattr(model, CARRIED, ""))
 
 
-def remember_loss(model: Any, training: Any) -> None:
+def remember_loss(model: Model, training: Any) -> None:
     """Keeps on a loaded model what the training configuration in its file (a mapping, or JSON) says of the loss."""
     try:
         config = json.loads(training) if isinstance(training, (str, bytes)) else training
@@ -93,7 +93,7 @@ class Targets:
         return np.eye(task.outputs, dtype=np.float32)[y.reshape(len(y), -1).astype(np.int64)]
 
 
-def task_loss(task: Task, distillation: float, temperature: float, labels: Any = None) -> Any:
+def task_loss(task: Task, distillation: float, temperature: float, labels: Any = None) -> _Loss:
     """Returns ``(1 - d) * loss of the labels + d * loss of the teacher`` for what `Targets` gives.
 
     For classes, of samples or of positions, the distillation loss is ``T^2 KL(softmax(t / T) || softmax(s / T))`` on logits t
@@ -112,25 +112,25 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
     if labels is not None:
         own, taught = _label_loss(labels), task_loss(task, 1.0, temperature)
 
-        def mixed(both: Any, outputs: Any) -> Any:
+        def mixed(both: Tensor, outputs: Tensor) -> Tensor:
             term = own(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
             return (1 - distillation) * term + distillation * taught.call(both, outputs)
 
         return _Loss(mixed)
 
-    def values(both: Any, outputs: Any) -> Any:
+    def values(both: Tensor, outputs: Tensor) -> Tensor:
         flat = tf.reshape(outputs, tf.shape(both[:, 0]))
         square = [tf.reduce_mean(tf.square(flat - both[:, i]), axis=-1) for i in (0, 1)]
         return (1 - distillation) * square[0] + distillation * square[1]
 
-    def yes_no(both: Any, outputs: Any) -> Any:
+    def yes_no(both: Tensor, outputs: Tensor) -> Tensor:
         flat = tf.reshape(outputs, tf.shape(both[:, 0]))
         said = tf.clip_by_value(both[:, 0], 0.0, 1.0)  # -1 and 1 of a hinge loss are 0 and 1 here
         taught = tf.sigmoid(both[:, 1]) if task.logits else both[:, 1]
         target = (1 - distillation) * said + distillation * taught
         return keras.losses.binary_crossentropy(target, flat, from_logits=task.logits)
 
-    def classes(both: Any, outputs: Any) -> Any:
+    def classes(both: Tensor, outputs: Tensor) -> Tensor:
         positions = (-1, tf.size(outputs[0]) // task.outputs, task.outputs)
         student = _log_probability(task, tf.reshape(outputs, positions))
         hard = -tf.reduce_sum(tf.reshape(both[:, 0], positions) * student, axis=-1)
@@ -146,16 +146,16 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
 class _Loss(keras.losses.Loss):
     """A loss function as Keras takes it, without the guesses about shapes that Keras makes for plain functions."""
 
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__(name="loss")
         self.call = function
 
 
-def _log_probability(task: Task, outputs: Any) -> Any:
+def _log_probability(task: Task, outputs: Tensor) -> Tensor:
     return tf.nn.log_softmax(outputs) if task.logits else tf.math.log(tf.clip_by_value(outputs, 1e-7, 1.0))
 
 
-def _label_loss(loss: Any) -> Callable[[Any, Any], Any]:
+def _label_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
     try:
         found = keras.losses.get(loss)
     except (ValueError, TypeError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Callable, Optional, Union
 
-from keras_xaic._keras import keras, tf
+import numpy as np
+
+from keras_xaic._keras import Layer, Model, Tensor, keras, tf
 from keras_xaic.errors import ModelError
 
 
@@ -28,12 +30,14 @@ class Operation:
 
     name: str
     path: str
-    layer: Any
+    layer: Layer
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     node: Any
 
-    def call(self, tensors: Mapping[str, Any], function: Any = None) -> tuple[Any, ...]:
+    def call(
+        self, tensors: Mapping[str, Union[Tensor, np.ndarray]], function: Optional[Callable[..., Any]] = None
+    ) -> tuple[Tensor, ...]:
         """Calls the layer (or `function` in its place) on tensors of any batch size, in inference mode.
 
         Args:
@@ -62,7 +66,7 @@ class Operations:
         ModelError: If the model is subclassed, so that Keras does not know its graph.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self.inputs = tuple(f"input:{i}" for i in range(len(_graph_of(model).inputs)))
         self._list: list[Operation] = []
@@ -73,7 +77,7 @@ class Operations:
             self.shapes[key] = tuple(tensor.shape)
         self.outputs = tuple(self._open(model, self.inputs, ""))
 
-    def _open(self, model: Any, inputs: tuple[str, ...], prefix: str) -> list[str]:
+    def _open(self, model: Model, inputs: tuple[str, ...], prefix: str) -> list[str]:
         model = _graph_of(model)
         keys = {str(id(tensor)): key for tensor, key in zip(model.inputs, inputs)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
@@ -94,7 +98,7 @@ class Operations:
                 keys.update(zip(node.flat_output_ids, coming_out))
         return [keys[str(id(tensor))] for tensor in model.outputs]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Operation]:
         return iter(self._list)
 
     def __len__(self) -> int:
@@ -115,11 +119,11 @@ class Operations:
         return readers
 
 
-def _is_nested(layer: Any) -> bool:
+def _is_nested(layer: Layer) -> bool:
     return isinstance(layer, keras.Model)
 
 
-def _graph_of(model: Any) -> Any:
+def _graph_of(model: Model) -> Model:
     if isinstance(model, keras.Sequential) and model.built and model._graph_initialized:
         return model
     if getattr(model, "_is_graph_network", False):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
-from keras_xaic._keras import layers
+from keras_xaic._keras import Model, layers
 from keras_xaic.models.canonical import IDENTITIES, canonicalize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
@@ -18,7 +18,7 @@ VANISHED = 1e-9
 _STAY = (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
 
 
-def regularize(model: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Any:
+def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     """Returns the model as the rest of the package wants it: itself where it is regular, else a flat clone of the same outputs.
 
     The clone computes in float32, has no augmentation and noise layers, holds zeros for filters that vanished, takes inputs of
@@ -54,7 +54,7 @@ def _filled(shape: tuple[Optional[int], ...], sample: tuple[int, ...]) -> tuple[
     return (shape[0], *(size or given for size, given in zip(shape[1:], sample)))
 
 
-def _zero_vanished(model: Any) -> bool:
+def _zero_vanished(model: Model) -> bool:
     """Sets filters that vanished to zero, in place, and returns whether there are any."""
     found = False
     for kernel in weighted_kernels(model):

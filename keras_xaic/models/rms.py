@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_xaic._keras import keras, layers, tf
+from keras_xaic._keras import Tensor, keras, layers, tf
 
 
 class RMSNormalization(layers.Layer):
@@ -26,7 +26,7 @@ class RMSNormalization(layers.Layer):
         self.scale = self.add_weight(name="scale", shape=[input_shape[axis] for axis in axes], initializer="ones")
         super().build(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Computes the outputs."""
         axes = [axis % inputs.shape.rank for axis in ([self.axis] if isinstance(self.axis, int) else self.axis)]
         shape = [inputs.shape[axis] if axis in axes else 1 for axis in range(inputs.shape.rank)]

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.archives import MAX_CONFIG_BYTES
@@ -20,7 +20,7 @@ from keras_xaic.models.safety import check_config
 METADATA = "keras_metadata.pb"
 
 
-def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Any:
+def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
     """Builds the model that a SavedModel directory describes and fills it from the directory's checkpoint.
 
     Args:
@@ -102,7 +102,7 @@ def read_variables(prefix: str, size: int) -> dict[str, Any]:
     return {"values": values}
 
 
-def _load_variables(model: Any, directory: pathlib.Path) -> None:
+def _load_variables(model: Model, directory: pathlib.Path) -> None:
     prefix = str(directory / "variables" / "variables")
     try:
         tf.train.Checkpoint(model).read(prefix).assert_existing_objects_matched().expect_partial()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
-from keras_xaic._keras import layers, tf
+from keras_xaic._keras import Layer, Model, Tensor, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.models.operations import Operation, Operations
 
@@ -17,7 +16,7 @@ MOST_BYTES = 1 << 28
 """No tensor of the network is held for more samples than fit into this."""
 
 
-def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> bool:
+def remeasure_batchnorm(model: Model, samples: Samples, batch_size: int = 64) -> bool:
     """Sets every BatchNorm's moving mean and variance to those of its input, in place, and returns whether there are any.
 
     Removing channels and a few steps of training move the inputs of every BatchNorm away from its moving averages, which
@@ -39,7 +38,7 @@ def remeasure_batchnorm(model: Any, samples: Samples, batch_size: int = 64) -> b
     count = min(len(samples), MOST_SAMPLES, max(batch_size, MOST_BYTES // (4 * largest)))
     samples = samples.take(np.linspace(0, len(samples) - 1, count).astype(int))  # all classes of data that lies class by class
     inputs = [tf.constant(x) for x, _ in samples.batches(batch_size)]
-    tensors: list[dict[str, Any]] = [{operations.inputs[0]: x} for x in inputs]
+    tensors: list[dict[str, Tensor]] = [{operations.inputs[0]: x} for x in inputs]
     last_use = {key: number for number, operation in enumerate(operations) for key in operation.inputs}
     last = max(number for number, operation in enumerate(operations) if operation in wanted)
     for number, operation in enumerate(operations):
@@ -59,7 +58,7 @@ def _has_statistics(operation: Operation) -> bool:
     return isinstance(operation.layer, layers.BatchNormalization)
 
 
-def _measure(layer: Any, batches: list[Any]) -> None:
+def _measure(layer: Layer, batches: list[Tensor]) -> None:
     kept = {axis % len(batches[0].shape) for axis in tf.nest.flatten(layer.axis)}
     over = tuple(axis for axis in range(len(batches[0].shape)) if axis not in kept)
     values = [np.asarray(batch, np.float64) for batch in batches]

@@ -7,14 +7,14 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import keras, layers, tf
+from keras_xaic._keras import Layer, Model, keras, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation
 
 
-def remove_channels(model: Any, keep: Keep, groups: Optional[ChannelGroups] = None) -> Any:
+def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = None) -> Model:
     """Rebuilds a model without some of its channels.
 
     What is equal: the outputs are those of `model` after setting to zero, in every layer of a group's `consumers`, the
@@ -48,7 +48,7 @@ def remove_channels(model: Any, keep: Keep, groups: Optional[ChannelGroups] = No
         for tensor, name in zip(model.inputs, model.input_names)
     ]
     tensors = dict(zip(groups.operations.inputs, inputs))
-    clones: dict[str, Any] = {}
+    clones: dict[str, Layer] = {}
     with keras.utils.custom_object_scope(classes):
         for operation in groups.operations:
             new = operation.path not in clones
@@ -87,7 +87,7 @@ def _structured(tensors: list[Any], example: Any) -> Any:
     return tf.nest.pack_sequence_as(example, tensors)
 
 
-def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> Any:
+def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> Layer:
     layer = operation.layer
     config = {**layer.get_config(), "name": operation.path}
     made = groups.made(operation)
@@ -110,7 +110,7 @@ def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> An
         ) from None
 
 
-def _fill(operation: Operation, clone: Any, groups: ChannelGroups, stays: np.ndarray) -> None:
+def _fill(operation: Operation, clone: Layer, groups: ChannelGroups, stays: np.ndarray) -> None:
     weights = operation.layer.get_weights()
     axes = groups.weight_axes(operation.path)
     if axes is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import Model, keras
 from keras_xaic.data import Data, check_inputs
 from keras_xaic.errors import ModelError
 from keras_xaic.metrics import Task
@@ -16,7 +16,7 @@ __all__ = ["Task", "head_of", "infer_task"]
 
 
 def infer_task(
-    model: Any, data: Data, task: Optional[str] = None, metric: Optional[str] = None, *, strict: bool = True
+    model: Model, data: Data, task: Optional[str] = None, metric: Optional[str] = None, *, strict: bool = True
 ) -> Task:
     """Returns what `model` does, from its head, its loss and the targets, after checking that the data fits.
 
@@ -45,13 +45,13 @@ def infer_task(
     return infer(head_of(model), data, task, metric, strict)
 
 
-def head_of(model: Any) -> Head:
+def head_of(model: Model) -> Head:
     """Returns what is known of the output of a model with one input and one output."""
     shapes = [tuple(tensor.shape)[1:] for tensor in (model.outputs[0], model.inputs[0])]
     return Head(shapes[0], _activation(model), carried_loss(model), shapes[1])
 
 
-def _activation(model: Any) -> str:
+def _activation(model: Model) -> str:
     operations = Operations(model)
     last = operations.producer.get(operations.outputs[0])
     while last is not None and isinstance(last.layer, (keras.layers.Reshape, keras.layers.Flatten)):

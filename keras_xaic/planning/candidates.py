@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Optional, get_args
+from typing import TYPE_CHECKING, Optional, get_args
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from keras_xaic.planning.ram import predict_ram
 from keras_xaic.planning.sensitivity import Damage, RoundedKernels
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 from keras_xaic.planning.storages import Activations, Storage
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class LayerOptions:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         relevance: Mapping[str, np.ndarray],
         policy: Policy,
         score: Score = "geometric_mean",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
@@ -18,6 +18,9 @@ from keras_xaic.planning.storages import (
     legal_storages,
     weights_per_byte,
 )
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ FUSED = ("BatchNormalization", "ReLU", "Activation", "Dropout", "InputLayer")
 """Layers that the converter merges into the operator in front of them."""
 
 
-def structure_bytes(model: Any, activations: Activations = "int8") -> int:
+def structure_bytes(model: Model, activations: Activations = "int8") -> int:
     """Returns the bytes of a file of `model` that are neither weights, biases nor steps.
 
     Args:

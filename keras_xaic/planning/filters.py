@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from keras_xaic.planning.ram import ModelArena, Stored, position
 from keras_xaic.planning.storages import Activations, can_be_packed
 
 if TYPE_CHECKING:
+    from keras_xaic._keras import Model
     from keras_xaic.relevance import Relevance
 
 SPARSE_BITS = 1.25
@@ -43,7 +44,7 @@ class Removal:
     """
 
     remove: dict[str, list[int]]
-    model: Any
+    model: Model
     relevance: Mapping[str, np.ndarray]
 
 
@@ -168,7 +169,7 @@ class FilterRemoval:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         relevance: Relevance,
         budget: Budget,
         bits: Sequence[int],
@@ -208,7 +209,7 @@ class FilterRemoval:
 
 
 def choose_next(
-    model: Any,
+    model: Model,
     filters: Mapping[str, np.ndarray],
     how: FilterPlan,
     layers: Sequence[LayerPlan],
@@ -245,7 +246,7 @@ def choose(
     )
 
 
-def keep_masks(model: Any, remove: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+def keep_masks(model: Model, remove: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
     """Returns channel group -> boolean mask of the channels that stay.
 
     Args:

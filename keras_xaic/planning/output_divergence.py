@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Layer, Model, Tensor, tf
 from keras_xaic.data import Data, Samples
 from keras_xaic.metrics import Task
 from keras_xaic.models.kernels import weighted_kernels
@@ -22,7 +22,7 @@ PROBES = 16
 
 
 def measured_damage(
-    model: Any, rounded: Mapping[tuple[str, int], np.ndarray], samples: Samples
+    model: Model, rounded: Mapping[tuple[str, int], np.ndarray], samples: Samples
 ) -> dict[tuple[str, int], float]:
     """Returns how far the outputs move when a single kernel is rounded, for every kernel and bit-width.
 
@@ -56,7 +56,7 @@ def measured_damage(
     return {choice: max(0.0, value) / (len(samples) * max(scale, 1e-30)) for choice, value in total.items()}
 
 
-def hessian_traces(model: Any, samples: Samples, seed: int = 0) -> dict[str, float]:
+def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, float]:
     """Returns the trace of the loss's Hessian for every kernel, by Hutchinson's estimator.
 
     ``tr(H) = E[v^T H v]`` over vectors v of random signs (Dong et al. 2020, HAWQ-V2, arXiv 1911.03852). The loss, summed over
@@ -93,9 +93,9 @@ def hessian_traces(model: Any, samples: Samples, seed: int = 0) -> dict[str, flo
     return {kernel.key: float(total / len(samples)) for kernel, total in zip(kernels, totals)}
 
 
-def _outputs_behind(operations: Operations, exact: Mapping[str, Any], layer: Any) -> Any:
-    changed: dict[str, Any] = {}
-    tensors: Any = ChainMap(changed, dict(exact))
+def _outputs_behind(operations: Operations, exact: Mapping[str, Tensor], layer: Layer) -> Tensor:
+    changed: dict[str, Tensor] = {}
+    tensors = ChainMap(changed, dict(exact))
     for operation in operations:
         if operation.layer is layer or any(key in changed for key in operation.inputs):
             changed.update(zip(operation.outputs, operation.call(tensors)))
@@ -123,7 +123,7 @@ def _probabilities(task: Task, outputs: np.ndarray) -> np.ndarray:
     return np.clip(both, 1e-7, 1.0)
 
 
-def _targets(task: Task, samples: Samples, model: Any, inputs: Any) -> np.ndarray:
+def _targets(task: Task, samples: Samples, model: Model, inputs: Tensor) -> np.ndarray:
     outputs = np.asarray(model(inputs, training=False))
     if task.is_values:
         return outputs.reshape(len(samples), -1)
@@ -133,7 +133,7 @@ def _targets(task: Task, samples: Samples, model: Any, inputs: Any) -> np.ndarra
     return known.reshape(len(samples), -1).astype(np.int64 if task.loss_family == "classes" else np.float32)
 
 
-def _loss(task: Task, outputs: Any, targets: Any) -> Any:
+def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     """Sum over samples, and mean over positions."""
     if task.loss_family == "classes":
         scores = tf.reshape(outputs, (-1, task.outputs))

@@ -239,10 +239,11 @@ class FilterPlan(pydantic.BaseModel):
 
 
 if TYPE_CHECKING:
+    from keras_xaic._keras import Model
     from keras_xaic.relevance import Relevance
 
 
-def check_plan(plan: Plan, model: Any) -> None:
+def check_plan(plan: Plan, model: Model) -> None:
     """Refuses a plan that names what the model does not have, or a storage that would give wrong numbers.
 
     Args:
@@ -264,7 +265,7 @@ def check_plan(plan: Plan, model: Any) -> None:
         _check_storage(layer, kernels[layer.key].kind, plan)
 
 
-def check_relevance(relevance: Relevance, model: Any) -> None:
+def check_relevance(relevance: Relevance, model: Model) -> None:
     """Refuses relevance of another model: arrays of other shapes than the kernels of the same names have.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
@@ -18,6 +18,7 @@ from keras_xaic.planning.sensitivity import Damage, assess
 from keras_xaic.planning.storages import RUN_BY, Activations
 
 if TYPE_CHECKING:
+    from keras_xaic._keras import Model
     from keras_xaic.relevance import Relevance
 
 BITS = (3, 4, 5, 6, 8)
@@ -26,7 +27,7 @@ STEP_RATIO = 4.0
 
 
 def plan(
-    model: Any,
+    model: Model,
     relevance: Relevance,
     budget: Budget,
     *,
@@ -145,7 +146,7 @@ def plan(
 
 
 def measure_damage(
-    model: Any,
+    model: Model,
     relevance: Relevance,
     *,
     sensitivity: str = "auto",

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import layers
+from keras_xaic._keras import Layer, Model, layers
 from keras_xaic.models.canonical import IDENTITIES
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.costs import kept_shapes
@@ -261,7 +261,7 @@ class ModelArena:
 _CONSTANT = ArenaTensor((2,), "int32", 0, constant=True)
 
 
-def predict_ram(model: Any, plans: Sequence[LayerPlan], activations: Activations = "int8") -> int:
+def predict_ram(model: Model, plans: Sequence[LayerPlan], activations: Activations = "int8") -> int:
     """Returns the bytes of RAM that a model needs under TensorFlow Lite Micro, with weights stored as planned.
 
     Args:
@@ -293,7 +293,7 @@ def _kernel_tensors(
     return weights, bias, channels
 
 
-def _activation(layer: Any) -> Optional[str]:
+def _activation(layer: Layer) -> Optional[str]:
     """Returns the name of the activation that a layer is, None for other layers."""
     if isinstance(layer, layers.ReLU):
         plain = not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.allocation import Allocate, allocate, allocate_uniform
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 TIE_BREAKER = 1e-3
 """Weight of the plain relative error: it decides where relevance is silent (e.g. behind units that never fire)."""
@@ -75,7 +78,7 @@ class RoundedKernels:
         seed: Seed of everything random.
     """
 
-    model: Any
+    model: Model
     values: Mapping[str, np.ndarray]
     rounded: Mapping[Choice, np.ndarray]
     relevance: Mapping[str, np.ndarray]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.planning.plan import Score
 from keras_xaic.pruning.mask import PruneByRelevance
@@ -17,7 +17,7 @@ from keras_xaic.pruning.schedule import RelevanceSchedule, ramp_power
 
 
 def prune_by_relevance(
-    model: Any,
+    model: Model,
     sparsity: Mapping[str, float],
     relevance: Mapping[str, np.ndarray],
     end_step: int,
@@ -25,7 +25,7 @@ def prune_by_relevance(
     *,
     score: Score = "geometric_mean",
     patterns: Optional[Mapping[str, str]] = None,
-) -> Any:
+) -> Model:
     """Returns a clone of `model` whose kernels ramp to their planned sparsity during training.
 
     Train it with `tfmot.sparsity.keras.UpdatePruningStep` among the callbacks, then call `strip_pruning`.
@@ -41,7 +41,7 @@ def prune_by_relevance(
     """
     frequency, patterns = min(frequency, max(1, end_step // 4)), patterns or {}
 
-    def wrap(layer: Any) -> Any:
+    def wrap(layer: Layer) -> Layer:
         kernels = [kernel for kernel in layer_kernels(layer, layer.name) if sparsity.get(kernel.key, 0.0) > 0]
         fresh = layer.__class__.from_config(layer.get_config())
         if not kernels or not can_prune(layer):
@@ -59,16 +59,16 @@ def prune_by_relevance(
     return wrapped
 
 
-def strip_pruning(model: Any) -> Any:
+def strip_pruning(model: Model) -> Model:
     """Returns the model without wrappers, its pruned weights exactly zero."""
     return tfmot.sparsity.keras.strip_pruning(model)
 
 
-def can_prune(layer: Any) -> bool:
+def can_prune(layer: Layer) -> bool:
     """Returns whether TFMOT has masks for the layer's kernel."""
     return bool(PruneRegistry.supports(layer) and PruneRegistry._weight_names(layer))
 
 
-def kernel_masks(model: Any) -> dict[str, np.ndarray]:
+def kernel_masks(model: Model) -> dict[str, np.ndarray]:
     """Returns kernel key -> boolean mask of the weights that are not zero."""
     return {kernel.key: kernel.value != 0 for kernel in weighted_kernels(model)}

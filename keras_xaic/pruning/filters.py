@@ -7,7 +7,7 @@ import json
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 BETWEEN = 0.25
 """Share of the epochs that goes into training between steps, all of them together; the small model gets the rest."""
 
@@ -38,12 +41,12 @@ class Removed:
         history: Name of the stage -> what each epoch measured.
     """
 
-    model: Any
+    model: Model
     plan: Plan
     history: dict[str, list[Epoch]] = field(default_factory=dict)
 
 
-def remove_filters(model: Any, plan: Plan, relevance: Optional[Relevance], context: Context, schedule: Schedule) -> Removed:
+def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], context: Context, schedule: Schedule) -> Removed:
     """Returns the model without the filters that the plan takes away, trained to do without them.
 
     Every step scores the filters of the model as it stands, removes the least relevant ones (`choose_next`), measures
@@ -91,7 +94,7 @@ def _load_masks(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {name: np.array(mask, bool) for name, mask in read_json(path).items()}
 
 
-def _choose(small: Any, plan: Plan, relevance: Optional[Relevance], context: Context, step: int) -> dict[str, np.ndarray]:
+def _choose(small: Model, plan: Plan, relevance: Optional[Relevance], context: Context, step: int) -> dict[str, np.ndarray]:
     """Returns which channels of the model as it stands stay, by its relevance of now."""
     assert plan.filters is not None
     rule = "lrp.epsilon" if relevance is None else relevance.filter_rule or relevance.rule
@@ -115,7 +118,7 @@ def _recoveries(schedule: Schedule, steps: int) -> list[Schedule]:
     return [*between, replace(schedule, epochs=last, minutes=rest)]
 
 
-def _carried_out(plan: Plan, model: Any, small: Any, left: Mapping[str, np.ndarray]) -> Plan:
+def _carried_out(plan: Plan, model: Model, small: Model, left: Mapping[str, np.ndarray]) -> Plan:
     """Returns the plan with what really went, and sizes in proportion to the weights that are left."""
     remove = {}
     for group in channel_groups(model).values():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_wrapper
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Layer, Tensor, keras, tf
 from keras_xaic.planning.plan import Score
 from keras_xaic.planning.sparsity import combine
 from keras_xaic.pruning.pattern import pattern_mask
@@ -25,13 +25,13 @@ class RelevancePruning(pruning_impl.Pruning):
         self._relevance_of = {id(weight): relevance for (weight, _, _), relevance in zip(self._pruning_vars, relevances)}
         self._score, self._pattern = score, pattern
 
-    def _maybe_update_block_mask(self, weights: Any) -> Any:
+    def _maybe_update_block_mask(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         scores = self._scores(weights, self._relevance_of[id(weights)])
         mask = pattern_mask(scores, self._pruning_schedule(self._step_fn())[1], self._pattern)
         threshold = tf.reduce_min(tf.where(mask, scores, scores.dtype.max))
         return threshold, tf.cast(mask, weights.dtype)
 
-    def _scores(self, weights: Any, relevance: Any) -> Any:
+    def _scores(self, weights: Tensor, relevance: Tensor) -> Tensor:
         magnitude = tf.abs(weights) / tf.maximum(tf.norm(weights), 1e-30)
         if self._score == "signed_relevance":
             # All that is not positive goes before anything that is, but what speaks strongly against the prediction goes
@@ -56,7 +56,7 @@ class PruneByRelevance(pruning_wrapper.PruneLowMagnitude):
 
     def __init__(
         self,
-        layer: Any,
+        layer: Layer,
         pruning_schedule: Any,
         relevance: Any = None,
         score: Score = "geometric_mean",

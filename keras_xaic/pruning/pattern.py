@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Union
 
-from keras_xaic._keras import tf
+import numpy as np
+
+from keras_xaic._keras import Tensor, tf
 
 
-def pattern_mask(scores: Any, sparsity: Any, pattern: str = "unstructured") -> Any:
+def pattern_mask(scores: Union[Tensor, np.ndarray], sparsity: Union[Tensor, float], pattern: str = "unstructured") -> Tensor:
     """Returns the mask that keeps the highest scores of a kernel in a pattern.
 
     A kernel is seen as a matrix, one column per output channel and one row per weight of a channel. The patterns:
@@ -37,7 +39,7 @@ def pattern_mask(scores: Any, sparsity: Any, pattern: str = "unstructured") -> A
     return tf.reshape(mask, scores.shape)
 
 
-def _highest(scores: Any, sparsity: Any) -> Any:
+def _highest(scores: Tensor, sparsity: Union[Tensor, float]) -> Tensor:
     """The highest scores; of equal ones as many as the sparsity asks for."""
     size = tf.size(scores)
     count = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * (1.0 - sparsity)), tf.int32), 1)
@@ -46,7 +48,7 @@ def _highest(scores: Any, sparsity: Any) -> Any:
     return tf.reshape(kept > 0, tf.shape(scores))
 
 
-def _kept_in_groups(rows: Any, zeros: int, group: int) -> Any:
+def _kept_in_groups(rows: Tensor, zeros: int, group: int) -> Tensor:
     count, channels = rows.shape
     padded = tf.pad(tf.transpose(rows), [[0, 0], [0, -count % group]], constant_values=rows.dtype.min)
     grouped = tf.reshape(padded, (channels, -1, group))
@@ -54,11 +56,11 @@ def _kept_in_groups(rows: Any, zeros: int, group: int) -> Any:
     return tf.transpose(tf.reshape(rank < group - zeros, (channels, -1)))[:count]
 
 
-def _kept_blocks(rows: Any, sparsity: Any, height: int, width: int) -> Any:
+def _kept_blocks(rows: Tensor, sparsity: Union[Tensor, float], height: int, width: int) -> Tensor:
     count, channels = rows.shape
     padding = [[0, -count % height], [0, -channels % width]]
 
-    def totals(values: Any) -> Any:
+    def totals(values: Tensor) -> Tensor:
         padded = tf.pad(values, padding)
         return tf.reduce_sum(tf.reshape(padded, (padded.shape[0] // height, height, padded.shape[1] // width, width)), (1, 3))
 

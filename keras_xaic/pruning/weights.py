@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow_model_optimization as tfmot
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import Model, keras
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.planning import Plan, weight_score
 from keras_xaic.pruning import PruneByRelevance, can_prune, pattern_mask, prune_by_relevance
@@ -21,7 +21,7 @@ RAMP_SHARE = 0.7
 
 
 def prune_weights(
-    model: Any,
+    model: Model,
     plan: Plan,
     relevance: Optional[Relevance],
     context: Context,
@@ -70,7 +70,7 @@ def prune_weights(
 class _Refresh(keras.callbacks.Callback):
     """Attributes anew every few steps, while masks still change."""
 
-    def __init__(self, plain: Any, context: Context, rule: str, reduce: str, every: int, last: int) -> None:
+    def __init__(self, plain: Model, context: Context, rule: str, reduce: str, every: int, last: int) -> None:
         super().__init__()
         self.plain, self.context, self.reduce, self.every, self.last = plain, context, reduce, every, last
         self.attribution = Attribution(plain, rule=rule, allow_approximate=True)
@@ -88,14 +88,14 @@ class _Refresh(keras.callbacks.Callback):
                 layer.set_relevance(fresh.weights[kernel.key])
 
 
-def _fits(relevance: Optional[Relevance], model: Any, reduce: str) -> bool:
+def _fits(relevance: Optional[Relevance], model: Model, reduce: str) -> bool:
     """Whether relevance is of this model's shapes, and signed if it must be."""
     if relevance is None or any(relevance.weights[kernel.key].shape != kernel.shape for kernel in weighted_kernels(model)):
         return False
     return reduce == "mean_abs" or any(np.any(value < 0) for value in relevance.weights.values())
 
 
-def _copy_weights(pruned: Any, plain: Any) -> None:
+def _copy_weights(pruned: Model, plain: Model) -> None:
     """Copies the trained weights, pruned ones exactly zero, out of TFMOT's wrappers."""
     for wrapped, layer in zip(pruned.layers, plain.layers):
         if layer.weights:

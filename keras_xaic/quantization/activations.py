@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
 
-from keras_xaic._keras import keras, layers, tf
+from keras_xaic._keras import Layer, Model, Tensor, keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.kernels import layer_kernels
@@ -54,7 +54,7 @@ class RangeQuantizer(quantizers.Quantizer):
         if self.low == self.high:
             self.high = 1e-6  # nothing ever passes here
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds what the range is kept in to `layer`."""
         return {}
 
@@ -62,7 +62,7 @@ class RangeQuantizer(quantizers.Quantizer):
         """Returns both ends of the range for this call."""
         return tf.constant(self.low), tf.constant(self.high)
 
-    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
         """Returns `inputs` on the grid."""
         low, high = self.range(inputs, training, weights)
         if self.activations == "int8":
@@ -78,7 +78,7 @@ class RangeQuantizer(quantizers.Quantizer):
 class MovingAverageRange(RangeQuantizer):
     """The range follows the batches' smallest and largest values, as TFMOT's `MovingAverageQuantizer` does."""
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds both ends of the range, not trainable."""
         ends = {"low": self.low, "high": self.high}
         return {
@@ -98,7 +98,7 @@ class MovingAverageRange(RangeQuantizer):
 class LearnedRange(RangeQuantizer):
     """Both ends of the range are trained, as logarithms of their change (cf. Jain et al. 2020, TQT, arXiv 1903.08066)."""
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the logarithms."""
         return {
             end: layer.add_weight(f"{name}_log_{end}", shape=(), initializer="zeros", trainable=True) for end in ("low", "high")
@@ -118,8 +118,8 @@ KINDS: dict[str, type[RangeQuantizer]] = {
 
 
 def quantize_activations(
-    model: Any, samples: Samples, ranges: Ranges = "moving_average", activations: Activations = "int8"
-) -> Any:
+    model: Model, samples: Samples, ranges: Ranges = "moving_average", activations: Activations = "int8"
+) -> Model:
     """Returns a model of the same layers, weights shared, whose activations lie on grids.
 
     A tensor gets a grid where the TFLite converter gives it one: inputs, and outputs of operators after BatchNorm and ReLU have
@@ -171,7 +171,7 @@ def has_own_grid(operation: Operation, operations: Operations) -> bool:
     return not (merges and relu and not layer_kernels(following, "") and not isinstance(following, layers.RNN))
 
 
-def _inner(operation: Operation) -> Any:
+def _inner(operation: Operation) -> Layer:
     return getattr(operation.layer, "layer", operation.layer)
 
 

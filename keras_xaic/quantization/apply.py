@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.grids import QuantizedKernel, fit_scale
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
@@ -24,11 +24,11 @@ LEARNED = ("_log_step", "_shift")
 
 
 def quantize_by_plan(
-    model: Any,
+    model: Model,
     plan: Plan,
     masks: Optional[Mapping[str, np.ndarray]] = None,
     relevance: Optional[Mapping[str, np.ndarray]] = None,
-) -> Any:
+) -> Model:
     """Returns a clone of `model` that computes with weights on the planned grids and trains them there.
 
     Args:
@@ -40,7 +40,7 @@ def quantize_by_plan(
     masks, relevance = masks or {}, relevance or {}
     largest = max((layer.weights for layer in plan.layers), default=1)
 
-    def wrap(layer: Any) -> Any:
+    def wrap(layer: Layer) -> Layer:
         fresh = layer.__class__.from_config(layer.get_config())
         grids: dict[str, Any] = {}
         for kernel in layer_kernels(layer, layer.name):
@@ -59,7 +59,7 @@ def quantize_by_plan(
     return wrapped
 
 
-def refresh_prices(quantized: Any, relevance: Optional[Mapping[str, np.ndarray]] = None) -> None:
+def refresh_prices(quantized: Model, relevance: Optional[Mapping[str, np.ndarray]] = None) -> None:
     """Prices the levels of every ``ecq`` and ``ecqx`` grid from the master weights of now.
 
     Args:
@@ -76,7 +76,7 @@ def refresh_prices(quantized: Any, relevance: Optional[Mapping[str, np.ndarray]]
                 quantizer.refresh(masters[kernel.attribute], (relevance or {}).get(kernel.key))
 
 
-def copy_master_weights(quantized: Any, model: Any) -> None:
+def copy_master_weights(quantized: Model, model: Model) -> None:
     """Writes the weights that are being trained, before they go onto their grids, into the plain model.
 
     Args:
@@ -95,7 +95,7 @@ def copy_master_weights(quantized: Any, model: Any) -> None:
             layer.bias.assign(trained["bias"])
 
 
-def freeze(quantized: Any, model: Any) -> dict[str, QuantizedKernel]:
+def freeze(quantized: Model, model: Model) -> dict[str, QuantizedKernel]:
     """Writes the trained weights, exactly on their grids, into `model` and returns the grids.
 
     Args:
@@ -143,7 +143,7 @@ def _quantizer(
     largest: int,
     mask: Optional[np.ndarray],
     relevance: Optional[np.ndarray],
-) -> Any:
+) -> Model:
     """Returns the quantizer for the planned grid of one kernel."""
     axes = kernel.channel_axes if planned.granularity == "channel" else ()
     if planned.grid == "codebook":
@@ -165,7 +165,7 @@ def _trained(wrapper: Any) -> dict[str, np.ndarray]:
     return {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in wrapper.trainable_weights}
 
 
-def _original_variables(layer: Any, values: list[np.ndarray]) -> None:
+def _original_variables(layer: Layer, values: list[np.ndarray]) -> None:
     """Gives a cloned, perhaps wrapped layer the weights of the original."""
     if not isinstance(layer, quantize_wrapper.QuantizeWrapperV2):
         if values:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantizers
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Layer, Tensor, keras, tf
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.quantization.codebook import LIMIT, choose_levels, importance, level_scale
 
@@ -64,13 +64,13 @@ class CodebookQuantizer(quantizers.Quantizer):
             score = score * mask
         return cls(choose_levels(kernel / scale, score, 2**bits), scale, bits, mask)
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the trainable shifts of the centroids, in units of weights, to the wrapper `layer`."""
         zeros = keras.initializers.Zeros()
         self._shift = layer.add_weight(f"{name}_shift", (len(self.levels),), initializer=zeros, trainable=True)
         return {"shift": self._shift}
 
-    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
         """Returns `inputs` on the codebook."""
         return self._shared(inputs, weights["shift"]) * self.scale + (inputs - tf.stop_gradient(inputs))
 
@@ -85,7 +85,7 @@ class CodebookQuantizer(quantizers.Quantizer):
         names = ("levels", "scale", "bits", "mask", "members")
         return {name: getattr(self, name) for name in names}
 
-    def _centroids(self, shift: Any) -> Any:
+    def _centroids(self, shift: Tensor) -> Tensor:
         """Integer levels, straight-through; they keep their sides of 0 and their order."""
         first = tf.constant(self.levels, tf.float32)
         moved = first + shift / self.unit
@@ -93,7 +93,7 @@ class CodebookQuantizer(quantizers.Quantizer):
         centroids = tf.sort(tf.where(first == 0, tf.zeros_like(first), bounded))
         return centroids + tf.stop_gradient(tf.round(centroids) - centroids)
 
-    def _shared(self, inputs: Any, shift: Any) -> Any:
+    def _shared(self, inputs: Tensor, shift: Tensor) -> Tensor:
         centroids = self._centroids(shift)
         if self.members is None:
             flat = tf.reshape(tf.stop_gradient(inputs) / self.scale, [-1])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantizers
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Layer, Tensor, keras, tf
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.quantization.entropy import Prices, Pricing, first_exponent, relevance_exponent, settle
 
@@ -38,7 +38,7 @@ class EntropyQuantizer(quantizers.Quantizer):
         self.limit = 2 ** (bits - 1) - 1
         self.others = np.array([level for level in range(-self.limit, self.limit + 1) if level], np.float32)
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the trainable log of the step, and the prices that `refresh` sets, to the wrapper `layer`."""
         add, zeros = layer.add_weight, keras.initializers.Zeros()
         thresholds = keras.initializers.Constant((self.others[1:] + self.others[:-1]) / 2)
@@ -50,7 +50,7 @@ class EntropyQuantizer(quantizers.Quantizer):
         }
         return self.variables
 
-    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
         """Returns `inputs` on the grid."""
         step = self.scale * tf.exp(weights["log_step"])
         level = tf.stop_gradient(self._levels(inputs / step, weights))
@@ -75,14 +75,14 @@ class EntropyQuantizer(quantizers.Quantizer):
         """Returns what `from_config` needs."""
         return {"bits": self.bits, "scale": self.scale, "pricing": self.pricing}
 
-    def _levels(self, x: Any, weights: dict[str, Any]) -> Any:
+    def _levels(self, x: Tensor, weights: dict[str, Any]) -> Tensor:
         place = tf.searchsorted(weights["thresholds"], tf.reshape(x, [-1]), side="right")
         other = tf.reshape(tf.gather(tf.constant(self.others), place), tf.shape(x))
         other_cost = tf.square(x - other) + tf.reshape(tf.gather(weights["cost"], place), tf.shape(x))
         zero_cost = (tf.square(x) + weights["zero_cost"]) * self._zero_factor(weights)
         return tf.where(zero_cost < other_cost, tf.zeros_like(x), other)
 
-    def _zero_factor(self, weights: dict[str, Any]) -> Any:
+    def _zero_factor(self, weights: dict[str, Any]) -> Union[Tensor, float]:
         """What the cost of level 0 is multiplied by."""
         return 1.0
 
@@ -113,7 +113,7 @@ class RelevanceEntropyQuantizer(EntropyQuantizer):
         super().__init__(bits, scale, pricing)
         self.band = band
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds log R and beta to the variables of ECQ; without any relevance so far the factor is 1."""
         super().build(tensor_shape, name, layer)
         half = keras.initializers.Constant(np.log(0.5))
@@ -153,5 +153,5 @@ class RelevanceEntropyQuantizer(EntropyQuantizer):
         self.variables["log_relevance"].assign(np.log(np.clip(fresh, LEAST_RELEVANCE, 1.0)))
         self._known.assign(1.0)
 
-    def _zero_factor(self, weights: dict[str, Any]) -> Any:
+    def _zero_factor(self, weights: dict[str, Any]) -> Union[Tensor, float]:
         return 2.0 * tf.exp(weights["exponent"] * weights["log_relevance"])

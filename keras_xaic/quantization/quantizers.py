@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_config, quantizers
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Layer, Tensor, tf
 from keras_xaic.grids import QuantizedKernel, quantize
 
 
@@ -28,12 +28,12 @@ class GridQuantizer(quantizers.Quantizer):
         self.bits, self.scale, self.mask = bits, np.asarray(scale, np.float32), mask
         self.limit = 2 ** (bits - 1) - 1
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the trainable log of the step to the wrapper `layer`."""
         self._log_step = layer.add_weight(f"{name}_log_step", shape=self.scale.shape, initializer="zeros", trainable=True)
         return {"log_step": self._log_step}
 
-    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
         """Returns `inputs` on the grid."""
         step = self.scale * tf.exp(weights["log_step"])
         level = tf.clip_by_value(inputs / step, -self.limit, self.limit)
@@ -62,23 +62,23 @@ class PlannedQuantizeConfig(quantize_config.QuantizeConfig):
     def __init__(self, grids: dict[str, GridQuantizer]) -> None:
         self.grids = grids
 
-    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
+    def get_weights_and_quantizers(self, layer: Layer) -> list[tuple[Any, Any]]:
         """Returns the layer's kernels, each with its quantizer."""
         return [(getattr(layer, attribute), quantizer) for attribute, quantizer in self.grids.items()]
 
-    def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
+    def set_quantize_weights(self, layer: Layer, quantize_weights: list[Any]) -> None:
         """Puts the kernels on the grid into the layer for this call."""
         for attribute, value in zip(self.grids, quantize_weights):
             setattr(layer, attribute, value)
 
-    def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
+    def get_activations_and_quantizers(self, layer: Layer) -> list[tuple[Any, Any]]:
         """Returns nothing: activations are not fake-quantized."""
         return []
 
-    def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
+    def set_quantize_activations(self, layer: Layer, quantize_activations: list[Any]) -> None:
         """Does nothing: activations are not fake-quantized."""
 
-    def get_output_quantizers(self, layer: Any) -> list[Any]:
+    def get_output_quantizers(self, layer: Layer) -> list[Any]:
         """Returns nothing: outputs are not fake-quantized."""
         return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.quantization.input_moments import Moments, can_take_patches, moments
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 LARGEST_GRAM = 4096
 """Kernels with more inputs per output than this are rounded to nearest: the work grows with the cube of the inputs."""
@@ -25,7 +28,7 @@ LARGEST_TENSOR = 2**24
 
 
 def round_by_outputs(
-    model: Any,
+    model: Model,
     kernels: Mapping[str, QuantizedKernel],
     reference: Any,
     samples: Samples,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import Model, keras, layers
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
@@ -43,14 +43,14 @@ class OnGrids(NamedTuple):
         trainable: The model as it was trained: BatchNorm not folded, weights as they are before rounding.
     """
 
-    model: Any
+    model: Model
     kernels: Mapping[str, QuantizedKernel]
     history: list[Epoch]
     trainable: Any
 
 
 def quantize_weights(
-    model: Any,
+    model: Model,
     plan: Plan,
     masks: Optional[Mapping[str, np.ndarray]],
     relevance: Optional[Relevance],
@@ -104,7 +104,7 @@ def quantize_weights(
     return OnGrids(canonical.model, kernels, history, trainable)
 
 
-def _masked(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
+def _masked(model: Model, masks: Mapping[str, np.ndarray]) -> Model:
     """Returns the model with zeros where masks make them, in place."""
     for kernel in weighted_kernels(model):
         if kernel.key in masks:
@@ -121,7 +121,7 @@ def masked_part(plan: Plan) -> Plan:
 class _RelevanceFollower:
     """Attributes the master weights. On the grid itself every zero weight has relevance zero and could never come back."""
 
-    def __init__(self, plain: Any, context: Context, relevance: Optional[Relevance]) -> None:
+    def __init__(self, plain: Model, context: Context, relevance: Optional[Relevance]) -> None:
         self.plain, self.context = plain, context
         self.rule = "lrp.epsilon" if relevance is None else relevance.rule
         self.attribution: Optional[Attribution] = None
@@ -133,7 +133,7 @@ class _RelevanceFollower:
             return dict(relevance.weights)
         return self._run()
 
-    def now(self, quantized: Any) -> dict[str, np.ndarray]:
+    def now(self, quantized: Model) -> dict[str, np.ndarray]:
         """Relevance of the master weights as they are."""
         copy_master_weights(quantized, self.plain)
         if self.attribution is not None:
@@ -149,7 +149,7 @@ class _RelevanceFollower:
 class _Refresh(keras.callbacks.Callback):
     """Prices levels anew every few steps and at the end of an epoch, before it is judged."""
 
-    def __init__(self, quantized: Any, every: int, follower: Optional[_RelevanceFollower]) -> None:
+    def __init__(self, quantized: Model, every: int, follower: Optional[_RelevanceFollower]) -> None:
         super().__init__()
         self.quantized, self.every, self.follower = quantized, every, follower
 

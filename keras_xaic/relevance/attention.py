@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record
 from keras_xaic.relevance.linear import MatrixMap
 from keras_xaic.relevance.propagation import copy_of
 from keras_xaic.relevance.rules import backward, divide, over_positions, stabilised
 from keras_xaic.relevance.shares import Share
-
-Tensor = Any
 
 
 def attention_relevance(

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Model, tf
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
@@ -27,7 +27,7 @@ _CHECKED = 64  # samples that are looked at before work begins
 
 
 def attribute(
-    model: Any,
+    model: Model,
     x: Any,
     y: Any = None,
     *,
@@ -125,7 +125,7 @@ class Attribution:
     """
 
     def __init__(
-        self, model: Any, *, rule: RuleLike = "lrp.epsilon", engine: str = "auto", allow_approximate: bool = False
+        self, model: Model, *, rule: RuleLike = "lrp.epsilon", engine: str = "auto", allow_approximate: bool = False
     ) -> None:
         self.model = model
         self.program = Program(model)

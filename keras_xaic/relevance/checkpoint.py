@@ -7,7 +7,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -16,10 +16,13 @@ from keras_xaic.files import PathLike, save_arrays, telling
 from keras_xaic.npz import Npz
 from keras_xaic.relevance.reduce import Sums
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 _SECONDS_BETWEEN_WRITES = 30.0
 
 
-def attribution_fingerprint(model: Any, arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
+def attribution_fingerprint(model: Model, arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
     """Returns what tells one attribution from another: weights, a sample of the data, and the settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for weight in model.get_weights():

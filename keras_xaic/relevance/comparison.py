@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from keras_xaic.relevance.attribution import Attribution, Progress
 from keras_xaic.relevance.composites import RuleLike
 from keras_xaic.relevance.container import Relevance
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Difference:
     relative: float
 
 
-def cross_check(model: Any, x: Any, y: Any = None, *, rule: RuleLike = "lrp.epsilon", **options: Any) -> list[Difference]:
+def cross_check(model: Model, x: Any, y: Any = None, *, rule: RuleLike = "lrp.epsilon", **options: Any) -> list[Difference]:
     """Runs the native and the iNNvestigate engine and compares them, kernel by kernel.
 
     Args:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record, Step, per_sample
 from keras_xaic.relevance.layer_table import check_supported, how_of, name_in_table
@@ -21,7 +21,6 @@ from keras_xaic.relevance.rules import backward, divide, negative, positive
 from keras_xaic.relevance.shares import Share
 from keras_xaic.relevance.targets import BatchTargets
 
-Tensor = Any
 Multiplier = tuple[Tensor, Tensor]
 """Multipliers of the positive and of the negative part of a difference; the same tensor twice where they are not told apart."""
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol
+from typing import Optional, Protocol
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.relevance.linear import LinearMap
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import over_positions
 from keras_xaic.relevance.shares import Share, sum_powers, sum_signed
 from keras_xaic.relevance.targets import BatchTargets
-
-Tensor = Any
 
 STATISTICS = ("signed", "absolute", "squared")
 """What is summed over samples: R, |R| or R^2."""

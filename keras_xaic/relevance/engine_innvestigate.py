@@ -11,7 +11,7 @@ from typing import Any
 
 from innvestigate.analyzer.relevance_based import relevance_analyzer, relevance_rule
 
-from keras_xaic._keras import layers, tf
+from keras_xaic._keras import Layer, Tensor, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.composites import Composite
@@ -32,8 +32,6 @@ from keras_xaic.relevance.rules import (
     divide,
     stabilised,
 )
-
-Tensor = Any
 
 _POOLS = (
     layers.AveragePooling1D,
@@ -107,7 +105,7 @@ class InnvestigateEngine(NativeEngine):
 class _RelativeEpsilonRule(relevance_rule.EpsilonRule):
     """iNNvestigate's epsilon rule with the stabiliser relative to the mean |z| of each sample, as in `rules.Epsilon`."""
 
-    def __init__(self, layer: Any, relative: float) -> None:
+    def __init__(self, layer: Layer, relative: float) -> None:
         super().__init__(layer, {}, epsilon=1.0)
         self._relative = relative
 
@@ -118,7 +116,7 @@ class _RelativeEpsilonRule(relevance_rule.EpsilonRule):
         return super().apply(Xs, Ys, Rs, reverse_state)
 
 
-def _rule_object(rule: Rule, layer: Any, path: str) -> Any:
+def _rule_object(rule: Rule, layer: Layer, path: str) -> Any:
     if isinstance(rule, Z) or (isinstance(rule, Epsilon) and rule.epsilon == 0):
         return relevance_rule.ZRule(layer, {})
     if isinstance(rule, Epsilon):

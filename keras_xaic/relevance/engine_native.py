@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.errors import DataError
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.attention import attention_relevance
@@ -20,8 +19,6 @@ from keras_xaic.relevance.propagation import find_gates, propagate
 from keras_xaic.relevance.recurrent import recurrent_relevance
 from keras_xaic.relevance.rules import EPSILON, Call, Epsilon, Rule, ZBox
 from keras_xaic.relevance.targets import BatchTargets
-
-Tensor = Any
 
 
 class NativeEngine:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.relevance.engine import Record, Step, per_sample
 from keras_xaic.relevance.inner_kernels import inner_kernels
 from keras_xaic.relevance.program import Program
@@ -13,8 +12,6 @@ from keras_xaic.relevance.reduce import reduce_samples
 from keras_xaic.relevance.rules import over_positions
 from keras_xaic.relevance.shares import Share
 from keras_xaic.relevance.targets import BatchTargets
-
-Tensor = Any
 
 
 class Gradient:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_xaic._keras import layers
+from keras_xaic._keras import Layer, layers
 
 
-def inner_kernels(layer: Any, path: str) -> dict[str, Any]:
+def inner_kernels(layer: Layer, path: str) -> dict[str, Any]:
     """Returns weight key -> variable; nothing for other layers.
 
     Args:
@@ -25,7 +25,7 @@ def inner_kernels(layer: Any, path: str) -> dict[str, Any]:
     return {f"{path}/{name}": kernel for name, kernel in _of_cell(layer).items()}
 
 
-def _of_cell(layer: Any) -> dict[str, Any]:
+def _of_cell(layer: Layer) -> dict[str, Any]:
     if not isinstance(layer, (layers.LSTM, layers.GRU, layers.SimpleRNN)):
         return {}
     return {"kernel": layer.cell.kernel, "recurrent_kernel": layer.cell.recurrent_kernel}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from keras_xaic.data import WHOLE, Samples, check_values
 from keras_xaic.errors import DataError
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Inputs:
         return [part.x for part in self.parts]
 
 
-def as_inputs(model: Any, x: Any, y: Any = None) -> Inputs:
+def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
     """Brings samples into one form.
 
     Args:

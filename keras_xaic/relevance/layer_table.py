@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
-from keras_xaic._keras import layers
+from keras_xaic._keras import Layer, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.canonical import activation_name, symbol_of
 from keras_xaic.models.operations import Operation
@@ -146,7 +146,7 @@ TABLE: tuple[Row, ...] = (
 _BY_NAME = {name: row for row in TABLE for name in row.names.split()}
 
 
-def name_in_table(layer: Any) -> str:
+def name_in_table(layer: Layer) -> str:
     """Returns what the table would call a layer: its class, ``Activation(function)``, or the symbol of an operator."""
     symbol = symbol_of(layer)
     if symbol is not None:
@@ -158,7 +158,7 @@ def name_in_table(layer: Any) -> str:
     return type(layer).__name__
 
 
-def row_of(layer: Any) -> Optional[Row]:
+def row_of(layer: Layer) -> Optional[Row]:
     """Returns the row of a layer, or None where there is none. Subclasses of Keras layers may do anything and have none."""
     name = name_in_table(layer)
     if symbol_of(layer) is None and type(layer) is not layers.Activation and getattr(layers, name, None) is not type(layer):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Optional
 
-from keras_xaic._keras import layers, tf
+from keras_xaic._keras import Tensor, layers, tf
 from keras_xaic.models.kernels import Kernel
-
-Tensor = Any
 
 
 class LinearMap:

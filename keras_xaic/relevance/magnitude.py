@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.relevance.container import Relevance, layer_scores
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
-def magnitude(model: Any, seed: int = 0) -> Relevance:
+
+def magnitude(model: Model, seed: int = 0) -> Relevance:
     """Returns |w| of every weight of the model as it stands, and the L2 norm of every filter (Han et al. 2015).
 
     Args:

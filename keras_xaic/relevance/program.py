@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Optional
 
-from keras_xaic._keras import layers, tf
+from keras_xaic._keras import Model, Tensor, layers, tf
 from keras_xaic.models.canonical import Canonical, canonicalize, symbol_of
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.relevance.layer_table import how_of, name_in_table
 from keras_xaic.relevance.linear import LinearMap, linear_map
 
-Tensor = Any
 Environment = dict[str, Tensor]
 
 _NONNEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "exponential", "softmax")
@@ -44,7 +43,7 @@ class Program:
         kernels: The user's kernels by weight key.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self.user_model = model
         self.canonical: Canonical = canonicalize(model, keep_output_activation=False, separate_activations=True)
         self.operations = Operations(self.canonical.model)

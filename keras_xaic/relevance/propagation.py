@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Layer, Tensor, tf
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.relevance.layer_table import how_of, name_in_table
 from keras_xaic.relevance.rules import divide, stabilised
 
-Tensor = Any
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """An operation as a function of its distinct inputs."""
 
@@ -118,7 +117,7 @@ def propagate(
     return dict(zip(keys, results))
 
 
-def _with_constant_deviation(layer: Any) -> Function:
+def _with_constant_deviation(layer: Layer) -> Function:
     """Layer normalisation, linear because its standard deviation is held constant (Ali et al. 2022, section 4.2)."""
 
     def function(xs: Sequence[Tensor]) -> Sequence[Tensor]:

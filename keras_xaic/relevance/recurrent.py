@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
-from keras_xaic._keras import layers, tf
+from keras_xaic._keras import Layer, Tensor, layers, tf
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record
 from keras_xaic.relevance.linear import MatrixMap
 from keras_xaic.relevance.rules import divide, stabilised
 from keras_xaic.relevance.shares import Share
-
-Tensor = Any
 
 
 def recurrent_relevance(
@@ -72,7 +70,7 @@ class _Trace:
 
 
 def _through(
-    layer: Any, prefix: str, x: Tensor, mask: Optional[Tensor], relevance: Tensor, record: Record, epsilon: float
+    layer: Layer, prefix: str, x: Tensor, mask: Optional[Tensor], relevance: Tensor, record: Record, epsilon: float
 ) -> Tensor:
     cell = layer.cell
     units, parts = cell.units, cell.kernel.shape[-1] // cell.units
@@ -136,7 +134,7 @@ def _reset_of_state(reset: Tensor, parts: int) -> Tensor:
     return reset if parts == 3 else tf.ones_like(reset)
 
 
-def _run(layer: Any, sequence: Tensor, live: Tensor) -> _Trace:
+def _run(layer: Layer, sequence: Tensor, live: Tensor) -> _Trace:
     """Runs the layer forward and keeps the intermediate values."""
     cell, units = layer.cell, layer.cell.units
     parts = cell.kernel.shape[-1] // units

@@ -8,17 +8,15 @@ Propagation: An Overview" (LNCS 11700, chapter 10).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.relevance.linear import LinearMap
 from keras_xaic.relevance.shares import Share
-
-Tensor = Any
 
 EPSILON = 1e-6
 """Default of the stabiliser, relative to the mean |z| of the layer and sample."""
@@ -30,6 +28,11 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
         return z
     scale = epsilon * tf.reduce_mean(tf.abs(z), axis=tuple(range(1, z.shape.rank)), keepdims=True)
     return z + tf.where(z >= 0, scale, -scale)
+
+
+def total(terms: Iterable[Tensor]) -> Any:
+    """Returns the sum of at least one tensor (its own type: `sum` might give a 0)."""
+    return sum(terms)
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
@@ -173,8 +176,8 @@ class AlphaBeta(Rule):
     def _part(self, call: Call, weights: tuple[Tensor, Tensor], relevance: Tensor) -> Answer:
         """Positive inputs meet the first weights, negative inputs the second; all products have one sign."""
         terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
-        s = divide(relevance, sum(y for _, _, y in terms))
-        return Answer(sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
+        s = divide(relevance, total(y for _, _, y in terms))
+        return Answer(total(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
 
 
 @dataclass(frozen=True)
@@ -228,10 +231,10 @@ class Gamma(Rule):
         terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
         bias = call.linear.bias
         bias = None if bias is None else bias + self.gamma * side(bias)
-        total = sum(y for _, _, y in terms) + (0.0 if bias is None else bias)
-        s = divide(relevance, stabilised(total, self.epsilon))
+        z = total(y for _, _, y in terms) + (0.0 if bias is None else bias)
+        s = divide(relevance, stabilised(z, self.epsilon))
         return Answer(
-            sum(x * backward(y, x, s) for x, _, y in terms),
+            total(x * backward(y, x, s) for x, _, y in terms),
             [Share(w, [(x, s)]) for x, w, _ in terms],
             None if bias is None else bias * over_positions(s),
         )
@@ -287,8 +290,8 @@ class ZBox(Rule):
         for bound, weight in ((self.low, positive(call.weight)), (self.high, negative(call.weight))):
             x = call.x - tf.constant(np.asarray(bound, np.float32))
             terms.append((x, weight, call.forward(x, weight)))
-        s = divide(relevance, sum(y for _, _, y in terms))
-        return Answer(sum(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
+        s = divide(relevance, total(y for _, _, y in terms))
+        return Answer(total(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
 
 
 RULES: dict[str, Rule] = {

@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.relevance.linear import LinearMap
-
-Tensor = Any
 
 _ELEMENTS_AT_ONCE = 1 << 22  # of per-sample kernels held at a time: 16 MB in float32
 
@@ -70,7 +68,7 @@ def sum_powers(linear: LinearMap, shares: Sequence[Share], power: int, calls: in
 def _at_one_position(linear: LinearMap, parts: Any, power: int) -> Tensor:
     """One product per weight and sample: the power of the product is the product of the powers, one matrix product in all."""
     raised = tf.abs if power == 1 else tf.square
-    total = 0.0
+    total: Any = 0.0
     for weight, pairs in parts:
         total += raised(weight) * sum(linear.meet_samples(raised(x), raised(s)) for x, s in pairs)
     return total
@@ -80,7 +78,7 @@ def _sample_by_sample(linear: LinearMap, parts: Any, power: int) -> Tensor:
     raised = tf.abs if power == 1 else tf.square
     count = parts[0][1][0][0].shape[0]
     step = max(1, _ELEMENTS_AT_ONCE // max(1, int(parts[0][0].shape.num_elements())))
-    total = 0.0
+    total: Any = 0.0
     for start in range(0, count, step):
         some = slice(start, start + step)
         relevance = sum(weight * sum(linear.meet(x[some], s[some]) for x, s in pairs) for weight, pairs in parts)

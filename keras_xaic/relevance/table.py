@@ -6,13 +6,16 @@ import csv
 import io
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.relevance.container import Relevance
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class LayerRow:
     note: str
 
 
-def layer_rows(model: Any, relevance: Relevance) -> list[LayerRow]:
+def layer_rows(model: Model, relevance: Relevance) -> list[LayerRow]:
     """Returns the rows of all layers that have scores, in network order.
 
     Args:

@@ -8,11 +8,10 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError
 
-Tensor = Any
 Target = Union[str, int]
 
 STARTS = ("one", "logit", "squared_error")

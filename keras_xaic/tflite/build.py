@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol, get_args
+from typing import Any, Optional, Protocol, Union, get_args
 
-from keras_xaic._keras import keras
+from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
@@ -46,7 +46,7 @@ class Compressed(Protocol):
     """What export needs of a compressed model."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """Canonical Keras model whose planned kernels lie on their grids."""
 
     @property
@@ -66,13 +66,13 @@ class Compressed(Protocol):
 class Uncompressed:
     """A Keras model without grids, as `Compressed`."""
 
-    model: Any
+    model: Model
     kernels: Mapping[str, QuantizedKernel] = field(default_factory=dict)
     storages: Mapping[str, str] = field(default_factory=dict)
     plan: Optional[SavablePlan] = None
 
 
-def as_compressed(small: Any) -> Compressed:
+def as_compressed(small: Union[Model, Compressed]) -> Compressed:
     """Returns `small` if it is a `Compressed`; makes one of a Keras model by folding its BatchNorm.
 
     Raises:
@@ -86,7 +86,7 @@ def as_compressed(small: Any) -> Compressed:
     raise ExportError(f"a {type(small).__name__} cannot be exported", "a Keras model or what `compress` returns")
 
 
-_FLOATING: dict[str, Callable[[Any], bytes]] = {
+_FLOATING: dict[str, Callable[[Model], bytes]] = {
     "float32": float_twin,
     "float16": float16_model,
     "dynamic-range": dynamic_range_model,
@@ -101,7 +101,7 @@ def planned_precision(small: Compressed) -> Precision:
 
 
 def build_tflite(
-    small: Any,
+    small: Union[Model, Compressed],
     calibration: Calibration,
     io: InputOutput = "int8",
     *,
@@ -170,7 +170,7 @@ def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, pre
     return write_grids(content, floating, kernels, storages) if kernels else content
 
 
-def _places(model: Any, floating: bytes, keys: set[str]) -> list[int]:
+def _places(model: Model, floating: bytes, keys: set[str]) -> list[int]:
     """Returns which of the weight operators hold these kernels."""
     stored = match_stored(floating, model)
     unknown = sorted(keys - set(stored))

@@ -6,7 +6,7 @@ import inspect
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -17,12 +17,15 @@ from keras_xaic.metrics import Task
 from keras_xaic.models.task import head_of
 from keras_xaic.tflite import unpacking
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 SAMPLES = 32
 """Number of samples that travel."""
 _SCRIPT = "edge_check.py"
 
 
-def write_check(directory: pathlib.Path, model: Any, arrays: Sequence[np.ndarray], samples: Optional[Samples] = None) -> None:
+def write_check(directory: pathlib.Path, model: Model, arrays: Sequence[np.ndarray], samples: Optional[Samples] = None) -> None:
     """Writes ``inputs.npz`` (x0, x1, ...), ``expected.npz`` (keras0, keras1, ...; targets), ``task.json`` and the scripts.
 
     ``task.json`` says what the model does, how it is judged and how it sees its inputs. What the written file gives on an
@@ -49,7 +52,7 @@ def write_check(directory: pathlib.Path, model: Any, arrays: Sequence[np.ndarray
     write_atomic(directory / "unpack_xaic.py", pathlib.Path(unpacking.__file__).read_bytes())
 
 
-def _task_facts(model: Any, samples: Optional[Samples]) -> dict[str, Any]:
+def _task_facts(model: Model, samples: Optional[Samples]) -> dict[str, Any]:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         return {}
     facts: dict[str, Any] = {"head": head_of(model).facts()}

@@ -9,17 +9,16 @@ exactly like RELU6 does, on every interpreter.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, Operator, TensorType, operators
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, Operator, TensorType, operators
 
 _HIGHEST_CODE = 127
 
 
-def write_clamps_as_relu(model: Any) -> None:
+def write_clamps_as_relu(model: ModelT) -> None:
     """Turns every RELU6 that TensorFlow Lite Micro would get wrong into the equal RELU, where there is one."""
     for operator in operators(model):
         if _is_wrong_on_micro(operator) and _saturates_at_six(operator):
@@ -29,7 +28,7 @@ def write_clamps_as_relu(model: Any) -> None:
             operator.record.opcodeIndex = len(model.operatorCodes) - 1
 
 
-def require_exact_clamps(model: Any) -> None:
+def require_exact_clamps(model: ModelT) -> None:
     """Refuses files with a RELU6 that TensorFlow Lite Micro would get wrong.
 
     Raises:
@@ -47,7 +46,7 @@ def require_exact_clamps(model: Any) -> None:
 def _is_wrong_on_micro(operator: Operator) -> bool:
     if operator.kind != "RELU6" or operator.output().type != TensorType.INT8:
         return False
-    before, after = operator.input(0).quantization, operator.output().quantization  # type: ignore[union-attr]
+    before, after = operator.input(0).quantization, operator.output().quantization
     return not (np.array_equal(before.scale, after.scale) and np.array_equal(before.zeroPoint, after.zeroPoint))
 
 

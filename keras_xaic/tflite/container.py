@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from keras_xaic.tflite import unpacking
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_order, encode_weights
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, schema
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
+
+if TYPE_CHECKING:
+    pass
 
 SAMPLE = 1 << 16
 """LZMA settings are chosen by compressing this many bytes with each."""
@@ -133,7 +136,7 @@ def _weights(one: WeightOperator, place: range) -> Iterator[Region]:
 
 def _kind_of_codes(stored: np.ndarray, one: WeightOperator, largest: int) -> Optional[int]:
     """Returns the kind of a region of weights that share bytes, None where these are not the digits that `look_up` writes."""
-    codes = constant(one.operator.model, one.codes)
+    codes = None if one.codes is None else constant(one.operator.model, one.codes)
     if codes is None or stored.size % codes.size or not 1 <= largest <= 7:
         return None
     kind = largest * unpacking.LOOKUP + stored.size // codes.size

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, Optional, Union
+from typing import Literal, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Model, Tensor, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
@@ -31,7 +31,7 @@ TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 
 
-def float_twin(model: Any) -> bytes:
+def float_twin(model: Model) -> bytes:
     """Returns the model as float32 .tflite with a batch of 1.
 
     Args:
@@ -43,12 +43,12 @@ def float_twin(model: Any) -> bytes:
     return _convert(model, Wish("float32"))
 
 
-def float16_model(model: Any) -> bytes:
+def float16_model(model: Model) -> bytes:
     """Returns the model as .tflite with float16 weights that are widened to float32 when it runs (see `float_twin`)."""
     return _convert(model, Wish("float16"))
 
 
-def dynamic_range_model(model: Any) -> bytes:
+def dynamic_range_model(model: Model) -> bytes:
     """Returns the model as .tflite with int8 weights and float32 activations (see `float_twin`).
 
     TFLite Micro does not run such files.
@@ -56,7 +56,7 @@ def dynamic_range_model(model: Any) -> bytes:
     return _convert(model, Wish("dynamic-range"))
 
 
-def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
+def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
     """Returns the model as .tflite with int8 weights and activations, quantized after training by TFLite's own rules.
 
     Args:
@@ -72,7 +72,9 @@ def int8_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") ->
     return _convert(model, Wish("int8", io), calibration)
 
 
-def int8_twin_with_islands(model: Any, calibration: Calibration, floating: Collection[int], io: InputOutput = "int8") -> bytes:
+def int8_twin_with_islands(
+    model: Model, calibration: Calibration, floating: Collection[int], io: InputOutput = "int8"
+) -> bytes:
     """Returns the model as `int8_twin` does, with some operators left in float32 between DEQUANTIZE and QUANTIZE.
 
     Args:
@@ -88,7 +90,7 @@ def int8_twin_with_islands(model: Any, calibration: Calibration, floating: Colle
     return _convert(model, Wish("int8", io, tuple(sorted(floating))), calibration)
 
 
-def int16_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -> bytes:
+def int16_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
     """Returns the model as .tflite with int8 weights and int16 activations, which lose less than int8 ones.
 
     Args:
@@ -103,7 +105,7 @@ def int16_twin(model: Any, calibration: Calibration, io: InputOutput = "int8") -
     return _convert(model, Wish("int16", io), calibration)
 
 
-def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]:
+def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarray]:
     """Returns the calibration data as one array per input of the model.
 
     Raises:
@@ -124,7 +126,7 @@ def calibration_arrays(model: Any, calibration: Calibration) -> list[np.ndarray]
     return [np.asarray(array, tensor.dtype.as_numpy_dtype) for array, tensor in zip(arrays, model.inputs)]
 
 
-def _convert(model: Any, wish: Wish, calibration: Optional[Calibration] = None) -> bytes:
+def _convert(model: Model, wish: Wish, calibration: Optional[Calibration] = None) -> bytes:
     """Traces the model here and has it converted in a child process, which the converter may take with it."""
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
     with temporary_directory() as directory:
@@ -159,7 +161,7 @@ def _convert(model: Any, wish: Wish, calibration: Optional[Calibration] = None) 
     return _with_stable_names(made["content"])
 
 
-def _require_usable_steps(content: bytes, model: Any) -> None:
+def _require_usable_steps(content: bytes, model: Model) -> None:
     """Refuses files in which values have no range: the converter writes steps of nearly 0 and biases of any size then."""
     for operator in operators(load(content)):
         tensor = operator.output()
@@ -174,12 +176,12 @@ def _require_usable_steps(content: bytes, model: Any) -> None:
         )
 
 
-def _traced(model: Any, directory: str) -> Graph:
+def _traced(model: Model, directory: str) -> Graph:
     """Traces the model with a batch of 1 under names that do not depend on what else was built in this process."""
     operations = Operations(model)
     functions = {one.name: unrolled(one.layer, operations.shapes[one.inputs[0]]) for one in operations if one.inputs}
 
-    def run(*inputs: Any) -> list[Any]:
+    def run(*inputs: Tensor) -> list[Tensor]:
         tensors = dict(zip(operations.inputs, inputs))
         for number, operation in enumerate(operations):
             with tf.name_scope(f"op{number:04d}"):  # the converter orders operators by name

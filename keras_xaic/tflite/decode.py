@@ -12,7 +12,7 @@ import numpy as np
 from keras_xaic.errors import ExportError
 from keras_xaic.tflite.clamping import require_exact_clamps, write_clamps_as_relu
 from keras_xaic.tflite.encoders import Encoded, encode_huffman, encode_lookup_table, encode_pruning
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, TensorType, builtin_code, load, pack, schema
 from keras_xaic.tflite.micro_kit import DECODE
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
@@ -147,7 +147,7 @@ def _decode_operator(code: int, inputs: list[int], output: int) -> Any:
     return record
 
 
-def _add_tensor(model: Any, values: np.ndarray) -> int:
+def _add_tensor(model: ModelT, values: np.ndarray) -> int:
     buffer = schema.BufferT()
     buffer.data = np.ascontiguousarray(values, np.uint8)
     model.buffers.append(buffer)

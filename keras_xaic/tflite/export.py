@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Callable, Collection
-from typing import Any, Literal, Optional
+from typing import TYPE_CHECKING, Literal, Optional, Union
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples
@@ -16,7 +16,7 @@ from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.ownership import output
-from keras_xaic.tflite.build import as_compressed, build_tflite, planned_precision
+from keras_xaic.tflite.build import Compressed, as_compressed, build_tflite, planned_precision
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays, float_twin
@@ -24,6 +24,9 @@ from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
 from keras_xaic.tflite.layer_outputs import layer_outputs, write_layer_outputs
 from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.micro_kit import write_micro
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 Target = Literal["mobile", "micro", "both"]
 NOT_FOR_MICRO: dict[Precision, str] = {"weight-only": "miscomputes", "float16": "refuses", "dynamic-range": "refuses"}
@@ -53,7 +56,7 @@ def precision_without_micro(precision: Precision) -> str:
 
 @tells_machine_errors
 def export(
-    small: Any,
+    small: Union[Model, Compressed],
     out: PathLike,
     *,
     calibration: Calibration,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -20,6 +20,21 @@ schema: Any = importlib.import_module(f"{tf.__name__}.lite.python.schema_py_gene
 IDENTIFIER = b"TFL3"
 TensorType = schema.TensorType
 BuiltinOperator = schema.BuiltinOperator
+if TYPE_CHECKING:  # the generated schema has no types: these say which of its objects comes
+
+    class _Object:
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    class ModelT(_Object):
+        """A whole file (`schema.ModelT`)."""
+
+    class TensorT(_Object):
+        """A tensor of a file (`schema.TensorT`)."""
+
+else:
+    ModelT, TensorT = schema.ModelT, schema.TensorT
+
 _KINDS = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
 _DTYPES: dict[int, Any] = {
     TensorType.FLOAT32: np.dtype("<f4"),
@@ -47,7 +62,7 @@ class Operator:
 
     index: int
     kind: str
-    model: Any
+    model: ModelT
     record: Any
 
     @property
@@ -55,18 +70,18 @@ class Operator:
         """The main graph (`schema.SubGraphT`)."""
         return self.model.subgraphs[0]
 
-    def input(self, position: int) -> Optional[Any]:
+    def input(self, position: int) -> Any:
         """Returns the input tensor (`schema.TensorT`) at `position`, None where there is none."""
         inputs = self.record.inputs
         absent = inputs is None or position >= len(inputs) or inputs[position] < 0
         return None if absent else self.graph.tensors[inputs[position]]
 
-    def output(self, position: int = 0) -> Any:
+    def output(self, position: int = 0) -> TensorT:
         """Returns the output tensor (`schema.TensorT`) at `position`."""
         return self.graph.tensors[self.record.outputs[position]]
 
 
-def load(content: bytes) -> Any:
+def load(content: bytes) -> ModelT:
     """Returns a .tflite file as objects (`schema.ModelT`).
 
     Raises:
@@ -83,14 +98,14 @@ def load(content: bytes) -> Any:
     return model
 
 
-def pack(model: Any) -> bytes:
+def pack(model: ModelT) -> bytes:
     """Returns the objects as a .tflite file; the same objects always give the same bytes."""
     builder = SharingBuilder()
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
-def operators(model: Any) -> Iterator[Operator]:
+def operators(model: ModelT) -> Iterator[Operator]:
     """Yields the operators of the main graph in the order in which they run."""
     for index, record in enumerate(model.subgraphs[0].operators):
         code = model.operatorCodes[record.opcodeIndex]
@@ -111,7 +126,7 @@ def require_version(operator: Operator, version: int) -> None:
     code.version = max(code.version, version)
 
 
-def constant(model: Any, tensor: Any) -> Optional[np.ndarray]:
+def constant(model: ModelT, tensor: TensorT) -> Optional[np.ndarray]:
     """Returns a constant tensor's values in its shape (INT4 as int8), None for tensors that are computed.
 
     Raises:
@@ -136,7 +151,7 @@ def constant(model: Any, tensor: Any) -> Optional[np.ndarray]:
     return raw.view(_DTYPES[tensor.type]).reshape(shape)
 
 
-def set_constant(model: Any, tensor: Any, values: np.ndarray, tensor_type: int) -> None:
+def set_constant(model: ModelT, tensor: TensorT, values: np.ndarray, tensor_type: int) -> None:
     """Stores `values` (INT4 as int8 within -8..7) in a buffer of the tensor's own, and sets the tensor's type."""
     if tensor_type == TensorType.INT4:
         raw = pack_int4(values)
@@ -167,6 +182,6 @@ def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
     return values[:count]
 
 
-def name_of(tensor: Any) -> str:
+def name_of(tensor: TensorT) -> str:
     """Returns a tensor's name as text."""
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name or "")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Model, tf
 from keras_xaic.files import save_arrays
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
@@ -22,7 +21,7 @@ SAMPLES = 4
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
-def layer_outputs(model: Any, floating: bytes, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Returns "number layer" -> (samples, ...) float32: what the operators of the float32 twin give, in the order they run.
 
     Args:

@@ -15,7 +15,16 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.planning.storages import weights_per_byte
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, TensorType, builtin_code, load, pack, schema, set_constant
+from keras_xaic.tflite.flatbuffer import (
+    BuiltinOperator,
+    ModelT,
+    TensorType,
+    builtin_code,
+    load,
+    pack,
+    schema,
+    set_constant,
+)
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
 from keras_xaic.tflite.slim import slim
@@ -79,7 +88,7 @@ def _with_lookup(content: bytes, place: int) -> bytes:
     return slim(pack(model), signature=True)
 
 
-def _operator(model: Any, kind: int, inputs: list[int], output: int, options: Any = None) -> Any:
+def _operator(model: ModelT, kind: int, inputs: list[int], output: int, options: Any = None) -> Any:
     version = GATHER_VERSION if kind == BuiltinOperator.GATHER else 1
     fitting = [
         place for place, code in enumerate(model.operatorCodes) if builtin_code(code) == kind and code.version >= version
@@ -99,14 +108,14 @@ def _operator(model: Any, kind: int, inputs: list[int], output: int, options: An
     return record
 
 
-def _tensor(model: Any, shape: tuple[int, ...], kind: int) -> int:
+def _tensor(model: ModelT, shape: tuple[int, ...], kind: int) -> int:
     tensor = schema.TensorT()
     tensor.shape, tensor.type = np.array(shape, np.int32), kind
     model.subgraphs[0].tensors.append(tensor)
     return len(model.subgraphs[0].tensors) - 1
 
 
-def _constant(model: Any, values: Any, kind: int) -> int:
+def _constant(model: ModelT, values: Any, kind: int) -> int:
     values = np.asarray(values)
     index = _tensor(model, values.shape, kind)
     model.buffers.append(schema.BufferT())

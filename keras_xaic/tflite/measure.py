@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.tflite.reading import match_stored
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class LayerBytes:
     flash_bytes: int
 
 
-def measure_layers(content: bytes, model: Any) -> list[LayerBytes]:
+def measure_layers(content: bytes, model: Model) -> list[LayerBytes]:
     """Returns what each kernel of `model` takes in a .tflite file that was made from it, in network order.
 
     Args:

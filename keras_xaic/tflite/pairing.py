@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.planning.storages import KINDS
-from keras_xaic.tflite.flatbuffer import Operator, constant, operators
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, constant, operators
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class WeightOperator:
 
     operator: Operator
     weights: np.ndarray
-    weight_tensor: Any
-    codes: Optional[Any] = None
+    weight_tensor: TensorT
+    codes: Optional[TensorT] = None
 
     @property
     def kind(self) -> str:
@@ -56,7 +56,7 @@ class WeightOperator:
         return self.weight_tensor is not self.operator.input(1)
 
     @property
-    def stored(self) -> Any:
+    def stored(self) -> TensorT:
         """The record of the tensor whose bytes are in the file."""
         return self.weight_tensor if self.codes is None else self.codes
 
@@ -73,7 +73,7 @@ class WeightOperator:
         return np.asarray(values).reshape(shape)
 
 
-def weight_operators(model: Any) -> list[WeightOperator]:
+def weight_operators(model: ModelT) -> list[WeightOperator]:
     """Returns the weight operators of a loaded .tflite file in the order in which they run."""
     found = []
     makers: dict[int, Operator] = {}
@@ -93,7 +93,7 @@ def weight_operators(model: Any) -> list[WeightOperator]:
     return found
 
 
-def _codes(makers: Mapping[int, Operator], tensor: Any) -> Optional[Any]:
+def _codes(makers: Mapping[int, Operator], tensor: TensorT) -> Optional[TensorT]:
     """Returns the tensor of bytes that weights are looked up with, None for weights that are not."""
     for kind, position in (("RESHAPE", 0), ("GATHER", 1), ("CAST", 0)):
         maker = makers.get(id(tensor))
@@ -103,7 +103,7 @@ def _codes(makers: Mapping[int, Operator], tensor: Any) -> Optional[Any]:
     return tensor
 
 
-def _looked_up(makers: Mapping[int, Operator], tensor: Any, codes: Any) -> Optional[np.ndarray]:
+def _looked_up(makers: Mapping[int, Operator], tensor: TensorT, codes: TensorT) -> Optional[np.ndarray]:
     """Returns the weights that `look_up` wrote; None for other uses of the same operators, which may stand in any file."""
     gather = makers[id(makers[id(tensor)].input(0))]
     table, numbers, options = (

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.tflite.flatbuffer import TensorType, load
 from keras_xaic.tflite.pairing import WeightOperator, pair_by_value, weight_operators
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 _STORAGES = {
     TensorType.INT4: "int4",
@@ -75,7 +78,7 @@ def _steps(tensor: Any) -> np.ndarray:
     return np.asarray(record.scale, np.float32)
 
 
-def match_stored(content: bytes, model: Any) -> dict[str, list[StoredWeights]]:
+def match_stored(content: bytes, model: Model) -> dict[str, list[StoredWeights]]:
     """Returns weight key -> what is stored of it in a .tflite file, with several entries for layers that are called twice.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Runtime, require_legal
-from keras_xaic.tflite.flatbuffer import Operator, TensorType, load, pack, require_version, schema, set_constant
+from keras_xaic.tflite.flatbuffer import Operator, TensorT, TensorType, load, pack, require_version, schema, set_constant
 from keras_xaic.tflite.pairing import (
     WeightOperator,
     channel_steps,
@@ -184,7 +184,7 @@ def quantization(steps: np.ndarray, axis: int) -> Any:
     return record
 
 
-def own_input(operator: Operator, position: int) -> Any:
+def own_input(operator: Operator, position: int) -> TensorT:
     """Returns the tensor at `position` after making sure that no other operator reads it (a copy is made if one does)."""
     graph, record = operator.graph, operator.record
     index = int(record.inputs[position])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_xaic.tflite.flatbuffer import name_of, schema
+from keras_xaic.tflite.flatbuffer import ModelT, name_of, schema
 
 SIGNATURE = "serving_default"
 
 
-def add_signature(model: Any) -> None:
+def add_signature(model: ModelT) -> None:
     """Gives the main graph the signature ``serving_default``, with the names of its input and output tensors."""
     graph = model.subgraphs[0]
     signature = schema.SignatureDefT()

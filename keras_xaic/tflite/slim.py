@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.tflite.flatbuffer import load, operators, pack
+from keras_xaic.tflite.flatbuffer import ModelT, TensorT, load, operators, pack
 from keras_xaic.tflite.pairing import weight_operators
 
 
@@ -29,12 +29,12 @@ def slim(content: bytes, signature: bool = False) -> bytes:
     return pack(model)
 
 
-def drop_signature(model: Any) -> None:
+def drop_signature(model: ModelT) -> None:
     """Forgets the names of inputs and outputs."""
     model.signatureDefs = None
 
 
-def drop_names(model: Any) -> None:
+def drop_names(model: ModelT) -> None:
     """Forgets the names of tensors and graphs."""
     for graph in model.subgraphs:
         graph.name = None
@@ -42,12 +42,12 @@ def drop_names(model: Any) -> None:
             tensor.name = None
 
 
-def drop_metadata(model: Any) -> None:
+def drop_metadata(model: ModelT) -> None:
     """Forgets who converted the file, when, and for which version."""
     model.description = model.metadata = model.metadataBuffer = None
 
 
-def drop_ranges(model: Any) -> None:
+def drop_ranges(model: ModelT) -> None:
     """Forgets calibration minima and maxima, which scale and zero point already contain."""
     for graph in model.subgraphs:
         for tensor in graph.tensors:
@@ -59,7 +59,7 @@ def drop_ranges(model: Any) -> None:
                 tensor.quantization = None
 
 
-def drop_shape_signatures(model: Any) -> None:
+def drop_shape_signatures(model: ModelT) -> None:
     """Forgets shapes with free dimensions where they equal the fixed shape."""
     for graph in model.subgraphs:
         for tensor in graph.tensors:
@@ -68,18 +68,18 @@ def drop_shape_signatures(model: Any) -> None:
                 tensor.shapeSignature = None
 
 
-def drop_ranks(model: Any) -> None:
+def drop_ranks(model: ModelT) -> None:
     """Forgets that the rank is known where there is a shape, which says so; files from before the flag do without it."""
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             tensor.hasRank = bool(tensor.hasRank) and not _has_shape(tensor)
 
 
-def _has_shape(tensor: Any) -> bool:
+def _has_shape(tensor: TensorT) -> bool:
     return tensor.shape is not None and len(tensor.shape) > 0
 
 
-def drop_reshapes_before_dense(model: Any) -> None:
+def drop_reshapes_before_dense(model: ModelT) -> None:
     """Lets FULLY_CONNECTED read what a RESHAPE would flatten for it: it takes any shape as rows of its length."""
     if len(model.subgraphs) != 1:
         return
@@ -97,13 +97,13 @@ def drop_reshapes_before_dense(model: Any) -> None:
             graph.operators = [record for record in graph.operators if record is not one.record]
 
 
-def _have_same_steps(one: Any, other: Any) -> bool:
+def _have_same_steps(one: TensorT, other: TensorT) -> bool:
     records = [tensor.quantization for tensor in (one, other)]
     steps = [(None, None) if record is None else (record.scale, record.zeroPoint) for record in records]
     return one.type == other.type and all(np.array_equal(a, b) for a, b in zip(*steps))
 
 
-def drop_convolution_bias_records(model: Any) -> None:
+def drop_convolution_bias_records(model: ModelT) -> None:
     """Forgets the steps of convolution biases, which are those of input and weights multiplied.
 
     Interpreters multiply them themselves; only FULLY_CONNECTED compares its bias's own steps.
@@ -119,7 +119,7 @@ def drop_convolution_bias_records(model: Any) -> None:
             bias.quantization = None
 
 
-def merge_buffers(model: Any) -> None:
+def merge_buffers(model: ModelT) -> None:
     """Keeps equal constants once, and none for tensors that are computed."""
     first: dict[bytes, int] = {}
     kept: list[Any] = [type(model.buffers[0])()]
@@ -142,7 +142,7 @@ def merge_buffers(model: Any) -> None:
     model.buffers = kept
 
 
-def drop_unused_tensors(model: Any) -> None:
+def drop_unused_tensors(model: ModelT) -> None:
     """Keeps only tensors of the main graph that an operator, an input or an output refers to."""
     if len(model.subgraphs) != 1:
         return
@@ -165,7 +165,7 @@ def drop_unused_tensors(model: Any) -> None:
             entry.tensorIndex = place[entry.tensorIndex]
 
 
-def drop_unused_operator_codes(model: Any) -> None:
+def drop_unused_operator_codes(model: ModelT) -> None:
     """Keeps only the operator kinds that occur."""
     used = sorted({int(record.opcodeIndex) for graph in model.subgraphs for record in graph.operators})
     place = {old: new for new, old in enumerate(used)}
@@ -175,7 +175,7 @@ def drop_unused_operator_codes(model: Any) -> None:
             record.opcodeIndex = place[int(record.opcodeIndex)]
 
 
-TRANSFORMATIONS: tuple[Callable[[Any], None], ...] = (
+TRANSFORMATIONS: tuple[Callable[[ModelT], None], ...] = (
     drop_names,
     drop_metadata,
     drop_ranges,

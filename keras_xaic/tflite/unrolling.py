@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
-from keras_xaic._keras import layers
+from keras_xaic._keras import Layer, layers
 
 MOST_STEPS = 128
 """Longest sequence that is unrolled: every step has operators of its own in the file, about 0.1 to 0.2 kB each."""
 
 
-def has_loop(layer: Any) -> bool:
+def has_loop(layer: Layer) -> bool:
     """Whether a layer runs over time in a loop."""
     parts = _parts(layer)
     return any(not getattr(part, "unroll", False) for part in parts)
 
 
-def unrolled(layer: Any, shape: Sequence[Optional[int]]) -> Any:
+def unrolled(layer: Layer, shape: Sequence[Optional[int]]) -> Layer:
     """Returns a copy of a recurrent layer, with the same weights, that runs without a loop; or the layer itself.
 
     An LSTM stays: TFLite has an operator of its own for it. So do layers that keep their state, convolutional ones, which Keras
     cannot unroll, and sequences of free length or of more than `MOST_STEPS`.
 
     Args:
-        layer: Any layer.
+        layer: Layer layer.
         shape: Of its first input, with the batch.
     """
     if not has_loop(layer) or len(shape) != 3 or shape[1] is None or shape[1] > MOST_STEPS:
@@ -44,7 +44,7 @@ def unrolled(layer: Any, shape: Sequence[Optional[int]]) -> Any:
     return copy
 
 
-def _parts(layer: Any) -> list[Any]:
+def _parts(layer: Layer) -> list[Layer]:
     if isinstance(layer, layers.Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
     return [layer] if isinstance(layer, layers.RNN) else []

@@ -16,6 +16,8 @@ from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.planning.storages import INT4_VERSIONS, can_be_packed, require_legal
 from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
+    ModelT,
+    TensorT,
     TensorType,
     builtin_code,
     load,
@@ -93,7 +95,7 @@ def _pack(one: WeightOperator, integers: np.ndarray, record: Any) -> None:
     require_version(one.operator, INT4_VERSIONS[one.operator.kind])
 
 
-def _widen(model: Any, index: int, integers: np.ndarray, record: Any) -> Any:
+def _widen(model: ModelT, index: int, integers: np.ndarray, record: Any) -> TensorT:
     """Stores integers in a tensor of their own; returns the operator that makes tensor `index`, until now constant, of it."""
     graph = model.subgraphs[0]
     wide, narrow = graph.tensors[index], schema.TensorT()
@@ -111,7 +113,7 @@ def _widen(model: Any, index: int, integers: np.ndarray, record: Any) -> Any:
     return operator
 
 
-def _operator_code(model: Any) -> int:
+def _operator_code(model: ModelT) -> int:
     """Returns the index of DEQUANTIZE among the operator codes; adds it where it is missing."""
     for index, code in enumerate(model.operatorCodes):
         if builtin_code(code) == BuiltinOperator.DEQUANTIZE:

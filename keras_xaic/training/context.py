@@ -7,11 +7,11 @@ import pathlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic.bundle import cached
+from keras_xaic.bundle import Made, cached
 from keras_xaic.data import Data, Samples
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
@@ -21,6 +21,9 @@ from keras_xaic.models.task import infer_task
 from keras_xaic.progress import Progress
 from keras_xaic.tasks import with_task
 from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Context:
     @classmethod
     def of(
         cls,
-        model: Any,
+        model: Model,
         data: Data,
         *,
         epochs: int,
@@ -83,8 +86,12 @@ class Context:
         return self.task.explained(self.calibration)
 
     def cached(
-        self, name: str, make: Callable[[], Any], save: Callable[[Any, pathlib.Path], Any], load: Callable[[pathlib.Path], Any]
-    ) -> Any:
+        self,
+        name: str,
+        make: Callable[[], Made],
+        save: Callable[[Made, pathlib.Path], Any],
+        load: Callable[[pathlib.Path], Made],
+    ) -> Made:
         """Returns what was decided before an interruption, or decides and keeps it (see `keras_xaic.bundle.cached`)."""
         name = name.replace(" ", "-")
         return cached(None if self.checkpoint is None else self.checkpoint / f"{name}.json", make, save, load)
@@ -93,7 +100,7 @@ class Context:
         """Returns this share of the time that is left, in minutes; None where it is not limited."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) / 60 * share
 
-    def within(self, schedule: Schedule, model: Any, stage: str) -> Schedule:
+    def within(self, schedule: Schedule, model: Model, stage: str) -> Schedule:
         """Returns the schedule with what fits its minutes (see `within_minutes`), the same after an interruption."""
         if schedule.minutes is None:
             return schedule
@@ -105,7 +112,7 @@ class Context:
         kept = self.cached(f"{stage} effort", effort, lambda made, path: write_atomic(path, json.dumps(made)), read_json)
         return replace(schedule, **kept)
 
-    def judged(self, model: Any) -> float:
+    def judged(self, model: Model) -> float:
         """Returns the figure on held-back data, with BatchNorm statistics measured anew, in place, unless that is worse.
 
         On a grid some weights flip between two levels at every step until the end (Nagel et al. 2022, arXiv 2203.11086), so
@@ -120,7 +127,7 @@ class Context:
             model.set_weights(before)
         return max(anew, figure)
 
-    def fit(self, model: Any, schedule: Schedule, stage: str, callbacks: Sequence[Any] = ()) -> list[Epoch]:
+    def fit(self, model: Model, schedule: Schedule, stage: str, callbacks: Sequence[Any] = ()) -> list[Epoch]:
         """Trains `model` in place; `stage` names it to people and its checkpoints."""
         return fit(
             model,

@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import Model, keras, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
@@ -121,7 +121,7 @@ class _Batches(keras.utils.Sequence):
 
 
 def fit(
-    model: Any,
+    model: Model,
     train: Samples,
     held_back: Samples,
     task: Task,
@@ -132,8 +132,8 @@ def fit(
     checkpoint: Optional[pathlib.Path] = None,
     stage: str = "train",
     progress: Progress = silent,
-    judge: Optional[Callable[[Any], float]] = None,
-    after_epoch: Optional[Callable[[Any, int], None]] = None,
+    judge: Optional[Callable[[Model], float]] = None,
+    after_epoch: Optional[Callable[[Model, int], None]] = None,
 ) -> list[Epoch]:
     """Trains `model` in place and leaves it with the weights that were best on held-back data, those before included.
 
@@ -189,7 +189,7 @@ def fit(
 
 
 def within_minutes(
-    model: Any, train: Samples, task: Task, schedule: Schedule, teacher: Optional[np.ndarray] = None
+    model: Model, train: Samples, task: Task, schedule: Schedule, teacher: Optional[np.ndarray] = None
 ) -> Schedule:
     """Returns the schedule with as many epochs, at most those it has, as fit its minutes; of a long epoch only a part.
 
@@ -222,7 +222,7 @@ def within_minutes(
     return replace(schedule, epochs=min(schedule.epochs, int(epochs)))
 
 
-def predict(model: Any, samples: Samples, batch_size: int = 256) -> np.ndarray:
+def predict(model: Model, samples: Samples, batch_size: int = 256) -> np.ndarray:
     """Returns the model's outputs, (N, ...) float32, batch by batch."""
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     parts = [np.asarray(call(tf.constant(x))) for x, _ in samples.batches(batch_size)]
@@ -244,7 +244,7 @@ class _Reporter(keras.callbacks.Callback):
 class _State:
     """Everything needed to go on after an interruption, kept after every epoch."""
 
-    def __init__(self, model: Any, directory: Optional[pathlib.Path]) -> None:
+    def __init__(self, model: Model, directory: Optional[pathlib.Path]) -> None:
         self.model, self.directory = model, directory
         self.best: Optional[list[np.ndarray]] = None
         self.best_figure = -np.inf
