@@ -193,6 +193,7 @@ def channel_groups(model: Model) -> ChannelGroups:
     element-wise merges, concatenation, flattening and reshaping, shared layers and nested models. Channels that meet anything
     else, the model's input or its output are in groups that are not removable, each with the reason.
 
+    >>> from keras_xaic._keras import keras, layers
     >>> inputs = keras.Input((8, 8, 3))
     >>> x = y = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
     >>> x = layers.Conv2D(8, 1, name="reduce")(x)

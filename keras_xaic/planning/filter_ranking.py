@@ -34,9 +34,14 @@ def choose_filters(
     need come back, the most important first: those that cost little while another layer decided. Where floors do not allow the
     target, as much goes as they allow: compare the cost of the result with the target.
 
+    >>> from keras_xaic._keras import keras, layers
+    >>> from keras_xaic.models import channel_groups, group_scores, kept_parameters
+    >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(8, name="hidden"), layers.Dense(2)])
+    >>> groups = channel_groups(model)
     >>> cost = lambda keep: sum(kept_parameters(groups, keep).values())
-    >>> keep = choose_filters(groups, group_scores(groups, relevance.filters), cost=cost, target=20_000, align=4)
-    >>> small = remove_channels(model, keep, groups)
+    >>> keep = choose_filters(groups, group_scores(groups, {"hidden": np.arange(8.0)}), cost=cost, target=44)
+    >>> keep["hidden"].tolist(), cost(keep)
+    ([False, False, True, True, True, True, True, True], 44)
 
     Args:
         groups: The model's channel groups.

@@ -56,7 +56,14 @@ def plan(
     2. Where that is not enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole
        model.
 
-    >>> made = plan(model, relevance, Budget(mean_bits=4.0), samples=x, pin={"head": 8})
+    >>> import numpy as np
+    >>> from keras_xaic._keras import keras, layers
+    >>> from keras_xaic.relevance import attribute
+    >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(50, name="hidden"), layers.Dense(2, name="head")])
+    >>> relevance = attribute(model, np.eye(4, dtype="float32"))
+    >>> made = plan(model, relevance, Budget(mean_bits=6.0), pin={"head": 8})
+    >>> {layer.key: layer.bits for layer in made.layers}
+    {'hidden': 5, 'head': 8}
 
     Args:
         model: The trained `keras.Model`.

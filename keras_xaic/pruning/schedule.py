@@ -24,7 +24,8 @@ class RelevanceSchedule(tfmot.sparsity.keras.PruningSchedule):
     Works wherever TFMOT takes a `PruningSchedule`:
 
     >>> schedule = RelevanceSchedule(final_sparsity=0.8, end_step=1000)
-    >>> tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+    >>> [round(float(schedule(step)[1]), 2) for step in (0, 500, 1000)]
+    [0.0, 0.7, 0.8]
 
     Args:
         final_sparsity: Fraction of zero weights at the end, 0 <= s < 1.
@@ -68,8 +69,10 @@ def relevance_schedules(
     The end of each layer follows from one ranking of all weights, scores L2-normalised per kernel; its ramp from how evenly
     the layer's relevance is spread (see `ramp_power`).
 
-    >>> relevance = xaic.attribute(model, x, y)
-    >>> schedules = relevance_schedules(relevance.weights, final_sparsity=0.8, end_step=1000)
+    >>> scores = {"a": np.array([9.0, 0.1, 0.1, 0.1]), "b": np.array([1.0, 1.0, 1.0, 1.0])}  # Relevance.weights of a model
+    >>> schedules = relevance_schedules(scores, final_sparsity=0.5, end_step=1000)
+    >>> sorted(schedules)
+    ['a', 'b']
 
     Args:
         scores: Kernel key -> score of every weight, e.g. `Relevance.weights`.

@@ -1,0 +1,95 @@
+"""Rooms import from the left to the right of the picture in docs/architecture.md, never back; docstring examples are true."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_xaic"
+ORDER = (
+    "models",
+    "relevance",
+    "planning",
+    "training",
+    "pruning",
+    "quantization",
+    "compression",
+    "tflite",
+    "edge",
+    "report",
+    "recipes",
+    "pipeline",
+    "search",
+    "cli",
+)
+ALSO_NOT = {"edge": {"_keras", "models", "relevance", "planning", "tflite"}, "report": {"_keras", "tflite"}, "pruning": {"quantization"}}
+"""What a room must not import though it lies to its left."""
+
+
+def imported(file: pathlib.Path) -> set[str]:
+    """Names of the rooms that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [f"keras_xaic.{alias.name}" for alias in node.names] if node.module == "keras_xaic" else [node.module]
+        else:
+            continue
+        found.update(module.split(".")[1] for module in modules if module.startswith("keras_xaic."))
+    return found
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_a_room_imports_nothing_to_its_right(room):
+    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").exists() else sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    forbidden = set(ORDER[ORDER.index(room) + 1 :]) | ALSO_NOT.get(room, set())
+    wrong = {file.name: sorted(imported(file) & forbidden) for file in files if imported(file) & forbidden}
+    assert wrong == {}
+
+
+def test_the_page_shows_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms <= set(ORDER)
+    assert [room for room in sorted(rooms) if f"`{room}/`" not in text] == []
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        path = name.removeprefix("keras_xaic/").removeprefix("tests/")
+        assert (PACKAGE / path).exists() or (ROOT / "tests" / path).exists(), name
+
+
+def test_every_file_that_contributing_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:keras_xaic|tests|docs|bench|export)/[\w/.-]*)`", text)
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_every_name_that_contributing_names_is_in_the_files_of_its_step():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How to add")[2]
+    steps = [step for step in re.split(r"\n(?=\d\. |\n)", text) if re.search(r"`[\w/]+\.py`", step)]
+    assert len(steps) > 15
+    for step in steps:
+        sources = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in re.findall(r"`([\w/]+\.py)`", step))
+        names = [name for name in re.findall(r"`(_?[A-Za-z][A-Za-z_0-9]*)`", step) if name not in ELSEWHERE]
+        assert [name for name in names if not re.search(rf"\b{name}\b", sources)] == [], step
+
+
+ELSEWHERE = {"slow", "Taylor", "Engine", "attribute", "Rule", "RULE_NAMES"}
+
+
+@pytest.mark.slow
+def test_examples_in_docstrings_are_true():
+    command = [sys.executable, "-m", "pytest", "--doctest-modules", "keras_xaic", "-q", "-p", "no:cacheprovider"]
+    ignored = ["engine_innvestigate.py", "__main__.py", "child.py"]
+    command += [f"--ignore-glob=*/{name}" for name in ignored]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\d\d passed", done.stdout)
