@@ -28,7 +28,11 @@ ORDER = (
     "search",
     "cli",
 )
-ALSO_NOT = {"edge": {"_keras", "models", "relevance", "planning", "tflite"}, "report": {"_keras", "tflite"}, "pruning": {"quantization"}}
+ALSO_NOT = {
+    "edge": {"_keras", "models", "relevance", "planning", "tflite"},
+    "report": {"_keras", "tflite"},
+    "pruning": {"quantization"},
+}
 """What a room must not import though it lies to its left."""
 
 
