@@ -29,7 +29,7 @@ CALIBRATION = 256
 def work(options, *, model, method, bits, sparsity, seed, epochs, samples):
     import numpy as np
 
-    from keras_xaic import compress, tflite
+    from keras_xaic import apply, tflite
     from keras_xaic.models import infer_task
     from keras_xaic.relevance import attribute
 
@@ -43,7 +43,7 @@ def work(options, *, model, method, bits, sparsity, seed, epochs, samples):
         alike = {key: np.ones_like(score) for key, score in relevance.weights.items()}
         relevance = dataclasses.replace(relevance, weights=alike)
     options = {"epochs": epochs, "seed": seed, "calibration": CALIBRATION}
-    small = compress(original, plan, data, relevance=relevance, refresh=1 if method == "ecqx-every-step" else None, **options)
+    small = apply(original, plan, data, relevance=relevance, refresh=1 if method == "ecqx-every-step" else None, **options)
     grids = small.kernels.values()
     weights = sum(grid.integers.size for grid in grids)
     content = tflite.build_tflite(small, calibration)

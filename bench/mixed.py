@@ -19,8 +19,8 @@ METHODS = ("uniform", "weight_error", "relevance", "measured", "hessian", "combi
 
 
 def measure(options, *, method, mean_bits, rounding, epochs, samples, seed):
-    from keras_xaic import Budget, compress
-    from keras_xaic.planning import measure_damage, plan
+    from keras_xaic import Budget, apply
+    from keras_xaic.planning import PlanOptions, measure_damage, plan
     from keras_xaic.relevance import attribute
     from keras_xaic.tflite import build_tflite, pack_download
 
@@ -29,12 +29,12 @@ def measure(options, *, method, mean_bits, rounding, epochs, samples, seed):
     start = time.perf_counter()
     relevance = attribute(model, calibration)
     attributed = time.perf_counter()
-    damage = measure_damage(model, relevance, sensitivity=method, samples=calibration, bits=BITS, seed=seed)
+    damage = measure_damage(model, relevance, PlanOptions(sensitivity=method, bits=BITS), samples=calibration, seed=seed)
     measured = time.perf_counter()
     budget = Budget(mean_bits=mean_bits)
-    made = plan(model, relevance, budget, bits=BITS, sensitivity=damage, filters=False, seed=seed)
+    made = plan(model, relevance, budget, PlanOptions(bits=BITS, sensitivity=damage, filters=False), seed=seed)
     planned = time.perf_counter()
-    small = compress(model, made, data, relevance=relevance, epochs=epochs, seed=seed, rounding=rounding)
+    small = apply(model, made, data, relevance=relevance, epochs=epochs, seed=seed, rounding=rounding)
     compressed = time.perf_counter()
     content = build_tflite(small, calibration)
     return {

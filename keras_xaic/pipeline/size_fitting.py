@@ -59,18 +59,11 @@ class SizeFitter:
         self.data = noise_for(model) if data is None else data
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
-        self.sparsity = max(recipe.sparsity, _zeros_of(model))
         self.seed = seed
+        options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)))
         progress("plan", 0, TRIES, "measuring what bit-widths do")
-        self.damage = measure_damage(
-            model,
-            relevance,
-            sensitivity=recipe.sensitivity,
-            samples=samples,
-            bits=recipe.bits or (8,),
-            seed=seed,
-            activations=recipe.activations,
-        )
+        measured = measure_damage(model, relevance, options, samples=samples, seed=seed)
+        self.options = replace(options, sensitivity=measured)
 
     def plan(self, budget: Budget, filters: Optional[bool] = None, flash_correction: int = 0) -> Plan:
         """Returns the plan for a budget, sizes predicted.
@@ -84,22 +77,10 @@ class SizeFitter:
             self.model,
             self.relevance,
             self.recipe.aim(budget),
-            recipe=self.recipe.name,
-            bits=self.recipe.bits,
-            filters=self.recipe.filters if filters is None else filters,
-            removal=self.recipe.removal,
-            steps=self.recipe.steps,
-            sparsity=self.sparsity,
-            score=self.recipe.score,
-            sensitivity=self.damage,
-            activations=self.recipe.activations,
-            flash_correction=flash_correction,
+            self.options if filters is None else replace(self.options, filters=filters),
             seed=self.seed,
-            align=self.recipe.align,
-            protect=self.recipe.protect,
-            pin=self.recipe.pin,
-            float_layers=self.recipe.float_layers,
-            zeros=self.recipe.zeros,
+            recipe=self.recipe.name,
+            flash_correction=flash_correction,
         )
 
     def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:

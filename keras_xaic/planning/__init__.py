@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
+from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_plan, with_grid
 from keras_xaic.planning.planner import measure_damage, plan
 from keras_xaic.planning.sensitivity import SENSITIVITIES
@@ -17,6 +18,7 @@ __all__ = [
     "FilterPlan",
     "LayerPlan",
     "Plan",
+    "PlanOptions",
     "check_plan",
     "keep_masks",
     "kept_weights",

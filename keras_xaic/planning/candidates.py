@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Optional, get_args
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
 from keras_xaic.data import Samples
-from keras_xaic.errors import PlanError
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits
-from keras_xaic.planning.cost import FLOAT_BITS
-from keras_xaic.planning.plan import ZEROS, LayerPlan, Score, pattern_sparsity
+from keras_xaic.planning.options import PlanOptions
+from keras_xaic.planning.plan import LayerPlan, pattern_sparsity
 from keras_xaic.planning.ram import predict_ram
 from keras_xaic.planning.sensitivity import Damage, RoundedKernels
 from keras_xaic.planning.sparsity import kept_weights, weight_score
-from keras_xaic.planning.storages import Activations, Storage
+from keras_xaic.planning.storages import Storage
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What every kernel may get. Patterns are those of `fnmatch` on kernel keys; the first that matches decides.
-
-    Attributes:
-        bits: Bit-widths that kernels may get.
-        pin: Pattern -> the one bit-width of the kernels it matches, whatever their damage.
-        float_layers: Patterns of kernels that are not quantized.
-        activations: Type of activations between layers.
-        zeros: Pattern -> which zeros go together in the kernels it matches (see `LayerPlan.pattern`).
-    """
-
-    bits: Sequence[int]
-    pin: Mapping[str, int] = field(default_factory=dict)
-    float_layers: Sequence[str] = ()
-    activations: Activations = "int8"
-    zeros: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for bits in (*self.bits, *self.pin.values()):
-            if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
-                raise PlanError(
-                    f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
-                )
-        for zeros in self.zeros.values():
-            if not re.fullmatch(ZEROS, zeros):
-                raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
-        if not self.bits:
-            raise PlanError("no bit-widths to choose from", "at least one of 2 to 8")
-        if self.activations not in get_args(Activations):
-            raise PlanError(f"activations {self.activations!r}", f"one of {', '.join(get_args(Activations))}")
-        if self.activations == "int16" and self.float_layers:
-            raise PlanError(
-                f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
-            )
-
-    def check(self, keys: Iterable[str]) -> None:
-        """Refuses patterns that match no kernel.
-
-        Raises:
-            PlanError: Naming the pattern.
-        """
-        known = list(keys)
-        for pattern in (*self.float_layers, *self.pin, *self.zeros):
-            if not any(fnmatch.fnmatchcase(key, pattern) for key in known):
-                raise PlanError(f"no layer matches {pattern!r}", f"a pattern for some of {', '.join(known)}")
-
-    def choices(self, key: str) -> tuple[int, ...]:
-        """Returns the bit-widths that a kernel may get, ascending; `FLOAT_BITS` alone where it stays float."""
-        if self._match(self.float_layers, key):
-            return (FLOAT_BITS,)
-        pinned = self._match(self.pin, key)
-        return (self.pin[pinned],) if pinned else tuple(sorted(self.bits))
-
-    def pattern(self, key: str) -> str:
-        """Returns which zeros go together in a kernel."""
-        return self.zeros.get(self._match(self.zeros, key), "unstructured")
-
-    def reason(self, key: str) -> str:
-        """Returns why a kernel has no choice, or an empty text where it has one."""
-        kept, pinned = self._match(self.float_layers, key), self._match(self.pin, key)
-        if kept:
-            return f"float by {kept!r}; "
-        return f"pinned to {self.pin[pinned]} bits by {pinned!r}; " if pinned else ""
-
-    def _match(self, patterns: Iterable[str], key: str) -> str:
-        return next((pattern for pattern in patterns if fnmatch.fnmatchcase(key, pattern)), "")
-
 
 SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 """Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
@@ -111,8 +38,7 @@ class LayerOptions:
     Args:
         model: The model, after filter removal if there is any.
         relevance: Kernel key -> mean relevance of every weight, absolute or, for the score ``signed_relevance``, signed.
-        policy: What every kernel may get.
-        score: What ranks weights for pruning.
+        options: What every kernel may get, and what ranks weights for pruning.
         flash_correction: Bytes by which a file was measured to be larger than predicted.
     """
 
@@ -120,14 +46,13 @@ class LayerOptions:
         self,
         model: Model,
         relevance: Mapping[str, np.ndarray],
-        policy: Policy,
-        score: Score = "geometric_mean",
+        options: PlanOptions,
         flash_correction: int = 0,
     ) -> None:
         self.model = canonicalize(model).model
         self.kernels = weighted_kernels(self.model)
         self.by_key = {kernel.key: kernel for kernel in self.kernels}
-        self.policy = policy
+        self.options = options
         self.values = {kernel.key: kernel.value for kernel in self.kernels}
         self.relevance = {kernel.key: np.abs(relevance[kernel.key]) for kernel in self.kernels}
         # Scores compare trained kernels: folding BatchNorm would let its gains decide.
@@ -135,11 +60,11 @@ class LayerOptions:
         prunable = [kernel.key for kernel in self.kernels if kernel.kind != "depthwise"]
         self.positive: Optional[dict[str, np.ndarray]] = None
         """Weights that are kept whatever the budget; None where the budget decides."""
-        if score == "signed_relevance":
+        if options.score == "signed_relevance":
             self.positive = _positive({key: relevance[key] for key in prunable})
-        self.scores = {key: weight_score(originals[key], self.relevance[key], score) for key in prunable}
+        self.scores = {key: weight_score(originals[key], self.relevance[key], options.score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
-        self.fixed = cost.structure_bytes(self.model, policy.activations) + flash_correction
+        self.fixed = cost.structure_bytes(self.model, options.activations) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
 
     def rounding(self, samples: Optional[Samples], seed: int = 0) -> RoundedKernels:
@@ -147,7 +72,7 @@ class LayerOptions:
         rounded = {
             (kernel.key, bits): self._grid(kernel, bits, self.values[kernel.key]).values
             for kernel in self.kernels
-            for bits in self.policy.choices(kernel.key)
+            for bits in self.options.choices(kernel.key)
             if bits != cost.FLOAT_BITS
         }
         return RoundedKernels(self.model, self.values, rounded, self.relevance, samples, seed)
@@ -185,7 +110,7 @@ class LayerOptions:
             kernel.key: [
                 self._candidate(damage, kernel, bits, mask)
                 for mask in levels[kernel.key]
-                for bits in self.policy.choices(kernel.key)
+                for bits in self.options.choices(kernel.key)
             ]
             for kernel in self.kernels
         }
@@ -252,7 +177,7 @@ class LayerOptions:
 
     def ram_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted arena under TensorFlow Lite Micro; see `predict_ram`."""
-        return predict_ram(self.model, layers, self.policy.activations)
+        return predict_ram(self.model, layers, self.options.activations)
 
     def _levels(self, least_sparsity: float) -> dict[str, list[Mask]]:
         """Returns, for every kernel, the masks that it may get, the fewest zeros first."""
@@ -272,14 +197,14 @@ class LayerOptions:
         return levels
 
     def _smallest(self, damage: Damage, kernel: Kernel, mask: Mask) -> list[Candidate]:
-        return [self._candidate(damage, kernel, bits, mask) for bits in self.policy.choices(kernel.key)]
+        return [self._candidate(damage, kernel, bits, mask) for bits in self.options.choices(kernel.key)]
 
     def _candidate(self, damage: Damage, kernel: Kernel, bits: int, mask: Mask) -> Candidate:
         original, relevance = self.values[kernel.key], self.relevance[kernel.key]
         value = original if mask is None else original * mask
         zeros = 0.0 if mask is None else float(1.0 - mask.mean())
         storage = self._storage(kernel, bits)
-        granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
+        granularity = cost.best_granularity(kernel.kind, storage, self.options.activations)
         flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
         expected = damage.of_zeros(kernel.key, original, value, relevance)
         if bits == cost.FLOAT_BITS:
@@ -304,17 +229,17 @@ class LayerOptions:
 
     def _saved(self, key: str, one: Candidate) -> int:
         storage = self._storage(self.by_key[key], one.bits)
-        looked_up = cost.weight_bytes(one.weights, storage, one.bits, self.policy.activations)
+        looked_up = cost.weight_bytes(one.weights, storage, one.bits, self.options.activations)
         return cost.weight_bytes(one.weights, storage) - looked_up
 
     def _storage(self, kernel: Kernel, bits: int) -> Storage:
-        return cost.best_storage(kernel.kind, bits, self.policy.activations, kernel.shape)
+        return cost.best_storage(kernel.kind, bits, self.options.activations, kernel.shape)
 
     def _grid(self, kernel: Kernel, bits: int, value: np.ndarray) -> QuantizedKernel:
         """A kernel, perhaps with zeros in it, on the grid that fits it without zeros: the search for steps is the slow part."""
         if (kernel.key, bits) not in self.steps:
             storage = self._storage(kernel, bits)
-            fine = cost.best_granularity(kernel.kind, storage, self.policy.activations) == "channel"
+            fine = cost.best_granularity(kernel.kind, storage, self.options.activations) == "channel"
             self.steps[kernel.key, bits] = fit_scale(self.values[kernel.key], bits, kernel.channel_axes if fine else ())
         return quantize(value, bits, self.steps[kernel.key, bits])
 
@@ -322,7 +247,7 @@ class LayerOptions:
         return sum(self._records(kernel, "channel") for kernel in self.kernels)
 
     def _records(self, kernel: Kernel, granularity: str) -> int:
-        return cost.record_bytes(kernel.kind, kernel.channels, granularity, self.policy.activations)
+        return cost.record_bytes(kernel.kind, kernel.channels, granularity, self.options.activations)
 
     def _plans(self, chosen: Mapping[str, Candidate]) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0
@@ -331,9 +256,9 @@ class LayerOptions:
         for kernel in self.kernels:
             candidate = chosen[kernel.key]
             share = float(self.relevance[kernel.key].sum()) / total
-            pattern = "unstructured" if kernel.kind == "depthwise" else self.policy.pattern(kernel.key)
+            pattern = "unstructured" if kernel.kind == "depthwise" else self.options.pattern(kernel.key)
             storage = self._storage(kernel, candidate.bits)
-            granularity = cost.best_granularity(kernel.kind, storage, self.policy.activations)
+            granularity = cost.best_granularity(kernel.kind, storage, self.options.activations)
             flash_bytes = cost.weight_bytes(kernel.size, storage) + self._records(kernel, granularity)
             flash_bytes -= self._saved(kernel.key, candidate) if table else 0
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
@@ -350,7 +275,7 @@ class LayerOptions:
                     relevance=share,
                     flash_bytes=flash_bytes,
                     download_bytes=candidate.download_bytes,
-                    reason=self.policy.reason(kernel.key) + why,
+                    reason=self.options.reason(kernel.key) + why,
                 )
             )
         return plans

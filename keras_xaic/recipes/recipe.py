@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal, Optional, Union
 
 import pydantic
@@ -14,6 +14,7 @@ from keras_xaic.errors import PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.planning.budget import Budget
+from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import Grid, Score
 from keras_xaic.planning.storages import Activations
 
@@ -115,6 +116,11 @@ class Recipe(pydantic.BaseModel):
         """Returns the budget, with the recipe's mean bit-width where it limits neither bytes nor bits."""
         limited = any(limit is not None for limit in (budget.flash, budget.download, budget.mean_bits))
         return budget if limited or self.mean_bits is None else replace(budget, mean_bits=self.mean_bits)
+
+    def plan_options(self, **options: Any) -> PlanOptions:
+        """Returns how plans are made by this recipe; `options` take the place of its own entries."""
+        entries = {one.name: getattr(self, one.name) for one in fields(PlanOptions)}
+        return PlanOptions(**{**entries, **options})
 
     def to_json(self) -> str:
         """Returns every entry as JSON, as `load` reads it."""

@@ -14,7 +14,7 @@ from keras_xaic.data import Data, load_data
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, canonicalize, infer_task, load_model
 from keras_xaic.ownership import temporary_directory
-from keras_xaic.planning import Budget, Plan, plan
+from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.tasks import with_task
 from keras_xaic.training import predict
@@ -69,7 +69,7 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
     """
     model, data, task, relevance = _parts(setting)
     keras.utils.set_random_seed(setting.seed)
-    made = plan(model, relevance, Budget(flash=flash), seed=setting.seed, sparsity=zeros)
+    made = plan(model, relevance, Budget(flash=flash), PlanOptions(sparsity=zeros), seed=setting.seed)
     small = apply(model, made, data, relevance=relevance, epochs=setting.epochs, calibration=setting.calibration)
     content = tflite.build_tflite(small, data.calibration(setting.calibration, setting.seed))
     directory = pathlib.Path(setting.out) / "trials" / str(number)

@@ -19,7 +19,7 @@ from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.driver import Driver, Judge, Round, in_original
 from keras_xaic.pipeline.size_fitting import predict_accuracy
-from keras_xaic.planning import Budget, Plan, keep_masks
+from keras_xaic.planning import Budget, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
 
@@ -290,7 +290,9 @@ def test_accuracy_before_training_is_predicted(job):
     loaded = as_data({"x_train": data["train"][0], "y_train": data["train"][1]})
     samples = loaded.calibration(128, 0)
     relevance = xaic.attribute(model, samples)
-    before, fine = predict_accuracy(model, xaic.plan(model, relevance, Budget(), bits=(8,)), relevance, loaded)
+    before, fine = predict_accuracy(model, plan(model, relevance, Budget(), PlanOptions(bits=(8,))), relevance, loaded)
     assert abs(before - fine) < 0.02
-    _, coarse = predict_accuracy(model, xaic.plan(model, relevance, Budget(), bits=(2,), sparsity=0.995), relevance, loaded)
+    _, coarse = predict_accuracy(
+        model, plan(model, relevance, Budget(), PlanOptions(bits=(2,), sparsity=0.995)), relevance, loaded
+    )
     assert coarse < fine, coarse

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.planning.candidates import SPARSITIES, LayerOptions, Policy
+from keras_xaic.planning.candidates import SPARSITIES, LayerOptions
+from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.sensitivity import SENSITIVITIES, ZERO_COST, Damage
 from keras_xaic.relevance import attribute
 
@@ -20,7 +21,7 @@ def options():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((40,)), layers.Dense(50, "relu", name="a"), layers.Dense(4, "softmax", name="b")])
     x = np.random.default_rng(0).normal(size=(64, 40)).astype(np.float32)
-    return LayerOptions(model, attribute(model, x, target="predicted").weights, Policy(BITS))
+    return LayerOptions(model, attribute(model, x, target="predicted").weights, PlanOptions(BITS))
 
 
 RELEVANCE = Damage(SENSITIVITIES["relevance"])

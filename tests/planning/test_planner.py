@@ -8,7 +8,7 @@ from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models import weighted_kernels
-from keras_xaic.planning import Budget, keep_masks, plan
+from keras_xaic.planning import Budget, PlanOptions, keep_masks, plan
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.tflite import build_tflite, pack_download
 
@@ -58,7 +58,7 @@ def written(model, made, data, relevance):
 @pytest.mark.parametrize("bits", [(4,), (8,)])
 def test_predicted_sizes_are_those_of_written_files(case, bits):
     model, data, relevance = case
-    made = plan(model, relevance, Budget(), bits=bits)
+    made = plan(model, relevance, Budget(), PlanOptions(bits=bits))
     assert made.predicted_flash_bytes == pytest.approx(
         len(written(model, made, data, relevance)), rel=0.04
     )  # small files: 400 bytes of structure
@@ -67,7 +67,7 @@ def test_predicted_sizes_are_those_of_written_files(case, bits):
 @pytest.mark.parametrize("bits", [(4,), (8,)])
 def test_predicted_sizes_of_weight_only_files_are_those_of_written_files(case, bits):
     model, data, relevance = case
-    made = plan(model, relevance, Budget(), bits=bits, activations="float32")
+    made = plan(model, relevance, Budget(), PlanOptions(bits=bits, activations="float32"))
     for layer in made.layers:
         packed = layer.kind == "dense" and layer.bits <= 4
         assert (layer.storage, layer.granularity) == (("int4", "tensor") if packed else ("int8", "channel"))
@@ -76,7 +76,7 @@ def test_predicted_sizes_of_weight_only_files_are_those_of_written_files(case, b
 
 def test_a_flash_budget_between_4_and_8_bits_gives_the_bits_to_what_matters(case):
     model, data, relevance = case
-    small, large = (plan(model, relevance, Budget(), bits=(bits,)).predicted_flash_bytes for bits in (4, 8))
+    small, large = (plan(model, relevance, Budget(), PlanOptions(bits=(bits,))).predicted_flash_bytes for bits in (4, 8))
     budget = (small + large) // 2
     made = plan(model, relevance, Budget(budget))
     assert {layer.bits for layer in made.layers} >= {4, 8}
@@ -86,7 +86,7 @@ def test_a_flash_budget_between_4_and_8_bits_gives_the_bits_to_what_matters(case
 
 def test_below_4_bits_filters_go_and_the_file_fits(case):
     model, data, relevance = case
-    budget = round(0.7 * plan(model, relevance, Budget(), bits=(4,)).predicted_flash_bytes)
+    budget = round(0.7 * plan(model, relevance, Budget(), PlanOptions(bits=(4,))).predicted_flash_bytes)
     made = plan(model, relevance, Budget(budget))
     assert made.remove
     assert len(written(model, made, data, relevance)) <= 1.05 * budget
@@ -114,7 +114,7 @@ def test_protected_layers_keep_their_filters_and_the_head_always_does():
     model = residual()
     x = np.random.default_rng(0).normal(size=(32, 16, 16, 3)).astype(np.float32)
     relevance = attribute(model, x, target="predicted")
-    made = plan(model, relevance, Budget(9_000), protect=("wide",))
+    made = plan(model, relevance, Budget(9_000), PlanOptions(protect=("wide",)))
     assert made.remove
     assert not {"wide", "head"} & set(made.remove)
 

@@ -5,7 +5,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import PlanError
-from keras_xaic.planning import Budget, Plan, check_plan, plan
+from keras_xaic.planning import Budget, Plan, PlanOptions, check_plan, plan
 from keras_xaic.relevance import attribute
 
 
@@ -21,14 +21,14 @@ def case():
 
 
 def test_pinned_layers_get_their_bits_whatever_the_budget(case):
-    made = plan(*case, Budget(mean_bits=3.5), pin={"stem": 8, "h*": 3})
+    made = plan(*case, Budget(mean_bits=3.5), PlanOptions(pin={"stem": 8, "h*": 3}))
     assert (made["stem"].bits, made["head"].bits) == (8, 3)
     assert "pinned to 8 bits by 'stem'" in made["stem"].reason
     assert made.mean_bits <= 3.5
 
 
 def test_float_layers_stay_float_and_cost_four_bytes_a_weight(case):
-    made = plan(*case, Budget(), float_layers=["head"])
+    made = plan(*case, Budget(), PlanOptions(float_layers=["head"]))
     head = made["head"]
     assert (head.storage, head.bits, head.is_float) == ("float32", 32, True)
     assert head.flash_bytes >= 4 * head.weights
@@ -36,14 +36,14 @@ def test_float_layers_stay_float_and_cost_four_bytes_a_weight(case):
 
 
 def test_int16_activations_never_meet_packed_weights(case):
-    made = plan(*case, Budget(mean_bits=3.0), activations="int16")
+    made = plan(*case, Budget(mean_bits=3.0), PlanOptions(activations="int16"))
     assert {layer.storage for layer in made.layers} == {"int8"}
     assert made["head"].granularity == "tensor"
     check_plan(made, case[0])
 
 
 def test_float_activations_take_a_byte_a_weight_and_half_of_it_in_dense_layers(case):
-    made = plan(*case, Budget(mean_bits=4.0), activations="float32", float_layers=["stem"])
+    made = plan(*case, Budget(mean_bits=4.0), PlanOptions(activations="float32", float_layers=["stem"]))
     assert (made["stem"].storage, made.activations) == ("float32", "float32")
     for layer in made.layers:
         small = layer.kind == "dense" and layer.bits <= 4
@@ -69,8 +69,10 @@ def test_float_activations_take_a_byte_a_weight_and_half_of_it_in_dense_layers(c
     ],
 )
 def test_unusable_options_are_named(case, option, words):
+    option = dict(option)
+    budget = option.pop("budget", Budget())
     with pytest.raises(PlanError, match=words):
-        plan(*case, **{"budget": Budget(), **option})
+        plan(*case, budget, PlanOptions(**option))
 
 
 def edited(made, which, changes):
@@ -98,13 +100,13 @@ def test_mistakes_in_an_edited_plan_are_named(case, changes, words):
 
 
 def test_packed_weights_behind_int16_are_refused_in_an_edited_plan(case):
-    made = plan(*case, Budget(mean_bits=4.0), bits=(4,)).model_copy(update={"activations": "int16"})
+    made = plan(*case, Budget(mean_bits=4.0), PlanOptions(bits=(4,))).model_copy(update={"activations": "int16"})
     with pytest.raises(PlanError, match="int16 activations"):
         check_plan(made, case[0])
 
 
 def test_options_survive_the_file(case, tmp_path):
-    made = plan(*case, Budget(mean_bits=16.0), float_layers=["head"])
+    made = plan(*case, Budget(mean_bits=16.0), PlanOptions(float_layers=["head"]))
     made.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == made
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace('"bits": 32', '"bits": 12'))
@@ -114,6 +116,6 @@ def test_options_survive_the_file(case, tmp_path):
 
 def test_zeros_that_go_together_are_planned_per_layer(case):
     model, relevance = case
-    made = plan(model, relevance, Budget(), bits=(8,), sparsity=0.3, zeros={"head": "2:4"})
+    made = plan(model, relevance, Budget(), PlanOptions(bits=(8,), sparsity=0.3, zeros={"head": "2:4"}))
     assert (made["head"].pattern, made["head"].sparsity) == ("2:4", 0.5)
     assert {layer.pattern for layer in made.layers if layer.key != "head"} == {"unstructured"}

@@ -10,7 +10,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
 from keras_xaic.edge import available_interpreters, predict_arena, read_file
 from keras_xaic.models import channel_groups, macs, remove_channels
-from keras_xaic.planning import Budget, FilterPlan, Plan, plan
+from keras_xaic.planning import Budget, FilterPlan, Plan, PlanOptions, plan
 from keras_xaic.planning.filters import FilterCost
 from keras_xaic.planning.ram import ModelArena, predict_ram
 from keras_xaic.relevance import attribute
@@ -111,7 +111,9 @@ def test_int8_files_need_what_was_predicted(make, tmp_path):
 def test_int4_weights_are_unpacked_into_the_arena(make, tmp_path):
     model, x = made(make)
     relevance = attribute(model, x, target="all")
-    small = apply(model, plan(model, relevance, Budget(), bits=(4,)), x, relevance=relevance, epochs=0, calibration=16)
+    small = apply(
+        model, plan(model, relevance, Budget(), PlanOptions(bits=(4,))), x, relevance=relevance, epochs=0, calibration=16
+    )
     path = written(build_tflite(small, x), tmp_path)
     measured = edge.measure_arena(path)
     assert predict_arena(read_file(path)).minimum == pytest.approx(measured.minimum, rel=CLOSE)
@@ -202,9 +204,9 @@ def test_a_residual_input_lives_until_it_is_added():
 def test_a_ram_budget_takes_filters_until_the_file_fits(bits, tmp_path):
     model, x = made(residual)
     relevance = attribute(model, x, target="predicted")
-    whole = plan(model, relevance, Budget(), bits=bits)
+    whole = plan(model, relevance, Budget(), PlanOptions(bits=bits))
     limit = round(0.6 * whole.predicted_ram_bytes)
-    chosen = plan(model, relevance, Budget(ram=limit), bits=bits)
+    chosen = plan(model, relevance, Budget(ram=limit), PlanOptions(bits=bits))
     assert chosen.remove
     assert 0.85 * limit < chosen.predicted_ram_bytes <= limit
     small = apply(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
@@ -220,7 +222,7 @@ def test_a_ram_budget_that_holds_changes_nothing_and_one_beyond_all_means_gives_
     roomy = plan(model, relevance, Budget(ram=free.predicted_ram_bytes))
     assert roomy.layers == free.layers
     assert not roomy.remove
-    whole = plan(model, relevance, Budget(ram=1000), filters=False)
+    whole = plan(model, relevance, Budget(ram=1000), PlanOptions(filters=False))
     assert whole.layers == free.layers  # neither fewer bits nor zeros make an arena smaller
     least = plan(model, relevance, Budget(ram=1000))
     assert 1000 < least.predicted_ram_bytes < 0.6 * free.predicted_ram_bytes
@@ -230,7 +232,7 @@ def test_a_ram_limit_is_met_in_steps():
     model, x = made(residual)
     relevance = attribute(model, x, target="predicted")
     limit = round(0.6 * predict_ram(model, []))
-    chosen = plan(model, relevance, Budget(ram=limit), steps=3)
+    chosen = plan(model, relevance, Budget(ram=limit), PlanOptions(steps=3))
     assert chosen.filters is not None
     assert chosen.filters.limits == {"ram_bytes": limit}
     small = apply(model, chosen, x, relevance=relevance, epochs=0, calibration=16)

@@ -8,7 +8,7 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
-from keras_xaic.planning import SENSITIVITIES, Budget, measure_damage, plan
+from keras_xaic.planning import SENSITIVITIES, Budget, PlanOptions, measure_damage, plan
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
 from keras_xaic.planning.sensitivity import relative_error, score_weighted_error, squared_error
 from keras_xaic.relevance import attribute
@@ -106,7 +106,9 @@ def case():
 @pytest.mark.parametrize("name", SENSITIVITIES)
 def test_every_sensitivity_keeps_a_budget_of_mean_bits(case, name):
     model, samples, relevance = case
-    made = plan(model, relevance, Budget(mean_bits=3.7), bits=(2, 3, 4, 5, 6, 8), sensitivity=name, samples=samples)
+    made = plan(
+        model, relevance, Budget(mean_bits=3.7), PlanOptions(bits=(2, 3, 4, 5, 6, 8), sensitivity=name), samples=samples
+    )
     assert made.sensitivity == name
     assert made.mean_bits <= 3.7
     if name == "uniform":
@@ -117,7 +119,10 @@ def test_every_sensitivity_keeps_a_budget_of_mean_bits(case, name):
 
 def test_combined_is_the_geometric_mean_of_prediction_and_measurement(case):
     model, samples, relevance = case
-    damages = [measure_damage(model, relevance, sensitivity=n, samples=samples) for n in ("relevance", "measured", "combined")]
+    damages = [
+        measure_damage(model, relevance, PlanOptions(sensitivity=n), samples=samples)
+        for n in ("relevance", "measured", "combined")
+    ]
     kernel = weighted_kernels(canonicalize(model).model)[1]
     rounded = quantize(kernel.value, 3, fit_scale(kernel.value, 3, kernel.channel_axes)).values
     arguments = (kernel.key, 3, kernel.value, rounded, np.abs(relevance.weights[kernel.key]))
@@ -130,16 +135,16 @@ def test_what_is_measured_once_serves_many_plans(case):
     measured = measure_damage(model, relevance, samples=samples)
     assert measured.sensitivity.name == "combined"
     for mean in (3.5, 5.0):
-        once = plan(model, relevance, Budget(mean_bits=mean), sensitivity=measured)
+        once = plan(model, relevance, Budget(mean_bits=mean), PlanOptions(sensitivity=measured))
         assert once == plan(model, relevance, Budget(mean_bits=mean), samples=samples)
 
 
 def test_measuring_without_data_is_refused(case):
     model, _, relevance = case
     with pytest.raises(PlanError, match="'hessian' without calibration data"):
-        plan(model, relevance, Budget(mean_bits=4.0), sensitivity="hessian")
+        plan(model, relevance, Budget(mean_bits=4.0), PlanOptions(sensitivity="hessian"))
     with pytest.raises(PlanError, match="no sensitivity 'guess'"):
-        plan(model, relevance, Budget(mean_bits=4.0), sensitivity="guess")
+        plan(model, relevance, Budget(mean_bits=4.0), PlanOptions(sensitivity="guess"))
 
 
 def test_the_score_of_lrp_mixed_gives_more_bits_to_higher_scores():
@@ -152,5 +157,7 @@ def test_the_score_of_lrp_mixed_gives_more_bits_to_higher_scores():
     relevance = attribute(model, np.ones((4, 6), np.float32), target="all", reduce="mean")
     weights = {"low": np.full((6, 6), 0.1), "high": np.full((6, 6), 1.0)}
     relevance = type(relevance)(weights=weights, filters={}, layers={}, rule="lrp.epsilon", reduce="mean")
-    made = plan(model, relevance, Budget(mean_bits=4.5), sensitivity="mean_score", score="signed_relevance", filters=False)
+    made = plan(
+        model, relevance, Budget(mean_bits=4.5), PlanOptions(sensitivity="mean_score", score="signed_relevance", filters=False)
+    )
     assert made["high"].bits > made["low"].bits

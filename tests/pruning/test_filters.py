@@ -9,7 +9,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
 from keras_xaic.errors import PlanError
 from keras_xaic.models import channel_groups, macs, remove_channels
-from keras_xaic.planning import Budget, FilterPlan, Plan, keep_masks, plan
+from keras_xaic.planning import Budget, FilterPlan, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.pruning.filters import _recoveries
 from keras_xaic.relevance import attribute
 from keras_xaic.tflite import build_tflite
@@ -98,8 +98,8 @@ def test_every_rule_removes_first_what_does_nothing(rule):
 def test_a_byte_budget_in_steps_gives_a_file_that_fits_and_a_plan_that_says_so():
     model, data = make_model(), make_data()
     relevance = attribute(model, *data)
-    budget = Budget(round(0.85 * plan(model, relevance, Budget(), bits=(4,)).predicted_flash_bytes))
-    made = plan(model, relevance, budget, bits=(4,), steps=3)
+    budget = Budget(round(0.85 * plan(model, relevance, Budget(), PlanOptions(bits=(4,))).predicted_flash_bytes))
+    made = plan(model, relevance, budget, PlanOptions(bits=(4,), steps=3))
     assert made.remove
     small = apply(model, made, data, relevance=relevance, epochs=0)
     assert small.plan.predicted_flash_bytes <= made.predicted_flash_bytes * 1.01
@@ -112,11 +112,11 @@ def test_a_limit_of_multiply_accumulates_is_planned_and_met():
     model, data = make_model(), make_data()
     relevance = attribute(model, *data)
     for bits in ((), (4, 8)):
-        made = plan(model, relevance, Budget(macs=total(model) // 2), bits=bits)
+        made = plan(model, relevance, Budget(macs=total(model) // 2), PlanOptions(bits=bits))
         assert total(removed_at_once(model, made)) <= total(model) // 2
         assert bool(made.layers) == bool(bits)
     assert not plan(model, relevance, Budget(macs=total(model))).remove
-    half = plan(model, relevance, Budget(), bits=(), removal=0.5)
+    half = plan(model, relevance, Budget(), PlanOptions(bits=(), removal=0.5))
     assert total(removed_at_once(model, half)) <= total(model) // 2
 
 

@@ -9,7 +9,7 @@ from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.operations import Operations
-from keras_xaic.planning import Budget, plan
+from keras_xaic.planning import Budget, PlanOptions, plan
 from keras_xaic.quantization.activations import LearnedRange, RangeQuantizer, has_own_grid, quantize_activations
 from keras_xaic.relevance import attribute
 from keras_xaic.tflite import build_tflite
@@ -103,7 +103,9 @@ def test_keras_and_the_edge_agree_to_one_output_step(tmp_path, hidden):
     model = keras.Model(inputs, layers.Dense(5, name="last")(x))
     x = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
     relevance = attribute(model, x, target="all")
-    small = apply(model, plan(model, relevance, Budget(), bits=(4,)), Data(Samples(x)), relevance=relevance, epochs=0)
+    small = apply(
+        model, plan(model, relevance, Budget(), PlanOptions(bits=(4,))), Data(Samples(x)), relevance=relevance, epochs=0
+    )
     content = build_tflite(small, x)
     (tmp_path / "model.tflite").write_bytes(content)
     on_edge = edge.run_file(tmp_path / "model.tflite", x).outputs[0]

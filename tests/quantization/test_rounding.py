@@ -10,7 +10,7 @@ from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
-from keras_xaic.planning import Budget, plan
+from keras_xaic.planning import Budget, PlanOptions, plan
 from keras_xaic.quantization.input_moments import can_take_patches, moments
 from keras_xaic.quantization.rounding import BLOCK, compensate, round_by_outputs
 from keras_xaic.relevance import attribute
@@ -145,7 +145,7 @@ def case():
 @pytest.mark.parametrize("bits", [3, 4])
 def test_outputs_stay_closer_than_with_nearest_rounding_on_data_that_was_not_seen(case, bits):
     model, x, relevance = case
-    made = plan(model, relevance, Budget(), bits=(bits,))
+    made = plan(model, relevance, Budget(), PlanOptions(bits=(bits,)))
     meant = model.predict(x[64:], verbose=0)
     error = {}
     for rounding in ("nearest", "outputs"):
@@ -170,6 +170,6 @@ def test_biases_take_up_the_shift_of_the_mean_output(case):
 
 def test_pruned_weights_stay_zero(case):
     model, x, relevance = case
-    made = plan(model, relevance, Budget(), bits=(4,), sparsity=0.5)
+    made = plan(model, relevance, Budget(), PlanOptions(bits=(4,), sparsity=0.5))
     small = apply(model, made, Data(Samples(x)), relevance=relevance, epochs=0)
     assert small.sparsity >= made.sparsity - 0.01

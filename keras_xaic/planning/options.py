@@ -1,0 +1,112 @@
+"""How a plan is made, whatever the budget: what layers may get, and how filters go."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Union, get_args
+
+from keras_xaic.errors import PlanError
+from keras_xaic.planning.cost import FLOAT_BITS
+from keras_xaic.planning.plan import ZEROS, Score
+from keras_xaic.planning.sensitivity import Damage
+from keras_xaic.planning.storages import Activations
+
+BITS = (3, 4, 5, 6, 8)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a plan is made. Name patterns are those of `fnmatch` on kernel keys; the first that matches decides.
+
+    >>> PlanOptions(bits=(4, 8), pin={"head": 8}).choices("head")
+    (8,)
+
+    Attributes:
+        bits: Bit-widths that a layer may get; () leaves them to the TFLite converter: plain int8, and no layers in the plan.
+        pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer.
+        float_layers: Name patterns of layers that are not quantized.
+        zeros: Name pattern -> which zeros go together in those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
+            1 output); unstructured elsewhere.
+        activations: Type of activations between layers. Behind ``int16`` and ``float32`` weights take a byte each, but dense
+            layers of up to 4 bits half a byte behind ``float32``. ``float32`` is about as fast as the float32 model where
+            int8 is slow, and does not run on TensorFlow Lite Micro.
+        score: What ranks weights for pruning. With ``signed_relevance`` all weights with relevance <= 0 go, no others.
+        sparsity: Fraction of zeros over all kernels but depthwise ones; more if the download limit needs more.
+        sensitivity: What predicts damage: a name of `SENSITIVITIES`; ``auto`` is ``combined`` with samples and
+            ``relevance`` without; or what `measure_damage` returned, to measure once for several plans.
+        filters: Whether filters may be removed.
+        removal: Fraction of the multiply-accumulates that goes with filters where the budget limits neither those, flash nor
+            download.
+        steps: In how many steps filters go, with training in between and relevance refreshed for each; None: one for every
+            `planner.STEP_RATIO` times that the model has fewer weights in the end.
+        align: What stays of a layer that loses filters is a multiple of this.
+        protect: Name patterns of layers that keep all filters.
+
+    Raises:
+        PlanError: If an option is not usable.
+    """
+
+    bits: Sequence[int] = BITS
+    pin: Mapping[str, int] = field(default_factory=dict)
+    float_layers: Sequence[str] = ()
+    zeros: Mapping[str, str] = field(default_factory=dict)
+    activations: Activations = "int8"
+    score: Score = "geometric_mean"
+    sparsity: float = 0.0
+    sensitivity: Union[str, Damage] = "auto"
+    filters: bool = True
+    removal: float = 0.0
+    steps: Optional[int] = 1
+    align: int = 1
+    protect: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for bits in (*self.bits, *self.pin.values()):
+            if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+                raise PlanError(
+                    f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
+                )
+        for zeros in self.zeros.values():
+            if not re.fullmatch(ZEROS, zeros):
+                raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
+        if self.activations not in get_args(Activations):
+            raise PlanError(f"activations {self.activations!r}", f"one of {', '.join(get_args(Activations))}")
+        if self.activations == "int16" and self.float_layers:
+            raise PlanError(
+                f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
+            )
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Refuses patterns that match no kernel.
+
+        Raises:
+            PlanError: Naming the pattern.
+        """
+        known = list(keys)
+        for pattern in (*self.float_layers, *self.pin, *self.zeros):
+            if not any(fnmatch.fnmatchcase(key, pattern) for key in known):
+                raise PlanError(f"no layer matches {pattern!r}", f"a pattern for some of {', '.join(known)}")
+
+    def choices(self, key: str) -> tuple[int, ...]:
+        """Returns the bit-widths that a kernel may get, ascending; `FLOAT_BITS` alone where it stays float."""
+        if self._match(self.float_layers, key):
+            return (FLOAT_BITS,)
+        pinned = self._match(self.pin, key)
+        return (self.pin[pinned],) if pinned else tuple(sorted(self.bits or (8,)))
+
+    def pattern(self, key: str) -> str:
+        """Returns which zeros go together in a kernel."""
+        return self.zeros.get(self._match(self.zeros, key), "unstructured")
+
+    def reason(self, key: str) -> str:
+        """Returns why a kernel has no choice, or an empty text where it has one."""
+        kept, pinned = self._match(self.float_layers, key), self._match(self.pin, key)
+        if kept:
+            return f"float by {kept!r}; "
+        return f"pinned to {self.pin[pinned]} bits by {pinned!r}; " if pinned else ""
+
+    def _match(self, patterns: Iterable[str], key: str) -> str:
+        return next((pattern for pattern in patterns if fnmatch.fnmatchcase(key, pattern)), "")
