@@ -6,7 +6,7 @@ import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Literal, Optional
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
 
+if TYPE_CHECKING:
+    from keras_xaic.planning.storages import Storage
+
 
 @dataclass(frozen=True)
 class CompressedModel:
@@ -51,7 +54,7 @@ class CompressedModel:
     trainable: Optional[Any] = None
 
     @property
-    def storages(self) -> dict[str, str]:
+    def storages(self) -> dict[str, Storage]:
         """Kernel key -> how its integers lie in the file."""
         return {layer.key: layer.storage for layer in self.plan.layers}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Literal, Optional, get_args
 
 import numpy as np
 
@@ -23,6 +23,12 @@ except ImportError:  # on a device, where this file stands alone
 
 EXACT = 1e-6
 """A squared error below this share of the variance of the targets is rounding: the targets are the model's outputs."""
+TaskKind = Literal["classification", "binary", "multi-label", "segmentation", "regression", "reconstruction"]
+KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+"""All kinds of tasks."""
+Family = Literal["classes", "yes_no", "values"]
+Better = Literal["higher", "lower"]
+"""Which way a metric gets better."""
 SHUFFLES = 8
 """Random orders of the targets that tell what chance gives."""
 
@@ -56,8 +62,8 @@ class Metric:
 
     name: str
     function: Callable[[Judged], float]
-    tasks: tuple[str, ...]
-    better: str = "higher"
+    tasks: tuple[TaskKind, ...]
+    better: Better = "higher"
     unit: str = "1"
 
     @property
@@ -171,9 +177,8 @@ def _r2(judged: Judged) -> float:
     return float(np.mean(1.0 - ratio))
 
 
-CLASSES, VALUES = ("classification", "binary", "segmentation"), ("regression", "reconstruction")
-KINDS = ("classification", "binary", "multi-label", "segmentation", "regression", "reconstruction")
-"""All kinds of tasks."""
+CLASSES: tuple[TaskKind, ...] = ("classification", "binary", "segmentation")
+VALUES: tuple[TaskKind, ...] = ("regression", "reconstruction")
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         one.name: one
@@ -192,7 +197,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         )
     }
 )
-DEFAULT: Mapping[str, str] = MappingProxyType(
+DEFAULT: Mapping[TaskKind, str] = MappingProxyType(
     {
         "classification": "accuracy",
         "binary": "accuracy",
@@ -231,7 +236,7 @@ class Task:
         metric_name: Name of the metric; empty: the task's usual one.
     """
 
-    kind: str
+    kind: TaskKind
     outputs: int
     activation: str = "linear"
     metric_name: str = ""
@@ -268,14 +273,14 @@ class Task:
         return self.kind in ("classification", "binary")
 
     @property
-    def family(self) -> str:
+    def family(self) -> Family:
         """How outputs are read: ``classes`` that exclude each other, ``yes_no`` for each output by itself, or ``values``."""
         if self.is_values:
             return "values"
         return "yes_no" if self.kind in ("binary", "multi-label") or self.outputs == 1 else "classes"
 
     @property
-    def loss_family(self) -> str:
+    def loss_family(self) -> Family:
         """How outputs are trained: as `family`, but classes that end in a sigmoid each for itself."""
         return "yes_no" if self.family == "classes" and self.activation == "sigmoid" else self.family
 
@@ -381,7 +386,7 @@ class Task:
         decisions = self.decisions(answers)
         return replace(samples, y=answers if decisions is None else decisions)
 
-    def explained(self, samples: Any) -> str:
+    def explained(self, samples: Any) -> Literal["true", "predicted", "all"]:
         """Returns where attributions start: the true class, the predicted one without labels, else all outputs."""
         if not self.classifies:
             return "all"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
 from keras_xaic.errors import DataError
-from keras_xaic.metrics import DEFAULT, KINDS, Task, get_metric
+from keras_xaic.metrics import DEFAULT, KINDS, Family, Task, TaskKind, get_metric
 
 CLASS_LOSSES = frozenset(
     (
@@ -36,7 +36,7 @@ VALUE_LOSSES = frozenset(
     )
 )
 """Losses of values."""
-WORDS = {
+WORDS: dict[TaskKind, str] = {
     "classification": "one of several classes",
     "binary": "yes or no",
     "multi-label": "several labels, each yes or no",
@@ -77,9 +77,13 @@ class Head:
         return len(self.shape) <= 1
 
     @property
-    def losses(self) -> str:
+    def losses(self) -> Union[Family, Literal[""]]:
         """``classes``, ``yes_no`` or ``values``: what the loss is for; empty where that is not known."""
-        families = (("classes", CLASS_LOSSES), ("yes_no", YES_NO_LOSSES), ("values", VALUE_LOSSES))
+        families: tuple[tuple[Family, frozenset[str]], ...] = (
+            ("classes", CLASS_LOSSES),
+            ("yes_no", YES_NO_LOSSES),
+            ("values", VALUE_LOSSES),
+        )
         return next((name for name, losses in families if self.loss in losses), "")
 
     def facts(self) -> dict[str, Any]:
@@ -188,9 +192,10 @@ def infer(head: Head, data: Any, task: Optional[str] = None, metric: Optional[st
     return made
 
 
-def _named(task: str, head: Head) -> str:
-    kind = str(task).lower().replace("_", "-").replace("multilabel", "multi-label")
-    if kind not in KINDS:
+def _named(task: str, head: Head) -> TaskKind:
+    said = str(task).lower().replace("_", "-").replace("multilabel", "multi-label")
+    kind = next((one for one in KINDS if one == said), None)
+    if kind is None:
         raise DataError(f"task {task!r} is not known", ", ".join(KINDS))
     fits = {
         "classification": head.is_flat and head.width > 1,
@@ -204,11 +209,11 @@ def _named(task: str, head: Head) -> str:
     return kind
 
 
-def _readings(head: Head, targets: Optional[_Targets]) -> list[str]:
+def _readings(head: Head, targets: Optional[_Targets]) -> list[TaskKind]:
     """The kinds of tasks that head and targets can be, the likeliest first; empty where they do not fit each other."""
-    many = "classification" if head.is_flat else "segmentation"
-    single = "binary" if head.is_flat else "segmentation"
-    values = "reconstruction" if head.shape == head.inputs and not head.is_flat else "regression"
+    many: TaskKind = "classification" if head.is_flat else "segmentation"
+    single: TaskKind = "binary" if head.is_flat else "segmentation"
+    values: TaskKind = "reconstruction" if head.shape == head.inputs and not head.is_flat else "regression"
     if targets is None:
         return _without_targets(head, many, single)
     if targets.inputs_again and _fits(targets.shape, head.shape):
@@ -238,7 +243,7 @@ def _readings(head: Head, targets: Optional[_Targets]) -> list[str]:
     return [values]
 
 
-def _two_ways(head: Head, targets: _Targets, yes_no: str, values: str) -> list[str]:
+def _two_ways(head: Head, targets: _Targets, yes_no: TaskKind, values: TaskKind) -> list[TaskKind]:
     """Zeros and ones: decisions or values, by what the output ends in and the loss; their type decides if both are silent."""
     if head.activation == "sigmoid" or head.losses == "yes_no":
         return [yes_no]
@@ -247,7 +252,7 @@ def _two_ways(head: Head, targets: _Targets, yes_no: str, values: str) -> list[s
     return [yes_no] if targets.integer else [yes_no, values]
 
 
-def _without_targets(head: Head, many: str, single: str) -> list[str]:
+def _without_targets(head: Head, many: TaskKind, single: TaskKind) -> list[TaskKind]:
     again = head.shape == head.inputs
     if head.width > 1 and (head.activation == "softmax" or head.losses == "classes"):
         return [many]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from keras_xaic._keras import Layer, Model, layers
 from keras_xaic.models.operations import Operations
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+KernelKind = Literal["conv", "depthwise", "dense", "conv_transpose"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Kernel:
     key: str
     path: str
     attribute: str
-    kind: str
+    kind: KernelKind
     layer: Layer
     channel_axes: tuple[int, ...]
 

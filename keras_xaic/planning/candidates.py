@@ -19,7 +19,7 @@ from keras_xaic.planning.plan import LayerPlan, pattern_sparsity
 from keras_xaic.planning.ram import predict_ram
 from keras_xaic.planning.sensitivity import Damage, RoundedKernels
 from keras_xaic.planning.sparsity import kept_weights, weight_score
-from keras_xaic.planning.storages import Storage
+from keras_xaic.planning.storages import Granularity, Storage
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -246,7 +246,7 @@ class LayerOptions:
     def _all_records(self) -> int:
         return sum(self._records(kernel, "channel") for kernel in self.kernels)
 
-    def _records(self, kernel: Kernel, granularity: str) -> int:
+    def _records(self, kernel: Kernel, granularity: Granularity) -> int:
         return cost.record_bytes(kernel.kind, kernel.channels, granularity, self.options.activations)
 
     def _plans(self, chosen: Mapping[str, Candidate]) -> list[LayerPlan]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+from keras_xaic.models.kernels import KernelKind, layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning.storages import (
     BITS_OF,
@@ -82,7 +82,9 @@ def structure_bytes(model: Model, activations: Activations = "int8") -> int:
     return layout.file + weighted + layout.operator * others + zero_points
 
 
-def best_storage(kind: str, bits: int, activations: Activations = "int8", shape: Optional[Sequence[int]] = None) -> Storage:
+def best_storage(
+    kind: KernelKind, bits: int, activations: Activations = "int8", shape: Optional[Sequence[int]] = None
+) -> Storage:
     """Returns the smallest storage that holds a grid exactly on every runtime, with whatever steps that takes.
 
     Args:
@@ -99,7 +101,7 @@ def best_storage(kind: str, bits: int, activations: Activations = "int8", shape:
     return "int4" if any("int4" in storages for storages in fitting) else "int8"
 
 
-def best_granularity(kind: str, storage: Storage, activations: Activations = "int8") -> Granularity:
+def best_granularity(kind: KernelKind, storage: Storage, activations: Activations = "int8") -> Granularity:
     """Returns how fine steps may be: one per channel wherever the storage is exact with that."""
     if storage == "float32":
         return "channel"
@@ -107,7 +109,7 @@ def best_granularity(kind: str, storage: Storage, activations: Activations = "in
     return "channel" if storage in legal else "tensor"
 
 
-def weight_bytes(weights: int, storage: str, bits: Optional[int] = None, activations: Activations = "int8") -> int:
+def weight_bytes(weights: int, storage: Storage, bits: Optional[int] = None, activations: Activations = "int8") -> int:
     """Returns the bytes of the weights as stored; of a known number of bits, as looked up where that takes less."""
     plain = math.ceil(weights * BITS_OF[storage] / 8)
     if bits is None or storage != "int4" or activations != "int8":
@@ -116,7 +118,7 @@ def weight_bytes(weights: int, storage: str, bits: Optional[int] = None, activat
     return plain if group is None else min(plain, weights // group + LOOKUP_BYTES)
 
 
-def record_bytes(kind: str, channels: int, granularity: str, activations: Activations = "int8") -> int:
+def record_bytes(kind: KernelKind, channels: int, granularity: Granularity, activations: Activations = "int8") -> int:
     """Returns the bytes of biases and steps of one kernel."""
     layout = LAYOUTS[activations]
     steps = channels * (layout.dense_steps if kind == "dense" else 1) if granularity == "channel" else 1

@@ -19,7 +19,7 @@ from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_ranking import choose_filters
 from keras_xaic.planning.plan import FilterPlan, LayerPlan
 from keras_xaic.planning.ram import ModelArena, Stored, position
-from keras_xaic.planning.storages import Activations, can_be_packed
+from keras_xaic.planning.storages import Activations, Granularity, Storage, can_be_packed
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -59,10 +59,10 @@ class KernelCost:
         granularity: How fine its steps are.
     """
 
-    storage: str
+    storage: Storage
     bits: Optional[int]
     download: float
-    granularity: str
+    granularity: Granularity
 
     @property
     def unpacked(self) -> bool:

@@ -13,7 +13,7 @@ import pydantic
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import KernelKind, weighted_kernels
 from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.cost import weight_bytes
 from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
@@ -286,7 +286,7 @@ def check_relevance(relevance: Relevance, model: Model) -> None:
             )
 
 
-def _check_storage(layer: LayerPlan, kind: str, plan: Plan) -> None:
+def _check_storage(layer: LayerPlan, kind: KernelKind, plan: Plan) -> None:
     if layer.kind != kind:
         raise PlanError(f"the plan calls layer {layer.key!r} {layer.kind}", kind)
     if layer.is_float and plan.activations == "int16":

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
 from keras_xaic.errors import ExportError
+
+if TYPE_CHECKING:
+    from keras_xaic.models.kernels import KernelKind
 
 Granularity = Literal["channel", "tensor"]
 Storage = Literal["int4", "int8", "float32"]
@@ -26,7 +29,7 @@ RUN_BY: dict[Activations, tuple[Runtime, ...]] = {
     "float32": WIDENING,
 }
 """Activations of a plan -> the interpreters that its file must be exact on."""
-KINDS: dict[str, str] = {
+KINDS: dict[str, KernelKind] = {
     "CONV_2D": "conv",
     "DEPTHWISE_CONV_2D": "depthwise",
     "FULLY_CONNECTED": "dense",
@@ -35,7 +38,7 @@ KINDS: dict[str, str] = {
 """Weight operators of TFLite -> kind of kernel (see `keras_xaic.models.kernels.Kernel`)."""
 INT4_VERSIONS: dict[str, int] = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CONNECTED": 10}
 """Operator versions that the TFLite converter gives to operators with INT4 weights."""
-BITS_OF: dict[str, int] = {"int4": 4, "int8": 8, "float32": 32}
+BITS_OF: dict[Storage, int] = {"int4": 4, "int8": 8, "float32": 32}
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,14 @@ class StorageRule:
         runtimes: Interpreters that compute it exactly.
     """
 
-    kinds: tuple[str, ...]
+    kinds: tuple[KernelKind, ...]
     storage: Storage
     activations: Activations
-    granularity: tuple[str, ...]
+    granularity: tuple[Granularity, ...]
     runtimes: tuple[Runtime, ...] = RUNTIMES
 
 
-_ALL = ("conv", "depthwise", "dense", "conv_transpose")
+_ALL: tuple[KernelKind, ...] = ("conv", "depthwise", "dense", "conv_transpose")
 RULES: tuple[StorageRule, ...] = (
     StorageRule(("conv", "depthwise"), "int4", "int8", ("tensor", "channel")),
     StorageRule(("dense",), "int4", "int8", ("tensor",)),
@@ -74,7 +77,7 @@ RULES: tuple[StorageRule, ...] = (
 )
 
 
-def can_be_packed(kind: str, shape: Sequence[int], activations: Activations = "int8") -> bool:
+def can_be_packed(kind: KernelKind, shape: Sequence[int], activations: Activations = "int8") -> bool:
     """Returns whether tflite-runtime 2.14 computes this kernel right from INT4, where `RULES` allow INT4 at all.
 
     It has code of its own for dense kernels behind float32 with an even number of inputs from 32 on. Where more than 16 of them
@@ -106,7 +109,7 @@ def weights_per_byte(count: int, largest: int) -> Optional[int]:
 
 
 def legal_storages(
-    kind: str,
+    kind: KernelKind,
     bits: int,
     per_tensor: bool,
     activations: Activations = "int8",
@@ -122,7 +125,7 @@ def legal_storages(
         runtimes: The interpreters that must run it; None: those of `RUN_BY`.
     """
     runtimes = RUN_BY[activations] if runtimes is None else runtimes
-    granularity = "tensor" if per_tensor else "channel"
+    granularity: Granularity = "tensor" if per_tensor else "channel"
     found = {
         rule.storage
         for rule in RULES
@@ -137,8 +140,8 @@ def legal_storages(
 
 def require_legal(
     key: str,
-    storage: str,
-    kind: str,
+    storage: Storage,
+    kind: KernelKind,
     bits: int,
     per_tensor: bool,
     activations: Optional[Activations],

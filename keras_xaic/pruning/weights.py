@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import tensorflow_model_optimization as tfmot
@@ -15,6 +15,9 @@ from keras_xaic.pruning import PruneByRelevance, can_prune, pattern_mask, prune_
 from keras_xaic.relevance import Attribution, Relevance, attribute
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance.choices import Reduce
 
 RAMP_SHARE = 0.7
 """Share of the epochs over which sparsity ramps up; the rest is recovery, and only its epochs can be chosen."""
@@ -40,7 +43,7 @@ def prune_weights(
             training steps per batch of `Context.calibration`.
     """
     rule = "lrp.epsilon" if relevance is None else relevance.rule
-    reduce = "mean" if plan.score == "signed_relevance" else "mean_abs"
+    reduce: Reduce = "mean" if plan.score == "signed_relevance" else "mean_abs"
     planned = {layer.key: layer for layer in plan.layers if layer.sparsity > 0}
     sparsity = {key: layer.sparsity for key, layer in planned.items()}
     patterns = {key: layer.pattern for key, layer in planned.items()}
@@ -70,7 +73,7 @@ def prune_weights(
 class _Refresh(keras.callbacks.Callback):
     """Attributes anew every few steps, while masks still change."""
 
-    def __init__(self, plain: Model, context: Context, rule: str, reduce: str, every: int, last: int) -> None:
+    def __init__(self, plain: Model, context: Context, rule: str, reduce: Reduce, every: int, last: int) -> None:
         super().__init__()
         self.plain, self.context, self.reduce, self.every, self.last = plain, context, reduce, every, last
         self.attribution = Attribution(plain, rule=rule, allow_approximate=True)
@@ -88,7 +91,7 @@ class _Refresh(keras.callbacks.Callback):
                 layer.set_relevance(fresh.weights[kernel.key])
 
 
-def _fits(relevance: Optional[Relevance], model: Model, reduce: str) -> bool:
+def _fits(relevance: Optional[Relevance], model: Model, reduce: Reduce) -> bool:
     """Whether relevance is of this model's shapes, and signed if it must be."""
     if relevance is None or any(relevance.weights[kernel.key].shape != kernel.shape for kernel in weighted_kernels(model)):
         return False

@@ -17,8 +17,8 @@ from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import Grid, Score
 from keras_xaic.planning.storages import Activations
+from keras_xaic.relevance.choices import Reduce
 
-Reduce = Literal["mean_abs", "mean", "sum", "rms", "momentum"]
 Sensitivity = Literal["auto", "relevance", "measured", "combined", "hessian", "mean_score", "weight_error", "uniform"]
 Baseline = Literal["int8", "magnitude", "cluster"]
 

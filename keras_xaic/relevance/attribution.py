@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from keras_xaic._keras import Model, tf
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
+from keras_xaic.relevance.choices import EngineName, Reduce, Start, Statistic, Target
 from keras_xaic.relevance.composites import RuleLike
 from keras_xaic.relevance.container import Relevance, layer_scores
 from keras_xaic.relevance.engine import Step
@@ -19,10 +20,11 @@ from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.relevance.methods import make_engine
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.reduce import Sums, check_reduction, reduce_samples, sample_weights
-from keras_xaic.relevance.targets import BatchTargets, Target, Targets, find_targets
+from keras_xaic.relevance.targets import BatchTargets, Targets, find_targets
 
 Progress = Callable[[int, int], None]
 
+Wanted = Literal["signed", "absolute", "squared", "inputs"]
 _CHECKED = 64  # samples that are looked at before work begins
 
 
@@ -32,10 +34,10 @@ def attribute(
     y: Any = None,
     *,
     rule: RuleLike = "lrp.epsilon",
-    engine: str = "auto",
+    engine: EngineName = "auto",
     target: Target = "true",
-    start: str = "one",
-    reduce: str = "mean_abs",
+    start: Start = "one",
+    reduce: Reduce = "mean_abs",
     reference: Any = None,
     batch_size: int = 64,
     seed: int = 0,
@@ -125,7 +127,7 @@ class Attribution:
     """
 
     def __init__(
-        self, model: Model, *, rule: RuleLike = "lrp.epsilon", engine: str = "auto", allow_approximate: bool = False
+        self, model: Model, *, rule: RuleLike = "lrp.epsilon", engine: EngineName = "auto", allow_approximate: bool = False
     ) -> None:
         self.model = model
         self.program = Program(model)
@@ -144,8 +146,8 @@ class Attribution:
         y: Any = None,
         *,
         target: Target = "true",
-        start: str = "one",
-        reduce: str = "mean_abs",
+        start: Start = "one",
+        reduce: Reduce = "mean_abs",
         reference: Any = None,
         batch_size: int = 64,
         seed: int = 0,
@@ -197,7 +199,7 @@ class Attribution:
         y: Any = None,
         *,
         target: Target = "true",
-        start: str = "one",
+        start: Start = "one",
         reference: Any = None,
         batch_size: int = 64,
     ) -> list[np.ndarray]:
@@ -213,7 +215,7 @@ class Attribution:
                 part.append(np.asarray(array)[: len(index)])
         return [np.concatenate(part) for part in parts]
 
-    def _targets(self, inputs: Inputs, target: Target, start: str) -> Targets:
+    def _targets(self, inputs: Inputs, target: Target, start: Start) -> Targets:
         some = np.arange(min(len(inputs), _CHECKED))
         self.engine.check([tf.constant(array) for array in inputs.batch(some, len(some))])
         canonical = self.program.canonical
@@ -227,21 +229,21 @@ class Attribution:
         references: Sequence[np.ndarray],
         index: np.ndarray,
         size: int,
-        statistic: str,
-        reduce: str,
+        statistic: Statistic,
+        reduce: Reduce,
     ) -> dict[str, np.ndarray]:
         arrays = self._call(statistic, inputs, targets, references, index, size, reduce)
         return {name: array.numpy() for name, array in arrays.items()}
 
     def _call(
         self,
-        wanted: str,
+        wanted: Wanted,
         inputs: Inputs,
         targets: Targets,
         references: Sequence[np.ndarray],
         index: np.ndarray,
         size: int,
-        reduce: str,
+        reduce: Reduce,
     ) -> Any:
         """Runs one padded batch; `wanted` is a statistic, or "inputs" for the relevance of the inputs."""
         key = (wanted, size, targets.kinds, targets.start, targets.heads)
@@ -253,7 +255,7 @@ class Attribution:
         weights = tf.constant(sample_weights(reduce, len(index), size))
         return self._steps[key](xs, values, weights, [tf.constant(one) for one in references])
 
-    def _compiled(self, wanted: str, targets: Targets) -> Any:
+    def _compiled(self, wanted: Wanted, targets: Targets) -> Any:
         engine = self.engine
         statistic = "signed" if wanted == "inputs" else wanted
 

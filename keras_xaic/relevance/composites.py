@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, Union
+from typing import Any, Literal, Union, get_args
 
 from keras_xaic.errors import ModelError
 from keras_xaic.relevance.rules import RULES, Alpha2Beta1, Epsilon, Flat, Rule, ZBox, ZPlus
 
-KINDS = ("conv", "depthwise", "conv_transpose", "dense", "recurrent", "attention")
+LayerKind = Literal["conv", "depthwise", "conv_transpose", "dense", "recurrent", "attention"]
+KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 """Kinds of weighted layers that a composite can name, beside ``first``, ``*`` and patterns of layer names."""
 
 
@@ -27,7 +28,7 @@ class Composite:
     name: str
     choices: tuple[tuple[str, Rule], ...]
 
-    def rule_for(self, path: str, kind: str, first: bool) -> Rule:
+    def rule_for(self, path: str, kind: LayerKind, first: bool) -> Rule:
         """Returns the rule of the layer at `path`.
 
         Raises:

@@ -7,13 +7,16 @@ import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Optional
+from typing import TYPE_CHECKING, Literal, Optional, Union
 
 import numpy as np
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, save_arrays, telling
 from keras_xaic.npz import Npz
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance.choices import EngineName, Reduce, Start
 
 FORMAT = 1
 
@@ -53,10 +56,10 @@ class Relevance:
     filters: Mapping[str, np.ndarray]
     layers: Mapping[str, float]
     rule: str
-    engine: str = "native"
+    engine: EngineName = "native"
     target: str = "true"
-    start: str = "one"
-    reduce: str = "mean_abs"
+    start: Union[Start, Literal["none"]] = "one"
+    reduce: Reduce = "mean_abs"
     samples: int = 0
     seed: int = 0
     approximate: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_xaic._keras import Tensor, tf
 from keras_xaic.models.operations import Operation
@@ -20,6 +20,9 @@ from keras_xaic.relevance.propagation import Function, as_function, copy_of
 from keras_xaic.relevance.rules import backward, divide, negative, positive
 from keras_xaic.relevance.shares import Share
 from keras_xaic.relevance.targets import BatchTargets
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance.choices import Statistic
 
 Multiplier = tuple[Tensor, Tensor]
 """Multipliers of the positive and of the negative part of a difference; the same tensor twice where they are not told apart."""
@@ -55,7 +58,7 @@ class DeepLift:
         """See `Engine.refresh`."""
         self.program.refresh()
 
-    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str, references: Sequence[Tensor]) -> Step:
+    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic, references: Sequence[Tensor]) -> Step:
         """See `Engine.step`."""
         operations = self.program.operations
         here, there = self.program.forward(xs), self.program.forward(references)

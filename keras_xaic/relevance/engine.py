@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
 from keras_xaic._keras import Tensor, tf
+from keras_xaic.relevance.choices import STATISTICS, Statistic
 from keras_xaic.relevance.linear import LinearMap
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import over_positions
 from keras_xaic.relevance.shares import Share, sum_powers, sum_signed
 from keras_xaic.relevance.targets import BatchTargets
-
-STATISTICS = ("signed", "absolute", "squared")
-"""What is summed over samples: R, |R| or R^2."""
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Record:
         """Notes a kernel that gets nothing by construction."""
         self.zeros[key] = shape
 
-    def weights(self, statistic: str) -> dict[str, Tensor]:
+    def weights(self, statistic: Statistic) -> dict[str, Tensor]:
         """Returns weight key -> sum over samples of R, |R| or R^2, of the kernel's shape."""
         result = {key: tf.zeros(shape) for key, shape in self.zeros.items()}
         for key, (linear, shares) in self.shares.items():
@@ -103,7 +101,7 @@ class Engine(Protocol):
     needs_values: bool
     copies: int
 
-    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str, references: Sequence[Tensor]) -> Step:
+    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic, references: Sequence[Tensor]) -> Step:
         """Returns the relevance of one batch; called inside a `tf.function`.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from keras_xaic.relevance.propagation import find_gates, propagate
 from keras_xaic.relevance.recurrent import recurrent_relevance
 from keras_xaic.relevance.rules import EPSILON, Call, Epsilon, Rule, ZBox
 from keras_xaic.relevance.targets import BatchTargets
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance.choices import Statistic
 
 
 class NativeEngine:
@@ -52,7 +56,7 @@ class NativeEngine:
         found = [rule.epsilon for _, rule in self.composite.choices if isinstance(rule, Epsilon)]
         return found[-1] if found else EPSILON
 
-    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str, references: Sequence[Tensor]) -> Step:
+    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic, references: Sequence[Tensor]) -> Step:
         """See `Engine.step`."""
         operations = self.program.operations
         tensors = self.program.forward(xs)

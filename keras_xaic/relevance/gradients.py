@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keras_xaic._keras import Tensor, tf
+from keras_xaic.relevance.choices import Statistic
 from keras_xaic.relevance.engine import Record, Step, per_sample
 from keras_xaic.relevance.inner_kernels import inner_kernels
 from keras_xaic.relevance.program import Program
@@ -46,7 +47,7 @@ class Gradient:
             return per_sample(targets.relevance(outputs))
         return per_sample([tf.stop_gradient(part) * f for part, f in zip(targets.selection(outputs), outputs)])
 
-    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str, references: Sequence[Tensor]) -> Step:
+    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic, references: Sequence[Tensor]) -> Step:
         """See `Engine.step`."""
         program = self.program
         xs = [tf.identity(x) for x in xs]
@@ -66,7 +67,7 @@ class Gradient:
         weights = {**record.weights(statistic), **self._inner_weights(xs, targets, statistic)}
         return Step([x * g for x, g in zip(xs, found[len(zs) :])], record.channels, record.biases, weights, objective)
 
-    def _inner_weights(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str) -> dict[str, Tensor]:
+    def _inner_weights(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic) -> dict[str, Tensor]:
         """Kernels inside recurrent and attention layers: sample by sample, as only whole gradients exist for them."""
         if not self.inner:
             return {}
@@ -110,7 +111,7 @@ class IntegratedGradients(Gradient):
     steps = 10
     copies = 2 * steps + 1  # values at the ends and gradients in the middle of every step
 
-    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: str, references: Sequence[Tensor]) -> Step:
+    def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic, references: Sequence[Tensor]) -> Step:
         """See `Engine.step`."""
         program, count = self.program, xs[0].shape[0]
         along = tf.tile(tf.linspace(0.0, 1.0, self.copies), [count])

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 
 from keras_xaic.errors import ModelError
+from keras_xaic.relevance.choices import ENGINES, EngineName
 from keras_xaic.relevance.composites import COMPOSITES, Composite, RuleLike, as_composite
 from keras_xaic.relevance.deeplift import DeepLift
 from keras_xaic.relevance.engine import Engine
@@ -13,8 +14,6 @@ from keras_xaic.relevance.engine_native import NativeEngine
 from keras_xaic.relevance.gradients import Gradient, IntegratedGradients, Taylor
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import RULES, Rule
-
-ENGINES = ("auto", "native", "innvestigate")
 
 _OTHERS = {
     "deeplift.rescale": DeepLift,
@@ -28,7 +27,9 @@ RULE_NAMES: tuple[str, ...] = (*dict.fromkeys([*RULES, *COMPOSITES]), *_OTHERS, 
 """Every rule that `attribute` knows by name."""
 
 
-def make_engine(program: Program, rule: RuleLike, engine: str, allow_approximate: bool) -> tuple[Engine, str, str]:
+def make_engine(
+    program: Program, rule: RuleLike, engine: EngineName, allow_approximate: bool
+) -> tuple[Engine, EngineName, str]:
     """Returns the engine for a rule, its name (never ``auto``), and the name of the rule.
 
     Raises:

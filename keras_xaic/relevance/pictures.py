@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_xaic.files import PathLike, telling, writing
 from keras_xaic.relevance.attribution import Attribution
+from keras_xaic.relevance.choices import Start, Target
 from keras_xaic.relevance.container import Relevance
 from keras_xaic.relevance.heat import AGAINST, FOR, heat_image, input_image, kind_of
 from keras_xaic.relevance.inputs import as_inputs
-from keras_xaic.relevance.targets import Target
 
 _MANY_BARS = 40
 _FOR, _AGAINST = (tuple(value / 255 for value in colour) for colour in (FOR, AGAINST))
@@ -26,7 +26,7 @@ def save_pictures(
     out: PathLike,
     count: int = 4,
     target: Target = "true",
-    start: str = "one",
+    start: Start = "one",
     reference: Any = None,
 ) -> list[pathlib.Path]:
     """Writes one PNG for each of the first samples: the input beside the relevance of its values.

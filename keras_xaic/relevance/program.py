@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from keras_xaic._keras import Model, Tensor, layers, tf
 from keras_xaic.models.canonical import Canonical, canonicalize, symbol_of
@@ -11,6 +11,9 @@ from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.relevance.layer_table import how_of, name_in_table
 from keras_xaic.relevance.linear import LinearMap, linear_map
+
+if TYPE_CHECKING:
+    from keras_xaic.relevance.composites import LayerKind
 
 Environment = dict[str, Tensor]
 
@@ -88,7 +91,7 @@ class Program:
         """Shape of an output, None where free."""
         return self.operations.shapes[self.operations.outputs[index]]
 
-    def kind(self, path: str) -> str:
+    def kind(self, path: str) -> LayerKind:
         """Kind of a weighted layer, as composites name it."""
         kernel = self.kernels.get(path)
         return kernel.kind if kernel is not None else self.maps[path].kernel.kind

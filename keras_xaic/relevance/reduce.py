@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.errors import DataError
+from keras_xaic.relevance.choices import Reduce, Statistic
 
-REDUCTIONS = {
+REDUCTIONS: dict[Reduce, Statistic] = {
     "mean_abs": "absolute",
     "mean": "signed",
     "sum": "signed",
@@ -24,7 +25,7 @@ MOMENTUM = 0.99
 """Weight of the past, per sample, of ``reduce="momentum"``."""
 
 
-def check_reduction(reduce: str) -> str:
+def check_reduction(reduce: Reduce) -> Statistic:
     """Returns the statistic that a reduction sums.
 
     Raises:
@@ -35,14 +36,14 @@ def check_reduction(reduce: str) -> str:
     return REDUCTIONS[reduce]
 
 
-def sample_weights(reduce: str, count: int, size: int) -> np.ndarray:
+def sample_weights(reduce: Reduce, count: int, size: int) -> np.ndarray:
     """Returns the weight of each of `count` real samples in a batch padded to `size`, float32 (size,)."""
     weights = np.zeros(size, np.float32)
     weights[:count] = MOMENTUM ** np.arange(count - 1, -1, -1) if reduce == "momentum" else 1.0
     return weights
 
 
-def reduce_samples(values: Any, statistic: str) -> Any:
+def reduce_samples(values: Tensor, statistic: Statistic) -> Tensor:
     """Sums the chosen statistic of a tensor over its first axis, the samples."""
     raised = {"signed": tf.identity, "absolute": tf.abs, "squared": tf.square}[statistic]
     return tf.reduce_sum(raised(values), axis=0)
@@ -59,7 +60,7 @@ class Sums:
         weight: Sum of the samples' weights so far.
     """
 
-    reduce: str
+    reduce: Reduce
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     count: int = 0
     weight: float = 0.0

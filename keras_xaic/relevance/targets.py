@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Tensor, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError
+from keras_xaic.relevance.choices import STARTS, Start, Target
 
-Target = Union[str, int]
-
-STARTS = ("one", "logit", "squared_error")
+TargetKind = Literal["class", "classes", "predicted", "all"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,9 @@ class Targets:
         heads: Per output the activation that was left away.
     """
 
-    kinds: tuple[str, ...]
+    kinds: tuple[TargetKind, ...]
     values: tuple[np.ndarray, ...]
-    start: str
+    start: Start
     heads: tuple[Optional[str], ...]
 
     @property
@@ -127,7 +126,7 @@ class BatchTargets:
 
 def find_targets(
     target: Target,
-    start: str,
+    start: Start,
     y: Optional[Sequence[Any]],
     x: Sequence[Samples],
     shapes: Sequence[Sequence[Optional[int]]],
@@ -153,6 +152,7 @@ def find_targets(
     if not (target in ("true", "predicted", "all") or _is_class(target)):
         raise DataError(f"target is {target!r}", '"true", "predicted", "all" or a class number')
     count, kinds, values = len(x[0]), [], []
+    kind: TargetKind
     for i, (shape, head) in enumerate(zip(shapes, heads)):
         given = None if y is None or y[i] is None else np.asarray(y[i])
         labels = _labels(given, shape, head)

@@ -10,7 +10,7 @@ from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.planning.storages import Activations
+from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
 from keras_xaic.tflite.convert import (
     Calibration,
@@ -54,7 +54,7 @@ class Compressed(Protocol):
         """Weight key -> grid. Kernels that are not here are stored as plain int8."""
 
     @property
-    def storages(self) -> Mapping[str, str]:
+    def storages(self) -> Mapping[str, Storage]:
         """Weight key -> ``int4``, ``int8``, or ``float32`` for a layer that is not quantized."""
 
     @property
@@ -68,7 +68,7 @@ class Uncompressed:
 
     model: Model
     kernels: Mapping[str, QuantizedKernel] = field(default_factory=dict)
-    storages: Mapping[str, str] = field(default_factory=dict)
+    storages: Mapping[str, Storage] = field(default_factory=dict)
     plan: Optional[SavablePlan] = None
 
 
@@ -86,7 +86,7 @@ def as_compressed(small: Union[Model, Compressed]) -> Compressed:
     raise ExportError(f"a {type(small).__name__} cannot be exported", "a Keras model or what `compress` returns")
 
 
-_FLOATING: dict[str, Callable[[Model], bytes]] = {
+_FLOATING: dict[Precision, Callable[[Model], bytes]] = {
     "float32": float_twin,
     "float16": float16_model,
     "dynamic-range": dynamic_range_model,
@@ -155,7 +155,7 @@ def _weight_only(small: Compressed, islands: set[str]) -> bytes:
     return write_weight_only(floating, kernels, _places(small.model, floating, islands) if islands else (), packed)
 
 
-def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, precision: str, islands: set[str]) -> bytes:
+def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, precision: Precision, islands: set[str]) -> bytes:
     floating = float_twin(small.model)
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
     storages = dict(small.storages)

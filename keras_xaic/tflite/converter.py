@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from keras_xaic.errors import ExportError
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.flatbuffer import load, name_of
 from keras_xaic.tflite.pairing import weight_operators
+
+if TYPE_CHECKING:
+    from keras_xaic.tflite.convert import InputOutput, Precision
 
 _frozen: Any = importlib.import_module("tensorflow.python.framework.convert_to_constants")
 _modify_io: Any = importlib.import_module("tensorflow.lite.python.util").modify_model_io_type
@@ -48,8 +51,8 @@ class Wish:
         floating: Which weight operators stay float in an int8 file, by their place among the weight operators.
     """
 
-    precision: str
-    io: str = "int8"
+    precision: Precision
+    io: InputOutput = "int8"
     floating: tuple[int, ...] = ()
 
 

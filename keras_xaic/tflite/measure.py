@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.tflite.reading import match_stored
+from keras_xaic.models.kernels import KernelKind, weighted_kernels
+from keras_xaic.tflite.reading import StoredAs, match_stored
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -25,8 +25,8 @@ class LayerBytes:
     """
 
     key: str
-    kind: str
-    storage: str
+    kind: KernelKind
+    storage: StoredAs
     weights: int
     flash_bytes: int
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.planning.storages import KINDS
 from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, constant, operators
+
+if TYPE_CHECKING:
+    from keras_xaic.models.kernels import KernelKind
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class WeightOperator:
     codes: Optional[TensorT] = None
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> KernelKind:
         """Kind of kernel: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``."""
         return KINDS[self.operator.kind]
 
@@ -119,7 +122,7 @@ def _looked_up(makers: Mapping[int, Operator], tensor: TensorT, codes: TensorT) 
     return np.asarray(table[numbers].reshape(shape))
 
 
-def to_operator_layout(kernel: np.ndarray, kind: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+def to_operator_layout(kernel: np.ndarray, kind: KernelKind, shape: Sequence[int]) -> Optional[np.ndarray]:
     """Returns a Keras kernel in the layout of a TFLite operator, None if it cannot be that operator's.
 
     Args:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import numpy as np
 
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import KernelKind, weighted_kernels
 from keras_xaic.tflite.flatbuffer import TensorType, load
 from keras_xaic.tflite.pairing import WeightOperator, pair_by_value, weight_operators
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
-_STORAGES = {
+StoredAs = Literal["int4", "int8", "float16", "float32", "lookup", "other"]
+_STORAGES: dict[int, StoredAs] = {
     TensorType.INT4: "int4",
     TensorType.INT8: "int8",
     TensorType.FLOAT32: "float32",
@@ -39,8 +40,8 @@ class StoredWeights:
     """
 
     index: int
-    kind: str
-    storage: str
+    kind: KernelKind
+    storage: StoredAs
     integers: np.ndarray
     scale: np.ndarray
     bias: Optional[np.ndarray]

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
-from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Runtime, require_legal
+from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Runtime, Storage, require_legal
 from keras_xaic.tflite.flatbuffer import Operator, TensorT, TensorType, load, pack, require_version, schema, set_constant
 from keras_xaic.tflite.pairing import (
     WeightOperator,
@@ -36,7 +36,7 @@ def write_grids(
     int8: bytes,
     float32: bytes,
     kernels: Mapping[str, QuantizedKernel],
-    storages: Mapping[str, str],
+    storages: Mapping[str, Storage],
     runtimes: Optional[Sequence[Runtime]] = None,
 ) -> bytes:
     """Returns the int8 twin with every planned kernel's integers and steps exactly as planned.
@@ -109,7 +109,7 @@ def _write(
     key: str,
     kernel: QuantizedKernel,
     gain: np.ndarray,
-    storage: str,
+    storage: Storage,
     target: WeightOperator,
     bias: Optional[np.ndarray],
     runtimes: Optional[Sequence[Runtime]],
@@ -136,7 +136,7 @@ def _write(
         raise ExportError(f"layer {key!r}: the converter dropped its bias in int8")
 
 
-def _type_of(storage: str) -> int:
+def _type_of(storage: Storage) -> int:
     return TensorType.INT4 if storage == "int4" else TensorType.INT8
 
 

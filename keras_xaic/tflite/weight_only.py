@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
-from keras_xaic.planning.storages import INT4_VERSIONS, can_be_packed, require_legal
+from keras_xaic.planning.storages import INT4_VERSIONS, Storage, can_be_packed, require_legal
 from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
     ModelT,
@@ -60,7 +60,7 @@ def write_weight_only(
         if place in floating or index in front:  # a layer that is called twice is stored once
             continue
         is_safe = can_be_packed(one.kind, one.weights.shape[::-1], "float32")
-        storage = "int4" if key in packed and is_safe else "int8"
+        storage: Storage = "int4" if key in packed and is_safe else "int8"
         integers, steps = _plain(one) if key is None else _planned(key, kernels[key], gain, one, storage)
         record = quantization(steps, one.channel_axis)
         if storage == "int4":
@@ -73,7 +73,7 @@ def write_weight_only(
 
 
 def _planned(
-    key: str, kernel: QuantizedKernel, gain: np.ndarray, one: WeightOperator, storage: str
+    key: str, kernel: QuantizedKernel, gain: np.ndarray, one: WeightOperator, storage: Storage
 ) -> tuple[np.ndarray, np.ndarray]:
     steps = (channel_steps(kernel.scale, kernel.integers.shape, one, key) * gain).astype(np.float32)
     require_legal(key, storage, one.kind, kernel.level_bits, steps.size == 1, "float32")

@@ -24,6 +24,7 @@ from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+    from keras_xaic.relevance.choices import Target
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Context:
         return cls(task, train, held_back, answers, samples, callbacks, checkpoint, progress, deadline)
 
     @property
-    def target(self) -> str:
+    def target(self) -> Target:
         """Where attributions start (see `Task.explained`)."""
         return self.task.explained(self.calibration)
 
