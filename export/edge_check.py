@@ -154,7 +154,7 @@ def run(interpreter: object, inputs: dict, runs: int) -> tuple:
         raise CheckError(f"the model has {len(ins)} inputs, inputs.npz has {len(samples)}")
     for i, (array, detail) in enumerate(zip(samples, ins)):
         if tuple(detail["shape"]) != (1,) + array.shape[1:]:  # noqa: RUF005 - also for Python 3.7
-            raise CheckError(f"input {i} of the model takes {tuple(detail['shape'])}, inputs.npz holds {array.shape}")
+            raise CheckError(f"input {i} of the model takes {tuple(map(int, detail['shape']))}, inputs.npz holds {array.shape}")
     codes = [quantize(array, detail) for array, detail in zip(samples, ins)]
     results = [[] for _ in outs]
 

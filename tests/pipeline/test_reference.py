@@ -16,6 +16,10 @@ from keras_xaic.pipeline.reference import largest_deviations
 from keras_xaic.planning import Budget
 from keras_xaic.tflite import float_twin
 
+needs_the_fault = pytest.mark.skipif(
+    edge.judge() != "tflite-runtime", reason="the fault that these tests need is one of tflite-runtime, which is not installed"
+)
+
 
 def make_job(stride):
     """A convolution whose kernel is smaller than its stride: with XNNPACK, tflite-runtime 2.14 reads beside its input."""
@@ -39,6 +43,7 @@ def run(job, out, **options):
     return xaic.compress(model, data, out=out, **{**settings, **options})
 
 
+@needs_the_fault
 def test_a_float_file_that_is_computed_wrongly_is_no_yardstick(strided, tmp_path):
     model, data = strided
     wrong = _accuracy_of_float_file(model, data, tmp_path)
@@ -82,6 +87,7 @@ def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_pat
     assert any("no such operator" in one for one in report.warnings)
 
 
+@needs_the_fault
 def test_without_labels_a_wrong_float_file_is_told_too(strided, tmp_path):
     model, data = strided
     report = run((model, {"x_train": data["x_train"]}), tmp_path / "out", baselines=())
