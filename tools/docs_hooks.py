@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import json
 import pathlib
 import re
@@ -32,6 +33,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills in what is generated: ``<!-- generated: NAME -->``."""
     makers = {
         "recipes": recipes,
+        "own recipe": own_recipe,
+        "recipe entries": recipe_entries,
         "report.json": report_fields,
         "rules": rules,
         "pruning": pruning,
@@ -41,7 +44,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "mixed": mixed,
         "entropy": entropy,
     }
-    return re.sub(r"<!-- generated: (\S+) -->", lambda match: makers[match.group(1)](), markdown)
+    return re.sub(r"<!-- generated: ([^>]+?) -->", lambda match: makers[match.group(1)](), markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -75,6 +78,24 @@ def recipes() -> str:
         rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
         sections.append(f"## `{recipe.name}`\n\n{recipe.summary}\n\n| | |\n|---|---|\n{rows}\n")
     return "\n".join(sections)
+
+
+def own_recipe() -> str:
+    """The example of a recipe that is not in the package."""
+    return f"```json\n{(ROOT / 'examples' / 'own_recipe.json').read_text(encoding='utf-8')}```\n"
+
+
+def recipe_entries() -> str:
+    """Every entry of a recipe, from the class that reads it: its default and what it means."""
+    from keras_xaic.recipes import Recipe
+
+    meanings = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(Recipe) or "", re.M))
+    rows = []
+    for name, field in Recipe.model_fields.items():
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        meaning = re.sub(r"``(.*?)``", r"`\1`", " ".join(meanings[name].split())).replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {meaning} |")
+    return "| entry | default | what |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
 def rules() -> str:
