@@ -84,11 +84,11 @@ class Lite:
 
     def get(self, index: int) -> np.ndarray:
         """Returns output `index`."""
-        return self.interpreter.get_tensor(self.outputs[index]["index"])
+        return np.asarray(self.interpreter.get_tensor(self.outputs[index]["index"]))
 
     def inner(self, tensor: int) -> np.ndarray:
         """Returns the values of any tensor."""
-        return self.interpreter.get_tensor(tensor)
+        return np.asarray(self.interpreter.get_tensor(tensor))
 
     @staticmethod
     def _describe(detail: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Micro:
 
     def get(self, index: int) -> np.ndarray:
         """Returns output `index`."""
-        return self.interpreter.get_output(index)
+        return np.asarray(self.interpreter.get_output(index))
 
     def inner(self, tensor: int) -> np.ndarray:
         """Returns the values of any tensor."""
@@ -190,7 +190,7 @@ def quantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scaled = (values / np.float32(detail["scale"])).astype(np.float64)  # float32 has no room for the half
     rounded = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled) + detail["zero_point"]
     limits = np.iinfo(dtype)
-    return np.clip(rounded, limits.min, limits.max).astype(dtype)
+    return np.asarray(np.clip(rounded, limits.min, limits.max).astype(dtype))
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

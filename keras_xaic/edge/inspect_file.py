@@ -187,7 +187,8 @@ class _Table:
         size = struct.calcsize("<" + kind)
         if position < 0 or position + size > len(self.content):
             raise _Outside(f"an offset leads to byte {position:,}")
-        return struct.unpack_from("<" + kind, self.content, position)[0]
+        value: int = struct.unpack_from("<" + kind, self.content, position)[0]
+        return value
 
     def find(self, field: int) -> int:
         """Returns the position of `field`, 0 where it is absent."""

@@ -72,8 +72,7 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
     kernels = weighted_kernels(model)
     variables, random = [kernel.variable for kernel in kernels], np.random.default_rng(seed)
 
-    @tf.function(reduce_retracing=True)
-    def products(inputs: Any, targets: Any, signs: list[Any]) -> list[Any]:
+    def products(inputs: Tensor, targets: Tensor, signs: list[Tensor]) -> list[Tensor]:
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
                 loss = _loss(task, model(inputs, training=False), targets)
@@ -82,6 +81,7 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
         curved = outer.gradient(along, variables, unconnected_gradients="zero")
         return [tf.reduce_sum(curve * sign) for curve, sign in zip(curved, signs)]
 
+    compiled = tf.function(products, reduce_retracing=True)
     totals = np.zeros(len(kernels))
     for start in range(0, len(samples), BATCH):
         part = samples.take(slice(start, start + BATCH))
@@ -89,7 +89,7 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
         targets = tf.constant(_targets(task, part, model, inputs))
         for _ in range(PROBES):
             signs = [tf.constant(random.choice((-1.0, 1.0), size=kernel.shape), tf.float32) for kernel in kernels]
-            totals += np.array([float(value) for value in products(inputs, targets, signs)]) / PROBES
+            totals += np.array([float(value) for value in compiled(inputs, targets, signs)]) / PROBES
     return {kernel.key: float(total / len(samples)) for kernel, total in zip(kernels, totals)}
 
 
@@ -120,7 +120,7 @@ def _probabilities(task: Task, outputs: np.ndarray) -> np.ndarray:
         both = powers / powers.sum(axis=-1, keepdims=True)
     else:
         both = outputs
-    return np.clip(both, 1e-7, 1.0)
+    return np.asarray(np.clip(both, 1e-7, 1.0))
 
 
 def _targets(task: Task, samples: Samples, model: Model, inputs: Tensor) -> np.ndarray:
@@ -135,13 +135,16 @@ def _targets(task: Task, samples: Samples, model: Model, inputs: Tensor) -> np.n
 
 def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     """Sum over samples, and mean over positions."""
+    loss: Tensor
     if task.loss_family == "classes":
         scores = tf.reshape(outputs, (-1, task.outputs))
         logits = scores if task.logits else tf.math.log(tf.clip_by_value(scores, 1e-7, 1.0))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(targets, (-1,)), logits)
-        return tf.reduce_mean(losses) * tf.cast(tf.shape(outputs)[0], losses.dtype)
-    flat = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
-    if task.is_values:
-        return tf.reduce_sum(tf.square(flat - targets))
-    yes = tf.clip_by_value(tf.sigmoid(flat) if task.logits else flat, 1e-7, 1.0 - 1e-7)
-    return -tf.reduce_sum(targets * tf.math.log(yes) + (1.0 - targets) * tf.math.log(1.0 - yes))
+        loss = tf.reduce_mean(losses) * tf.cast(tf.shape(outputs)[0], losses.dtype)
+    elif task.is_values:
+        loss = tf.reduce_sum(tf.square(tf.reshape(outputs, (tf.shape(outputs)[0], -1)) - targets))
+    else:
+        flat = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
+        yes = tf.clip_by_value(tf.sigmoid(flat) if task.logits else flat, 1e-7, 1.0 - 1e-7)
+        loss = -tf.reduce_sum(targets * tf.math.log(yes) + (1.0 - targets) * tf.math.log(1.0 - yes))
+    return loss

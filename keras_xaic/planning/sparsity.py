@@ -48,9 +48,9 @@ def weight_score(kernel: np.ndarray, relevance: np.ndarray, score: Score = "geom
     magnitude /= max(float(np.linalg.norm(magnitude)), 1e-30)
     norm = float(np.linalg.norm(relevance))
     if norm == 0.0:  # nothing known about this kernel: magnitude decides
-        return magnitude
+        return np.asarray(magnitude)
     known = np.asarray(relevance, np.float64) / norm
-    return combine(magnitude, known if score == "signed_relevance" else np.abs(known), score)
+    return np.asarray(combine(magnitude, known if score == "signed_relevance" else np.abs(known), score))
 
 
 def kept_weights(scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, np.ndarray]:
