@@ -8,8 +8,12 @@ from typing import Any, Callable, Optional, TypeVar
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.ownership import check_replaceable
 
 Made = TypeVar("Made")
+
+WARNING = "Do not use this bundle as it is."
+"""How `UNVERIFIED.txt` begins."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,20 @@ class Bundle:
         return self.path / "UNVERIFIED.txt"
 
     def mark(self, trouble: Optional[str]) -> None:
-        """Marks the bundle as unverified for this reason; with None, takes the mark away."""
+        """Marks the bundle as unverified for this reason; with None, takes the mark away.
+
+        Raises:
+            ExportError: If the file of that name is not ours (see `check_mark`).
+        """
+        self.check_mark()
         if trouble is None:
             self.unverified.unlink(missing_ok=True)
         else:
-            write_atomic(self.unverified, f"Do not use this bundle as it is. {trouble}\n")
+            write_atomic(self.unverified, f"{WARNING} {trouble}\n")
+
+    def check_mark(self) -> None:
+        """Makes sure that `mark` may write: the user's files stay as they are."""
+        check_replaceable(self.unverified, WARNING)
 
 
 def open_bundle(path: PathLike) -> Bundle:

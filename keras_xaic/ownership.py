@@ -205,6 +205,27 @@ def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs:
     return target
 
 
+def check_replaceable(path: PathLike, sign: str) -> None:
+    """Makes sure that a file of a bundle may be replaced or removed: there is none, or one that we wrote.
+
+    Args:
+        path: The file.
+        sign: What ours have near their beginning.
+
+    Raises:
+        ExportError: If it is not ours.
+    """
+    place = pathlib.Path(path)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            with open(place, "rb") as file:
+                ours = sign.encode() in file.read(1000)
+        except IsADirectoryError:
+            ours = False
+        if not ours:
+            raise ExportError(f"{place} is there and xaic did not write it, but needs that name", "", "Rename or move it")
+
+
 def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterable[Any] = ()) -> pathlib.Path:
     """Returns where `out` really is if it may be written (see `output`)."""
     another, shown = "Choose another --out", pathlib.Path(out)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keras_xaic.bundle import open_bundle
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, ExportError
 from keras_xaic.files import write_atomic
 
 
@@ -14,3 +14,26 @@ def test_a_bundle_needs_its_model(tmp_path):
         open_bundle(tmp_path / "none")
     write_atomic(tmp_path / "model.tflite", b"x")
     assert open_bundle(tmp_path).model.read_bytes() == b"x"
+
+
+def test_a_warning_that_is_not_ours_is_neither_replaced_nor_removed(tmp_path):
+    import keras_xaic.edge.marking
+
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    bundle = open_bundle(tmp_path)
+    bundle.unverified.write_text("not tested on the bench yet, Ann")
+    refusals = (
+        lambda: bundle.mark("It crashed."),
+        lambda: bundle.mark(None),
+        lambda: keras_xaic.edge.marking.verify(tmp_path, "d.npz"),
+    )
+    for refused in refusals:
+        with pytest.raises(ExportError, match=r"UNVERIFIED\.txt is there and xaic did not write it"):
+            refused()
+    assert bundle.unverified.read_text() == "not tested on the bench yet, Ann"
+    bundle.unverified.unlink()
+    bundle.mark("It crashed.")
+    bundle.mark("It hung.")
+    assert bundle.unverified.read_text().endswith("It hung.\n")
+    bundle.mark(None)
+    assert not bundle.unverified.exists()

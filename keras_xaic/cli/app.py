@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from keras_xaic.cli import build_commands, inspect_commands
@@ -31,8 +29,3 @@ app.command(rich_help_panel="Make it small")(build_commands.search)
 app.command(rich_help_panel="Make it small")(build_commands.unpack)
 app.command(rich_help_panel="Find out")(inspect_commands.recipes)
 app.command(rich_help_panel="Find out")(inspect_commands.doctor)
-
-
-def main() -> None:
-    """Entry point of the command `xaic`."""
-    sys.exit(app(prog_name="xaic", standalone_mode=True))

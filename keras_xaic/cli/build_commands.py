@@ -300,10 +300,10 @@ def unpack(
     Example: [bold]xaic unpack model.xaic --out model.tflite[/bold]
     """
     with Terminal() as terminal, failing(terminal):
+        from keras_xaic.download import unpack_download
         from keras_xaic.files import write_atomic
         from keras_xaic.json_files import read_bytes
         from keras_xaic.ownership import check_file
-        from keras_xaic.tflite import unpack_download
 
         container = read_bytes(file, MOST_DOWNLOAD, "a download container, e.g. model.xaic of a bundle")
         there = out.read_bytes() if out.is_file() else b""

@@ -113,7 +113,7 @@ def verify(
     Example: [bold]xaic verify small/ --data cifar10.npz --interpreter all[/bold]
     """
     with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
-        from keras_xaic.pipeline import verify as run
+        from keras_xaic.edge.marking import verify as run
 
         terminal.show_verification(
             run(

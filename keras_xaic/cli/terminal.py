@@ -7,15 +7,12 @@ import json
 import os
 import pathlib
 import shlex
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Optional
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -26,6 +23,11 @@ from keras_xaic.errors import XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.ownership import sweep
 from keras_xaic.units import format_bytes
+
+try:  # newer releases of typer hold a click of their own
+    from typer._click.globals import get_current_context
+except ImportError:
+    from click import get_current_context
 
 DEBUG = "XAIC_DEBUG"
 """Environment variable; with it an error that nobody foresaw shows where it came from."""
@@ -204,7 +206,7 @@ class Terminal:
 
 def _options() -> Optional[dict[str, str]]:
     """Returns how the command that runs spells its options, by their names in Python."""
-    context = click.get_current_context(silent=True)
+    context = get_current_context(silent=True)
     if context is None:
         return None
     return {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.opts[0].startswith("--")}
@@ -212,18 +214,17 @@ def _options() -> Optional[dict[str, str]]:
 
 @contextlib.contextmanager
 def failing(terminal: Terminal) -> Iterator[None]:
-    """Turns errors into one clear line and the exit code of their kind; being told to end is an interruption."""
+    """Turns errors into one clear line and the exit code of their kind."""
     try:
-        with _ending_well():
-            sweep(tempfile.gettempdir())
-            yield
+        sweep(tempfile.gettempdir())
+        yield
     except KeyboardInterrupt:
         terminal.stop()
         again = shlex.join(["xaic", *sys.argv[1:]])
         terminal.err.print("xaic: interrupted. The same command continues from the last finished step:", soft_wrap=True)
         terminal.err.print(f"  {again}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    except (click.exceptions.Exit, click.ClickException, click.Abort):
+    except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         known = error if isinstance(error, XaicError) else machine_error(error)
@@ -242,22 +243,3 @@ def _bug(error: Exception) -> str:
         trace = trace.tb_next
     place = "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
     return f"an error in xaic itself: {type(error).__name__}: {words}{place}. Please report it ({DEBUG}=1 shows all of it)."
-
-
-@contextlib.contextmanager
-def _ending_well() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP interrupt as Ctrl-C does, so that what is temporary is cleaned up."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

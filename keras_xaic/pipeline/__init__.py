@@ -9,9 +9,10 @@ from typing import Any, Optional, Union, cast, get_args
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, tf
-from keras_xaic.bundle import Bundle, open_bundle
+from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
+from keras_xaic.edge.marking import verify
 from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import infer_task
@@ -247,39 +248,6 @@ def export(
             raise
         place.publish(bundle.path)
     return Bundle(pathlib.Path(out))
-
-
-@tells_machine_errors
-def verify(
-    bundle: PathLike,
-    data: Any,
-    *,
-    interpreter: str = "auto",
-    task: Optional[str] = None,
-    metric: Optional[str] = None,
-    scale: Optional[float] = None,
-    offset: Optional[float] = None,
-    progress: Progress = silent,
-) -> edge.Verification:
-    """Measures a bundle as `keras_xaic.edge.verify` does, and marks it where an interpreter fails."""
-    opened = open_bundle(bundle)
-    made_for = edge.deployed_on(opened)
-    how: dict[str, Any] = {"task": task, "metric": metric, "scale": scale, "offset": offset}
-    try:
-        verification = edge.verify(opened, data, interpreters=interpreter, progress=progress, **how)
-    except edge.UnusableInterpreter:
-        raise  # it says nothing about the bundle
-    except EdgeError as error:
-        if interpreter in (*made_for, "auto", "all"):
-            opened.mark(str(error))
-        raise
-    errors = [run.error for name, run in verification.runs.items() if name in made_for]
-    faults = [one for one in errors if one is not None and not isinstance(one, edge.UnusableInterpreter)]
-    if faults:
-        opened.mark(str(faults[0]))
-    elif interpreter == "all" and verification.error is None:
-        opened.mark(None)
-    return verification
 
 
 def _target(name: str) -> tflite.Target:

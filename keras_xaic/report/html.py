@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
+from keras_xaic.ownership import check_replaceable
 from keras_xaic.report import cells, wording
 from keras_xaic.report.evidence import Evidence
 from keras_xaic.report.heatmaps import Panel, panels
@@ -21,6 +22,8 @@ from keras_xaic.report.histograms import histogram_svg
 from keras_xaic.report.schema import MetricFacts, Report, ShownFacts
 from keras_xaic.report.tradeoff import tradeoff_svg
 
+GENERATOR = '<meta name="generator" content="keras-xaic">'
+"""Near the beginning of every page of ours."""
 MOST_CLASSES, MOST_GRIDS = 20, 60
 """Rows and pictures on the page; report.json and grids.npz have the rest."""
 
@@ -94,8 +97,10 @@ def rebuild_html(path: PathLike) -> Bundle:
 
     Raises:
         DataError: If there is no bundle, or one of its files is unusable.
+        ExportError: If there is a report.html that we did not write.
     """
     bundle = open_bundle(path)
+    check_replaceable(bundle.html, GENERATOR)
     write_html(Report.load(bundle.report), bundle.html, Evidence.read(bundle))
     return bundle
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from keras_xaic.download import unpack_download
 from keras_xaic.tflite.build import PRECISION_OF, Compressed, build_tflite
-from keras_xaic.tflite.container import pack_download, unpack_download
+from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import Target, export, precision_without_micro, reachable_target, without_micro

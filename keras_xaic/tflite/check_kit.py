@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from keras_xaic import unpacking
 from keras_xaic.data import Samples
 from keras_xaic.errors import ExportError
 from keras_xaic.files import save_arrays, write_atomic
 from keras_xaic.metrics import Task
 from keras_xaic.models.task import head_of
-from keras_xaic.tflite import unpacking
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model

@@ -2,7 +2,7 @@
 
 The idea is DeepCABAC's (Wiedemann et al. 2020, arXiv 1907.11900): frequencies that adapt, under contexts of earlier weights;
 here with whole weights as symbols instead of binary decisions. The format is described, and decoded, in
-`keras_xaic.tflite.unpacking`.
+`keras_xaic.unpacking`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from keras_xaic import unpacking
 from keras_xaic.errors import ExportError
-from keras_xaic.tflite import unpacking
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_order, encode_weights
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, schema
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
@@ -75,20 +75,6 @@ def pack_download(tflite: bytes) -> bytes:
     weights = [region for region in regions if region.coding]
     coded = _encode(weights)
     return min(_container(tflite, regions, coded), _container(tflite, weights, coded), _container(tflite, [], b""), key=len)
-
-
-def unpack_download(blob: bytes) -> bytes:
-    """Returns the byte-identical .tflite file from a download container.
-
-    Raises:
-        ExportError: If the container is damaged, or not one.
-    """
-    try:
-        return unpacking.unpack(bytes(blob))
-    except unpacking.Damaged as error:
-        raise ExportError(
-            f"the download container cannot be unpacked: {error}", "a model.xaic as it was written", "Download it again"
-        ) from None
 
 
 def find_regions(tflite: bytes) -> Iterator[Region]:

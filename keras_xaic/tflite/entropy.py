@@ -1,4 +1,4 @@
-"""Range coding of integer weights: the encoder to the decoder in `keras_xaic.tflite.unpacking`."""
+"""Range coding of integer weights: the encoder to the decoder in `keras_xaic.unpacking`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_xaic.tflite.unpacking import PRECISION, SCHEMES, WeightModel
+from keras_xaic.unpacking import PRECISION, SCHEMES, WeightModel
 
 SAMPLE = 1 << 15
 """The scheme of a tensor is chosen by coding this many of its weights with each."""

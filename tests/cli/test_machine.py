@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 
 import keras_xaic.pipeline
 import keras_xaic.search
+from keras_xaic.cli import main
 from keras_xaic.cli.app import app
+from keras_xaic.errors import ModelError
 from keras_xaic.tflite import pack_download
 
 
@@ -51,8 +54,20 @@ def test_errors_nobody_caught_are_one_line(monkeypatch, error, code, said):
     assert said in lines[0]
 
 
+def test_advice_is_spelled_as_the_command_spells_its_options(monkeypatch):
+    def fails(*_, **__):
+        raise ModelError("found", "", "use {task=regression}; add {allow_approximate=True}; do something else")
+
+    monkeypatch.setattr(keras_xaic.pipeline, "compress", fails)
+    monkeypatch.setattr(keras_xaic.pipeline, "explain", fails)
+    words = ("m.h5", "--data", "d.npz", "--out", "o")
+    assert invoke("compress", *words) == (2, ["xaic: found. Use --task regression; do something else."])
+    said = "xaic: found. Use --task regression; add --allow-approximate; do something else."
+    assert invoke("explain", *words) == (2, [said])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, number):
+def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, capsys, number):
     cleaned = []
 
     def told(*_, **__):
@@ -64,10 +79,15 @@ def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, n
 
     monkeypatch.setattr(keras_xaic.pipeline, "compress", told)
     before = signal.getsignal(number)
-    code, lines = invoke("compress", "m.h5", "--data", "d.npz", "--out", "o")
-    assert code == 130
+    monkeypatch.setattr(sys, "argv", ["xaic", "compress", "m.h5", "--data", "d.npz", "--out", "o"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
     assert cleaned == [True]
-    assert "interrupted" in lines[0]
+    assert capsys.readouterr().err.splitlines() == [
+        "xaic: interrupted. The same command continues from the last finished step:",
+        "  xaic compress m.h5 --data d.npz --out o",
+    ]
     assert signal.getsignal(number) == before
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.report import Evidence, LayerFacts, Report, rebuild_html, render_html, write_html
 from keras_xaic.report.histograms import histogram_svg
@@ -226,3 +227,14 @@ def test_it_is_written_into_the_bundle_and_rebuilt_from_its_files(report, eviden
     whole = Evidence(explanations=evidence.explanations, front=evidence.front)
     assert bundle.html.read_text(encoding="utf-8") == render_html(report, whole)
     assert write_html(Report(), tmp_path / "empty.html").is_file()
+
+
+def test_a_page_that_is_not_ours_is_not_replaced(report, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    report.save(tmp_path)
+    (tmp_path / "report.html").write_text("<h1>my thesis</h1>")
+    with pytest.raises(ExportError, match=r"report\.html is there and xaic did not write it"):
+        rebuild_html(tmp_path)
+    assert (tmp_path / "report.html").read_text() == "<h1>my thesis</h1>"
+    (tmp_path / "report.html").unlink()
+    rebuild_html(rebuild_html(tmp_path).path)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_order, encode_weights
-from keras_xaic.tflite.unpacking import INT8, PRECISION, SCHEMES, Frequencies, RangeDecoder, WeightModel, stored_bytes
+from keras_xaic.unpacking import INT8, PRECISION, SCHEMES, Frequencies, RangeDecoder, WeightModel, stored_bytes
 
 
 def _entropy_bytes(values: np.ndarray) -> float:
