@@ -27,7 +27,7 @@ from keras_xaic.units import format_bytes
 try:  # newer releases of typer hold a click of their own
     from typer._click.globals import get_current_context
 except ImportError:
-    from click import get_current_context
+    from click import get_current_context  # type: ignore[no-redef]
 
 DEBUG = "XAIC_DEBUG"
 """Environment variable; with it an error that nobody foresaw shows where it came from."""
