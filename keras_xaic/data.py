@@ -358,15 +358,7 @@ def _room(shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
 
 def _check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) -> None:
     x, y, part = samples.x, samples.y, f"_{part}" if part else ""
-    if x.dtype.kind not in "biuf":
-        raise DataError(f"{where}: x{part} has dtype {x.dtype}", "real numbers: bool, integers or floats")
-    if x.ndim == 0 or x.size == 0:
-        raise DataError(f"{where}: x{part} is empty (shape {x.shape})", "at least one sample")
-    if not (np.isfinite(samples.scale) and np.isfinite(samples.offset) and samples.scale != 0):
-        raise DataError(
-            f"{where}: scale is {samples.scale} and offset {samples.offset}", "finite numbers, and a scale other than 0"
-        )
-    check_values(x, f"{where}: x{part}", samples.scale, samples.offset, whole=WHOLE)
+    check_numbers(samples, f"{where}: x{part}")
     if y is None:
         return
     if y.dtype.kind not in "biuf":
@@ -378,6 +370,39 @@ def _check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path])
     check_values(y, f"{where}: y{part}")
     if y.ndim == 2 and y.shape[1] == 1 and np.issubdtype(y.dtype, np.integer):
         object.__setattr__(samples, "y", y[:, 0])  # Keras' own datasets store labels as (N, 1)
+
+
+def check_numbers(samples: Samples, name: str) -> None:
+    """Refuses inputs that are not real numbers, empty, or beyond float32 as the model sees them.
+
+    Raises:
+        DataError: Naming what was found.
+    """
+    x = samples.x
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{name} has dtype {x.dtype}", "real numbers: bool, integers or floats")
+    if x.ndim == 0 or x.size == 0:
+        raise DataError(f"{name} is empty (shape {x.shape})", "at least one sample")
+    if not (np.isfinite(samples.scale) and np.isfinite(samples.offset) and samples.scale != 0):
+        raise DataError(
+            f"{name}: scale is {samples.scale} and offset {samples.offset}", "finite numbers, and a scale other than 0"
+        )
+    check_values(x, name, samples.scale, samples.offset, whole=WHOLE)
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Returns what a user gave as an array of real numbers.
+
+    Raises:
+        DataError: If it is none.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):
+        raise DataError(f"{name} is a {type(value).__name__} with rows of several shapes", "an array") from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats")
+    return array
 
 
 def check_values(array: np.ndarray, name: str, scale: float = 1.0, offset: float = 0.0, whole: Optional[int] = None) -> None:

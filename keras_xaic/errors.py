@@ -127,6 +127,17 @@ class MachineError(XaicError):
     exit_code = 5
 
 
+def require_one(what: str, value: object, known: Iterable[str], error: type[XaicError]) -> None:
+    """Refuses what is not one of the names that there are.
+
+    Raises:
+        XaicError: Of the kind `error`, with the nearest names.
+    """
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise error(f"{what} is {value!r}", choices(value, known))
+
+
 def choices(name: object, known: Iterable[str]) -> str:
     """Returns what an error says is expected in place of a name that is not known: the nearest ones first.
 

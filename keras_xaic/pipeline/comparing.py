@@ -66,7 +66,7 @@ def compare_models(
         return Changes(_classes(truth, answers, None, chosen, task), None, None, None)
 
     def maps(way: Attribution, index: np.ndarray, labels: Optional[np.ndarray]) -> np.ndarray:
-        part = Samples(test.x[index], None if labels is None else labels[index], test.scale, test.offset)
+        part = Samples(test.x[index], None if labels is None else labels[index], test.scale, test.offset, task)
         return way.input_relevance(part, part.y, target="all" if labels is None else "true")[0]
 
     both = [maps(way, chosen, target) for way in ways]

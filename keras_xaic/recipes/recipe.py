@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union
 
 import pydantic
 
-from keras_xaic.errors import PlanError, choices
+from keras_xaic.errors import ModelError, PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.planning.budget import Budget
@@ -18,6 +18,7 @@ from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import Grid, Score
 from keras_xaic.planning.storages import Activations
 from keras_xaic.relevance.choices import Reduce
+from keras_xaic.relevance.methods import check_rule
 
 Sensitivity = Literal["auto", "relevance", "measured", "combined", "hessian", "mean_score", "weight_error", "uniform"]
 Baseline = Literal["int8", "magnitude", "cluster"]
@@ -92,6 +93,16 @@ class Recipe(pydantic.BaseModel):
         if wrong:
             raise ValueError(f"{wrong[0]} bits: grids have 2 to 8")
         return bits
+
+    @pydantic.field_validator("rule", "filter_rule")
+    @classmethod
+    def _known_rule(cls, rule: Union[str, dict[str, str], None]) -> Union[str, dict[str, str], None]:
+        try:
+            if rule is not None:
+                check_rule(rule)
+        except ModelError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return rule
 
     @pydantic.model_validator(mode="after")
     def _one_method(self) -> Recipe:

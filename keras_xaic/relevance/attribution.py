@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Model, tf
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, ModelError, XaicWarning
 from keras_xaic.files import PathLike
+from keras_xaic.models.losses import carried_loss
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
 from keras_xaic.relevance.choices import EngineName, Reduce, Start, Statistic, Target
-from keras_xaic.relevance.composites import RuleLike
+from keras_xaic.relevance.composites import Composite, RuleLike, as_composite
 from keras_xaic.relevance.container import Relevance, layer_scores
 from keras_xaic.relevance.engine import Step
 from keras_xaic.relevance.inputs import Inputs, as_inputs, find_reference
@@ -20,7 +22,7 @@ from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.relevance.methods import make_engine
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.reduce import Sums, check_reduction, reduce_samples, sample_weights
-from keras_xaic.relevance.targets import BatchTargets, Targets, find_targets
+from keras_xaic.relevance.targets import BatchTargets, Targets, check_start, find_targets, tasks_of
 
 Progress = Callable[[int, int], None]
 
@@ -66,11 +68,8 @@ def attribute(
         model: A built functional or sequential Keras model. It is not changed.
         x: Inputs (N, ...), a list of them for several inputs, or `Samples`.
         y: Labels (N,), one-hot labels, or target values (N, ...); a list for several outputs. Not needed with `Samples`.
-        rule: ``lrp.epsilon``, ``lrp.z``, ``lrp.gamma``, ``lrp.z_plus``, ``lrp.alpha_1_beta_0``, ``lrp.alpha_2_beta_1``,
-            ``lrp.flat``, ``lrp.w_square``, ``lrp.z_box``, ``lrp.epsilon_plus``, ``lrp.epsilon_plus_flat``,
-            ``lrp.epsilon_alpha2_beta1_flat``, ``deeplift.rescale``, ``deeplift.reveal_cancel``, ``gradient_x_input``,
-            ``taylor``, ``integrated_gradients`` or ``magnitude``; with a parameter as in ``lrp.epsilon:0.01``; or a
-            composite (see `as_composite`).
+        rule: One of `RULE_NAMES`; with parameters as in ``lrp.epsilon:0.01`` (see `keras_xaic.relevance.rules`); or a composite
+            (see `as_composite`).
         engine: ``native``, ``innvestigate`` (its rule classes; LRP only), or ``auto``, which is ``native``.
         target: ``true`` (the class in y; all outputs where there are no classes), ``predicted``, a class number, or ``all``.
         start: ``one``: relevance 1 at the target; over all outputs their values, scaled to a total of 1 in absolute terms.
@@ -95,7 +94,9 @@ def attribute(
         ModelError: Naming every layer the rule cannot treat soundly; or an unknown rule or engine.
         DataError: If data does not fit the model.
     """
-    if rule == "magnitude":
+    if isinstance(rule, str) and rule == "magnitude":
+        check_start(target, start)
+        check_reduction(reduce)
         return magnitude(model, seed)
     attribution = Attribution(model, rule=rule, engine=engine, allow_approximate=allow_approximate)
     return attribution.run(
@@ -133,6 +134,10 @@ class Attribution:
         self.program = Program(model)
         self.engine, self.engine_name, self.rule_name = make_engine(self.program, rule, engine, allow_approximate)
         self._steps: dict[Any, Any] = {}
+        idle = as_composite(rule).idle(self.program.maps) if isinstance(rule, (Composite, Mapping)) else ()
+        if idle:
+            named = ", ".join(map(repr, idle))
+            warnings.warn(f"No layer with a choice of rules fits the composite's entries {named}.", XaicWarning, stacklevel=3)
 
     def refresh(self) -> None:
         """Takes over the present weights of the model; much cheaper than preparing it again."""
@@ -159,7 +164,7 @@ class Attribution:
         statistic = check_reduction(reduce)
         inputs = as_inputs(self.model, x, y)
         targets = self._targets(inputs, target, start)
-        references = find_reference(inputs, reference) if self.engine.compares else []
+        references = self._references(inputs, reference)
         size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
         batches = _batches(len(inputs), size, _classes(targets) if per_class else None)
         owners: list[Optional[int]] = [None, *sorted({owner for owner, _ in batches if owner is not None})]
@@ -206,21 +211,33 @@ class Attribution:
         """Returns the signed relevance of every input value, one array (N, ...) per input; meant for a few samples."""
         inputs = as_inputs(self.model, x, y)
         targets = self._targets(inputs, target, start)
-        references = find_reference(inputs, reference) if self.engine.compares else []
+        references = self._references(inputs, reference)
         size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
         parts: list[list[np.ndarray]] = [[] for _ in inputs.parts]
         for _, index in _batches(len(inputs), size, None):
             found = self._call("inputs", inputs, targets, references, index, size, "sum")
-            for part, array in zip(parts, found):
-                part.append(np.asarray(array)[: len(index)])
+            arrays = [np.asarray(array)[: len(index)] for array in found]
+            self._check_finite({f"inputs/{number}": array for number, array in enumerate(arrays)}, inputs, index)
+            for part, array in zip(parts, arrays):
+                part.append(array)
         return [np.concatenate(part) for part in parts]
+
+    def _references(self, inputs: Inputs, reference: Any) -> list[np.ndarray]:
+        """What the engine compares with, if it does; a wrong one is refused in any case."""
+        if self.engine.compares:
+            return find_reference(inputs, reference)
+        if reference is not None and not (isinstance(reference, str) and reference == "mean"):
+            find_reference(inputs, reference)
+        return []
 
     def _targets(self, inputs: Inputs, target: Target, start: Start) -> Targets:
         some = np.arange(min(len(inputs), _CHECKED))
         self.engine.check([tf.constant(array) for array in inputs.batch(some, len(some))])
         canonical = self.program.canonical
         shapes = [self.program.operations.shapes[key] for key in self.program.operations.outputs]
-        return find_targets(target, start, inputs.y, inputs.parts, shapes, canonical.heads, self.engine.needs_values)
+        losses = [carried_loss(self.model)] if len(shapes) == 1 else [""] * len(shapes)
+        tasks = tasks_of(inputs.y, inputs.parts, shapes, canonical.heads, losses)
+        return find_targets(target, start, inputs.y, inputs.parts, shapes, canonical.heads, tasks, self.engine.needs_values)
 
     def _step(
         self,
@@ -233,7 +250,34 @@ class Attribution:
         reduce: Reduce,
     ) -> dict[str, np.ndarray]:
         arrays = self._call(statistic, inputs, targets, references, index, size, reduce)
-        return {name: array.numpy() for name, array in arrays.items()}
+        found = {name: array.numpy() for name, array in arrays.items()}
+        self._check_finite(found, inputs, index)
+        return found
+
+    def _check_finite(self, found: Mapping[str, np.ndarray], inputs: Inputs, index: np.ndarray) -> None:
+        """Refuses relevance that is not finite, naming the layer at which it arises.
+
+        Raises:
+            ModelError: If the model's own values, or its relevance, exceed float32 or are not defined.
+        """
+        wrong = {name.partition("/")[2] for name, array in found.items() if not np.all(np.isfinite(array))}
+        if not wrong:
+            return
+        tensors = self.program.forward([tf.constant(array) for array in inputs.batch(index, len(index))])
+        for operation in self.program.operations:
+            if not all(bool(tf.reduce_all(tf.math.is_finite(tf.cast(tensors[key], tf.float32)))) for key in operation.outputs):
+                raise ModelError(
+                    f"the values of layer {operation.path!r} exceed float32 or are not numbers",
+                    "finite weights, and inputs in the range that the model was trained with",
+                    "Check the weights and the scaling of the inputs",
+                )
+        paths = [operation.path for operation in self.program.operations]
+        layer = [path for path in paths if any(name == path or name.startswith(f"{path}/") for name in wrong)]
+        raise ModelError(
+            f"{self.rule_name} gives relevance that is not finite{f', first at layer {layer[-1]!r}' if layer else ''}",
+            "finite relevance",
+            "Choose a rule that damps small sums: {rule=lrp.epsilon:0.01}; or one without them: {rule=lrp.z_plus}",
+        )
 
     def _call(
         self,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Union, get_args
+from typing import Any, Literal, Union
 
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, choices
 from keras_xaic.relevance.rules import RULES, Alpha2Beta1, Epsilon, Flat, Rule, ZBox, ZPlus
 
 LayerKind = Literal["conv", "depthwise", "conv_transpose", "dense", "recurrent", "attention"]
-KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
-"""Kinds of weighted layers that a composite can name, beside ``first``, ``*`` and patterns of layer names."""
+KINDS: tuple[LayerKind, ...] = ("conv", "depthwise", "conv_transpose", "dense")
+"""Kinds of weighted layers that a composite can name, beside ``first``, ``*`` and patterns of layer names.
+
+Recurrent and attention layers have no choice of rules: see docs/layers.md.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Composite:
 
     name: str
     choices: tuple[tuple[str, Rule], ...]
+
+    def idle(self, paths: Collection[str]) -> tuple[str, ...]:
+        """Returns the patterns of layer names that match none of the weighted layers at `paths`."""
+        patterns = [matcher for matcher, _ in self.choices if matcher not in ("first", "*", *KINDS)]
+        return tuple(pattern for pattern in patterns if not any(fnmatchcase(path, pattern) for path in paths))
 
     def rule_for(self, path: str, kind: LayerKind, first: bool) -> Rule:
         """Returns the rule of the layer at `path`.
@@ -79,9 +87,11 @@ def as_composite(rule: RuleLike) -> Composite:
     if isinstance(rule, Rule):
         return Composite(_label(rule), (("*", rule),))
     if isinstance(rule, Mapping):
-        choices = tuple((str(matcher), _as_rule(one)) for matcher, one in rule.items())
-        label = ", ".join(f"{matcher}={_label(one)}" for matcher, one in choices)
-        return Composite(f"composite({label})", choices)
+        entries = tuple((str(matcher), _as_rule(one)) for matcher, one in rule.items())
+        if not entries:
+            raise ModelError("a composite has no entries", 'rules by layer, e.g. {"*": "lrp.epsilon"}')
+        label = ", ".join(f"{matcher}={_label(one)}" for matcher, one in entries)
+        return Composite(f"composite({label})", entries)
     if not isinstance(rule, str):
         raise ModelError(f"a rule is {rule!r}", "the name of a rule, or a mapping of layers to names")
     if rule in COMPOSITES:
@@ -95,19 +105,22 @@ def as_composite(rule: RuleLike) -> Composite:
 def _as_rule(rule: Any) -> Rule:
     if isinstance(rule, Rule):
         return rule
-    name, _, parameters = str(rule).partition(":")
+    if not isinstance(rule, str):
+        raise ModelError(f"a rule is {rule!r}", "the name of a rule, e.g. lrp.epsilon")
+    name, colon, text = rule.partition(":")
     if name not in RULES:
-        raise ModelError(f"there is no LRP rule {rule!r}", ", ".join([*RULES, *COMPOSITES]))
-    if not parameters:
+        raise ModelError(f"there is no LRP rule {rule!r} for single layers", choices(name, RULES))
+    if not colon:
         return RULES[name]
-    names = [field.name for field in fields(RULES[name])]
+    names, values = RULES[name].parameters(), text.split(",")
+    if len(values) > len(names):
+        expected = f"at most {name}:{','.join(names)}" if names else f"{name}, which takes none"
+        raise ModelError(f"rule {rule!r} has {len(values)} {'parameter' if len(values) == 1 else 'parameters'}", expected)
     try:
-        values = [float(value) for value in parameters.split(",")]
-        if len(values) > len(names):
-            raise ValueError
+        given = dict(zip(names, map(float, values)))
     except ValueError:
-        raise ModelError(f"rule {rule!r} has parameters that cannot be used", f"{name}:{','.join(names) or 'none'}") from None
-    return replace(RULES[name], **dict(zip(names, values)))
+        raise ModelError(f"rule {rule!r} has parameters that are no numbers", f"{name}:{','.join(names)}") from None
+    return replace(RULES[name], **given)
 
 
 def _label(rule: Rule) -> str:

@@ -6,7 +6,7 @@ wrong on raw models (BatchNorm, saturated ReLU6, nested models, operators) does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from innvestigate.analyzer.relevance_based import relevance_analyzer, relevance_rule
@@ -116,23 +116,25 @@ class _RelativeEpsilonRule(relevance_rule.EpsilonRule):
         return super().apply(Xs, Ys, Rs, reverse_state)
 
 
+_RULE_CLASSES: dict[type[Rule], Callable[[Any, Any], Any]] = {
+    Epsilon: lambda rule, layer: _RelativeEpsilonRule(layer, rule.epsilon) if rule.epsilon else relevance_rule.ZRule(layer, {}),
+    Z: lambda rule, layer: relevance_rule.ZRule(layer, {}),
+    ZPlus: lambda rule, layer: relevance_rule.ZPlusRule(layer, {}),
+    Alpha1Beta0: lambda rule, layer: relevance_rule.ZPlusRule(layer, {}),
+    Alpha2Beta1: lambda rule, layer: relevance_rule.Alpha2Beta1IgnoreBiasRule(layer, {}),
+    Flat: lambda rule, layer: relevance_rule.FlatRule(layer, {}),
+    WSquare: lambda rule, layer: relevance_rule.WSquareRule(layer, {}),
+    ZBox: lambda rule, layer: relevance_rule.BoundedRule(layer, {}, low=rule.low, high=rule.high),
+}
+"""Rule -> the library's object for a layer."""
+
+
 def _rule_object(rule: Rule, layer: Layer, path: str) -> Any:
-    if isinstance(rule, Z) or (isinstance(rule, Epsilon) and rule.epsilon == 0):
-        return relevance_rule.ZRule(layer, {})
-    if isinstance(rule, Epsilon):
-        return _RelativeEpsilonRule(layer, rule.epsilon)
-    if isinstance(rule, (ZPlus, Alpha1Beta0)):
-        return relevance_rule.ZPlusRule(layer, {})
-    if isinstance(rule, Alpha2Beta1):
-        return relevance_rule.Alpha2Beta1IgnoreBiasRule(layer, {})
-    if isinstance(rule, Flat):
-        return relevance_rule.FlatRule(layer, {})
-    if isinstance(rule, WSquare):
-        return relevance_rule.WSquareRule(layer, {})
-    if isinstance(rule, ZBox) and isinstance(rule.low, float) and isinstance(rule.high, float):
-        return relevance_rule.BoundedRule(layer, {}, low=rule.low, high=rule.high)
-    raise ModelError(
-        f"iNNvestigate has no rule {rule.name} (layer {path!r})",
-        "lrp.epsilon, lrp.z, lrp.z_plus, lrp.alpha_1_beta_0, lrp.alpha_2_beta_1, lrp.flat, lrp.w_square or lrp.z_box",
-        'Use engine="native"',
-    )
+    per_channel = isinstance(rule, ZBox) and not (isinstance(rule.low, float) and isinstance(rule.high, float))
+    if type(rule) not in _RULE_CLASSES or per_channel:
+        raise ModelError(
+            f"iNNvestigate has no rule {rule.name}{' with bounds per channel' if per_channel else ''} (layer {path!r})",
+            f"one of {', '.join(one.name for one in _RULE_CLASSES)}",
+            "Use {engine=native}",
+        )
+    return _RULE_CLASSES[type(rule)](rule, layer)

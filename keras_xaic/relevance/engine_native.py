@@ -90,12 +90,18 @@ class NativeEngine:
             if box is None:
                 continue
             seen = tensors[operation.inputs[0]].numpy()
+            wrong = {np.size(bound) for bound in (box.low, box.high)} - {1, seen.shape[-1]}
+            if wrong:
+                raise DataError(
+                    f"lrp.z_box has {max(wrong)} bounds for layer {operation.path!r}",
+                    f"one, or {seen.shape[-1]}, one per channel of its inputs",
+                )
             if np.any(seen < np.asarray(box.low) - 1e-6) or np.any(seen > np.asarray(box.high) + 1e-6):
                 low, high = float(seen.min()), float(seen.max())
                 raise DataError(
                     f"inputs of layer {operation.path!r} reach from {low:g} to {high:g}",
                     f"values within the bounds of lrp.z_box, {box.low} to {box.high}",
-                    f'Give the bounds, for example rule="lrp.z_box:{np.floor(low):g},{np.ceil(high):g}"',
+                    f"Give the bounds, for example {{rule=lrp.z_box:{np.floor(low):g},{np.ceil(high):g}}}",
                 )
 
     def refresh(self) -> None:

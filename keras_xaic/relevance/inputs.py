@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic.data import WHOLE, Samples, check_values
-from keras_xaic.errors import DataError
+from keras_xaic.data import Samples, as_array, check_numbers, check_values
+from keras_xaic.errors import DataError, choices
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -58,18 +58,14 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
     many = list(x) if isinstance(x, (list, tuple)) else [x]
     if len(many) != len(expected):
         raise DataError(f"x has {len(many)} inputs", f"{len(expected)} as the model: {', '.join(model.input_names)}")
-    parts = [part if isinstance(part, Samples) else Samples(np.asarray(part)) for part in many]
+    parts = [part if isinstance(part, Samples) else Samples(as_array(part, "x")) for part in many]
     for part, tensor, name in zip(parts, expected, model.input_names):
         shape = tuple(tensor.shape[1:])
-        if part.x.dtype.kind not in "biuf":
-            raise DataError(f"x for input {name!r} has dtype {part.x.dtype}", "real numbers: bool, integers or floats")
+        check_numbers(part, f"x for input {name!r}")
         if part.x.ndim != len(shape) + 1 or any(e is not None and s != e for s, e in zip(part.x.shape[1:], shape)):
             raise DataError(f"x for input {name!r} has shape {part.x.shape}", f"(N, {', '.join(map(str, shape))})")
-        if len(part) == 0:
-            raise DataError(f"x for input {name!r} has no samples", "at least one")
         if len(part) != len(parts[0]):
             raise DataError(f"x for input {name!r} has {len(part)} samples", f"{len(parts[0])} as the first input")
-        check_values(part.x, f"x for input {name!r}", part.scale, part.offset, whole=WHOLE)
     return Inputs(tuple(parts), _targets(y, parts, outputs), tuple(tensor.dtype.name for tensor in expected))
 
 
@@ -87,10 +83,13 @@ def find_reference(inputs: Inputs, reference: Any) -> list[np.ndarray]:
         return [_mean(part) for part in inputs.parts]
     if isinstance(reference, str):
         if reference != "zeros":
-            raise DataError(f"reference is {reference!r}", '"mean", "zeros" or arrays')
+            raise DataError(f"reference is {reference!r}", f"an array, or {choices(reference, ('mean', 'zeros'))}")
         return [np.zeros((1, *part.x.shape[1:]), np.float32) for part in inputs.parts]
     many = list(reference) if isinstance(reference, (list, tuple)) else [reference]
-    arrays = [np.asarray(one, np.float32) for one in many]
+    given = [as_array(one, "reference") for one in many]
+    for one in given:
+        check_values(one, "reference")
+    arrays = [one.astype(np.float32) for one in given]
     shapes = [part.x.shape[1:] for part in inputs.parts]
     arrays = [one[None] if one.shape == shape else one for one, shape in zip(arrays, shapes)]
     if len(many) != len(shapes) or any(one.shape != (1, *shape) for one, shape in zip(arrays, shapes)):
@@ -101,19 +100,20 @@ def find_reference(inputs: Inputs, reference: Any) -> list[np.ndarray]:
 def _targets(y: Any, parts: Sequence[Samples], outputs: int) -> Optional[tuple[Any, ...]]:
     if y is None:
         given = parts[0].y
-        return None if given is None else (given,) * outputs
-    many = tuple(y) if isinstance(y, (list, tuple)) and outputs > 1 else (y,) * outputs
+        many: tuple[Any, ...] = () if given is None else (given,) * outputs
+    else:
+        many = tuple(y) if isinstance(y, (list, tuple)) and outputs > 1 else (y,) * outputs
+    if not many:
+        return None
     if len(many) != outputs:
         raise DataError(f"y has {len(many)} parts", f"{outputs}, one per output of the model")
-    for one in many:
-        if one is None:
-            continue
-        if len(one) != len(parts[0]):
-            raise DataError(f"y has {len(one)} entries, x has {len(parts[0])} samples", "one per sample")
-        if np.asarray(one).dtype.kind not in "biuf":
-            raise DataError(f"y has dtype {np.asarray(one).dtype}", "labels or real targets")
-        check_values(np.asarray(one), "y")
-    return many
+    arrays = tuple(None if one is None else as_array(one, "y") for one in many)
+    for one in arrays:
+        if one is not None and (one.ndim == 0 or len(one) != len(parts[0])):
+            raise DataError(f"y has {one.size} entries, x has {len(parts[0])} samples", "one per sample")
+        if one is not None:
+            check_values(one, "y")
+    return arrays
 
 
 def _mean(part: Samples) -> np.ndarray:

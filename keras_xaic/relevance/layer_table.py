@@ -242,6 +242,9 @@ def check_supported(operations: Iterable[Operation], method: str, rule: str, all
 
 def as_markdown() -> str:
     """Returns docs/layers.md."""
+    from keras_xaic.relevance.rules import RULES
+
+    first = " and ".join(f"`{rule.name}`" for rule in RULES.values() if rule.first_layer)
     lines = [
         "# Layers",
         "",
@@ -282,9 +285,9 @@ def as_markdown() -> str:
         "",
         "For stable pictures take `lrp.z_plus`, `lrp.gamma` or `lrp.epsilon:0.1`; for ranking weights and filters over many",
         "samples the default is stable enough. Additions, averages, attention and recurrent layers take the stabiliser of the",
-        'last epsilon rule of a composite: `{"dense": "lrp.epsilon:0.1", "*": "lrp.z_plus"}` damps them, too. `lrp.flat` and',
-        "`lrp.w_square` are meant for the first layer. Native and iNNvestigate engine agree to 5e-7 of each layer's largest",
-        "relevance on that network, inputs included.",
+        'last epsilon rule of a composite: `{"dense": "lrp.epsilon:0.1", "*": "lrp.z_plus"}` damps them, too.',
+        f"{first} are meant for the first layer. Native",
+        "and iNNvestigate engine agree to 5e-7 of each layer's largest relevance on that network, inputs included.",
         "",
         "## Table",
         "",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_xaic.errors import ModelError
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.relevance.container import Relevance, layer_scores
 
@@ -19,10 +20,15 @@ def magnitude(model: Model, seed: int = 0) -> Relevance:
     Args:
         model: A functional or sequential Keras model.
         seed: Kept with the result.
+
+    Raises:
+        ModelError: If weights are not finite.
     """
     weights, filters = {}, {}
     for kernel in weighted_kernels(model):
         value = np.abs(kernel.value)
+        if not np.all(np.isfinite(value)):
+            raise ModelError(f"the weights {kernel.key!r} hold NaN or infinity", "finite weights", "Train the model again")
         weights[kernel.key] = value
         others = tuple(axis for axis in range(value.ndim) if axis not in kernel.channel_axes)
         name = kernel.key if kernel.attribute == "depthwise_kernel" else kernel.path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from typing import Any
 
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, choices, require_one
 from keras_xaic.relevance.choices import ENGINES, EngineName
 from keras_xaic.relevance.composites import COMPOSITES, Composite, RuleLike, as_composite
 from keras_xaic.relevance.deeplift import DeepLift
@@ -27,6 +28,26 @@ RULE_NAMES: tuple[str, ...] = (*dict.fromkeys([*RULES, *COMPOSITES]), *_OTHERS, 
 """Every rule that `attribute` knows by name."""
 
 
+def check_rule(rule: Any) -> None:
+    """Refuses what is not the name of a rule, with parameters if it takes any, a rule, or a composite of rules.
+
+    Raises:
+        ModelError: Naming the nearest rule, or the parameter and why it makes no sense.
+    """
+    if not isinstance(rule, (str, Rule, Composite, Mapping)):
+        raise ModelError(f"rule is a {type(rule).__name__}", "the name of a rule, a rule, or a mapping of layers to rules")
+    if not isinstance(rule, str):
+        as_composite(rule)
+        return
+    name, colon, _ = rule.partition(":")
+    if name not in RULE_NAMES:
+        raise ModelError(f"there is no attribution rule {rule!r}", choices(name, RULE_NAMES))
+    if name in RULES:
+        as_composite(rule)
+    elif colon:
+        raise ModelError(f"rule {rule!r} has parameters", f"{name}, which takes none")
+
+
 def make_engine(
     program: Program, rule: RuleLike, engine: EngineName, allow_approximate: bool
 ) -> tuple[Engine, EngineName, str]:
@@ -35,15 +56,11 @@ def make_engine(
     Raises:
         ModelError: If there is no such rule or engine, or the model has layers that the rule cannot treat.
     """
-    if engine not in ENGINES:
-        raise ModelError(f"engine is {engine!r}", f"one of {', '.join(ENGINES)}")
-    if not isinstance(rule, (str, Rule, Composite, Mapping)):
-        raise ModelError(f"rule is a {type(rule).__name__}", "the name of a rule, a rule, or a mapping of layers to rules")
-    if isinstance(rule, str) and rule not in RULE_NAMES and rule.partition(":")[0] not in RULE_NAMES:
-        raise ModelError(f"there is no attribution rule {rule!r}", ", ".join(RULE_NAMES))
+    require_one("engine", engine, ENGINES, ModelError)
+    check_rule(rule)
     if isinstance(rule, str) and rule in _OTHERS:
         if engine == "innvestigate":
-            raise ModelError(f"iNNvestigate 2 has no {rule}", "an LRP rule", 'Use engine="native"')
+            raise ModelError(f"iNNvestigate 2 has no {rule}", "an LRP rule", "Use {engine=native}")
         if rule.startswith("deeplift."):
             return DeepLift(program, rule, allow_approximate), "native", rule
         return _OTHERS[rule](program), "native", rule

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic._keras import Tensor, tf
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, ModelError, require_one
 from keras_xaic.relevance.choices import Reduce, Statistic
 
 REDUCTIONS: dict[Reduce, Statistic] = {
@@ -31,8 +31,7 @@ def check_reduction(reduce: Reduce) -> Statistic:
     Raises:
         DataError: If there is no such reduction.
     """
-    if reduce not in REDUCTIONS:
-        raise DataError(f"reduce is {reduce!r}", f"one of {', '.join(REDUCTIONS)}")
+    require_one("reduce", reduce, REDUCTIONS, DataError)
     return REDUCTIONS[reduce]
 
 
@@ -80,10 +79,17 @@ class Sums:
         self.count += count
 
     def result(self) -> dict[str, np.ndarray]:
-        """Returns name -> the reduced array, float32."""
+        """Returns name -> the reduced array, float32.
+
+        Raises:
+            ModelError: If sums exceed float32.
+        """
         divisor = 1.0 if self.reduce == "sum" else self.weight
         finished = {}
         for name, array in self.arrays.items():
             value = array / divisor
-            finished[name] = (np.sqrt(value) if self.reduce == "rms" else value).astype(np.float32)
+            with np.errstate(over="ignore"):
+                finished[name] = (np.sqrt(value) if self.reduce == "rms" else value).astype(np.float32)
+            if not np.all(np.isfinite(finished[name])):
+                raise ModelError(f"relevance brought together by {self.reduce} exceeds float32", "", "Use {reduce=mean_abs}")
         return finished

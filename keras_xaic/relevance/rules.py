@@ -8,16 +8,20 @@ Propagation: An Overview" (LNCS 11700, chapter 10).
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, Optional, Union
 
 import numpy as np
 
 from keras_xaic._keras import Tensor, tf
+from keras_xaic.errors import ModelError
 from keras_xaic.relevance.linear import LinearMap
 from keras_xaic.relevance.shares import Share
 
+LARGEST = float(np.finfo(np.float32).max)
 EPSILON = 1e-6
 """Default of the stabiliser, relative to the mean |z| of the layer and sample."""
 
@@ -104,11 +108,45 @@ def over_positions(r: Tensor) -> Tensor:
     return tf.reduce_sum(r, axis=tuple(range(1, r.shape.rank - 1))) if r.shape.rank > 2 else r
 
 
+def _is_number(value: object) -> bool:
+    """Whether it is a number that float32 holds, in which relevance is computed."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and bool(-LARGEST <= value <= LARGEST)  # type: ignore[operator]
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+_STABILISER = "it moves the denominator away from zero (Bach et al. 2015, equation 58)"
+
+
 @dataclass(frozen=True)
 class Rule:
-    """Base of the rules; instances are immutable and know nothing of a model."""
+    """Base of the rules; instances are immutable, know nothing of a model, and refuse parameters that make no sense.
+
+    Attributes:
+        name: How users name it; `RULES` lists the rules that can be named.
+        first_layer: Whether it is meant for the first layer alone.
+    """
 
     name: ClassVar[str]
+    first_layer: ClassVar[bool] = False
+
+    @classmethod
+    def parameters(cls) -> tuple[str, ...]:
+        """Names of the parameters, in the order in which they follow the name of the rule."""
+        return tuple(one.name for one in fields(cls) if one.init)
+
+    def _require(self, parameter: str, least: float, why: str) -> None:
+        """Refuses a parameter that is no number, less than `least`, or beyond float32, in which relevance is computed.
+
+        Raises:
+            ModelError: Naming the rule, the parameter and why.
+        """
+        value = getattr(self, parameter)
+        if not _is_number(value) or value < least:
+            raise ModelError(f"rule {self.name} has {parameter} {_shown(value)}", f"a number, {least:g} or more: {why}")
+        object.__setattr__(self, parameter, float(value))
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         """Returns the relevance of the input, the shares of the weights, and the relevance of the bias.
@@ -134,6 +172,9 @@ class Epsilon(Rule):
     name = "lrp.epsilon"
     epsilon: float = EPSILON
 
+    def __post_init__(self) -> None:
+        self._require("epsilon", 0.0, _STABILISER)
+
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         """See `Rule.apply`."""
         s = divide(relevance, stabilised(call.z, self.epsilon))
@@ -147,7 +188,7 @@ class Z(Epsilon):
     """LRP-0, the z-rule: `Epsilon` without a stabiliser (Bach et al. 2015, equation 56)."""
 
     name = "lrp.z"
-    epsilon: float = 0.0
+    epsilon: float = field(default=0.0, init=False)
 
 
 @dataclass(frozen=True)
@@ -164,6 +205,15 @@ class AlphaBeta(Rule):
     name = "lrp.alpha_beta"
     alpha: float = 1.0
     beta: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require("beta", 0.0, "a share of what speaks against the output (Bach et al. 2015, section 2.3)")
+        self._require("alpha", 1.0, "alpha - beta = 1 conserves relevance (Bach et al. 2015, equation 60)")
+        if not math.isclose(self.alpha - self.beta, 1.0, abs_tol=1e-6):
+            raise ModelError(
+                f"rule {self.name} has alpha {self.alpha:g} and beta {self.beta:g}",
+                "alpha - beta = 1, which conserves relevance (Bach et al. 2015, equation 60)",
+            )
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         """See `Rule.apply`."""
@@ -185,6 +235,8 @@ class ZPlus(AlphaBeta):
     """The z+ rule: `AlphaBeta` with alpha 1 and beta 0 (Montavon et al. 2017, equation 12, for inputs of either sign)."""
 
     name = "lrp.z_plus"
+    alpha: float = field(default=1.0, init=False)
+    beta: float = field(default=0.0, init=False)
 
 
 @dataclass(frozen=True)
@@ -192,6 +244,8 @@ class Alpha1Beta0(AlphaBeta):
     """`AlphaBeta` with alpha 1 and beta 0; the same as `ZPlus`."""
 
     name = "lrp.alpha_1_beta_0"
+    alpha: float = field(default=1.0, init=False)
+    beta: float = field(default=0.0, init=False)
 
 
 @dataclass(frozen=True)
@@ -199,8 +253,8 @@ class Alpha2Beta1(AlphaBeta):
     """`AlphaBeta` with alpha 2 and beta 1."""
 
     name = "lrp.alpha_2_beta_1"
-    alpha: float = 2.0
-    beta: float = 1.0
+    alpha: float = field(default=2.0, init=False)
+    beta: float = field(default=1.0, init=False)
 
 
 @dataclass(frozen=True)
@@ -219,6 +273,10 @@ class Gamma(Rule):
     name = "lrp.gamma"
     gamma: float = 0.25
     epsilon: float = EPSILON
+
+    def __post_init__(self) -> None:
+        self._require("gamma", 0.0, "it favours what speaks for the output (Montavon et al. 2019, section 10.2.3)")
+        self._require("epsilon", 0.0, _STABILISER)
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         """See `Rule.apply`."""
@@ -245,6 +303,7 @@ class WSquare(Rule):
     """The w^2 rule: ``R_ij = w_ij^2 / sum_i w_ij^2 R_j``, for inputs without bounds (Montavon et al. 2017, equation 13)."""
 
     name = "lrp.w_square"
+    first_layer = True
 
     def factor(self, weight: Tensor) -> Tensor:
         """What stands in for the weights."""
@@ -263,6 +322,7 @@ class Flat(WSquare):
     """The flat rule: every input of an output gets the same, ``R_ij = R_j / (number of inputs)`` (Lapuschkin et al. 2019)."""
 
     name = "lrp.flat"
+    first_layer = True
 
     def factor(self, weight: Tensor) -> Tensor:
         """What stands in for the weights."""
@@ -283,6 +343,21 @@ class ZBox(Rule):
     name = "lrp.z_box"
     low: Union[float, tuple[float, ...]] = 0.0
     high: Union[float, tuple[float, ...]] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            given = getattr(self, name)
+            many = tuple(given) if isinstance(given, (tuple, list, np.ndarray)) and np.ndim(given) == 1 else (given,)
+            if not many or not all(_is_number(one) for one in many):
+                raise ModelError(f"rule {self.name} has {name} {_shown(given)}", "a number, or one per channel")
+            bounds = tuple(float(one) for one in many)
+            object.__setattr__(self, name, bounds[0] if given is many[0] else bounds)
+        low, high = np.atleast_1d(self.low), np.atleast_1d(self.high)
+        if len({len(low), len(high)} - {1}) > 1 or not np.all(low < high):
+            raise ModelError(
+                f"rule {self.name} has the bounds {self.low} to {self.high}",
+                "low below high in every channel: inputs lie between them (Montavon et al. 2017, equation 14)",
+            )
 
     def apply(self, call: Call, relevance: Tensor) -> Answer:
         """See `Rule.apply`."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Tensor, tf
-from keras_xaic.data import Samples
-from keras_xaic.errors import DataError
+from keras_xaic.data import Data, Samples
+from keras_xaic.errors import DataError, choices, require_one
+from keras_xaic.metrics import Task
 from keras_xaic.relevance.choices import STARTS, Start, Target
+from keras_xaic.tasks import Head, infer
 
+TARGETS = ("true", "predicted", "all")
 TargetKind = Literal["class", "classes", "predicted", "all"]
 
 
@@ -131,6 +134,7 @@ def find_targets(
     x: Sequence[Samples],
     shapes: Sequence[Sequence[Optional[int]]],
     heads: Sequence[Optional[str]],
+    tasks: Sequence[Optional[Task]],
     needs_values: bool = False,
 ) -> Targets:
     """Turns what the user asked for into targets.
@@ -142,39 +146,31 @@ def find_targets(
         x: The inputs, which are the target values of an auto-encoder.
         shapes: Shapes of the outputs.
         heads: Activations that were left away at the outputs.
+        tasks: What the outputs do (see `tasks_of`).
         needs_values: Whether the rule compares outputs with target values even for ``start="one"`` (taylor).
 
     Raises:
         DataError: If labels are needed and missing, or do not fit the outputs.
     """
-    if start not in STARTS:
-        raise DataError(f"start is {start!r}", f"one of {', '.join(STARTS)}")
-    if not (target in ("true", "predicted", "all") or _is_class(target)):
-        raise DataError(f"target is {target!r}", '"true", "predicted", "all" or a class number')
+    check_start(target, start)
     count, kinds, values = len(x[0]), [], []
     kind: TargetKind
-    for i, (shape, head) in enumerate(zip(shapes, heads)):
+    for i, (shape, head, task) in enumerate(zip(shapes, heads, tasks)):
         given = None if y is None or y[i] is None else np.asarray(y[i])
-        labels = _labels(given, shape, head)
         if start == "squared_error" or target == "all":
             kind, value = "all", np.zeros(count, np.float32)
         elif target == "predicted":
             kind, value = "predicted", np.zeros(count, np.int32)
         elif target != "true":
             kind, value = "class", _fixed_class(int(target), count, shape, i)
-        elif labels is not None:
-            kind, value = "class", labels
-        elif head == "sigmoid" and _is_multi_hot(given, shape):
-            kind, value = "classes", np.asarray(given, np.float32)
-        elif head is None:  # no classes: regression or an auto-encoder
-            kind, value = "all", np.zeros(count, np.float32)
-        else:
+        elif given is None and not (head is None if task is None else task.is_values):
             raise DataError(
-                f'target is "true" but y has no labels for output {i}'
-                + ("" if given is None else f" (shape {given.shape}, dtype {given.dtype})"),
+                f'target is "true" but y has no labels for output {i}',
                 "y with integer or one-hot labels",
-                'Give y, or use target="predicted" or a class number',
+                "give y; use {target=predicted} or a class number",
             )
+        else:
+            kind, value = _true(given, count, task, shape)
         if kind == "all" and (start == "squared_error" or needs_values):
             value = _compared(given, x, shape, i)
         kinds.append(kind)
@@ -182,32 +178,62 @@ def find_targets(
     return Targets(tuple(kinds), tuple(values), start, tuple(heads))
 
 
+def check_start(target: Any, start: Any) -> None:
+    """Refuses what is not a target or not a start (see `attribute`).
+
+    Raises:
+        DataError: Naming what there is.
+    """
+    require_one("start", start, STARTS, DataError)
+    if not _is_class(target) and not (isinstance(target, str) and target in TARGETS):
+        raise DataError(f"target is {target!r}", f"a class number, or {choices(target, TARGETS)}")
+
+
+def tasks_of(
+    y: Optional[Sequence[Any]],
+    x: Sequence[Samples],
+    shapes: Sequence[Sequence[Optional[int]]],
+    heads: Sequence[Optional[str]],
+    losses: Sequence[str],
+) -> list[Optional[Task]]:
+    """Returns what each output does, as everything else reads it (see `keras_xaic.tasks`); None where nothing says it.
+
+    Args:
+        y: Per output the targets of the samples; None where there are none.
+        x: The inputs; a task that they carry is that of the only output.
+        shapes: Shapes of the outputs.
+        heads: Activations that were left away at the outputs.
+        losses: Per output the loss that the model carries.
+
+    Raises:
+        DataError: If targets do not fit their output.
+    """
+    if len(shapes) == 1 and x[0].task is not None:
+        return [x[0].task]
+    found: list[Optional[Task]] = []
+    for i, (shape, activation, loss) in enumerate(zip(shapes, heads, losses)):
+        given = None if y is None else y[i]
+        if given is None:
+            found.append(None)
+            continue
+        head = Head(tuple(shape[1:]), activation or "linear", loss, x[0].x.shape[1:], f"output {i}")
+        found.append(infer(head, Data(replace(x[0], y=np.asarray(given)), name="given data"), strict=False))
+    return found
+
+
+def _true(
+    y: Optional[np.ndarray], count: int, task: Optional[Task], shape: Sequence[Optional[int]]
+) -> tuple[TargetKind, np.ndarray]:
+    """The kind of target that the labels say, and its values."""
+    if y is None or task is None or task.is_values:
+        return "all", np.zeros(count, np.float32)
+    sizes = [given if size is None else size for size, given in zip(shape[1:], (*y.shape[1:], 1))]
+    truth = task.truth(y, (count, *sizes))
+    return ("classes", truth.astype(np.float32)) if task.kind == "multi-label" else ("class", truth.astype(np.int32))
+
+
 def _is_class(target: Any) -> bool:
     return isinstance(target, (int, np.integer)) and not isinstance(target, bool)
-
-
-def _labels(y: Optional[np.ndarray], shape: Sequence[Optional[int]], head: Optional[str]) -> Optional[np.ndarray]:
-    """Class numbers, int32, one per sample (and position, where the output has positions), or None."""
-    if y is None or shape[-1] is None:
-        return None
-    classes = 2 if shape[-1] == 1 else int(shape[-1])
-    if shape[-1] == 1 and head != "sigmoid":
-        return None
-    whole = np.issubdtype(y.dtype, np.integer) or y.dtype == bool or bool(np.all(y == np.round(y)))
-    if y.ndim == len(shape) and y.shape[-1] == shape[-1] and shape[-1] != 1:
-        one_hot = whole and bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(-1) == 1))
-        return y.argmax(-1).astype(np.int32) if one_hot else None
-    if y.ndim == len(shape) and y.shape[-1] == 1:
-        y = y[..., 0]
-    if y.ndim != len(shape) - 1 or not whole:
-        return None
-    if len(y) and (y.min() < 0 or y.max() >= classes):
-        raise DataError(f"y has the class {y.max() if y.max() >= classes else y.min()}", f"classes 0 to {classes - 1}")
-    return y.astype(np.int32)
-
-
-def _is_multi_hot(y: Optional[np.ndarray], shape: Sequence[Optional[int]]) -> bool:
-    return y is not None and y.ndim == len(shape) and y.shape[-1] == shape[-1] and bool(np.all((y == 0) | (y == 1)))
 
 
 def _fixed_class(target: int, count: int, shape: Sequence[Optional[int]], index: int) -> np.ndarray:
