@@ -52,6 +52,8 @@ BITS_ONLY = 0.75
 FEW = 100
 """Below this many held-back samples, a round has to keep its accuracy on as many training samples, too: where only a few
 judge, a ruined model may be right by chance."""
+GROUPS = 10
+"""Groups of samples that are left out in turn, to see how far the drop depends on which samples judge."""
 JUDGES = 5000
 """Most samples that judge where nothing is trained."""
 
@@ -69,6 +71,7 @@ class Round:
             original's error, or of the variance of its outputs where they are the targets).
         epochs: Epochs that it trained.
         seconds: Time that it took.
+        doubt: Standard error of the drop, in its unit: what other samples of the same kind may well show more.
     """
 
     small: CompressedModel
@@ -78,6 +81,7 @@ class Round:
     drop: float
     epochs: int
     seconds: float
+    doubt: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says about the round."""
@@ -121,7 +125,7 @@ class Driver:
         self.directory.mkdir(parents=True, exist_ok=True)  # without training nothing else makes it
         self._call_judges()
         rounds = list(self._within_limits() if self._limited else self._ever_smaller())
-        if not any(self._is_good(one) for one in rounds):
+        if not any(self._is_safe(one) for one in rounds):
             rounds += self._gentler(rounds)
         return max(rounds, key=self._worth).small, rounds
 
@@ -161,7 +165,7 @@ class Driver:
 
     def _ever_smaller(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
-        plain = fitter.plan(Budget(mean_bits=8)).predicted_flash_bytes
+        plain = self._plain_bytes(fitter)
         before: Optional[Round] = None
         left = self.epochs
         for number, share in enumerate(SHRINKING, 1):
@@ -173,7 +177,7 @@ class Driver:
             before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)
             yield before
             left -= epochs
-            if before.drop > self.budget.max_drop or (left == 0 and self.epochs > 0):
+            if not self._is_safe(before) or (left == 0 and self.epochs > 0):
                 return
             fitter = self._fitter(before.small.trainable)
 
@@ -183,11 +187,12 @@ class Driver:
         What does not fit the limits is left out. None but the first is trained.
         """
         number, left = len(rounds), self.epochs - sum(one.epochs for one in rounds)
+        good = any(self._is_good(one) for one in rounds)
         for activations in (self.recipe.activations, *self.wider):
             fitter = self._fitter(self.model, self.relevance, self.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
             if activations == self.recipe.activations and (left > 0 or not self._limited):
-                plain = fitter.plan(Budget(mean_bits=8)).predicted_flash_bytes
+                plain = self._plain_bytes(fitter)
                 tries.insert(0, (self._with_margin() if self._limited else Budget(round(BITS_ONLY * plain)), max(0, left)))
             for limits, epochs in tries:
                 made = fitter.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
@@ -199,8 +204,16 @@ class Driver:
                 except (EdgeError, ExportError):  # not every layer exists with such activations; a wider type may do
                     continue
                 yield one
-                if self._is_good(one):
+                if self._is_safe(one):
                     return
+                good = good or self._is_good(one)
+            if good:
+                return
+
+    @staticmethod
+    def _plain_bytes(fitter: SizeFitter) -> int:
+        """Returns the measured size of the model as plain int8: what the planner does not know has a size, too."""
+        return fitter.fitting(Budget(mean_bits=8), filters=False).predicted_flash_bytes
 
     def _fits(self, made: Plan) -> bool:
         """Returns whether a plan that keeps all filters is within the limits."""
@@ -243,7 +256,7 @@ class Driver:
         content = tflite.build_tflite(small, self.samples)
         path = self.directory / f"round-{number}.tflite"
         write_atomic(path, content)
-        values, drops = zip(*(judge(path) for judge in self.judges))
+        values, drops, doubts = zip(*(judge(path) for judge in self.judges))
         return Round(
             small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
             flash_bytes=len(content),
@@ -252,6 +265,7 @@ class Driver:
             drop=max(drops),
             epochs=sum(len(stage) for stage in small.history.values()),
             seconds=time.perf_counter() - start,
+            doubt=max(doubts),
         )
 
     @functools.cached_property
@@ -284,17 +298,24 @@ class Driver:
         """Returns whether a round keeps both the limits and the accuracy."""
         return self._overrun(one) <= 1.0 and one.drop <= self.budget.max_drop
 
+    def _is_safe(self, one: Round) -> bool:
+        """Returns whether a round is good, and without limits of size probably on other samples, too.
+
+        Where sizes are given, a gentler round cannot be had for nothing; where none is, it costs only bytes nobody counts.
+        """
+        return self._is_good(one) and (self._limited or one.drop + one.doubt <= self.budget.max_drop)
+
     def _worth(self, one: Round) -> tuple[bool, float, float]:
         """What makes a round better than another.
 
-        Within the limits first, then accurate. Without limits the smallest of those that keep the accuracy, and if none does,
-        the most accurate.
+        Within the limits first, then accurate. Without limits the smallest of those that surely keep the accuracy, and if none
+        does, the most accurate.
         """
         if self._limited:
             over = self._overrun(one)
             return over <= 1.0, -max(1.0, over), -one.drop
-        good = self._is_good(one)
-        return good, -float(one.flash_bytes) if good else 0.0, -one.drop
+        safe = self._is_safe(one)
+        return safe, -float(one.flash_bytes) if safe else 0.0, -one.drop - one.doubt
 
     def _is_off(self, one: Round) -> bool:
         """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.
@@ -330,29 +351,49 @@ class Judge:
     Attributes:
         samples: With labels: their own, else what the original says.
         task: What the model does.
-        original: Metric value of the original on them, in Keras.
+        outputs: What the original says about them, in Keras.
     """
 
     samples: Samples
     task: Task
-    original: float
+    outputs: np.ndarray
 
     @classmethod
     def of(cls, model: Any, task: Task, samples: Samples) -> Judge:
         """Returns the judge whose measure is `model`."""
         outputs = predict(model, samples)
-        samples = task.labelled(samples, outputs)
-        return cls(samples, task, task.score(outputs, np.asarray(samples.y)))
+        return cls(task.labelled(samples, outputs), task, outputs)
 
-    def __call__(self, path: pathlib.Path) -> tuple[float, float]:
-        """Returns how good a file is on the edge interpreter (higher is better) and its drop, in the unit of `max_drop`."""
+    @functools.cached_property
+    def original(self) -> float:
+        """Metric value of the original."""
+        return self.task.score(self.outputs, np.asarray(self.samples.y))
+
+    def __call__(self, path: pathlib.Path) -> tuple[float, float, float]:
+        """Judges a file on the edge interpreter.
+
+        Returns:
+            How good it is (higher is better), its drop in the unit of `max_drop`, and the drop's standard error (jackknife over
+            `GROUPS` groups of samples).
+        """
         samples = self.samples
         outputs = edge.run_file(path, samples.x, scale=samples.scale, offset=samples.offset).outputs[0]
         if not np.isfinite(outputs).all():
-            return -math.inf, math.inf
-        value = self.task.score(outputs, np.asarray(samples.y))
-        lost = self.task.drop(self.original, value, samples.y)
-        return (-value if self.task.metric.is_error else value), math.inf if lost is None else lost
+            return -math.inf, math.inf, 0.0
+        targets = np.asarray(samples.y)
+        value = self.task.score(outputs, targets)
+        group = np.arange(len(targets)) % GROUPS
+        without = [self._drop(outputs, targets, group != one) for one in range(min(GROUPS, len(targets)))]
+        known = np.array([lost for lost in without if math.isfinite(lost)])
+        doubt = math.sqrt((len(known) - 1) * float(known.var())) if len(known) > 1 else 0.0
+        return -value if self.task.metric.is_error else value, self._drop(outputs, targets), doubt
+
+    def _drop(self, outputs: np.ndarray, targets: np.ndarray, chosen: Any = slice(None)) -> float:
+        """Returns what is lost on some of the samples."""
+        targets = targets[chosen]
+        given, own = (self.task.score(values[chosen], targets) for values in (outputs, self.outputs))
+        lost = self.task.drop(own, given, targets)
+        return math.inf if lost is None else lost
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:

@@ -16,7 +16,8 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.ownership import temporary_directory
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.converter import Graph, Wish, freeze
-from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
+from keras_xaic.tflite.flatbuffer import load, name_of, pack
+from keras_xaic.tflite.scales import give_range, keep_scale_of_copies, without_range
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
@@ -26,7 +27,6 @@ Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", 
 """What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
 activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
 ``float32``: as in Keras."""
-SMALLEST_STEP = 1e-30
 TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 
@@ -157,23 +157,18 @@ def _convert(model: Model, wish: Wish, calibration: Optional[Calibration] = None
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
-    _require_usable_steps(made["content"], model)
-    return _with_stable_names(made["content"])
-
-
-def _require_usable_steps(content: bytes, model: Model) -> None:
-    """Refuses files in which values have no range: the converter writes steps of nearly 0 and biases of any size then."""
-    for operator in operators(load(content)):
-        tensor = operator.output()
-        steps = None if tensor.quantization is None else tensor.quantization.scale
-        if steps is None or np.all(np.asarray(steps) > SMALLEST_STEP):
-            continue
-        layer = layer_name(name_of(tensor), [operation.layer.name for operation in Operations(model)])
+    content = made["content"]
+    dead = without_range(content)
+    if dead and wish.precision == "int16":
+        content = give_range(content, _convert(model, Wish("float32")))
+    elif dead:
+        layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in Operations(model)])
         raise ExportError(
-            f"layer {layer!r} gives 0, or nearly so, for all calibration data: integer activations have no step there",
+            f"layer {layer!r} gives 0, or nearly so, for all calibration data: {wish.precision} activations have no step there",
             "calibration data for which it gives something",
-            "Give more or other calibration data, remove the layer, or choose float32 or int8 activations",
+            "Give more or other calibration data, remove the layer, or choose other activations",
         )
+    return _with_stable_names(content)
 
 
 def _traced(model: Model, directory: str) -> Graph:
@@ -205,6 +200,7 @@ def _traced(model: Model, directory: str) -> Graph:
 def _with_stable_names(content: bytes) -> bytes:
     """Drops the layer names, which Keras may have made up, and names inputs and outputs by number."""
     model = load(content)
+    keep_scale_of_copies(model)
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
         tensor.name = re.sub(r"(op\d{4})/[^/;]+", r"\1", name_of(tensor)).encode()

@@ -14,6 +14,7 @@ from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.flatbuffer import load, name_of
+from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
 
 if TYPE_CHECKING:
@@ -59,36 +60,18 @@ class Wish:
 def freeze(function: Any) -> Graph:
     """Makes constants of a concrete function's weights, as the converter does first."""
     frozen, graph = _frozen.convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
-    _write_selu_as_elu(graph)
+    tensors = frozen.graph.get_tensor_by_name
+    rewrite(graph, lambda name: tensors(_tensor(name)).shape.as_list(), lambda name: _value(tensors(_tensor(name))))
     inputs = [tensor.name for tensor in frozen.inputs if tensor.dtype != tf.resource]
     return Graph(graph.SerializeToString(), tuple(inputs), tuple(tensor.name for tensor in frozen.outputs))
 
 
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-"""Of Klambauer et al. 2017 (arXiv 1706.02515), as TensorFlow has them."""
+def _tensor(name: str) -> str:
+    return name if ":" in name else f"{name}:0"
 
 
-def _write_selu_as_elu(graph: Any) -> None:
-    """Writes SELU as ``scale * alpha * elu(x) + scale * (1 - alpha) * relu(x)``.
-
-    The converter makes a SELECT of it, whose branches it does not bring to one scale in integers.
-    """
-    for node in [node for node in graph.node if node.op == "Selu"]:
-        name, source = node.name, list(node.input)
-        terms = []
-        for kind, factor in (("Elu", SELU_SCALE * SELU_ALPHA), ("Relu", SELU_SCALE * (1 - SELU_ALPHA))):
-            one = graph.node.add(op=kind, name=f"{name}/{kind}", input=source)
-            one.attr["T"].CopyFrom(node.attr["T"])
-            value = graph.node.add(op="Const", name=f"{name}/{kind}/factor")
-            value.attr["dtype"].CopyFrom(node.attr["T"])
-            value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(factor, tf.dtypes.as_dtype(node.attr["T"].type)))
-            product = graph.node.add(op="Mul", name=f"{name}/{kind}/scaled", input=[one.name, value.name])
-            product.attr["T"].CopyFrom(node.attr["T"])
-            terms.append(product.name)
-        controls = [one for one in source if one.startswith("^")]
-        node.op = "AddV2"
-        del node.input[:]
-        node.input.extend([*terms, *controls])
+def _value(tensor: Any) -> np.ndarray:
+    return np.asarray(tf.make_ndarray(tensor.op.get_attr("value")))
 
 
 def convert(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray] = ()) -> dict[str, bytes]:

@@ -131,7 +131,7 @@ def _write(
     if storage == "int4":
         require_version(target.operator, INT4_VERSIONS[target.operator.kind])
     if target.operator.input(target.bias_position) is not None:
-        _write_bias(target, np.zeros(1) if bias is None else bias, steps, input_step)
+        write_bias(target, np.zeros(1) if bias is None else bias, steps, input_step)
     elif bias is not None and np.any(bias):
         raise ExportError(f"layer {key!r}: the converter dropped its bias in int8")
 
@@ -165,7 +165,8 @@ def _room_for_bias(key: str, steps: np.ndarray, bias: np.ndarray, input_step: fl
     return steps
 
 
-def _write_bias(target: WeightOperator, bias: np.ndarray, steps: np.ndarray, input_step: float) -> None:
+def write_bias(target: WeightOperator, bias: np.ndarray, steps: np.ndarray, input_step: float) -> None:
+    """Stores a bias in steps of ``input_step * steps``, the steps of the operator's weights."""
     tensor = own_input(target.operator, target.bias_position)
     shape = tuple(int(n) for n in tensor.shape)
     bias_steps = (np.float32(input_step) * steps).astype(np.float32)

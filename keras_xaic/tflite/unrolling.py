@@ -20,8 +20,8 @@ def has_loop(layer: Layer) -> bool:
 def unrolled(layer: Layer, shape: Sequence[Optional[int]]) -> Layer:
     """Returns a copy of a recurrent layer, with the same weights, that runs without a loop; or the layer itself.
 
-    An LSTM stays: TFLite has an operator of its own for it. So do layers that keep their state, convolutional ones, which Keras
-    cannot unroll, and sequences of free length or of more than `MOST_STEPS`.
+    An LSTM that is not part of a Bidirectional stays: TFLite has an operator of its own for it. So do layers that keep their
+    state, convolutional ones, which Keras cannot unroll, and sequences of free length or of more than `MOST_STEPS`.
 
     Args:
         layer: Layer layer.
@@ -30,7 +30,7 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]]) -> Layer:
     if not has_loop(layer) or len(shape) != 3 or shape[1] is None or shape[1] > MOST_STEPS:
         return layer
     parts = _parts(layer)
-    if any(type(part) is layers.LSTM or part.stateful for part in parts):
+    if type(layer) is layers.LSTM or any(part.stateful for part in parts):
         return layer
     config = layer.get_config()
     for part in (config["layer"], config.get("backward_layer")) if isinstance(layer, layers.Bidirectional) else ():

@@ -116,6 +116,33 @@ def _driver(**limits):
     return driver
 
 
+def test_without_limits_a_round_must_be_good_on_other_samples_too():
+    sure, lucky, worse = (replace(_round(800, drop), doubt=doubt) for drop, doubt in ((0.5, 0.2), (0.9, 2.0), (0.8, 1.5)))
+    driver = _driver(max_drop=1.0)
+    assert driver._is_safe(sure)
+    assert driver._is_good(lucky)
+    assert not driver._is_safe(lucky)
+    assert _driver(flash=9_000, max_drop=1.0)._is_safe(lucky), "where a size is given, it is what counts"
+    small_but_lucky = replace(lucky, flash_bytes=10)
+    assert max((small_but_lucky, sure, worse), key=driver._worth) is sure
+    assert max((small_but_lucky, worse), key=driver._worth) is worse, "none is safe: the one that most likely keeps it"
+
+
+def test_the_standard_error_of_a_drop_is_that_of_paired_decisions(tight, tmp_path, monkeypatch):
+    model, _ = tight
+    random = np.random.default_rng(0)
+    x = random.random((1_000, *model.input_shape[1:]), np.float32)
+    data = Data(Samples(x, model.predict(x, verbose=0).argmax(-1)))
+    judge = Judge.of(model, infer_task(model, data), data.train)
+    outputs = judge.outputs.copy()
+    wrong = random.permutation(1_000)[:100]
+    outputs[wrong] = outputs[wrong].max(-1, keepdims=True) - outputs[wrong]
+    monkeypatch.setattr(edge, "run_file", lambda *_, **__: edge.EdgeResult("tflite-runtime", "2", [outputs], []))
+    _, drop, doubt = judge(tmp_path / "any.tflite")
+    assert drop == pytest.approx(10.0)
+    assert doubt == pytest.approx(100 * (0.1 * 0.9 / 1_000) ** 0.5, rel=0.7)  # 10 groups estimate it roughly
+
+
 def test_when_a_download_is_corrected():
     driver = _driver(download=1_000)
     assert not driver._is_off(_round(990, 2.0)), "close enough"
@@ -271,7 +298,7 @@ def test_outputs_that_are_not_finite_are_never_good(tight, tmp_path, monkeypatch
     judge = Judge.of(model, infer_task(model, data), data.train)
     result = edge.EdgeResult("tflite-runtime", "2", [np.full((len(x), 6), np.nan, np.float32)], [])
     monkeypatch.setattr(edge, "run_file", lambda *_, **__: result)
-    assert judge(tmp_path / "any.tflite") == (float("-inf"), float("inf"))
+    assert judge(tmp_path / "any.tflite") == (float("-inf"), float("inf"), 0.0)
 
 
 def test_channels_are_numbered_as_in_the_original(job):

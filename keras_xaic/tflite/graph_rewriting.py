@@ -1,0 +1,126 @@
+"""Operations that TFLite's converter or an interpreter computes wrongly, written as others that are right everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_xaic._keras import tf
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+"""Of Klambauer et al. 2017 (arXiv 1706.02515), as TensorFlow has them."""
+
+
+class _Editor:
+    """Adds nodes in front of one node, and makes that node another operation.
+
+    Args:
+        graph: The graph with its weights as constants.
+        node: The node.
+    """
+
+    def __init__(self, graph: Any, node: Any) -> None:
+        self.graph, self.node = graph, node
+        self.type = node.attr["T"]
+        self.sources = [name for name in node.input if not name.startswith("^")]
+        self._controls = [name for name in node.input if name.startswith("^")]
+
+    def add(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Adds an operation on values of the node's own type; returns its name."""
+        one = self.graph.node.add(op=kind, name=f"{self.node.name}/{name}", input=inputs)
+        one.attr["T"].CopyFrom(self.type)
+        for key, value in attributes.items():
+            one.attr[key].CopyFrom(value)
+        return str(one.name)
+
+    def constant(self, name: str, value: Any, dtype: Any = None) -> str:
+        """Adds a constant, of the node's own type where no other is given; returns its name."""
+        dtype = tf.dtypes.as_dtype(self.type.type) if dtype is None else dtype
+        one = self.graph.node.add(op="Const", name=f"{self.node.name}/{name}")
+        one.attr["dtype"].type = dtype.as_datatype_enum
+        one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
+        return str(one.name)
+
+    def become(self, kind: str, *inputs: str) -> None:
+        """Makes the node this operation on these inputs."""
+        self.node.op = kind
+        del self.node.input[:]
+        self.node.input.extend([*inputs, *self._controls])
+        for key in [key for key in self.node.attr if key != "T"]:
+            del self.node.attr[key]
+
+
+def rewrite(graph: Any, shapes: Callable[[str], Sequence[int]], values: Callable[[str], np.ndarray]) -> None:
+    """Writes what would be computed wrongly in other operations, in place.
+
+    Args:
+        graph: The graph with its weights as constants, a batch of 1.
+        shapes: Gives the shape of a tensor by its name.
+        values: Gives the values of a constant tensor by its name.
+    """
+    for node in list(graph.node):
+        editor = _Editor(graph, node)
+        if node.op == "Selu":
+            _selu(editor)
+        elif node.op == "Softplus":
+            _softplus(editor)
+        elif node.op == "Sum" and tf.dtypes.as_dtype(node.attr["T"].type).is_floating:
+            _sum(editor, shapes, values)
+        elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
+            _long_strides(editor, shapes)
+
+
+def _selu(editor: _Editor) -> None:
+    """``scale * alpha * elu(x) + scale * (1 - alpha) * relu(x)``.
+
+    The converter makes a SELECT of it, whose branches it does not bring to one scale in integers.
+    """
+    terms = []
+    for kind, factor in (("Elu", SELU_SCALE * SELU_ALPHA), ("Relu", SELU_SCALE * (1 - SELU_ALPHA))):
+        one = editor.add(kind, kind, editor.sources[0])
+        terms.append(editor.add("Mul", f"{kind}/scaled", one, editor.constant(f"{kind}/factor", factor)))
+    editor.become("AddV2", *terms)
+
+
+def _softplus(editor: _Editor) -> None:
+    """``relu(x) - log(sigmoid(|x|))``.
+
+    The converter makes ``log(exp(x) + 1)`` of it: integers cannot hold the range of the exponential.
+    """
+    size = editor.add("Abs", "abs", editor.sources[0])
+    small = editor.add("Log", "log", editor.add("Sigmoid", "sigmoid", size))
+    editor.become("Sub", editor.add("Relu", "relu", editor.sources[0]), small)
+
+
+def _sum(editor: _Editor, shapes: Callable[[str], Sequence[int]], values: Callable[[str], np.ndarray]) -> None:
+    """The mean times the number of values: interpreters do not rescale the sum of int16 values."""
+    shape, axes = shapes(editor.sources[0]), values(editor.sources[1])
+    count = math.prod(int(shape[axis]) for axis in np.ravel(axes))
+    attributes = {key: editor.node.attr[key] for key in ("Tidx", "keep_dims")}
+    mean = editor.add("Mean", "mean", *editor.sources, **attributes)
+    editor.become("Mul", mean, editor.constant("count", count))
+
+
+def _long_strides(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:
+    """Pads by itself where strides are longer than the kernel: the delegate of TFLite 2.14 pads there where it must not."""
+    node = editor.node
+    if node.attr["padding"].s != b"SAME" or node.attr["data_format"].s not in (b"", b"NHWC"):
+        return
+    size, kernel = shapes(editor.sources[0])[1:3], shapes(editor.sources[1])[:2]
+    strides, dilations = list(node.attr["strides"].list.i)[1:3], (list(node.attr["dilations"].list.i) or [1] * 4)[1:3]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
+    if all(stride <= extent for stride, extent in zip(strides, reach)):
+        return
+    padding = [[0, 0]]
+    for n, stride, extent in zip(size, strides, reach):
+        total = max(0, (-(-n // stride) - 1) * stride + extent - n)
+        padding.append([total // 2, total - total // 2])
+    source = editor.sources[0]
+    if np.any(padding):
+        where = editor.constant("padding", np.array([*padding, [0, 0]], np.int32), tf.int32)
+        source = editor.add("Pad", "padded", source, where, Tpaddings=tf.compat.v1.AttrValue(type=tf.int32.as_datatype_enum))
+    node.attr["padding"].s = b"VALID"
+    node.input[0] = source

@@ -1,0 +1,91 @@
+"""Scales that the converter gets wrong: of values that never were anything but 0, and of those that are only copied."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from keras_xaic.errors import ExportError
+from keras_xaic.grids import fit_scale, quantize
+from keras_xaic.tflite.flatbuffer import Operator, TensorType, load, operators, pack, set_constant
+from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.rewrite import own_input, quantization, write_bias
+
+SMALLEST_SCALE = 1e-30
+"""Values of a smaller scale had no range when the file was calibrated."""
+BITS = 8
+_RESCALING = ("MUL", "ADD", "SUB", "DIV", "BROADCAST_TO")
+"""Operators that take inputs of any scale."""
+
+
+def without_range(content: bytes) -> list[Operator]:
+    """Returns the operators whose results had no range: 0 for all calibration data."""
+    return [one for one in operators(load(content)) if _scale(one.output()) is not None and not _has_range(one.output())]
+
+
+def give_range(int16: bytes, float32: bytes) -> bytes:
+    """Returns an int16 file in which values without a range have one: the largest of the file.
+
+    Where they are not 0 after all, with other data, they have room then; 16 bits leave steps that are small enough. Weights
+    and biases of the layers that read them follow.
+
+    Args:
+        int16: The file.
+        float32: The same model from `float_twin`.
+
+    Raises:
+        ExportError: If nothing in the file has a range.
+    """
+    model = load(int16)
+    computed = [one.output() for one in operators(model) if one.output().type == TensorType.INT16]
+    read = [model.subgraphs[0].tensors[index] for index in model.subgraphs[0].inputs]
+    known = [float(_scale(one)) for one in [*read, *computed] if _scale(one) is not None and _has_range(one)]
+    if not known:
+        raise ExportError("a model that gives 0 for all calibration data", "data for which it gives something")
+    changed = [one for one in computed if not _has_range(one)]
+    for tensor in changed:
+        tensor.quantization = quantization(np.array([max(known)]), axis=0)
+    identities = {id(one) for one in changed}
+    for target, source in zip(weight_operators(model), weight_operators(load(float32))):
+        data = target.operator.input(target.data_position)
+        if id(data) not in identities:
+            continue
+        # The converter made the weights coarse, too, so that the bias has few steps.
+        axes = () if len(target.weight_tensor.quantization.scale) == 1 else (source.channel_axis,)
+        grid = quantize(source.weights, BITS, fit_scale(source.weights, BITS, axes))
+        steps = grid.scale.ravel().astype(np.float32)
+        weights = own_input(target.operator, 1)
+        set_constant(model, weights, grid.integers, TensorType.INT8)
+        weights.quantization = quantization(steps, axis=target.channel_axis)
+        if target.operator.input(target.bias_position) is not None:
+            bias = np.zeros(1) if source.bias is None else source.bias
+            write_bias(target, bias, steps, float(data.quantization.scale[0]))
+    return pack(model)
+
+
+def keep_scale_of_copies(model: Any) -> None:
+    """Gives what BROADCAST_TO copies the scale of what it copies, in place: interpreters do not rescale it."""
+    found = list(operators(model))
+    for operator in (one for one in found if one.kind == "BROADCAST_TO"):
+        given, made = operator.input(0), operator.output()
+        if given is None or _scale(given) is None or _scale(given) == _scale(made):
+            continue
+        index = operator.record.outputs[0]
+        if (
+            all(one.kind in _RESCALING for one in found if index in one.record.inputs)
+            and index not in model.subgraphs[0].outputs
+        ):
+            made.quantization = copy.copy(given.quantization)
+
+
+def _scale(tensor: Any) -> Any:
+    """Returns the scale of values that have one for all, None for others."""
+    record = tensor.quantization
+    return None if record is None or record.scale is None or len(record.scale) != 1 else record.scale[0]
+
+
+def _has_range(tensor: Any) -> bool:
+    scale = _scale(tensor)
+    return scale is None or bool(np.isfinite(scale) and scale > SMALLEST_SCALE)
