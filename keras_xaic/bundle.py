@@ -20,6 +20,9 @@ WARNING = "Do not use this bundle as it is."
 class Bundle:
     """A bundle directory. The attributes are paths; not every bundle holds every file.
 
+    >>> Bundle(pathlib.Path("out")).model.as_posix()
+    'out/model.tflite'
+
     Attributes:
         path: The directory.
     """

@@ -71,6 +71,10 @@ def _take(x: Any, index: Any) -> Any:
 class Samples:
     """Inputs, with or without targets, kept as stored and turned into what the model expects batch by batch.
 
+    >>> images = Samples(np.full((10, 8, 8, 1), 255, np.uint8), np.arange(10), scale=1 / 255)
+    >>> len(images), images.inputs(slice(2)).shape, float(images.inputs().max())
+    (10, (2, 8, 8, 1), 1.0)
+
     Attributes:
         x: (N, ...) inputs in any numeric dtype.
         y: (N,) integer labels, (N, classes) one-hot labels, (N, ...) regression targets, or None.
@@ -122,6 +126,10 @@ class Samples:
 class Data:
     """Training and test samples.
 
+    >>> data = Data(Samples(np.zeros((100, 4), np.float32), np.arange(100) % 3))
+    >>> len(data.calibration(16)), [len(part) for part in data.split(0.2)]
+    (16, [80, 20])
+
     Attributes:
         train: What everything is chosen and trained on.
         test: What judges and never chooses; None where there is none.
@@ -147,11 +155,20 @@ class Data:
 def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
     """Loads a data set.
 
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "tiny.npz"
+    >>> np.savez(path, x_train=np.zeros((6, 4), np.float32), y_train=np.arange(6) % 3)
+    >>> load_data(path).train.x.shape
+    (6, 4)
+
     Args:
         path: An .npz with ``x_train``, ``y_train``, ``x_test``, ``y_test`` (the ``y_*`` and the test part may be absent),
             or a directory ``train/CLASS/*.png``, ``test/CLASS/*.png`` (or just ``CLASS/*.png``, used for training).
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+
+    Returns:
+        The samples, in the dtype in which they are stored; `test` is None where there is no test part.
 
     Raises:
         DataError: If there is nothing usable at `path`.
@@ -176,10 +193,18 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
 def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
     """Accepts what users have: `Data`, a path, ``(x, y)``, ``((x_train, y_train), (x_test, y_test))`` or `tf.data` datasets.
 
+    >>> x, y = np.zeros((6, 4), np.float32), np.arange(6) % 3
+    >>> made = as_data(((x, y), (x[:2], y[:2])))
+    >>> len(made.train), len(made.test)
+    (6, 2)
+
     Args:
-        data: What there is.
+        data: What there is: inputs (N, ...) of any numeric dtype, and labels or targets, if any, as in `Samples`.
         scale: The model sees ``x * scale + offset``. `Data` and `Samples` may say that themselves; then both have to agree.
         offset: See `scale`.
+
+    Returns:
+        The same samples, checked; arrays are not copied.
 
     Raises:
         DataError: If `data` is none of these or holds unusable arrays.

@@ -23,6 +23,9 @@ class XaicError(Exception):
     needs an option names it as ``{float_layers=NAME}`` or ``{allow_approximate=True}``. It is shown as a keyword in Python and
     as ``--float-layers NAME`` on the command line, and left out where the function or command has no such option.
 
+    >>> str(XaicError("x_train has the shape (10, 3)", "(N, 4)", "Give four columns"))
+    'x_train has the shape (10, 3). Expected (N, 4). Give four columns.'
+
     Args:
         found: What was met, naming the file, key or layer.
         expected: What would have been right.

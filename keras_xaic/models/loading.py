@@ -36,6 +36,12 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
     The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, and SavedModel
     directories written by ``model.save``.
 
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "tiny.keras"
+    >>> _ = save_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")]), path)
+    >>> load_model(path).output_shape
+    (None, 3)
+
     Args:
         path: The file or directory.
         allow_unsafe: Also load models that hold Python code (Lambda layers) or unchecked TensorFlow operations, which then

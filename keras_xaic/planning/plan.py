@@ -28,6 +28,10 @@ Score = Literal["magnitude", "relevance", "geometric_mean", "signed_relevance"]
 class LayerPlan(pydantic.BaseModel):
     """What one kernel gets.
 
+    >>> head = LayerPlan(key="head", kind="dense", weights=640, bits=3, granularity="tensor", storage="int4", sparsity=0.5)
+    >>> head.grid, head.pattern
+    ('uniform', 'unstructured')
+
     Attributes:
         key: The kernel: the layer's path, or ``path/attribute`` for a layer with several kernels.
         kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
@@ -80,7 +84,13 @@ class LayerPlan(pydantic.BaseModel):
 class Plan(pydantic.BaseModel):
     """What will be done to a model, layer by layer.
 
+    >>> head = LayerPlan(key="head", kind="dense", weights=640, bits=3, granularity="tensor", storage="int4", sparsity=0.5)
+    >>> made = Plan(recipe="mine", layers=[head])
+    >>> made["head"].bits, made.sparsity
+    (3, 0.5)
+
     Attributes:
+        schema_version: Version of the file format (``schema`` in the file).
         recipe: Name of the recipe that made the plan.
         seed: Seed of everything random.
         budget: The limits that the plan was made for.

@@ -28,8 +28,13 @@ _FACTS = ("rule", "filter_rule", "engine", "target", "start", "reduce", "samples
 class Relevance:
     """How much every weight, filter and layer matters, by one rule, over some samples.
 
+    >>> scores = np.array([[0.2, 0.0], [0.1, 0.3]], np.float32)
+    >>> found = Relevance({"head": scores}, {"head": scores.sum(axis=0)}, {"head": 0.6}, rule="lrp.epsilon", samples=8)
+    >>> found.weights["head"].shape, found.filters["head"].shape, found.reduce
+    ((2, 2), (2,), 'mean_abs')
+
     Attributes:
-        weights: Weight key -> array of the kernel's shape. The key is the layer's path in the user's model, or
+        weights: Weight key -> array of the kernel's shape, float32. The key is the layer's path in the user's model, or
             ``path/attribute`` for a layer with several kernels (``sep/depthwise_kernel``).
         filters: Path -> score of every output channel, (channels,). Depthwise kernels inside separable convolutions are listed
             by their weight key.

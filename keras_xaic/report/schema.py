@@ -213,6 +213,10 @@ class RoundFacts(_Facts):
 class Report(_Facts):
     """Everything that was measured of one compression; saved as report.json.
 
+    >>> report = Report(recipe="auto", seed=3)
+    >>> report.recipe, report.seed, report.warnings
+    ('auto', 3, [])
+
     Attributes:
         schema_version: Version of this format (``schema`` in the file).
         xaic: Version of keras-xaic.
