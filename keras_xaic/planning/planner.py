@@ -44,7 +44,13 @@ def plan(
     2. Where that is not enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole
        model.
 
-    >>> made = plan(model, relevance, Budget(mean_bits=4.0), PlanOptions(pin={"head": 8}), samples=x)
+    >>> from keras_xaic._keras import keras, layers
+    >>> from keras_xaic.relevance.magnitude import magnitude
+    >>> body, head = layers.Dense(16, "relu", name="body"), layers.Dense(3, "softmax", name="head")
+    >>> model = keras.Sequential([keras.Input((8,)), body, head])
+    >>> made = plan(model, magnitude(model), Budget(mean_bits=5.0), PlanOptions(pin={"head": 8}))
+    >>> [(layer.key, layer.bits) for layer in made.layers]
+    [('body', 3), ('head', 8)]
 
     Args:
         model: The trained `keras.Model`.

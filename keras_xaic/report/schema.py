@@ -222,6 +222,15 @@ class Report(_Facts):
         xaic: Version of keras-xaic.
         recipe: Name of the recipe.
         recipe_entries: All of its entries as they were carried out, those included that options changed.
+        seed: Seed of the run.
+        versions: Package -> version that took part.
+        model: The original before compression: parameters, multiply-accumulates, shapes.
+        budget: What was asked for, in bytes, multiply-accumulates and points, and whether it was met.
+        original: Metric values of the original, in Keras and on the edge interpreter.
+        baselines: Recipe -> what it reached within the same budget.
+        compressed: Bytes, metric values and multiply-accumulates of the compressed model.
+        interpreters: Interpreter -> whether it ran the file, how well and how fast.
+        layers: What every kernel got, in network order.
         reference: Which metric value of the original drops are measured against.
         judge: None in reports of older versions.
         task: Kind of the task (see `keras_xaic.metrics.Task`).
