@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_model_optimization as tfmot
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import Tensor, tf
 from keras_xaic.errors import PlanError
 from keras_xaic.planning.sparsity import kept_weights
 
@@ -47,7 +47,7 @@ class RelevanceSchedule(tfmot.sparsity.keras.PruningSchedule):
         self.final_sparsity, self.begin_step, self.end_step = final_sparsity, begin_step, end_step
         self.frequency, self.power = frequency, power
 
-    def __call__(self, step: Any) -> tuple[Any, Any]:
+    def __call__(self, step: Tensor) -> tuple[Tensor, Tensor]:
         """Returns ``(update the mask now?, sparsity)`` for a training step, as TFMOT asks."""
         step = tf.cast(step, tf.int32)
         update = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)

@@ -30,7 +30,7 @@ def prune_weights(
     context: Context,
     schedule: Schedule,
     refresh: Optional[int] = None,
-) -> tuple[Any, list[Epoch]]:
+) -> tuple[Model, list[Epoch]]:
     """Returns the model with its planned zeros, and the epochs it took to get them.
 
     Args:

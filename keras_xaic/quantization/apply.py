@@ -160,7 +160,7 @@ def _quantizer(
     return RelevanceEntropyQuantizer(planned.bits, scale, pricing, band)
 
 
-def _trained(wrapper: Any) -> dict[str, np.ndarray]:
+def _trained(wrapper: Layer) -> dict[str, np.ndarray]:
     """Name -> value of everything that a wrapper trains."""
     return {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in wrapper.trainable_weights}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -30,7 +30,7 @@ LARGEST_TENSOR = 2**24
 def round_by_outputs(
     model: Model,
     kernels: Mapping[str, QuantizedKernel],
-    reference: Any,
+    reference: Model,
     samples: Samples,
     masks: Optional[Mapping[str, np.ndarray]] = None,
 ) -> dict[str, QuantizedKernel]:

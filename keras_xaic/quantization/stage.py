@@ -46,7 +46,7 @@ class OnGrids(NamedTuple):
     model: Model
     kernels: Mapping[str, QuantizedKernel]
     history: list[Epoch]
-    trainable: Any
+    trainable: Model
 
 
 def quantize_weights(
@@ -58,7 +58,7 @@ def quantize_weights(
     schedule: Schedule,
     *,
     activation_ranges: Optional[Ranges] = None,
-    unrounded: Any = None,
+    unrounded: Optional[Model] = None,
     refresh: Optional[int] = None,
 ) -> OnGrids:
     """Returns the model exactly on its planned grids.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from keras_xaic._keras import Tensor, tf
 from keras_xaic.models.operations import Operation
@@ -192,7 +192,9 @@ def through_product(xs: Sequence[Tensor], rs: Sequence[Tensor], m: Tensor) -> li
     return results
 
 
-def _parts(linear: Any, dx: Tensor, weight: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(
+    linear: Callable[[Tensor, Tensor, Tensor], Tensor], dx: Tensor, weight: Tensor, like: Tensor
+) -> tuple[Tensor, Tensor]:
     """Sums of the positive and of the negative terms ``w_ij dx_i``."""
     up, down, w_up, w_down = positive(dx), negative(dx), positive(weight), negative(weight)
     return (

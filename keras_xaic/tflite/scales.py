@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import fit_scale, quantize
-from keras_xaic.tflite.flatbuffer import Operator, TensorType, load, operators, pack, set_constant
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorType, load, operators, pack, set_constant
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.rewrite import own_input, quantization, write_bias
 
@@ -65,7 +65,7 @@ def give_range(int16: bytes, float32: bytes) -> bytes:
     return pack(model)
 
 
-def keep_scale_of_copies(model: Any) -> None:
+def keep_scale_of_copies(model: ModelT) -> None:
     """Gives what BROADCAST_TO copies the scale of what it copies, in place: interpreters do not rescale it."""
     found = list(operators(model))
     for operator in (one for one in found if one.kind == "BROADCAST_TO"):
