@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -45,3 +46,30 @@ def test_an_example_runs_and_prints_what_it_promises(place, name):
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(promise, done.stdout), done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_recipe_of_ones_own_is_a_file(place):
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    make = [sys.executable, "-c", "from digits import ready; ready()"]
+    subprocess.run(make, cwd=place, env=environment, check=True, timeout=500)
+    model, data = "build/examples/digits.keras", "build/examples/digits.npz"
+    command = [sys.executable, "-m", "keras_xaic.cli", "compress", model, "--data", data, "--out", "own"]
+    command += ["--recipe", str(EXAMPLES / "own_recipe.json"), "--flash", "24kB", "--epochs", "1"]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    own, report = (
+        json.loads((EXAMPLES / "own_recipe.json").read_text()),
+        json.loads((place / "own" / "report.json").read_text()),
+    )
+    assert report["recipe"] == own["name"]
+    assert {name: report["recipe_entries"][name] for name in own} == own
+    assert {layer["bits"] for layer in report["layers"]} <= set(own["bits"])
+    assert report["compressed"]["flash_bytes"] == (place / "own" / "model.tflite").stat().st_size <= 24_000
+    assert report["compressed"]["edge_accuracy"] > 0.9
+    own["sesitivity"] = own.pop("sensitivity")
+    (place / "wrong.json").write_text(json.dumps(own), encoding="utf-8")
+    command[command.index("--recipe") + 1] = "wrong.json"
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 2
+    assert re.search(r"xaic: wrong\.json: unknown entry 'sesitivity'.*'sensitivity'", " ".join(done.stderr.split()))
