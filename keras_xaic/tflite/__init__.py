@@ -12,9 +12,7 @@ from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
 from keras_xaic.tflite.micro_kit import write_micro
 from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
-from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import slim
-from keras_xaic.tflite.weight_only import write_weight_only
 
 __all__ = [
     "PRECISION_OF",
@@ -42,7 +40,5 @@ __all__ = [
     "slim",
     "unpack_download",
     "without_micro",
-    "write_grids",
     "write_micro",
-    "write_weight_only",
 ]

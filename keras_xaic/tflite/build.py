@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Protocol, Union, get_args
 
 from keras_xaic._keras import Model, keras
@@ -12,22 +12,14 @@ from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
-from keras_xaic.tflite.convert import (
-    Calibration,
-    InputOutput,
-    Precision,
-    dynamic_range_model,
-    float16_model,
-    float_twin,
-    int8_twin,
-    int8_twin_with_islands,
-    int16_twin,
-)
-from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, converted
+from keras_xaic.tflite.converter import Wish
+from keras_xaic.tflite.flatbuffer import ModelT, pack
 from keras_xaic.tflite.lookup import look_up
-from keras_xaic.tflite.reading import match_stored, read_grids
+from keras_xaic.tflite.pairing import WeightOperator, weight_operators
+from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.rewrite import write_grids
-from keras_xaic.tflite.slim import slim
+from keras_xaic.tflite.slim import make_slim
 from keras_xaic.tflite.weight_only import write_weight_only
 
 
@@ -86,11 +78,7 @@ def as_compressed(small: Union[Model, Compressed]) -> Compressed:
     raise ExportError(f"a {type(small).__name__} cannot be exported", "a Keras model or what `compress` returns")
 
 
-_FLOATING: dict[Precision, Callable[[Model], bytes]] = {
-    "float32": float_twin,
-    "float16": float16_model,
-    "dynamic-range": dynamic_range_model,
-}
+_FLOATING: tuple[Precision, ...] = ("float32", "float16", "dynamic-range")
 PRECISION_OF: dict[Activations, Precision] = {"int8": "int8", "int16": "int16", "float32": "weight-only"}
 """Activations of a plan -> what its file computes with."""
 
@@ -133,48 +121,49 @@ def build_tflite(
     precision = precision or planned_precision(compressed)
     islands = {*float_layers, *(key for key, storage in compressed.storages.items() if storage == "float32")}
     if precision == "weight-only":
-        content = _weight_only(compressed, islands)
+        file = _weight_only(compressed, islands)
     elif precision in _FLOATING:
-        content = _FLOATING[precision](compressed.model)
+        file = converted(compressed.model, Wish(precision))
     elif precision in ("int8", "int16"):
-        content = _quantized(compressed, calibration, io, precision, islands)
+        file = _quantized(compressed, Wish(precision, io), calibration, islands)
     else:
         raise ExportError(f"precision {precision!r}", ", ".join(get_args(Precision)))
-    model = load(content)
-    write_clamps_as_relu(model)
-    content = slim(pack(model), signature)
+    write_clamps_as_relu(file)
+    make_slim(file, signature)
+    content = pack(file)
     return look_up(content) if lookup else content
 
 
-def _weight_only(small: Compressed, islands: set[str]) -> bytes:
-    floating = float_twin(small.model)
+def _weight_only(small: Compressed, islands: set[str]) -> ModelT:
+    file = converted(small.model, Wish("float32"))
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
     # Plans for other activations have int4 where only these may have it.
     storages = small.storages if planned_precision(small) == "weight-only" else {}
     packed = [key for key in kernels if storages.get(key) == "int4"]
-    return write_weight_only(floating, kernels, _places(small.model, floating, islands) if islands else (), packed)
+    write_weight_only(file, kernels, _places(small.model, weight_operators(file), islands), packed)
+    return file
 
 
-def _quantized(small: Compressed, calibration: Calibration, io: InputOutput, precision: Precision, islands: set[str]) -> bytes:
-    floating = float_twin(small.model)
+def _quantized(small: Compressed, wish: Wish, calibration: Calibration, islands: set[str]) -> ModelT:
+    floating = weight_operators(converted(small.model, Wish("float32")))
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
     storages = dict(small.storages)
-    if precision == "int16":
+    if wish.precision == "int16":
         if islands:
             raise ExportError(f"layer {min(islands)!r} is to stay float behind int16 activations", "float layers in int8 files")
-        content, storages = int16_twin(small.model, calibration, io), dict.fromkeys(storages, "int8")
-    elif islands:
-        content = int8_twin_with_islands(small.model, calibration, _places(small.model, floating, islands), io)
-    else:
-        content = int8_twin(small.model, calibration, io)
-    return write_grids(content, floating, kernels, storages) if kernels else content
+        storages = dict.fromkeys(storages, "int8")
+    wish = replace(wish, floating=tuple(sorted(_places(small.model, floating, islands))))
+    file = converted(small.model, wish, calibration)
+    if kernels:
+        write_grids(file, floating, kernels, storages)
+    return file
 
 
-def _places(model: Model, floating: bytes, keys: set[str]) -> list[int]:
-    """Returns which of the weight operators hold these kernels."""
-    stored = match_stored(floating, model)
+def _places(model: Model, floating: Sequence[WeightOperator], keys: set[str]) -> list[int]:
+    """Returns which of the weight operators of the float32 twin hold these kernels."""
+    stored = match_operators(floating, model) if keys else {}
     unknown = sorted(keys - set(stored))
     if unknown:
         raise ExportError(f"no layer {unknown[0]!r} with weights", f"some of {', '.join(stored)}", "Check the float layers")
-    order = [one.index for one in read_grids(floating)]
+    order = [one.operator.index for one in floating]
     return [order.index(one.index) for key in keys for one in stored[key]]

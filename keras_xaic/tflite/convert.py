@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Literal, Optional, Union
 
 import numpy as np
@@ -16,7 +16,8 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.ownership import temporary_directory
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.converter import Graph, Wish, freeze
-from keras_xaic.tflite.flatbuffer import load, name_of, pack
+from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
+from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.scales import give_range, keep_scale_of_copies, without_range
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
@@ -40,12 +41,12 @@ def float_twin(model: Model) -> bytes:
     Raises:
         ExportError: If TFLite has no operator for a part of the model; the message names it.
     """
-    return _convert(model, Wish("float32"))
+    return pack(converted(model, Wish("float32")))
 
 
 def float16_model(model: Model) -> bytes:
     """Returns the model as .tflite with float16 weights that are widened to float32 when it runs (see `float_twin`)."""
-    return _convert(model, Wish("float16"))
+    return pack(converted(model, Wish("float16")))
 
 
 def dynamic_range_model(model: Model) -> bytes:
@@ -53,7 +54,7 @@ def dynamic_range_model(model: Model) -> bytes:
 
     TFLite Micro does not run such files.
     """
-    return _convert(model, Wish("dynamic-range"))
+    return pack(converted(model, Wish("dynamic-range")))
 
 
 def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -69,25 +70,7 @@ def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") 
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    return _convert(model, Wish("int8", io), calibration)
-
-
-def int8_twin_with_islands(
-    model: Model, calibration: Calibration, floating: Collection[int], io: InputOutput = "int8"
-) -> bytes:
-    """Returns the model as `int8_twin` does, with some operators left in float32 between DEQUANTIZE and QUANTIZE.
-
-    Args:
-        model: See `float_twin`.
-        calibration: See `int8_twin`.
-        floating: Which weight operators stay float, by their place among the weight operators.
-        io: See `int8_twin`.
-
-    Raises:
-        DataError: If the calibration data does not fit the model.
-        ExportError: See `float_twin`.
-    """
-    return _convert(model, Wish("int8", io, tuple(sorted(floating))), calibration)
+    return pack(converted(model, Wish("int8", io), calibration))
 
 
 def int16_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -102,7 +85,7 @@ def int16_twin(model: Model, calibration: Calibration, io: InputOutput = "int8")
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    return _convert(model, Wish("int16", io), calibration)
+    return pack(converted(model, Wish("int16", io), calibration))
 
 
 def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarray]:
@@ -126,8 +109,20 @@ def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarra
     return [np.asarray(array, tensor.dtype.as_numpy_dtype) for array, tensor in zip(arrays, model.inputs)]
 
 
-def _convert(model: Model, wish: Wish, calibration: Optional[Calibration] = None) -> bytes:
-    """Traces the model here and has it converted in a child process, which the converter may take with it."""
+def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = None) -> ModelT:
+    """Returns the loaded file that TensorFlow's converter makes of a model.
+
+    The model is traced here and converted in a child process, which the converter may take with it.
+
+    Args:
+        model: See `float_twin`.
+        wish: What is to be written.
+        calibration: See `int8_twin`; for integer activations.
+
+    Raises:
+        DataError: If the calibration data does not fit the model.
+        ExportError: See `float_twin`.
+    """
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
     with temporary_directory() as directory:
         graph = _traced(model, str(directory))
@@ -157,10 +152,10 @@ def _convert(model: Model, wish: Wish, calibration: Optional[Calibration] = None
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
-    content = made["content"]
-    dead = without_range(content)
+    file = load(made["content"])
+    dead = without_range(file)
     if dead and wish.precision == "int16":
-        content = give_range(content, _convert(model, Wish("float32")))
+        give_range(file, weight_operators(converted(model, Wish("float32"))))
     elif dead:
         layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in Operations(model)])
         raise ExportError(
@@ -168,7 +163,9 @@ def _convert(model: Model, wish: Wish, calibration: Optional[Calibration] = None
             "calibration data for which it gives something",
             "Give more or other calibration data, remove the layer, or choose other activations",
         )
-    return _with_stable_names(content)
+    keep_scale_of_copies(file)
+    _name_stably(file)
+    return file
 
 
 def _traced(model: Model, directory: str) -> Graph:
@@ -197,10 +194,8 @@ def _traced(model: Model, directory: str) -> Graph:
     return freeze(function)
 
 
-def _with_stable_names(content: bytes) -> bytes:
+def _name_stably(model: ModelT) -> None:
     """Drops the layer names, which Keras may have made up, and names inputs and outputs by number."""
-    model = load(content)
-    keep_scale_of_copies(model)
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
         tensor.name = re.sub(r"(op\d{4})/[^/;]+", r"\1", name_of(tensor)).encode()
@@ -209,7 +204,6 @@ def _with_stable_names(content: bytes) -> bytes:
     for number, index in enumerate(graph.inputs):
         graph.tensors[index].name = f"input_{number}".encode()
     add_signature(model)
-    return pack(model)
 
 
 def layer_name(tensor: str, names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, TensorType, bu
 from keras_xaic.tflite.micro_kit import DECODE
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
-from keras_xaic.tflite.slim import slim
+from keras_xaic.tflite.slim import make_slim
 
 LARGEST_DECODED = 128 * 1024
 """Bytes of unpacked weights that one operator may put into the arena."""
@@ -54,20 +54,21 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
         ExportError: If TensorFlow Lite Micro would compute an operator wrongly.
     """
     model = load(content)
-    if any(one.codes is not None for one in weight_operators(model)):
+    found = weight_operators(model)
+    if any(one.codes is not None for one in found):
         raise ExportError(
             "weights that the file looks up, which stay so in RAM on TensorFlow Lite Micro",
             "weights that are stored themselves",
             "Build the file with lookup=False",
         )
-    if any(one.widened for one in weight_operators(model)):
+    if any(one.widened for one in found):
         raise ExportError(
             "weights that a DEQUANTIZE widens, which TensorFlow Lite Micro computes wrongly", "int8 activations", "Export int8"
         )
     write_clamps_as_relu(model)
     require_exact_clamps(model)
-    plain = slim(pack(model))
-    found = weight_operators(load(plain))
+    make_slim(model)
+    plain = pack(model)
     groups: dict[int, list[int]] = {}
     for place, one in enumerate(found):  # a layer that is called twice is stored once, and only both together save bytes
         if one.weights.size <= largest_decoded:
@@ -128,13 +129,14 @@ def _with_decoding(content: bytes, encodings: Mapping[int, Encoded]) -> bytes:
     for record in graph.operators:  # what is decoded lives until the next operator has run
         ordered += [before[id(record)], record] if id(record) in before else [record]
     graph.operators = ordered
-    return slim(pack(model))
+    make_slim(model)
+    return pack(model)
 
 
 def _decode_code() -> Any:
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = BuiltinOperator.CUSTOM
-    code.customCode = DECODE
+    code.customCode = DECODE.encode()
     code.version = 1
     return code
 

@@ -13,7 +13,8 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.convert import layer_name
 from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
-from keras_xaic.tflite.reading import match_stored
+from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.slim import drop_reshapes_before_dense
 
 SAMPLES = 4
@@ -29,21 +30,20 @@ def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -
         floating: Its `float_twin`.
         arrays: One (N, ...) array of samples per input of the model.
     """
-    without = load(floating)
-    drop_reshapes_before_dense(without)  # as in the file that is compared
-    floating = pack(without)
+    file = load(floating)
+    drop_reshapes_before_dense(file)  # as in the file that is compared
     names = [operation.layer.name for operation in Operations(model)]
-    weighted = {one.index: key for key, entries in match_stored(floating, model).items() for one in entries}
+    weighted = {one.index: key for key, entries in match_operators(weight_operators(file), model).items() for one in entries}
     with captured_stderr():  # newer releases announce its end
         interpreter = tf.lite.Interpreter(
-            model_content=floating,
+            model_content=pack(file),
             num_threads=1,
             experimental_preserve_all_tensors=True,
             experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
     interpreter.allocate_tensors()
     details = interpreter.get_input_details()
-    computing = [one for one in operators(load(floating)) if one.kind not in _CONVERSIONS]
+    computing = [one for one in operators(file) if one.kind not in _CONVERSIONS]
     outputs: list[list[np.ndarray]] = [[] for _ in computing]
     for sample in range(min(SAMPLES, len(arrays[0]))):
         interpreter.reset_all_variables()

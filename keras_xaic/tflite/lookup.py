@@ -10,6 +10,7 @@ would with constants, on the processor; delegates want constant weights and leav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -27,7 +28,7 @@ from keras_xaic.tflite.flatbuffer import (
 )
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
-from keras_xaic.tflite.slim import slim
+from keras_xaic.tflite.slim import make_slim
 
 GATHER_VERSION = 2
 """The operator version that takes int8."""
@@ -45,10 +46,7 @@ def look_up(content: bytes) -> bytes:
         if _group(one) is not None:
             kernels.setdefault(int(one.weight_tensor.buffer), (one.weights.size, []))[1].append(place)
     for _, places in sorted(kernels.values(), reverse=True):  # the table has to pay for itself, too
-        smaller = best
-        for place in places:
-            smaller = _with_lookup(smaller, place)
-        best = min(best, smaller, key=len)
+        best = min(best, _with_lookup(best, places), key=len)
     return best
 
 
@@ -60,9 +58,16 @@ def _group(one: WeightOperator) -> Optional[int]:
     return weights_per_byte(one.weights.size, largest=int(np.abs(one.weights).max()))
 
 
-def _with_lookup(content: bytes, place: int) -> bytes:
+def _with_lookup(content: bytes, places: Sequence[int]) -> bytes:
     model = load(content)
-    one = weight_operators(model)[place]
+    found = weight_operators(model)
+    for place in places:
+        _write_lookup(model, found[place])
+    make_slim(model, signature=True)
+    return pack(model)
+
+
+def _write_lookup(model: ModelT, one: WeightOperator) -> None:
     group, largest = _group(one), int(np.abs(one.weights).max())
     assert group is not None
     levels = 2 * largest + 1
@@ -85,7 +90,6 @@ def _with_lookup(content: bytes, place: int) -> bytes:
     records = model.subgraphs[0].operators
     before = next(number for number, record in enumerate(records) if record is one.operator.record)
     records[before:before] = steps  # what is looked up takes RAM until its operator has run
-    return slim(pack(model), signature=True)
 
 
 def _operator(model: ModelT, kind: int, inputs: list[int], output: int, options: Any = None) -> Any:

@@ -8,7 +8,7 @@ from typing import Optional
 
 from keras_xaic.errors import ExportError
 from keras_xaic.files import write_atomic
-from keras_xaic.tflite.flatbuffer import load, operators
+from keras_xaic.tflite.flatbuffer import ModelT, load, operators
 
 DECODE = "TFLM_DECODE"
 """Custom operator that unpacks weights when they are needed."""
@@ -100,7 +100,8 @@ def c_source(content: bytes) -> str:
 
 def micro_readme(content: bytes, arena_bytes: Optional[int] = None) -> str:
     """Returns the README of a ``micro/`` directory (see `write_micro`)."""
-    calls = resolver_calls(content)
+    file = load(content)
+    calls = resolver_calls(file)
     if arena_bytes is None:
         arena = "The arena has not been measured: run `xaic verify` with the interpreter `tflm`, or try sizes on the device."
     else:
@@ -111,24 +112,24 @@ def micro_readme(content: bytes, arena_bytes: Optional[int] = None) -> str:
         arena_size="64 * 1024" if arena_bytes is None else arena_bytes,
         count=len(calls),
         calls="\n".join(f"resolver.{call}();" for call in calls),
-        tensors="\n".join(_tensor_rows(content)),
+        tensors="\n".join(_tensor_rows(file)),
         decode=_DECODE_NOTE if "AddDecode" in calls else "",
-        state=_STATE_NOTE if keeps_state(content) else "",
+        state=_STATE_NOTE if keeps_state(file) else "",
     )
 
 
-def keeps_state(content: bytes) -> bool:
+def keeps_state(file: ModelT) -> bool:
     """Returns whether a call of the file depends on the calls before it, until the interpreter is told to forget them."""
-    return any(tensor.isVariable for graph in load(content).subgraphs for tensor in graph.tensors)
+    return any(tensor.isVariable for graph in file.subgraphs for tensor in graph.tensors)
 
 
-def resolver_calls(content: bytes) -> list[str]:
+def resolver_calls(file: ModelT) -> list[str]:
     """Returns the calls on `MicroMutableOpResolver` that a file needs, e.g. ``AddConv2D``, in alphabetic order.
 
     Raises:
         ExportError: If it has a custom operator that is not part of TensorFlow Lite Micro.
     """
-    return sorted({resolver_call(operator.kind) for operator in operators(load(content))})
+    return sorted({resolver_call(operator.kind) for operator in operators(file)})
 
 
 def resolver_call(kind: str) -> str:
@@ -144,8 +145,8 @@ def resolver_call(kind: str) -> str:
     return "Add" + "".join(words)
 
 
-def _tensor_rows(content: bytes) -> list[str]:
-    graph = load(content).subgraphs[0]
+def _tensor_rows(file: ModelT) -> list[str]:
+    graph = file.subgraphs[0]
     rows = []
     for role, indices in (("input", graph.inputs), ("output", graph.outputs)):
         for number, index in enumerate(indices):

@@ -86,16 +86,13 @@ def match_stored(content: bytes, model: Model) -> dict[str, list[StoredWeights]]
         content: A .tflite file with float, int8 or low-bit weights.
         model: The Keras model that it was made from.
     """
-    loaded = load(content)
-    found = weight_operators(loaded)
+    return match_operators(weight_operators(load(content)), model)
+
+
+def match_operators(found: Sequence[WeightOperator], model: Model) -> dict[str, list[StoredWeights]]:
+    """Returns what `match_stored` does, of the weight operators of a loaded file."""
     stored = [_read(one) for one in found]
     kernels = {kernel.key: kernel.value for kernel in weighted_kernels(model)}
-    return _group(found, stored, kernels)
-
-
-def _group(
-    found: Sequence[WeightOperator], stored: Sequence[StoredWeights], kernels: dict[str, np.ndarray]
-) -> dict[str, list[StoredWeights]]:
     # Rounding moved a weight by up to half a step; the largest step of any operator of that size is a safe bound, since the
     # closest kernel wins.
     bound = {

@@ -11,7 +11,7 @@ import numpy as np
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Runtime, Storage, require_legal
-from keras_xaic.tflite.flatbuffer import Operator, TensorT, TensorType, load, pack, require_version, schema, set_constant
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, TensorType, require_version, schema, set_constant
 from keras_xaic.tflite.pairing import (
     WeightOperator,
     channel_steps,
@@ -33,21 +33,21 @@ _ACTIVATIONS: dict[int, Activations] = {
 
 
 def write_grids(
-    int8: bytes,
-    float32: bytes,
+    model: ModelT,
+    floating: Sequence[WeightOperator],
     kernels: Mapping[str, QuantizedKernel],
     storages: Mapping[str, Storage],
     runtimes: Optional[Sequence[Runtime]] = None,
-) -> bytes:
-    """Returns the int8 twin with every planned kernel's integers and steps exactly as planned.
+) -> None:
+    """Gives the loaded int8 twin every planned kernel's integers and steps exactly as planned.
 
     A kernel goes in as packed ``int4``, or as ``int8`` with levels ``k * 2^(8-b)`` and steps ``s / 2^(8-b)``; the levels of a
     codebook are int8 as they are. Its operator's bias becomes ``round(bias / (s_in * s))`` from the float bias (Jacob et al.
     2018, arXiv 1712.05877, eq. 11). Operators without a planned kernel stay as the converter wrote them.
 
     Args:
-        int8: The model from `int8_twin`.
-        float32: The same model from `float_twin`; its weights must lie on the grids.
+        model: The int8 or int16 twin.
+        floating: The weight operators of the float32 twin; their weights must lie on the grids.
         kernels: Weight key -> grid, in network order.
         storages: Weight key -> ``int4`` or ``int8``.
         runtimes: Interpreters that must run the file; None: those of `RUN_BY`.
@@ -55,8 +55,7 @@ def write_grids(
     Raises:
         ExportError: Naming the layer, if a grid is not what the model holds or a storage would not be exact.
     """
-    model, twin = load(int8), load(float32)
-    quantized, floating = weight_operators(model), weight_operators(twin)
+    quantized = weight_operators(model)
     _require_twins(quantized, floating)
     pairs, gains = pair_with_grids(floating, kernels)
     for key, gain, weight_operator, source in zip(pairs, gains, quantized, floating):
@@ -65,7 +64,6 @@ def write_grids(
         if key not in storages:
             raise ExportError(f"layer {key!r} has a grid and no storage", "int4 or int8 for every grid")
         _write(key, kernels[key], gain, storages[key], weight_operator, source.bias, runtimes)
-    return pack(model)
 
 
 def pair_with_grids(

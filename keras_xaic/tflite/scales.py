@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import fit_scale, quantize
-from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorType, load, operators, pack, set_constant
-from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorType, operators, set_constant
+from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input, quantization, write_bias
 
 SMALLEST_SCALE = 1e-30
@@ -20,25 +21,24 @@ _RESCALING = ("MUL", "ADD", "SUB", "DIV", "BROADCAST_TO")
 """Operators that take inputs of any scale."""
 
 
-def without_range(content: bytes) -> list[Operator]:
+def without_range(model: ModelT) -> list[Operator]:
     """Returns the operators whose results had no range: 0 for all calibration data."""
-    return [one for one in operators(load(content)) if _scale(one.output()) is not None and not _has_range(one.output())]
+    return [one for one in operators(model) if _scale(one.output()) is not None and not _has_range(one.output())]
 
 
-def give_range(int16: bytes, float32: bytes) -> bytes:
-    """Returns an int16 file in which values without a range have one: the largest of the file.
+def give_range(model: ModelT, floating: Sequence[WeightOperator]) -> None:
+    """Gives values of an int16 file that have no range one, in place: the largest of the file.
 
     Where they are not 0 after all, with other data, they have room then; 16 bits leave steps that are small enough. Weights
     and biases of the layers that read them follow.
 
     Args:
-        int16: The file.
-        float32: The same model from `float_twin`.
+        model: The file.
+        floating: The weight operators of the float32 twin.
 
     Raises:
         ExportError: If nothing in the file has a range.
     """
-    model = load(int16)
     computed = [one.output() for one in operators(model) if one.output().type == TensorType.INT16]
     read = [model.subgraphs[0].tensors[index] for index in model.subgraphs[0].inputs]
     known = [float(_scale(one)) for one in [*read, *computed] if _scale(one) is not None and _has_range(one)]
@@ -48,7 +48,7 @@ def give_range(int16: bytes, float32: bytes) -> bytes:
     for tensor in changed:
         tensor.quantization = quantization(np.array([max(known)]), axis=0)
     identities = {id(one) for one in changed}
-    for target, source in zip(weight_operators(model), weight_operators(load(float32))):
+    for target, source in zip(weight_operators(model), floating):
         data = target.operator.input(target.data_position)
         if id(data) not in identities:
             continue
@@ -62,7 +62,6 @@ def give_range(int16: bytes, float32: bytes) -> bytes:
         if target.operator.input(target.bias_position) is not None:
             bias = np.zeros(1) if source.bias is None else source.bias
             write_bias(target, bias, steps, float(data.quantization.scale[0]))
-    return pack(model)
 
 
 def keep_scale_of_copies(model: ModelT) -> None:

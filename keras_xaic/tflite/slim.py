@@ -1,6 +1,6 @@
 """Leaving out of a .tflite file what no interpreter needs; outputs stay bit-identical.
 
-Each transformation takes loaded objects and changes them in place.
+Each transformation takes loaded objects and changes them in place; `slim` does all of them to a file.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ def slim(content: bytes, signature: bool = False) -> bytes:
         signature: Whether to keep the names by which programs may address inputs and outputs.
     """
     model = load(content)
+    make_slim(model, signature)
+    return pack(model)
+
+
+def make_slim(model: ModelT, signature: bool = False) -> None:
+    """Does all `TRANSFORMATIONS`, and forgets the names of inputs and outputs unless `signature` keeps them."""
     if not signature:
         drop_signature(model)
     for transformation in TRANSFORMATIONS:
         transformation(model)
-    return pack(model)
 
 
 def drop_signature(model: ModelT) -> None:

@@ -20,8 +20,6 @@ from keras_xaic.tflite.flatbuffer import (
     TensorT,
     TensorType,
     builtin_code,
-    load,
-    pack,
     require_version,
     schema,
     set_constant,
@@ -36,14 +34,14 @@ PLAIN_BITS = 8
 
 
 def write_weight_only(
-    float32: bytes, kernels: Mapping[str, QuantizedKernel], floating: Collection[int] = (), packed: Collection[str] = ()
-) -> bytes:
-    """Returns the float32 twin with its weights stored as integers: the levels of their grids, and the grids' own steps.
+    model: ModelT, kernels: Mapping[str, QuantizedKernel], floating: Collection[int] = (), packed: Collection[str] = ()
+) -> None:
+    """Stores the weights of the loaded float32 twin as integers: the levels of their grids, and the grids' own steps.
 
     TensorFlow Lite Micro computes such files wrongly without saying so.
 
     Args:
-        float32: The model from `float_twin`; its weights must lie on the grids.
+        model: The float32 twin; its weights must lie on the grids.
         kernels: Weight key -> grid, in network order. Other weights are rounded to `PLAIN_BITS`.
         floating: Which weight operators keep float32 weights, by their place among the weight operators.
         packed: Keys of kernels that are stored as INT4 where that is safe (see `can_be_packed`); the others are INT8.
@@ -51,7 +49,6 @@ def write_weight_only(
     Raises:
         ExportError: Naming the layer, if a grid is not what the model holds or cannot be packed.
     """
-    model = load(float32)
     found = weight_operators(model)
     pairs, gains = pair_with_grids(found, kernels)
     front: dict[int, Any] = {}
@@ -69,7 +66,6 @@ def write_weight_only(
             front[index] = _widen(model, index, integers, record)
     graph = model.subgraphs[0]
     graph.operators = [*front.values(), *graph.operators]
-    return pack(model)
 
 
 def _planned(

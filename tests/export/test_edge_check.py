@@ -121,15 +121,16 @@ def test_litert_runs_it_too(kit):
 def test_a_model_that_keeps_a_state_is_named_as_one(kit, tmp_path):
     from keras_xaic._keras import keras, layers
     from keras_xaic.tflite import float_twin
+    from keras_xaic.tflite.flatbuffer import load
     from keras_xaic.tflite.micro_kit import keeps_state
 
     assert "state " not in run(kit, "--runs", "0").stdout
-    assert not keeps_state(TINY.read_bytes())
+    assert not keeps_state(load(TINY.read_bytes()))
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5, 2))
     model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(8)(inputs)))
     content = float_twin(model)
-    assert keeps_state(content)
+    assert keeps_state(load(content))
     (kit / "model.tflite").write_bytes(content)
     x = np.random.default_rng(0).normal(size=(6, 5, 2)).astype(np.float32) * 3
     np.savez(kit / "check" / "inputs.npz", x0=x)

@@ -13,6 +13,9 @@ from keras_xaic.edge import judge
 from keras_xaic.edge.child import Lite
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.rewrite import write_grids
 
 
 @dataclass(frozen=True)
@@ -109,3 +112,10 @@ def run(content: bytes, arrays: list[np.ndarray]) -> list[np.ndarray]:
         interpreter.invoke()
         outputs.append([interpreter.get_tensor(detail["index"])[0] for detail in interpreter.get_output_details()])
     return [np.stack(column) for column in zip(*outputs)]
+
+
+def with_grids(int8, float32, kernels, storages):
+    """The int8 twin, as a file, with grids written into it."""
+    file = load(int8)
+    write_grids(file, weight_operators(load(float32)), kernels, storages)
+    return pack(file)

@@ -101,7 +101,7 @@ def test_decoding_comes_right_before_its_reader():
     for operator, reader in zip(found, found[1:]):
         if operator.kind == "CUSTOM:TFLM_DECODE":
             assert int(operator.record.outputs[0]) in [int(i) for i in reader.record.inputs]
-    assert "AddDecode" in resolver_calls(content)
+    assert "AddDecode" in resolver_calls(load(content))
 
 
 def test_the_memory_limit_is_kept():

@@ -11,8 +11,7 @@ from keras_xaic.grids import QuantizedKernel
 from keras_xaic.tflite.convert import float_twin, int8_twin
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
 from keras_xaic.tflite.reading import match_stored, read_grids
-from keras_xaic.tflite.rewrite import write_grids
-from tests.tflite.models import Small, inputs_of, on_grids, run
+from tests.tflite.models import Small, inputs_of, on_grids, run, with_grids
 
 
 def _in_keras_layout(integers: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -35,14 +34,14 @@ def _as_int8(content: bytes) -> bytes:
 def _build(model, **grid) -> tuple[Small, bytes]:
     small = on_grids(model, **grid)
     twins = int8_twin(small.model, inputs_of(small.model, 40)), float_twin(small.model)
-    return small, write_grids(*twins, small.kernels, small.storages)
+    return small, with_grids(*twins, small.kernels, small.storages)
 
 
 @pytest.mark.parametrize("storage", ["int4", "int8"])
 def test_the_written_integers_are_the_planned_ones(twins, storage):
     small = twins.small
     storages = {key: "int8" if planned == "int8" else storage for key, planned in small.storages.items()}
-    stored = match_stored(write_grids(twins.int8, twins.float32, small.kernels, storages), small.model)
+    stored = match_stored(with_grids(twins.int8, twins.float32, small.kernels, storages), small.model)
     assert set(stored) == set(small.kernels)
     for key, entries in stored.items():
         kernel = small.kernels[key]
@@ -58,7 +57,7 @@ def test_the_written_integers_are_the_planned_ones(twins, storage):
 
 def test_int4_outputs_equal_the_same_integers_in_int8(twins):
     small = twins.small
-    content = write_grids(twins.int8, twins.float32, small.kernels, small.storages)
+    content = with_grids(twins.int8, twins.float32, small.kernels, small.storages)
     samples = inputs_of(small.model, 16)
     for packed, bytewise in zip(run(content, samples), run(_as_int8(content), samples)):
         np.testing.assert_array_equal(packed, bytewise)
@@ -71,7 +70,7 @@ def test_every_bit_width_agrees_with_keras(bits):
     model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.Flatten()(x)))
     small = on_grids(model, bits=bits, storage="int4" if bits <= 4 else "int8")
     twins = int8_twin(model, inputs_of(model, 60), io="float"), float_twin(model)
-    content = write_grids(*twins, small.kernels, small.storages)
+    content = with_grids(*twins, small.kernels, small.storages)
     samples = inputs_of(model, 16)
     expected = model.predict(samples, verbose=0)
     (given,) = run(content, samples)
@@ -79,7 +78,7 @@ def test_every_bit_width_agrees_with_keras(bits):
 
 
 def test_biases_follow_the_new_steps(digits):
-    content = write_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages)
+    content = with_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages)
     model = load(content)
     for operator, layer in zip([o for o in operators(model) if o.kind == "FULLY_CONNECTED"], ("hidden", "head")):
         data, weights, bias = operator.input(0), operator.input(1), operator.input(2)
@@ -90,14 +89,14 @@ def test_biases_follow_the_new_steps(digits):
 
 
 def test_operator_versions(digits):
-    model = load(write_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages))
+    model = load(with_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages))
     versions = {operator.kind: model.operatorCodes[operator.record.opcodeIndex].version for operator in operators(model)}
     assert (versions["CONV_2D"], versions["DEPTHWISE_CONV_2D"], versions["FULLY_CONNECTED"]) == (7, 7, 10)
 
 
 def test_layers_without_a_grid_stay_as_the_converter_wrote_them(digits):
     kernels = {key: digits.small.kernels[key] for key in ("inner", "hidden")}
-    content = write_grids(digits.int8, digits.float32, kernels, digits.small.storages)
+    content = with_grids(digits.int8, digits.float32, kernels, digits.small.storages)
     before, after = read_grids(digits.int8), read_grids(content)
     changed = [a.storage == "int4" for a in after]
     assert sum(changed) == 2
@@ -117,7 +116,7 @@ def test_per_channel_dense_in_int8():
     model.get_layer("a").kernel.assign(kernel.values)
     kernels = {**small.kernels, "a": kernel}
     twins = int8_twin(model, inputs_of(model, 60), io="float"), float_twin(model)
-    content = write_grids(*twins, kernels, small.storages)
+    content = with_grids(*twins, kernels, small.storages)
     assert read_grids(content)[0].scale.shape == (6, 1)
     samples = inputs_of(model, 40)
     expected = model.predict(samples, verbose=0)
@@ -131,18 +130,18 @@ def test_int4_of_a_per_channel_dense_kernel_is_refused_by_name(digits):
     steps[0, 3] *= np.float32(1 + 1e-4)
     kernels = {**digits.small.kernels, "hidden": dataclasses.replace(kernel, scale=steps)}
     with pytest.raises(ExportError, match=r"layer 'hidden'.*cannot be stored as int4"):
-        write_grids(digits.int8, digits.float32, kernels, digits.small.storages)
+        with_grids(digits.int8, digits.float32, kernels, digits.small.storages)
 
 
 def test_transposed_convolution_in_int4_is_refused_by_name(odd):
     with pytest.raises(ExportError, match=r"layer 'up'.*cannot be stored as int4"):
-        write_grids(odd.int8, odd.float32, odd.small.kernels, {**odd.small.storages, "up": "int4"})
+        with_grids(odd.int8, odd.float32, odd.small.kernels, {**odd.small.storages, "up": "int4"})
 
 
 def test_too_many_bits_for_int4_are_refused(digits):
     kernels = {**digits.small.kernels, "inner": dataclasses.replace(digits.small.kernels["inner"], bits=5)}
     with pytest.raises(ExportError, match="layer 'inner': a 5-bit conv kernel"):
-        write_grids(digits.int8, digits.float32, kernels, digits.small.storages)
+        with_grids(digits.int8, digits.float32, kernels, digits.small.storages)
 
 
 def test_a_grid_that_the_model_does_not_hold_is_named(digits):
@@ -151,12 +150,12 @@ def test_a_grid_that_the_model_does_not_hold_is_named(digits):
     integers.flat[5] += 1 if integers.flat[5] < 7 else -1
     kernels = {**digits.small.kernels, "depth": dataclasses.replace(kernel, integers=integers)}
     with pytest.raises(ExportError, match="'depth'"):
-        write_grids(digits.int8, digits.float32, kernels, digits.small.storages)
+        with_grids(digits.int8, digits.float32, kernels, digits.small.storages)
 
 
 def test_twins_of_two_models_are_refused(digits, odd):
     with pytest.raises(ExportError, match="same weight operators"):
-        write_grids(digits.int8, odd.float32, digits.small.kernels, digits.small.storages)
+        with_grids(digits.int8, odd.float32, digits.small.kernels, digits.small.storages)
 
 
 def test_dead_channels_keep_their_bias():
@@ -170,7 +169,7 @@ def test_dead_channels_keep_their_bias():
     kernels = {**small.kernels, "conv": QuantizedKernel(integers, scale, 4)}
     model.get_layer("conv").set_weights([kernels["conv"].values, np.array([0.1, 3.0, -0.2, 0.0])])
     twins = int8_twin(model, inputs_of(model, 40), io="float"), float_twin(model)
-    content = write_grids(*twins, kernels, small.storages)
+    content = with_grids(*twins, kernels, small.storages)
     samples = inputs_of(model, 8)
     expected = model.predict(samples, verbose=0)
     np.testing.assert_allclose(run(content, samples)[0], expected, atol=0.03 * np.abs(expected).max())
@@ -184,7 +183,7 @@ def test_a_live_channel_whose_bias_overflows_is_refused():
     model.get_layer("conv").set_weights([kernel.values, np.array([0.0, 0.0, 5.0])])
     twins = int8_twin(model, inputs_of(model, 40)), float_twin(model)
     with pytest.raises(ExportError, match="layer 'conv': the bias 5 of channel 2"):
-        write_grids(*twins, {"conv": kernel}, {"conv": "int4"})
+        with_grids(*twins, {"conv": kernel}, {"conv": "int4"})
 
 
 def test_equal_kernels_are_told_apart_by_order():
@@ -197,14 +196,14 @@ def test_equal_kernels_are_told_apart_by_order():
     kernels = dict.fromkeys(("one", "two", "three"), small.kernels["one"])
     for name in kernels:
         model.get_layer(name).kernel.assign(values)
-    content = write_grids(
+    content = with_grids(
         int8_twin(model, inputs_of(model, 20)), float_twin(model), kernels, {"one": "int4", "two": "int8", "three": "int4"}
     )
     assert [entry.storage for entry in read_grids(content)] == ["int4", "int8", "int4"]
 
 
 def test_writing_is_deterministic(digits):
-    once, again = (write_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages) for _ in range(2))
+    once, again = (with_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages) for _ in range(2))
     assert once == again
 
 
@@ -222,7 +221,7 @@ def test_a_constant_factor_that_the_converter_folds_into_a_layer_goes_into_its_s
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.float32)
     expected = small.model.predict(pixels, verbose=0)
     twin = int8_twin(small.model, pixels, io="float")
-    (outputs,) = run(write_grids(twin, float_twin(small.model), small.kernels, small.storages), [pixels])
+    (outputs,) = run(with_grids(twin, float_twin(small.model), small.kernels, small.storages), [pixels])
     assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max()
 
 

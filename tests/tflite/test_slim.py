@@ -5,13 +5,12 @@ import pytest
 
 from keras_xaic.tflite.flatbuffer import load, pack
 from keras_xaic.tflite.reading import read_grids
-from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.slim import TRANSFORMATIONS, drop_signature, slim
-from tests.tflite.models import inputs_of, open_file, run
+from tests.tflite.models import inputs_of, open_file, run, with_grids
 
 
 def _files(twins) -> list[bytes]:
-    return [twins.int8, twins.float32, write_grids(twins.int8, twins.float32, twins.small.kernels, twins.small.storages)]
+    return [twins.int8, twins.float32, with_grids(twins.int8, twins.float32, twins.small.kernels, twins.small.storages)]
 
 
 @pytest.mark.parametrize("transformation", [drop_signature, *TRANSFORMATIONS], ids=lambda function: function.__name__)
