@@ -33,7 +33,7 @@ BUDGETS = {
     "ad01": {"flash": 145_000, "download": 110_000, "max_error": 0.05},
 }
 """Bytes; percentage points, or the squared error as a share of the variance of the original's outputs."""
-VARIANTS = {"auto-float32": {"recipe": "auto", "activations": "float32", "target": "mobile"}}
+VARIANTS = {"auto-float32": {"recipe": "auto", "entries": {"activations": "float32"}, "target": "mobile"}}
 """Recipes of ours with other options; float32 computes in float from int8 weights, which is fast on tflite-runtime."""
 CONVERTER = ("tflite-float32", "tflite-int8")
 TOOLKIT = ("tfmot-prune50", "tfmot-prune80", "tfmot-cluster16", "tfmot-qat", "tfmot-pcqat")
@@ -106,11 +106,19 @@ def time_again(options):
 def recipe(model, data, name, budget, epochs, seed, minutes, out):
     """Returns the file that a recipe of ours makes, and what only its report knows."""
     import keras_xaic as xaic
+    from keras_xaic.recipes import get_recipe
 
     limits = xaic.Budget(flash=budget["flash"], download=budget["download"], max_drop=budget.get("max_drop", 100.0))
-    options = {"recipe": name, **VARIANTS.get(name, {}), **({} if minutes is None else {"minutes": minutes})}
+    variant = VARIANTS.get(name, {})
     report = xaic.compress(
-        model, data, budget=limits, epochs=epochs, seed=seed, baselines=(), out=out, overwrite=True, **options
+        model,
+        data,
+        budget=limits,
+        recipe=get_recipe(variant.get("recipe", name)).changed(**variant.get("entries", {})),
+        training=xaic.Training(epochs=epochs, minutes=minutes, seed=seed),
+        device=xaic.Device(target=variant.get("target", "both"), baselines=()),
+        out=out,
+        overwrite=True,
     )
     seconds = sum(report.seconds.get(step, 0.0) for step in ("attribute", "compress"))
     facts = {

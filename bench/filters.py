@@ -52,7 +52,15 @@ def compress(model, data, options, checkpoint):
             told.add((stage, note))
             print(f"{time.perf_counter() - start:6.0f} s  {stage}: {note}", flush=True)
 
-    small = xaic.apply(model, plan, data, relevance=relevance, epochs=options.epochs, checkpoint=checkpoint, progress=progress)
+    small = xaic.apply(
+        model,
+        plan,
+        data,
+        relevance=relevance,
+        training=xaic.Training(epochs=options.epochs),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     return small, round(time.perf_counter() - start, 1)
 
 

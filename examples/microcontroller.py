@@ -13,10 +13,8 @@ report = xaic.compress(
     model,
     data,
     budget=xaic.Budget(flash="24kB"),
-    epochs=6,
-    target="micro",
-    baselines=["int8"],
-    interpreters=["tflm"] if micro_here else "auto",
+    training=xaic.Training(epochs=6),
+    device=xaic.Device(target="micro", baselines=["int8"], interpreters=["tflm"] if micro_here else "auto"),
     out="build/examples/micro",
     overwrite=True,
 )

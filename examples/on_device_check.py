@@ -15,7 +15,14 @@ import keras_xaic as xaic
 model, data = ready()
 bundle = pathlib.Path("build/examples/device")
 if not bundle.is_dir():
-    xaic.compress(model, data, budget=xaic.Budget(flash="24kB"), epochs=2, baselines=[], out=bundle)
+    xaic.compress(
+        model,
+        data,
+        budget=xaic.Budget(flash="24kB"),
+        training=xaic.Training(epochs=2),
+        device=xaic.Device(baselines=[]),
+        out=bundle,
+    )
 
 device = pathlib.Path("build/examples/on-the-device")
 shutil.rmtree(device, ignore_errors=True)

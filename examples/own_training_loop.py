@@ -30,7 +30,7 @@ class Losses(keras.callbacks.Callback):
         self.seen.append(logs["loss"])
 
 
-small = xaic.apply(model, plan, data, relevance=relevance, epochs=6, callbacks=[Losses()])
+small = xaic.apply(model, plan, data, relevance=relevance, training=xaic.Training(epochs=6, callbacks=[Losses()]))
 small.model.summary(print_fn=lambda line, **_: None)  # an ordinary keras.Model, its weights on the planned grids
 print("losses:", " ".join(f"{loss:.3f}" for loss in Losses.seen))
 

@@ -9,7 +9,7 @@ report = xaic.compress(
     model,  # a path, or a keras.Model
     data,  # a path, arrays, or tf.data datasets
     budget=xaic.Budget(flash="24kB", max_drop=1.0),
-    epochs=8,
+    training=xaic.Training(epochs=8),
     out="build/examples/quickstart",
     overwrite=True,
 )

@@ -4,11 +4,11 @@ import sys
 
 from digits import ready
 
-from keras_xaic.search import search  # pip install 'keras-xaic[search]'
+import keras_xaic as xaic  # xaic.search needs pip install 'keras-xaic[search]'
 
 model, data = ready()
 trials = int(sys.argv[1]) if len(sys.argv) > 1 else 12
-found = search(model, data, "build/examples/front", trials=trials, epochs=2)
+found = xaic.search(model, data, "build/examples/front", trials=trials, training=xaic.Training(epochs=2))
 print(f"{'trial':>5} {'flash':>10} {'held-back accuracy':>20}")
 for one in found:
     print(

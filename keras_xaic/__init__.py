@@ -15,17 +15,16 @@ if TYPE_CHECKING:
     from keras_xaic.bundle import Bundle
     from keras_xaic.compression import CompressedModel, apply
     from keras_xaic.data import Data, Samples, as_data, load_data
-    from keras_xaic.edge import verify
+    from keras_xaic.edge.marking import verify
     from keras_xaic.errors import DataError, EdgeError, ExportError, MachineError, ModelError, PlanError, XaicError
     from keras_xaic.models import load_model
-    from keras_xaic.pipeline import compress, explain
-    from keras_xaic.planning import Budget, FilterPlan, LayerPlan, Plan, plan
+    from keras_xaic.pipeline import compress, explain, export, plan
+    from keras_xaic.planning import Budget, FilterPlan, LayerPlan, Plan
     from keras_xaic.recipes import Recipe
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
     from keras_xaic.search import search
     from keras_xaic.settings import DataOptions, Device, Training
-    from keras_xaic.tflite.export import export
 
 _HOME = {
     "Budget": "planning",
@@ -54,12 +53,12 @@ _HOME = {
     "attribute": "relevance",
     "compress": "pipeline",
     "explain": "pipeline",
-    "export": "tflite.export",
+    "export": "pipeline",
     "load_data": "data",
     "load_model": "models",
-    "plan": "planning",
+    "plan": "pipeline",
     "search": "search",
-    "verify": "edge",
+    "verify": "edge.marking",
 }
 
 __all__ = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
@@ -24,9 +24,9 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
 from keras_xaic.pruning.filters import remove_filters
 from keras_xaic.pruning.weights import prune_weights
-from keras_xaic.quantization import Ranges
 from keras_xaic.quantization.stage import masked_part, quantize_weights
 from keras_xaic.relevance import Relevance
+from keras_xaic.settings import Training
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
 
@@ -85,9 +85,8 @@ class CompressedModel:
         return cls(model, kernels, plan, {})
 
 
-Rounding = Literal["outputs", "nearest"]
-LEARNING_RATE = 1e-3
-"""First learning rate of the first stage; the quantization stage begins with half of it."""
+EPOCHS, MOST_EPOCHS = 5, 120
+"""Epochs where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
 PRUNING_SHARE = 0.5
 """Share of the epochs that goes into removal and pruning, where half of the weights or more go; quantization gets the rest."""
 REMOVAL_TIME = 0.4
@@ -100,20 +99,8 @@ def apply(
     data: Any,
     *,
     relevance: Optional[Relevance] = None,
-    epochs: int = 5,
-    seed: Optional[int] = None,
+    training: Optional[Training] = None,
     calibration: int = 256,
-    distillation: float = 0.7,
-    learning_rate: float = LEARNING_RATE,
-    batch_size: int = 64,
-    patience: Optional[int] = None,
-    optimizer: Any = "adam",
-    loss: Any = None,
-    refresh: Optional[int] = None,
-    rounding: Rounding = "outputs",
-    activation_ranges: Optional[Ranges] = None,
-    callbacks: Sequence[Any] = (),
-    minutes: Optional[float] = None,
     teacher: Any = None,
     replan: Optional[Callable[[Any, Plan], Plan]] = None,
     checkpoint: Optional[pathlib.Path] = None,
@@ -123,33 +110,17 @@ def apply(
 
     Filters are removed physically, in one step or in several with training in between; sparsity ramps up under
     relevance-ordered TFMOT masks whose scores are refreshed on the way; then the model trains with its weights on the
-    planned grids. The original teaches throughout, and epochs are chosen on held-back training data.
+    planned grids. The original teaches throughout, and epochs are chosen on validation data.
 
     Args:
         model: The trained `keras.Model`; it is not changed.
         plan: What every layer gets.
         data: Anything that `as_data` takes.
         relevance: What the masks follow; computed where it is needed and not given.
-        epochs: Passes over the training data, all stages together; 0 compresses without training.
-        seed: Seed; None takes the plan's.
+        training: How to train; None: 5 epochs. The quantization stage begins with half of its learning rate.
         calibration: Number of samples for attributions on the way.
-        distillation: Weight of the original's outputs in the loss.
-        learning_rate: First learning rate.
-        batch_size: Samples a step.
-        patience: A stage ends after this many epochs in a row that are no better on held-back training data.
-        optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
-        loss: Takes the place of the task's own loss of the labels beside distillation; labels of classes come one-hot.
-        refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
-            `prune_weights`), four times on the grids ``ecq`` and ``ecqx`` (see `quantize_weights`).
-        rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
-            `round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
-        activation_ranges: Trains with activations on grids, too (see `quantize_activations`); None leaves them float until
-            export.
-        callbacks: Further Keras callbacks for every stage.
-        minutes: Time that training may take on this machine, all stages together: as many epochs as fit it are trained. The
-            same seed then no longer gives the same bytes.
         teacher: The model that teaches, if it is not `model` itself: to go on with a model that lost accuracy already. Or its
-            outputs on the training samples that are not held back (`Data.split`); then `data` needs labels.
+            outputs on the training samples that are no validation data (`Data.split`); then `data` needs labels.
         replan: Called with the model that is left once filters are gone and the plan as it was carried out until then; returns
             what its layers get.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
@@ -161,43 +132,53 @@ def apply(
     Raises:
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
+    training = training or Training()
     check_plan(plan, model)
-    if activation_ranges is not None and plan.activations == "float32":
+    if training.activation_ranges is not None and plan.activations == "float32":
         raise PlanError("activation_ranges for float32 activations, which lie on no grid", "None, or a plan with int8 or int16")
-    seed = plan.seed if seed is None else seed
+    seed = plan.seed if training.seed is None else training.seed
+    epochs = training.effort(EPOCHS, MOST_EPOCHS)
     context = Context.of(
         model,
         as_data(data),
         epochs=epochs,
         seed=seed,
         calibration=calibration,
-        callbacks=callbacks,
+        callbacks=training.callbacks,
         checkpoint=checkpoint,
         progress=progress,
-        minutes=minutes,
+        minutes=training.minutes,
         teacher=teacher,
     )
-    training = Schedule(
-        epochs, learning_rate, batch_size, distillation, seed=seed, patience=patience, optimizer=optimizer, loss=loss
-    )
+    whole = Schedule.of(training, epochs, seed)
     removal = _removal_epochs(epochs, plan, model)
-    schedule = replace(training, epochs=removal, minutes=context.minutes(REMOVAL_TIME if plan.layers else 1.0))
+    schedule = replace(whole, epochs=removal, minutes=context.minutes(REMOVAL_TIME if plan.layers else 1.0))
     removed = remove_filters(model, plan, relevance, context, schedule)
     small, plan, history = removed.model, removed.plan, dict(removed.history)
     if replan is not None and plan.remove:
         plan = context.cached("plan", functools.partial(replan, small, plan), Plan.save, Plan.load)
     sparse = _is_sparse(plan)
     pruning = round((epochs - removal) * PRUNING_SHARE * min(1.0, 2.0 * _missing_zeros(small, plan))) if sparse else 0
-    untrained = remove_channels(small, {}) if epochs == 0 and rounding == "outputs" else None
+    untrained = remove_channels(small, {}) if epochs == 0 and training.rounding == "outputs" else None
     if sparse:
-        schedule = replace(training, epochs=pruning, minutes=context.minutes(PRUNING_SHARE))
-        small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule, refresh)
+        schedule = replace(whole, epochs=pruning, minutes=context.minutes(PRUNING_SHARE))
+        small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule, training.refresh)
     masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
 
     rest = epochs - removal - pruning if plan.layers else 0
-    schedule = replace(training, epochs=rest, learning_rate=learning_rate / 2, seed=seed + 500, minutes=context.minutes(1.0))
-    how: dict[str, Any] = {"activation_ranges": activation_ranges, "unrounded": untrained, "refresh": refresh}
-    made = quantize_weights(small, plan, masks, relevance, context, schedule, **how)
+    rate = training.learning_rate / 2
+    schedule = replace(whole, epochs=rest, learning_rate=rate, seed=seed + 500, minutes=context.minutes(1.0))
+    made = quantize_weights(
+        small,
+        plan,
+        masks,
+        relevance,
+        context,
+        schedule,
+        activation_ranges=training.activation_ranges,
+        unrounded=untrained,
+        refresh=training.refresh,
+    )
     if made.history:
         history["quantize"] = made.history
     return CompressedModel(made.model, made.kernels, plan, history, trainable=made.trainable)

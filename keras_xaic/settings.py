@@ -11,12 +11,15 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Literal, Optional, get_args
+from typing import Any, Callable, Literal, Optional, Union, get_args
 
 from keras_xaic.errors import PlanError, choices
+from keras_xaic.metrics import KINDS, METRICS
 
 Target = Literal["mobile", "micro", "both"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+Rounding = Literal["outputs", "nearest"]
+Ranges = Literal["moving_average", "learned", "percentile"]
 
 
 def option(default: Any, text: str, *, flag: str = "", kind: Any = None, values: Sequence[str] = ()) -> Any:
@@ -41,6 +44,16 @@ def require(name: str, value: Any, expected: str, holds: Callable[[Any], bool], 
     kind = numbers.Integral if whole else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not holds(value):
         raise PlanError(f"{name} is {value!r}", expected)
+
+
+def one_of(name: str, value: Any, known: Sequence[str]) -> None:
+    """Refuses a name that is not known.
+
+    Raises:
+        PlanError: Naming the setting and the nearest of the names that are.
+    """
+    if value not in known:
+        raise PlanError(f"{name} is {value!r}", choices(value, known))
 
 
 def as_names(name: str, value: Any) -> tuple[str, ...]:
@@ -70,7 +83,7 @@ class Training:
             `minutes`.
         minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
             bytes.
-        seed: One seed in, the same bytes out on the same machine.
+        seed: One seed in, the same bytes out on the same machine; None: the plan's, else 0.
         batch_size: Samples a step.
         learning_rate: First learning rate; it falls along a cosine.
         optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
@@ -79,6 +92,12 @@ class Training:
         distillation: Weight of the original's outputs in the loss, 0 to 1.
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
         callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`.
+        refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
+            `keras_xaic.pruning.weights.prune_weights`), four times on the grids ``ecq`` and ``ecqx``.
+        rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
+            `keras_xaic.quantization.round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
+        activation_ranges: Trains with activations on grids, too (see `keras_xaic.quantization.quantize_activations`); None
+            leaves them float until export.
 
     Raises:
         PlanError: Naming the setting that is not usable.
@@ -88,7 +107,7 @@ class Training:
         None, "Passes over the training data, all stages together; default: 10, or what fits --minutes.", kind=int
     )
     minutes: Optional[float] = option(None, "Time that training may take.", kind=float)
-    seed: int = option(0, "One seed in, the same bytes out.")
+    seed: Optional[int] = option(None, "One seed in, the same bytes out; default: 0, or the plan's.", kind=int)
     batch_size: int = 64
     learning_rate: float = 1e-3
     optimizer: Any = "adam"
@@ -96,18 +115,27 @@ class Training:
     distillation: float = 0.7
     patience: Optional[int] = None
     callbacks: Sequence[Any] = ()
+    refresh: Optional[int] = None
+    rounding: Rounding = "outputs"
+    activation_ranges: Optional[Ranges] = None
 
     def __post_init__(self) -> None:
         if self.epochs is not None:
             require("epochs", self.epochs, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
         if self.minutes is not None:
             require("minutes", self.minutes, "more than 0", lambda n: n > 0)
-        require("seed", self.seed, "a whole number from 0 to 4,294,967,295", lambda n: 0 <= n < 2**32, whole=True)
+        if self.seed is not None:
+            require("seed", self.seed, "a whole number from 0 to 4,294,967,295", lambda n: 0 <= n < 2**32, whole=True)
         require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         require("learning_rate", self.learning_rate, "more than 0", lambda n: n > 0)
         require("distillation", self.distillation, "a share from 0 to 1", lambda n: 0 <= n <= 1)
         if self.patience is not None:
             require("patience", self.patience, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+        if self.refresh is not None:
+            require("refresh", self.refresh, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+        one_of("rounding", self.rounding, get_args(Rounding))
+        if self.activation_ranges is not None:
+            one_of("activation_ranges", self.activation_ranges, get_args(Ranges))
         given = self.callbacks if isinstance(self.callbacks, (tuple, list)) else (self.callbacks,)
         object.__setattr__(self, "callbacks", tuple(given))
 
@@ -138,32 +166,122 @@ class Device:
     baselines: Sequence[str] = option(("int8", "magnitude"), "Comparisons to run, separated by commas; '' for none.", kind=str)
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise PlanError(f"target is {self.target!r}", choices(self.target, TARGETS))
+        one_of("target", self.target, TARGETS)
         object.__setattr__(self, "interpreters", as_names("interpreters", self.interpreters) or ("auto",))
         object.__setattr__(self, "baselines", as_names("baselines", self.baselines) if self.baselines else ())
+
+    @property
+    def asked(self) -> Union[str, Sequence[str]]:
+        """The interpreters: ``auto``, ``all``, or a tuple of names."""
+        return self.interpreters[0] if tuple(self.interpreters) in (("auto",), ("all",)) else self.interpreters
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How data and model are read.
+    """How data and model are read, and what is measured on them.
 
     Attributes:
-        scale: The model sees ``x * scale + offset``.
-        offset: See `scale`.
+        scale: The model sees ``x * scale + offset``; None: 1, or what a bundle remembers.
+        offset: See `scale`; None: 0, or what a bundle remembers.
         calibration: Number of training samples for relevance and activation ranges.
+        task: Kind of the task, one of `keras_xaic.metrics.KINDS`; None: what the output, the model's loss and the targets say.
+        metric: Name of the metric that chooses epochs and judges (see `keras_xaic.metrics`); None: the task's usual one.
         allow_unsafe: Load models with Lambda layers or pickled code. Only if you trust the file.
+        strict: Refuse a model with layers that the attribution rule cannot treat, instead of passing relevance through them by
+            the gradient, which the report says.
 
     Raises:
         PlanError: Naming the setting that is not usable.
     """
 
-    scale: float = option(1.0, "The model sees x * SCALE + OFFSET.")
-    offset: float = option(0.0, "See --scale.")
+    scale: Optional[float] = option(
+        None, "The model sees x * SCALE + OFFSET; default: 1, or what a bundle remembers.", kind=float
+    )
+    offset: Optional[float] = option(None, "See --scale; default: 0, or what a bundle remembers.", kind=float)
     calibration: int = option(256, "Training samples for relevance and activation ranges.")
+    task: Optional[str] = option(
+        None, f"{', '.join(KINDS)}; default: what output, loss and targets say.", kind=str, values=KINDS
+    )
+    metric: Optional[str] = option(
+        None,
+        f"What chooses epochs and judges: {', '.join(METRICS)}; default: the task's usual one.",
+        kind=str,
+        values=tuple(METRICS),
+    )
     allow_unsafe: bool = option(False, "Load models with Lambda layers or pickled code. Only if you trust the file.")
+    strict: bool = option(False, "Refuse layers that the attribution rule cannot treat; default: the gradient passes through.")
 
     def __post_init__(self) -> None:
-        require("scale", self.scale, "a number other than 0", lambda n: n != 0)
-        require("offset", self.offset, "a number", lambda n: True)
+        if self.scale is not None:
+            require("scale", self.scale, "a number other than 0", lambda n: n != 0)
+        if self.offset is not None:
+            require("offset", self.offset, "a number", lambda n: True)
         require("calibration", self.calibration, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+        if self.task is not None:
+            one_of("task", self.task, KINDS)
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """Scale and offset as numbers."""
+        return 1.0 if self.scale is None else self.scale, 0.0 if self.offset is None else self.offset
+
+
+@dataclass(frozen=True)
+class AttributionOptions:
+    """How relevance is computed; see `keras_xaic.attribute` for what the choices mean.
+
+    Attributes:
+        rule: An attribution rule, or the path of a JSON file with a composite.
+        engine: ``auto``, ``native`` or ``innvestigate``.
+        target: Where relevance starts: ``true``, ``predicted``, ``all`` or a class number; None: the true class, the predicted
+            one without labels, all outputs of values.
+        start: With how much: ``one``, ``logit`` or ``squared_error``.
+        reduce: How samples are brought together: ``mean_abs``, ``rms``, ``mean``, ``sum`` or ``momentum``.
+        reference: ``mean`` or ``zeros``, for DeepLIFT and integrated gradients.
+        batch_size: Samples at a time; bounds memory.
+        per_class: Also keep the relevance of each class.
+        pictures: Number of test samples to draw.
+        cross_check: Also run the other engine and compare.
+
+    Raises:
+        PlanError: Naming the setting that is not usable.
+    """
+
+    rule: str = option("lrp.epsilon", "Attribution rule, or a JSON file with a composite.")
+    engine: str = option("auto", "auto, native or innvestigate.", values=("auto", "native", "innvestigate"))
+    target: Union[str, int, None] = option(None, "true, predicted, all or a class number.", kind=str)
+    start: str = option("one", "one, logit or squared_error.", values=("one", "logit", "squared_error"))
+    reduce: str = option("mean_abs", "mean_abs, rms, mean, sum or momentum over samples.")
+    reference: str = option("mean", "mean or zeros, for DeepLIFT and integrated gradients.", values=("mean", "zeros"))
+    batch_size: int = option(64, "Samples at a time; bounds memory.")
+    per_class: bool = option(False, "Also keep the relevance of each class.")
+    pictures: int = option(4, "Test samples to draw.")
+    cross_check: bool = option(False, "Run both engines and print the largest difference per layer.")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target, str) and self.target.lstrip("-").isdigit():
+            object.__setattr__(self, "target", int(self.target))
+        require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+        require("pictures", self.pictures, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
+
+
+def facts_of(value: Any) -> Any:
+    """Returns what tells settings from others, as JSON: fields of groups, places of code, settings of Keras objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [facts_of(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, (tuple, list)):
+        return [facts_of(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): facts_of(one) for key, one in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, numbers.Number):
+        return repr(value)
+    if hasattr(value, "model_dump_json"):
+        return value.model_dump_json()
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    kind = type(value)
+    settings = value.get_config() if hasattr(value, "get_config") else getattr(value, "__dict__", {})
+    simple = {key: one for key, one in settings.items() if isinstance(one, (bool, int, float, str))}
+    return [f"{kind.__module__}.{kind.__qualname__}", simple]

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, get_type_hints
 
 import typer
 
-from keras_xaic.cli.options import Json, Quiet
+from keras_xaic.cli.options import Json, MethodOptions, Quiet
 from keras_xaic.cli.terminal import Terminal, failing
+from keras_xaic.errors import XaicWarning
 from keras_xaic.planning.budget import Budget
-from keras_xaic.settings import DataOptions, Device, Training
+from keras_xaic.settings import AttributionOptions, DataOptions, Device, Training
 
-GROUPS: dict[type, str] = {Budget: "Budget", Training: "Training", Device: "Device", DataOptions: "Data"}
+GROUPS: dict[type, str] = {
+    Budget: "Budget",
+    MethodOptions: "Method",
+    AttributionOptions: "Method",
+    Training: "Training",
+    Device: "Device",
+    DataOptions: "Data",
+}
 """Classes of settings -> the panel of the help that shows their options."""
 
 
@@ -41,7 +51,11 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: bool =
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
-            with Terminal(quiet=given.pop("quiet"), as_json=given.pop("json", False)) as terminal, failing(terminal):
+            with (
+                Terminal(quiet=given.pop("quiet"), as_json=given.pop("json", False)) as terminal,
+                failing(terminal),
+                _heard(terminal),
+            ):
                 for name, group in groups.items():
                     values = {field.name: _value(field, given.pop(field.name)) for field in fields[name]}
                     given[name] = group(**values)
@@ -55,6 +69,16 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: bool =
     return decorate
 
 
+@contextlib.contextmanager
+def _heard(terminal: Terminal) -> Iterator[None]:
+    """Shows our own warnings as the terminal does, and keeps those of libraries quiet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", XaicWarning)
+        warnings.showwarning = lambda message, *_, **__: terminal.warn(str(message))
+        yield
+
+
 _KIND = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -65,14 +89,18 @@ def _offered(group: type, names: Optional[Sequence[str]]) -> list[Any]:
 
 def _parameter(group: type, field: Any) -> inspect.Parameter:
     default, facts = field.default, field.metadata
-    default = ",".join(default) if isinstance(default, tuple) else default
-    kind = facts["kind"] or (str if default is None else type(default))
+    kind: Any
+    if facts["kind"] is list:
+        default, kind = [], list[str]
+    else:
+        default = ",".join(default) if isinstance(default, tuple) else default
+        kind = facts["kind"] or (str if default is None else type(default))
     values = list(facts["values"])
     made = typer.Option(
         default,
         facts["flag"] or "--" + field.name.replace("_", "-"),
         help=facts["help"],
-        show_default=default is not None and default != "",
+        show_default=default not in (None, "", []),
         rich_help_panel=GROUPS[group],
         autocompletion=(lambda: values) if values else None,
     )
@@ -81,4 +109,5 @@ def _parameter(group: type, field: Any) -> inspect.Parameter:
 
 def _value(field: Any, given: Any) -> Any:
     """Text of several names, separated by commas, becomes a tuple."""
-    return tuple(one.strip() for one in given.split(",") if one.strip()) if isinstance(field.default, tuple) else given
+    is_text = isinstance(field.default, tuple) and isinstance(given, str)
+    return tuple(one.strip() for one in given.split(",") if one.strip()) if is_text else given

@@ -8,23 +8,13 @@ from typing import Optional
 
 import typer
 
-from keras_xaic.cli.options import (
-    Calibration,
-    DataOption,
-    Json,
-    MetricName,
-    Model,
-    Offset,
-    Out,
-    Overwrite,
-    Quiet,
-    Scale,
-    Seed,
-    Task,
-    Unsafe,
-)
+from keras_xaic.cli.groups import command
+from keras_xaic.cli.options import DataOption, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import PlanError, choices
+from keras_xaic.settings import AttributionOptions, DataOptions
+
+READING = ("scale", "offset", "calibration", "task", "allow_unsafe")
 
 
 def _interpreters() -> list[str]:
@@ -33,66 +23,41 @@ def _interpreters() -> list[str]:
     return ["auto", *INTERPRETERS, "all"]
 
 
+@command(only={DataOptions: (*READING, "strict")})
 def explain(
+    terminal: Terminal,
+    attribution: AttributionOptions,
+    options: DataOptions,
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
-    rule: str = typer.Option("lrp.epsilon", "--rule", help="Attribution rule, or a JSON file with a composite."),
-    engine: str = typer.Option("auto", "--engine", help="auto, native or innvestigate."),
-    target: Optional[str] = typer.Option(None, "--target", help="true, predicted, all or a class number.", show_default=False),
-    start: str = typer.Option("one", "--start", help="one, logit or squared_error."),
-    reduce: str = typer.Option("mean_abs", "--reduce", help="mean_abs, rms, mean, sum or momentum over samples."),
-    reference: str = typer.Option("mean", "--reference", help="mean or zeros, for DeepLIFT and integrated gradients."),
-    calibration: int = Calibration,
-    batch_size: int = typer.Option(64, "--batch-size", min=1, help="Samples at a time; bounds memory."),
-    per_class: bool = typer.Option(False, "--per-class", help="Also keep the relevance of each class."),
-    pictures: int = typer.Option(4, "--pictures", min=0, help="Test samples to draw."),
-    check: bool = typer.Option(False, "--cross-check", help="Run both engines and print the largest difference per layer."),
     seed: int = Seed,
-    scale: float = Scale,
-    offset: float = Offset,
-    task: Optional[str] = Task,
-    allow_approximate: bool = typer.Option(False, "--allow-approximate", help="Linearise layers that have no sound rule."),
     overwrite: bool = Overwrite,
-    allow_unsafe: bool = Unsafe,
-    quiet: bool = Quiet,
 ) -> None:
     """Show what MODEL looks at: relevance of every layer, filter and weight.
 
     Example: [bold]xaic explain resnet8.h5 --data cifar10.npz --rule lrp.epsilon --out why/[/bold]
     """
-    with Terminal(quiet=quiet) as terminal, failing(terminal):
-        terminal.progress("load", 0, 1, "TensorFlow, model and data")
-        from keras_xaic.pipeline import explain as run
+    terminal.progress("load", 0, 1, "TensorFlow, model and data")
+    from keras_xaic.pipeline import explain as run
 
-        explanation = run(
-            model,
-            data,
-            out,
-            rule=rule,
-            engine=engine,
-            target=int(target) if target is not None and target.lstrip("-").isdigit() else target,
-            start=start,
-            reduce=reduce,
-            reference=reference,
-            calibration=calibration,
-            batch_size=batch_size,
-            per_class=per_class,
-            pictures=pictures,
-            check=check,
-            seed=seed,
-            scale=scale,
-            offset=offset,
-            task=task,
-            allow_approximate=allow_approximate,
-            overwrite=overwrite,
-            allow_unsafe=allow_unsafe,
-            progress=terminal.progress,
-        )
-        terminal.show_explanation(explanation, out)
+    found = run(
+        model,
+        data,
+        out,
+        attribution=attribution,
+        options=options,
+        seed=seed,
+        overwrite=overwrite,
+        progress=terminal.progress,
+    )
+    terminal.show_explanation(found, out)
 
 
+@command(json=True, only={DataOptions: ("scale", "offset", "task", "metric")})
 def verify(
+    terminal: Terminal,
+    options: DataOptions,
     bundle: pathlib.Path = typer.Argument(..., help="A bundle directory.", metavar="DIR", show_default=False),
     data: pathlib.Path = DataOption,
     interpreter: str = typer.Option(
@@ -101,32 +66,15 @@ def verify(
         help="auto: the one that judges; all: every installed one; or a name, see `xaic doctor`.",
         autocompletion=_interpreters,
     ),
-    task: Optional[str] = Task,
-    metric: Optional[str] = MetricName,
-    scale: Optional[float] = typer.Option(None, "--scale", help="As for compress; default: as the bundle says."),
-    offset: Optional[float] = typer.Option(None, "--offset", help="See --scale."),
-    quiet: bool = Quiet,
-    json: bool = Json,
 ) -> None:
     """Measure size, accuracy and latency of a bundle from its files.
 
     Example: [bold]xaic verify small/ --data cifar10.npz --interpreter all[/bold]
     """
-    with Terminal(quiet=quiet, as_json=json) as terminal, failing(terminal):
-        from keras_xaic.edge.marking import verify as run
+    from keras_xaic.edge.marking import verify as run
 
-        terminal.show_verification(
-            run(
-                bundle,
-                data,
-                interpreter=interpreter,
-                task=task,
-                metric=metric,
-                scale=scale,
-                offset=offset,
-                progress=terminal.progress,
-            )
-        )
+    found = run(bundle, data, interpreter=interpreter, options=options, progress=terminal.progress)
+    terminal.show_verification(found)
 
 
 def report(

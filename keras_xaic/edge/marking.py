@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
-from keras_xaic.bundle import open_bundle
+from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.verification import Verification, deployed_on
 from keras_xaic.edge.verification import verify as measure
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.progress import Progress, silent
+from keras_xaic.settings import DataOptions
 
 
 @tells_machine_errors
 def verify(
-    bundle: PathLike,
+    bundle: Union[PathLike, Bundle],
     data: Any,
     *,
     interpreter: str = "auto",
-    task: Optional[str] = None,
-    metric: Optional[str] = None,
-    scale: Optional[float] = None,
-    offset: Optional[float] = None,
+    options: Optional[DataOptions] = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Measures a bundle as `keras_xaic.edge.verify` does, and marks it where an interpreter fails."""
-    opened = open_bundle(bundle)
+    """Measures size, metric, latency and memory of a bundle from its files, and marks it where an interpreter fails.
+
+    Args:
+        bundle: A bundle directory.
+        data: Anything that `as_data` takes, or a path; its test part is run, or its training part where there is none.
+        interpreter: ``auto``: the one that judges; ``all``: every installed one that the bundle is for; or a name.
+        options: Task, metric and input scaling where they are not what the bundle remembers.
+        progress: Told how far the work is.
+
+    Raises:
+        XaicError: If there is no bundle, the data does not fit, or the interpreter is not usable.
+    """
+    options = options or DataOptions()
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     opened.check_mark()
     made_for = deployed_on(opened)
-    how: dict[str, Any] = {"task": task, "metric": metric, "scale": scale, "offset": offset}
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("task", "metric", "scale", "offset")}
     try:
         verification = measure(opened, data, interpreters=interpreter, progress=progress, **how)
     except UnusableInterpreter:

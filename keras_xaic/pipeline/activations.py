@@ -3,69 +3,57 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Optional, Union, get_args
+from typing import Optional, get_args
 
 from keras_xaic.errors import PlanError
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import RUN_BY, Activations
 from keras_xaic.recipes import Recipe
-from keras_xaic.tflite import Target
+from keras_xaic.settings import Device
 
 
-def wider_activations(
-    recipe: Recipe, budget: Budget, target: Target, interpreters: Union[str, Sequence[str]]
-) -> tuple[Activations, ...]:
-    """Returns the types of activations that may take the place of the recipe's where it cannot keep the accuracy.
+def wider_activations(recipe: Recipe, budget: Budget, device: Device) -> tuple[Activations, ...]:
+    """Returns the types of activations that may take the place of int8 where it cannot keep the accuracy, the cheapest first.
 
     Args:
-        recipe: The recipe.
-        budget: As for `chosen_activations`, as are `target` and `interpreters`.
+        recipe: The recipe; one that names its activations insists on them.
+        budget: As for `chosen_activations`.
+        device: As for `chosen_activations`.
     """
     order: tuple[Activations, ...] = get_args(Activations)
     found: list[Activations] = []
-    for wider in order[order.index(recipe.activations) + 1 :]:
+    for wider in order[1:] if recipe.activations == "auto" else ():
         with contextlib.suppress(PlanError):
-            found.append(chosen_activations(wider, None, recipe, budget, target, interpreters))
+            found.append(chosen_activations(None, recipe.changed(activations=wider), budget, device))
     return tuple(found)
 
 
-def chosen_activations(
-    asked: Optional[Activations],
-    plan: Optional[Plan],
-    recipe: Recipe,
-    budget: Budget,
-    target: Target,
-    interpreters: Union[str, Sequence[str]],
-) -> Activations:
-    """Returns the activations of a run: those that are asked for, else the plan's, else the recipe's.
+def chosen_activations(plan: Optional[Plan], recipe: Recipe, budget: Budget, device: Device) -> Activations:
+    """Returns the activations of a run: the plan's, else the recipe's, else int8.
 
     Args:
-        asked: What the user asks for; None for nothing.
         plan: The plan that is to be carried out, if there is one.
         recipe: The recipe.
         budget: The limits.
-        target: What the bundle is for.
-        interpreters: Edge interpreters to verify on.
+        device: Where the model will run.
 
     Raises:
-        PlanError: If they are not known, or do not go together with the rest.
+        PlanError: If they do not go together with the rest.
     """
-    activations = asked or (plan.activations if plan is not None else recipe.activations)
-    if activations not in get_args(Activations):
-        raise PlanError(f"activations {activations!r}", f"one of {', '.join(get_args(Activations))}")
-    if plan is not None and plan.activations != activations:
+    asked = recipe.plain_activations
+    activations = asked if plan is None else plan.activations
+    if plan is not None and recipe.activations not in ("auto", activations):
         raise PlanError(
-            f"activations {activations} for a plan with {plan.activations}", "the plan's", "Plan anew, or leave them away"
+            f"activations {asked} for a plan with {activations}", "the plan's", "Make another plan, or leave them away"
         )
     if recipe.rule is None and activations != "int8":
         raise PlanError(f"activations {activations} for the recipe {recipe.name!r}", "int8, or a recipe of ours, e.g. auto")
     if "tflm" in RUN_BY[activations]:
         return activations
     for wrong, what in (
-        (target == "micro", "the target micro"),
+        (device.target == "micro", "the target micro"),
         (budget.ram is not None, "a RAM budget"),
-        ("tflm" in interpreters, "the interpreter tflm"),
+        ("tflm" in device.interpreters, "the interpreter tflm"),
     ):
         if wrong:
             raise PlanError(

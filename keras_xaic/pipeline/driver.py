@@ -13,7 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.compression import LEARNING_RATE, CompressedModel, apply
+from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
@@ -26,8 +26,13 @@ from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
+from keras_xaic.settings import Training
 from keras_xaic.training import predict
 
+EPOCHS, MOST_EPOCHS = 10, 120
+"""Epochs where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
+LEAST_MINUTES = 1e-6
+"""What a round gets where no time is left."""
 FIRST = 0.75
 """Share of the effort that the first round gets under a limit of bytes, in whole epochs, rounded up (`docs/decisions/013`); the
 rest corrects what it got wrong."""
@@ -110,10 +115,7 @@ class Driver:
     budget: Budget
     relevance: Relevance
     samples: Samples
-    epochs: int
-    minutes: Optional[float]
-    seed: int
-    callbacks: Sequence[Any]
+    training: Training
     directory: pathlib.Path
     progress: Progress
     wider: Sequence[Activations] = ()
@@ -137,6 +139,16 @@ class Driver:
         self.judges = [Judge.of(self.model, self.task, held_back)]
         if len(held_back) < FEW and self.epochs > 0:
             self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random, the same in all rounds."""
+        return self.training.seed or 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all rounds together; where minutes are limited, at most these."""
+        return self.training.effort(EPOCHS, MOST_EPOCHS)
 
     @property
     def _limited(self) -> bool:
@@ -188,10 +200,10 @@ class Driver:
         """
         number, left = len(rounds), self.epochs - sum(one.epochs for one in rounds)
         good = any(self._is_good(one) for one in rounds)
-        for activations in (self.recipe.activations, *self.wider):
+        for activations in (self.recipe.plain_activations, *self.wider):
             fitter = self._fitter(self.model, self.relevance, self.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
-            if activations == self.recipe.activations and (left > 0 or not self._limited):
+            if activations == self.recipe.plain_activations and (left > 0 or not self._limited):
                 plain = self._plain_bytes(fitter)
                 tries.insert(0, (self._with_margin() if self._limited else Budget(round(BITS_ONLY * plain)), max(0, left)))
             for limits, epochs in tries:
@@ -242,14 +254,10 @@ class Driver:
             made,
             self.data,
             relevance=relevance,
-            epochs=epochs,
-            minutes=None if self.minutes is None else share * max(0.0, self.minutes - (time.monotonic() - self.start) / 60),
-            seed=self.seed,  # the same samples are held back in all rounds
-            learning_rate=rate * LEARNING_RATE,
+            training=self._share(epochs, share, rate),
             teacher=self._answers if epochs and self.train.y is not None else self.model,
             replan=self._replan,
             calibration=len(self.samples),
-            callbacks=self.callbacks,
             checkpoint=self.directory / f"round-{number}",
             progress=self.progress,
         )
@@ -267,6 +275,14 @@ class Driver:
             seconds=time.perf_counter() - start,
             doubt=max(doubts),
         )
+
+    def _share(self, epochs: int, share: float, rate: float) -> Training:
+        """Returns how one round trains: with the seed of all rounds, so that they have the same validation data."""
+        minutes = self.training.minutes
+        if minutes is not None:
+            minutes = max(LEAST_MINUTES, share * (minutes - (time.monotonic() - self.start) / 60))
+        learning_rate = rate * self.training.learning_rate
+        return replace(self.training, epochs=epochs, minutes=minutes, seed=self.seed, learning_rate=learning_rate)
 
     @functools.cached_property
     def _answers(self) -> np.ndarray:

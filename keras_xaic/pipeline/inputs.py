@@ -5,11 +5,13 @@ from __future__ import annotations
 import pathlib
 from typing import Any, Optional
 
-from keras_xaic.data import Data
-from keras_xaic.models import load_model
+from keras_xaic.data import Data, as_data
+from keras_xaic.models import Task, infer_task, load_model
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.regular import regularize
 from keras_xaic.progress import Progress, silent
+from keras_xaic.settings import DataOptions
+from keras_xaic.tasks import with_task
 
 
 def load(model: Any, allow_unsafe: bool, data: Optional[Data] = None, progress: Progress = silent) -> Any:
@@ -22,3 +24,12 @@ def load(model: Any, allow_unsafe: bool, data: Optional[Data] = None, progress: 
     if regular.input_shape != model.input_shape:
         progress(f"free dimensions {model.input_shape[1:]} taken from the data: {regular.input_shape[1:]}", 1, 1)
     return regular
+
+
+def load_both(model: Any, data: Any, options: DataOptions, progress: Progress = silent) -> tuple[Any, Data, Task]:
+    """Returns model, data and what the model does with them; said before any work where they do not fit."""
+    found = as_data(data, *options.scaling)
+    loaded = load(model, options.allow_unsafe, found, progress)
+    task = infer_task(loaded, found, options.task, options.metric)
+    progress("load", 1, 1)
+    return loaded, with_task(found, task), task

@@ -8,8 +8,8 @@ import gzip
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+from dataclasses import dataclass, replace
+from typing import Any, Optional
 from warnings import warn
 
 import numpy as np
@@ -35,9 +35,10 @@ from keras_xaic.pipeline.proving import (
 )
 from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original
 from keras_xaic.pipeline.reporting import build_report, metric_facts
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.pipeline.workspace import Workspace
-from keras_xaic.planning import PLAIN_BITS, Budget, Plan
+from keras_xaic.planning import PLAIN_BITS, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
@@ -52,18 +53,8 @@ class Job:
     model: Any
     data: Data
     task: Task
-    recipe: Recipe
-    budget: Budget
-    epochs: int
-    seed: int
-    calibration: int
+    settings: RunSettings
     work: Workspace
-    plan: Optional[Plan] = None
-    """Carried out as it is instead of one that is made."""
-    callbacks: Sequence[Any] = ()
-    """The user's own, for the training of the compressed model."""
-    minutes: Optional[float] = None
-    """Time for training; with it, `epochs` is only the most."""
     wider: Sequence[Activations] = ()
     """Types of activations that the driver may choose where the recipe's cannot keep the accuracy."""
     warnings: Sequence[str] = ()
@@ -76,19 +67,18 @@ class Job:
         """The samples that judge: the test part, or the training part where there is none."""
         return self.data.train if self.data.test is None else self.data.test
 
-    def run(
-        self, out: Output, target: tflite.Target, baselines: Sequence[Recipe], interpreters: Union[str, Sequence[str]]
-    ) -> Report:
-        """Does every step that is not done yet and moves the bundle to `out`."""
-        work, samples = self.work, self.data.calibration(self.calibration, self.seed)
+    def run(self, out: Output, target: tflite.Target) -> Report:
+        """Does every step that is not done yet for what can be reached of the target, and moves the bundle to `out`."""
+        work, seed, recipe = self.work, self.settings.seed, self.settings.recipe
+        samples = self.data.calibration(self.settings.options.calibration, seed)
         original = work.timed("original", lambda: self.original())
         doubt = None if self.test.y is None else self.task.doubt(original["outputs"], self.test.y)
         if doubt is not None:
             warn(doubt, XaicWarning, stacklevel=2)
         relevance = None
-        if self.recipe.rule is not None:
+        if recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
-        small = work.timed("compress", lambda: self.compress(self.recipe, relevance, samples))
+        small = work.timed("compress", lambda: self.compress(recipe, relevance, samples))
         warnings = list(self.warnings)
         bundle = work.timed("export", lambda: self.export(small, samples, target, warnings.append))
         if relevance is not None:
@@ -100,7 +90,7 @@ class Job:
                 lambda: edge.verify(
                     bundle,
                     self.data,
-                    interpreters=edge.with_judge(bundle, interpreters),
+                    interpreters=edge.with_judge(bundle, self.settings.device.asked),
                     reference=original["outputs"],
                     progress=work.progress,
                 ),
@@ -114,21 +104,21 @@ class Job:
             raise
         outputs = (original["outputs"], np.asarray(verification.outputs))
         changes = work.timed(
-            "compare", lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=self.seed)
+            "compare", lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=seed)
         )
         if changes.explanations is not None:
             changes.explanations.save(bundle.explanations)
         measured = {}
-        for baseline in baselines:
+        for baseline in self.settings.baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
         about_files = (*warnings, micro.warning, state_warning(bundle))
         notes = (doubt, original["fault"], *about_files, self.widened(small), _approximated(relevance))
         report = build_report(
             model=self.model,
-            recipe=self.recipe,
-            seed=self.seed,
-            budget=self.budget,
+            recipe=recipe,
+            seed=seed,
+            budget=self.settings.budget,
             task=self.task,
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
@@ -185,61 +175,63 @@ class Job:
         """Computes the relevance that the recipe asks for."""
         return self.work.cached(
             "relevance.npz",
-            lambda: attribute_by(self.recipe, self.model, samples, self.task, self.seed, self.work.progress),
+            lambda: attribute_by(self.settings.recipe, self.model, samples, self.task, self.settings.seed, self.work.progress),
             lambda made, path: made.save(path),
             Relevance.load,
         )
 
     def compress(self, recipe: Recipe, relevance: Optional[Relevance], samples: Samples) -> CompressedModel:
         """Runs a recipe; training continues from its checkpoints."""
-        checkpoint = self.work.path / "train" / recipe.name
-        options: dict[str, Any] = {
-            "epochs": self.epochs,
-            "seed": self.seed,
-            "checkpoint": checkpoint,
-            "progress": self.work.progress,
-        }
+        settings, checkpoint = self.settings, self.work.path / "train" / recipe.name
         if recipe.baseline is not None:
-            return run_baseline(recipe.baseline, self.model, self.data, **options)
+            how = {"epochs": settings.epochs, "seed": settings.seed, "checkpoint": checkpoint, "progress": self.work.progress}
+            return run_baseline(recipe.baseline, self.model, self.data, **how)
         if relevance is None:
             raise PlanError(f"recipe {recipe.name!r} has no attribution rule", "a rule, or a baseline")
-        how: dict[str, Any] = {"seed": self.seed, "progress": self.work.progress}
-        if recipe.rounds and self.plan is None:
+        if recipe.rounds and settings.plan is None:
             driver = Driver(
                 self.model,
                 self.data,
                 self.task,
                 recipe,
-                self.budget,
+                settings.budget,
                 relevance,
                 samples,
-                epochs=self.epochs,
-                minutes=self.minutes,
-                callbacks=self.callbacks,
+                training=settings.training,
                 directory=checkpoint,
-                wider=self.wider if recipe is self.recipe else (),
-                **how,
+                progress=self.work.progress,
+                wider=self.wider if recipe is settings.recipe else (),
             )
             small, rounds = driver.run()
-            self.rounds = rounds if recipe is self.recipe else self.rounds
+            self.rounds = rounds if recipe is settings.recipe else self.rounds
             return small
-        made = self.plan or self.work.cached(
-            "plan.json",
-            lambda: SizeFitter(self.model, relevance, recipe, self.data, samples, **how).fitting(self.budget),
-            lambda p, path: p.save(path),
-            Plan.load,
+        made = settings.plan or self.work.cached(
+            "plan.json", lambda: self.plan(recipe, relevance, samples), Plan.save, Plan.load
         )
-        options.update(calibration=self.calibration, callbacks=self.callbacks, minutes=self.minutes)
-        return apply(self.model, made, self.data, relevance=relevance, **options)
+        return apply(
+            self.model,
+            made,
+            self.data,
+            relevance=relevance,
+            training=replace(settings.training, epochs=settings.epochs, seed=settings.seed),
+            calibration=settings.options.calibration,
+            checkpoint=checkpoint,
+            progress=self.work.progress,
+        )
+
+    def plan(self, recipe: Recipe, relevance: Relevance, samples: Samples) -> Plan:
+        """Returns a plan whose file is measured to fit."""
+        how: dict[str, Any] = {"seed": self.settings.seed, "progress": self.work.progress}
+        return SizeFitter(self.model, relevance, recipe, self.data, samples, **how).fitting(self.settings.budget)
 
     def widened(self, small: CompressedModel) -> Optional[str]:
         """Returns what is said where the driver took other activations than the recipe's."""
-        chosen = small.plan.activations
-        if not self.rounds or self.plan is not None or chosen == self.recipe.activations:
+        chosen, first = small.plan.activations, self.settings.recipe.plain_activations
+        if not self.rounds or self.settings.plan is not None or chosen == first:
             return None
         return (
-            f"Activations are {chosen}: no file with {self.recipe.activations} activations kept accuracy within the limit on "
-            f"training data that was held back. --activations {self.recipe.activations} insists on them."
+            f"Activations are {chosen}: no file with {first} activations kept accuracy within the limit on validation data. "
+            f"--activations {first} insists on them."
         )
 
     def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:
@@ -248,10 +240,10 @@ class Job:
             tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True, warn=warn
         )
         bundle = write()
-        if self.budget.ram_bytes is not None:
+        if self.settings.budget.ram_bytes is not None:
             with contextlib.suppress(EdgeError):  # it is proved later
                 arena = measure_micro_arena(bundle)
-                if arena is not None and arena > self.budget.ram_bytes:
+                if arena is not None and arena > self.settings.budget.ram_bytes:
                     bundle = write(largest_decoded=0)
         return bundle
 
@@ -271,7 +263,7 @@ class Job:
                 self.model,
                 self.data,
                 epochs=self.baseline_epochs(small),
-                seed=self.seed,
+                seed=self.settings.seed,
                 sparsity=self.equal_download_sparsity(small),
                 checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
                 progress=self.work.progress,
@@ -289,8 +281,8 @@ class Job:
 
     def baseline_epochs(self, small: CompressedModel) -> int:
         """Returns how long a baseline trains: as long as `small` did where minutes said how long that was."""
-        if self.minutes is None:
-            return self.epochs
+        if self.settings.training.minutes is None:
+            return self.settings.epochs
         if self.rounds:
             return sum(one.epochs for one in self.rounds)
         return sum(len(stage) for stage in small.history.values())

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
-from keras_xaic.data import as_data
+from keras_xaic.data import Data
 from keras_xaic.errors import DataError, XaicError
 from keras_xaic.files import PathLike, tells_machine_errors
-from keras_xaic.models import infer_task
 from keras_xaic.ownership import check_file
-from keras_xaic.pipeline.inputs import load
+from keras_xaic.pipeline.inputs import load, load_both
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.size_fitting import SizeFitter, predict_accuracy
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
-from keras_xaic.tasks import with_task
+from keras_xaic.settings import DataOptions
 from keras_xaic.tflite import PRECISION_OF
 
 
@@ -41,73 +39,101 @@ class Preview:
 
 
 @tells_machine_errors
-def preview(
+def plan(
     model: Any,
-    relevance: PathLike,
-    out: PathLike,
-    *,
-    data: Any = None,
-    recipe: RecipeLike = "auto",
-    entries: Optional[Mapping[str, Any]] = None,
+    relevance: Union[Relevance, PathLike],
     budget: Optional[Budget] = None,
-    calibration: int = 256,
+    *,
+    recipe: RecipeLike = "auto",
+    data: Any = None,
+    options: Optional[DataOptions] = None,
     seed: int = 0,
-    scale: float = 1.0,
-    offset: float = 0.0,
+    out: Optional[PathLike] = None,
     overwrite: bool = False,
-    task: Optional[str] = None,
-    allow_unsafe: bool = False,
     progress: Progress = silent,
-) -> Preview:
-    """Plans as `run` would, without training, and writes the plan to `out`.
+) -> Plan:
+    """Returns what each layer should get so that the model fits the budget with the least predicted damage; nothing is trained.
+
+    The plan is what `keras_xaic.compress` would carry out; its predicted sizes are those of a file that is written from the
+    untrained model.
 
     Args:
         model: A `keras.Model`, or the path of one.
-        relevance: The directory that `explain` wrote, or its ``relevance.npz``.
-        out: The file to write.
-        data: Anything that `as_data` takes, or a path; None predicts what bit-widths do from relevance alone.
+        relevance: Its relevance, the ``relevance.npz`` that holds it, or the directory that `keras_xaic.explain` wrote.
+        budget: What may be spent. Limits that cannot be met are eased to the least that the recipe allows, that on flash first.
         recipe: The name of a recipe, a `Recipe`, or the path of one in JSON.
-        entries: Entries of the recipe that are to be others (see `keras_xaic.recipes.Recipe`).
-        budget: What may be spent.
-        calibration: Number of training samples to measure on.
-        seed: Chooses them; written into the plan.
-        scale: The model sees ``x * scale + offset``.
-        offset: See `scale`.
+        data: Anything that `as_data` takes, or a path; None predicts what bit-widths do from relevance alone.
+        options: How data and model are read.
+        seed: Chooses samples; written into the plan.
+        out: A file to write the plan to.
         overwrite: Replace a plan that is there already.
-        task: Kind of the task (see `keras_xaic.compress`); None infers it.
-        allow_unsafe: Load models with Lambda layers or pickled code.
         progress: Told how far the work is.
 
     Raises:
-        XaicError: Of the kind that fits what is wrong.
+        XaicError: Of the kind that fits what is wrong, e.g. a relevance that is not that of this model.
     """
-    chosen = get_recipe(recipe).changed(**dict(entries or {}))
-    found = pathlib.Path(relevance)
-    found = found / "relevance.npz" if found.is_dir() else found
-    if not found.is_file():
-        raise DataError(f"{found} does not exist", "the output of `xaic explain`")
-    check_file(out, "a plan", _is_plan(out), overwrite, inputs=[model, found, data])
-    data = None if data is None else as_data(data, scale, offset)
-    loaded, scores = load(model, allow_unsafe, data), Relevance.load(found)
-    if data is not None:
-        data = with_task(data, infer_task(loaded, data, task))  # what does not fit is said before any work
-    fitter = SizeFitter(
-        loaded,
-        scores,
-        chosen,
-        data,
-        None if data is None else data.calibration(calibration, seed),
-        seed=seed,
-        progress=progress,
-    )
-    made = fitter.fitting(budget or Budget())
-    made.save(out)
-    samples = None if data is None else data.calibration(calibration, seed)
+    return _planned(model, relevance, budget, recipe, data, options or DataOptions(), seed, out, overwrite, progress)[0]
+
+
+def preview(
+    model: Any,
+    relevance: Union[Relevance, PathLike],
+    budget: Optional[Budget] = None,
+    *,
+    recipe: RecipeLike = "auto",
+    data: Any = None,
+    options: Optional[DataOptions] = None,
+    seed: int = 0,
+    out: Optional[PathLike] = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Preview:
+    """Plans as `plan` does, and measures what the planned model does before any training; takes the same arguments."""
+    options = options or DataOptions()
+    found = _planned(model, relevance, budget, recipe, data, options, seed, out, overwrite, progress)
+    made, loaded, scores, samples_of = found
+    samples = None if samples_of is None else samples_of.calibration(options.calibration, seed)
     _, without = known_target("both", loaded, samples, PRECISION_OF[made.activations])
-    if data is None:
+    if samples_of is None:
         return Preview(made, without_micro=without)
-    original, untrained = predict_accuracy(loaded, made, scores, data, calibration)
+    original, untrained = predict_accuracy(loaded, made, scores, samples_of, options.calibration)
     return Preview(made, original, untrained, without)
+
+
+def _planned(
+    model: Any,
+    relevance: Union[Relevance, PathLike],
+    budget: Optional[Budget],
+    recipe: RecipeLike,
+    data: Any,
+    options: DataOptions,
+    seed: int,
+    out: Optional[PathLike],
+    overwrite: bool,
+    progress: Progress,
+) -> tuple[Plan, Any, Relevance, Optional[Data]]:
+    chosen, scores = get_recipe(recipe), relevance
+    if out is not None:
+        files = [one for one in (model, relevance, data) if isinstance(one, (str, pathlib.Path))]
+        check_file(out, "a plan", _is_plan(out), overwrite, inputs=files)
+    if not isinstance(scores, Relevance):
+        scores = _read(pathlib.Path(scores))
+    if data is None:
+        found, loaded = None, load(model, options.allow_unsafe)
+    else:
+        loaded, found, _ = load_both(model, data, options)
+    samples = None if found is None else found.calibration(options.calibration, seed)
+    made = SizeFitter(loaded, scores, chosen, found, samples, seed=seed, progress=progress).fitting(budget or Budget())
+    if out is not None:
+        made.save(out)
+    return made, loaded, scores, found
+
+
+def _read(path: pathlib.Path) -> Relevance:
+    path = path / "relevance.npz" if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{path} does not exist", "the output of `xaic explain`")
+    return Relevance.load(path)
 
 
 def _is_plan(path: PathLike) -> bool:

@@ -16,6 +16,7 @@ from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
+from keras_xaic.settings import Training
 from keras_xaic.training import predict
 
 TRIES = 5
@@ -132,9 +133,8 @@ class SizeFitter:
             made,
             self.data,
             relevance=self.relevance,
-            epochs=0,
+            training=Training(epochs=0, rounding=rounding),
             calibration=len(self.calibration),
-            rounding=rounding,
         )
 
 
@@ -176,5 +176,5 @@ def predict_accuracy(model: Any, made: Plan, relevance: Relevance, data: Data, c
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)
     held_back = task.labelled(held_back, answers)
-    small = apply(model, made, data, relevance=relevance, epochs=0, calibration=calibration)
+    small = apply(model, made, data, relevance=relevance, training=Training(epochs=0), calibration=calibration)
     return task.score(answers, held_back.y), task.score(predict(small.model, held_back), held_back.y)

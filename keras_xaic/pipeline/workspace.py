@@ -15,6 +15,7 @@ from keras_xaic.bundle import cached
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
 from keras_xaic.progress import Progress
+from keras_xaic.settings import facts_of
 
 
 @dataclass
@@ -51,15 +52,9 @@ class Workspace:
         return cached(self.path / name, make, save, load)
 
 
-def qualified_name(value: Any) -> str:
-    """Returns what tells a function, a class or an object from others by its code's place: module and qualified name."""
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def run_fingerprint(model: Any, data: Data, settings: list[Any]) -> str:
+def run_fingerprint(model: Any, data: Data, settings: Any) -> str:
     """Returns a digest of everything that a run depends on; of large arrays a thousand samples."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
+    digest = hashlib.sha256(json.dumps(facts_of(settings)).encode())
     digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional, Union
 
 from keras_xaic.errors import PlanError
+from keras_xaic.settings import option
 from keras_xaic.units import format_size, parse_count, parse_size
 
 
@@ -28,12 +29,14 @@ class Budget:
         PlanError: If a limit is not usable.
     """
 
-    flash: Optional[Union[int, str]] = None
-    download: Optional[Union[int, str]] = None
-    ram: Optional[Union[int, str]] = None
-    max_drop: float = 1.0
-    macs: Optional[Union[int, str]] = None
-    mean_bits: Optional[float] = None
+    flash: Optional[Union[int, str]] = option(None, "Limit for model.tflite, e.g. 48kB or 48KiB.", kind=str)
+    download: Optional[Union[int, str]] = option(None, "Limit for model.xaic, e.g. 20kB.", kind=str)
+    ram: Optional[Union[int, str]] = option(None, "Limit for the tensor arena, e.g. 64kB.", kind=str)
+    max_drop: float = option(
+        1.0, "What the metric may lose: in percentage points; for errors (mse, mae, rmse) in per cent of the original's."
+    )
+    macs: Optional[Union[int, str]] = option(None, "Limit of multiply-accumulates for one sample, e.g. 1.5M.", kind=str)
+    mean_bits: Optional[float] = option(None, "Limit for the mean bit-width.", kind=float)
 
     def __post_init__(self) -> None:
         for name in ("flash", "download", "ram"):

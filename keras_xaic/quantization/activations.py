@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
@@ -13,8 +13,8 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.planning.storages import Activations
+from keras_xaic.settings import Ranges
 
-Ranges = Literal["moving_average", "learned", "percentile"]
 MOMENTUM = 0.99
 """Weight of the past in a moving average of ranges."""
 PERCENTILE = 99.99

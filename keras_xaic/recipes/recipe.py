@@ -43,7 +43,8 @@ class Recipe(pydantic.BaseModel):
         sparsity: Fraction of zeros that there shall be at least, whatever the budget, 0 to 1.
         bits: Bit-widths that layers may get, 2 to 8; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
-        activations: Type of activations between layers (see `keras_xaic.plan`).
+        activations: Type of activations between layers; ``auto``: int8, or where no file of those keeps the accuracy, and
+            limits and target allow it, int16 or float32.
         sensitivity: What predicts the damage of a bit-width (see `keras_xaic.planning.SENSITIVITIES`).
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
@@ -71,7 +72,7 @@ class Recipe(pydantic.BaseModel):
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
-    activations: Activations = "int8"
+    activations: Union[Activations, Literal["auto"]] = "auto"
     sensitivity: Sensitivity = "auto"
     mean_bits: Optional[float] = pydantic.Field(default=None, ge=2.0, le=32.0)
     filters: bool = False
@@ -109,6 +110,11 @@ class Recipe(pydantic.BaseModel):
         if self.rule is None and self.baseline is None:
             raise ValueError("a rule is missing, e.g. lrp.epsilon, or a baseline")
         return self
+
+    @property
+    def plain_activations(self) -> Activations:
+        """The activations to plan with: those that are named, else int8."""
+        return "int8" if self.activations == "auto" else self.activations
 
     @property
     def comparable(self) -> bool:

@@ -235,7 +235,7 @@ def check_supported(operations: Iterable[Operation], method: str, rule: str, all
             f"{rule} has no sound rule for {len(found)} {'layer' if len(found) == 1 else 'layers'}: {named}",
             "layers of docs/layers.md",
             "Replace them, choose another rule, or accept a linearisation, which is marked in every output "
-            "(allow_approximate=True; `xaic explain --allow-approximate`, `xaic compress` without --strict)",
+            "(allow_approximate=True; `xaic explain` and `xaic compress` without --strict)",
         )
     return tuple(found)
 
@@ -256,8 +256,8 @@ def as_markdown() -> str:
         "",
         "A layer that is not in the table, a subclass of one that is, a `Lambda` layer, a softmax inside the network and an",
         "unknown activation function are refused by name, before any work. With `allow_approximate=True`",
-        "(`--allow-approximate`) they are linearised (relevance divided by the output, times the gradient, times the input)",
-        "and marked in every output.",
+        "(`xaic explain` and `xaic compress` without `--strict`) they are linearised (relevance divided by the output, times",
+        "the gradient, times the input) and marked in every output.",
         "",
         "`gradient_x_input`, `taylor` and `integrated_gradients` take every layer, `magnitude` looks at weights alone.",
         "",

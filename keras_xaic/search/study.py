@@ -11,7 +11,7 @@ import pathlib
 import signal
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Optional
 
 from keras_xaic.errors import EdgeError, MachineError, PlanError, XaicError
@@ -20,7 +20,10 @@ from keras_xaic.ownership import Mark, check_directory, check_inputs, sweep
 from keras_xaic.progress import Progress, silent
 from keras_xaic.search.chart import save_chart
 from keras_xaic.search.trial import Setting, run_trial, smallest_and_largest
+from keras_xaic.settings import DataOptions, Training, facts_of
 
+EPOCHS, MOST_EPOCHS = 2, 120
+"""Epochs of a trial where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
 STUDY = "keras-xaic"
 DATABASE = "study.db"
 
@@ -51,14 +54,8 @@ def search(
     trials: int = 20,
     storage: Optional[str] = None,
     workers: int = 1,
-    epochs: int = 2,
-    seed: int = 0,
-    calibration: int = 256,
-    scale: float = 1.0,
-    offset: float = 0.0,
-    task: Optional[str] = None,
-    metric: Optional[str] = None,
-    allow_unsafe: bool = False,
+    training: Optional[Training] = None,
+    options: Optional[DataOptions] = None,
     progress: Progress = silent,
 ) -> list[Found]:
     """Compresses a model under many budgets and returns what was found, smallest first.
@@ -72,19 +69,16 @@ def search(
         trials: Number of trials, finished ones included.
         storage: An Optuna storage URL that several machines can share; by default a SQLite file in `out`.
         workers: Processes on this machine.
-        epochs: Passes over the training data in each trial.
-        seed: Seed of the sampler and of every trial.
-        calibration: Number of training samples for relevance and activation ranges.
-        scale: The model sees ``x * scale + offset``.
-        offset: See `scale`.
-        task: As for `keras_xaic.compress`.
-        metric: As for `keras_xaic.compress`; it is the second objective.
-        allow_unsafe: Load models with Lambda layers or pickled code.
+        training: How every trial trains; None: 2 epochs. Its seed is that of the sampler, too.
+        options: How data and model are read; the metric is the second objective.
         progress: Told how many trials are done.
 
     Raises:
         XaicError: If Optuna is not installed, or of the kind that fits what is wrong.
     """
+    training, options = training or Training(), options or DataOptions()
+    training = replace(training, epochs=training.effort(EPOCHS, MOST_EPOCHS), seed=training.seed or 0)
+    seed = training.seed or 0
     optuna = _optuna()
     directory = check_search(out, [model, data, _sqlite_file(storage, pathlib.Path(out))])
     with telling():
@@ -92,8 +86,7 @@ def search(
     Mark("search").write(directory)
     sweep(directory / "trials")
     url = storage or sqlite_url(directory.absolute() / DATABASE)
-    how = (epochs, seed, calibration, scale, offset, allow_unsafe, task, metric)
-    setting = Setting(str(model), str(data), str(directory), *how)
+    setting = Setting(str(model), str(data), str(directory), training, options)
     study = _study(optuna, url, seed)
     _same_settings(study, setting, directory)
     low, high = smallest_and_largest(setting)
@@ -152,7 +145,7 @@ def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> Non
     Raises:
         PlanError: If the study was begun with another model, other data or other settings.
     """
-    facts = [setting.epochs, setting.seed, setting.calibration, setting.scale, setting.offset]
+    facts = [facts_of(setting.training), facts_of(setting.options)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for given in (pathlib.Path(setting.model), pathlib.Path(setting.data)):
         for path in sorted(given.rglob("*")) if given.is_dir() else [given]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras
@@ -16,6 +16,7 @@ from keras_xaic.models import Task, canonicalize, infer_task, load_model
 from keras_xaic.ownership import temporary_directory
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.settings import DataOptions, Training
 from keras_xaic.tasks import with_task
 from keras_xaic.training import predict
 
@@ -30,23 +31,22 @@ class Setting:
     model: str
     data: str
     out: str
-    epochs: int
-    seed: int
-    calibration: int
-    scale: float
-    offset: float
-    allow_unsafe: bool
-    task: Optional[str] = None
-    metric: Optional[str] = None
+    training: Training
+    options: DataOptions
+
+    @property
+    def seed(self) -> int:
+        """The seed of every trial."""
+        return self.training.seed or 0
 
 
 @functools.lru_cache(maxsize=1)
 def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
-    model = load_model(setting.model, allow_unsafe=setting.allow_unsafe)
-    data = load_data(setting.data, setting.scale, setting.offset)
-    task = infer_task(model, data, setting.task, setting.metric)
+    model = load_model(setting.model, allow_unsafe=setting.options.allow_unsafe)
+    data = load_data(setting.data, *setting.options.scaling)
+    task = infer_task(model, data, setting.options.task, setting.options.metric)
     data = with_task(data, task)
-    samples = data.calibration(setting.calibration, setting.seed)
+    samples = data.calibration(setting.options.calibration, setting.seed)
     return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
 
 
@@ -54,7 +54,7 @@ def smallest_and_largest(setting: Setting) -> tuple[int, int]:
     """Returns the range of flash budgets: a tenth of the plain int8 file up to all of it."""
     model, data, _, _ = _parts(setting)
     plain = CompressedModel(canonicalize(model).model, {}, Plan(), {})
-    size = len(tflite.build_tflite(plain, data.calibration(setting.calibration, setting.seed)))
+    size = len(tflite.build_tflite(plain, data.calibration(setting.options.calibration, setting.seed)))
     return max(1, round(SMALLEST * size)), size
 
 
@@ -70,8 +70,8 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
     model, data, task, relevance = _parts(setting)
     keras.utils.set_random_seed(setting.seed)
     made = plan(model, relevance, Budget(flash=flash), PlanOptions(sparsity=zeros), seed=setting.seed)
-    small = apply(model, made, data, relevance=relevance, epochs=setting.epochs, calibration=setting.calibration)
-    content = tflite.build_tflite(small, data.calibration(setting.calibration, setting.seed))
+    small = apply(model, made, data, relevance=relevance, training=setting.training, calibration=setting.options.calibration)
+    content = tflite.build_tflite(small, data.calibration(setting.options.calibration, setting.seed))
     directory = pathlib.Path(setting.out) / "trials" / str(number)
     directory.parent.mkdir(parents=True, exist_ok=True)
     _, held_back = data.split(seed=setting.seed)

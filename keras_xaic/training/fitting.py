@@ -18,6 +18,7 @@ from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import Targets, task_loss
 from keras_xaic.progress import Progress, silent
+from keras_xaic.settings import Training
 
 TIMED_STEPS = 10
 """Training steps that are timed to see how many epochs fit a limit of minutes."""
@@ -59,6 +60,12 @@ class Schedule:
     loss: Any = None
     share: float = 1.0
     minutes: Optional[float] = None
+
+    @classmethod
+    def of(cls, training: Training, epochs: int, seed: int) -> Schedule:
+        """Returns how a stage trains by the user's settings; minutes are shared out by whoever knows the stages."""
+        names = ("learning_rate", "batch_size", "distillation", "patience", "optimizer", "loss")
+        return cls(epochs=epochs, seed=seed, **{name: getattr(training, name) for name in names})
 
     def steps(self, samples: int) -> int:
         """Returns the number of training steps over all epochs."""

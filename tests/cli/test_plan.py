@@ -46,7 +46,7 @@ def test_predicted_sizes_are_those_of_the_file(place, tmp_path, with_data):
     plan, output = planned(place, tmp_path / "plan.json", "--download", "3kB", *options)
     assert plan.sparsity > 0.2
     data, model = as_data(place / "d.npz"), load_model(place / "m.keras")
-    small = xaic.apply(model, plan, data, relevance=Relevance.load(place / "relevance.npz"), epochs=0)
+    small = xaic.apply(model, plan, data, relevance=Relevance.load(place / "relevance.npz"), training=xaic.Training(epochs=0))
     content = tflite.build_tflite(small, data.calibration())
     assert plan.predicted_flash_bytes == pytest.approx(len(content), rel=0.02)
     assert plan.predicted_download_bytes == pytest.approx(len(tflite.pack_download(content)), rel=0.02)

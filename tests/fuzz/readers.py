@@ -24,7 +24,7 @@ from keras_xaic.errors import XaicError
 from keras_xaic.grids import QuantizedKernel, load_kernels, save_kernels
 from keras_xaic.json_files import read_json
 from keras_xaic.models import load_model
-from keras_xaic.planning import Plan, check_plan
+from keras_xaic.planning import Plan, check_plan, planner
 from keras_xaic.recipes import RECIPES, Recipe
 from keras_xaic.relevance import Explanations, Relevance
 from keras_xaic.relevance.composites import as_composite
@@ -141,7 +141,7 @@ def _read_relevance(path: pathlib.Path) -> Any:
     relevance = Relevance.load(path)
     repr(relevance)
     relevance._repr_html_()
-    xaic.plan(net(), relevance, xaic.Budget(mean_bits=4))
+    planner.plan(net(), relevance, xaic.Budget(mean_bits=4))
     return relevance
 
 
@@ -179,7 +179,7 @@ def _read_explanations(path: pathlib.Path) -> Any:
 
 
 def _plan(_: pathlib.Path) -> list[bytes]:
-    made = xaic.plan(
+    made = planner.plan(
         net(), xaic.attribute(net(), np.ones((4, 6, 6, 1), np.float32), rule="magnitude"), xaic.Budget(flash="9kB")
     )
     with_all = json.loads(made.model_dump_json(by_alias=True))

@@ -15,6 +15,7 @@ from keras_xaic.grids import load_kernels
 from keras_xaic.pipeline import export
 from keras_xaic.planning import Budget
 from keras_xaic.tflite import match_stored, precision_without_micro
+from tests.grouped import grouped
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,9 @@ def job(tmp_path_factory):
 
 def run(job, out, **options):
     settings = {"epochs": 0, "baselines": (), "budget": Budget(mean_bits=5.0, max_drop=100.0), "calibration": 64}
-    return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, recipe="deeplift-mixed", **{**settings, **options})
+    return xaic.compress(
+        job / "tiny.h5", job / "data.npz", out=out, recipe="deeplift-mixed", **grouped(**{**settings, **options})
+    )
 
 
 def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_path):
@@ -56,7 +59,7 @@ def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_
     for key, (written,) in stored.items():
         assert sorted(written.values.ravel()) == sorted(kernels[key].values.ravel())
     assert report.compressed.keras_accuracy == report.compressed.edge_accuracy
-    again = export(bundle.path, job / "data.npz", tmp_path / "again")
+    again = export(bundle.path, tmp_path / "again", calibration=job / "data.npz")
     assert again.model.read_bytes() == bundle.model.read_bytes()
 
 
@@ -87,7 +90,7 @@ def test_what_does_not_go_together_is_refused_before_any_work(job, tmp_path, opt
 
 def test_baselines_compute_as_they_do(job, tmp_path):
     with pytest.raises(PlanError, match="activations float32 for the recipe 'int8'"):
-        xaic.compress(job / "tiny.h5", job / "data.npz", recipe="int8", activations="float32", out=tmp_path / "out")
+        xaic.compress(job / "tiny.h5", job / "data.npz", out=tmp_path / "out", **grouped(recipe="int8", activations="float32"))
 
 
 def test_the_command_line_plans_with_them(job, tmp_path):

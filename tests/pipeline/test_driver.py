@@ -22,6 +22,7 @@ from keras_xaic.pipeline.size_fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
+from tests.grouped import grouped
 
 
 def make_data(count=700, seed=0):
@@ -50,7 +51,12 @@ def job():
 def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
     model, data = job
     report = xaic.compress(
-        model, _npz(data, tmp_path), budget=Budget(max_drop=3.0), out=tmp_path / "out", epochs=8, baselines=("int8",)
+        model,
+        _npz(data, tmp_path),
+        budget=Budget(max_drop=3.0),
+        out=tmp_path / "out",
+        training=xaic.Training(epochs=8),
+        device=xaic.Device(baselines=("int8",)),
     )
     flash = [one.flash_bytes for one in report.rounds]
     assert len(flash) >= 2
@@ -65,7 +71,7 @@ def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
     model, data = job
     budget = Budget(flash="7kB", download="3600", max_drop=1.0)
     options = {"epochs": 12, "baselines": ["auto-magnitude"]}
-    report = xaic.compress(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", **options)
+    report = xaic.compress(model, _npz(data, tmp_path), budget=budget, out=tmp_path / "out", **grouped(**options))
     assert report.compressed.flash_bytes <= 7_000
     assert report.compressed.download_bytes <= 3_600
     assert report.rounds[0].epochs == 9
@@ -90,9 +96,8 @@ def test_minutes_end_training(job, tmp_path, monkeypatch):
         _npz(data, tmp_path),
         budget=Budget(flash="7kB"),
         out=tmp_path / "out",
-        minutes=0.02,
-        baselines=("magnitude",),
-        seed=3,
+        training=xaic.Training(minutes=0.02, seed=3),
+        device=xaic.Device(baselines=("magnitude",)),
     )
     assert report.seconds["compress"] < time.perf_counter() - start
     assert 1 <= sum(one.epochs for one in report.rounds) < 120
@@ -168,9 +173,9 @@ def coarse(job):
     arrays = Data(Samples(*data["train"]))
     driver = _driver(download=3_000)
     driver.model, driver.data, driver.samples, driver.task = model, arrays, arrays.train, infer_task(model, arrays)
-    driver.recipe, driver.seed, driver.progress = RECIPES["auto"], 0, silent
+    driver.recipe, driver.training, driver.progress = RECIPES["auto"], xaic.Training(), silent
     made = driver._fitter(model).fitting(replace(driver.budget, download=2_000), filters=False)
-    small = xaic.apply(model, made, arrays, epochs=2)
+    small = xaic.apply(model, made, arrays, training=xaic.Training(epochs=2))
     download = len(tflite.pack_download(tflite.build_tflite(small, arrays.train)))
     return driver, Round(small, 5_000, download, 0.8, 5.0, 2, 1.0)
 
@@ -197,7 +202,9 @@ def test_a_trained_model_that_is_too_large_is_planned_smaller(coarse):
 def test_zeros_of_a_grid_are_no_masks(coarse):
     driver, one = coarse
     dense = [layer.model_copy(update={"sparsity": 0.0}) for layer in one.small.plan.layers]
-    small = xaic.apply(driver.model, one.small.plan.model_copy(update={"layers": dense}), driver.data, epochs=0)
+    small = xaic.apply(
+        driver.model, one.small.plan.model_copy(update={"layers": dense}), driver.data, training=xaic.Training(epochs=0)
+    )
     assert small.sparsity > 0.05
     assert driver._fitter(small.trainable).sparsity == 0.0
 
@@ -251,7 +258,14 @@ def tight():
 def test_without_limits_a_model_that_cannot_be_halved_is_not_ruined(tight, tmp_path, epochs):
     model, data = tight
     budget = Budget(max_drop=3.0)
-    report = xaic.compress(model, data, budget=budget, out=tmp_path / "out", epochs=epochs, baselines=(), target="mobile")
+    report = xaic.compress(
+        model,
+        data,
+        budget=budget,
+        out=tmp_path / "out",
+        training=xaic.Training(epochs=epochs),
+        device=xaic.Device(baselines=(), target="mobile"),
+    )
     assert report.rounds[0].drop_pp > 10, "the first round is ruined: this is what the rule is for"
     chosen = next(one for one in report.rounds if one.flash_bytes == report.compressed.flash_bytes)
     assert chosen.drop_pp <= 3.0
@@ -274,7 +288,7 @@ def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path)
     x[:, 2:] *= 3000.0  # one range for all columns leaves the others nothing
     data = {"x_train": x[:400], "y_train": y[:400], "x_test": x[400:], "y_test": y[400:]}
     options = {"budget": Budget(max_drop=4.0), "epochs": 0, "baselines": (), "target": "mobile"}
-    report = xaic.compress(model, data, out=tmp_path / "out", **options)
+    report = xaic.compress(model, data, out=tmp_path / "out", **grouped(**options))
     assert report.compressed.drop_pp <= 4.0
     assert report.rounds[-1].activations != "int8"
     assert any(one.startswith(f"Activations are {report.rounds[-1].activations}") for one in report.warnings)

@@ -50,7 +50,13 @@ def test_the_metric_is_the_same_in_report_verification_and_on_the_device(name, t
     data = table(targets_of)
     model = trained(network(width, activation), data.train.x, data.train.y, loss)
     report = xaic.compress(
-        model, data, recipe="int8", budget=Budget(max_drop=50), epochs=0, baselines=(), target="mobile", out=tmp_path / "out"
+        model,
+        data,
+        recipe="int8",
+        budget=Budget(max_drop=50),
+        training=xaic.Training(epochs=0),
+        device=xaic.Device(baselines=(), target="mobile"),
+        out=tmp_path / "out",
     )
     written = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (written["schema"], written["task"], written["metric"]["name"]) == (2, kind, metric)
@@ -75,9 +81,15 @@ def test_one_bundle_has_one_accuracy_however_its_inputs_are_scaled(tmp_path):
     model = trained(network(2, "softmax"), pixels / 255.0, labels, "sparse_categorical_crossentropy")
     raw = Data(Samples(pixels, labels), Samples(pixels, labels))
     report = xaic.compress(
-        model, raw, recipe="int8", epochs=0, baselines=(), target="mobile", scale=1 / 255, budget=Budget(max_drop=50),
+        model,
+        raw,
+        recipe="int8",
+        training=xaic.Training(epochs=0),
+        device=xaic.Device(baselines=(), target="mobile"),
+        options=xaic.DataOptions(scale=1 / 255),
+        budget=Budget(max_drop=50),
         out=tmp_path / "out",
-    )  # fmt: skip
+    )
     assert report.compressed.edge_accuracy > 0.8
     for data in (raw, Data(*[Samples(pixels, labels, 1 / 255)] * 2), ((pixels, labels), (pixels, labels))):
         assert xaic.verify(tmp_path / "out", data).edge_accuracy == report.compressed.edge_accuracy
@@ -90,5 +102,12 @@ def test_labels_that_do_not_fit_are_doubted_before_any_work(tmp_path):
     model = trained(network(3, "softmax"), data.train.x, data.train.y, "sparse_categorical_crossentropy")
     wrong = Data(data.train, Samples(data.test.x, (data.test.y + 1) % 3))
     with pytest.warns(XaicWarning, match="no better than chance"):
-        report = xaic.compress(model, wrong, recipe="int8", epochs=0, baselines=(), target="mobile", out=tmp_path / "out")
+        report = xaic.compress(
+            model,
+            wrong,
+            recipe="int8",
+            training=xaic.Training(epochs=0),
+            device=xaic.Device(baselines=(), target="mobile"),
+            out=tmp_path / "out",
+        )
     assert any("no better than chance" in one for one in report.warnings)

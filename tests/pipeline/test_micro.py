@@ -13,9 +13,11 @@ from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
 from keras_xaic.cli.app import app
-from keras_xaic.errors import EdgeError
-from keras_xaic.pipeline import export, preview, proving, verify
+from keras_xaic.edge.marking import verify
+from keras_xaic.errors import EdgeError, XaicWarning
+from keras_xaic.pipeline import export, preview, proving
 from keras_xaic.planning import Budget
+from tests.grouped import grouped
 
 needs_tflm = pytest.mark.skipif("tflm" not in edge.available_interpreters(), reason="tflite-micro is not installed")
 NOT_WRITTEN = "micro/ was not written: TensorFlow Lite Micro cannot run this model: it has no operator GELU"
@@ -45,7 +47,7 @@ def relu(tmp_path_factory):
 
 def run(job, out, **options):
     settings = {"recipe": "deeplift-mixed", "epochs": 0, "baselines": (), "budget": Budget(mean_bits=6.0, max_drop=100.0)}
-    return xaic.compress(job / "small.h5", job / "data.npz", out=out, **{**settings, **options})
+    return xaic.compress(job / "small.h5", job / "data.npz", out=out, **grouped(**{**settings, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +112,12 @@ def test_a_ram_budget_that_nobody_can_measure_is_not_met(gelu, tmp_path):
 
 
 def test_export_writes_mobile_and_warns(gelu, tmp_path):
-    said = []
-    bundle = export(gelu / "small.h5", gelu / "data.npz", tmp_path / "out", warn=said.append)
+    with pytest.warns(XaicWarning, match=NOT_WRITTEN):
+        bundle = export(gelu / "small.h5", tmp_path / "out", calibration=gelu / "data.npz")
     assert not bundle.micro.exists()
     assert not bundle.unverified.exists()
-    assert [one for one in said if one.startswith(NOT_WRITTEN)]
     with pytest.raises(EdgeError, match=r"GELU.*--target mobile"):
-        export(gelu / "small.h5", gelu / "data.npz", tmp_path / "micro", target="micro")
+        export(gelu / "small.h5", tmp_path / "micro", calibration=gelu / "data.npz", target="micro")
     done = CliRunner().invoke(
         app, ["export", str(gelu / "small.h5"), "--data", str(gelu / "data.npz"), "--out", str(tmp_path / "again")]
     )
@@ -126,10 +127,9 @@ def test_export_writes_mobile_and_warns(gelu, tmp_path):
 
 @pytest.mark.parametrize("precision", ["float16", "dynamic-range", "weight-only"])
 def test_export_of_a_precision_that_is_not_for_micro_writes_mobile(relu, tmp_path, precision):
-    said = []
-    bundle = export(relu / "small.h5", relu / "data.npz", tmp_path / "out", precision=precision, warn=said.append)
+    with pytest.warns(XaicWarning, match=r"micro/ was not written.*int8 activations"):
+        bundle = export(relu / "small.h5", tmp_path / "out", calibration=relu / "data.npz", precision=precision)
     assert not bundle.micro.exists()
-    assert [one for one in said if one.startswith("micro/ was not written") and "int8 activations" in one]
 
 
 def test_plan_says_it_with_and_without_data(gelu, relu, tmp_path):
@@ -141,7 +141,7 @@ def test_plan_says_it_with_and_without_data(gelu, relu, tmp_path):
         relevance.save(tmp_path / "relevance.npz")
         for data in (None, job / "data.npz"):
             (tmp_path / "plan.json").unlink(missing_ok=True)
-            found = preview(job / "small.h5", tmp_path, tmp_path / "plan.json", data=data)
+            found = preview(job / "small.h5", tmp_path, out=tmp_path / "plan.json", data=data)
             assert (found.without_micro is not None and "GELU" in found.without_micro) is expected
 
 

@@ -25,7 +25,13 @@ def test_the_page_of_a_run_repeats_report_json_and_is_made_from_files_alone(tmp_
     data = {"x_train": x, "y_train": y, "x_test": x[:40], "y_test": y[:40]}
     seen = []
     stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs["loss"]))
-    report = xaic.compress(model, data, out=tmp_path / "out", epochs=1, baselines=["int8"], callbacks=[stop], target="mobile")
+    report = xaic.compress(
+        model,
+        data,
+        out=tmp_path / "out",
+        training=xaic.Training(epochs=1, callbacks=[stop]),
+        device=xaic.Device(baselines=["int8"], target="mobile"),
+    )
     assert len(seen) == 1
 
     bundle = Bundle(tmp_path / "out")

@@ -32,9 +32,8 @@ def data():
 
 @pytest.fixture
 def bundle(model, data, tmp_path):
-    from keras_xaic.data import as_data
 
-    return export(model, as_data(data), tmp_path / "out")
+    return export(model, tmp_path / "out", calibration=data)
 
 
 def _spoil(content: bytes, place: int) -> bytes:
@@ -71,13 +70,12 @@ def test_the_first_layer_that_deviates_is_named(place, name, bundle):
 
 
 def test_a_bundle_that_disagrees_is_marked_and_named(model, data, tmp_path, monkeypatch):
-    from keras_xaic.data import as_data
     from keras_xaic.tflite import export as module
 
     right = module.__globals__["build_tflite"]
     monkeypatch.setitem(module.__globals__, "build_tflite", lambda *a, **k: _spoil(right(*a, **k), 2))
     with pytest.raises(EdgeError, match="'three'") as caught:
-        export(model, as_data(data), tmp_path / "out")
+        export(model, tmp_path / "out", calibration=data)
     assert caught.value.exit_code == 4
     assert "Do not use" in (tmp_path / "out" / "UNVERIFIED.txt").read_text()
     assert (tmp_path / "out" / "model.tflite").is_file()
@@ -85,7 +83,7 @@ def test_a_bundle_that_disagrees_is_marked_and_named(model, data, tmp_path, monk
 
 def test_a_bundle_that_crashes_an_interpreter_is_marked_by_verify(bundle, data):
     from keras_xaic.data import as_data
-    from keras_xaic.pipeline import verify
+    from keras_xaic.edge.marking import verify
 
     whole = bundle.model.read_bytes()
     bundle.model.write_bytes(whole[: len(whole) // 2])

@@ -15,6 +15,7 @@ from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.reference import largest_deviations
 from keras_xaic.planning import Budget
 from keras_xaic.tflite import float_twin
+from tests.grouped import grouped
 
 needs_the_fault = pytest.mark.skipif(
     edge.judge() != "tflite-runtime", reason="the fault that these tests need is one of tflite-runtime, which is not installed"
@@ -40,7 +41,7 @@ def strided():
 def run(job, out, **options):
     model, data = job
     settings = {"recipe": "int8", "budget": Budget(max_drop=5.0), "epochs": 0, "baselines": ("int8",), "target": "mobile"}
-    return xaic.compress(model, data, out=out, **{**settings, **options})
+    return xaic.compress(model, data, out=out, **grouped(**{**settings, **options}))
 
 
 @needs_the_fault

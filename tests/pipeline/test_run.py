@@ -19,6 +19,7 @@ from keras_xaic.models import canonicalize, remove_channels
 from keras_xaic.planning import Budget, keep_masks
 from keras_xaic.tflite import match_stored
 from keras_xaic.tflite.flatbuffer import pack_int4
+from tests.grouped import grouped
 
 CLASSES = 4
 
@@ -59,7 +60,7 @@ def job(tmp_path_factory):
 
 def run(job, out, **options):
     settings = {"budget": Budget("14kB", "9kB", None, 5.0), "epochs": 4, "baselines": ("int8", "magnitude"), "seed": 1}
-    return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, **{**settings, **options})
+    return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, **grouped(**{**settings, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_stages_one_by_one_give_what_run_gives(job, tmp_path):
     samples = data.calibration(64)
     relevance = xaic.attribute(model, samples, samples.labels)
     plan = xaic.plan(model, relevance, Budget("16kB"))
-    small = xaic.apply(model, plan, data, relevance=relevance, epochs=2)
+    small = xaic.apply(model, plan, data, relevance=relevance, training=xaic.Training(epochs=2))
     bundle = xaic.export(small, tmp_path / "out", calibration=samples)
     assert bundle.model.stat().st_size <= 16_000
     assert xaic.verify(bundle, data).edge_accuracy > 0.85

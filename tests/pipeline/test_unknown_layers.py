@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.pipeline import compress
@@ -23,7 +24,14 @@ def case():
 
 def test_a_layer_without_a_rule_is_named_in_the_report(case, tmp_path):
     model, data = case
-    report = compress(model, data, recipe="deeplift-mixed", out=tmp_path / "out", epochs=0, baselines=(), target="mobile")
+    report = compress(
+        model,
+        data,
+        recipe="deeplift-mixed",
+        out=tmp_path / "out",
+        training=xaic.Training(epochs=0),
+        device=xaic.Device(baselines=(), target="mobile"),
+    )
     assert any("odd" in one and "approximate" in one for one in report.warnings)
     assert (tmp_path / "out" / "model.tflite").is_file()
 
@@ -31,5 +39,5 @@ def test_a_layer_without_a_rule_is_named_in_the_report(case, tmp_path):
 def test_strict_refuses_it_before_any_work(case, tmp_path):
     model, data = case
     with pytest.raises(ModelError, match=r"odd.*--strict"):
-        compress(model, data, out=tmp_path / "out", epochs=1, strict=True)
+        compress(model, data, out=tmp_path / "out", training=xaic.Training(epochs=1), options=xaic.DataOptions(strict=True))
     assert not list(tmp_path.iterdir())

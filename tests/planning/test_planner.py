@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
@@ -52,7 +53,7 @@ def case(request):
 
 
 def written(model, made, data, relevance):
-    return build_tflite(apply(model, made, data, relevance=relevance, epochs=0), data.train)
+    return build_tflite(apply(model, made, data, relevance=relevance, training=xaic.Training(epochs=0)), data.train)
 
 
 @pytest.mark.parametrize("bits", [(4,), (8,)])

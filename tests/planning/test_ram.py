@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
@@ -112,7 +113,12 @@ def test_int4_weights_are_unpacked_into_the_arena(make, tmp_path):
     model, x = made(make)
     relevance = attribute(model, x, target="all")
     small = apply(
-        model, plan(model, relevance, Budget(), PlanOptions(bits=(4,))), x, relevance=relevance, epochs=0, calibration=16
+        model,
+        plan(model, relevance, Budget(), PlanOptions(bits=(4,))),
+        x,
+        relevance=relevance,
+        training=xaic.Training(epochs=0),
+        calibration=16,
     )
     path = written(build_tflite(small, x), tmp_path)
     measured = edge.measure_arena(path)
@@ -209,7 +215,7 @@ def test_a_ram_budget_takes_filters_until_the_file_fits(bits, tmp_path):
     chosen = plan(model, relevance, Budget(ram=limit), PlanOptions(bits=bits))
     assert chosen.remove
     assert 0.85 * limit < chosen.predicted_ram_bytes <= limit
-    small = apply(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
+    small = apply(model, chosen, x, relevance=relevance, training=xaic.Training(epochs=0), calibration=16)
     path = written(build_tflite(small, x), tmp_path)
     assert edge.measure_arena(path).minimum <= limit
     assert edge.measure_arena(path).minimum == pytest.approx(chosen.predicted_ram_bytes, rel=CLOSE)
@@ -235,7 +241,7 @@ def test_a_ram_limit_is_met_in_steps():
     chosen = plan(model, relevance, Budget(ram=limit), PlanOptions(steps=3))
     assert chosen.filters is not None
     assert chosen.filters.limits == {"ram_bytes": limit}
-    small = apply(model, chosen, x, relevance=relevance, epochs=0, calibration=16)
+    small = apply(model, chosen, x, relevance=relevance, training=xaic.Training(epochs=0), calibration=16)
     assert predict_ram(small.model, small.plan.layers) <= limit
     assert small.plan.predicted_ram_bytes == predict_ram(small.model, small.plan.layers)
 
@@ -245,6 +251,6 @@ def test_ram_and_multiply_accumulates_hold_together():
     groups = channel_groups(model)
     limits = FilterPlan(macs=sum(macs(model).values()) // 2, ram_bytes=round(0.8 * predict_ram(model, [])))
     assert FilterCost(groups, limits, {})({}) == pytest.approx(2.0, rel=0.01)
-    small = apply(model, Plan(filters=limits), x, epochs=0, calibration=16).model
+    small = apply(model, Plan(filters=limits), x, training=xaic.Training(epochs=0), calibration=16).model
     assert sum(macs(small).values()) <= limits.macs
     assert predict_ram(small, []) <= limits.ram_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
 from keras_xaic.errors import PlanError
@@ -48,7 +49,7 @@ def removed_at_once(model, plan):
 def test_limits_hold_and_the_record_in_the_originals_numbering_is_what_went(steps):
     model, data = make_model(), make_data()
     limits = FilterPlan(macs=total(model) // 3, parameters=model.count_params() // 2, steps=steps)
-    small = apply(model, Plan(filters=limits), data, epochs=0, calibration=32)
+    small = apply(model, Plan(filters=limits), data, training=xaic.Training(epochs=0), calibration=32)
     assert total(small.model) <= limits.macs
     assert small.model.count_params() <= limits.parameters
     again = removed_at_once(model, small.plan)
@@ -59,7 +60,9 @@ def test_limits_hold_and_the_record_in_the_originals_numbering_is_what_went(step
 def test_more_steps_look_again():
     model, data = make_model(), make_data()
     chosen = [
-        apply(model, Plan(filters=FilterPlan(macs=total(model) // 6, steps=steps)), data, epochs=0).plan.remove
+        apply(
+            model, Plan(filters=FilterPlan(macs=total(model) // 6, steps=steps)), data, training=xaic.Training(epochs=0)
+        ).plan.remove
         for steps in (1, 4)
     ]
     assert chosen[0] != chosen[1]
@@ -68,7 +71,7 @@ def test_more_steps_look_again():
 def test_floors_alignment_and_protected_layers():
     model, data = make_model(), make_data()
     how = FilterPlan(macs=1, steps=2, align=4, min_filters=6, protect=("hid*",))
-    small = apply(model, Plan(filters=how), data, epochs=0, calibration=32)
+    small = apply(model, Plan(filters=how), data, training=xaic.Training(epochs=0), calibration=32)
     kept = {group.name: group.size for group in channel_groups(small.model).values()}
     assert kept == {"stem": 8, "inner": 8, "hidden": 24, "head": CLASSES}
 
@@ -76,7 +79,7 @@ def test_floors_alignment_and_protected_layers():
 def test_without_steps_exactly_the_plan_is_removed():
     model, data = make_model(), make_data()
     made = Plan(remove={"stem": [0, 3, 11], "hidden": [5]})
-    small = apply(model, made, data, epochs=0)
+    small = apply(model, made, data, training=xaic.Training(epochs=0))
     assert small.plan == made
     np.testing.assert_allclose(small.model(data[0]), removed_at_once(model, made)(data[0]), atol=1e-6)
 
@@ -89,7 +92,7 @@ def test_every_rule_removes_first_what_does_nothing(rule):
     model.get_layer("inner").set_weights([kernel, bias])
     relevance = attribute(model, *data, rule=rule)
     how = FilterPlan(macs=round(total(model) * 0.62), steps=2, min_filters=1, protect=("stem", "hidden"))
-    small = apply(model, Plan(filters=how), data, relevance=relevance, epochs=0)
+    small = apply(model, Plan(filters=how), data, relevance=relevance, training=xaic.Training(epochs=0))
     assert {int(channel) % 2 for channel in small.plan.remove["inner"]} == {0}
     assert len(small.plan.remove["inner"]) >= 5
     np.testing.assert_allclose(small.model(data[0]), model(data[0]), atol=1e-5)
@@ -101,7 +104,7 @@ def test_a_byte_budget_in_steps_gives_a_file_that_fits_and_a_plan_that_says_so()
     budget = Budget(round(0.85 * plan(model, relevance, Budget(), PlanOptions(bits=(4,))).predicted_flash_bytes))
     made = plan(model, relevance, budget, PlanOptions(bits=(4,), steps=3))
     assert made.remove
-    small = apply(model, made, data, relevance=relevance, epochs=0)
+    small = apply(model, made, data, relevance=relevance, training=xaic.Training(epochs=0))
     assert small.plan.predicted_flash_bytes <= made.predicted_flash_bytes * 1.01
     assert len(build_tflite(small, data[0])) <= 1.05 * budget.flash_bytes
     for layer in small.plan.layers:
@@ -126,7 +129,7 @@ def test_an_interrupted_removal_goes_on_with_what_was_chosen(tmp_path):
     made = Plan(filters=FilterPlan(macs=total(model) // 3, steps=3))
 
     def run(where, progress):
-        return apply(model, made, data, epochs=4, calibration=32, checkpoint=where, progress=progress)
+        return apply(model, made, data, training=xaic.Training(epochs=4), calibration=32, checkpoint=where, progress=progress)
 
     def stop(stage, done, total, note=""):
         if stage == "recover 3" and done == 3:
@@ -153,4 +156,4 @@ def test_training_between_steps_is_short_and_all_of_it_is_what_was_asked_for():
 
 def test_a_plan_for_filters_without_a_limit_is_refused():
     with pytest.raises(PlanError, match="no limit"):
-        apply(make_model(), Plan(filters=FilterPlan(steps=2)), make_data(), epochs=0)
+        apply(make_model(), Plan(filters=FilterPlan(steps=2)), make_data(), training=xaic.Training(epochs=0))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic import edge
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.compression import apply
@@ -104,7 +105,11 @@ def test_keras_and_the_edge_agree_to_one_output_step(tmp_path, hidden):
     x = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
     relevance = attribute(model, x, target="all")
     small = apply(
-        model, plan(model, relevance, Budget(), PlanOptions(bits=(4,))), Data(Samples(x)), relevance=relevance, epochs=0
+        model,
+        plan(model, relevance, Budget(), PlanOptions(bits=(4,))),
+        Data(Samples(x)),
+        relevance=relevance,
+        training=xaic.Training(epochs=0),
     )
     content = build_tflite(small, x)
     (tmp_path / "model.tflite").write_bytes(content)

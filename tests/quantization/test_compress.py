@@ -66,7 +66,7 @@ def in_keras_layout(integers, kind, shape):
 @pytest.mark.parametrize(("grid", "bits", "epochs"), [("codebook", 3, 1), ("ecq", 2, 0), ("ecqx", 3, 2)])
 def test_what_is_written_is_what_was_trained(trained, grid, bits, epochs, tmp_path):
     model, data = trained
-    small = xaic.apply(model, plan_for(model, grid, bits), data, epochs=epochs, batch_size=50)
+    small = xaic.apply(model, plan_for(model, grid, bits), data, training=xaic.Training(epochs=epochs, batch_size=50))
     found = {kernel.key: kernel.value for kernel in weighted_kernels(small.model)}
     assert set(found) == set(small.kernels) == {"stem", "depthwise", "conv", "head"}
     for key, kernel in small.kernels.items():
@@ -91,7 +91,7 @@ def test_what_is_written_is_what_was_trained(trained, grid, bits, epochs, tmp_pa
 def test_tflite_micro_looks_a_codebook_up(trained):
     tflm = pytest.importorskip("tflite_micro")
     model, data = trained
-    small = xaic.apply(model, plan_for(model, "codebook", 3), data, epochs=0)
+    small = xaic.apply(model, plan_for(model, "codebook", 3), data, training=xaic.Training(epochs=0))
     content = build_tflite(small, data.train.inputs(np.arange(64)))
     for (one,) in match_stored(content, small.model).values():
         channels = one.scale.size if one.scale.size > 1 else None
@@ -115,7 +115,7 @@ def test_tflite_micro_looks_a_codebook_up(trained):
 
 def test_ecq_reaches_the_planned_sparsity(trained):
     model, data = trained
-    small = xaic.apply(model, plan_for(model, "ecq", 4, sparsity=0.6), data, epochs=0)
+    small = xaic.apply(model, plan_for(model, "ecq", 4, sparsity=0.6), data, training=xaic.Training(epochs=0))
     for key in ("stem", "conv", "head"):
         assert small.kernels[key].sparsity == pytest.approx(0.6, abs=0.01)
     assert "prune" not in small.history
@@ -125,7 +125,7 @@ def test_ecq_reaches_the_planned_sparsity(trained):
 def test_ecqx_trains_to_the_planned_sparsity_and_is_repeatable(trained):
     model, data = trained
     plan = plan_for(model, "ecqx", 4, sparsity=0.6)
-    runs = [xaic.apply(model, plan, data, epochs=1, batch_size=100) for _ in range(2)]
+    runs = [xaic.apply(model, plan, data, training=xaic.Training(epochs=1, batch_size=100)) for _ in range(2)]
     for key, kernel in runs[0].kernels.items():
         if key != "depthwise":
             assert kernel.sparsity == pytest.approx(0.6, abs=0.01)
@@ -137,7 +137,7 @@ def test_ecqx_trains_to_the_planned_sparsity_and_is_repeatable(trained):
 def test_two_bits_train(trained):
     """The published step makes nearly all weights zero at 2 bits, and training cannot mend it."""
     model, data = trained
-    small = xaic.apply(model, plan_for(model, "ecqx", 2), data, epochs=4, batch_size=25)
+    small = xaic.apply(model, plan_for(model, "ecqx", 2), data, training=xaic.Training(epochs=4, batch_size=25))
     answers = small.model.predict(data.test.x, verbose=0).argmax(axis=1)
     assert np.mean(answers == data.test.y) > 0.9
     assert all(np.abs(kernel.integers).max() <= 1 for kernel in small.kernels.values())

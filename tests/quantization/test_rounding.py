@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
@@ -149,7 +150,9 @@ def test_outputs_stay_closer_than_with_nearest_rounding_on_data_that_was_not_see
     meant = model.predict(x[64:], verbose=0)
     error = {}
     for rounding in ("nearest", "outputs"):
-        small = apply(model, made, Data(Samples(x[:64])), relevance=relevance, epochs=0, rounding=rounding)
+        small = apply(
+            model, made, Data(Samples(x[:64])), relevance=relevance, training=xaic.Training(epochs=0, rounding=rounding)
+        )
         error[rounding] = float(np.square(small.model.predict(x[64:], verbose=0) - meant).mean())
         for kernel in weighted_kernels(small.model):
             np.testing.assert_array_equal(kernel.value, small.kernels[kernel.key].values)
@@ -171,5 +174,5 @@ def test_biases_take_up_the_shift_of_the_mean_output(case):
 def test_pruned_weights_stay_zero(case):
     model, x, relevance = case
     made = plan(model, relevance, Budget(), PlanOptions(bits=(4,), sparsity=0.5))
-    small = apply(model, made, Data(Samples(x)), relevance=relevance, epochs=0)
+    small = apply(model, made, Data(Samples(x)), relevance=relevance, training=xaic.Training(epochs=0))
     assert small.sparsity >= made.sparsity - 0.01

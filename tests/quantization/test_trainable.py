@@ -33,7 +33,7 @@ def make_plan(sparsity):
 
 
 def test_weights_are_those_that_round_to_the_grids(data):
-    small = xaic.apply(make_model(), make_plan(0.5), data, epochs=2)
+    small = xaic.apply(make_model(), make_plan(0.5), data, training=xaic.Training(epochs=2))
     values = {kernel.key: kernel.value for kernel in weighted_kernels(small.trainable)}
     for key, grid in small.kernels.items():
         rounded = np.clip(np.round(values[key] / grid.scale), -grid.limit, grid.limit)
@@ -44,9 +44,9 @@ def test_weights_are_those_that_round_to_the_grids(data):
 
 
 def test_zeros_that_are_there_are_not_made_again(data):
-    first = xaic.apply(make_model(), make_plan(0.5), data, epochs=4)
-    again = xaic.apply(first.trainable, make_plan(0.5), data, epochs=4)
-    more = xaic.apply(first.trainable, make_plan(0.7), data, epochs=4)
+    first = xaic.apply(make_model(), make_plan(0.5), data, training=xaic.Training(epochs=4))
+    again = xaic.apply(first.trainable, make_plan(0.5), data, training=xaic.Training(epochs=4))
+    more = xaic.apply(first.trainable, make_plan(0.7), data, training=xaic.Training(epochs=4))
     assert {stage: len(epochs) for stage, epochs in first.history.items()} == {"prune": 2, "quantize": 2}
     assert {stage: len(epochs) for stage, epochs in again.history.items()} == {"prune": 0, "quantize": 4}
     assert {stage: len(epochs) for stage, epochs in more.history.items()} == {"prune": 1, "quantize": 3}, "less is missing"

@@ -30,7 +30,15 @@ def case():
 @pytest.mark.parametrize("name", ["deeplift-mixed", "lrp-mixed"])
 def test_recipe(case, name, tmp_path):
     model, data = case
-    xaic.compress(model, data, recipe=name, out=tmp_path / "out", epochs=0, baselines=(), calibration=64, target="mobile")
+    xaic.compress(
+        model,
+        data,
+        recipe=name,
+        out=tmp_path / "out",
+        training=xaic.Training(epochs=0),
+        device=xaic.Device(baselines=(), target="mobile"),
+        options=xaic.DataOptions(calibration=64),
+    )
     made, relevance = Plan.load(tmp_path / "out" / "plan.json"), Relevance.load(tmp_path / "out" / "relevance.npz")
     assert relevance.rule.startswith(RECIPES[name].rule)
     assert made.mean_bits <= 4.0

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_xaic.cli.app import app
-from keras_xaic.cli.options import recipe_entries
+from keras_xaic.cli.options import MethodOptions
 from keras_xaic.errors import DataError, PlanError
 from keras_xaic.recipes import RECIPES, Recipe, get_recipe
 
@@ -64,15 +64,16 @@ def test_what_is_no_recipe_at_all_is_said(tmp_path):
 
 
 def test_options_change_single_entries():
-    entries = recipe_entries("taylor", "4,8", ["head*=8"], ["stem"], ["dense*=2:4"], None, ["stem"])
+    method = MethodOptions("taylor", "4,8", ["head*=8"], ["stem"], ["dense*=2:4"], protect=["stem"])
+    entries = method.entries()
     made = RECIPES["auto"].changed(**entries)
     assert (made.rule, made.bits, made.pin, made.float_layers) == ("taylor", (4, 8), {"head*": 8}, ("stem",))
     assert (made.zeros, made.protect, made.align) == ({"dense*": "2:4"}, ("stem",), 1)
     assert made.changed() == made
     with pytest.raises(PlanError, match="--pin head"):
-        recipe_entries(None, None, ["head"], [], [], None, [])
+        MethodOptions(pin=["head"]).entries()
     with pytest.raises(PlanError, match="--bits four"):
-        recipe_entries(None, "four", [], [], [], None, [])
+        MethodOptions(bits="four").entries()
 
 
 def test_the_example_is_a_recipe_that_is_not_ours():

@@ -7,6 +7,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.search import search
+from keras_xaic.settings import Training
 
 pytest.importorskip("optuna")
 
@@ -27,9 +28,9 @@ def place(tmp_path_factory):
 
 
 def test_a_search_finds_a_front_and_continues(place, tmp_path):
-    first = search(place / "m.keras", place / "d.npz", tmp_path / "out", trials=3, epochs=0)
+    first = search(place / "m.keras", place / "d.npz", tmp_path / "out", trials=3, training=Training(epochs=0))
     assert len(first) == 3
-    again = search(place / "m.keras", place / "d.npz", tmp_path / "out", trials=5, epochs=0)
+    again = search(place / "m.keras", place / "d.npz", tmp_path / "out", trials=5, training=Training(epochs=0))
     assert len(again) == 5
     assert {one.trial for one in first} < {one.trial for one in again}
     front = [one for one in again if one.best]

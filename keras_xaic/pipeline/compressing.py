@@ -1,0 +1,112 @@
+"""The whole way in one call: attribute, plan, apply, export, verify, report; every finished step is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Optional, Union
+
+from keras_xaic import tflite
+from keras_xaic.bundle import Bundle
+from keras_xaic.errors import EdgeError, PlanError
+from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.ownership import output
+from keras_xaic.pipeline.activations import chosen_activations, wider_activations
+from keras_xaic.pipeline.inputs import load_both
+from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.micro_check import known_target
+from keras_xaic.pipeline.process_state import seeded
+from keras_xaic.pipeline.run_settings import RunSettings
+from keras_xaic.pipeline.workspace import Workspace, run_fingerprint
+from keras_xaic.planning import Budget, Plan, check_plan
+from keras_xaic.progress import Progress, silent
+from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_recipe
+from keras_xaic.relevance import Attribution
+from keras_xaic.report import Report
+from keras_xaic.settings import DataOptions, Device, Training
+
+
+@tells_machine_errors
+def compress(
+    model: Any,
+    data: Any,
+    *,
+    out: PathLike = "compressed",
+    budget: Optional[Budget] = None,
+    recipe: Union[RecipeLike, Plan] = "auto",
+    training: Optional[Training] = None,
+    device: Optional[Device] = None,
+    options: Optional[DataOptions] = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Compresses a model to a budget, writes the bundle and proves it on an edge interpreter.
+
+    Finished steps are kept in ``OUT.partial``; the same call after an interruption continues there. While it runs, the seeds of
+    Python, NumPy and Keras and TensorFlow's op determinism are set for the whole process; afterwards they are as before.
+
+    Args:
+        model: A `keras.Model`, or the path of one.
+        data: Anything that `as_data` takes, or a path. Test data is never used to choose anything.
+        out: Directory of the bundle.
+        budget: What may be spent.
+        recipe: The name of a recipe, a `Recipe`, or the path of one in JSON; or a `Plan`, perhaps edited, that is carried out
+            as it is.
+        training: How to train; None: 10 epochs.
+        device: Where the model will run; None: phones, boards and microcontrollers.
+        options: How data and model are read.
+        overwrite: Replace a bundle that is there already.
+        progress: Told how far the work is.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        XaicError: Of the kind that fits what is wrong, before any long work where that is possible.
+    """
+    training, device, options = training or Training(), device or Device(), options or DataOptions()
+    plan = recipe if isinstance(recipe, Plan) else None
+    chosen = _recipe_of(plan) if plan is not None else get_recipe(recipe)  # type: ignore[arg-type]
+    settings = RunSettings(chosen, budget or Budget(), training, device, options, _baselines(device), plan)
+    source = recipe if isinstance(recipe, str) and recipe.endswith(".json") else None
+    with output(out, "bundle", overwrite=overwrite, inputs=[model, data, source]) as place:
+        loaded, samples_of, task = load_both(model, data, options, progress)
+        activations = chosen_activations(plan, chosen, settings.budget, device)
+        if plan is not None:
+            check_plan(plan, loaded)
+        if chosen.rule not in (None, "magnitude"):
+            # Names layers that the rule cannot treat, before any long work.
+            Attribution(loaded, rule=chosen.rule, allow_approximate=not options.strict)
+        progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
+        precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)
+        reachable, warning = known_target(device.target, loaded, samples, precision, required="tflm" in device.interpreters)
+        progress("micro", 1, 1)
+        if place.start(run_fingerprint(loaded, samples_of, settings)):
+            return _published(Bundle(place.target))
+        with seeded(settings.seed):
+            wider = wider_activations(chosen, settings.budget, replace(device, target=reachable))
+            settings = replace(settings, recipe=chosen.changed(activations=activations))
+            job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress), wider)
+            job.warnings = [] if warning is None else [warning]
+            return job.run(place, reachable)
+
+
+def _recipe_of(plan: Plan) -> Recipe:
+    """Returns the recipe that a plan names; `auto` where that is no recipe that takes plans."""
+    found = RECIPES.get(plan.recipe)
+    return RECIPES["auto"] if found is None or found.rule is None else found
+
+
+def _baselines(device: Device) -> tuple[Recipe, ...]:
+    found = tuple(get_recipe(name) for name in device.baselines)
+    for one in found:
+        if not one.comparable:
+            known = ", ".join(name for name, one in RECIPES.items() if one.comparable)
+            raise PlanError(f"recipe {one.name!r} is not a baseline", f"some of {known}")
+    return found
+
+
+def _published(bundle: Bundle) -> Report:
+    """Returns the report of a bundle whose command was ended between giving it its name and cleaning up."""
+    if bundle.unverified.is_file():
+        raise EdgeError(bundle.unverified.read_text(encoding="utf-8").strip())
+    return Report.load(bundle.report)

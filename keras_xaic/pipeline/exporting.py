@@ -1,0 +1,115 @@
+"""What `xaic export` does: the bundle of a model that is compressed already, proved."""
+
+from __future__ import annotations
+
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from keras_xaic import tflite
+from keras_xaic.bundle import Bundle
+from keras_xaic.compression import CompressedModel
+from keras_xaic.data import as_data
+from keras_xaic.errors import EdgeError, XaicWarning
+from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.models import infer_task
+from keras_xaic.ownership import output
+from keras_xaic.pipeline.inputs import load
+from keras_xaic.pipeline.proving import prove as prove_bundle
+from keras_xaic.pipeline.workspace import run_fingerprint
+from keras_xaic.settings import TARGETS, DataOptions, Target, as_names, one_of
+from keras_xaic.tasks import with_task
+
+
+@tells_machine_errors
+def export(
+    model: Any,
+    out: PathLike,
+    *,
+    calibration: Any,
+    target: Target = "both",
+    precision: Optional[tflite.Precision] = None,
+    float_layers: Sequence[str] = (),
+    lookup: bool = True,
+    prove: bool = True,
+    options: Optional[DataOptions] = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Writes the bundle of a model that is compressed already, and proves it on the interpreters that are installed.
+
+    Args:
+        model: What `keras_xaic.apply` returned, a Keras model or its path, or a bundle, whose grids are kept.
+        out: Directory of the bundle.
+        calibration: Anything that `as_data` takes, or a path; its training part calibrates activation ranges.
+        target: ``mobile``, ``micro`` or ``both``.
+        precision: What the files compute with (see `keras_xaic.tflite.Precision`); None: what the plan says.
+        float_layers: Weight keys that stay float32 in an int8 or weight-only file.
+        lookup: Whether 2-bit weights may lie four to a byte (see `keras_xaic.tflite.look_up`); delegates want them plain.
+        prove: Whether the files are run; False marks the bundle as unverified.
+        options: How data and model are read.
+        overwrite: Replace a bundle that is there already.
+
+    Returns:
+        The bundle. What a user should know, e.g. why ``micro/`` is not there, is a `XaicWarning`.
+
+    Raises:
+        EdgeError: If an interpreter refuses, crashes, hangs or disagrees. The bundle stays, marked as unverified.
+        XaicError: Of the kind that fits what is wrong, before anything is written.
+    """
+    options = options or DataOptions()
+    one_of("target", target, TARGETS)
+    float_layers = as_names("float_layers", float_layers) if float_layers else ()
+    files = [one for one in (model, calibration) if isinstance(one, (str, pathlib.Path))]
+    with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
+        data = as_data(calibration, *options.scaling)
+        small = _compressed(model, options, data)
+        loaded = small.model if isinstance(small, CompressedModel) else small
+        data = with_task(data, infer_task(loaded, data, options.task, options.metric))
+        settings = ["export", target, precision, list(float_layers), lookup, prove, options, _grids_of(small)]
+        if place.start(run_fingerprint(loaded, data, settings)):
+            return _published(place.target)
+        bundle = tflite.export(
+            small,
+            place.work / "bundle",
+            calibration=data.calibration(options.calibration),
+            target=target,
+            precision=precision,
+            float_layers=float_layers,
+            lookup=lookup,
+            overwrite=True,
+            warn=_warn,
+        )
+        try:
+            if prove:
+                prove_bundle(bundle, target, _warn)
+            else:
+                bundle.mark("It was not run: prove=False.")
+        except EdgeError:
+            place.publish(bundle.path)  # it is there to be looked at
+            raise
+        place.publish(bundle.path)
+    return Bundle(pathlib.Path(out))
+
+
+def _compressed(model: Any, options: DataOptions, data: Any) -> Any:
+    if isinstance(model, Bundle):
+        model = model.path
+    if isinstance(model, (str, pathlib.Path)) and Bundle(pathlib.Path(model)).keras_model.is_file():
+        return CompressedModel.load(Bundle(pathlib.Path(model)))
+    return model if isinstance(model, CompressedModel) else load(model, options.allow_unsafe, data)
+
+
+def _grids_of(small: Any) -> Any:
+    """Returns what tells two compressed models with equal Keras weights apart."""
+    return small.plan if isinstance(small, CompressedModel) else None
+
+
+def _published(path: pathlib.Path) -> Bundle:
+    if Bundle(path).unverified.is_file():
+        raise EdgeError(Bundle(path).unverified.read_text(encoding="utf-8").strip())
+    return Bundle(path)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, XaicWarning, stacklevel=3)
