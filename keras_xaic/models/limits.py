@@ -16,7 +16,7 @@ from keras_xaic.errors import ModelError
 SECONDS = 6.0
 """Processor time for a small file."""
 SECONDS_PER_BYTE = 1 / 30e3
-MEMORY = 400 * 1024**2
+MEMORY = 550 * 1024**2
 """Bytes of memory for a small file."""
 MEMORY_PER_BYTE = 8
 UNSAVED = 4 * 1024**2

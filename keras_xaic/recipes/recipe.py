@@ -137,7 +137,7 @@ class Recipe(pydantic.BaseModel):
     def plan_options(self, **options: Any) -> PlanOptions:
         """Returns how plans are made by this recipe; `options` take the place of its own entries."""
         entries = {one.name: getattr(self, one.name) for one in fields(PlanOptions)}
-        return PlanOptions(**{**entries, **options})
+        return PlanOptions(**{**entries, "activations": self.plain_activations, **options})
 
     def to_json(self) -> str:
         """Returns every entry as JSON, as `load` reads it."""

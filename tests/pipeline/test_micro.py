@@ -68,7 +68,7 @@ def no_work(monkeypatch):
     def never(*_args, **_options):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("keras_xaic.pipeline.job.compress", never)
+    monkeypatch.setattr("keras_xaic.pipeline.job.apply", never)
     monkeypatch.setattr("keras_xaic.pipeline.job.attribute", never)
 
 
