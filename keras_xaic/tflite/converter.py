@@ -13,7 +13,7 @@ import numpy as np
 from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
 from keras_xaic.silence import captured_stderr
-from keras_xaic.tflite.flatbuffer import load, name_of
+from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pack
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from keras_xaic.tflite.convert import InputOutput, Precision
 
 _frozen: Any = importlib.import_module("tensorflow.python.framework.convert_to_constants")
+_mlir_quantize: Any = importlib.import_module("tensorflow.lite.python.convert").mlir_quantize
+OVERWRITTEN = 2.0
+"""A measured range that is longer than the true one by this factor is that of other values."""
 _modify_io: Any = importlib.import_module("tensorflow.lite.python.util").modify_model_io_type
 
 
@@ -103,7 +106,8 @@ def convert(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray] = ()) ->
 
 def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> bytes:
     if not wish.floating:
-        return bytes(_converter(graph, wish, calibration).convert())
+        content = bytes(_converter(graph, wish, calibration).convert())
+        return _with_true_ranges(graph, wish, calibration, content) if _may_overwrite(graph, wish, content) else content
     plain = bytes(_converter(graph, Wish(wish.precision, "float"), calibration).convert())
     found = weight_operators(load(plain))
     islands = [name_of(found[place].operator.output()) for place in wish.floating]
@@ -121,6 +125,62 @@ def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> b
     return content
 
 
+def _may_overwrite(graph: Graph, wish: Wish, content: bytes) -> bool:
+    """Whether values may have been measured after an operator wrote its result in their place.
+
+    TensorFlow's calibration reads what an operator takes when that has run, and some run in place. Ranges are those of the
+    result, too, then. That matters where a constant factor or term makes it much larger.
+    """
+    if wish.precision != "int8" or graph.directory is not None:
+        return False
+    model = load(content)
+    in_place = (one for one in operators(model) if one.kind in ("MUL", "ADD", "SUB", "DIV"))
+    return any(constant(model, one.input(place)) is not None for one in in_place for place in (0, 1))
+
+
+def _with_true_ranges(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray], content: bytes) -> bytes:
+    """Returns the int8 file made with ranges that are measured before values are written over, if some are much smaller."""
+    converter = _converter(graph, Wish("int8", "float"), calibration)
+    converter._experimental_calibrate_only = True
+    model = load(bytes(converter.convert()))
+    computed = sorted({int(index) for one in operators(model) for index in one.record.outputs})
+    exposed = load(pack(model))
+    exposed.subgraphs[0].outputs = np.array(computed, np.int32)  # outputs are not written over
+    exposed.signatureDefs = None
+    interpreter = tf.lite.Interpreter(
+        model_content=pack(exposed),
+        num_threads=1,
+        experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    records = {index: model.subgraphs[0].tensors[index].quantization for index in computed}
+    records = {index: one for index, one in records.items() if one is not None and one.min is not None and len(one.min) == 1}
+    found = dict.fromkeys(records, (np.inf, -np.inf))
+    for sample in _one_by_one(calibration):
+        for detail, array in zip(interpreter.get_input_details(), sample):
+            interpreter.set_tensor(detail["index"], array)
+        interpreter.invoke()
+        for index, (low, high) in found.items():
+            values = interpreter.get_tensor(index)
+            found[index] = min(low, float(values.min())), max(high, float(values.max()))
+    wrong = [
+        index
+        for index, (low, high) in found.items()
+        if _extent(records[index].min[0], records[index].max[0]) > OVERWRITTEN * _extent(low, high) > 0
+    ]
+    if not wrong:
+        return content
+    for index in wrong:
+        records[index].min, records[index].max = (np.array([value], np.float32) for value in found[index])
+    content = bytes(_mlir_quantize(pack(model)))
+    return bytes(_modify_io(content, tf.int8, tf.int8)) if wish.io == "int8" else content
+
+
+def _extent(low: float, high: float) -> float:
+    """Returns the length of a range, with 0 in it as in files."""
+    return max(float(high), 0.0) - min(float(low), 0.0)
+
+
 def _converter(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> Any:
     if graph.directory is not None:
         converter = tf.lite.TFLiteConverter.from_saved_model(graph.directory, signature_keys=["serving_default"])
@@ -134,8 +194,8 @@ def _converter(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> A
     elif wish.precision in ("int8", "int16"):
         converter.representative_dataset = lambda: _one_by_one(calibration)
         wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        operators = wide if wish.precision == "int16" else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        converter.target_spec.supported_ops = [operators, tf.lite.OpsSet.TFLITE_BUILTINS]
+        integers = wide if wish.precision == "int16" else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        converter.target_spec.supported_ops = [integers, tf.lite.OpsSet.TFLITE_BUILTINS]
         if wish.io == "int8":
             converter.inference_input_type = tf.int16 if wish.precision == "int16" else tf.int8
             converter.inference_output_type = converter.inference_input_type

@@ -21,9 +21,6 @@ FAST = ("act_selu", "gru", "conv_long_stride", "dead")
 _BOTH, _ALL = ("tflite-runtime", "litert"), ("tflite-runtime", "litert", "tflm")
 KNOWN_WRONG = {
     ("thresholded_relu", "int16", "tflm"),
-    ("unlike_scales", "int8", "tflite-runtime"),
-    ("unlike_scales", "int8", "litert"),
-    ("unlike_scales", "int8", "tflm"),
 }
 """Files that run and are wrong, by a fault of the converter or of an interpreter: the proof of a bundle has to refuse them."""
 
