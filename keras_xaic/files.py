@@ -39,12 +39,15 @@ _SAID = {
     errno.EMFILE: ("too many open files", "Allow more (ulimit -n)"),
     errno.ENOMEM: ("out of memory", "Close other programs, or use fewer samples or smaller batches"),
 }
+_SURELY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENOMEM)
+"""What no content of a file leads to."""
 _WORDS = {
     "no space left on device": errno.ENOSPC,
     "errno = 28,": errno.ENOSPC,
     "disk quota exceeded": errno.EDQUOT,
     "read-only file system": errno.EROFS,
     "file too large": errno.EFBIG,
+    "requested and": errno.ENOSPC,  # numpy, where it cannot write everything: "9 requested and 0 written"
 }
 
 
@@ -142,8 +145,7 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
     kinds, words = {kind.__name__ for kind in type(error).__mro__}, _one_line(error)
     number = next((number for said, number in _WORDS.items() if said in words.lower()), None)
     if isinstance(error, OSError):
-        # Where numpy cannot write everything it says "9 requested and 0 written", without a number.
-        number = error.errno or number or (errno.ENOSPC if "requested and" in words else None)
+        number = error.errno or number
         where = error.filename or path
         found, fix = _SAID.get(number or 0, ((error.strerror or words).lower(), ""))
         return MachineError(f"{os.fspath(where)}: {found}" if isinstance(where, (str, os.PathLike)) else found, "", fix)
@@ -157,6 +159,21 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
         return MachineError(
             f"the database cannot be used ({words})", "a storage URL such as sqlite:///study.db", "Check --storage"
         )
+    return None
+
+
+def machine_fault(error: Optional[BaseException]) -> Optional[MachineError]:
+    """Returns what to say where a library fails on a file because of the machine; None where the file may be at fault, too.
+
+    What others raised in between is looked through.
+    """
+    while error is not None:
+        if isinstance(error, MachineError):
+            return error
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _SURELY or any(said in str(error).lower() for said in _WORDS):
+            return machine_error(error)
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from keras_xaic.errors import ModelError
+from keras_xaic.files import machine_fault
 from keras_xaic.isolation import ChildDied, run_isolated
 
 MAX_WEIGHT_BYTES = 4 * 1024**3
@@ -72,7 +73,9 @@ def copy_here(source: str, target: str, name: str) -> dict[str, Any]:
         raise ModelError(f"{name} claims more memory than there is in it", "weights in HDF5", "Copy the file again") from None
     except Exception as error:  # h5py raises whatever the library stumbles upon
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{name} is damaged ({line})", "HDF5 as Keras writes it", "Copy the file again") from None
+        raise machine_fault(error) or ModelError(
+            f"{name} is damaged ({line})", "HDF5 as Keras writes it", "Copy the file again"
+        ) from None
 
 
 class _Copy:

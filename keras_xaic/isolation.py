@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import os
@@ -29,11 +30,14 @@ from typing import Any, NoReturn, Optional
 import numpy as np
 
 from keras_xaic.errors import ExportError, XaicError
+from keras_xaic.files import machine_error, machine_fault
 from keras_xaic.ownership import temporary_directory
 
 TIMEOUT = 600.0
 """Seconds."""
 _PR_SET_PDEATHSIG = 1
+_MACHINE = 64
+"""A child that the machine let down ends with this plus the number of the error."""
 _PROGRAM = """
 import sys
 parent, preload, sys.path[:] = int(sys.argv[1]), sys.argv[2], sys.argv[3:]  # not what lies in the directory it is started in
@@ -76,6 +80,10 @@ def run_isolated(
         answer = _worker(preload).run(str(scratch), timeout)
         if "failed" in answer:
             raise ChildDied(f"{what} could not be started: {answer['failed']}")
+        if _MACHINE < answer["code"] < 2 * _MACHINE:
+            number = answer["code"] - _MACHINE
+            fault = OSError(number, os.strerror(number), str(scratch.parent))
+            raise machine_error(fault) or fault
         if answer["code"] == -signal.SIGALRM:
             raise ChildDied(f"{what} did not end within {timeout:g} s")
         if not (scratch / "result.json").is_file():
@@ -250,8 +258,12 @@ def _in_child(worker: int, job: dict[str, Any]) -> NoReturn:
         os.environ.update(job["environment"])
         _serve(scratch)
         code = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        if machine_fault(error) is not None:  # on a full disk nothing but a number can be told
+            number = error.errno if isinstance(error, OSError) else None
+            code = _MACHINE + (number if number is not None and number < _MACHINE else errno.ENOSPC)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
         try:
             sys.stderr.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, MachineError
 from keras_xaic.isolation import ChildDied, run_isolated
 
 HERE = f"{__name__}:"
@@ -71,7 +73,7 @@ def test_results_and_errors_come_back():
     assert made["number"] == 2
     assert made["bytes"] == b"\x00\xff"
     np.testing.assert_array_equal(made["array"], [0, 2, 4])
-    with pytest.raises(DataError, match=r"found. Expected expected. fix\."):
+    with pytest.raises(DataError, match=r"found. Expected expected. Fix\."):
         run_isolated(HERE + "refuse")
 
 
@@ -180,3 +182,19 @@ def test_worker_and_call_die_with_a_parent_that_is_killed(tmp_path):
     process.wait()
     assert _is_gone(worker)
     assert _is_gone(call)
+
+
+@pytest.mark.parametrize("function", ["full_disk", "large_result"])
+def test_a_full_disk_in_the_child_is_the_machines_fault(function):
+    with pytest.raises(MachineError, match=r"the disk is full|larger than this system allows") as caught:
+        run_isolated(HERE + function)
+    assert caught.value.exit_code == 5
+
+
+def full_disk():
+    raise ValueError("wrapped") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+
+
+def large_result():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    return {"values": np.zeros(10_000)}

@@ -9,6 +9,7 @@ goes to stderr, where the parent reads it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.metadata as metadata
 import json
@@ -24,6 +25,8 @@ CHUNK = 256  # samples quantized at a time
 WARM_UP = 5
 START = "started"
 """First line of progress: Python and numpy work here."""
+MACHINE = 64
+"""Where not even the answer can be written, the child ends with this plus the number of the error."""
 PROGRESS = 1
 """File descriptor of progress."""
 
@@ -321,13 +324,22 @@ def main(path: str) -> None:
     except MemoryError:
         result = {"error": "out of memory", "kind": "memory"}
     except OSError as error:
-        result = {"error": f"{error.filename or 'a temporary file'}: {error.strerror or error}", "kind": "machine"}
+        result = {"error": str(error), "kind": "machine", "number": _number(error), "file": str(error.filename or "")}
     except Exception as error:  # the interpreters raise all kinds on bad files; the parent says it in one line
         text = str(error).strip() or "no reason given, most likely for want of memory"
         result = {"error": f"{type(error).__name__}: {text}", "kind": "interpreter"}
-    with open(job["result"] + ".part", "w", encoding="utf-8") as file:
-        json.dump(result, file)
-    os.replace(job["result"] + ".part", job["result"])
+    try:
+        with open(job["result"] + ".part", "w", encoding="utf-8") as file:
+            json.dump(result, file)
+        os.replace(job["result"] + ".part", job["result"])
+    except OSError as error:  # on a full disk nothing but a number can be told
+        os._exit(MACHINE + _number(error))
+
+
+def _number(error: OSError) -> int:
+    """Returns the number of an error of the machine; where numpy cannot write everything it says no number."""
+    number = error.errno or (errno.ENOSPC if "requested and" in str(error) else errno.EIO)
+    return number if number < MACHINE else errno.ENOSPC
 
 
 def _in_copy(action: Callable[[], bytes]) -> Optional[bytes]:

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from keras_xaic.edge.child import START
+from keras_xaic.edge.child import MACHINE, START
 from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.errors import DataError, EdgeError, MachineError
+from keras_xaic.files import machine_error
 from keras_xaic.ownership import temporary_directory
 from keras_xaic.units import format_size
 
@@ -109,6 +110,8 @@ def run_child(
             "",
             "Allow more time, or check the file",
         )
+    if MACHINE < child.returncode < 2 * MACHINE:
+        raise _let_down(interpreter, child.returncode - MACHINE, str(scratch.parent))
     death = f"{_death(child.returncode, limits)}{_quote(said)}"
     if started:
         raise EdgeError(f"{interpreter} crashed on {name}: {death}")
@@ -199,11 +202,17 @@ def _refusal(result: Mapping[str, Any], interpreter: str, name: str, said: str, 
         found = f"{interpreter} is installed but cannot be loaded: {words(text)!r}"
         return UnusableInterpreter(found, "", f"Install it again: {get_interpreter(interpreter).install}")
     if result["kind"] == "machine":
-        return MachineError(f"{interpreter} could not read or write: {text}")
+        return _let_down(interpreter, result["number"], result["file"])
     if result["kind"] == "memory":
         return EdgeError(f"{interpreter} ran out of memory on {name}{_within(limits)}{_quote(said)}", "", "Allow more memory")
     spoken = words(f"{said}\n{text}")
     return EdgeError(f"{interpreter} refused {name}: {spoken!r}")
+
+
+def _let_down(interpreter: str, number: int, file: str) -> MachineError:
+    """What is said where the machine let the child down."""
+    fault = OSError(number, os.strerror(number), file or "a temporary file")
+    return machine_error(fault) or MachineError(f"{interpreter} could not read or write: {fault}")
 
 
 def _death(code: int, limits: Limits) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError, XaicError
-from keras_xaic.files import PathLike, machine_error, telling, write_atomic
+from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
 from keras_xaic.hdf5 import clean_copy
 from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
 from keras_xaic.models.connections import check_connections
@@ -66,7 +66,9 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
     except XaicError:
         raise
     except Exception as error:  # Keras raises whatever it stumbles upon
-        raise ModelError(f"{where} cannot be rebuilt by Keras 2 ({_first_line(error)})", _FORMATS) from error
+        raise machine_fault(error) or ModelError(
+            f"{where} cannot be rebuilt by Keras 2 ({_first_line(error)})", _FORMATS
+        ) from error
 
 
 def _load(where: pathlib.Path, allow_unsafe: bool) -> Model:

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError
+from keras_xaic.files import machine_fault
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.archives import MAX_CONFIG_BYTES
 from keras_xaic.models.connections import check_connections
@@ -98,7 +99,9 @@ def read_variables(prefix: str, size: int) -> dict[str, Any]:
         raise
     except Exception as error:  # TensorFlow raises whatever it stumbles upon
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{prefix}.* are damaged ({line})", "what Keras wrote", "Copy the directory again") from None
+        raise machine_fault(error) or ModelError(
+            f"{prefix}.* are damaged ({line})", "what Keras wrote", "Copy the directory again"
+        ) from None
     return {"values": values}
 
 

@@ -7,6 +7,7 @@ import functools
 import gzip
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -236,6 +237,8 @@ class Job:
 
     def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:
         """Writes the bundle; weights in ``micro/`` stay unpacked where unpacking them would overrun the RAM."""
+        if (self.work.path / "bundle").exists():
+            shutil.rmtree(self.work.path / "bundle")  # an interrupted attempt, with files that were added to it
         write = functools.partial(
             tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True, warn=warn
         )

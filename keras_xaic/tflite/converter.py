@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
+from keras_xaic.files import machine_fault
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pack
 from keras_xaic.tflite.graph_rewriting import rewrite
@@ -100,7 +101,7 @@ def convert(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray] = ()) ->
         except Exception as error:  # ConverterError, ValueError, RuntimeError and whatever MLIR adds
             failure = error
     if failure is not None:
-        raise ExportError(_reason(f"{failure}\n{said.text}"))
+        raise machine_fault(failure) or ExportError(_reason(f"{failure}\n{said.text}"))
     return {"content": content}
 
 

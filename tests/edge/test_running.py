@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pathlib
+import resource
 import subprocess
 import sys
 import time
@@ -12,7 +14,10 @@ import pytest
 from keras_xaic._keras import tf
 from keras_xaic.edge import available_interpreters, judge, measure_arena, run_file
 from keras_xaic.edge.child import Lite, quantize
-from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.edge.doctor import TINY
+from keras_xaic.edge.process import Limits, run_child
+from keras_xaic.errors import DataError, EdgeError, MachineError
+from keras_xaic.tflite.flatbuffer import load, pack
 from tests.tflite.models import require_reference_bits
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
@@ -300,3 +305,27 @@ def test_a_recurrent_model_starts_afresh_with_every_sample(tmp_path):
     x = np.random.default_rng(0).normal(size=(6, 10, 2)).astype(np.float32) * 3
     result = run_file(tmp_path / "m.tflite", x, latency_runs=3)
     np.testing.assert_allclose(result.outputs[0], model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_a_full_disk_under_the_child_is_the_machines_fault(files, tmp_path):
+    """Not even the answer can be written: its file leads to a device that is always full."""
+    (tmp_path / "answer.json.part").symlink_to("/dev/full")
+    job = {"interpreter": judge(), "mode": "version", "model": str(tmp_path / "m.tflite")}
+    with pytest.raises(MachineError, match="the disk is full"):
+        run_child(job, tmp_path, Limits())
+
+
+@pytest.mark.parametrize("interpreter", available_interpreters())
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_file_that_claims_tensors_of_50_gigabytes_takes_no_memory(tmp_path, interpreter, which):
+    model = load(TINY.read_bytes())
+    tensor = model.subgraphs[0].tensors[which]
+    tensor.shape, tensor.shapeSignature = np.asarray((50_000, 1_000_000), np.int32), None
+    (tmp_path / "claims.tflite").write_bytes(pack(model))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    start = time.monotonic()
+    with contextlib.suppress(DataError, EdgeError):  # or it is never touched: the matrix product makes its own shape
+        run_file(tmp_path / "claims.tflite", np.zeros((1, 4), np.float32), interpreter=interpreter)
+    assert time.monotonic() - start < 30
+    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert after <= max(before, 1_500_000)  # kB; of the largest child so far

@@ -71,7 +71,7 @@ def living(temporary: pathlib.Path) -> list[str]:
         found = []
         for place in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if f"TMPDIR={temporary}\0".encode() in (place / "environ").read_bytes():
+                if f"TMPDIR={temporary}".encode() in (place / "environ").read_bytes():
                     found.append((place / "cmdline").read_text().replace("\0", " "))
         time.sleep(0.1)
     return found

@@ -91,3 +91,19 @@ def test_every_recipe(job, tmp_path, recipe, data, limits):
     if limits != "none" and recipe in OF_OTHERS:
         pytest.skip("a method of others knows no limits")
     check(job, tmp_path / "out", recipe, data, limits)
+
+
+def test_interrupted_between_bundle_and_report_the_same_command_continues(job, monkeypatch, tmp_path):
+    words = ["compress", job / "digits.keras", "--data", job / "labelled.npz", "--out", tmp_path / "out", "--epochs", "0"]
+    words = [str(word) for word in (*words, "--recipe", "lrp-mixed", "--baselines", "", "--target", "mobile", "--quiet")]
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("keras_xaic.pipeline.job.compare_models", interrupted)
+        assert CliRunner().invoke(app, words).exit_code == 130
+    assert (tmp_path / "out.partial" / "bundle" / "relevance.npz").is_file()  # added after the bundle was marked
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code in (0, 3), again.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
