@@ -1,6 +1,6 @@
 # make env    the environment in .venv/, with everything; make PYTHON=python3.13 env chooses a Python
 # make demo   the main job end to end on data that needs no download
-# make test   the fast tests          make test-slow   the long ones
+# make test   the fast tests          make test-slow   the long ones (test-exhaustive: all combinations)
 # make fuzz   COUNT=10000 damaged files over all readers
 # make lint   ruff and mypy           make clean       remove what was made
 # make docs   the site in build/site  make docs-fresh  record docs/terminal.md, photograph PAGE (needs Chromium)
@@ -13,7 +13,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test test-slow fuzz lint docs docs-fresh clean
+.PHONY: env demo test test-slow test-exhaustive fuzz lint docs docs-fresh clean
 .DEFAULT_GOAL := env
 
 # The environment is made again where pyproject.toml changed or another Python is asked for.
@@ -35,7 +35,10 @@ test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not exhaustive'
+
+test-exhaustive: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m exhaustive
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED) --keep

@@ -19,7 +19,7 @@ METHODS = ("uniform", "weight_error", "relevance", "measured", "hessian", "combi
 
 
 def measure(options, *, method, mean_bits, rounding, epochs, samples, seed):
-    from keras_xaic import Budget, apply
+    from keras_xaic import Budget, Training, apply
     from keras_xaic.planning import PlanOptions, measure_damage, plan
     from keras_xaic.relevance import attribute
     from keras_xaic.tflite import build_tflite, pack_download
@@ -34,7 +34,7 @@ def measure(options, *, method, mean_bits, rounding, epochs, samples, seed):
     budget = Budget(mean_bits=mean_bits)
     made = plan(model, relevance, budget, PlanOptions(bits=BITS, sensitivity=damage, filters=False), seed=seed)
     planned = time.perf_counter()
-    small = apply(model, made, data, relevance=relevance, epochs=epochs, seed=seed, rounding=rounding)
+    small = apply(model, made, data, relevance=relevance, training=Training(epochs=epochs, seed=seed, rounding=rounding))
     compressed = time.perf_counter()
     content = build_tflite(small, calibration)
     return {

@@ -10,6 +10,7 @@ import pytest
 import keras_xaic as xaic
 from keras_xaic.data import as_data
 from keras_xaic.models.keras3 import is_keras3
+from tests.grouped import grouped
 
 keras = importlib.import_module("keras")
 
@@ -28,7 +29,7 @@ def test_an_object_of_keras_3_is_compressed_in_one_call(tmp_path):
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     model.fit(x[:150], y[:150], epochs=5, verbose=0)
     data = as_data(((x[:150], y[:150]), (x[150:], y[150:])))
-    report = xaic.compress(model, data, epochs=1, baselines=(), target="mobile", out=tmp_path / "out")
+    report = xaic.compress(model, data, out=tmp_path / "out", **grouped(epochs=1, baselines=(), target="mobile"))
     assert report.original.keras_accuracy > 0.9
     assert report.compressed.edge_accuracy > 0.9
     assert report.judge.interpreter in report.interpreters

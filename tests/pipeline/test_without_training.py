@@ -84,6 +84,12 @@ def test_the_default_recipe_where_no_filter_goes(job, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_under_a_limit(job, tmp_path, recipe):
+    check(job, tmp_path / "out", recipe, "labelled", "flash")
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("data", ["labelled", "unlabelled", "unlabelled_test", "no_test"])
 @pytest.mark.parametrize("recipe", RECIPES)

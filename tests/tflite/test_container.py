@@ -16,9 +16,10 @@ import pytest
 
 from keras_xaic import unpacking
 from keras_xaic._keras import keras, layers
+from keras_xaic.download import unpack_download
 from keras_xaic.errors import ExportError
 from keras_xaic.tflite.build import build_tflite
-from keras_xaic.tflite.container import find_regions, pack_download, unpack_download
+from keras_xaic.tflite.container import find_regions, pack_download
 from keras_xaic.tflite.slim import slim
 from tests.tflite.models import Small, inputs_of, on_grids
 

@@ -48,9 +48,16 @@ def _outputs(path, samples, interpreter):
         return None, str(refusal)
 
 
+def _combinations():
+    """Integer precisions are the slow tests; float32 and weight-only files are seldom wrong."""
+    for name in NAMES:
+        for precision in PRECISIONS:
+            slow = pytest.mark.slow if precision in ("int8", "int16") else pytest.mark.exhaustive
+            yield pytest.param(name, precision, marks=() if name in FAST else slow)
+
+
 @pytest.mark.parametrize("interpreter", ["tflite-runtime", "litert", "tflm"])
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize(("name", "precision"), _combinations())
 def test_a_layer_is_right_or_refused(name, precision, interpreter, tmp_path):
     if interpreter not in available_interpreters():
         pytest.skip(f"{interpreter} is not installed")
