@@ -89,17 +89,17 @@ class Bundle:
         """`UNVERIFIED.txt`: there if an interpreter refused, crashed, hung or disagreed, and says which and why."""
         return self.path / "UNVERIFIED.txt"
 
-    def mark(self, trouble: Optional[str]) -> None:
+    def mark(self, error: Optional[str]) -> None:
         """Marks the bundle as unverified for this reason; with None, takes the mark away.
 
         Raises:
             ExportError: If the file of that name is not ours (see `check_mark`).
         """
         self.check_mark()
-        if trouble is None:
+        if error is None:
             self.unverified.unlink(missing_ok=True)
         else:
-            write_atomic(self.unverified, f"{WARNING} {trouble}\n")
+            write_atomic(self.unverified, f"{WARNING} {error}\n")
 
     def check_mark(self) -> None:
         """Makes sure that `mark` may write: the user's files stay as they are."""

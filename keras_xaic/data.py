@@ -146,7 +146,7 @@ class Data:
         return self.train.take(np.sort(order[:count]) if count >= len(self.train) else order[:count])
 
     def split(self, fraction: float = 0.1, seed: int = 0, most: int = 5000) -> tuple[Samples, Samples]:
-        """Returns ``(training, held back)``: the held-back part of the training data is what choices are made on."""
+        """Returns ``(training, validation)``: two parts of the training data; choices are made on the second."""
         order = np.random.default_rng(seed + 1).permutation(len(self.train))
         held = max(1, min(most, round(len(self.train) * fraction)))
         return self.train.take(np.sort(order[held:])), self.train.take(np.sort(order[:held]))

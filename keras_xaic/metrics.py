@@ -344,7 +344,7 @@ class Task:
         """Returns the metric of outputs against the targets of `samples`; None where they have none."""
         return None if samples.y is None else self.score(outputs, samples.y)
 
-    def figure(self, outputs: np.ndarray, samples: Any) -> float:
+    def goodness(self, outputs: np.ndarray, samples: Any) -> float:
         """Returns the metric as a number that is better the higher it is; NaN without targets."""
         value = self.value(outputs, samples)
         return float("nan") if value is None else -value if self.metric.is_error else value

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called now and then with a stable short name of the stage, what is done of it, its size, and the latest figure."""
+    """Called now and then with a stable short name of the stage, what is done of it, its size, and the latest metric value."""
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Shows, logs or ignores it."""

@@ -101,6 +101,6 @@ def _interpreter(name: str) -> Check:
         return Check(name, BROKEN, error.found, get_interpreter(name).install, needed)
     wrong = float(np.abs(result.outputs[0] - INPUT @ KERNEL).max())
     if wrong > TOLERANCE:
-        found = f"{result.version}, but its answer to a matrix product is off by {wrong:.3g}"
+        found = f"{result.version}, but its result of a matrix product is off by {wrong:.3g}"
         return Check(name, BROKEN, found, get_interpreter(name).install, needed)
     return Check(name, WORKS, result.version, needed=needed)

@@ -126,7 +126,7 @@ class Verification:
 
     @property
     def outputs(self) -> Optional[np.ndarray]:
-        """The answers of the first interpreter that ran, (N, ...) float32."""
+        """The outputs of the first interpreter that ran, (N, ...) float32."""
         return next((run.outputs for run in self.runs.values() if run.error is None), None)
 
     @property

@@ -1,4 +1,4 @@
-"""BatchNorm statistics measured anew, after what comes before a BatchNorm has changed."""
+"""BatchNorm statistics measured again, after what comes before a BatchNorm has changed."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
     """Returns the trace of the loss's Hessian for every kernel, by Hutchinson's estimator.
 
     ``tr(H) = E[v^T H v]`` over vectors v of random signs (Dong et al. 2020, HAWQ-V2, arXiv 1911.03852). The loss, summed over
-    outputs and averaged over samples, is cross-entropy with the labels (the model's own answers where there are none); for
+    outputs and averaged over samples, is cross-entropy with the labels (the model's own outputs where there are none); for
     values the squared distance from the outputs as they are. One vector serves all kernels: what couples them has mean zero.
 
     Args:

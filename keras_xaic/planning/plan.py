@@ -173,7 +173,7 @@ class Plan(pydantic.BaseModel):
         ]
         rows += [f"{name[-28:]:<28} {len(gone):>9,} channels removed" for name, gone in self.remove.items()]
         if self.filters is not None and self.filters.steps > 1:
-            rows.append(f"filters go in {self.filters.steps} steps; which of them is decided anew after each")
+            rows.append(f"filters go in {self.filters.steps} steps; which of them is decided again after each")
         ram = "" if self.predicted_ram_bytes is None else f", {self.predicted_ram_bytes:,} B RAM"
         tail = (
             f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download{ram}; "

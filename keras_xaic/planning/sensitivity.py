@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 TIE_BREAKER = 1e-3
-"""Weight of the plain relative error: it decides where relevance is silent (e.g. behind units that never fire)."""
+"""Weight of the plain relative error: it decides where relevance is zero (e.g. behind units that never fire)."""
 
 
 def rounding_damage(kernel: np.ndarray, rounded: np.ndarray, relevance: np.ndarray) -> float:
@@ -58,7 +58,7 @@ SAMPLES = 64
 """Calibration samples that are measured on; twice as many gave the same bit-widths."""
 ZERO_COST = 3.0
 """Damage of a zero, as a multiple of what the same error by rounding does: a weight under a mask cannot make up for anything.
-On held-back data, after short training: 0.2 and 1 lose 2.4 and 1 points to 3 on ResNet-8 (`docs/decisions/010`)."""
+On validation data, after short training: 0.2 and 1 lose 2.4 and 1 points to 3 on ResNet-8 (`docs/decisions/010`)."""
 Choice = tuple[str, int]
 """Kernel key and bit-width."""
 ErrorOf = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
@@ -95,7 +95,7 @@ class Sensitivity:
         source: Where it comes from.
         error: Size of a rounding error.
         factors: What a unit of error does, per kernel and bit-width; None for 1 everywhere. Computed once, on the whole model:
-            it stays valid when weights are zeroed or filters go, while the error is computed anew.
+            it stays valid when weights are zeroed or filters go, while the error is computed again.
         needs_samples: Whether `factors` needs calibration data.
         allocate: How bit-widths are chosen from damages.
     """

@@ -81,7 +81,7 @@ def can_be_packed(kind: KernelKind, shape: Sequence[int], activations: Activatio
     """Returns whether tflite-runtime 2.14 computes this kernel right from INT4, where `RULES` allow INT4 at all.
 
     It has code of its own for dense kernels behind float32 with an even number of inputs from 32 on. Where more than 16 of them
-    are left over beside blocks of 32, answers are wrong by a tenth of their range and more; with a multiple of 4 units it also
+    are left over beside blocks of 32, outputs are wrong by a tenth of their range and more; with a multiple of 4 units it also
     writes past the end of a buffer (valgrind), and sooner or later dies. LiteRT 2.3 is right.
 
     Args:

@@ -50,7 +50,7 @@ def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], con
     """Returns the model without the filters that the plan takes away, trained to do without them.
 
     Every step scores the filters of the model as it stands, removes the least relevant ones (`choose_next`), measures
-    BatchNorm statistics anew and trains. Without `Plan.filters` there is one step, which removes exactly `Plan.remove`.
+    BatchNorm statistics again and trains. Without `Plan.filters` there is one step, which removes exactly `Plan.remove`.
 
     Args:
         model: The trained model; it is not changed.

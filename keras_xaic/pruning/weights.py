@@ -71,7 +71,7 @@ def prune_weights(
 
 
 class _Refresh(keras.callbacks.Callback):
-    """Attributes anew every few steps, while masks still change."""
+    """Attributes again every few steps, while masks still change."""
 
     def __init__(self, plain: Model, context: Context, rule: str, reduce: Reduce, every: int, last: int) -> None:
         super().__init__()

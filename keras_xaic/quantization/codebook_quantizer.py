@@ -24,7 +24,7 @@ class CodebookQuantizer(quantizers.Quantizer):
         scale: The step, broadcastable to the kernel (see `level_scale`); it is not trained.
         bits: Bit-width of the index.
         mask: Boolean, of the kernel's shape; False stays zero. None: all may be non-zero.
-        members: Place in `levels` of every weight, for training centroids with members fixed; None assigns anew.
+        members: Place in `levels` of every weight, for training centroids with members fixed; None assigns again.
     """
 
     def __init__(

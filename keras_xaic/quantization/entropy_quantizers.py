@@ -57,7 +57,7 @@ class EntropyQuantizer(quantizers.Quantizer):
         return level * step + (inputs - tf.stop_gradient(inputs))
 
     def refresh(self, kernel: np.ndarray, relevance: Optional[np.ndarray] = None) -> None:
-        """Prices the levels anew, from the weights as they are now.
+        """Prices the levels again, from the weights as they are now.
 
         Args:
             kernel: Master weights.
@@ -126,7 +126,7 @@ class RelevanceEntropyQuantizer(EntropyQuantizer):
         return self.variables
 
     def refresh(self, kernel: np.ndarray, relevance: Optional[np.ndarray] = None) -> None:
-        """Prices the levels anew and finds beta; a new `relevance` is mixed with those before by `MOMENTUM`."""
+        """Prices the levels again and finds beta; a new `relevance` is mixed with those before by `MOMENTUM`."""
         x = self._in_steps(kernel)
         prices = settle(x, self.limit, self.pricing)
         self._set_prices(prices)

@@ -34,7 +34,7 @@ def round_by_outputs(
     samples: Samples,
     masks: Optional[Mapping[str, np.ndarray]] = None,
 ) -> dict[str, QuantizedKernel]:
-    """Rounds kernels anew so that layer outputs, not weights, stay close to those of `reference`.
+    """Rounds kernels again so that layer outputs, not weights, stay close to those of `reference`.
 
     In network order, each kernel sees the inputs that the rounded layers in front of it make. Its integers are those of
     `compensate`; its bias takes up what is left of the shift of the mean output (Nagel et al. 2019, arXiv 1906.04721, section
@@ -125,7 +125,7 @@ def compensate(
     """Returns integers q that make ``||x w - x (q * steps)||^2`` small over inputs x.
 
     Input by input, the one with the most energy first, weights are rounded to the nearest level, and the weights that are
-    not rounded yet are moved by the least-squares answer to the error (Frantar et al. 2022, arXiv 2210.17323, algorithm 1;
+    not rounded yet are moved by the least-squares solution to the error (Frantar et al. 2022, arXiv 2210.17323, algorithm 1;
     with zeros: Frantar & Alistarh 2023, arXiv 2301.00774). With uncorrelated inputs this is rounding to nearest.
 
     Args:

@@ -29,7 +29,7 @@ from keras_xaic.training.context import Context
 
 ENTROPY_GRIDS = ("ecq", "ecqx")
 REFRESHES = 4
-"""How often an epoch levels are priced and relevance is computed anew. (Published: at every step, which makes it 3 to 4 times
+"""How often an epoch levels are priced and relevance is computed again. (Published: at every step, which makes it 3 to 4 times
 dearer; prices and relevance move far more slowly than that.)"""
 
 
@@ -147,7 +147,7 @@ class _RelevanceFollower:
 
 
 class _Refresh(keras.callbacks.Callback):
-    """Prices levels anew every few steps and at the end of an epoch, before it is judged."""
+    """Prices levels again every few steps and at the end of an epoch, before it is judged."""
 
     def __init__(self, quantized: Model, every: int, follower: Optional[_RelevanceFollower]) -> None:
         super().__init__()

@@ -21,10 +21,10 @@ class Explanations:
     Attributes:
         index: (K,) numbers of the samples in the test data, as in ``explanations.shown`` of report.json.
         inputs: (K, ...) float32, as the model sees them.
-        original: (K, ...) relevance of the inputs for the true class (without labels: the original's answer; for values all
+        original: (K, ...) relevance of the inputs for the true class (without labels: what the original decides; for values all
             outputs) in the original.
         compressed: (K, ...) the same in the compressed model.
-        answered: (K, ...) relevance for the compressed model's own answer in the compressed model.
+        answered: (K, ...) relevance for the output that the compressed model decides for in the compressed model.
     """
 
     index: np.ndarray

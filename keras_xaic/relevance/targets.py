@@ -28,7 +28,7 @@ class Targets:
         values: Per output an array with one entry per sample: class numbers, a 1 for every class it has, or what the squared
             error is taken to; zeros where nothing is needed.
         start: ``"one"``, ``"logit"`` or ``"squared_error"``.
-        heads: Per output the activation that was left away.
+        heads: Per output the activation that was left out.
     """
 
     kinds: tuple[TargetKind, ...]
@@ -75,7 +75,7 @@ class Targets:
         return tf.add_n(losses)
 
     def as_shown(self, index: int, output: Tensor) -> Tensor:
-        """An output with the activation that was left away."""
+        """An output with the activation that was left out."""
         head = self.heads[index]
         return tf.nn.softmax(output) if head == "softmax" else tf.sigmoid(output) if head == "sigmoid" else output
 
@@ -145,7 +145,7 @@ def find_targets(
         y: Per output the labels or target values of the samples; None where there are none.
         x: The inputs, which are the target values of an auto-encoder.
         shapes: Shapes of the outputs.
-        heads: Activations that were left away at the outputs.
+        heads: Activations that were left out at the outputs.
         tasks: What the outputs do (see `tasks_of`).
         needs_values: Whether the rule compares outputs with target values even for ``start="one"`` (taylor).
 
@@ -202,7 +202,7 @@ def tasks_of(
         y: Per output the targets of the samples; None where there are none.
         x: The inputs; a task that they carry is that of the only output.
         shapes: Shapes of the outputs.
-        heads: Activations that were left away at the outputs.
+        heads: Activations that were left out at the outputs.
         losses: Per output the loss that the model carries.
 
     Raises:

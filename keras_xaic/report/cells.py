@@ -1,4 +1,4 @@
-"""Figures in words that remember which entry of report.json they come from."""
+"""Values in words that remember which entry of report.json they come from."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def panels(explanations: Explanations, position: int, shown: ShownFacts) -> list
     sample = explanations.inputs[position]
     maps = {"original": explanations.original[position], "compressed": explanations.compressed[position]}
     if shown.answer is not None and shown.truth is not None and shown.answer != shown.truth:
-        maps["for its answer"] = explanations.answered[position]
+        maps["for its own class"] = explanations.answered[position]
     name = f"sample {shown.sample}"
     if kind_of(sample) == "image":
         pictures = [Panel("input", _png(input_image(sample), f"input of {name}"))]

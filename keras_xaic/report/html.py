@@ -40,7 +40,7 @@ class Example:
 def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
     """Returns the report as a self-contained HTML page (styles and pictures inline, no scripts, no network).
 
-    Every figure stands in a ``<data value=... data-json=...>`` element that names its entry of report.json.
+    Every value stands in a ``<data value=... data-json=...>`` element that names its entry of report.json.
 
     Args:
         report: What was measured.
@@ -93,7 +93,7 @@ def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = No
 
 @tells_machine_errors
 def rebuild_html(path: PathLike) -> Bundle:
-    """Writes report.html of a bundle anew, from its files alone.
+    """Writes report.html of a bundle again, from its files alone.
 
     Raises:
         DataError: If there is no bundle, or one of its files is unusable.

@@ -1,4 +1,4 @@
-"""report.json, schema version 2: every figure that was measured, with its unit in its name."""
+"""report.json, schema version 2: every value that was measured, with its unit in its name."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class ExplanationFacts(_Facts):
 
 
 class RoundFacts(_Facts):
-    """One round of planning and training: what was predicted, and what came out, on held-back training data."""
+    """One round of planning and training: what was predicted, and what came out, on validation data."""
 
     predicted_flash_bytes: Optional[int] = None
     flash_bytes: Optional[int] = None

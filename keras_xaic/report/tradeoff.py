@@ -39,7 +39,9 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
         axes.set_axisbelow(True)
         found = [(one["flash_bytes"] / 1000, abs(one["held_back_accuracy"]) * factor, one["best"]) for one in front]
         if found:
-            axes.scatter(*zip(*[one[:2] for one in found]), s=16, color=svg.LINE, label="trials of the search (held-back data)")
+            axes.scatter(
+                *zip(*[one[:2] for one in found]), s=16, color=svg.LINE, label="trials of the search (validation data)"
+            )
             axes.plot(*zip(*sorted(one[:2] for one in found if one[2])), color=svg.BYTES, linewidth=1.2, label="Pareto front")
             axes.legend(loc="best", labelcolor=svg.QUIET)
         for position, (name, kilobytes, value) in enumerate(known):

@@ -1,4 +1,4 @@
-"""Figures and outcomes in words: the same in the console and on the page."""
+"""Values and outcomes in words: the same in the console and on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search over budgets with Optuna: every trial is one compression, judged on held-back training data."""
+"""A search over budgets with Optuna: every trial is one compression, judged on validation data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Found:
     Attributes:
         trial: Its number; its files are in ``trials/NUMBER``.
         flash_bytes: Size of its `model.tflite`.
-        held_back_accuracy: Its figure on held-back training data, from the interpreter that judges; higher is better.
+        held_back_accuracy: Its metric value on validation data, from the interpreter that judges; higher is better.
         best: Whether no other model is both smaller and better.
     """
 

@@ -1,4 +1,4 @@
-"""One trial of a search: plan, compress, write, and run the file on held-back training data."""
+"""One trial of a search: plan, compress, write, and run the file on validation data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def smallest_and_largest(setting: Setting) -> tuple[int, int]:
 
 
 def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[float, float]:
-    """Returns (bytes of the file, its figure on held-back data) and keeps file and plan.
+    """Returns (bytes of the file, its metric value on validation data) and keeps file and plan.
 
     Args:
         setting: What all trials share.
@@ -83,4 +83,4 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
         write_atomic(new / "model.tflite", content)
         result = edge.run_file(new / "model.tflite", held_back.x, scale=held_back.scale, offset=held_back.offset)
         new.rename(directory)
-    return float(len(content)), task.figure(result.outputs[0], held_back)
+    return float(len(content)), task.goodness(result.outputs[0], held_back)

@@ -68,7 +68,7 @@ class Context:
         minutes: Optional[float] = None,
         teacher: Any = None,
     ) -> Context:
-        """Returns the context for compressing `model`, which is the teacher unless another model, or its answers, are given."""
+        """Returns the context for compressing `model`, which is the teacher unless another model, or its outputs, are given."""
         knows = isinstance(teacher, np.ndarray)
         original = model if teacher is None or knows else teacher
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -114,19 +114,19 @@ class Context:
         return replace(schedule, **kept)
 
     def judged(self, model: Model) -> float:
-        """Returns the figure on held-back data, with BatchNorm statistics measured anew, in place, unless that is worse.
+        """Returns the metric value on validation data, with BatchNorm statistics measured again in place unless worse.
 
         On a grid some weights flip between two levels at every step until the end (Nagel et al. 2022, arXiv 2203.11086), so
         moving averages are those of many models, none of which is this one.
         """
-        figure = self.task.figure(predict(model, self.held_back), self.held_back)
+        value = self.task.goodness(predict(model, self.held_back), self.held_back)
         before = model.get_weights()
         if not remeasure_batchnorm(model, self.train):
-            return figure
-        anew = self.task.figure(predict(model, self.held_back), self.held_back)
-        if anew < figure:
+            return value
+        again = self.task.goodness(predict(model, self.held_back), self.held_back)
+        if again < value:
             model.set_weights(before)
-        return max(anew, figure)
+        return max(again, value)
 
     def fit(self, model: Model, schedule: Schedule, stage: str, callbacks: Sequence[Any] = ()) -> list[Epoch]:
         """Trains `model` in place; `stage` names it to people and its checkpoints."""

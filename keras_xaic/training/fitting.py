@@ -1,4 +1,4 @@
-"""Fine-tuning that can be interrupted: distillation, held-back selection, early stopping, checkpoints."""
+"""Fine-tuning that can be interrupted: distillation, selection on validation data, early stopping, checkpoints."""
 
 from __future__ import annotations
 
@@ -38,13 +38,12 @@ class Schedule:
         temperature: Softens both outputs in the distillation term (Hinton et al. 2015, arXiv 1503.02531, section 2).
         select_from: Epochs before this one (fraction of all, 0 to 1) cannot be chosen as the best.
         seed: Seed of the order of samples.
-        patience: Training ends after this many epochs in a row without a better figure on held-back data; None never ends it
-            early.
+        patience: Training ends after this many epochs in a row that are no better on validation data; None never ends it early.
         optimizer: Name of a Keras optimizer, or one that is set up: every stage trains with a fresh one of its settings, its
             own learning rate included.
         loss: What takes the place of the task's own loss of the labels: a Keras loss, its name, or a function
             ``(labels, outputs)``. Classes come one-hot, so it is ``categorical_crossentropy``, not the sparse one.
-        share: Part of the training samples that an epoch passes over, drawn anew in each, above 0 to 1.
+        share: Part of the training samples that an epoch passes over, drawn again in each, above 0 to 1.
         minutes: Time that all epochs together may take on this machine (see `within_minutes`); None does not limit it.
     """
 
@@ -83,8 +82,8 @@ class Schedule:
         """Returns whether training ends here."""
         if self.patience is None or len(history) >= self.epochs:
             return len(history) >= self.epochs
-        figures = [epoch.held_back for epoch in history if self.selectable(epoch.number)]
-        return bool(figures) and len(figures) - 1 - int(np.argmax(figures)) >= self.patience
+        values = [epoch.held_back for epoch in history if self.selectable(epoch.number)]
+        return bool(values) and len(values) - 1 - int(np.argmax(values)) >= self.patience
 
     def make_optimizer(self, samples: int) -> Any:
         """Returns a fresh optimizer.
@@ -104,7 +103,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch measured: the loss, and the task's figure on held-back training data (higher is better)."""
+    """What one epoch measured: the loss, and the task's metric value on validation data (higher is better)."""
 
     number: int
     loss: float
@@ -142,7 +141,7 @@ def fit(
     judge: Optional[Callable[[Model], float]] = None,
     after_epoch: Optional[Callable[[Model, int], None]] = None,
 ) -> list[Epoch]:
-    """Trains `model` in place and leaves it with the weights that were best on held-back data, those before included.
+    """Trains `model` in place and leaves it with the weights that were best on validation data, those before included.
 
     Args:
         model: The model to train; it is compiled here.
@@ -155,14 +154,14 @@ def fit(
         checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
         stage: Name for progress.
         progress: Told about every few steps.
-        judge: Returns the figure of the model after an epoch; it may settle what training leaves unsettled, such as statistics.
-            None: the task's figure on `held_back`.
+        judge: Returns the metric value of the model after an epoch; it may settle what training leaves unsettled, such as
+            statistics. None: the task's metric value on `held_back`.
         after_epoch: Called with the model and the number of epochs done.
 
     Returns:
         One entry per epoch.
     """
-    judge = judge or (lambda model: task.figure(predict(model, held_back), held_back))
+    judge = judge or (lambda model: task.goodness(predict(model, held_back), held_back))
     targets = Targets(task, train, teacher)
     total = schedule.steps(len(train))
     weight = schedule.distillation if teacher is not None else 0.0
@@ -178,14 +177,14 @@ def fit(
         number = len(history)
         reporter.done = number * schedule.steps_per_epoch(len(train))
         reporter.note = f"epoch {number + 1}/{schedule.epochs}" + (
-            f", held back {history[-1].held_back:.4f}" if history else ""
+            f", validation {history[-1].held_back:.4f}" if history else ""
         )
         batches = _Batches(train, targets, schedule, number)
         result = model.fit(
             batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter], initial_epoch=number, epochs=number + 1
         )
-        figure = judge(model)
-        history.append(Epoch(number + 1, float(result.history["loss"][0]), figure))
+        value = judge(model)
+        history.append(Epoch(number + 1, float(result.history["loss"][0]), value))
         state.save(history, eligible=schedule.selectable(number + 1))
         if after_epoch is not None:
             after_epoch(model, number + 1)
@@ -254,7 +253,7 @@ class _State:
     def __init__(self, model: Model, directory: Optional[pathlib.Path]) -> None:
         self.model, self.directory = model, directory
         self.best: Optional[list[np.ndarray]] = None
-        self.best_figure = -np.inf
+        self.best_value = -np.inf
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
 
     def restore(self) -> list[Epoch]:
@@ -264,7 +263,7 @@ class _State:
         saved = json.loads((self.directory / "epochs.json").read_text())
         self.model.optimizer.build(self.model.trainable_variables)
         self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
-        self.best_figure = saved["best_figure"] if saved["best_figure"] is not None else -np.inf
+        self.best_value = saved["best_value"] if saved["best_value"] is not None else -np.inf
         if saved["best"] is not None:
             with np.load(self.directory / saved["best"]) as arrays:
                 self.best = [arrays[f"{i:04d}"] for i in range(len(arrays.files))]
@@ -282,17 +281,17 @@ class _State:
             if self.best is not None and best is not None:
                 save_arrays(self.directory / best, {f"{i:04d}": value for i, value in enumerate(self.best)}, compressed=False)
             self.checkpoint.write(str(self.directory / name))
-            figure = None if self.best is None else float(self.best_figure)
+            value = None if self.best is None else float(self.best_value)
             epochs = [vars(epoch) for epoch in history]
-            content = {"checkpoint": name, "best": best, "best_figure": figure, "epochs": epochs}
+            content = {"checkpoint": name, "best": best, "best_value": value, "epochs": epochs}
             write_atomic(self.directory / "epochs.json", json.dumps(content))
             for stale in self.directory.glob(f"*-{len(history) - 1}.*"):  # epochs.json names others now
                 stale.unlink()
 
-    def consider(self, figure: float) -> None:
+    def consider(self, value: float) -> None:
         """Remembers the weights of now if no earlier ones were better."""
-        if figure >= self.best_figure:
-            self.best_figure = figure
+        if value >= self.best_value:
+            self.best_value = value
             self.best = [variable.numpy() for variable in self.model.variables]
 
     def restore_best(self) -> None:

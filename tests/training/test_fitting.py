@@ -41,7 +41,7 @@ def test_training_learns_and_keeps_the_best_epoch():
     held = make_data(seed=1)
     history = fit(model, make_data(), held, TASK, Schedule(12, 1e-2, 16))
     assert max(epoch.held_back for epoch in history) > 0.9
-    assert TASK.figure(predict(model, held), held) == max(epoch.held_back for epoch in history)
+    assert TASK.goodness(predict(model, held), held) == max(epoch.held_back for epoch in history)
 
 
 def test_training_that_makes_things_worse_is_undone():
