@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_xaic.recipes import Recipe
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
-    from keras_xaic.search import search
+    from keras_xaic.searching import search
     from keras_xaic.settings import DataOptions, Device, Training
 
 _HOME = {
@@ -57,7 +57,7 @@ _HOME = {
     "load_data": "data",
     "load_model": "models",
     "plan": "pipeline",
-    "search": "search",
+    "search": "searching",
     "verify": "edge.marking",
 }
 

@@ -6,7 +6,7 @@ import functools
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
 
 if TYPE_CHECKING:
+    from keras_xaic._keras import Model
     from keras_xaic.planning.storages import Storage
 
 
@@ -47,11 +48,11 @@ class CompressedModel:
             grids, zero where masks make them so. From here training can go on. None where it was read from a bundle.
     """
 
-    model: Any
+    model: Model
     kernels: Mapping[str, QuantizedKernel]
     plan: Plan
     history: Mapping[str, list[Epoch]]
-    trainable: Optional[Any] = None
+    trainable: Any = None
 
     @property
     def storages(self) -> dict[str, Storage]:
@@ -94,15 +95,15 @@ REMOVAL_TIME = 0.4
 
 
 def apply(
-    model: Any,
+    model: Model,
     plan: Plan,
     data: Any,
     *,
     relevance: Optional[Relevance] = None,
     training: Optional[Training] = None,
     calibration: int = 256,
-    teacher: Any = None,
-    replan: Optional[Callable[[Any, Plan], Plan]] = None,
+    teacher: Optional[Union[Model, np.ndarray]] = None,
+    replan: Optional[Callable[[Model, Plan], Plan]] = None,
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
 ) -> CompressedModel:
@@ -111,6 +112,14 @@ def apply(
     Filters are removed physically, in one step or in several with training in between; sparsity ramps up under
     relevance-ordered TFMOT masks whose scores are refreshed on the way; then the model trains with its weights on the
     planned grids. The original teaches throughout, and epochs are chosen on validation data.
+
+    >>> from keras_xaic._keras import keras, layers
+    >>> model = keras.Sequential([keras.Input((8,)), layers.Dense(3, "softmax", name="head")])
+    >>> head = {"key": "head", "kind": "dense", "weights": 24, "bits": 3, "granularity": "tensor", "storage": "int4"}
+    >>> x, y = np.random.default_rng(0).normal(size=(32, 8)).astype("float32"), np.arange(32) % 3
+    >>> small = apply(model, Plan(layers=[head]), (x, y), training=Training(epochs=0))
+    >>> small.storages, len(np.unique(small.model.get_layer("head").kernel)) <= 7
+    ({'head': 'int4'}, True)
 
     Args:
         model: The trained `keras.Model`; it is not changed.
@@ -184,7 +193,7 @@ def apply(
     return CompressedModel(made.model, made.kernels, plan, history, trainable=made.trainable)
 
 
-def _removal_epochs(epochs: int, plan: Plan, model: Any) -> int:
+def _removal_epochs(epochs: int, plan: Plan, model: Model) -> int:
     """Returns how many epochs removal of filters gets: all it may have where half of the weights go, none where hardly any do.
 
     What comes after it recovers a little removal, too, and pruning all removal in one step.
@@ -200,7 +209,7 @@ def _removal_epochs(epochs: int, plan: Plan, model: Any) -> int:
     return first // 2 if plan.filters is not None and plan.filters.steps > 1 else 0
 
 
-def _missing_zeros(model: Any, plan: Plan) -> float:
+def _missing_zeros(model: Model, plan: Plan) -> float:
     """Returns the share of all weights that masks have yet to make zero.
 
     As with removal, pruning gets the less time the less there is to do: training on the grids makes up for a little, too.

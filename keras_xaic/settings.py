@@ -15,6 +15,8 @@ from typing import Any, Callable, Literal, Optional, Union, get_args
 
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.metrics import KINDS, METRICS
+from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
+from keras_xaic.relevance.choices import Target as Origin
 
 Target = Literal["mobile", "micro", "both"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -150,6 +152,9 @@ class Training:
 class Device:
     """Where the model will run, and what it is measured on and compared with there.
 
+    >>> Device(target="micro", baselines=()).interpreters
+    ('auto',)
+
     Attributes:
         target: ``mobile`` (phones, Linux boards), ``micro`` (TensorFlow Lite Micro) or ``both``.
         interpreters: Edge interpreters to verify on: names, ``auto`` for the judge alone, or ``all`` that are installed.
@@ -179,6 +184,9 @@ class Device:
 @dataclass(frozen=True)
 class DataOptions:
     """How data and model are read, and what is measured on them.
+
+    >>> DataOptions(scale=1 / 255, task="classification").scaling
+    (0.00392156862745098, 0.0)
 
     Attributes:
         scale: The model sees ``x * scale + offset``; None: 1, or what a bundle remembers.
@@ -248,11 +256,13 @@ class AttributionOptions:
     """
 
     rule: str = option("lrp.epsilon", "Attribution rule, or a JSON file with a composite.")
-    engine: str = option("auto", "auto, native or innvestigate.", values=("auto", "native", "innvestigate"))
-    target: Union[str, int, None] = option(None, "true, predicted, all or a class number.", kind=str)
-    start: str = option("one", "one, logit or squared_error.", values=("one", "logit", "squared_error"))
-    reduce: str = option("mean_abs", "mean_abs, rms, mean, sum or momentum over samples.")
-    reference: str = option("mean", "mean or zeros, for DeepLIFT and integrated gradients.", values=("mean", "zeros"))
+    engine: EngineName = option("auto", "auto, native or innvestigate.", values=ENGINES)
+    target: Optional[Origin] = option(None, "true, predicted, all or a class number.", kind=str)
+    start: Start = option("one", "one, logit or squared_error.", values=STARTS)
+    reduce: Reduce = option("mean_abs", "mean_abs, rms, mean, sum or momentum over samples.", values=get_args(Reduce))
+    reference: Literal["mean", "zeros"] = option(
+        "mean", "mean or zeros, for DeepLIFT and integrated gradients.", values=("mean", "zeros")
+    )
     batch_size: int = option(64, "Samples at a time; bounds memory.")
     per_class: bool = option(False, "Also keep the relevance of each class.")
     pictures: int = option(4, "Test samples to draw.")

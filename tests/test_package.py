@@ -21,6 +21,15 @@ def test_every_public_name_is_there():
         _ = keras_xaic.nothing
 
 
+def test_no_room_takes_the_place_of_a_name():
+    code = (
+        "import inspect, keras_xaic; [getattr(keras_xaic, name) for name in keras_xaic.__all__]; "
+        "print([name for name in keras_xaic.__all__ if inspect.ismodule(getattr(keras_xaic, name))])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.strip() == "[]"
+
+
 def test_errors_keep_found_expected_and_fix():
     error = keras_xaic.DataError("x is 3", "4", "Use 4")
     assert str(error) == "x is 3. Expected 4. Use 4."

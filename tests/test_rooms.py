@@ -25,7 +25,7 @@ ORDER = (
     "report",
     "recipes",
     "pipeline",
-    "search",
+    "searching",
     "cli",
 )
 ALSO_NOT = {

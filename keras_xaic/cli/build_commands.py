@@ -163,7 +163,7 @@ def search(
     Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
     """
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
-    from keras_xaic.search import search as run
+    from keras_xaic.searching import search as run
 
     found = run(
         model,

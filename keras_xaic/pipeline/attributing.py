@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_xaic.data import Samples
 from keras_xaic.models import Task
@@ -11,9 +11,12 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 
 def attribute_by(
-    recipe: Recipe, model: Any, samples: Samples, task: Task, seed: int = 0, progress: Progress = silent
+    recipe: Recipe, model: Model, samples: Samples, task: Task, seed: int = 0, progress: Progress = silent
 ) -> Relevance:
     """Returns relevance by the recipe's rule; where another rule ranks its filters, their scores are by that.
 

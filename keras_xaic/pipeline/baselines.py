@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import tensorflow_model_optimization as tfmot
 
@@ -12,6 +12,9 @@ from keras_xaic.pipeline.toolkit import train_with_toolkit
 from keras_xaic.planning import Plan
 from keras_xaic.recipes.recipe import Baseline
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 DEFAULT_SPARSITY = 0.8
 RAMP_SHARE = 0.7
 """Share of training over which sparsity ramps up, as in our own pruning; only later epochs can be chosen."""
@@ -19,7 +22,7 @@ CLUSTERS = 16
 """Values that the weights of a layer share."""
 
 
-def run_baseline(name: Baseline, model: Any, data: Any, **options: Any) -> CompressedModel:
+def run_baseline(name: Baseline, model: Model, data: Any, **options: Any) -> CompressedModel:
     """Returns what a method of others makes of a model; export then quantizes it to plain int8.
 
     Args:
@@ -31,12 +34,12 @@ def run_baseline(name: Baseline, model: Any, data: Any, **options: Any) -> Compr
     return _RUNNERS[name](model, data, **options)
 
 
-def _int8(model: Any, data: Any, **_: Any) -> CompressedModel:
+def _int8(model: Model, data: Any, **_: Any) -> CompressedModel:
     return CompressedModel(canonicalize(model).model, {}, Plan(recipe="int8"), {})
 
 
-def _magnitude(model: Any, data: Any, *, sparsity: float = DEFAULT_SPARSITY, **options: Any) -> CompressedModel:
-    def wrap(flat: Any, steps: int) -> Any:
+def _magnitude(model: Model, data: Any, *, sparsity: float = DEFAULT_SPARSITY, **options: Any) -> CompressedModel:
+    def wrap(flat: Model, steps: int) -> Model:
         end = max(2, round(steps * RAMP_SHARE))
         often = min(50, max(1, end // 4))
         decay = tfmot.sparsity.keras.PolynomialDecay(0.0, sparsity, begin_step=0, end_step=end, frequency=often)
@@ -46,8 +49,8 @@ def _magnitude(model: Any, data: Any, *, sparsity: float = DEFAULT_SPARSITY, **o
     return train_with_toolkit(model, data, "magnitude", wrap, strip, callbacks=[update], select_from=RAMP_SHARE, **options)
 
 
-def _cluster(model: Any, data: Any, *, sparsity: float = 0.0, **options: Any) -> CompressedModel:
-    def wrap(flat: Any, steps: int) -> Any:
+def _cluster(model: Model, data: Any, *, sparsity: float = 0.0, **options: Any) -> CompressedModel:
+    def wrap(flat: Model, steps: int) -> Model:
         return tfmot.clustering.keras.cluster_weights(flat, number_of_clusters=CLUSTERS)
 
     return train_with_toolkit(model, data, "cluster", wrap, tfmot.clustering.keras.strip_clustering, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import ModelError
 from keras_xaic.models import Task
 from keras_xaic.relevance import Attribution, Explanations, mean_similarity, rank_similarity
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 RULE = "lrp.gamma"
 """Rule of the comparison: signed, and stable where epsilon rules follow the smallest change (docs/layers.md, Stability)."""
@@ -41,7 +44,7 @@ class Changes:
 
 
 def compare_models(
-    original: Any, small: Any, test: Samples, task: Task, before: np.ndarray, after: np.ndarray, seed: int = 0
+    original: Model, small: Model, test: Samples, task: Task, before: np.ndarray, after: np.ndarray, seed: int = 0
 ) -> Changes:
     """Compares the answers and the explanations of two models.
 

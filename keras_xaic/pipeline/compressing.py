@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic import tflite
 from keras_xaic.bundle import Bundle
@@ -24,10 +24,13 @@ from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 
 @tells_machine_errors
 def compress(
-    model: Any,
+    model: Union[Model, PathLike],
     data: Any,
     *,
     out: PathLike = "compressed",

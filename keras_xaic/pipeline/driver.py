@@ -8,7 +8,7 @@ import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.training import predict
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 EPOCHS, MOST_EPOCHS = 10, 120
 """Epochs where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
@@ -108,7 +111,7 @@ class Round:
 class Driver:
     """Compresses a model to a budget in rounds. Test data is never seen."""
 
-    model: Any
+    model: Model
     data: Data
     task: Task
     recipe: Recipe
@@ -240,7 +243,7 @@ class Driver:
     def _round(
         self,
         number: int,
-        model: Any,
+        model: Model,
         made: Plan,
         relevance: Optional[Relevance],
         epochs: int,
@@ -289,14 +292,14 @@ class Driver:
         """What the original says about the training samples: the same in every round."""
         return predict(self.model, self.train)
 
-    def _fitter(self, model: Any, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
+    def _fitter(self, model: Model, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
         """Returns what plans `model` as it stands, by the recipe or a variant of it."""
         if relevance is None:
             relevance = attribute_by(self.recipe, model, self.samples, self.task, self.seed)
         recipe = recipe or self.recipe
         return SizeFitter(model, relevance, recipe, self.data, self.samples, seed=self.seed, progress=self.progress)
 
-    def _replan(self, model: Any, carried_out: Plan) -> Plan:
+    def _replan(self, model: Model, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
         made = self._fitter(model).fitting(self._with_margin(), filters=False)
         return made.model_copy(update={"remove": carried_out.remove, "budget": self.budget})
@@ -375,7 +378,7 @@ class Judge:
     outputs: np.ndarray
 
     @classmethod
-    def of(cls, model: Any, task: Task, samples: Samples) -> Judge:
+    def of(cls, model: Model, task: Task, samples: Samples) -> Judge:
         """Returns the judge whose measure is `model`."""
         outputs = predict(model, samples)
         return cls(task.labelled(samples, outputs), task, outputs)
@@ -412,7 +415,7 @@ class Judge:
         return math.inf if lost is None else lost
 
 
-def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Any) -> Plan:
+def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Model) -> Plan:
     """Returns the plan with all channels that went, earlier ones included, in the numbering of the original `model`."""
     groups, remove = channel_groups(model), {}
     for name in {**before, **plan.remove}:

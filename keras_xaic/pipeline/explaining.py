@@ -6,7 +6,7 @@ import functools
 import json
 import pathlib
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.data import Samples
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
@@ -30,6 +30,9 @@ from keras_xaic.relevance import (
 )
 from keras_xaic.settings import AttributionOptions, DataOptions
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 _DIFFERENCES = "cross_check.json"
 
 
@@ -50,7 +53,7 @@ class Explanation:
 
 @tells_machine_errors
 def explain(
-    model: Any,
+    model: Union[Model, PathLike],
     data: Any,
     out: PathLike,
     *,
@@ -73,6 +76,9 @@ def explain(
         seed: Seed of the choice of samples.
         overwrite: Replace what is in `out`.
         progress: Told how far the work is.
+
+    Returns:
+        The relevance, its table by layer, and what was compared; the same is written to `out`.
 
     Raises:
         XaicError: Naming what is wrong.
@@ -122,7 +128,7 @@ def explain(
     return Explanation(relevance, rows, differences)
 
 
-def _published(directory: pathlib.Path, model: Any) -> Explanation:
+def _published(directory: pathlib.Path, model: Model) -> Explanation:
     """Returns the explanation whose command was ended between giving it its name and cleaning up."""
     relevance, kept = Relevance.load(directory), directory / _DIFFERENCES
     differences = [Difference(**one) for one in read_json(kept)] if kept.is_file() else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic import tflite
 from keras_xaic.bundle import Bundle
@@ -21,10 +21,14 @@ from keras_xaic.pipeline.workspace import run_fingerprint
 from keras_xaic.settings import TARGETS, DataOptions, Target, as_names, one_of
 from keras_xaic.tasks import with_task
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+    from keras_xaic.planning.plan import Plan
+
 
 @tells_machine_errors
 def export(
-    model: Any,
+    model: Union[Model, CompressedModel, Bundle, PathLike],
     out: PathLike,
     *,
     calibration: Any,
@@ -92,7 +96,9 @@ def export(
     return Bundle(pathlib.Path(out))
 
 
-def _compressed(model: Any, options: DataOptions, data: Any) -> Any:
+def _compressed(
+    model: Union[Model, CompressedModel, Bundle, PathLike], options: DataOptions, data: Any
+) -> Union[Model, CompressedModel]:
     if isinstance(model, Bundle):
         model = model.path
     if isinstance(model, (str, pathlib.Path)) and Bundle(pathlib.Path(model)).keras_model.is_file():
@@ -100,7 +106,7 @@ def _compressed(model: Any, options: DataOptions, data: Any) -> Any:
     return model if isinstance(model, CompressedModel) else load(model, options.allow_unsafe, data)
 
 
-def _grids_of(small: Any) -> Any:
+def _grids_of(small: Union[Model, CompressedModel]) -> Optional[Plan]:
     """Returns what tells two compressed models with equal Keras weights apart."""
     return small.plan if isinstance(small, CompressedModel) else None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pathlib
-from typing import Any, Optional
+import os
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.data import Data, as_data
 from keras_xaic.models import Task, infer_task, load_model
@@ -13,10 +13,14 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import with_task
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+    from keras_xaic.files import PathLike
 
-def load(model: Any, allow_unsafe: bool, data: Optional[Data] = None, progress: Progress = silent) -> Any:
+
+def load(model: Union[Model, PathLike], allow_unsafe: bool, data: Optional[Data] = None, progress: Progress = silent) -> Model:
     """Returns `model`, loaded if it is a path, made regular (see `regularize`); free dimensions take those of `data`."""
-    if isinstance(model, (str, pathlib.Path)):
+    if isinstance(model, (str, os.PathLike)):
         model = load_model(model, allow_unsafe=allow_unsafe)
     elif is_keras3_object(model):
         model = from_keras3(model, allow_unsafe)
@@ -26,7 +30,9 @@ def load(model: Any, allow_unsafe: bool, data: Optional[Data] = None, progress: 
     return regular
 
 
-def load_both(model: Any, data: Any, options: DataOptions, progress: Progress = silent) -> tuple[Any, Data, Task]:
+def load_both(
+    model: Union[Model, PathLike], data: Any, options: DataOptions, progress: Progress = silent
+) -> tuple[Model, Data, Task]:
     """Returns model, data and what the model does with them; said before any work where they do not fit."""
     found = as_data(data, *options.scaling)
     loaded = load(model, options.allow_unsafe, found, progress)

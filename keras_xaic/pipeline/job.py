@@ -10,7 +10,7 @@ import pathlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 from warnings import warn
 
 import numpy as np
@@ -46,12 +46,15 @@ from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.report import Evidence, Report, write_html
 from keras_xaic.training import predict
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 
 @dataclass
 class Job:
     """One run of a recipe on a model, step by step; every step finds what it did before in the workspace."""
 
-    model: Any
+    model: Model
     data: Data
     task: Task
     settings: RunSettings

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic import edge, tflite
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.models import canonicalize
 from keras_xaic.tflite import Precision, Target
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 WORKS = "The target mobile works (--target mobile), or replace these layers"
 INSTEAD = "Replace these layers to run the model on microcontrollers; for everything else the bundle is complete"
@@ -20,7 +23,7 @@ def cannot(reason: str) -> str:
     return f"TensorFlow Lite Micro cannot run this model: {reason}"
 
 
-def micro_refusal(model: Any, samples: Any = None, precision: Precision = "int8") -> Optional[str]:
+def micro_refusal(model: Model, samples: Any = None, precision: Precision = "int8") -> Optional[str]:
     """Returns why TensorFlow Lite Micro cannot run a model, as the end of a sentence; None where it can.
 
     The model is written as it will be, and that file is run. What cannot be written is not judged here.
@@ -44,7 +47,7 @@ def micro_refusal(model: Any, samples: Any = None, precision: Precision = "int8"
 
 
 def known_target(
-    target: Target, model: Any, samples: Any, precision: Precision, required: bool = False
+    target: Target, model: Model, samples: Any, precision: Precision, required: bool = False
 ) -> tuple[Target, Optional[str]]:
     """Returns the target that can be reached, and what to say where that is less than `target`.
 

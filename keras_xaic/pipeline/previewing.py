@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.data import Data
 from keras_xaic.errors import DataError, XaicError
@@ -19,6 +19,9 @@ from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import DataOptions
 from keras_xaic.tflite import PRECISION_OF
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Preview:
 
 @tells_machine_errors
 def plan(
-    model: Any,
+    model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],
     budget: Optional[Budget] = None,
     *,
@@ -56,6 +59,14 @@ def plan(
 
     The plan is what `keras_xaic.compress` would carry out; its predicted sizes are those of a file that is written from the
     untrained model.
+
+    >>> from keras_xaic._keras import keras, layers
+    >>> from keras_xaic.relevance.magnitude import magnitude
+    >>> body, head = layers.Dense(16, "relu", name="body"), layers.Dense(3, "softmax", name="head")
+    >>> model = keras.Sequential([keras.Input((8,)), body, head])
+    >>> made = plan(model, magnitude(model), Budget(mean_bits=5.0))
+    >>> made.mean_bits <= 5.0, [layer.key for layer in made.layers]
+    (True, ['body', 'head'])
 
     Args:
         model: A `keras.Model`, or the path of one.
@@ -76,7 +87,7 @@ def plan(
 
 
 def preview(
-    model: Any,
+    model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],
     budget: Optional[Budget] = None,
     *,
@@ -101,7 +112,7 @@ def preview(
 
 
 def _planned(
-    model: Any,
+    model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],
     budget: Optional[Budget],
     recipe: RecipeLike,
@@ -111,7 +122,7 @@ def _planned(
     out: Optional[PathLike],
     overwrite: bool,
     progress: Progress,
-) -> tuple[Plan, Any, Relevance, Optional[Data]]:
+) -> tuple[Plan, Model, Relevance, Optional[Data]]:
     chosen, scores = get_recipe(recipe), relevance
     if out is not None:
         files = [one for one in (model, relevance, data) if isinstance(one, (str, pathlib.Path))]

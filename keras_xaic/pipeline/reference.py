@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
 from keras_xaic.tflite.layer_outputs import SAMPLES, expose_layers, layer_outputs
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 ROUNDING = 0.01
 """Largest deviation that float rounding explains, of any output, as a share of the spread of all outputs."""
@@ -44,7 +47,7 @@ def largest_deviations(given: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def faulty_original(
-    model: Any, path: pathlib.Path, samples: Samples, expected: np.ndarray, given: np.ndarray, interpreter: str
+    model: Model, path: pathlib.Path, samples: Samples, expected: np.ndarray, given: np.ndarray, interpreter: str
 ) -> Optional[str]:
     """Returns what is wrong if the float32 file of the original does not compute what the Keras model does, else None.
 
@@ -70,7 +73,7 @@ def faulty_original(
     )
 
 
-def _first_faulty_layer(model: Any, path: pathlib.Path, inputs: np.ndarray, interpreter: str) -> Optional[str]:
+def _first_faulty_layer(model: Model, path: pathlib.Path, inputs: np.ndarray, interpreter: str) -> Optional[str]:
     """Runs the file with all inner values as outputs, so that delegates compute them as they do in the whole file."""
     content, inner = path.read_bytes(), path.with_suffix(".layers.tflite")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
@@ -21,6 +21,9 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import measure_layers
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "innvestigate", "numpy")
 """Whose versions a report holds, beside those of the interpreters that are installed."""
 CONVERSION_GAP_PP = 2.0
@@ -29,7 +32,7 @@ CONVERSION_GAP_PP = 2.0
 
 def build_report(
     *,
-    model: Any,
+    model: Model,
     recipe: Recipe,
     seed: int,
     budget: Budget,
@@ -153,7 +156,7 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
     return found
 
 
-def _layers(model: Any, small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
+def _layers(model: Model, small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
     channels = {kernel.key: kernel.channels for kernel in weighted_kernels(model)}
     measured = {one.key: one for one in measure_layers(bundle.model.read_bytes(), small.model)}
     planned = {layer.key: layer.relevance for layer in small.plan.layers}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.training import predict
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 TRIES = 5
 """How often a plan is made anew when the written file is not as large as predicted."""
@@ -47,7 +50,7 @@ class SizeFitter:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         relevance: Relevance,
         recipe: Recipe,
         data: Optional[Data],
@@ -138,14 +141,14 @@ class SizeFitter:
         )
 
 
-def _zeros_of(model: Any) -> float:
+def _zeros_of(model: Model) -> float:
     """Returns the fraction of zeros, 0 where it is chance; training would bring to life those that no mask holds."""
     values = [kernel.value for kernel in weighted_kernels(model)]
     zeros = sum(float((value == 0).sum()) for value in values) / max(1, sum(value.size for value in values))
     return zeros if zeros > LEAST_ZEROS else 0.0
 
 
-def noise_for(model: Any) -> Data:
+def noise_for(model: Model) -> Data:
     """Returns random inputs of the model's shape, from 0 to 1, for measuring what does not depend on what they are."""
     shape = [1 if size is None else size for size in model.input_shape[1:]]
     return Data(Samples(np.random.default_rng(0).random((NOISE, *shape), np.float32)))
@@ -157,7 +160,7 @@ def _overrun(made: Plan, flash: Optional[int], download: Optional[int]) -> float
     return max([0.0, *(size / limit - 1.0 for size, limit in sizes if limit is not None)])
 
 
-def predict_accuracy(model: Any, made: Plan, relevance: Relevance, data: Data, calibration: int = 256) -> tuple[float, float]:
+def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data, calibration: int = 256) -> tuple[float, float]:
     """Returns how good the original is, and the planned model before any training: what training has to win back.
 
     Filters that go are missed most; training wins most of that back. Rounding alone costs about what is seen here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
@@ -16,13 +16,16 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.tasks import with_task
 from keras_xaic.training import Schedule, fit, predict
 
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+
 
 def train_with_toolkit(
-    model: Any,
+    model: Model,
     data: Any,
     name: str,
-    wrap: Callable[[Any, int], Any],
-    strip: Callable[[Any], Any],
+    wrap: Callable[[Model, int], Model],
+    strip: Callable[[Model], Model],
     *,
     callbacks: Sequence[Any] = (),
     select_from: float = 0.0,

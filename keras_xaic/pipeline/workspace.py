@@ -7,7 +7,7 @@ import json
 import pathlib
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
 from keras_xaic.progress import Progress
 from keras_xaic.settings import facts_of
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Workspace:
         return cached(self.path / name, make, save, load)
 
 
-def run_fingerprint(model: Any, data: Data, settings: Any) -> str:
+def run_fingerprint(model: Model, data: Data, settings: Any) -> str:
     """Returns a digest of everything that a run depends on; of large arrays a thousand samples."""
     digest = hashlib.sha256(json.dumps(facts_of(settings)).encode())
     digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())

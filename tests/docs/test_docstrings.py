@@ -13,7 +13,7 @@ import pytest
 import keras_xaic
 from keras_xaic import errors
 
-NAMES = [name for name in keras_xaic.__all__ if name not in ("__version__", "explain", "search")]
+NAMES = [name for name in keras_xaic.__all__ if name != "__version__"]
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(keras_xaic, name))]
 
 
@@ -67,9 +67,6 @@ def test_examples_run(name):
 
 WITHOUT_EXAMPLE = {name for name in NAMES if name.endswith("Error")} | {
     "CompressedModel",
-    "DataOptions",
-    "Device",
-    "apply",
     "compress",
     "explain",
     "export",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.search import search
+from keras_xaic.searching import search
 from keras_xaic.settings import Training
 
 pytest.importorskip("optuna")

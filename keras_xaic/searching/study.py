@@ -18,8 +18,8 @@ from keras_xaic.errors import EdgeError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors, write_atomic
 from keras_xaic.ownership import Mark, check_directory, check_inputs, sweep
 from keras_xaic.progress import Progress, silent
-from keras_xaic.search.chart import save_chart
-from keras_xaic.search.trial import Setting, run_trial, smallest_and_largest
+from keras_xaic.searching.chart import save_chart
+from keras_xaic.searching.trial import Setting, run_trial, smallest_and_largest
 from keras_xaic.settings import DataOptions, Training, facts_of
 
 EPOCHS, MOST_EPOCHS = 2, 120
@@ -47,7 +47,7 @@ class Found:
 
 @tells_machine_errors
 def search(
-    model: Any,
+    model: PathLike,
     data: Any,
     out: PathLike,
     *,
@@ -72,6 +72,9 @@ def search(
         training: How every trial trains; None: 2 epochs. Its seed is that of the sampler, too.
         options: How data and model are read; the metric is the second objective.
         progress: Told how many trials are done.
+
+    Returns:
+        Bytes and metric value of every trial that was finished, smallest first, and whether it is on the front.
 
     Raises:
         XaicError: If Optuna is not installed, or of the kind that fits what is wrong.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from keras_xaic.search.study import Found, search
+from keras_xaic.searching.study import Found, search
 
 __all__ = ["Found", "search"]
