@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Callable, Optional, TypeVar, Union, cast
 
@@ -99,8 +100,12 @@ def write_atomic(path: PathLike, content: Union[str, bytes]) -> None:
 
 def save_arrays(path: PathLike, arrays: Mapping[str, np.ndarray], compressed: bool = True) -> None:
     """Writes an .npz without pickles that is either whole or not there; the name is taken as it is."""
-    with writing(path) as file:
-        (np.savez_compressed if compressed else np.savez)(file, **{key: np.asarray(value) for key, value in arrays.items()})
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    # Not by np.savez, which leaves the archive open where the disk is full: it would complain whenever it is thrown away.
+    with writing(path) as file, zipfile.ZipFile(file, "w", method) as archive:
+        for key, value in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
 
 
 def save_array(path: PathLike, array: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import signal
@@ -68,11 +69,18 @@ def test_devices_and_directories_are_not_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "write", [lambda path: write_atomic(path, bytes(1 << 20)), lambda path: save_array(path, np.zeros(1 << 17))]
+    "write",
+    [
+        lambda path: write_atomic(path, bytes(1 << 20)),
+        lambda path: save_array(path, np.zeros(1 << 17)),
+        lambda path: save_arrays(path, {"a": np.arange(4), "b": np.zeros(1 << 17)}, compressed=False),
+        lambda path: save_arrays(path, {"a": np.random.default_rng(0).random(1 << 17)}),
+    ],
 )
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, write):
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, write):
     """A limit on the size of files stands for the disk: both refuse in the middle of writing."""
-    target = tmp_path / "big"
+    target, later = tmp_path / "big", []
+    monkeypatch.setattr(sys, "unraisablehook", later.append)
     write_atomic(target, b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -84,6 +92,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, write):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert caught.value.exit_code == 5
+    del caught
+    gc.collect()
+    assert not later
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["big"]
 

@@ -36,7 +36,6 @@ def _own_temporary_files(stack: contextlib.ExitStack) -> None:
     from keras_xaic.ownership import temporary_directory
 
     # What is raised while something is thrown away (an archive on a full disk, say) is no news to a user.
-    stack.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
     sys.unraisablehook = lambda _: None
     stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
     stack.callback(_set_again, "TMPDIR", os.environ.get("TMPDIR"))

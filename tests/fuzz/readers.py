@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pathlib
 import random
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -246,6 +247,29 @@ def _models(ending: str, place: pathlib.Path) -> list[bytes]:
     return [_written(net().save, place / f"m.{ending}")]
 
 
+@functools.cache
+def saved() -> dict[str, bytes]:
+    """The files of a SavedModel."""
+    with tempfile.TemporaryDirectory() as name:
+        net().save(name, save_format="tf")
+        files = (path for path in sorted(pathlib.Path(name).rglob("*")) if path.is_file())
+        return {path.relative_to(name).as_posix(): path.read_bytes() for path in files}
+
+
+def after_the_name(content: bytes, rng: random.Random) -> bytes:
+    """Damages a file of a directory, behind its name."""
+    name, _, inside = content.partition(b"\0")
+    return name + b"\0" + bytes_changed(inside, rng)
+
+
+def _read_saved(path: pathlib.Path) -> Any:
+    name, _, inside = path.read_bytes().partition(b"\0")
+    for key, value in {**saved(), name.decode(): inside}.items():
+        (path.parent / "model" / key).parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "model" / key).write_bytes(value)
+    return load_model(path.parent / "model")
+
+
 def _other_bytes(_: bytes, damaged: bytes, how: Mutation, made: Any) -> str | None:
     return None if made in (TINY.read_bytes(), weighty()) else "an unpacked file of other content"
 
@@ -289,8 +313,12 @@ READERS = {
             "device", "inputs.npz", _data, lambda path: DEVICE.read_arrays(path, "x_train"), (bytes_changed, arrays_changed),
             errors=(DEVICE.CheckError,),
         ),
-        Reader("keras", "m.keras", lambda place: _models("keras", place), load_model, share=0.02),
-        Reader("h5", "m.h5", lambda place: _models("h5", place), load_model, share=0.02),
+        Reader("keras", "m.keras", lambda place: _models("keras", place), load_model, share=0.25),
+        Reader("h5", "m.h5", lambda place: _models("h5", place), load_model, share=0.25),
+        Reader(
+            "savedmodel", "member", lambda _: [key.encode() + b"\0" + value for key, value in saved().items()], _read_saved,
+            (after_the_name,), share=0.25,
+        ),
     )
 }  # fmt: skip
 
