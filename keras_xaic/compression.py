@@ -24,7 +24,7 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
 from keras_xaic.pruning.filters import remove_filters
 from keras_xaic.pruning.weights import prune_weights
-from keras_xaic.quantization.stage import masked_part, quantize_weights
+from keras_xaic.quantization.stage import quantize_weights
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.training import Epoch, Schedule
@@ -171,7 +171,7 @@ def apply(
     untrained = remove_channels(small, {}) if epochs == 0 and training.rounding == "outputs" else None
     if sparse:
         schedule = replace(whole, epochs=pruning, minutes=context.minutes(PRUNING_SHARE))
-        small, history["prune"] = prune_weights(small, masked_part(plan), relevance, context, schedule, training.refresh)
+        small, history["prune"] = prune_weights(small, plan, relevance, context, schedule, training.refresh)
     masks = {key: mask for key, mask in kernel_masks(small).items() if not mask.all()} if sparse else None
 
     rest = epochs - removal - pruning if plan.layers else 0
@@ -215,10 +215,10 @@ def _missing_zeros(model: Model, plan: Plan) -> float:
     As with removal, pruning gets the less time the less there is to do: training on the grids makes up for a little, too.
     """
     zeros = {kernel.key: int((kernel.value == 0).sum()) for kernel in weighted_kernels(model)}
-    missing = [max(0, int(layer.sparsity * layer.weights) - zeros[layer.key]) for layer in masked_part(plan).layers]
+    missing = [max(0, int(layer.masked_sparsity * layer.weights) - zeros[layer.key]) for layer in plan.layers]
     return sum(missing) / max(1, sum(layer.weights for layer in plan.layers))
 
 
 def _is_sparse(plan: Plan) -> bool:
     """Returns whether masks must make zeros."""
-    return any(layer.sparsity > 0 for layer in masked_part(plan).layers)
+    return any(layer.masked_sparsity > 0 for layer in plan.layers)

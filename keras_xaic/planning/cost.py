@@ -50,7 +50,7 @@ LAYOUTS: dict[Activations, Layout] = {
     "int16": Layout(file=720, convolution=207, dense=207, operator=145, bias=8, dense_steps=2),
     "float32": Layout(file=480, convolution=280, dense=210, operator=150, bias=4, dense_steps=1),
 }
-"""Activations -> what files with them hold."""
+"""Activations -> what files with them hold, as TensorFlow 2.14.1 converts them and flatbuffers 25.12.19 writes them."""
 SCALE_BYTES = 4
 """One float32 step."""
 ZERO_POINT_BYTES = 8

@@ -22,6 +22,8 @@ from keras_xaic.units import LARGEST
 Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
 ZEROS = r"unstructured|\d+:\d+|\d+x\d+"
 """Patterns of zeros, as a regular expression (see `LayerPlan.pattern`)."""
+ENTROPY_GRIDS = ("ecq", "ecqx")
+"""Grids whose zeros come from an entropy constraint, not from masks."""
 Score = Literal["magnitude", "relevance", "geometric_mean", "signed_relevance"]
 
 
@@ -74,6 +76,11 @@ class LayerPlan(pydantic.BaseModel):
         if bits > 8 and bits != BITS_OF["float32"]:
             raise ValueError(f"{bits} bits: grids have 2 to 8, float32 kernels 32")
         return bits
+
+    @property
+    def masked_sparsity(self) -> float:
+        """The zeros that masks must make: entropy-constrained grids find their own."""
+        return 0.0 if self.grid in ENTROPY_GRIDS else self.sparsity
 
     @property
     def is_float(self) -> bool:

@@ -44,8 +44,8 @@ def prune_weights(
     """
     rule = "lrp.epsilon" if relevance is None else relevance.rule
     reduce: Reduce = "mean" if plan.score == "signed_relevance" else "mean_abs"
-    planned = {layer.key: layer for layer in plan.layers if layer.sparsity > 0}
-    sparsity = {key: layer.sparsity for key, layer in planned.items()}
+    planned = {layer.key: layer for layer in plan.layers if layer.masked_sparsity > 0}
+    sparsity = {key: layer.masked_sparsity for key, layer in planned.items()}
     patterns = {key: layer.pattern for key, layer in planned.items()}
     if not _fits(relevance, model, reduce):
         relevance = attribute(

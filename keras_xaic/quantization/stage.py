@@ -13,6 +13,7 @@ from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan
+from keras_xaic.planning.plan import ENTROPY_GRIDS
 from keras_xaic.quantization import (
     Ranges,
     copy_master_weights,
@@ -27,7 +28,6 @@ from keras_xaic.relevance import Attribution, Relevance
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
 
-ENTROPY_GRIDS = ("ecq", "ecqx")
 REFRESHES = 4
 """How often an epoch levels are priced and relevance is computed again. (Published: at every step, which makes it 3 to 4 times
 dearer; prices and relevance move far more slowly than that.)"""
@@ -110,12 +110,6 @@ def _masked(model: Model, masks: Mapping[str, np.ndarray]) -> Model:
         if kernel.key in masks:
             kernel.variable.assign(kernel.value * masks[kernel.key])
     return model
-
-
-def masked_part(plan: Plan) -> Plan:
-    """Returns the plan with only those zeros that masks must make: entropy-constrained grids find their own."""
-    kept = [layer.model_copy(update={"sparsity": 0.0}) if layer.grid in ENTROPY_GRIDS else layer for layer in plan.layers]
-    return plan.model_copy(update={"layers": kept})
 
 
 class _RelevanceFollower:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from keras_xaic._keras import Tensor, tf
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record, Step, per_sample
-from keras_xaic.relevance.layer_table import check_supported, how_of, name_in_table
+from keras_xaic.relevance.layer_table import check_supported
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.propagation import Function, as_function, copy_of
 from keras_xaic.relevance.rules import backward, divide, negative, positive
@@ -88,7 +88,7 @@ class DeepLift:
         multipliers: Sequence[Multiplier],
         record: Record,
     ) -> dict[str, Multiplier]:
-        how = how_of(operation)
+        how = self.program.how[operation.name]
         if how == "weighted":
             return {operation.inputs[0]: _same(self._through_weights(operation, here, there, multipliers[0], record))}
         keys, function = as_function(operation)
@@ -100,7 +100,7 @@ class DeepLift:
                 return {keys[0]: self._reveal_cancel(function, before, here, there, ms[0])}
             results = [rescale(function, xs[0], rs[0], ms[0])]
         elif how == "winner":
-            cross = tf.minimum if name_in_table(operation.layer) == "Minimum" else tf.maximum
+            cross = tf.minimum if self.program.called[operation.name] == "Minimum" else tf.maximum
             results = through_winner(function, xs, rs, ms[0], cross)
         elif how == "product":
             results = through_product(xs, rs, ms[0])

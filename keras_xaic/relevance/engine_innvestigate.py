@@ -21,7 +21,6 @@ from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import (
     Alpha1Beta0,
     Alpha2Beta1,
-    Call,
     Epsilon,
     Flat,
     Rule,
@@ -80,13 +79,8 @@ class InnvestigateEngine(NativeEngine):
 
     def through_weights(self, operation: Operation, tensors: Mapping[str, Tensor], relevance: Tensor, record: Record) -> Tensor:
         """Relevance of the input by iNNvestigate, of the weights by the rule's formula."""
-        linear = self.program.maps[operation.path]
+        super().through_weights(operation, tensors, relevance, record)
         x, z = tensors[operation.inputs[0]], tensors[operation.outputs[0]]
-        call = Call(linear, tf.identity(x), linear.weight, z, operation.inputs[0] in self.program.nonnegative)
-        answer, name = self.rules[operation.path].apply(call, relevance), self.program.channels_key(operation.path)
-        record.add_channels(name, relevance)
-        record.add_bias(name, answer.bias)
-        record.add_shares(linear, answer.shares)
         return self.reverse[operation.path].apply([x], [z], [relevance], {})[0]
 
     def through_plain(

@@ -14,7 +14,7 @@ from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.attention import attention_relevance
 from keras_xaic.relevance.composites import Composite
 from keras_xaic.relevance.engine import Record, Step, per_sample
-from keras_xaic.relevance.layer_table import check_supported, how_of
+from keras_xaic.relevance.layer_table import check_supported
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.propagation import find_gates, propagate
 from keras_xaic.relevance.recurrent import recurrent_relevance
@@ -112,7 +112,7 @@ class NativeEngine:
         self, operation: Operation, tensors: Mapping[str, Tensor], relevances: Sequence[Tensor], record: Record
     ) -> dict[str, Tensor]:
         """Takes relevance through one operation; returns that of its inputs, by key, and records that of its weights."""
-        how = how_of(operation)
+        how = self.program.how[operation.name]
         if how == "weighted":
             return {operation.inputs[0]: self.through_weights(operation, tensors, relevances[0], record)}
         if how == "attention":
@@ -138,7 +138,7 @@ class NativeEngine:
         self, operation: Operation, tensors: Mapping[str, Tensor], relevances: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """Takes relevance through an operation without weights."""
-        return propagate(operation, self.program.operations, tensors, relevances, self.epsilon)
+        return propagate(operation, self.program, tensors, relevances, self.epsilon)
 
 
 def _steering_only(program: Program) -> tuple[str, ...]:
@@ -151,8 +151,8 @@ def _steering_only(program: Program) -> tuple[str, ...]:
                 steering.append(operation.path)
             continue
         keys = list(dict.fromkeys(operation.inputs))
-        if how_of(operation) == "product" and len(keys) > 1:
-            gates = find_gates(operation, program.operations)
+        if program.how[operation.name] == "product" and len(keys) > 1:
+            gates = find_gates(operation, program)
             keys = [key for key, gate in zip(keys, gates) if not gate or all(gates)]
         reached.update(keys)
     return tuple(path for path in program.maps if path in steering)

@@ -32,7 +32,9 @@ class Gradient:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.inner = {key: kernel for op in program.operations for key, kernel in inner_kernels(op.layer, op.path).items()}
+        inside = {op.path: inner_kernels(op.layer, op.path) for op in program.operations}
+        self.inner = {key: kernel for kernels in inside.values() for key, kernel in kernels.items()}
+        self.scored = [op for op in program.operations if op.path in program.maps or inside[op.path]]
 
     def check(self, xs: Sequence[Tensor]) -> None:
         """See `Engine.check`: any input will do."""
@@ -53,11 +55,10 @@ class Gradient:
         xs = [tf.identity(x) for x in xs]
         tensors = program.forward(xs)
         objective = self.objective([tensors[key] for key in program.operations.outputs], targets)
-        ops = [op for op in program.operations if op.path in program.maps or inner_kernels(op.layer, op.path)]
-        zs = [tensors[op.outputs[0]] for op in ops]
+        zs = [tensors[op.outputs[0]] for op in self.scored]
         found = _gradients(objective, [*zs, *xs])
         record = Record()
-        for op, z, g in zip(ops, zs, found):
+        for op, z, g in zip(self.scored, zs, found):
             record.add_channels(program.channels_key(op.path), z * g)
             linear = program.maps.get(op.path)
             if linear is not None:

@@ -42,6 +42,8 @@ class Program:
     Attributes:
         canonical: The clone without output softmax, activations separate.
         operations: Its operations.
+        how: How each operation is treated, by its name (see `layer_table.how_of`).
+        called: What the table of layers calls each operation, by its name.
         maps: Linear map of every dense and convolution layer, by path.
         kernels: The user's kernels by weight key.
     """
@@ -51,11 +53,14 @@ class Program:
         self.canonical: Canonical = canonicalize(model, keep_output_activation=False, separate_activations=True)
         self.operations = Operations(self.canonical.model)
         self.kernels: dict[str, Kernel] = {kernel.key: kernel for kernel in weighted_kernels(model)}
+        self.how = {operation.name: how_of(operation) for operation in self.operations}
+        self.called = {operation.name: name_in_table(operation.layer) for operation in self.operations}
+        inside = {operation.path: layer_kernels(operation.layer, operation.path) for operation in self.operations}
         self.maps: dict[str, LinearMap] = {}
         for operation in self.operations:
-            if how_of(operation) == "weighted":
-                self.maps[operation.path] = linear_map(layer_kernels(operation.layer, operation.path)[0])
-        self.first = self._first_layers()
+            if self.how[operation.name] == "weighted":
+                self.maps[operation.path] = linear_map(inside[operation.path][0])
+        self.first = self._first_layers(inside)
         self.nonnegative = self._nonnegative()
 
     def forward(self, xs: Sequence[Tensor]) -> Environment:
@@ -96,7 +101,7 @@ class Program:
         kernel = self.kernels.get(path)
         return kernel.kind if kernel is not None else self.maps[path].kernel.kind
 
-    def _first_layers(self) -> set[str]:
+    def _first_layers(self, inside: Mapping[str, Sequence[Kernel]]) -> set[str]:
         """Weighted layers that see an input of the model through no other weighted layer."""
         seen, first = set(self.operations.inputs), set()
         for operation in self.operations:
@@ -104,7 +109,7 @@ class Program:
                 continue
             if operation.path in self.maps:
                 first.add(operation.path)
-            elif not layer_kernels(operation.layer, operation.path):
+            elif not inside[operation.path]:
                 seen.update(operation.outputs)
         return first
 
@@ -112,9 +117,9 @@ class Program:
         """Keys of tensors that cannot be negative."""
         found: set[str] = set()
         for operation in self.operations:
-            name = name_in_table(operation.layer)
+            how, name = self.how[operation.name], self.called[operation.name]
             plain_relu = isinstance(operation.layer, layers.ReLU) and not operation.layer.negative_slope
-            keeps = how_of(operation) in _KEEPS_SIGN or name in _KEEPS_SIGN_NAMES
+            keeps = how in _KEEPS_SIGN or name in _KEEPS_SIGN_NAMES
             constants = symbol_of(operation.layer) is not None and len(operation.inputs) < 2
             inputs_are = all(key in found for key in operation.inputs) and not constants
             if name in _NONNEGATIVE_NAMES or plain_relu or (keeps and inputs_are):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_xaic._keras import Layer, Tensor, tf
-from keras_xaic.models.operations import Operation, Operations
-from keras_xaic.relevance.layer_table import how_of, name_in_table
+from keras_xaic.models.operations import Operation
+from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import divide, stabilised
 
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -62,28 +62,29 @@ def share_of_product(xs: Sequence[Tensor], is_gate: Sequence[bool], relevance: T
     return [unchanged(x, part) if signal else tf.zeros_like(x) for x, signal in zip(xs, signals)]
 
 
-def find_gates(operation: Operation, operations: Operations) -> list[bool]:
+def find_gates(operation: Operation, program: Program) -> list[bool]:
     """Tells for the distinct inputs of a product which are gates: broadcast, or bounded by a sigmoid-like function."""
     keys = list(dict.fromkeys(operation.inputs))
-    sizes = {key: _size(operations.shapes[key]) for key in keys}
+    sizes = {key: _size(program.operations.shapes[key]) for key in keys}
     largest = max(sizes.values())
-    return [sizes[key] < largest or _is_bounded(key, operations) for key in keys]
+    return [sizes[key] < largest or _is_bounded(key, program) for key in keys]
 
 
 _BOUNDED = ("Activation(sigmoid)", "Activation(hard_sigmoid)", "Activation(relu6)", "math.sigmoid", "nn.relu6", "clip_by_value")
 _RESCALES = ("scale", "route", "product")
 
 
-def _is_bounded(key: str, operations: Operations) -> bool:
-    operation = operations.producer.get(key)
-    while operation is not None and how_of(operation) in _RESCALES and len(set(operation.inputs)) == 1:
-        operation = operations.producer.get(operation.inputs[0])
-    return operation is not None and name_in_table(operation.layer) in _BOUNDED
+def _is_bounded(key: str, program: Program) -> bool:
+    producer = program.operations.producer
+    operation = producer.get(key)
+    while operation is not None and program.how[operation.name] in _RESCALES and len(set(operation.inputs)) == 1:
+        operation = producer.get(operation.inputs[0])
+    return operation is not None and program.called[operation.name] in _BOUNDED
 
 
 def propagate(
     operation: Operation,
-    operations: Operations,
+    program: Program,
     tensors: Mapping[str, Tensor],
     relevances: Sequence[Tensor],
     epsilon: float,
@@ -92,20 +93,20 @@ def propagate(
 
     Args:
         operation: What to go through.
-        operations: The model, for what stands around it.
+        program: The model, for how it is treated and what stands around it.
         tensors: All tensors of the forward pass.
         relevances: Relevance of the outputs, one per output.
         epsilon: Relative stabiliser.
     """
     keys, function = as_function(operation)
     xs = [tensors[key] for key in keys]
-    how = how_of(operation)
+    how = program.how[operation.name]
     if how == "layer_norm":
         results = share_of_sum(_with_constant_deviation(operation.layer), xs, relevances, epsilon)
-    elif how in ("sum", "product") and len(keys) == 1 and name_in_table(operation.layer) != "Add":
+    elif how in ("sum", "product") and len(keys) == 1 and program.called[operation.name] != "Add":
         results = [unchanged(xs[0], relevances[0])]
     elif how == "product":
-        results = share_of_product(xs, find_gates(operation, operations), relevances[0])
+        results = share_of_product(xs, find_gates(operation, program), relevances[0])
     elif how in ("activation", "scale", "identity"):
         results = [unchanged(xs[0], relevances[0])] + [tf.zeros_like(x) for x in xs[1:]]
     elif how in ("route", "winner"):
