@@ -273,25 +273,3 @@ class AttributionOptions:
             object.__setattr__(self, "target", int(self.target))
         require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         require("pictures", self.pictures, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
-
-
-def facts_of(value: Any) -> Any:
-    """Returns what tells settings from others, as JSON: fields of groups, places of code, settings of Keras objects."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [facts_of(getattr(value, field.name)) for field in dataclasses.fields(value)]
-    if isinstance(value, (tuple, list)):
-        return [facts_of(one) for one in value]
-    if isinstance(value, dict):
-        return {str(key): facts_of(one) for key, one in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, numbers.Number):
-        return repr(value)
-    if hasattr(value, "model_dump_json"):
-        return value.model_dump_json()
-    if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    kind = type(value)
-    settings = value.get_config() if hasattr(value, "get_config") else getattr(value, "__dict__", {})
-    simple = {key: one for key, one in settings.items() if isinstance(one, (bool, int, float, str))}
-    return [f"{kind.__module__}.{kind.__qualname__}", simple]

@@ -13,7 +13,7 @@ from keras_xaic.settings import DataOptions, Device, Training
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is to do. Its fingerprint is computed from its fields (see `keras_xaic.settings.facts_of`).
+    """What a run is to do. Its fingerprint is computed from its fields (see `keras_xaic.identity.facts_of`).
 
     Attributes:
         recipe: The method.

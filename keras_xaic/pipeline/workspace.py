@@ -14,8 +14,8 @@ import numpy as np
 from keras_xaic.bundle import cached
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
+from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.progress import Progress
-from keras_xaic.settings import facts_of
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -66,6 +66,5 @@ def run_fingerprint(model: Model, data: Data, settings: Any) -> str:
             digest.update(repr((samples.scale, samples.offset, samples.task)).encode())
         for array in () if samples is None else (samples.x, samples.y):
             if array is not None:
-                digest.update(str((array.shape, array.dtype)).encode())
-                digest.update(np.ascontiguousarray(array[:: max(1, len(array) // 1000)]).tobytes())
+                digest.update(digest_of(array).encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 from keras_xaic._keras import Model, tf
 from keras_xaic.errors import DataError, ModelError, XaicWarning
 from keras_xaic.files import PathLike
+from keras_xaic.identity import digest_of
 from keras_xaic.models.losses import carried_loss
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
 from keras_xaic.relevance.choices import EngineName, Reduce, Start, Statistic, Target
@@ -171,7 +172,10 @@ class Attribution:
         sums = {owner: Sums(reduce) for owner in owners}
         settings = {
             "rule": (self.rule_name, self.engine_name, str(target), start, reduce),
-            "batches": (size, per_class, len(inputs), str(reference)),
+            "batches": (size, per_class, len(inputs)),
+            "seen": [(part.scale, part.offset) for part in inputs.parts],
+            "targets": (targets.kinds, [digest_of(value) for value in targets.values]),
+            "references": [digest_of(one) for one in references],
         }
         keeper = Checkpoint(
             checkpoint, "" if checkpoint is None else attribution_fingerprint(self.model, inputs.stored, settings)

@@ -15,6 +15,7 @@ from keras_xaic._keras import Model, keras, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
+from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import Targets, task_loss
 from keras_xaic.progress import Progress, silent
@@ -168,7 +169,7 @@ def fit(
     weight = 1.0 if train.y is None else weight
     loss = task_loss(task, weight, schedule.temperature, schedule.loss)
     model.compile(schedule.make_optimizer(len(train)), loss=loss)
-    state = _State(model, checkpoint)
+    state = _State(model, checkpoint, _identity(train, held_back, task, schedule, teacher, callbacks))
     history = state.restore()
     if not history and schedule.select_from == 0:  # training may make things worse
         state.consider(judge(model))
@@ -247,13 +248,29 @@ class _Reporter(keras.callbacks.Callback):
         self.progress(self.stage, self.done + batch + 1, self.total, self.note)
 
 
+def _identity(
+    train: Samples,
+    held_back: Samples,
+    task: Task,
+    schedule: Schedule,
+    teacher: Optional[np.ndarray],
+    callbacks: Sequence[Any],
+) -> str:
+    """What tells one training from another; of callbacks the user's, since ours follow from the plan."""
+    data = [None if array is None else digest_of(array) for array in (train.x, train.y, held_back.x, held_back.y, teacher)]
+    seen = [(one.scale, one.offset, one.task) for one in (train, held_back)]
+    theirs = [one for one in callbacks if not type(one).__module__.startswith("keras_xaic.")]
+    return json.dumps(facts_of([replace(schedule, minutes=None), task, seen, data, theirs]), sort_keys=True)
+
+
 class _State:
     """Everything needed to go on after an interruption, kept after every epoch."""
 
-    def __init__(self, model: Model, directory: Optional[pathlib.Path]) -> None:
+    def __init__(self, model: Model, directory: Optional[pathlib.Path], identity: str) -> None:
         self.model, self.directory = model, directory
         self.best: Optional[list[np.ndarray]] = None
         self.best_value = -np.inf
+        self.identity = identity
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
 
     def restore(self) -> list[Epoch]:
@@ -261,6 +278,8 @@ class _State:
         if self.directory is None or not (self.directory / "epochs.json").exists():
             return []
         saved = json.loads((self.directory / "epochs.json").read_text())
+        if saved.get("identity") != self.identity:
+            return []  # of other settings: training starts over, and its files take the place of these
         self.model.optimizer.build(self.model.trainable_variables)
         self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
         self.best_value = saved["best_value"] if saved["best_value"] is not None else -np.inf
@@ -283,7 +302,7 @@ class _State:
             self.checkpoint.write(str(self.directory / name))
             value = None if self.best is None else float(self.best_value)
             epochs = [vars(epoch) for epoch in history]
-            content = {"checkpoint": name, "best": best, "best_value": value, "epochs": epochs}
+            content = {"checkpoint": name, "best": best, "best_value": value, "epochs": epochs, "identity": self.identity}
             write_atomic(self.directory / "epochs.json", json.dumps(content))
             for stale in self.directory.glob(f"*-{len(history) - 1}.*"):  # epochs.json names others now
                 stale.unlink()

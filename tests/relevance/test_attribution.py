@@ -256,6 +256,11 @@ def test_the_rest_of_another_run_is_not_continued(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         attribution.run(x, y, batch_size=3, progress=stop, checkpoint=file)
     same(attribution.run(x, y, batch_size=3, start="logit", checkpoint=file), attribution.run(x, y, start="logit"))
+    for other in ({"y": (y + 1) % 3}, {"x": Samples(x, scale=2.0)}):
+        given = {"x": x, "y": y, **other}
+        with pytest.raises(KeyboardInterrupt):
+            attribution.run(x, y, batch_size=3, progress=stop, checkpoint=file)
+        same(attribution.run(**given, batch_size=3, checkpoint=file), attribution.run(**given, batch_size=3))
 
 
 def test_saved_relevance_comes_back(tmp_path):

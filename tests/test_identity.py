@@ -1,0 +1,202 @@
+"""What a run depends on changes its fingerprint; how far it came does not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.data import Data, Samples
+from keras_xaic.identity import digest_of, facts_of
+from keras_xaic.metrics import Task
+from keras_xaic.pipeline.workspace import run_fingerprint
+from keras_xaic.settings import Training
+from keras_xaic.training import Schedule, fit
+
+
+class Every(keras.callbacks.Callback):
+    """A user's callback."""
+
+    def __init__(self, every=2, log=None):
+        super().__init__()
+        self.every, self.log, self.seen = every, log, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen += 1
+        if self.log is not None:
+            self.log.append(epoch)
+
+
+class Other(Every):
+    """Another one, with the same settings."""
+
+
+class Unsaved(keras.losses.Loss):
+    """A loss of a user whose configuration Keras does not know."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self._weight = weight
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def scaled(y, p, by=1.0):
+    return keras.losses.categorical_crossentropy(y, p) * by
+
+
+def made(by):
+    return lambda y, p: scaled(y, p) * by
+
+
+DIFFERENT = {
+    "number": (1, 2),
+    "numpy number": (np.float32(0.1), np.float32(0.2)),
+    "text": ("a", "b"),
+    "array": (np.zeros(3), np.ones(3)),
+    "callback": (Every(), Other()),
+    "callback's setting": (Every(1), Every(2)),
+    "keras callback": (keras.callbacks.EarlyStopping(patience=1), keras.callbacks.EarlyStopping(patience=2)),
+    "callback's function": (
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.2),
+    ),
+    "optimizer": (keras.optimizers.Adam(), keras.optimizers.SGD()),
+    "learning rate": (keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-4)),
+    "momentum": (keras.optimizers.SGD(momentum=0.5), keras.optimizers.SGD(momentum=0.9)),
+    "schedule": tuple(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, steps)) for steps in (10, 20)),
+    "loss": (keras.losses.Huber(), keras.losses.MeanSquaredError()),
+    "loss's setting": (keras.losses.Huber(delta=1.0), keras.losses.Huber(delta=2.0)),
+    "user's loss": (Unsaved(1.0), Unsaved(2.0)),
+    "function": (scaled, made(1.0)),
+    "captured": (made(1.0), made(2.0)),
+    "partial": (functools.partial(scaled, by=1.0), functools.partial(scaled, by=2.0)),
+    "default": (Schedule(3), Schedule(3, batch_size=32)),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_what_changes_a_result_changes_the_facts(name):
+    one, other = (json.dumps(facts_of(value)) for value in DIFFERENT[name])
+    assert one != other
+    assert one == json.dumps(facts_of(DIFFERENT[name][0]))
+
+
+def test_what_a_callback_counts_does_not_matter():
+    log: list[int] = []
+    used, fresh = Every(2, log), Every(2, [])
+    for epoch in range(3):
+        used.on_epoch_end(epoch)
+    assert log == [0, 1, 2]
+    assert facts_of(used) == facts_of(fresh)
+
+
+def test_objects_that_hold_themselves_end():
+    one = Every()
+    one.log = one
+    assert json.dumps(facts_of(one))
+
+
+def test_digests_follow_values_shape_and_type():
+    x = np.zeros((4, 2))
+    for other in (x.reshape(2, 4), x.astype(np.float32), x + 1):
+        assert digest_of(other) != digest_of(x)
+    assert digest_of(np.float32(1)) == digest_of(np.float32(1))
+
+
+TASK = Task("classification", 3, "softmax")
+SCHEDULE = Schedule(3, 1e-2, 16)
+
+
+def data(seed=0, **how):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, 48)
+    return Samples(rng.normal(size=(48, 4)).astype(np.float32) + np.eye(3, 4)[y].astype(np.float32), y, **how)
+
+
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
+
+
+ANOTHER = {
+    "the same": {},
+    "learning rate": {"schedule": replace(SCHEDULE, learning_rate=1e-3)},
+    "batch size": {"schedule": replace(SCHEDULE, batch_size=8)},
+    "distillation": {"schedule": replace(SCHEDULE, distillation=0.2)},
+    "patience": {"schedule": replace(SCHEDULE, patience=9)},
+    "seed": {"schedule": replace(SCHEDULE, seed=1)},
+    "optimizer": {"schedule": replace(SCHEDULE, optimizer="sgd")},
+    "optimizer's setting": {"schedule": replace(SCHEDULE, optimizer=keras.optimizers.Adam(1e-3))},
+    "loss": {"schedule": replace(SCHEDULE, loss="mean_squared_error")},
+    "callbacks": {"callbacks": [Every(1)]},
+    "scale": {"train": data(scale=2.0)},
+    "offset": {"train": data(offset=1.0)},
+    "task": {"task": Task("classification", 3, "softmax", "auc")},
+    "samples": {"train": data(5)},
+    "held back": {"held_back": data(6)},
+    "teacher": {"teacher": np.full((48, 3), 1 / 3, np.float32)},
+    "time that is left": {"schedule": replace(SCHEDULE, minutes=3.0)},
+}
+
+
+@pytest.mark.parametrize("name", ANOTHER)
+def test_training_that_is_taken_up_again_with_other_settings_starts_over(name, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(model, done):
+        if done == 2:
+            raise Stop
+
+    def train(after=None, **change):
+        trained: list[int] = []
+        how = {"train": data(), "held_back": data(1), "task": TASK, "schedule": SCHEDULE, **change}
+        order = [how.pop(key) for key in ("train", "held_back", "task", "schedule")]
+        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: trained.append(epoch))
+        how["callbacks"] = [note, *how.get("callbacks", [])]
+        with contextlib.suppress(Stop):
+            fit(model(), *order, checkpoint=tmp_path, after_epoch=after, **how)
+        return trained
+
+    assert train(stop) == [0, 1]
+    continues = name in ("the same", "time that is left")
+    assert train(**ANOTHER[name]) == ([2] if continues else [0, 1, 2])
+
+
+OTHER_SETTINGS = {
+    "epochs": 3,
+    "minutes": 2.0,
+    "seed": 7,
+    "batch_size": 8,
+    "learning_rate": 0.1,
+    "optimizer": "sgd",
+    "loss": "mean_squared_error",
+    "distillation": 0.1,
+    "patience": 2,
+    "callbacks": (Every(3),),
+    "refresh": 5,
+    "rounding": "nearest",
+    "activation_ranges": {"a": (0.0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Training)])
+def test_every_setting_of_training_is_part_of_a_runs_fingerprint(name):
+    asked, net = Data(data()), model()
+    one = run_fingerprint(net, asked, [Training()])
+    assert one == run_fingerprint(net, asked, [Training()])
+    assert one != run_fingerprint(net, asked, [replace(Training(), **{name: OTHER_SETTINGS[name]})])
+
+
+def test_samples_scale_offset_and_task_are_part_of_it():
+    net = model()
+    found = [Data(data()), Data(data(scale=2.0)), Data(data(offset=1.0)), Data(data(task=TASK)), Data(data(3))]
+    assert len({run_fingerprint(net, one, []) for one in found}) == len(found)
