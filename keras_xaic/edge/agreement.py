@@ -20,6 +20,8 @@ NOISE_FACTOR = 5.0
 """How many times the expected error of rounding values may deviate. Measured on layers of all kinds: 0.5 to 2 times."""
 WEIGHT_NOISE = 0.005
 """What an operator is allowed for rounded weights and for its own arithmetic, in standard deviations of what it gives."""
+RANGE_FACTOR = 4.0
+"""How many times the range of the samples that are compared a file's range may be: more calibration data reaches further."""
 CLEAR_MARGIN = 4.0
 """A class leads clearly by this many times what values of that output may deviate on average."""
 CLEAR_AGREEMENT = 0.9
@@ -35,7 +37,7 @@ class Deviation:
         name: Of the layer, or ``output 0``, ``output 1``, ...
         value: 0 for equal values; infinite where something is not finite.
         limit: What rounding explains: `NOISE_FACTOR` times the error of all activations up to here, each uniformly distributed
-            within one step of its scale in the file.
+            within one step of its scale in the file, or of the scale that Keras' own values explain if that is smaller.
         agreement: Share of the samples with a clear leader on which the same class leads; None where that does not apply.
     """
 
@@ -162,12 +164,21 @@ def _layers(
     given = run_layers(path, samples, interpreter=interpreter)
     scales = inner_scales(path)
     noise = [_rounding(scale, array) for scale, array in zip(scales.inputs, samples)]
-    noise += [_rounding(scale, values) + WEIGHT_NOISE**2 for scale, values in zip(scales.layers, given)]
+    steps = scales.layers
+    if len(given) == len(expected):
+        steps = tuple(min(scale, _coarsest(values)) for scale, values in zip(steps, expected.values()))
+    noise += [_rounding(scale, values) + WEIGHT_NOISE**2 for scale, values in zip(steps, given)]
     limits = np.minimum(LIMIT, NOISE_FACTOR * np.sqrt(np.cumsum(noise)))
     if len(given) != len(expected):
         return (), float(limits[-1])
     named = zip(expected.items(), given, limits[len(inputs) :])
     return tuple(deviation(name.split(" ", 1)[1], a, b, float(limit)) for (name, b), a, limit in named), float(limits[-1])
+
+
+def _coarsest(values: np.ndarray) -> float:
+    """Returns the largest scale that values explain: 8 bits for a range that is `RANGE_FACTOR` times theirs."""
+    extent = max(float(values.max(initial=0.0)), 0.0) - min(float(values.min(initial=0.0)), 0.0)
+    return RANGE_FACTOR * extent / 255.0
 
 
 def _rounding(scale: float, values: np.ndarray) -> float:

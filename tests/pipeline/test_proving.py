@@ -10,6 +10,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.edge import measure_agreement
 from keras_xaic.errors import EdgeError
 from keras_xaic.pipeline import export
+from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
 
 
@@ -66,6 +67,15 @@ def test_the_first_layer_that_deviates_is_named(place, name, bundle):
         agreement = measure_agreement(bundle, interpreter)
         assert agreement.first_deviating_layer == name
         with pytest.raises(EdgeError, match=f"disagrees with the Keras model.*'{name}'"):
+            agreement.require("model.tflite")
+
+
+def test_scales_that_are_far_too_coarse_are_no_excuse(bundle, model, data):
+    bundle.model.write_bytes(build_tflite(model, 40.0 * data["x_train"]))
+    for interpreter in [name for name in _interpreters() if name != "tflm"]:
+        agreement = measure_agreement(bundle, interpreter)
+        assert agreement.outputs[0].value < 0.5, "not just any values"
+        with pytest.raises(EdgeError, match="disagrees with the Keras model"):
             agreement.require("model.tflite")
 
 
