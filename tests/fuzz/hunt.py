@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 SECONDS = 10
 MEMORY = 1_000_000_000
+START = 300
+"""Seconds more for the first word: TensorFlow is loaded, and whole files are made and read."""
 ROOT = pathlib.Path(__file__).parents[2]
 CORPUS = pathlib.Path(__file__).with_name("corpus")
 
@@ -48,7 +50,7 @@ def hunt(counts: Mapping[str, int], seed: int = 0, patience: float = 60.0) -> It
         with tempfile.TemporaryDirectory() as name, (pathlib.Path(name) / "stderr").open("w+") as said:
             command = [sys.executable, "-m", "tests.fuzz.hunt", json.dumps(jobs), str(seed), name]
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT)
-            watch, last = _Watch(child, patience), None
+            watch, last = _Watch(child, patience, START), None
             assert child.stdout is not None
             for line in child.stdout:
                 watch.alive()
@@ -77,8 +79,8 @@ def kept(reader: str) -> list[pathlib.Path]:
 class _Watch:
     """Ends a child that says nothing for too long."""
 
-    def __init__(self, child: subprocess.Popen[str], patience: float) -> None:
-        self.child, self.patience, self.fired, self.last, self.over = child, patience, False, time.monotonic(), False
+    def __init__(self, child: subprocess.Popen[str], patience: float, start: float) -> None:
+        self.child, self.patience, self.fired, self.last, self.over = child, patience, False, time.monotonic() + start, False
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
