@@ -56,13 +56,13 @@ def test_errors_nobody_caught_are_one_line(monkeypatch, error, code, said):
 
 def test_advice_is_spelled_as_the_command_spells_its_options(monkeypatch):
     def fails(*_, **__):
-        raise ModelError("found", "", "use {task=regression}; add {allow_approximate=True}; do something else")
+        raise ModelError("found", "", "use {task=regression}; add {cross_check=True}; do something else")
 
     monkeypatch.setattr(keras_xaic.pipeline, "compress", fails)
     monkeypatch.setattr(keras_xaic.pipeline, "explain", fails)
     words = ("m.h5", "--data", "d.npz", "--out", "o")
     assert invoke("compress", *words) == (2, ["xaic: found. Use --task regression; do something else."])
-    said = "xaic: found. Use --task regression; add --allow-approximate; do something else."
+    said = "xaic: found. Use --task regression; add --cross-check; do something else."
     assert invoke("explain", *words) == (2, [said])
 
 
