@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import replace
 
@@ -115,10 +114,10 @@ def _round(download, drop, held_back=0.9, **plan):
     return Round(small, 5_000, download, held_back, drop, 1, 1.0)
 
 
-def _driver(**limits):
-    driver = Driver.__new__(Driver)
-    driver.budget = Budget(**limits)
-    return driver
+def _driver(model=None, data=None, epochs=2, **limits):
+    task, samples = (None, None) if data is None else (infer_task(model, data), data.train)
+    training = xaic.Training(epochs=epochs)
+    return Driver(model, data, task, RECIPES["auto"], Budget(**limits), None, samples, training, None, silent)
 
 
 def test_without_limits_a_round_must_be_good_on_other_samples_too():
@@ -171,9 +170,7 @@ def coarse(job):
     """The net trained on grids of 2,000 bytes, under a driver with a limit of 3,000."""
     model, data = job
     arrays = Data(Samples(*data["train"]))
-    driver = _driver(download=3_000)
-    driver.model, driver.data, driver.samples, driver.task = model, arrays, arrays.train, infer_task(model, arrays)
-    driver.recipe, driver.training, driver.progress = RECIPES["auto"], xaic.Training(), silent
+    driver = _driver(model, arrays, download=3_000)
     made = driver._fitter(model).fitting(replace(driver.budget, download=2_000), filters=False)
     small = xaic.apply(model, made, arrays, training=xaic.Training(epochs=2))
     download = len(tflite.pack_download(tflite.build_tflite(small, arrays.train)))
@@ -193,8 +190,7 @@ def test_a_trained_model_is_planned_anew_with_what_is_left(coarse):
 
 def test_a_trained_model_that_is_too_large_is_planned_smaller(coarse):
     driver, one = coarse
-    tight = copy.copy(driver)
-    tight.budget = Budget(download=round(0.9 * one.download_bytes))
+    tight = replace(driver, budget=Budget(download=round(0.9 * one.download_bytes)))
     less = tight._following(one, left=1)
     assert less.predicted_download_bytes <= tight.budget.download_bytes
 
@@ -296,12 +292,10 @@ def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path)
 
 def test_a_few_held_back_samples_do_not_judge_alone(tight):
     model, ((x, y), _) = tight
-    driver = _driver()
-    driver.model, driver.data = model, Data(Samples(x[:120], y[:120]))
-    driver.task, driver.seed, driver.epochs = infer_task(model, driver.data), 0, 2
+    driver = _driver(model, Data(Samples(x[:120], y[:120])), epochs=2)
     driver._call_judges()
     assert [len(one.samples) for one in driver.judges] == [12, 100]
-    driver.epochs = 0
+    driver = _driver(model, driver.data, epochs=0)
     driver._call_judges()
     assert [len(one.samples) for one in driver.judges] == [120], "nothing is trained: all of them may judge"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from keras_xaic._keras import keras, layers
 from keras_xaic.pipeline import size_fitting
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, LayerPlan, Plan
-from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
 
 
@@ -30,10 +30,12 @@ def made(bits, sparsity):
 def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries):
     plans = [made(2, 0.45), made(3, 0.5), made(3, 0.6), made(3, 0.65), made(3, 0.7)]
     sizes = dict(zip((plan.layers[0].sparsity for plan in plans), written))
-    fitter, asked = SizeFitter.__new__(SizeFitter), []
-    fitter.recipe, fitter.progress, fitter.calibration = RECIPES["auto"], silent, None
-    fitter.untrained = lambda one, rounding: one
-    fitter.plan = lambda budget, filters, correction: plans[len(asked)]
+    asked = []
+    monkeypatch.setattr(size_fitting, "measure_damage", lambda *_, **__: "auto")
+    monkeypatch.setattr(size_fitting, "plan", lambda *_, **__: plans[len(asked)])
+    monkeypatch.setattr(size_fitting, "apply", lambda model, one, *_, **__: one)
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(3)])
+    fitter = SizeFitter(model, None, RECIPES["auto"], None, None)
 
     def write(one, samples):
         asked.append(one)
