@@ -148,7 +148,7 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
     if not isinstance(error, Exception) or isinstance(error, XaicError):
         return None
     kinds, words = {kind.__name__ for kind in type(error).__mro__}, _one_line(error)
-    number = next((number for said, number in _WORDS.items() if said in words.lower()), None)
+    number = next((number for said, number in _WORDS.items() if said in str(error).lower()), None)
     if isinstance(error, OSError):
         number = error.errno or number
         where = error.filename or path

@@ -136,3 +136,10 @@ def test_other_errors_stay_what_they_are(error):
 def test_passwords_of_databases_are_not_repeated():
     error = type("SQLAlchemyError", (Exception,), {})("cannot reach postgresql://me:secret@host/db")
     assert "secret" not in str(machine_error(error))
+
+
+def test_what_a_library_says_at_the_end_of_a_long_text_is_heard():
+    ResourceExhaustedError = type("ResourceExhaustedError", (Exception,), {})
+    said = ResourceExhaustedError(f"{{{{function_node {'x' * 300}}}}} /out.partial/train/part-0; No space left on device")
+    assert "the disk is full" in str(machine_error(said))
+    assert "out of memory" in str(machine_error(ResourceExhaustedError("tensor of 9 GB")))
