@@ -162,7 +162,7 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
         return MachineError(f"{found} ({words})" if words else found, "", fix)
     if kinds & {"SQLAlchemyError", "StorageInternalError"}:
         return MachineError(
-            f"the database cannot be used ({words})", "a storage URL such as sqlite:///study.db", "Check --storage"
+            f"the database cannot be used ({words})", "a storage URL such as sqlite:///study.db", "Check {storage}"
         )
     return None
 

@@ -191,16 +191,16 @@ def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs:
     """
     shown, target = pathlib.Path(out), pathlib.Path(os.path.realpath(out))
     if shown.is_symlink() and not shown.exists():
-        raise ExportError(f"output {shown} is a link to {os.readlink(shown)}, which does not exist", "", "Choose another --out")
+        raise ExportError(f"output {shown} is a link to {os.readlink(shown)}, which does not exist", "", "Choose another {out}")
     if target.is_dir():
-        raise ExportError(f"output {shown} is a directory", "a file", "Choose another --out")
+        raise ExportError(f"output {shown} is a directory", "a file", "Choose another {out}")
     for given in _paths(inputs):
         if os.path.realpath(given) == str(target):
-            raise ExportError(f"output {shown} is the input {given}", "a file of its own", "Choose another --out")
+            raise ExportError(f"output {shown} is the input {given}", "a file of its own", "Choose another {out}")
     if target.exists() and not (is_ours and target.is_file()):
-        raise ExportError(f"output {shown} exists and is not {what}", "a new name", "Choose another --out")
+        raise ExportError(f"output {shown} exists and is not {what}", "a new name", "Choose another {out}")
     if target.exists() and not overwrite:
-        raise ExportError(f"output {shown} exists", "a new name", "Choose another --out, or add --overwrite to replace it")
+        raise ExportError(f"output {shown} exists", "a new name", "Choose another {out}; add {overwrite=True} to replace it")
     _check_writable(target.parent, shown)
     return target
 
@@ -228,7 +228,7 @@ def check_replaceable(path: PathLike, sign: str) -> None:
 
 def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterable[Any] = ()) -> pathlib.Path:
     """Returns where `out` really is if it may be written (see `output`)."""
-    another, shown = "Choose another --out", pathlib.Path(out)
+    another, shown = "Choose another {out}", pathlib.Path(out)
     if shown.is_symlink() and not shown.exists():
         raise ExportError(f"output {shown} is a link to {os.readlink(shown)}, which does not exist", "a directory", another)
     if shown.exists() and not shown.is_dir():
@@ -243,7 +243,7 @@ def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs
             raise _full(shown)
         if mark is None:
             raise ExportError(
-                f"output directory {shown} is not empty and not {_a(kind)} of ours, so --overwrite leaves it alone",
+                f"output directory {shown} is not empty and not {_a(kind)} of ours, so it is never replaced",
                 f"{_a(kind)} that xaic wrote",
                 f"{another}, or empty it yourself",
             )
@@ -273,22 +273,22 @@ def check_inputs(shown: pathlib.Path, inputs: Iterable[Any]) -> pathlib.Path:
         for place in (target, partial(target)):
             if real == place or place in real.parents:
                 found = f"the input {given} lies in {shown if place == target else f'{shown}.partial'}, which is written"
-                raise ExportError(found, "inputs elsewhere", "Choose another --out")
+                raise ExportError(found, "inputs elsewhere", "Choose another {out}")
         if real in target.parents and real.is_dir():
-            raise ExportError(f"output {shown} lies in the input {given}", "a directory elsewhere", "Choose another --out")
+            raise ExportError(f"output {shown} lies in the input {given}", "a directory elsewhere", "Choose another {out}")
     return target
 
 
 def _check_writable(parent: pathlib.Path, shown: pathlib.Path) -> None:
     existing = next(p for p in [parent, *parent.parents] if os.path.lexists(p))
     if not existing.is_dir():
-        raise ExportError(f"{existing} is not a directory, so {shown} cannot be written", "", "Choose another --out")
+        raise ExportError(f"{existing} is not a directory, so {shown} cannot be written", "", "Choose another {out}")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise MachineError(f"{existing}: no permission to write", "a directory that can be written", "Choose another --out")
+        raise MachineError(f"{existing}: no permission to write", "a directory that can be written", "Choose another {out}")
 
 
 def _full(shown: pathlib.Path) -> ExportError:
-    return ExportError(f"output directory {shown} is not empty", "", "Choose another --out, or add --overwrite to replace it")
+    return ExportError(f"output directory {shown} is not empty", "", "Choose another {out}; add {overwrite=True} to replace it")
 
 
 def _a(kind: str) -> str:
@@ -374,13 +374,13 @@ def _lock(path: pathlib.Path, shown: pathlib.Path) -> int:
             if mine is None:
                 mine = holder is None
             if os.fstat(handle).st_size and holder is None:
-                raise ExportError(f"{path} is not a lock of ours", "", "Rename it, or choose another --out")
+                raise ExportError(f"{path} is not a lock of ours", "", "Rename it, or choose another {out}")
             if not mine and (holder is None or not is_gone(holder)):
                 told = "" if holder is None else f" {holder['pid']} on {holder['host']} since {holder['since']}"
                 raise ExportError(
                     f"{shown} is being written by another process:{told or ' it has only just begun'}",
                     "one process at a time",
-                    "Wait for it, or choose another --out",
+                    "Wait for it, or choose another {out}",
                 )
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path)):  # else its holder has just removed it

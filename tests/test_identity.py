@@ -184,7 +184,7 @@ OTHER_SETTINGS = {
     "callbacks": (Every(3),),
     "refresh": 5,
     "rounding": "nearest",
-    "activation_ranges": {"a": (0.0, 1.0)},
+    "activation_ranges": "learned",
 }
 
 

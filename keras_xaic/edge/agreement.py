@@ -86,7 +86,7 @@ class Agreement:
                 f"{self.interpreter} disagrees with the Keras model on {file}: {wrong.name} deviates by {wrong.value:.2g} "
                 f"of its standard deviation{told}; {where}",
                 f"at most {wrong.limit:.2g}, {NOISE_FACTOR:g} times what rounding explains",
-                "Give that layer more bits, or keep it float (--float-layers)",
+                "Give that layer more bits; keep it float: {float_layers=NAME}",
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from keras_xaic.tflite import Precision, Target
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
-WORKS = "The target mobile works (--target mobile), or replace these layers"
+WORKS = "The target mobile works: {target=mobile}; replace these layers"
 INSTEAD = "Replace these layers to run the model on microcontrollers; for everything else the bundle is complete"
 
 

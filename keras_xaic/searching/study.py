@@ -164,7 +164,7 @@ def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> Non
         raise PlanError(
             f"the search in {directory} was begun with another model, other data or other settings",
             "the same ones, to continue it",
-            "Choose another --out (and --storage)",
+            "Choose another {out}, and another {storage} if you gave one",
         )
 
 
