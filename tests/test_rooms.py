@@ -91,7 +91,18 @@ ELSEWHERE = {"slow", "Taylor", "Engine", "attribute", "Rule", "RULE_NAMES"}
 
 @pytest.mark.slow
 def test_examples_in_docstrings_are_true():
-    command = [sys.executable, "-m", "pytest", "--doctest-modules", "keras_xaic", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--doctest-modules",
+        "keras_xaic",
+        "-q",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+    ]
     ignored = ["engine_innvestigate.py", "__main__.py", "child.py"]
     command += [f"--ignore-glob=*/{name}" for name in ignored]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
