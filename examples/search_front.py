@@ -9,7 +9,7 @@ import keras_xaic as xaic  # xaic.search needs pip install 'keras-xaic[search]'
 model, data = ready()
 trials = int(sys.argv[1]) if len(sys.argv) > 1 else 12
 found = xaic.search(model, data, "build/examples/front", trials=trials, training=xaic.Training(epochs=2))
-print(f"{'trial':>5} {'flash':>10} {'held-back accuracy':>20}")
+print(f"{'trial':>5} {'flash':>10} {'validation accuracy':>20}")
 for one in found:
     print(
         f"{one.trial:>5} {one.flash_bytes:>8,} B {one.held_back_accuracy:>20.4f}{'  <- no other is better' if one.best else ''}"

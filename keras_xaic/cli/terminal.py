@@ -164,7 +164,7 @@ class Terminal:
         self.say(plan.describe())
         if preview.original is not None:
             before, after = f"{preview.original:.4g}", f"{preview.untrained:.4g}"
-            self.say(f"on held-back training data: original {before}, as planned and before any training {after}")
+            self.say(f"on validation data: original {before}, as planned and before any training {after}")
         if preview.without_micro is not None:
             self.warn(preview.without_micro.replace("was not written", "will not be written"))
         sizes = f"{format_bytes(plan.predicted_flash_bytes)} flash, {format_bytes(plan.predicted_download_bytes)} download"
@@ -172,7 +172,7 @@ class Terminal:
 
     def show_search(self, found: Any, out: pathlib.Path) -> None:
         """Prints the models that no other beats."""
-        table = Table("trial", "flash", "held-back accuracy", title="Pareto front", title_justify="left")
+        table = Table("trial", "flash", "validation value", title="Pareto front", title_justify="left")
         front = [one for one in found if one.best]
         for one in front:
             table.add_row(str(one.trial), format_bytes(one.flash_bytes), f"{one.held_back_accuracy:.4f}")
