@@ -294,7 +294,7 @@ def test_files_are_replaced_only_if_they_are_ours_and_on_request(tmp_path):
     for overwrite in (False, True):
         with pytest.raises(ExportError, match="exists and is not a plan"):
             check_file(out, "a plan", False, overwrite)
-    with pytest.raises(ExportError, match=r"exists\. .*--overwrite"):
+    with pytest.raises(ExportError, match=r"exists\. .*overwrite"):
         check_file(out, "a plan", True, False)
     assert check_file(out, "a plan", True, True) == out
     with pytest.raises(ExportError, match="is the input"):
