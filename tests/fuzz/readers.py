@@ -329,5 +329,5 @@ def one_input(reader: Reader, seeds: Sequence[bytes], seed: int, number: int) ->
     whole, how = rng.choice(seeds), rng.choice(reader.mutations)
     try:
         return whole, how, how(whole, rng)
-    except (ValueError, TypeError):  # text that no other type can hold
+    except (ValueError, TypeError, OverflowError):  # what no other type can hold
         return whole, bytes_changed, bytes_changed(whole, rng)
