@@ -76,7 +76,7 @@ def export(
         bundle = tflite.export(
             small,
             place.work / "bundle",
-            calibration=data.calibration(options.calibration),
+            calibration=data.calibration(options.calibration, _seed_of(small)),
             target=target,
             precision=precision,
             float_layers=float_layers,
@@ -104,6 +104,11 @@ def _compressed(
     if isinstance(model, (str, pathlib.Path)) and Bundle(pathlib.Path(model)).keras_model.is_file():
         return CompressedModel.load(Bundle(pathlib.Path(model)))
     return model if isinstance(model, CompressedModel) else load(model, options.allow_unsafe, data)
+
+
+def _seed_of(small: Any) -> int:
+    """Returns the seed that chose the calibration samples before, so that the same files are written again."""
+    return small.plan.seed if isinstance(small, CompressedModel) else 0
 
 
 def _grids_of(small: Union[Model, CompressedModel]) -> Optional[Plan]:

@@ -175,7 +175,7 @@ def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data,
     Returns:
         The task's metric of the original, and of the planned model.
     """
-    task = infer_task(model, data)
+    task = infer_task(model, data, strict=False)
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)
     held_back = task.labelled(held_back, answers)

@@ -58,7 +58,7 @@ def train_with_toolkit(
         progress: Told how far the work is.
     """
     data = as_data(data)
-    task = infer_task(model, data)
+    task = infer_task(model, data, strict=False)
     data = with_task(data, task)
     flat = remove_channels(model, {})
     train, held_back = data.split(seed=seed)

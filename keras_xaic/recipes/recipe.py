@@ -72,7 +72,7 @@ class Recipe(pydantic.BaseModel):
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
-    activations: Union[Activations, Literal["auto"]] = "auto"
+    activations: Literal["auto", "int8", "int16", "float32"] = "auto"
     sensitivity: Sensitivity = "auto"
     mean_bits: Optional[float] = pydantic.Field(default=None, ge=2.0, le=32.0)
     filters: bool = False

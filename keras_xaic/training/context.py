@@ -72,7 +72,7 @@ class Context:
         knows = isinstance(teacher, np.ndarray)
         original = model if teacher is None or knows else teacher
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        task = infer_task(model, data)
+        task = infer_task(model, data, strict=False)
         data = with_task(data, task)
         train, held_back = data.split(seed=seed)
         answers = (teacher if knows else predict(original, train)) if epochs else None

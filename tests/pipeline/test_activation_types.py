@@ -38,9 +38,8 @@ def job(tmp_path_factory):
 
 def run(job, out, **options):
     settings = {"epochs": 0, "baselines": (), "budget": Budget(mean_bits=5.0, max_drop=100.0), "calibration": 64}
-    return xaic.compress(
-        job / "tiny.h5", job / "data.npz", out=out, recipe="deeplift-mixed", **grouped(**{**settings, **options})
-    )
+    how = grouped(**{"recipe": "deeplift-mixed", **settings, **options})
+    return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, **how)
 
 
 def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_path):
@@ -76,8 +75,7 @@ def test_int16_activations_reach_the_files_for_both_targets(job, tmp_path):
         ({"target": "micro"}, "the target micro with float32 activations"),
         ({"budget": Budget(ram="20kB")}, "a RAM budget with float32 activations"),
         ({"interpreters": ("tflm",)}, "the interpreter tflm with float32 activations"),
-        ({"plan": xaic.Plan()}, "activations float32 for a plan with int8"),
-        ({"activations": "bfloat16"}, "activations 'bfloat16'. Expected one of int8, int16, float32"),
+        ({"activations": "bfloat16"}, "activations: Input should be 'auto', 'int8', 'int16' or 'float32'"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_any_work(job, tmp_path, options, words):
@@ -86,6 +84,15 @@ def test_what_does_not_go_together_is_refused_before_any_work(job, tmp_path, opt
         run(job, tmp_path / "out", **{"activations": "float32", "progress": lambda *a: seen.append(a[0]), **options})
     assert set(seen) <= {"load"}
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_plan_is_carried_out_as_it_is_or_not_at_all(job, tmp_path):
+    xaic.Plan().save(tmp_path / "plan.json")
+    arguments = ["compress", str(job / "tiny.h5"), "--data", str(job / "data.npz"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, "--plan", str(tmp_path / "plan.json"), "--activations", "float32"])
+    assert result.exit_code == 2
+    assert "--plan together with --activations" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_baselines_compute_as_they_do(job, tmp_path):

@@ -202,7 +202,7 @@ def test_zeros_of_a_grid_are_no_masks(coarse):
         driver.model, one.small.plan.model_copy(update={"layers": dense}), driver.data, training=xaic.Training(epochs=0)
     )
     assert small.sparsity > 0.05
-    assert driver._fitter(small.trainable).sparsity == 0.0
+    assert driver._fitter(small.trainable).options.sparsity == 0.0
 
 
 def test_what_a_round_is_worth():

@@ -293,7 +293,7 @@ WRONG = {
     "class": ({"y": np.full(10, 3)}, "class 3"),
     "count": ({"y": np.zeros(9, int)}, "9 entries"),
     "shape": ({"x": np.zeros((10, 5, 6, 2))}, "shape"),
-    "empty": ({"x": np.zeros((0, 6, 6, 2)), "y": np.zeros(0, int)}, "no samples"),
+    "empty": ({"x": np.zeros((0, 6, 6, 2)), "y": np.zeros(0, int)}, "at least one sample"),
     "target": ({"target": "best"}, "target"),
     "class number": ({"target": 7}, "class 7"),
     "start": ({"start": "two"}, "start"),
