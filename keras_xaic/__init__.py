@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keras_xaic._version import __version__
 
 if TYPE_CHECKING:
+    from keras_xaic.budget import Budget
     from keras_xaic.bundle import Bundle
     from keras_xaic.compression import CompressedModel, apply
     from keras_xaic.data import Data, Samples, as_data, load_data
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from keras_xaic.errors import DataError, EdgeError, ExportError, MachineError, ModelError, PlanError, XaicError
     from keras_xaic.models import load_model
     from keras_xaic.pipeline import compress, explain, export, plan
-    from keras_xaic.planning import Budget, FilterPlan, LayerPlan, Plan
+    from keras_xaic.planning import FilterPlan, LayerPlan, Plan
     from keras_xaic.recipes import Recipe
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from keras_xaic.settings import DataOptions, Device, Training
 
 _HOME = {
-    "Budget": "planning",
+    "Budget": "budget",
     "Bundle": "bundle",
     "CompressedModel": "compression",
     "Data": "data",

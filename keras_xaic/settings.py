@@ -1,6 +1,6 @@
 """What the user says about a run, in groups: how to train, where it will run, how the inputs are read.
 
-`Budget`, what may be spent, is the fourth group (`keras_xaic.planning.budget`). Every group is frozen and validates itself
+`Budget`, what may be spent, is the fourth group (`keras_xaic.budget`). Every group is frozen and validates itself
 before any work. Fields that the command line offers are declared by `option`; its help panels are made from them.
 """
 

@@ -7,11 +7,11 @@ from typing import Optional
 
 import typer
 
+from keras_xaic.budget import Budget
 from keras_xaic.cli.groups import command
 from keras_xaic.cli.options import DataOption, MethodOptions, Model, Out, Overwrite, RecipeOption, Seed
 from keras_xaic.cli.terminal import Terminal
 from keras_xaic.errors import PlanError
-from keras_xaic.planning.budget import Budget
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 

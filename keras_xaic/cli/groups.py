@@ -12,10 +12,10 @@ from typing import Any, Callable, Optional, get_type_hints
 
 import typer
 
+from keras_xaic.budget import Budget
 from keras_xaic.cli.options import Json, MethodOptions, Quiet
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import XaicWarning
-from keras_xaic.planning.budget import Budget
 from keras_xaic.settings import AttributionOptions, DataOptions, Device, Training
 
 GROUPS: dict[type, str] = {

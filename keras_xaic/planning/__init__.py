@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_xaic.planning.budget import Budget
+from keras_xaic.budget import Budget
 from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_plan, with_grid

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups, group_scores
 from keras_xaic.models.costs import kept_macs, kept_parameters, kept_shapes
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.surgery import kept_values, remove_channels
 from keras_xaic.planning import cost
-from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.filter_ranking import choose_filters
 from keras_xaic.planning.plan import FilterPlan, LayerPlan
 from keras_xaic.planning.ram import ModelArena, Stored, position

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 import numpy as np
 import pydantic
 
+from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.models.kernels import KernelKind, weighted_kernels
-from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.cost import weight_bytes
 from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
 from keras_xaic.units import LARGEST

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Optional, Union
 
+from keras_xaic.budget import Budget
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
-from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.candidates import LayerOptions
 from keras_xaic.planning.filters import FilterRemoval, limits_of
 from keras_xaic.planning.options import PlanOptions

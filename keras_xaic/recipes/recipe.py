@@ -10,10 +10,10 @@ from typing import Any, Literal, Optional, Union
 
 import pydantic
 
+from keras_xaic.budget import Budget
 from keras_xaic.errors import ModelError, PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
-from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import Grid, Score
 from keras_xaic.planning.storages import Activations

@@ -47,7 +47,7 @@ def test_a_finished_explanation_is_not_replaced_unasked(tmp_path):
     result = CliRunner().invoke(app, ["explain", "m.keras", "--data", "d.npz", "--out", str(out)], terminal_width=200)
     assert result.exit_code == 2
     assert result.output.count("\n") == 1
-    assert "is not empty. Choose another --out, or add --overwrite to replace it." in result.output
+    assert "is not empty. Choose another --out; add --overwrite to replace it." in result.output
     assert (out / "relevance.npz").read_bytes() == b"x"
 
 

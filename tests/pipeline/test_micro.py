@@ -116,7 +116,7 @@ def test_export_writes_mobile_and_warns(gelu, tmp_path):
         bundle = export(gelu / "small.h5", tmp_path / "out", calibration=gelu / "data.npz")
     assert not bundle.micro.exists()
     assert not bundle.unverified.exists()
-    with pytest.raises(EdgeError, match=r"GELU.*--target mobile"):
+    with pytest.raises(EdgeError, match=r"GELU.*target='mobile'"):
         export(gelu / "small.h5", tmp_path / "micro", calibration=gelu / "data.npz", target="micro")
     done = CliRunner().invoke(
         app, ["export", str(gelu / "small.h5"), "--data", str(gelu / "data.npz"), "--out", str(tmp_path / "again")]

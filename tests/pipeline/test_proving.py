@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -80,10 +82,9 @@ def test_scales_that_are_far_too_coarse_are_no_excuse(bundle, model, data):
 
 
 def test_a_bundle_that_disagrees_is_marked_and_named(model, data, tmp_path, monkeypatch):
-    from keras_xaic.tflite import export as module
-
-    right = module.__globals__["build_tflite"]
-    monkeypatch.setitem(module.__globals__, "build_tflite", lambda *a, **k: _spoil(right(*a, **k), 2))
+    module = importlib.import_module("keras_xaic.tflite.export")  # the package's attribute of that name is the function
+    right = module.build_tflite
+    monkeypatch.setattr(module, "build_tflite", lambda *a, **k: _spoil(right(*a, **k), 2))
     with pytest.raises(EdgeError, match="'three'") as caught:
         export(model, tmp_path / "out", calibration=data)
     assert caught.value.exit_code == 4

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError
-from keras_xaic.planning.budget import Budget
 from keras_xaic.planning.plan import LayerPlan, Plan
 
 

@@ -28,6 +28,7 @@ def _files(directory) -> set[str]:
 
 
 ALWAYS = {
+    ".xaic",
     "model.tflite",
     "model.xaic",
     "model.keras",
@@ -35,7 +36,9 @@ ALWAYS = {
     "check/inputs.npz",
     "check/expected.npz",
     "check/layers.npz",
+    "check/task.json",
     "check/edge_check.py",
+    "check/xaic_metrics.py",
     "check/unpack_xaic.py",
 }
 MICRO = {"micro/model.tflite", "micro/model_data.h", "micro/model_data.cc", "micro/README.md"}
@@ -112,8 +115,15 @@ def test_an_output_directory_is_only_replaced_on_request(digits, tmp_path):
     calibration = inputs_of(digits.small.model)
     with pytest.raises(ExportError, match="not empty"):
         export(digits.small, tmp_path / "out", calibration=calibration)
+    with pytest.raises(ExportError, match="never replaced"):
+        export(digits.small, tmp_path / "out", calibration=calibration, overwrite=True)
     assert _files(tmp_path / "out") == {"notes.txt"}
-    assert "notes.txt" not in _files(export(digits.small, tmp_path / "out", calibration=calibration, overwrite=True).path)
+    bundle = export(digits.small, tmp_path / "ours", calibration=calibration, target="mobile")
+    with pytest.raises(ExportError, match="not empty"):
+        export(digits.small, bundle.path, calibration=calibration)
+    assert _files(bundle.path) == ALWAYS
+    export(digits.small, bundle.path, calibration=calibration, overwrite=True)
+    assert _files(bundle.path) == ALWAYS | MICRO
 
 
 def test_wrong_arguments(digits, tmp_path):

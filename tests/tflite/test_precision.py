@@ -77,10 +77,22 @@ def test_a_layer_can_stay_float_in_an_int8_file(name, interpreter, tmp_path, dig
 
 
 def test_what_micro_does_not_run_is_refused_before_any_work(tmp_path, digits):
-    for precision in ("float16", "dynamic-range"):
+    calibration = inputs_of(digits.small.model, 8)
+    for precision in ("float16", "dynamic-range", "weight-only"):
         with pytest.raises(ExportError, match="TensorFlow Lite Micro"):
-            export(digits.small, tmp_path / "out", calibration=inputs_of(digits.small.model, 8), precision=precision)
+            export(digits.small, tmp_path / "out", calibration=calibration, precision=precision, target="micro")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_micro_does_not_run_is_left_out_of_both_and_told(tmp_path, digits):
+    told = []
+    bundle = export(
+        digits.small, tmp_path / "out", calibration=inputs_of(digits.small.model, 8), precision="float16", warn=told.append
+    )
+    assert bundle.model.is_file()
+    assert not bundle.micro.exists()
+    assert len(told) == 1
+    assert "micro/ was not written: TensorFlow Lite Micro refuses weights in float16" in told[0]
 
 
 def test_float_layers_that_do_not_exist_are_named(digits):
