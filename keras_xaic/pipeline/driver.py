@@ -47,6 +47,8 @@ CORRECTION = 2 / 3
 """Share of the effort that is left which a correction gets, if it is not the last round."""
 GENTLE = 0.25
 """Learning rate of a correction, as a multiple: it goes on from a model that is trained, in the few epochs that are left."""
+DOUBTS = 2.0
+"""Standard errors of a drop that count against a round without limits of size: the same samples chose it among several."""
 SPARE = 0.03
 """A limit that is missed by less than this share is used up."""
 SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
@@ -322,7 +324,7 @@ class Driver:
 
         Where sizes are given, a gentler round cannot be had for nothing; where none is, it costs only bytes nobody counts.
         """
-        return self._is_good(one) and (self._limited or one.drop + one.doubt <= self.budget.max_drop)
+        return self._is_good(one) and (self._limited or one.drop + DOUBTS * one.doubt <= self.budget.max_drop)
 
     def _worth(self, one: Round) -> tuple[bool, float, float]:
         """What makes a round better than another.
