@@ -18,6 +18,8 @@ SECONDS = 6.0
 SECONDS_PER_BYTE = 1 / 30e3
 MEMORY = 550 * 1024**2
 """Bytes of memory for a small file."""
+MEMORY_AT_ONCE = 2 * 1024**3
+"""Bytes that native code may take before the watch, which looks every `_PAUSE` seconds, ends it."""
 MEMORY_PER_BYTE = 8
 UNSAVED = 4 * 1024**2
 """Values of variables that need not be in the file, such as the states of recurrent layers."""
@@ -55,7 +57,8 @@ def bounded(source: str, size: int) -> Iterator[None]:
     watcher.start()
     try:
         try:
-            yield
+            with _data_within(MEMORY_AT_ONCE + size * MEMORY_PER_BYTE):
+                yield
         finally:
             with lock:
                 over.set()
@@ -64,6 +67,21 @@ def bounded(source: str, size: int) -> Iterator[None]:
         raise ModelError(
             f"{source} takes more time or memory to rebuild than a file of {size:,} B can need", "a model written by Keras"
         ) from None
+
+
+@contextlib.contextmanager
+def _data_within(more: int) -> Iterator[None]:
+    """Keeps single allocations of native code, which no exception interrupts, from taking all memory of the machine."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        most = int(file.read().split()[5]) * resource.getpagesize() + more
+    if before[0] != resource.RLIM_INFINITY:
+        most = min(most, before[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _held() -> int:

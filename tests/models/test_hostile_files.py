@@ -330,7 +330,8 @@ def test_wrong_bytes_anywhere_in_hdf5_are_one_line_each(tmp_path):
     assert not {2, 3} & set(ends)  # no other error than ours; a signal is what `clean_copy` is for
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", range(4))
 def test_thousands_of_wrong_values_and_bytes(tmp_path, monkeypatch, seed):
     sequence_model().save(tmp_path / "m.h5")
