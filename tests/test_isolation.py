@@ -192,7 +192,7 @@ def test_a_full_disk_in_the_child_is_the_machines_fault(function):
 
 
 def full_disk():
-    raise ValueError("wrapped") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+    raise ValueError("wrapped") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
 
 
 def large_result():
