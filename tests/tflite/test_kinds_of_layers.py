@@ -20,6 +20,8 @@ PRECISIONS = {"int8": 0.1, "int16": 0.05, "weight-only": 0.03, "float32": 1e-4}
 FAST = ("act_selu", "gru", "conv_long_stride", "dead")
 _BOTH, _ALL = ("tflite-runtime", "litert"), ("tflite-runtime", "litert", "tflm")
 KNOWN_WRONG = {
+    ("act_exponential", "int8", "tflite-runtime"),
+    ("act_exponential", "int8", "litert"),
     ("thresholded_relu", "int16", "tflm"),
 }
 """Files that run and are wrong, by a fault of the converter or of an interpreter: the proof of a bundle has to refuse them."""
