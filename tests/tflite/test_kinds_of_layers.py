@@ -15,8 +15,10 @@ from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.build import Uncompressed
 from tests.tflite.architectures import NAMES, architecture, random_inputs
 
-PRECISIONS = {"int8": 0.1, "int16": 0.05, "weight-only": 0.03, "float32": 1e-4}
+PRECISIONS = {"int8": 0.1, "int16": 0.03, "weight-only": 0.03, "float32": 1e-4}
 """Largest mean deviation from Keras, in standard deviations of its outputs. Wrong values deviate by 0.2 to 1.2."""
+WIDER = {("rnn_of_cell", "int16"): 0.05}
+"""Rounding that adds up over the steps of a recurrent layer."""
 FAST = ("act_selu", "gru", "conv_long_stride", "dead")
 _BOTH, _ALL = ("tflite-runtime", "litert"), ("tflite-runtime", "litert", "tflm")
 KNOWN_WRONG = {
@@ -76,7 +78,7 @@ def test_a_layer_is_right_or_refused(name, precision, interpreter, tmp_path):
         assert interpreter in refusal
         return
     deviation = np.abs(given.reshape(expected.shape) - expected).mean() / expected.std()
-    is_right = deviation <= PRECISIONS[precision]
+    is_right = deviation <= WIDER.get((name, precision), PRECISIONS[precision])
     assert is_right != ((name, precision, interpreter) in KNOWN_WRONG), f"deviates by {deviation:.3f}"
 
 
