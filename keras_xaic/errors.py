@@ -130,6 +130,16 @@ class MachineError(XaicError):
     exit_code = 5
 
 
+def first_line(error: BaseException) -> str:
+    """Returns what another library says, in one line: the first that is not empty, or the kind of error.
+
+    >>> first_line(ValueError("bad shape\\nTraceback ...")), first_line(MemoryError())
+    ('bad shape', 'MemoryError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def require_one(what: str, value: object, known: Iterable[str], error: type[XaicError]) -> None:
     """Refuses what is not one of the names that there are.
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from keras_xaic.errors import DataError, MachineError
+from keras_xaic.errors import DataError, MachineError, first_line
 from keras_xaic.files import PathLike
 
 LARGE = 16_000_000
@@ -68,7 +68,7 @@ class Npz(Mapping[str, np.ndarray]):
             self._archive = zipfile.ZipFile(self.path)
             members = self._archive.infolist()
         except _DAMAGE as error:
-            raise self._error(f"cannot be read as .npz ({_first_line(error)})") from None
+            raise self._error(f"cannot be read as .npz ({first_line(error)})") from None
         self._members = {member.filename[: -len(".npy")] if member.filename.endswith(".npy") else member.filename: member
                          for member in members}  # fmt: skip
         if len(members) > _MOST_MEMBERS or len(self._members) < len(members):
@@ -107,7 +107,7 @@ class Npz(Mapping[str, np.ndarray]):
                     raise self._error(f"claims that {key} has the shape {shape} of {dtype}, {needed:,} bytes; it has {there:,}")
                 flat = self._unpack(key, file, needed, dtype)
         except _DAMAGE as error:
-            raise self._error(f"has a member {key!r} that cannot be read ({_first_line(error)})") from None
+            raise self._error(f"has a member {key!r} that cannot be read ({first_line(error)})") from None
         return flat.reshape(shape, order=order)
 
     def _header(self, key: str, file: Any) -> tuple[np.dtype, Any, tuple[int, ...], int]:
@@ -199,7 +199,3 @@ def release(array: Any) -> None:
         holder = holder.obj if isinstance(holder, memoryview) else getattr(holder, "base", None)
     if isinstance(holder, _Mapping):
         holder.madvise(mmap.MADV_DONTNEED)
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_xaic"
 ORDER = (
+    "data",
     "models",
     "relevance",
     "planning",

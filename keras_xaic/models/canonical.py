@@ -14,7 +14,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers, tf
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, first_line
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation, Operations
 
@@ -337,7 +337,7 @@ class _Builder:
         try:
             clone.set_weights(weights)
         except ValueError as error:
-            raise _cannot_rebuild(operation.path, operation.layer, str(error).splitlines()[0]) from None
+            raise _cannot_rebuild(operation.path, operation.layer, first_line(error)) from None
         if hasattr(clone, "finalize_state"):  # Normalization keeps derived constants beside its weights
             clone.finalize_state()
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
-from keras_xaic.errors import ModelError, XaicError
+from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
 from keras_xaic.hdf5 import clean_copy
 from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
@@ -67,7 +67,7 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
         raise
     except Exception as error:  # Keras raises whatever it stumbles upon
         raise machine_fault(error) or ModelError(
-            f"{where} cannot be rebuilt by Keras 2 ({_first_line(error)})", _FORMATS
+            f"{where} cannot be rebuilt by Keras 2 ({first_line(error)})", _FORMATS
         ) from error
 
 
@@ -156,7 +156,7 @@ def save_model(model: Model, path: PathLike) -> pathlib.Path:
         try:
             model.save(written, save_format="keras")
         except Exception as error:  # whatever a custom layer's get_config raises
-            raise machine_error(error) or ModelError(f"model {model.name!r} cannot be saved ({_first_line(error)})") from error
+            raise machine_error(error) or ModelError(f"model {model.name!r} cannot be saved ({first_line(error)})") from error
         with zipfile.ZipFile(written) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
     config = _renumbered(_without_training(json.loads(contents["config.json"])), {})
@@ -207,8 +207,3 @@ def _check_values(model: Model, source: str) -> None:
     for weight in model.weights:
         if weight.dtype.is_floating and not np.isfinite(tf.reduce_sum(tf.abs(tf.cast(weight, tf.float32)))):
             raise ModelError(f"{source}: {weight.name} holds values that are not finite", "weights that are numbers")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

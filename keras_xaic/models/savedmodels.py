@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_xaic._keras import Model, keras, tf
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, first_line
 from keras_xaic.files import machine_fault
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.archives import MAX_CONFIG_BYTES
@@ -110,8 +110,9 @@ def _load_variables(model: Model, directory: pathlib.Path) -> None:
     try:
         tf.train.Checkpoint(model).read(prefix).assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
-        line = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{prefix}.* does not fit the model ({line})", "the variables that were saved with it") from None
+        raise ModelError(
+            f"{prefix}.* does not fit the model ({first_line(error)})", "the variables that were saved with it"
+        ) from None
     for layer in model.submodules:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()

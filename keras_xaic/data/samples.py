@@ -1,0 +1,146 @@
+"""Inputs and targets as they are stored, and what a model sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.metrics import Task
+from keras_xaic.npz import LARGE, release
+
+
+class Rows(np.lib.mixins.NDArrayOperatorsMixin):
+    """Some rows of a large array, in some order, without a copy of them; used like the array of these rows.
+
+    Args:
+        base: The array.
+        index: Numbers of the rows, (N,).
+    """
+
+    def __init__(self, base: np.ndarray, index: np.ndarray) -> None:
+        self.base, self.index = base, index
+        self.dtype, self.ndim, self.shape = base.dtype, base.ndim, (len(index), *base.shape[1:])
+        self.size = len(index) * base[:1].size
+        self.nbytes = self.size * base.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            rows, others = self.index[key[0]], key[1:]
+            return self.base[(rows, *others)] if np.ndim(rows) == 0 else self.base[rows][(slice(None), *others)]
+        return self.base[self.index[key]]
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        return np.asarray(self.base[self.index], dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*(np.asarray(one) if isinstance(one, Rows) else one for one in inputs), **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+
+def _take(x: Any, index: Any) -> Any:
+    """Returns rows of `x`: an array, or where a copy would be large, `Rows`."""
+    if isinstance(x, np.ndarray) and isinstance(index, slice):
+        return x[index]
+    numbers = np.arange(len(x))[index]
+    if numbers.ndim != 1 or len(numbers) * x[:1].nbytes <= LARGE:
+        return x[index]
+    return Rows(x.base, x.index[index]) if isinstance(x, Rows) else Rows(x, numbers)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs, with or without targets, kept as stored and turned into what the model expects batch by batch.
+
+    >>> images = Samples(np.full((10, 8, 8, 1), 255, np.uint8), np.arange(10), scale=1 / 255)
+    >>> len(images), images.inputs(slice(2)).shape, float(images.inputs().max())
+    (10, (2, 8, 8, 1), 1.0)
+
+    Attributes:
+        x: (N, ...) inputs in any numeric dtype.
+        y: (N,) integer labels, (N, classes) one-hot labels, (N, ...) regression targets, or None.
+        scale: The model sees ``x * scale + offset`` as float32.
+        offset: See `scale`.
+        task: What the model does with them, once that is decided (see `keras_xaic.tasks`).
+    """
+
+    x: np.ndarray
+    y: Optional[np.ndarray] = None
+    scale: float = 1.0
+    offset: float = 0.0
+    task: Optional[Task] = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def inputs(self, index: Any = slice(None)) -> np.ndarray:
+        """Returns the model's inputs at `index`, float32, (n, ...)."""
+        x = np.asarray(self.x[index], dtype=np.float32)
+        release(self.x)
+        return x if self.scale == 1.0 and self.offset == 0.0 else x * np.float32(self.scale) + np.float32(self.offset)
+
+    @property
+    def labels(self) -> Optional[np.ndarray]:
+        """Class numbers, int64 (N,), or None where the targets are not classes."""
+        if self.y is None:
+            return None
+        if self.task is not None:
+            return self.task.truth(self.y, (len(self), self.task.outputs)) if self.task.classifies else None
+        if self.y.ndim == 1 and np.issubdtype(self.y.dtype, np.integer):
+            return self.y.astype(np.int64)
+        if self.y.ndim == 2 and self.y.shape[1] > 1 and _is_one_hot(self.y):
+            return self.y.argmax(axis=1)
+        return None
+
+    def take(self, index: Any) -> Samples:
+        """Returns the samples at `index`; large inputs are not copied but become `Rows`."""
+        return replace(self, x=_take(self.x, index), y=None if self.y is None else self.y[index])
+
+    def batches(self, size: int) -> Iterator[tuple[np.ndarray, Optional[np.ndarray]]]:
+        """Yields ``(inputs, targets)`` in order, `size` samples at a time."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self.inputs(part), None if self.y is None else self.y[part]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test samples.
+
+    >>> data = Data(Samples(np.zeros((100, 4), np.float32), np.arange(100) % 3))
+    >>> len(data.calibration(16)), [len(part) for part in data.split(0.2)]
+    (16, [80, 20])
+
+    Attributes:
+        train: What everything is chosen and trained on.
+        test: What judges and never chooses; None where there is none.
+        name: Where it came from, for messages and the report.
+    """
+
+    train: Samples
+    test: Optional[Samples] = None
+    name: str = "data"
+
+    def calibration(self, count: int = 256, seed: int = 0) -> Samples:
+        """Returns the first `count` training samples after a seeded shuffle."""
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        return self.train.take(np.sort(order[:count]) if count >= len(self.train) else order[:count])
+
+    def split(self, fraction: float = 0.1, seed: int = 0, most: int = 5000) -> tuple[Samples, Samples]:
+        """Returns ``(training, validation)``: two parts of the training data; choices are made on the second."""
+        order = np.random.default_rng(seed + 1).permutation(len(self.train))
+        held = max(1, min(most, round(len(self.train) * fraction)))
+        return self.train.take(np.sort(order[held:])), self.train.take(np.sort(order[:held]))
+
+
+def _is_one_hot(y: np.ndarray) -> bool:
+    return bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1))
