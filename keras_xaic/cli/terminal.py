@@ -10,6 +10,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Optional
 
@@ -45,8 +46,9 @@ class Terminal:
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.json = quiet, as_json
-        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-        self.err = Console(stderr=True, highlight=False)
+        console = partial(Console, highlight=False, markup=False, emoji=False)  # [npu] in a text or a name is no style
+        self.out = console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+        self.err = console(stderr=True)
         self.exit_code = 0
         self._progress: Optional[Progress] = None
         self._tasks: dict[str, TaskID] = {}
@@ -92,7 +94,7 @@ class Terminal:
         self.stop()
         if not (self.quiet or self.json):
             for renderable in renderables:
-                self.out.print(renderable, markup=False) if isinstance(renderable, str) else self.out.print(renderable)
+                self.out.print(renderable)
 
     def warn(self, line: str) -> None:
         """Prints what a user should know, as reports do."""
@@ -102,7 +104,7 @@ class Terminal:
         """Prints the summary line."""
         self.stop()
         if not self.json:
-            self.out.print(line, markup=False, soft_wrap=True)
+            self.out.print(line, soft_wrap=True)
 
     def show_report(self, report: Any, out: pathlib.Path) -> None:
         """Prints a report; exit code 3 if a budget was missed."""
@@ -222,7 +224,7 @@ def failing(terminal: Terminal) -> Iterator[None]:
         terminal.stop()
         again = shlex.join(["xaic", *sys.argv[1:]])
         terminal.err.print("xaic: interrupted. The same command continues from the last finished step:", soft_wrap=True)
-        terminal.err.print(f"  {again}", markup=False, soft_wrap=True)
+        terminal.err.print(f"  {again}", soft_wrap=True)
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort):
         raise
@@ -232,7 +234,7 @@ def failing(terminal: Terminal) -> Iterator[None]:
             raise
         terminal.stop()
         said = _bug(error) if known is None else known.render(spelled=_options())
-        terminal.err.print(f"xaic: {said}", style="red", markup=False, soft_wrap=True)
+        terminal.err.print(f"xaic: {said}", style="red", soft_wrap=True)
         raise typer.Exit(4 if known is None else known.exit_code) from None
 
 

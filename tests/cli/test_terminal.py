@@ -1,0 +1,33 @@
+"""Texts reach the terminal as they are."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+from rich.table import Table
+
+from keras_xaic.cli.terminal import Terminal, failing
+from keras_xaic.edge.doctor import EXTRAS, Check
+from keras_xaic.errors import XaicError
+
+STRANGE = "stage[1]/conv:smile:[/bold]"
+
+
+def test_advice_keeps_the_extra_in_brackets(capsys):
+    Terminal().show_checks([Check(name, "missing", "", fix) for name, (_, fix) in EXTRAS.items()])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "'keras-xaic[npu]'" in words
+    assert "'keras-xaic[search]'" in words
+
+
+def test_names_of_layers_are_no_markup(capsys):
+    terminal = Terminal()
+    table = Table("layer", title=STRANGE)
+    table.add_row(STRANGE)
+    terminal.say(STRANGE, table)
+    terminal.warn(STRANGE)
+    terminal.last(STRANGE)
+    assert capsys.readouterr().out.count(STRANGE) == 5
+    with pytest.raises(typer.Exit), failing(terminal):
+        raise XaicError(STRANGE)
+    assert STRANGE in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Counts the CPU seconds of every test, and holds fast tests to a limit where one is given."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+LIMIT = "XAIC_FAST_TEST_SECONDS"
+"""Environment variable: a fast test that takes more CPU seconds fails, and all are summed up at the end."""
+_SHOWN = 15
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SLOW = {"slow", "exhaustive"}
+_spent: Counter[str] = Counter()
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of all that it started, whether they have ended or not."""
+    own = os.times()
+    ended = own.user + own.system + own.children_user + own.children_system
+    return ended + sum(_process_seconds(child) for child in _descendants(os.getpid()))
+
+
+def _descendants(process: int) -> Iterator[int]:
+    for listed in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            children = [int(word) for word in listed.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            yield child
+            yield from _descendants(child)
+
+
+def _process_seconds(process: int) -> float:
+    try:
+        fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / _TICKS
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _counted(item, "setup"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from _counted(item, "call"))
+
+
+def _counted(item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
+    before = cpu_seconds()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append((f"cpu {phase}", round(cpu_seconds() - before, 2)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    limit = float(os.environ.get(LIMIT) or "inf")
+    taken = dict(item.user_properties).get("cpu call", 0.0)
+    is_fast = not _SLOW & {mark.name for mark in item.iter_markers()}
+    if report.when == "call" and report.passed and is_fast and taken > limit:
+        report.outcome = "failed"
+        report.longrepr = f"took {taken:.1f} CPU seconds; a fast test may take {limit:g}: share what it makes, or mark it slow"
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":  # in the process that prints: the reports of workers come here, too
+        for name, seconds in report.user_properties:
+            if name.startswith("cpu "):
+                _spent[report.nodeid] += seconds
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if os.environ.get(LIMIT) and _spent:
+        terminalreporter.section(f"{sum(_spent.values()):.0f} CPU seconds in {len(_spent)} tests; the dearest")
+        for name, seconds in _spent.most_common(_SHOWN):
+            terminalreporter.write_line(f"{seconds:7.2f} {name}")
