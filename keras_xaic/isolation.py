@@ -31,7 +31,7 @@ import numpy as np
 
 from keras_xaic.errors import ExportError, XaicError
 from keras_xaic.files import machine_error, machine_fault
-from keras_xaic.ownership import temporary_directory
+from keras_xaic.temporary import temporary_directory
 
 TIMEOUT = 600.0
 """Seconds."""

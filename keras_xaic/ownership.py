@@ -1,4 +1,4 @@
-"""Whose a directory is: our mark, who is at work on it, and the rule that only what carries the mark is replaced or deleted.
+"""Whose a directory is: our mark, and the rule that only what carries the mark is replaced or deleted.
 
 A command that writes a directory OUT holds a lock file beside it, ``.OUT.xaic-lock``, from the first moment to the last: a
 second one is refused at once. Finished steps lie in ``OUT.partial``. The result takes its name in one step, which also swaps it
@@ -15,26 +15,20 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import socket
-import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
 from keras_xaic.errors import ExportError, MachineError
-from keras_xaic.files import PathLike, hold, machine_error, write_atomic
+from keras_xaic.files import PathLike, machine_error, write_atomic
+from keras_xaic.locks import BY, held, read_ours
+from keras_xaic.temporary import sweep, temporary_directory
 
 MARK = ".xaic"
 """File in every directory of ours; says what it is."""
-_OWNER = ".owner"
-_BY = "keras-xaic"
 _LATER = re.compile(r"\.?(\.xaic|report\.html|UNVERIFIED\.txt)(\.[a-z0-9_]{8}\.part)?")
 """What other commands may add to a bundle, whole or half-written."""
-_TEMPORARY = re.compile(r"(\..*\.)?xaic-tmp-[a-z0-9_]{8}")
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux
-_swept: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Mark:
     @classmethod
     def read(cls, directory: pathlib.Path) -> Optional[Mark]:
         """Returns the mark of a directory, None if it is not ours."""
-        content = _read_ours(directory / MARK)
+        content = read_ours(directory / MARK)
         try:
             return None if content is None else cls(**{**content, "files": tuple(content.get("files", ()))})
         except TypeError:
@@ -64,7 +58,7 @@ class Mark:
 
     def write(self, directory: pathlib.Path) -> None:
         """Marks a directory as ours."""
-        write_atomic(directory / MARK, json.dumps({"by": _BY, **asdict(self)}) + "\n")
+        write_atomic(directory / MARK, json.dumps({"by": BY, **asdict(self)}) + "\n")
 
 
 class Output:
@@ -159,7 +153,7 @@ def output(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterabl
     except OSError as error:
         raise machine_error(error, target.parent) or error from None
     try:
-        with _held(target.with_name(f".{target.name}.xaic-lock"), shown):
+        with held(target.with_name(f".{target.name}.xaic-lock"), shown):
             sweep(target.parent)
             _restore(target)
             check_directory(shown, kind, overwrite=overwrite, inputs=inputs)  # another process may have been faster
@@ -349,152 +343,3 @@ def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(other))
-
-
-@contextlib.contextmanager
-def _held(path: pathlib.Path, shown: pathlib.Path) -> Iterator[None]:
-    """Holds the lock file `path`; it is removed when the block ends, whatever way."""
-    try:
-        handle = _lock(path, shown)
-    except OSError as error:
-        raise machine_error(error, path) or error from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(handle)
-
-
-def _lock(path: pathlib.Path, shown: pathlib.Path) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            mine, holder = hold(handle), _read_ours(path)
-            if mine is None:
-                mine = holder is None
-            if os.fstat(handle).st_size and holder is None:
-                raise ExportError(f"{path} is not a lock of ours", "", "Rename it, or choose another {out}")
-            if not mine and (holder is None or not is_gone(holder)):
-                told = "" if holder is None else f" {holder['pid']} on {holder['host']} since {holder['since']}"
-                raise ExportError(
-                    f"{shown} is being written by another process:{told or ' it has only just begun'}",
-                    "one process at a time",
-                    "Wait for it, or choose another {out}",
-                )
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):  # else its holder has just removed it
-                    _sign(handle)
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _sign(handle: int) -> None:
-    """Writes who this process is into a file that it holds."""
-    os.ftruncate(handle, 0)
-    facts = {"pid": os.getpid(), "start": _started(os.getpid()), "host": socket.gethostname()}
-    os.pwrite(handle, json.dumps({"by": _BY, **facts, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode(), 0)
-
-
-def is_gone(holder: dict[str, Any]) -> bool:
-    """Returns whether the process that signed is known to be dead: it ran on this machine and does no more."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    start = _started(int(holder["pid"]))
-    return start is None or (holder.get("start") is not None and start != holder["start"])
-
-
-def _started(pid: int) -> Optional[int]:
-    """Returns when a process began, in ticks since the machine did: a number that no other process of its id has."""
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[19])
-
-
-def _read_ours(path: pathlib.Path) -> Optional[dict[str, Any]]:
-    """Returns the content of a small JSON file of ours; None if it is missing or not ours."""
-    try:
-        if path.is_symlink() or path.stat().st_size > 10_000_000:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) and content.pop("by", None) == _BY else None
-
-
-@contextlib.contextmanager
-def temporary_directory(parent: Optional[PathLike] = None, name: str = "") -> Iterator[pathlib.Path]:
-    """Yields a directory that only this user can read, and removes it; if this process is killed, the next one of ours does.
-
-    Args:
-        parent: Where it is made; None for the system's place for temporary files.
-        name: What it is for, if beside something else.
-
-    Raises:
-        MachineError: If it cannot be made.
-    """
-    place = tempfile.gettempdir() if parent is None else os.fspath(parent)
-    if place not in _swept:
-        sweep(place)
-    prefix = f".{name}.xaic-tmp-" if name else "xaic-tmp-"
-    handle = None
-    while handle is None:
-        try:
-            made = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=place))
-        except OSError as error:
-            raise machine_error(error, place) or error from None
-        with contextlib.suppress(FileNotFoundError):  # it looked abandoned to another process before it was held
-            handle = os.open(made / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            hold(handle, wait=True)
-            if not (made / _OWNER).exists():
-                os.close(handle)
-                handle = None
-    try:
-        with contextlib.suppress(OSError):  # a full disk: the lock says enough
-            _sign(handle)
-        yield made
-    finally:
-        _remove(made)
-        os.close(handle)
-
-
-def sweep(place: PathLike) -> None:
-    """Removes the temporary directories in `place` whose processes are dead."""
-    _swept.add(os.fspath(place))
-    with contextlib.suppress(OSError), os.scandir(place) as entries:
-        for entry in entries:
-            if _TEMPORARY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(OSError):
-                    _sweep_one(pathlib.Path(entry.path))
-
-
-def _sweep_one(made: pathlib.Path) -> None:
-    if made.stat().st_uid != os.getuid():
-        return
-    if not os.path.lexists(made / _OWNER):
-        made.rmdir()  # only if it is empty: killed before it was signed
-        return
-    handle = os.open(made / _OWNER, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        holder = _read_ours(made / _OWNER)
-        unsigned = holder is None and os.fstat(handle).st_size == 0
-        mine = hold(handle)
-        if (mine and (holder is not None or unsigned)) or (mine is None and holder is not None and is_gone(holder)):
-            _remove(made)
-    finally:
-        os.close(handle)
-
-
-def _remove(made: pathlib.Path) -> None:
-    """Deletes a temporary directory; its signature goes last, so that a kill on the way leaves it recognisable."""
-    with contextlib.suppress(OSError):
-        for path in list(made.iterdir()):
-            if path.name != _OWNER:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
-        (made / _OWNER).unlink(missing_ok=True)
-        made.rmdir()

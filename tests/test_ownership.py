@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-from keras_xaic import ownership
+from keras_xaic import locks, ownership, temporary
 from keras_xaic.errors import ExportError, MachineError
-from keras_xaic.ownership import Mark, check_file, output, sweep, temporary_directory
+from keras_xaic.ownership import Mark, check_file, output
+from keras_xaic.temporary import sweep, temporary_directory
 
 
 def tree(folder: pathlib.Path) -> dict[str, bytes]:
@@ -164,7 +165,8 @@ def test_the_same_process_is_kept_out_too(tmp_path):
 
 
 def test_where_there_are_no_locks_the_process_is_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(ownership, "hold", lambda handle, wait=False: None)
+    for module in (locks, temporary):
+        monkeypatch.setattr(module, "hold", lambda handle, wait=False: None)
     with output(tmp_path / "out", "bundle"), pytest.raises(ExportError, match=f"another process: {os.getpid()} on"):
         write_bundle(tmp_path / "out")
     facts = {"by": "keras-xaic", "pid": os.getpid(), "start": 1, "host": os.uname().nodename, "since": "2020-01-01 00:00:00"}

@@ -33,7 +33,7 @@ def main() -> None:
 def _own_temporary_files(stack: contextlib.ExitStack) -> None:
     """Gives all temporary files, those of libraries too, a directory of ours; the next command removes what a kill left."""
     from keras_xaic.errors import MachineError
-    from keras_xaic.ownership import temporary_directory
+    from keras_xaic.temporary import temporary_directory
 
     # What is raised while something is thrown away (an archive on a full disk, say) is no news to a user.
     sys.unraisablehook = lambda _: None

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from keras_xaic.errors import XaicError
 from keras_xaic.files import machine_error
-from keras_xaic.ownership import sweep
+from keras_xaic.temporary import sweep
 from keras_xaic.units import format_bytes
 
 try:  # newer releases of typer hold a click of their own

@@ -19,7 +19,7 @@ from keras_xaic.edge.child import MACHINE, START
 from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.errors import DataError, EdgeError, MachineError
 from keras_xaic.files import machine_error
-from keras_xaic.ownership import temporary_directory
+from keras_xaic.temporary import temporary_directory
 from keras_xaic.units import format_size
 
 CHILD = pathlib.Path(__file__).with_name("child.py")

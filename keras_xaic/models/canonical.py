@@ -1,12 +1,7 @@
-"""Models made regular: flat, BatchNorm folded, nothing left that does nothing at inference.
-
-Folding rewrites ``BN(W x + b)`` as ``(g W) x + (g (b - mean) + beta)`` with ``g = gamma / sqrt(variance + epsilon)``
-(Jacob et al. 2018, arXiv 1712.05877, section 3.2).
-"""
+"""Models made regular: flat, BatchNorm folded, nothing left that does nothing at inference."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -15,46 +10,23 @@ import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers, tf
 from keras_xaic.errors import ModelError, first_line
+from keras_xaic.models.folding import (
+    DEPTHWISE,
+    FOLDABLE,
+    IDENTITIES,
+    OTHER_FLOATS,
+    SHAPE_ONLY,
+    Wiring,
+    as_float32,
+    batchnorm_affine,
+    find_foldable,
+    find_forward,
+)
 from keras_xaic.models.kernels import Kernel, layer_kernels
-from keras_xaic.models.operations import Operation, Operations
-
-IDENTITIES = (
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.GaussianNoise,
-    layers.GaussianDropout,
-    layers.AlphaDropout,
-    layers.ActivityRegularization,
-    layers.RandomBrightness,
-    layers.RandomContrast,
-    layers.RandomFlip,
-    layers.RandomRotation,
-    layers.RandomTranslation,
-    layers.RandomZoom,
-)
-"""Layers that do nothing at inference."""
-
-FOLDABLE = (
-    layers.Dense,
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-)
-"""Layers that can take up the BatchNorm behind them. Subclasses may do anything and are left alone."""
+from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_TAKES_FORWARD = (layers.Dense, layers.Conv1D, layers.Conv2D, *_DEPTHWISE)
-_SHAPE_ONLY = (layers.Flatten, layers.Reshape)
 _ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.ELU, layers.ThresholdedReLU)
-_OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 _HEADS = ("softmax", "sigmoid")
 _HEAD_LAYERS = (*FOLDABLE, layers.Activation)
 _HEAD_SYMBOLS = {"nn.softmax": "softmax", "math.sigmoid": "sigmoid"}
@@ -117,46 +89,6 @@ def canonicalize(
         return builder.build()
 
 
-def batchnorm_affine(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Returns gain and offset, float64 (channels,), of what a BatchNorm computes at inference."""
-    variance, mean = (np.asarray(v, np.float64) for v in (layer.moving_variance, layer.moving_mean))
-    gain = 1.0 / np.sqrt(variance + layer.epsilon)
-    if layer.scale:
-        gain = gain * np.asarray(layer.gamma, np.float64)
-    offset = -mean * gain
-    return gain, offset + np.asarray(layer.beta, np.float64) if layer.center else offset
-
-
-def activation_name(layer: Layer) -> Optional[str]:
-    """Returns the name of a layer's activation argument, or None where it has none or it is linear."""
-    function = getattr(layer, "activation", None)
-    if function is None or function is keras.activations.linear:
-        return None
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def symbol_of(layer: Layer) -> Optional[str]:
-    """Returns what a layer made from a plain operator or function does (``a + b``: ``"math.add"``), or None."""
-    return layer.symbol if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda") else None
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """What a BatchNorm does to the input channels of the layer behind it."""
-
-    batchnorm: str
-    gain: np.ndarray
-    offset: np.ndarray
-
-    def folded_into(self, weights: list[np.ndarray], depthwise: bool) -> list[np.ndarray]:
-        """Returns kernel and bias of a layer that does both."""
-        kernel = weights[0].astype(np.float64)
-        gain, offset = self.gain[:, None], self.offset[:, None]
-        added = (kernel * offset).sum(axis=tuple(range(kernel.ndim - (2 if depthwise else 1)))).ravel()
-        bias = added + (weights[1].astype(np.float64) if len(weights) > 1 else 0.0)
-        return [(kernel * gain).astype(np.float32), bias.astype(np.float32)]
-
-
 class _Builder:
     """One pass over the operations, building the clone."""
 
@@ -171,13 +103,10 @@ class _Builder:
         shapes: Sequence[tuple[Optional[int], ...]],
     ) -> None:
         self.user_model, self.operations, self.separate = model, operations, separate
-        self.alias = {op.outputs[0]: op.inputs[0] for op in operations if _does_nothing(op)}
-        self.calls = Counter(id(op.layer) for op in operations)
-        self.readers = Counter(self.resolve(key) for op in operations if op.outputs[0] not in self.alias for key in op.inputs)
-        self.readers.update(self.resolve(key) for key in operations.outputs)
+        self.wiring = Wiring(operations)
         self.shapes = list(shapes) or [tuple(tensor.shape) for tensor in model.inputs]
-        self.batchnorms = self.find_foldable(fold_into)
-        self.forward = self.find_forward() if fold_forward else {}
+        self.batchnorms = find_foldable(self.wiring, fold_into)
+        self.forward = find_forward(self.wiring) if fold_forward else {}
         heads = [self.find_head(key) for key in operations.outputs]
         self.heads = tuple(head[1] if head else None for head in heads)
         self.stripped = set() if keep_heads else {head[0].name for head in heads if head}
@@ -187,7 +116,7 @@ class _Builder:
 
     def build(self) -> Canonical:
         inputs = [
-            keras.Input(batch_shape=shape, dtype=_float32(tensor.dtype.name), name=name)
+            keras.Input(batch_shape=shape, dtype=as_float32(tensor.dtype.name), name=name)
             for tensor, name, shape in zip(self.user_model.inputs, self.user_model.input_names, self.shapes)
         ]
         self.tensors.update(zip(self.operations.inputs, inputs))
@@ -196,7 +125,7 @@ class _Builder:
         for operation in self.operations:
             layer = operation.layer
             plain_head = operation.name in self.stripped and not layer_kernels(layer, operation.path)
-            if operation.outputs[0] in self.alias or operation.name in taken_up or plain_head:
+            if operation.outputs[0] in self.wiring.alias or operation.name in taken_up or plain_head:
                 self.tensors[operation.outputs[0]] = self.tensors[operation.inputs[0]]
             elif isinstance(layer, _SEPARABLE) and self.separate:
                 self.add_separable(operation)
@@ -205,78 +134,14 @@ class _Builder:
         clone = keras.Model(inputs, [self.tensors[key] for key in self.operations.outputs], name=self.user_model.name)
         return Canonical(clone, self.gains(), {path: bn.path for path, bn in self.batchnorms.items()}, self.heads)
 
-    def resolve(self, key: str) -> str:
-        while key in self.alias:
-            key = self.alias[key]
-        return key
-
-    def find_foldable(self, fold_into: tuple[type, ...]) -> dict[str, Operation]:
-        """Path of a layer -> the BatchNorm operation it takes up."""
-        found = {}
-        for operation in self.operations:
-            if not isinstance(operation.layer, layers.BatchNormalization):
-                continue
-            key = self.resolve(operation.inputs[0])
-            before = self.operations.producer.get(key)
-            if (
-                before is not None
-                and type(before.layer) in fold_into
-                and activation_name(before.layer) is None
-                and self.calls[id(before.layer)] == 1
-                and self.readers[key] == 1
-                and getattr(before.layer, "data_format", "channels_last") == "channels_last"
-                and list(operation.layer.axis) == [len(self.operations.shapes[key]) - 1]
-            ):
-                found[before.path] = operation
-        return found
-
-    def find_forward(self) -> dict[str, _Affine]:
-        """Path of a layer -> what the BatchNorm in front of it does to its input channels."""
-        reading = {self.resolve(key): op for op in self.operations if op.outputs[0] not in self.alias for key in op.inputs}
-        behind = {operation.name for operation in self.find_foldable(FOLDABLE).values()}
-        found: dict[str, _Affine] = {}
-        for operation in self.operations:
-            shape = self.operations.shapes[operation.outputs[0]]
-            if (
-                not isinstance(operation.layer, layers.BatchNormalization)
-                or operation.name in behind
-                or self.calls[id(operation.layer)] > 1
-                or list(operation.layer.axis) != [len(shape) - 1]
-            ):
-                continue
-            full = tuple(size or 1 for size in shape[1:])
-            parts = [np.broadcast_to(part, full) for part in batchnorm_affine(operation.layer)]
-            key = operation.outputs[0]
-            while self.readers[key] == 1 and key in reading:
-                reader, key = reading[key], reading[key].outputs[0]
-                after = self.operations.shapes[key][1:]
-                if isinstance(reader.layer, _SHAPE_ONLY) and None not in (*shape[1:], *after) and _keeps_order(reader.layer):
-                    parts = [part.reshape(after) for part in parts]
-                    continue
-                rows = [part.reshape(-1, part.shape[-1]) for part in parts]
-                if all(np.all(part == part[:1]) for part in rows) and self.takes_forward(reader) and reader.path not in found:
-                    found[reader.path] = _Affine(operation.name, rows[0][0], rows[1][0])
-                break
-        return found
-
-    def takes_forward(self, operation: Operation) -> bool:
-        """Whether a layer's weights can take up a factor and an offset of its input channels."""
-        layer = operation.layer
-        if self.calls[id(layer)] > 1 or type(layer) not in _TAKES_FORWARD:
-            return False
-        if isinstance(layer, layers.Dense):
-            return True
-        unpadded = layer.padding == "valid" or all(size == 1 for size in layer.kernel_size)
-        return bool(unpadded and layer.groups == 1 and layer.data_format == "channels_last")
-
     def find_head(self, key: str) -> Optional[tuple[Operation, str]]:
         """The operation with the softmax or sigmoid of an output that nothing else reads, through what only reshapes."""
-        key = self.resolve(key)
+        key = self.wiring.resolve(key)
         operation = self.operations.producer.get(key)
-        while operation is not None and isinstance(operation.layer, _SHAPE_ONLY) and self.readers[key] == 1:
-            key = self.resolve(operation.inputs[0])
+        while operation is not None and isinstance(operation.layer, SHAPE_ONLY) and self.wiring.readers[key] == 1:
+            key = self.wiring.resolve(operation.inputs[0])
             operation = self.operations.producer.get(key)
-        if operation is None or self.calls[id(operation.layer)] > 1 or self.readers[key] > 1:
+        if operation is None or self.wiring.calls[id(operation.layer)] > 1 or self.wiring.readers[key] > 1:
             return None
         name = _HEAD_SYMBOLS.get(symbol_of(operation.layer) or "")
         if isinstance(operation.layer, layers.Softmax):
@@ -333,7 +198,7 @@ class _Builder:
         if operation.path in self.batchnorms:
             weights = self.folded_weights(operation)
         if operation.path in self.forward:
-            weights = self.forward[operation.path].folded_into(weights, depthwise=isinstance(operation.layer, _DEPTHWISE))
+            weights = self.forward[operation.path].folded_into(weights, depthwise=isinstance(operation.layer, DEPTHWISE))
         try:
             clone.set_weights(weights)
         except ValueError as error:
@@ -419,28 +284,13 @@ def _function_of(layer: Layer) -> Any:
     return type(layer).from_config({**config, "name": None}).call
 
 
-def _does_nothing(operation: Operation) -> bool:
-    if not isinstance(operation.layer, IDENTITIES):
-        return False
-    before, after = operation.node.keras_inputs[0].dtype.name, tf.nest.flatten(operation.node.outputs)[0].dtype.name
-    return _float32(before) == _float32(after)
-
-
-def _keeps_order(layer: Layer) -> bool:
-    return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
-
-
-def _float32(dtype: str) -> str:
-    return "float32" if dtype in _OTHER_FLOATS else dtype
-
-
 def _in_float32(config: Any) -> Any:
     """A layer's configuration, with whatever is inside it, computing in float32."""
     if isinstance(config, Mapping):
         changed = {key: _in_float32(part) for key, part in config.items()}
         policy = config.get("dtype")
         name = policy.get("config", {}).get("name") if isinstance(policy, Mapping) else policy
-        return {**changed, "dtype": "float32"} if name in _OTHER_FLOATS else changed
+        return {**changed, "dtype": "float32"} if name in OTHER_FLOATS else changed
     return [_in_float32(part) for part in config] if isinstance(config, list) else config
 
 

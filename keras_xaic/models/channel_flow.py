@@ -13,8 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import keras, layers, tf
-from keras_xaic.models.canonical import activation_name, symbol_of
-from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
 
 Axes = tuple[Optional[np.ndarray], ...]
 """Per axis of a weight the atoms along it, None where the axis does not count channels."""

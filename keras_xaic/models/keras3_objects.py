@@ -16,8 +16,8 @@ from keras_xaic.errors import ModelError
 from keras_xaic.files import PathLike, writing
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
 from keras_xaic.models.safety import check_config
-from keras_xaic.ownership import temporary_directory
 from keras_xaic.silence import captured_stderr
+from keras_xaic.temporary import temporary_directory
 
 TOLERANCE = 1e-4
 """Largest difference of outputs between Keras 2 and Keras 3, as a share of the largest output."""

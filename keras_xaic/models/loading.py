@@ -24,7 +24,7 @@ from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import check_config
 from keras_xaic.models.savedmodels import load_saved_model
-from keras_xaic.ownership import temporary_directory
+from keras_xaic.temporary import temporary_directory
 
 _FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold

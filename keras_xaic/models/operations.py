@@ -133,3 +133,16 @@ def _graph_of(model: Model) -> Model:
         "a functional or Sequential model with a known input shape",
         "Rebuild it with keras.Model(inputs, outputs), or give a Sequential model an Input layer",
     )
+
+
+def activation_name(layer: Layer) -> Optional[str]:
+    """Returns the name of a layer's activation argument, or None where it has none or it is linear."""
+    function = getattr(layer, "activation", None)
+    if function is None or function is keras.activations.linear:
+        return None
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def symbol_of(layer: Layer) -> Optional[str]:
+    """Returns what a layer made from a plain operator or function does (``a + b``: ``"math.add"``), or None."""
+    return layer.symbol if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda") else None

@@ -8,7 +8,8 @@ from typing import Optional
 import numpy as np
 
 from keras_xaic._keras import Model, layers
-from keras_xaic.models.canonical import IDENTITIES, canonicalize
+from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.folding import IDENTITIES
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic import edge, tflite
+from keras_xaic import tflite
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, ExportError
@@ -20,6 +20,7 @@ from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, channel_groups
 from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.attributing import attribute_by
+from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
@@ -62,8 +63,6 @@ BITS_ONLY = 0.75
 FEW = 100
 """Below this many held-back samples, a round has to keep its accuracy on as many training samples, too: where only a few
 judge, a ruined model may be right by chance."""
-GROUPS = 10
-"""Groups of samples that are left out in turn, to see how far the drop depends on which samples judge."""
 JUDGES = 5000
 """Most samples that judge where nothing is trained."""
 
@@ -363,58 +362,6 @@ class Driver:
         if left == 0 or self._overrun(one) > 1.0 or one.drop <= 0.0:
             return None
         return one.small.plan.model_copy(update={"remove": {}, "filters": None})
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Training samples that judge the file of a round.
-
-    Attributes:
-        samples: With labels: their own, else what the original says.
-        task: What the model does.
-        outputs: What the original says about them, in Keras.
-    """
-
-    samples: Samples
-    task: Task
-    outputs: np.ndarray
-
-    @classmethod
-    def of(cls, model: Model, task: Task, samples: Samples) -> Judge:
-        """Returns the judge whose measure is `model`."""
-        outputs = predict(model, samples)
-        return cls(task.labelled(samples, outputs), task, outputs)
-
-    @functools.cached_property
-    def original(self) -> float:
-        """Metric value of the original."""
-        return self.task.score(self.outputs, np.asarray(self.samples.y))
-
-    def __call__(self, path: pathlib.Path) -> tuple[float, float, float]:
-        """Judges a file on the edge interpreter.
-
-        Returns:
-            How good it is (higher is better), its drop in the unit of `max_drop`, and the drop's standard error (jackknife over
-            `GROUPS` groups of samples).
-        """
-        samples = self.samples
-        outputs = edge.run_file(path, samples.x, scale=samples.scale, offset=samples.offset).outputs[0]
-        if not np.isfinite(outputs).all():
-            return -math.inf, math.inf, 0.0
-        targets = np.asarray(samples.y)
-        value = self.task.score(outputs, targets)
-        group = np.arange(len(targets)) % GROUPS
-        without = [self._drop(outputs, targets, group != one) for one in range(min(GROUPS, len(targets)))]
-        known = np.array([lost for lost in without if math.isfinite(lost)])
-        doubt = math.sqrt((len(known) - 1) * float(known.var())) if len(known) > 1 else 0.0
-        return -value if self.task.metric.is_error else value, self._drop(outputs, targets), doubt
-
-    def _drop(self, outputs: np.ndarray, targets: np.ndarray, chosen: Any = slice(None)) -> float:
-        """Returns what is lost on some of the samples."""
-        targets = targets[chosen]
-        given, own = (self.task.score(values[chosen], targets) for values in (outputs, self.outputs))
-        lost = self.task.drop(own, given, targets)
-        return math.inf if lost is None else lost
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Model) -> Plan:

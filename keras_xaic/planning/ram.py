@@ -10,9 +10,9 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import Layer, Model, layers
-from keras_xaic.models.canonical import IDENTITIES
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.costs import kept_shapes
+from keras_xaic.models.folding import IDENTITIES
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation
 from keras_xaic.planning.plan import LayerPlan

@@ -11,8 +11,7 @@ from typing import Optional
 
 from keras_xaic._keras import Layer, layers
 from keras_xaic.errors import ModelError
-from keras_xaic.models.canonical import activation_name, symbol_of
-from keras_xaic.models.operations import Operation
+from keras_xaic.models.operations import Operation, activation_name, symbol_of
 
 
 @dataclass(frozen=True)

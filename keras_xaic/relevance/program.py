@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from keras_xaic._keras import Model, Tensor, layers, tf
-from keras_xaic.models.canonical import Canonical, canonicalize, symbol_of
+from keras_xaic.models.canonical import Canonical, canonicalize
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
-from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.operations import Operation, Operations, symbol_of
 from keras_xaic.relevance.layer_table import how_of, name_in_table
 from keras_xaic.relevance.linear import LinearMap, linear_map
 

@@ -17,11 +17,12 @@ from typing import Any, Callable, Optional
 from keras_xaic.errors import EdgeError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors, write_atomic
 from keras_xaic.identity import facts_of
-from keras_xaic.ownership import Mark, check_directory, check_inputs, sweep
+from keras_xaic.ownership import Mark, check_directory, check_inputs
 from keras_xaic.progress import Progress, silent
 from keras_xaic.searching.chart import save_chart
 from keras_xaic.searching.trial import Setting, run_trial, smallest_and_largest
 from keras_xaic.settings import DataOptions, Training
+from keras_xaic.temporary import sweep
 
 EPOCHS, MOST_EPOCHS = 2, 120
 """Epochs of a trial where neither epochs nor minutes are given, and the most that are trained in however many minutes."""

@@ -13,11 +13,11 @@ from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, load_data
 from keras_xaic.files import write_atomic
 from keras_xaic.models import Task, canonicalize, infer_task, load_model
-from keras_xaic.ownership import temporary_directory
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.settings import DataOptions, Training
 from keras_xaic.tasks import with_task
+from keras_xaic.temporary import temporary_directory
 from keras_xaic.training import predict
 
 SMALLEST = 0.1

@@ -13,8 +13,8 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.operations import Operations
-from keras_xaic.ownership import temporary_directory
 from keras_xaic.silence import captured_stderr
+from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, Wish, freeze
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.pairing import weight_operators

@@ -16,7 +16,8 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
-from keras_xaic.pipeline.driver import Driver, Judge, Round, in_original
+from keras_xaic.pipeline.driver import Driver, Round, in_original
+from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.size_fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.progress import silent
