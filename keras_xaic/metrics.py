@@ -72,6 +72,12 @@ class Metric:
         return self.better == "lower"
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest value that it can have."""
+        infinite = float("inf")
+        return (0.0, infinite) if self.is_error else (-infinite if self.name == "r2" else 0.0, 1.0)
+
+    @property
     def drop_unit(self) -> str:
         """The unit of drops: percentage points, or percent of the original's error."""
         return "%" if self.is_error else "pp"

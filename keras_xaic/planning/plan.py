@@ -65,9 +65,9 @@ class LayerPlan(pydantic.BaseModel):
     storage: Storage
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     pattern: str = pydantic.Field(default="unstructured", pattern=rf"^({ZEROS})$")
-    relevance: float = 0.0
-    flash_bytes: int = 0
-    download_bytes: int = 0
+    relevance: float = pydantic.Field(default=0.0, ge=0.0, le=1.0)
+    flash_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
+    download_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
     reason: str = ""
 
     @pydantic.field_validator("bits")
@@ -120,7 +120,7 @@ class Plan(pydantic.BaseModel):
 
     schema_version: Literal[1] = pydantic.Field(default=1, alias="schema")
     recipe: str = "auto"
-    seed: int = 0
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
     budget: Budget = Budget()
     score: Score = "geometric_mean"
     sensitivity: str = "relevance"
@@ -129,9 +129,9 @@ class Plan(pydantic.BaseModel):
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}
     filters: Optional[FilterPlan] = None
-    predicted_flash_bytes: int = 0
-    predicted_download_bytes: int = 0
-    predicted_ram_bytes: Optional[int] = None
+    predicted_flash_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
+    predicted_download_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
+    predicted_ram_bytes: Optional[int] = pydantic.Field(default=None, ge=0, le=LARGEST)
 
     def __getitem__(self, key: str) -> LayerPlan:
         for layer in self.layers:
@@ -238,14 +238,14 @@ class FilterPlan(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    macs: Optional[int] = pydantic.Field(default=None, ge=1)
-    parameters: Optional[int] = pydantic.Field(default=None, ge=1)
-    flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
-    download_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
-    ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1)
-    steps: int = pydantic.Field(default=1, ge=1)
-    align: int = pydantic.Field(default=1, ge=1)
-    min_filters: int = pydantic.Field(default=4, ge=1)
+    macs: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    parameters: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    download_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    steps: int = pydantic.Field(default=1, ge=1, le=10_000)
+    align: int = pydantic.Field(default=1, ge=1, le=LARGEST)
+    min_filters: int = pydantic.Field(default=4, ge=1, le=LARGEST)
     protect: tuple[str, ...] = ()
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import pathlib
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,15 +13,26 @@ from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import METRICS
+from keras_xaic.units import LARGEST
 
 SCHEMA = 2
+LARGEST_VALUE = 1e100
+"""What is larger was not measured but overflowed: it is written as null."""
+Value = Annotated[float, Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
+Positive = Annotated[float, Field(ge=0, le=LARGEST_VALUE)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Bits = Annotated[float, Field(ge=0, le=64)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+FileBytes = Annotated[int, Field(ge=1, le=LARGEST)]
 Reference = Literal["edge", "keras"]
 """Which metric value of the original drops are measured against: that of its float32 file on the edge interpreter, or where an
 interpreter computes this file wrongly, that of the Keras model."""
 
 
 class _Facts(BaseModel):
-    """Measured values: more may be added, none may be NaN (what does not apply is null)."""
+    """Measured values, each in the range it can have: more may be added, none may be NaN (what does not apply is null)."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, protected_namespaces=())
 
@@ -31,14 +41,7 @@ class _Facts(BaseModel):
     def _plain(cls, value: Any) -> Any:
         if isinstance(value, np.generic):
             value = value.item()
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    @field_validator("*")
-    @classmethod
-    def _bounded(cls, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise ValueError("a whole number beyond 64 bits")
-        return value
+        return None if isinstance(value, float) and not abs(value) <= LARGEST_VALUE else value
 
 
 class MetricFacts(_Facts):
@@ -53,9 +56,9 @@ class ModelFacts(_Facts):
     """The model that came in."""
 
     name: str = ""
-    parameters: Optional[int] = None
-    weighted_layers: Optional[int] = None
-    macs: Optional[int] = None
+    parameters: Optional[Count] = None
+    weighted_layers: Optional[Count] = None
+    macs: Optional[Count] = None
 
 
 class BudgetFacts(_Facts):
@@ -64,64 +67,64 @@ class BudgetFacts(_Facts):
     `max_drop_pp` is in percentage points, for errors (mse, mae, ...) in percent of the original's.
     """
 
-    flash_bytes: Optional[int] = None
-    download_bytes: Optional[int] = None
-    ram_bytes: Optional[int] = None
-    max_drop_pp: Optional[float] = None
-    macs: Optional[int] = None
+    flash_bytes: Optional[FileBytes] = None
+    download_bytes: Optional[FileBytes] = None
+    ram_bytes: Optional[Count] = None
+    max_drop_pp: Optional[Percent] = None
+    macs: Optional[Count] = None
     met: Optional[bool] = None
 
 
 class LatencyFacts(_Facts):
     """Milliseconds of one invocation after warm-up."""
 
-    median: Optional[float] = None
-    p90: Optional[float] = None
-    threads: int = 1
+    median: Optional[Positive] = None
+    p90: Optional[Positive] = None
+    threads: Count = 1
 
 
 class OriginalFacts(_Facts):
     """The model before compression."""
 
-    keras_metric: Optional[float] = None
-    keras_accuracy: Optional[float] = None
-    tflite_fp32_bytes: Optional[int] = None
-    tflite_fp32_gzip_bytes: Optional[int] = None
-    edge_metric: Optional[float] = None
-    edge_accuracy: Optional[float] = None
+    keras_metric: Optional[Value] = None
+    keras_accuracy: Optional[Share] = None
+    tflite_fp32_bytes: Optional[FileBytes] = None
+    tflite_fp32_gzip_bytes: Optional[FileBytes] = None
+    edge_metric: Optional[Value] = None
+    edge_accuracy: Optional[Share] = None
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
 
 
 class BaselineFacts(_Facts):
     """What a usual method gives for the same model and data."""
 
-    flash_bytes: Optional[int] = None
-    download_bytes: Optional[int] = None
-    edge_metric: Optional[float] = None
-    edge_accuracy: Optional[float] = None
-    drop_pp: Optional[float] = None
+    flash_bytes: Optional[FileBytes] = None
+    download_bytes: Optional[FileBytes] = None
+    edge_metric: Optional[Value] = None
+    edge_accuracy: Optional[Share] = None
+    drop_pp: Optional[Value] = None
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
 
 
 class CompressedFacts(_Facts):
     """The model after compression; `samples` is how many samples of which `part` of the data judged it."""
 
-    keras_metric: Optional[float] = None
-    keras_accuracy: Optional[float] = None
-    edge_metric: Optional[float] = None
-    edge_accuracy: Optional[float] = None
-    drop_pp: Optional[float] = None
-    flash_bytes: Optional[int] = None
-    micro_flash_bytes: Optional[int] = None
-    download_bytes: Optional[int] = None
-    arena_bytes: Optional[int] = None
-    sparsity: Optional[float] = None
-    mean_bits: Optional[float] = None
-    macs: Optional[int] = None
+    keras_metric: Optional[Value] = None
+    keras_accuracy: Optional[Share] = None
+    edge_metric: Optional[Value] = None
+    edge_accuracy: Optional[Share] = None
+    drop_pp: Optional[Value] = None
+    flash_bytes: Optional[FileBytes] = None
+    micro_flash_bytes: Optional[FileBytes] = None
+    download_bytes: Optional[FileBytes] = None
+    arena_bytes: Optional[Count] = None
+    sparsity: Optional[Share] = None
+    mean_bits: Optional[Bits] = None
+    macs: Optional[Count] = None
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
-    agreement: Optional[float] = None
-    explanation_similarity: Optional[float] = None
-    samples: Optional[int] = None
+    agreement: Optional[Share] = None
+    explanation_similarity: Optional[Correlation] = None
+    samples: Optional[Count] = None
     part: Optional[str] = None
 
 
@@ -136,8 +139,8 @@ class InterpreterFacts(_Facts):
     """One interpreter's answer."""
 
     version: Optional[str] = None
-    accuracy: Optional[float] = None
-    metric: Optional[float] = None
+    accuracy: Optional[Share] = None
+    metric: Optional[Value] = None
     ran: bool = False
     error: Optional[str] = None
 
@@ -147,52 +150,52 @@ class LayerFacts(_Facts):
 
     name: str
     kind: str = ""
-    relevance: Optional[float] = None
-    weights: Optional[int] = None
-    bits: Optional[float] = None
-    sparsity: Optional[float] = None
-    filters: Optional[int] = None
-    filters_kept: Optional[int] = None
-    flash_bytes: Optional[int] = None
+    relevance: Optional[Share] = None
+    weights: Optional[Count] = None
+    bits: Optional[Bits] = None
+    sparsity: Optional[Share] = None
+    filters: Optional[Count] = None
+    filters_kept: Optional[Count] = None
+    flash_bytes: Optional[Count] = None
     storage: Optional[str] = None
 
 
 class ConfusionFacts(_Facts):
     """How many samples of a class are taken for the class `label`, and how many the original took for it."""
 
-    label: int
-    samples: int
-    original_samples: int
+    label: Count
+    samples: Count
+    original_samples: Count
 
 
 class ClassFacts(_Facts):
     """The samples of one class. `original_accuracy` is the Keras original's, `accuracy` the edge interpreter's."""
 
-    label: int
-    samples: int
-    original_accuracy: float
-    accuracy: float
-    drop_pp: float
-    explanation_similarity: Optional[float] = None
+    label: Count
+    samples: Count
+    original_accuracy: Share
+    accuracy: Share
+    drop_pp: Annotated[float, Field(ge=-100, le=100)]
+    explanation_similarity: Optional[Correlation] = None
     confused_with: list[ConfusionFacts] = Field(default_factory=list)
 
 
 class ShownFacts(_Facts):
     """A sample whose relevance is in explanations.npz; `similarity` is the rank correlation of both models' maps."""
 
-    sample: int
+    sample: Count
     group: str
-    truth: Optional[int] = None
-    original_answer: Optional[int] = None
-    answer: Optional[int] = None
-    similarity: Optional[float] = None
+    truth: Optional[Count] = None
+    original_answer: Optional[Count] = None
+    answer: Optional[Count] = None
+    similarity: Optional[Correlation] = None
 
 
 class ExplanationFacts(_Facts):
     """How explanations were compared: by which rule, over how many samples, from which output; and what is shown."""
 
     rule: str
-    samples: int
+    samples: Count
     target: str
     shown: list[ShownFacts] = Field(default_factory=list)
 
@@ -200,14 +203,14 @@ class ExplanationFacts(_Facts):
 class RoundFacts(_Facts):
     """One round of planning and training: what was predicted, and what came out, on validation data."""
 
-    predicted_flash_bytes: Optional[int] = None
-    flash_bytes: Optional[int] = None
-    predicted_download_bytes: Optional[int] = None
-    download_bytes: Optional[int] = None
-    held_back: Optional[float] = None
-    drop_pp: Optional[float] = None
-    epochs: Optional[int] = None
-    seconds: Optional[float] = None
+    predicted_flash_bytes: Optional[Count] = None
+    flash_bytes: Optional[FileBytes] = None
+    predicted_download_bytes: Optional[Count] = None
+    download_bytes: Optional[FileBytes] = None
+    held_back: Optional[Value] = None
+    drop_pp: Optional[Value] = None
+    epochs: Optional[Count] = None
+    seconds: Optional[Positive] = None
 
 
 class Report(_Facts):
@@ -245,17 +248,17 @@ class Report(_Facts):
         warnings: What a user should know.
     """
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: Count = Field(default=SCHEMA, alias="schema")
     xaic: str = __version__
     recipe: str = ""
     recipe_entries: dict[str, Any] = Field(default_factory=dict)
-    seed: int = 0
+    seed: Count = 0
     task: Optional[str] = None
     metric: Optional[MetricFacts] = Field(default_factory=MetricFacts)
     reference: Reference = "edge"
     judge: Optional[JudgeFacts] = None
     versions: dict[str, str] = Field(default_factory=dict)
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, Positive] = Field(default_factory=dict)
     model: ModelFacts = Field(default_factory=ModelFacts)
     budget: BudgetFacts = Field(default_factory=BudgetFacts)
     original: OriginalFacts = Field(default_factory=OriginalFacts)
@@ -287,6 +290,23 @@ class Report(_Facts):
         if value != SCHEMA:
             raise ValueError(f"version {value} is not known, this keras-xaic reads version {SCHEMA}")
         return value
+
+    @model_validator(mode="after")
+    def _metric_in_its_limits(self) -> Report:
+        """Refuses metric values that a known metric cannot have; of others nothing is known."""
+        known = METRICS.get(self.metric.name) if self.metric is not None else None
+        if known is None:
+            return self
+        low, high = known.limits
+        places: dict[str, Any] = {"original": self.original, "compressed": self.compressed}
+        places |= {f"baselines.{name}": facts for name, facts in self.baselines.items()}
+        places |= {f"interpreters.{name}": facts for name, facts in self.interpreters.items()}
+        for place, facts in places.items():
+            for key in ("edge_metric", "keras_metric", "metric"):
+                value = getattr(facts, key, None)
+                if isinstance(value, float) and not low <= value <= high:
+                    raise ValueError(f"{place}.{key} is {value:.4g}, {known.name} is {low:g} to {high:g}")
+        return self
 
     def to_json(self) -> str:
         """Returns the text of report.json."""

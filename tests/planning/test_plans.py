@@ -33,6 +33,11 @@ def test_a_plan_survives_its_file(tmp_path):
         (lambda c: c["layers"][1].update(storage="int5"), "layers.1.storage"),
         (lambda c: c.update(colour="red"), "colour"),
         (lambda c: c["layers"][0].update(sparsity=1.5), "layers.0.sparsity"),
+        (lambda c: c["layers"][0].update(relevance=-0.5), "layers.0.relevance"),
+        (lambda c: c["layers"][0].update(flash_bytes=-1), "layers.0.flash_bytes"),
+        (lambda c: c.update(predicted_ram_bytes=-1), "predicted_ram_bytes"),
+        (lambda c: c.update(seed=-1), "seed"),
+        (lambda c: c.update(filters={"steps": 10**12}), "filters.steps"),
     ],
 )
 def test_a_plan_edited_wrongly_names_the_key(tmp_path, edit, said):

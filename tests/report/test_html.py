@@ -133,8 +133,8 @@ def test_names_cannot_become_markup(changed):
 
 def test_bars_are_as_long_as_the_shares(changed):
     layers = [
-        LayerFacts(name="a", relevance=3.0, flash_bytes=100, bits=8, filters=8, filters_kept=2),
-        LayerFacts(name="b", relevance=1.0, flash_bytes=300, bits=2, sparsity=0.25),
+        LayerFacts(name="a", relevance=0.75, flash_bytes=100, bits=8, filters=8, filters_kept=2),
+        LayerFacts(name="b", relevance=0.25, flash_bytes=300, bits=2, sparsity=0.25),
         LayerFacts(name="c", relevance=None, flash_bytes=0),
     ]
     markup = render_html(Report(layers=layers))
