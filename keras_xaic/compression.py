@@ -15,6 +15,7 @@ from keras_xaic.data import as_data
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.grids import QuantizedKernel, load_kernels
+from keras_xaic.models.frozen import thawed
 from keras_xaic.models.keras3_objects import save_keras3
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.loading import load_model
@@ -146,7 +147,8 @@ def apply(
     if training.activation_ranges is not None and plan.activations == "float32":
         raise PlanError("activation_ranges for float32 activations, which lie on no grid", "None, or a plan with int8 or int16")
     seed = plan.seed if training.seed is None else training.seed
-    epochs = training.effort(EPOCHS, MOST_EPOCHS)
+    model = thawed(model) if training.train_frozen else model
+    epochs = training.effort(EPOCHS, MOST_EPOCHS) if model.trainable_weights else 0
     context = Context.of(
         model,
         as_data(data),

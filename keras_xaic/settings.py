@@ -94,6 +94,8 @@ class Training:
         distillation: Weight of the original's outputs in the loss, 0 to 1.
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
         callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`.
+        train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto their
+            grids and lose weights as planned, and only the other layers make up for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
             `keras_xaic.pruning.weights.prune_weights`), four times on the grids ``ecq`` and ``ecqx``.
         rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
@@ -117,6 +119,7 @@ class Training:
     distillation: float = 0.7
     patience: Optional[int] = None
     callbacks: Sequence[Any] = ()
+    train_frozen: bool = option(False, "Also train layers that are frozen in the model.")
     refresh: Optional[int] = None
     rounding: Rounding = "outputs"
     activation_ranges: Optional[Ranges] = None

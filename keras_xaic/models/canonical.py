@@ -181,6 +181,8 @@ class _Builder:
         if isinstance(layer, IDENTITIES):  # one that makes numbers of bytes
             return layers.Rescaling(1.0, name=operation.path)
         config = {**_in_float32(layer.get_config()), "name": operation.path}
+        if operation.path in self.operations.frozen:
+            config["trainable"] = False
         if linear:
             config["activation"] = "linear"
         if operation.path in self.batchnorms:

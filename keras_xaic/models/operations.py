@@ -105,6 +105,17 @@ class Operations:
         return len(self._list)
 
     @cached_property
+    def frozen(self) -> frozenset[str]:
+        """Paths of layers with weights that training leaves alone: frozen themselves, or in a nested model that is frozen."""
+        trained = {id(weight) for weight in self.model.trainable_weights}
+        return frozenset(
+            operation.path
+            for operation in self
+            if (operation.layer.weights and not operation.layer.trainable)
+            or (operation.layer.trainable_weights and not any(id(one) in trained for one in operation.layer.trainable_weights))
+        )
+
+    @cached_property
     def producer(self) -> dict[str, Operation]:
         """The operation that makes each tensor (inputs of the model have none)."""
         return {key: operation for operation in self for key in operation.outputs}

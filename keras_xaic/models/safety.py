@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
+from keras_xaic.models.wrapped import refuse_wrapped
 
 _MODELS = {"Functional", "Model", "Sequential"}
 _OPERATION_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
@@ -126,6 +127,8 @@ class _Check:
         if built_in or kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "DTypePolicy"):
             return
         registered = config.get("registered_name") or kind
+        if _registered(kind) is None:
+            refuse_wrapped(kind, f"layer {str(name)!r}", self.source)
         if (
             _registered(str(registered)) is None
             and _registered(kind) is None

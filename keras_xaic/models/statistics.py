@@ -25,13 +25,14 @@ def remeasure_batchnorm(model: Model, samples: Samples, batch_size: int = 64) ->
     batch statistics of Wu & Johnson 2021, arXiv 2105.07576, section 3, in one pass, too).
 
     Args:
-        model: A functional or sequential model. BatchNorm layers that are called more than once keep their statistics.
+        model: A functional or sequential model. BatchNorm layers that are frozen, or called more than once, keep their
+            statistics.
         samples: Training samples, of which up to a thousand are used, evenly spread.
         batch_size: Samples at a time.
     """
     operations = Operations(model)
     calls = Counter(operation.path for operation in operations)
-    wanted = [operation for operation in operations if _has_statistics(operation) and calls[operation.path] == 1]
+    wanted = [one for one in operations if _has_statistics(one) and calls[one.path] == 1 and one.path not in operations.frozen]
     if not wanted:
         return False
     largest = max(math.prod(size or 1 for size in shape[1:]) for shape in operations.shapes.values())

@@ -90,6 +90,8 @@ def _structured(tensors: list[Any], example: Any) -> Any:
 def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> Layer:
     layer = operation.layer
     config = {**layer.get_config(), "name": operation.path}
+    if operation.path in groups.operations.frozen:
+        config["trainable"] = False
     made = groups.made(operation)
     if made is not None:
         config["filters" if "filters" in config else "units"] = int(np.count_nonzero(stays[made]))

@@ -8,6 +8,8 @@ import tensorflow_model_optimization as tfmot
 
 from keras_xaic.compression import CompressedModel
 from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.frozen import keep_frozen
+from keras_xaic.models.operations import Operations
 from keras_xaic.pipeline.toolkit import train_with_toolkit
 from keras_xaic.planning import Plan
 from keras_xaic.recipes.recipe import Baseline
@@ -51,9 +53,19 @@ def _magnitude(model: Model, data: Any, *, sparsity: float = DEFAULT_SPARSITY, *
 
 def _cluster(model: Model, data: Any, *, sparsity: float = 0.0, **options: Any) -> CompressedModel:
     def wrap(flat: Model, steps: int) -> Model:
-        return tfmot.clustering.keras.cluster_weights(flat, number_of_clusters=CLUSTERS)
+        frozen = Operations(flat).frozen
+        flat.trainable = True  # the toolkit sees the weights of no frozen layer
+        clustered = tfmot.clustering.keras.cluster_weights(flat, number_of_clusters=CLUSTERS)
+        for layer in clustered.layers:
+            layer.trainable = getattr(layer, "layer", layer).name not in frozen
+        keep_frozen(clustered)
+        return clustered
 
-    return train_with_toolkit(model, data, "cluster", wrap, tfmot.clustering.keras.strip_clustering, **options)
+    def strip(clustered: Model) -> Model:
+        clustered.trainable = True
+        return tfmot.clustering.keras.strip_clustering(clustered)
+
+    return train_with_toolkit(model, data, "cluster", wrap, strip, **options)
 
 
 _RUNNERS: dict[str, Callable[..., CompressedModel]] = {"int8": _int8, "magnitude": _magnitude, "cluster": _cluster}

@@ -9,6 +9,7 @@ from keras_xaic import tflite
 from keras_xaic.bundle import Bundle
 from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
 from keras_xaic.pipeline.inputs import load_both
@@ -73,6 +74,10 @@ def compress(
     source = recipe if isinstance(recipe, str) and recipe.endswith(".json") else None
     with output(out, "bundle", overwrite=overwrite, inputs=[model, data, source]) as place:
         loaded, samples_of, task = load_both(model, data, options, progress)
+        frozen = said_of_frozen(loaded, training.train_frozen)
+        loaded = thawed(loaded) if training.train_frozen else loaded
+        if not loaded.trainable_weights:
+            settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
         activations = chosen_activations(plan, chosen, settings.budget, device)
         if plan is not None:
             check_plan(plan, loaded)
@@ -89,7 +94,7 @@ def compress(
             wider = wider_activations(chosen, settings.budget, replace(device, target=reachable))
             settings = replace(settings, recipe=chosen.changed(activations=activations))
             job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress), wider)
-            job.warnings = [] if warning is None else [warning]
+            job.warnings = [one for one in (warning, frozen) if one is not None]
             return job.run(place, reachable)
 
 

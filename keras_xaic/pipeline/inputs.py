@@ -9,6 +9,7 @@ from keras_xaic.data import Data, as_data
 from keras_xaic.models import Task, infer_task, load_model
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.regular import regularize
+from keras_xaic.models.wrapped import unwrapped
 from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import with_task
@@ -24,6 +25,7 @@ def load(model: Union[Model, PathLike], allow_unsafe: bool, data: Optional[Data]
         model = load_model(model, allow_unsafe=allow_unsafe)
     elif is_keras3_object(model):
         model = from_keras3(model, allow_unsafe)
+    model = unwrapped(model)
     regular = regularize(model, () if data is None else [tuple(data.train.x.shape[1:])])
     if regular.input_shape != model.input_shape:
         progress(f"free dimensions {model.input_shape[1:]} taken from the data: {regular.input_shape[1:]}", 1, 1)

@@ -11,6 +11,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.grids import QuantizedKernel, fit_scale
 from keras_xaic.models.canonical import Canonical
+from keras_xaic.models.frozen import keep_frozen
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
 from keras_xaic.planning.plan import LayerPlan, Plan, find_layer
 from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
@@ -54,7 +55,8 @@ def quantize_by_plan(
 
     wrapped = keras.models.clone_model(model, clone_function=wrap)
     for old, new in zip(model.layers, wrapped.layers):
-        _original_variables(new, old.get_weights())
+        _copy_originals(old, new)
+    keep_frozen(wrapped)
     refresh_prices(wrapped, relevance)
     return wrapped
 
@@ -69,11 +71,11 @@ def refresh_prices(quantized: Model, relevance: Optional[Mapping[str, np.ndarray
     for wrapper in quantized.layers:
         if not isinstance(wrapper, quantize_wrapper.QuantizeWrapperV2):
             continue
-        masters = _trained(wrapper)
+        masters = _masters(wrapper)
         for kernel in layer_kernels(wrapper.layer, wrapper.layer.name):
             quantizer = wrapper.quantize_config.grids.get(kernel.attribute)
             if isinstance(quantizer, EntropyQuantizer):
-                quantizer.refresh(masters[kernel.attribute], (relevance or {}).get(kernel.key))
+                quantizer.refresh(masters[kernel.attribute].numpy(), (relevance or {}).get(kernel.key))
 
 
 def copy_master_weights(quantized: Model, model: Model) -> None:
@@ -88,11 +90,9 @@ def copy_master_weights(quantized: Model, model: Model) -> None:
             if layer.weights:
                 layer.set_weights(wrapper.get_weights())
             continue
-        trained = _trained(wrapper)
-        for kernel in layer_kernels(layer, layer.name):
-            kernel.variable.assign(trained[kernel.attribute])
-        if getattr(layer, "use_bias", False):
-            layer.bias.assign(trained["bias"])
+        masters = _masters(wrapper)
+        for weight in layer.weights:
+            weight.assign(masters[_last_name(weight)])
 
 
 def freeze(quantized: Model, model: Model) -> dict[str, QuantizedKernel]:
@@ -160,17 +160,20 @@ def _quantizer(
     return RelevanceEntropyQuantizer(planned.bits, scale, pricing, band)
 
 
-def _trained(wrapper: Layer) -> dict[str, np.ndarray]:
-    """Name -> value of everything that a wrapper trains."""
-    return {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in wrapper.trainable_weights}
+def _masters(wrapper: Layer) -> dict[str, Any]:
+    """Name -> variable of the layer inside a wrapper: the weights before they go onto their grids, whether trained or frozen."""
+    return {_last_name(weight): weight for weight in wrapper.weights if not _last_name(weight).endswith(LEARNED)}
 
 
-def _original_variables(layer: Layer, values: list[np.ndarray]) -> None:
+def _last_name(weight: Any) -> str:
+    return str(weight.name).split("/")[-1].split(":")[0]
+
+
+def _copy_originals(layer: Layer, wrapper: Layer) -> None:
     """Gives a cloned, perhaps wrapped layer the weights of the original."""
-    if not isinstance(layer, quantize_wrapper.QuantizeWrapperV2):
-        if values:
-            layer.set_weights(values)
-        return
-    originals = [v for v in layer.trainable_weights if not v.name.split(":")[0].endswith(LEARNED)]
-    for variable, value in zip(originals, values):
-        variable.assign(value)
+    if isinstance(wrapper, quantize_wrapper.QuantizeWrapperV2):
+        masters = _masters(wrapper)
+        for weight in layer.weights:
+            masters[_last_name(weight)].assign(weight)
+    elif layer.weights:
+        wrapper.set_weights(layer.get_weights())

@@ -1,0 +1,66 @@
+"""Models from the Model Optimization toolkit that still wear its wrappers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow_model_optimization as tfmot
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers
+from keras_xaic.models.wrapped import unwrapped
+from keras_xaic.pipeline.inputs import load
+
+X, Y = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32), np.arange(64) % 4
+WRAP = {
+    "pruned": lambda model: tfmot.sparsity.keras.prune_low_magnitude(
+        model, tfmot.sparsity.keras.ConstantSparsity(0.5, 1, -1, 1)
+    ),
+    "clustered": lambda model: tfmot.clustering.keras.cluster_weights(model, number_of_clusters=4),
+    "trained on grids": tfmot.quantization.keras.quantize_model,
+}
+ADVICE = {"pruned": "strip_pruning(model)", "clustered": "strip_clustering(model)", "trained on grids": "quantize_scope()"}
+
+
+def make_model():
+    inputs = keras.Input((8, 8, 1))
+    z = layers.Conv2D(6, 3, use_bias=False, name="first")(inputs)
+    z = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(z))
+    z = layers.Flatten(name="flat")(layers.Conv2D(4, 3, activation="relu", name="second")(z))
+    return keras.Model(inputs, layers.Dense(4, activation="softmax", name="head")(z))
+
+
+@pytest.fixture(scope="module", params=list(WRAP))
+def wrapped(request):
+    keras.utils.set_random_seed(1)
+    model = WRAP[request.param](make_model())
+    model.compile("adam", "sparse_categorical_crossentropy")
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()] if request.param == "pruned" else []
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=callbacks)
+    return request.param, model
+
+
+def test_wrappers_come_off(wrapped):
+    kind, model = wrapped
+    before = [variable.numpy() for variable in model.variables]
+    plain = load(model, False)
+    assert [layer.name for layer in plain.layers][1:] == ["first", "norm", "relu", "second", "flat", "head"]
+    gap = np.abs(plain.predict(X, verbose=0) - model.predict(X, verbose=0)).max()
+    assert gap < 0.05 if kind == "trained on grids" else gap < 1e-6
+    kernel = plain.get_layer("first").kernel.numpy()
+    if kind == "pruned":
+        assert (kernel == 0).mean() == 0.5
+    if kind == "clustered":
+        assert len(np.unique(kernel)) <= 4
+    assert all(np.array_equal(old, new.numpy()) for old, new in zip(before, model.variables)), "the user's model is untouched"
+    assert xaic.attribute(plain, X, Y).weights["first"].shape == kernel.shape
+    assert unwrapped(plain) is plain
+
+
+@pytest.mark.parametrize("ending", [".h5", ".keras"])
+def test_a_file_with_wrappers_names_the_function_that_takes_them_off(wrapped, tmp_path, ending):
+    kind, model = wrapped
+    model.save(tmp_path / f"model{ending}")
+    with pytest.raises(xaic.ModelError, match="Model Optimization toolkit") as caught:
+        xaic.load_model(tmp_path / f"model{ending}")
+    assert ADVICE[kind] in str(caught.value)
