@@ -94,8 +94,8 @@ class Training:
         distillation: Weight of the original's outputs in the loss, 0 to 1.
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
         callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`.
-        train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto their
-            grids and lose weights as planned, and only the other layers make up for it.
+        train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto
+            their grids and lose weights as planned, and only the other layers make up for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
             `keras_xaic.pruning.weights.prune_weights`), four times on the grids ``ecq`` and ``ecqx``.
         rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see

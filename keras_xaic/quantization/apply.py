@@ -161,7 +161,7 @@ def _quantizer(
 
 
 def _masters(wrapper: Layer) -> dict[str, Any]:
-    """Name -> variable of the layer inside a wrapper: the weights before they go onto their grids, whether trained or frozen."""
+    """Name -> variable of the layer inside a wrapper, trained or frozen: weights before they go onto their grids."""
     return {_last_name(weight): weight for weight in wrapper.weights if not _last_name(weight).endswith(LEARNED)}
 
 
