@@ -51,14 +51,10 @@ class Lite:
     def __init__(self, job: dict[str, Any]) -> None:
         module = self.runtime = _first(self.modules[job["interpreter"]])
         resolver = module.OpResolverType.BUILTIN_REF if job["interpreter"] == "builtin-ref" else module.OpResolverType.AUTO
-        inner = job["mode"] == "layers"  # delegates keep inner values to themselves
-        if inner and job["interpreter"] != "builtin-ref":
-            resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         self.interpreter = module.Interpreter(
             model_path=job["model"],
             num_threads=job["threads"],
             experimental_op_resolver_type=resolver,
-            experimental_preserve_all_tensors=inner,
         )
 
     def prepare(self, samples: list[tuple[int, ...]]) -> None:
@@ -89,10 +85,6 @@ class Lite:
         """Returns output `index`."""
         return np.asarray(self.interpreter.get_tensor(self.outputs[index]["index"]))
 
-    def inner(self, tensor: int) -> np.ndarray:
-        """Returns the values of any tensor."""
-        return np.asarray(self.interpreter.get_tensor(tensor))
-
     @staticmethod
     def _describe(detail: dict[str, Any]) -> dict[str, Any]:
         scale, zero_point = detail["quantization"]
@@ -115,8 +107,7 @@ class Micro:
         with open(job["model"], "rb") as file:
             self.content = file.read()
         self.alternate = int(job.get("alternate_bytes", 0))
-        config = self.runtime.InterpreterConfig
-        self.config = config.kPreserveAllTensors if job["mode"] == "layers" else config.kAllocationRecording
+        self.config = self.runtime.InterpreterConfig.kAllocationRecording
         self.counts = job["tensors"]
 
     def prepare(self, samples: list[tuple[int, ...]]) -> None:
@@ -168,10 +159,6 @@ class Micro:
     def get(self, index: int) -> np.ndarray:
         """Returns output `index`."""
         return np.asarray(self.interpreter.get_output(index))
-
-    def inner(self, tensor: int) -> np.ndarray:
-        """Returns the values of any tensor."""
-        return np.asarray(self.interpreter.GetTensor(tensor, 0)["tensor_data"])
 
     @staticmethod
     def _describe(detail: dict[str, Any]) -> dict[str, Any]:
@@ -230,24 +217,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     for path, result in zip(job["outputs"], results):
         np.save(path, result)
     return {"version": version, "latency": latency, "peak_memory": peak, "outputs": interpreter.outputs}
-
-
-def layers(job: dict[str, Any]) -> dict[str, Any]:
-    """Runs every sample and keeps the values of the tensors that the job names."""
-    arrays = [np.load(path) for path in job["inputs"]]
-    interpreter, version = _open(job)
-    _limit_memory(job["memory"])
-    interpreter.prepare([a.shape[1:] for a in arrays])
-    parts = [quantize(np.asarray(a, np.float32), d) for a, d in zip(arrays, interpreter.inputs)]
-    kept: list[list[np.ndarray]] = [[] for _ in job["inner"]]
-    for k in range(len(arrays[0])):
-        _set(interpreter, parts, k)
-        interpreter.invoke()
-        for values, tensor in zip(kept, job["inner"]):
-            values.append(np.array(interpreter.inner(tensor)))
-    for path, values in zip(job["outputs"], kept):
-        np.save(path, np.stack(values))
-    return {"version": version}
 
 
 def once(job: dict[str, Any]) -> dict[str, Any]:
@@ -317,7 +286,7 @@ def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     try:
-        modes = {"run": run, "layers": layers, "once": once, "load": load, "arena": arena, "version": version}
+        modes = {"run": run, "once": once, "load": load, "arena": arena, "version": version}
         result = modes[job["mode"]](job)
     except JobError as error:
         result = {"error": str(error), "kind": error.kind}

@@ -174,13 +174,18 @@ class _Outside(Exception):
     """The file points outside itself."""
 
 
-class _Table:
+class Table:
     """A flatbuffer table: fields by number, every offset checked against the file."""
 
     def __init__(self, content: bytes, position: int) -> None:
         self.content, self.position = content, position
         self.fields = position - self.number("i", position)
         self.size = self.number("H", self.fields)
+
+    @classmethod
+    def root(cls, content: bytes) -> Table:
+        """Returns the table that holds the whole file."""
+        return cls(content, struct.unpack_from("<I", content)[0])
 
     def number(self, kind: str, position: int) -> int:
         """Returns the integer (or float) of `struct` format `kind` at `position`."""
@@ -222,21 +227,21 @@ class _Table:
         start, count = self.span(field, 1)
         return self.content[start : start + count].decode("utf-8", "replace")
 
-    def table(self, field: int) -> Optional[_Table]:
+    def table(self, field: int) -> Optional[Table]:
         """Returns a nested table."""
         position = self.find(field)
-        return _Table(self.content, position + self.number("I", position)) if position else None
+        return Table(self.content, position + self.number("I", position)) if position else None
 
-    def tables(self, field: int) -> Iterator[_Table]:
+    def tables(self, field: int) -> Iterator[Table]:
         """Yields the tables of a vector."""
         start, count = self.span(field, 4)
         for position in range(start, start + 4 * count, 4):
-            yield _Table(self.content, position + self.number("I", position))
+            yield Table(self.content, position + self.number("I", position))
 
 
 def _read(name: str, content: bytes) -> FileInfo:
     """Field numbers are those of TensorFlow's schema.fbs."""
-    model = _Table(content, struct.unpack_from("<I", content)[0])
+    model = Table.root(content)
     codes = []
     for code in model.tables(1):
         number = max(code.get(0, "b"), code.get(3, "i"))  # old files have only the byte, new ones both
@@ -248,7 +253,7 @@ def _read(name: str, content: bytes) -> FileInfo:
     return FileInfo(name, content, graphs, buffers)
 
 
-def _read_buffer(buffer: _Table) -> tuple[int, int]:
+def _read_buffer(buffer: Table) -> tuple[int, int]:
     outside, size = buffer.get(1, "Q"), buffer.get(2, "Q")
     if outside <= 1:
         return buffer.span(0, 1)
@@ -257,7 +262,7 @@ def _read_buffer(buffer: _Table) -> tuple[int, int]:
     return outside, size
 
 
-def _read_graph(graph: _Table, codes: list[tuple[str, int]]) -> GraphInfo:
+def _read_graph(graph: Table, codes: list[tuple[str, int]]) -> GraphInfo:
     operators: list[OperatorInfo] = []
     for operator in graph.tables(3):
         code = operator.get(0, "I")
@@ -268,7 +273,7 @@ def _read_graph(graph: _Table, codes: list[tuple[str, int]]) -> GraphInfo:
     return GraphInfo(tensors, tuple(operators), _integers(graph, 1), _integers(graph, 2))
 
 
-def _read_tensor(tensor: _Table) -> TensorInfo:
+def _read_tensor(tensor: Table) -> TensorInfo:
     number = tensor.get(1, "b")
     dtype, bits = TENSOR_TYPES.get(number, (f"type {number}", 0))
     quantization = tensor.table(4)
@@ -288,5 +293,5 @@ def _read_tensor(tensor: _Table) -> TensorInfo:
     )
 
 
-def _integers(table: _Table, field: int) -> tuple[int, ...]:
+def _integers(table: Table, field: int) -> tuple[int, ...]:
     return tuple(int(n) for n in table.array(field, "<i4"))

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
+from keras_xaic.edge.exposing import with_outputs
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
 from keras_xaic.edge.installed import judge
@@ -123,20 +124,14 @@ def run_file(
     info = _read_or_quote(path, interpreter, limits)
     if len(arrays) != len(info.inputs):
         raise DataError(f"{info.name} has {len(info.inputs)} inputs, {len(arrays)} were given", "one array per input")
-    with private_directory() as name:
-        scratch = pathlib.Path(name)
-        outputs = [str(scratch / f"y{i}.npy") for i in range(len(info.outputs))]
-        job = {
-            **_job("run", path, interpreter, info),
-            "inputs": [_store(a, scratch / f"x{i}.npy") for i, a in enumerate(arrays)],
-            "outputs": outputs,
-            "scale": scale,
-            "offset": offset,
-            "threads": threads,
-            "latency_runs": latency_runs,
-        }
-        answer, _ = run_child(job, scratch, limits, progress)
-        raw = [np.load(output) for output in outputs]
+    job = {
+        **_job("run", path, interpreter, info),
+        "scale": scale,
+        "offset": offset,
+        "threads": threads,
+        "latency_runs": latency_runs,
+    }
+    answer, raw = _run(job, arrays, len(info.outputs), limits, progress)
     timing = answer["latency"]
     return EdgeResult(
         interpreter=interpreter,
@@ -165,10 +160,10 @@ def try_file(path: PathLike, interpreter: str, *, timeout: float = 120.0) -> Non
 def run_layers(
     path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = AUTO, timeout: float = 120.0
 ) -> list[np.ndarray]:
-    """Returns what every computing operator of a file gives, in the order in which they run: (N, 1, ...) float32.
+    """Returns what every computing operator of a file gives, in the order in which they run: (N, ...) float32.
 
-    Operators that only convert (QUANTIZE, DEQUANTIZE) or make weights of what is stored are left out. Delegates are off,
-    since they keep inner values to themselves.
+    Operators that only convert (QUANTIZE, DEQUANTIZE) or make weights of what is stored are left out. The values are those of
+    the kernels, and of the delegate, that compute them when the file runs.
 
     Args:
         path: The .tflite file.
@@ -185,21 +180,28 @@ def run_layers(
     graph = info.main
     wanted = _computed(graph)
     with private_directory() as name:
-        scratch = pathlib.Path(name)
-        outputs = [str(scratch / f"y{i}.npy") for i in range(len(wanted))]
-        job = {
-            **_job("layers", path, interpreter, info),
-            "inputs": [_store(np.asarray(a), scratch / f"x{i}.npy") for i, a in enumerate(inputs)],
-            "outputs": outputs,
-            "inner": wanted,
-        }
-        run_child(job, scratch, limits)
-        raw = [np.load(output) for output in outputs]
+        exposed = pathlib.Path(name) / info.name
+        exposed.write_bytes(with_outputs(info, wanted))
+        job = {**_job("run", exposed, interpreter, info), "scale": 1.0, "offset": 0.0, "latency_runs": 0}
+        job["tensors"][1] = len(wanted)
+        _, raw = _run(job, [np.asarray(array) for array in inputs], len(wanted), limits)
     tensors = [graph.tensors[index] for index in wanted]
     return [
         dequantize(values, float(t.scales[0]), int(t.zero_points[0])) if len(t.scales) else values.astype(np.float32)
         for values, t in zip(raw, tensors)
     ]
+
+
+def _run(
+    job: dict[str, Any], arrays: Sequence[Any], count: int, limits: Limits, progress: Optional[Callable[[int], None]] = None
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Runs samples in a child; returns what it says and what the `count` outputs are, as the file gives them."""
+    with private_directory() as name:
+        scratch = pathlib.Path(name)
+        job["inputs"] = [_store(array, scratch / f"x{i}.npy") for i, array in enumerate(arrays)]
+        job["outputs"] = [str(scratch / f"y{i}.npy") for i in range(count)]
+        answer, _ = run_child(job, scratch, limits, progress)
+        return answer, [np.load(output) for output in job["outputs"]]
 
 
 @dataclass(frozen=True)

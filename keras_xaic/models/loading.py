@@ -205,5 +205,5 @@ def _without_optimizer(content: bytes) -> bytes:
 
 def _check_values(model: Model, source: str) -> None:
     for weight in model.weights:
-        if weight.dtype.is_floating and not np.isfinite(tf.reduce_sum(tf.abs(tf.cast(weight, tf.float32)))):
+        if weight.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(weight))):
             raise ModelError(f"{source}: {weight.name} holds values that are not finite", "weights that are numbers")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from keras_xaic import edge
+from keras_xaic import edge, tflite
 from keras_xaic.data import Samples
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
-from keras_xaic.tflite.layer_outputs import SAMPLES, expose_layers, layer_outputs
+from keras_xaic.tflite.layer_outputs import SAMPLES, layer_outputs
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -74,12 +73,11 @@ def faulty_original(
 
 
 def _first_faulty_layer(model: Model, path: pathlib.Path, inputs: np.ndarray, interpreter: str) -> Optional[str]:
-    """Runs the file with all inner values as outputs, so that delegates compute them as they do in the whole file."""
     content, inner = path.read_bytes(), path.with_suffix(".layers.tflite")
     try:
         expected = layer_outputs(model, content, [inputs])
-        write_atomic(inner, expose_layers(content))
-        given: Sequence[np.ndarray] = edge.run_file(inner, inputs, interpreter=interpreter).outputs
+        write_atomic(inner, tflite.slim(content))
+        given = edge.run_layers(inner, [inputs], interpreter=interpreter)
     except (EdgeError, ExportError):  # the finding stands without the layer's name
         return None
     finally:

@@ -32,16 +32,17 @@ TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 
 
-def float_twin(model: Model) -> bytes:
+def float_twin(model: Model, unrolled: bool = False) -> bytes:
     """Returns the model as float32 .tflite with a batch of 1.
 
     Args:
         model: Functional or sequential `keras.Model`. Rebuilding the same model gives the same bytes.
+        unrolled: Whether an LSTM is written step by step, as files with int16 activations have it.
 
     Raises:
         ExportError: If TFLite has no operator for a part of the model; the message names it.
     """
-    return pack(converted(model, Wish("float32")))
+    return pack(converted(model, Wish("float32", unrolled=unrolled)))
 
 
 def float16_model(model: Model) -> bytes:
@@ -125,7 +126,7 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
     """
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
     with temporary_directory() as directory:
-        graph = _traced(model, str(directory))
+        graph = _traced(model, str(directory), wish.unrolled or wish.precision == "int16")
         try:
             made = run_isolated(
                 "keras_xaic.tflite.converter:convert",
@@ -137,16 +138,22 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
                 preload="keras_xaic.tflite.converter",
             )
         except ChildDied as death:
-            looping = [one.layer for one in Operations(model) if has_loop(one.layer)]
-            if not looping:
+            names = _looping(model)
+            if not names:
                 raise
-            names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in looping)
             raise ChildDied(
                 f"{death.found}; of all layers it is known to crash on loops: {names}",
                 f"sequences of a fixed length of at most {MOST_STEPS} steps, and layers that keep no state",
                 "Shorten the sequence; choose float32 activations: {activations=float32}; or {precision=weight-only}",
             ) from death
         except ExportError as error:
+            names = _looping(model) if wish.precision == "int16" else ""
+            if names:
+                raise ExportError(
+                    f"model {model.name!r} cannot be converted with int16 activations: {error.found}; it has loops: {names}",
+                    f"sequences of a fixed length of at most {MOST_STEPS} steps, and layers that keep no state",
+                    "Choose int8 or float32 activations: {activations=int8}",
+                ) from error
             raise ExportError(
                 f"model {model.name!r} cannot be converted to TFLite: {error.found}",
                 "operators that TFLite has",
@@ -155,7 +162,7 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
     file = load(made["content"])
     dead = without_range(file)
     if dead and wish.precision == "int16":
-        give_range(file, weight_operators(converted(model, Wish("float32"))))
+        give_range(file, weight_operators(converted(model, Wish("float32", unrolled=True))))
     elif dead:
         layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in Operations(model)])
         raise ExportError(
@@ -168,10 +175,17 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
     return file
 
 
-def _traced(model: Model, directory: str) -> Graph:
+def _looping(model: Model) -> str:
+    """Returns the layers that run over time in a loop, as the converter sees them, for a message; empty if none does."""
+    operations = Operations(model)
+    found = [one.layer for one in operations if one.inputs and has_loop(unrolled(one.layer, operations.shapes[one.inputs[0]]))]
+    return ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
+
+
+def _traced(model: Model, directory: str, every: bool) -> Graph:
     """Traces the model with a batch of 1 under names that do not depend on what else was built in this process."""
     operations = Operations(model)
-    functions = {one.name: unrolled(one.layer, operations.shapes[one.inputs[0]]) for one in operations if one.inputs}
+    functions = {one.name: unrolled(one.layer, operations.shapes[one.inputs[0]], every) for one in operations if one.inputs}
 
     def run(*inputs: Tensor) -> list[Tensor]:
         tensors = dict(zip(operations.inputs, inputs))

@@ -14,7 +14,7 @@ from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
 from keras_xaic.files import machine_fault
 from keras_xaic.silence import captured_stderr
-from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pack
+from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pack, with_outputs
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
 
@@ -54,11 +54,13 @@ class Wish:
         precision: See `keras_xaic.tflite.convert.Precision`.
         io: Whether a file with integer activations takes and gives integer codes (``int8``) or float32 values (``float``).
         floating: Which weight operators stay float in an int8 file, by their place among the weight operators.
+        unrolled: Whether an LSTM is written step by step, as int16 activations need it.
     """
 
     precision: Precision
     io: InputOutput = "int8"
     floating: tuple[int, ...] = ()
+    unrolled: bool = False
 
 
 def freeze(function: Any) -> Graph:
@@ -145,11 +147,8 @@ def _with_true_ranges(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray
     converter._experimental_calibrate_only = True
     model = load(bytes(converter.convert()))
     computed = sorted({int(index) for one in operators(model) for index in one.record.outputs})
-    exposed = load(pack(model))
-    exposed.subgraphs[0].outputs = np.array(computed, np.int32)  # outputs are not written over
-    exposed.signatureDefs = None
     interpreter = tf.lite.Interpreter(
-        model_content=pack(exposed),
+        model_content=with_outputs(load(pack(model)), computed),
         num_threads=1,
         experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )

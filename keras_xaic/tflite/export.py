@@ -127,7 +127,7 @@ def export(
                     shutil.rmtree(bundle.micro, ignore_errors=True)
                     warn(without_micro(error.found, "Replace this layer to run the model on microcontrollers"))
             write_check(bundle.check, compressed.model, arrays, calibration if isinstance(calibration, Samples) else None)
-            floating = float_twin(compressed.model)
+            floating = float_twin(compressed.model, unrolled=precision == "int16")
             write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(pathlib.Path(out))
 

@@ -6,7 +6,7 @@ The object API is TensorFlow's generated schema: `model.subgraphs[0].tensors[i].
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -103,6 +103,16 @@ def pack(model: ModelT) -> bytes:
     builder = SharingBuilder()
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def with_outputs(model: ModelT, tensors: Sequence[int]) -> bytes:
+    """Returns the file with these tensors as its outputs, which no operator writes over; `model` becomes that file.
+
+    Some operators write their result over what they read, even where an interpreter is told to keep all tensors.
+    """
+    model.subgraphs[0].outputs = np.array(tensors, np.int32)
+    model.signatureDefs = None  # they name the outputs that were
+    return pack(model)
 
 
 def operators(model: ModelT) -> Iterator[Operator]:

@@ -12,7 +12,7 @@ from keras_xaic.files import save_arrays
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.convert import layer_name
-from keras_xaic.tflite.flatbuffer import load, name_of, operators, pack
+from keras_xaic.tflite.flatbuffer import load, name_of, operators, with_outputs
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.slim import drop_reshapes_before_dense
@@ -34,16 +34,15 @@ def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -
     drop_reshapes_before_dense(file)  # as in the file that is compared
     names = [operation.layer.name for operation in Operations(model)]
     weighted = {one.index: key for key, entries in match_operators(weight_operators(file), model).items() for one in entries}
+    computing = [one for one in operators(file) if one.kind not in _CONVERSIONS]
     with captured_stderr():  # newer releases announce its end
         interpreter = tf.lite.Interpreter(
-            model_content=pack(file),
+            model_content=with_outputs(file, [int(one.record.outputs[0]) for one in computing]),
             num_threads=1,
-            experimental_preserve_all_tensors=True,
             experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
     interpreter.allocate_tensors()
     details = interpreter.get_input_details()
-    computing = [one for one in operators(file) if one.kind not in _CONVERSIONS]
     outputs: list[list[np.ndarray]] = [[] for _ in computing]
     for sample in range(min(SAMPLES, len(arrays[0]))):
         interpreter.reset_all_variables()
@@ -56,16 +55,6 @@ def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -
         f"{number:04d} {weighted.get(operator.index) or layer_name(name_of(operator.output()), names)}": np.stack(kept)
         for number, (operator, kept) in enumerate(zip(computing, outputs))
     }
-
-
-def expose_layers(floating: bytes) -> bytes:
-    """Returns the float32 twin with the result of every operator that `layer_outputs` knows as an output, in the same order."""
-    model = load(floating)
-    drop_reshapes_before_dense(model)
-    computing = [one for one in operators(model) if one.kind not in _CONVERSIONS]
-    model.subgraphs[0].outputs = np.array([int(one.record.outputs[0]) for one in computing], np.int32)
-    model.signatureDefs = None  # they name the outputs that were
-    return pack(model)
 
 
 def write_layer_outputs(path: pathlib.Path, outputs: dict[str, np.ndarray]) -> None:

@@ -17,20 +17,22 @@ def has_loop(layer: Layer) -> bool:
     return any(not getattr(part, "unroll", False) for part in parts)
 
 
-def unrolled(layer: Layer, shape: Sequence[Optional[int]]) -> Layer:
+def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) -> Layer:
     """Returns a copy of a recurrent layer, with the same weights, that runs without a loop; or the layer itself.
 
-    An LSTM that is not part of a Bidirectional stays: TFLite has an operator of its own for it. So do layers that keep their
+    An LSTM that is not part of a Bidirectional stays unless `every` is given: TFLite has an operator of its own for it, which
+    converts to all activations but int16. So do layers that keep their
     state, convolutional ones, which Keras cannot unroll, and sequences of free length or of more than `MOST_STEPS`.
 
     Args:
         layer: Layer layer.
         shape: Of its first input, with the batch.
+        every: Whether an LSTM is unrolled, too.
     """
     if not has_loop(layer) or len(shape) != 3 or shape[1] is None or shape[1] > MOST_STEPS:
         return layer
     parts = _parts(layer)
-    if type(layer) is layers.LSTM or any(part.stateful for part in parts):
+    if (type(layer) is layers.LSTM and not every) or any(part.stateful for part in parts):
         return layer
     config = layer.get_config()
     for part in (config["layer"], config.get("backward_layer")) if isinstance(layer, layers.Bidirectional) else ():

@@ -97,6 +97,19 @@ def test_the_content_decides_about_the_format_not_the_name(tmp_path):
         assert_same(load_model(tmp_path / new)(inputs_of(model)), model(inputs_of(model)))
 
 
+def test_finite_weights_whose_sum_is_not_are_no_fault(tmp_path):
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3)])
+    weights = [np.full((4, 3), 2e38, np.float32), np.zeros(3, np.float32)]
+    model.set_weights(weights)
+    model.save(tmp_path / "large.keras")
+    np.testing.assert_array_equal(load_model(tmp_path / "large.keras").get_weights()[0], weights[0])
+    weights[0][2, 1] = np.inf
+    model.set_weights(weights)
+    model.save(tmp_path / "infinite.keras")
+    with pytest.raises(ModelError, match="holds values that are not finite"):
+        load_model(tmp_path / "infinite.keras")
+
+
 def test_loading_a_model_whose_loss_is_custom_needs_no_loss(tmp_path):
     model = keras.Sequential([layers.Input((2,)), layers.Dense(1)])
     model.compile("sgd", loss=lambda y, p: y - p)

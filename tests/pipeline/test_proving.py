@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 import pytest
 
-from keras_xaic import edge
+from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.edge import measure_agreement
 from keras_xaic.errors import EdgeError
@@ -70,6 +70,29 @@ def test_the_first_layer_that_deviates_is_named(place, name, bundle):
         assert agreement.first_deviating_layer == name
         with pytest.raises(EdgeError, match=f"disagrees with the Keras model.*'{name}'"):
             agreement.require("model.tflite")
+
+
+def test_no_layer_is_blamed_where_operators_write_over_what_they_read(tmp_path):
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Rescaling(7.0, name="scaled")(inputs)
+    x = layers.Add(name="added")([x, layers.Conv2D(3, 1, name="one")(x)])
+    x = layers.Multiply(name="gated")([x, layers.Activation("sigmoid", name="gate")(layers.Conv2D(3, 1, name="two")(x))])
+    x = layers.Subtract(name="less")([x, layers.Activation("tanh", name="bent")(layers.Conv2D(3, 1, name="three")(x))])
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
+    samples = np.random.default_rng(0).normal(size=(40, 6, 6, 3)).astype(np.float32)
+    for precision in ("float32", "int8", "int16"):
+        made = tflite.export(model, tmp_path / precision, calibration=samples, precision=precision)
+        kept = {name.split(" ", 1)[1]: values for name, values in np.load(made.check / "layers.npz").items()}
+        checked = np.load(made.check / "inputs.npz")["x0"][:4]
+        for name in ("scaled", "one", "added", "two", "gate", "gated", "three", "bent", "less", "head"):
+            right = keras.Model(inputs, model.get_layer(name).output).predict(checked, verbose=0)
+            np.testing.assert_allclose(kept[name].reshape(right.shape), right, rtol=1e-4, atol=1e-5)
+        for name in _interpreters():
+            agreement = measure_agreement(made, name, made.micro / "model.tflite" if name == "tflm" else None)
+            assert len(agreement.layers) == len(kept)
+            assert agreement.first_deviating_layer is None
+            assert max(one.value for one in agreement.layers) < 0.06
 
 
 def test_scales_that_are_far_too_coarse_are_no_excuse(bundle, model, data):

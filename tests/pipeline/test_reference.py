@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,12 @@ import keras_xaic as xaic
 from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
+from keras_xaic.edge import running
 from keras_xaic.errors import EdgeError
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.reference import largest_deviations
 from keras_xaic.planning import Budget
-from keras_xaic.tflite import float_twin
+from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
 from tests.grouped import grouped
 
 
@@ -34,17 +37,21 @@ def strided():
 
 
 @pytest.fixture
-def wrong_file(monkeypatch):
-    """Files of the original that are computed as if the convolution had other weights."""
+def wrong_interpreter(monkeypatch):
+    """An interpreter that computes float convolutions as if they had other weights."""
+    right = running.run_child
 
-    def spoilt(model, *args, **options):
-        other = keras.models.clone_model(model)
-        other.set_weights(model.get_weights())
-        layer = other.get_layer("far")
-        layer.set_weights([np.flip(layer.get_weights()[0], (0, 3)), layer.get_weights()[1]])
-        return float_twin(other, *args, **options)
+    def wrong(job, scratch, *args, **options):
+        file = load(pathlib.Path(job["model"]).read_bytes())
+        for one in operators(file):
+            weights = constant(file, one.input(1)) if one.kind == "CONV_2D" else None
+            if weights is not None and weights.dtype == np.float32:
+                set_constant(file, one.input(1), weights[..., ::-1, ::-1, ::-1], TensorType.FLOAT32)
+        spoilt = scratch / "model.tflite"
+        spoilt.write_bytes(pack(file))
+        return right({**job, "model": str(spoilt)}, scratch, *args, **options)
 
-    monkeypatch.setattr("keras_xaic.pipeline.job.tflite.float_twin", spoilt)
+    monkeypatch.setattr(running, "run_child", wrong)
 
 
 def run(job, out, **options):
@@ -53,7 +60,7 @@ def run(job, out, **options):
     return xaic.compress(model, data, out=out, **grouped(**{**settings, **options}))
 
 
-def test_a_float_file_that_is_computed_wrongly_is_no_yardstick(strided, tmp_path, wrong_file):
+def test_a_float_file_that_is_computed_wrongly_is_no_yardstick(strided, tmp_path, wrong_interpreter):
     _, data = strided
     report = run(strided, tmp_path / "out")
     assert report.reference == "keras"
@@ -63,6 +70,7 @@ def test_a_float_file_that_is_computed_wrongly_is_no_yardstick(strided, tmp_path
     assert report.baselines["int8"].drop_pp == pytest.approx(100 * (1.0 - report.baselines["int8"].edge_accuracy))
     (warning,) = [one for one in report.warnings if "wrongly" in one]
     assert edge.judge() in warning
+    assert "the first layer that does is 'far'" in warning
     assert not any("--activations float32" in one for one in report.warnings), "no advice from a wrong file"
     assert "against the Keras original" in report.verdict
     page = Bundle(tmp_path / "out").html.read_text()
@@ -93,7 +101,7 @@ def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_pat
     assert any("no such operator" in one for one in report.warnings)
 
 
-def test_without_labels_a_wrong_float_file_is_told_too(strided, tmp_path, wrong_file):
+def test_without_labels_a_wrong_float_file_is_told_too(strided, tmp_path, wrong_interpreter):
     model, data = strided
     report = run((model, {"x_train": data["x_train"]}), tmp_path / "out", baselines=())
     assert report.reference == "keras"
