@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import h5py
-import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError, XaicError, first_line
