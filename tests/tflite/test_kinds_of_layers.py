@@ -1,4 +1,4 @@
-"""Every kind of layer in every precision, on every interpreter: right, or refused by converter, interpreter or proof by name."""
+"""Every kind of layer in every precision on every interpreter: right, or refused by converter, interpreter or proof by name."""
 
 from __future__ import annotations
 
