@@ -74,6 +74,7 @@ def _check_variables(directory: pathlib.Path) -> int:
     variables = directory / "variables"
     size = sum(file.stat().st_size for file in variables.glob("variables.*") if file.is_file())
     how: dict[str, Any] = {"timeout": 120, "memory": 512 * 1024**2 + 4 * size, "what": "reading them"}
+    how["preload"] = "keras_xaic._keras"  # what takes seconds to import, once
     try:
         made = run_isolated("keras_xaic.models.savedmodels:read_variables", str(variables / "variables"), size, **how)
     except ChildDied as error:

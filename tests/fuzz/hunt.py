@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import pathlib
 import resource
 import signal
@@ -15,6 +16,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -36,17 +38,35 @@ class Finding:
     content: bytes
 
 
-def hunt(counts: Mapping[str, int], seed: int = 0, patience: float = 60.0) -> Iterator[Finding]:
+def hunt(
+    counts: Mapping[str, int],
+    seed: int = 0,
+    patience: float = 60.0,
+    seconds: float = math.inf,
+    tried: Counter[str] | None = None,
+    turns: int = 20,
+) -> Iterator[Finding]:
     """Yields what is wrong with the answers of readers to damaged files.
+
+    Readers take turns, so that an end ahead of time leaves none out.
 
     Args:
         counts: Number of inputs of each reader; 0 reads what is kept in the corpus instead.
         seed: Chooses the inputs.
         patience: Seconds after which a child that says nothing counts as hung.
+        seconds: After which no more inputs are tried, counted from the first.
+        tried: Told how many inputs each reader was given.
+        turns: Parts that the inputs of each reader are given in.
     """
-    jobs = [(reader, 0, count or len(kept(reader)), count == 0) for reader, count in counts.items()]
-    jobs = [job for job in jobs if job[2]]
-    while jobs:
+    tried = Counter() if tried is None else tried
+    jobs = []
+    for part in range(turns):
+        for reader, wanted in counts.items():
+            count = wanted or len(kept(reader))
+            if part * count // turns < (part + 1) * count // turns:
+                jobs.append((reader, part * count // turns, (part + 1) * count // turns, wanted == 0))
+    end = math.inf
+    while jobs and time.monotonic() < end:
         with tempfile.TemporaryDirectory() as name, (pathlib.Path(name) / "stderr").open("w+") as said:
             command = [sys.executable, "-m", "tests.fuzz.hunt", json.dumps(jobs), str(seed), name]
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT)
@@ -54,21 +74,28 @@ def hunt(counts: Mapping[str, int], seed: int = 0, patience: float = 60.0) -> It
             assert child.stdout is not None
             for line in child.stdout:
                 watch.alive()
+                end = min(end, time.monotonic() + seconds)
+                if time.monotonic() > end:
+                    watch.over = True
+                    child.kill()
+                    break
                 last = json.loads(line)
                 if last.get("what"):
                     yield Finding(last["reader"], last["number"], last["what"], bytes.fromhex(last["content"]))
+                else:
+                    tried[last["reader"]] += 1
             code = child.wait()
-            watch.over = True
-            if code == 0:
+            if code == 0 or watch.over:
                 return
+            watch.over = True
             said.seek(0)
             how = f"{'it hung' if watch.fired else f'it died with code {code}'}: {said.read()[-300:]}"
-        if last is None or "content" not in last:
+        if last is None:
             raise RuntimeError(f"the readers cannot be started: {how}")
         yield Finding(last["reader"], last["number"], how, bytes.fromhex(last["content"]))
-        at = [job[0] for job in jobs].index(last["reader"])
+        at = [job[0] == last["reader"] and job[1] <= last["number"] < job[2] for job in jobs].index(True)
         reader, _, count, corpus = jobs[at]
-        jobs = [(reader, last["number"] + 1, count, corpus), *jobs[at + 1 :]]
+        jobs = [job for job in ((reader, last["number"] + 1, count, corpus), *jobs[at + 1 :]) if job[1] < job[2]]
 
 
 def kept(reader: str) -> list[pathlib.Path]:
@@ -128,18 +155,18 @@ def main(jobs: list[tuple[str, int, int, bool]], seed: int, place: pathlib.Path)
     """Feeds the readers, and says before every input which it is; in the child."""
     from tests.fuzz.readers import READERS, one_input
 
-    seeds = {name: READERS[name].seeds(place) for name, *_ in jobs}
-    for name, *_ in jobs:
-        for whole in seeds[name]:
+    seeds = {name: READERS[name].seeds(place) for name in dict.fromkeys(job[0] for job in jobs)}
+    for name, wholes in seeds.items():
+        for whole in wholes:
             fault = judge(READERS[name], whole, whole, None, place / name / READERS[name].file)
             READERS[name].read(place / name / READERS[name].file)  # a whole file is accepted, or nothing below means anything
             assert fault is None, fault
     signal.signal(signal.SIGVTALRM, _too_slow)
     held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
-    for name, start, count, corpus in jobs:
+    for name, start, end, corpus in jobs:
         reader, files = READERS[name], kept(name)
-        for number in range(start, count):
+        for number in range(start, end):
             whole, how, damaged = one_input(reader, seeds[name], seed, number)
             if corpus:
                 damaged = files[number].read_bytes()
