@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_xaic.edge.marking import verify
     from keras_xaic.errors import DataError, EdgeError, ExportError, MachineError, ModelError, PlanError, XaicError
     from keras_xaic.models import load_model
-    from keras_xaic.pipeline import compress, explain, export, plan
+    from keras_xaic.pipeline import compress, explain, export, plan, slim
     from keras_xaic.planning import FilterPlan, LayerPlan, Plan
     from keras_xaic.recipes import Recipe
     from keras_xaic.relevance import Relevance, attribute
@@ -59,6 +59,7 @@ _HOME = {
     "load_model": "models",
     "plan": "pipeline",
     "search": "searching",
+    "slim": "pipeline",
     "verify": "edge.marking",
 }
 
@@ -95,6 +96,7 @@ __all__ = [
     "load_model",
     "plan",
     "search",
+    "slim",
     "verify",
 ]
 

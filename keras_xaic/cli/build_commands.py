@@ -179,6 +179,42 @@ def search(
     terminal.show_search(found, out)
 
 
+@command(json=True, only={Device: ("target",), DataOptions: ("scale", "offset", "allow_unsafe")})
+def slim(
+    terminal: Terminal,
+    device: Device,
+    options: DataOptions,
+    file: pathlib.Path = typer.Argument(
+        ..., help="Any .tflite file; or a SavedModel directory.", metavar="FILE.tflite", show_default=False
+    ),
+    out: pathlib.Path = Out,
+    data: Optional[pathlib.Path] = typer.Option(
+        None, "--data", help="Inputs to compare with, beside random inputs and edge values.", show_default=False
+    ),
+    bare: bool = typer.Option(
+        False, "--bare", help="Leave out signatures, names of inputs and outputs, and metadata, too.", rich_help_panel="Output"
+    ),
+    overwrite: bool = Overwrite,
+) -> None:
+    """Make any .tflite file smaller without changing a bit of what it computes; nothing is trained.
+
+    Example: [bold]xaic slim model.tflite --out slim/[/bold]
+    """
+    from keras_xaic.pipeline import slim as run
+
+    report = run(
+        file,
+        out,
+        data=data,
+        target=device.target,
+        bare=bare,
+        options=options,
+        overwrite=overwrite,
+        progress=terminal.progress,
+    )
+    terminal.show_slim(report, out)
+
+
 MOST_DOWNLOAD = 500_000_000
 """Bytes of a download container."""
 

@@ -117,6 +117,23 @@ class Terminal:
         self.last(f"{out}: {summary_line(report)}")
         self.exit_code = 0 if report.budget.met else 3
 
+    def show_slim(self, report: Any, out: pathlib.Path) -> None:
+        """Prints what slimming saved and what the interpreters found."""
+        self.stop()
+        if self.json:
+            sys.stdout.write(report.to_json() + "\n")
+        table = Table("interpreter", "version", "samples", "different outputs", "equal in every bit")
+        for name, proof in report.slim.proof.items():
+            counts = ["" if count is None else str(count) for count in (proof.samples, proof.outcomes)]
+            table.add_row(name, proof.version or "", *counts, "yes" if proof.equal else Text(proof.refused or "no"))
+        self.say(table)
+        for warning in report.warnings:
+            self.warn(warning)
+        sizes = [("model.tflite", report.compressed.flash_bytes), ("model.xaic", report.compressed.download_bytes)]
+        sizes.append(("micro/model.tflite", report.compressed.micro_flash_bytes))
+        shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size is not None)
+        self.last(f"{out}: {shown}; the file that was given has {format_bytes(report.slim.original_bytes)}")
+
     def show_verification(self, verification: Any) -> None:
         """Prints what was measured."""
         self.stop()

@@ -121,11 +121,11 @@ def run_file(
     arrays: list[Any] = [a if hasattr(a, "shape") else np.asarray(a) for a in given]
     _check_inputs(arrays)
     limits = Limits(timeout, memory)
-    info = _read_or_quote(path, interpreter, limits)
+    info = read_or_quote(path, interpreter, limits)
     if len(arrays) != len(info.inputs):
         raise DataError(f"{info.name} has {len(info.inputs)} inputs, {len(arrays)} were given", "one array per input")
     job = {
-        **_job("run", path, interpreter, info),
+        **job_of("run", path, interpreter, info),
         "scale": scale,
         "offset": offset,
         "threads": threads,
@@ -152,7 +152,7 @@ def try_file(path: PathLike, interpreter: str, *, timeout: float = 120.0) -> Non
     """
     get_interpreter(interpreter)
     limits = Limits(timeout)
-    job = _job("once", path, interpreter, _read_or_quote(path, interpreter, limits))
+    job = job_of("once", path, interpreter, read_or_quote(path, interpreter, limits))
     with private_directory() as name:
         run_child(job, pathlib.Path(name), limits)
 
@@ -176,13 +176,13 @@ def run_layers(
     """
     interpreter = _named(interpreter)
     limits = Limits(timeout)
-    info = _read_or_quote(path, interpreter, limits)
+    info = read_or_quote(path, interpreter, limits)
     graph = info.main
     wanted = _computed(graph)
     with private_directory() as name:
         exposed = pathlib.Path(name) / info.name
         exposed.write_bytes(with_outputs(info, wanted))
-        job = {**_job("run", exposed, interpreter, info), "scale": 1.0, "offset": 0.0, "latency_runs": 0}
+        job = {**job_of("run", exposed, interpreter, info), "scale": 1.0, "offset": 0.0, "latency_runs": 0}
         job["tensors"][1] = len(wanted)
         _, raw = _run(job, [np.asarray(array) for array in inputs], len(wanted), limits)
     tensors = [graph.tensors[index] for index in wanted]
@@ -198,7 +198,7 @@ def _run(
     """Runs samples in a child; returns what it says and what the `count` outputs are, as the file gives them."""
     with private_directory() as name:
         scratch = pathlib.Path(name)
-        job["inputs"] = [_store(array, scratch / f"x{i}.npy") for i, array in enumerate(arrays)]
+        job["inputs"] = [store(array, scratch / f"x{i}.npy") for i, array in enumerate(arrays)]
         job["outputs"] = [str(scratch / f"y{i}.npy") for i in range(count)]
         answer, _ = run_child(job, scratch, limits, progress)
         return answer, [np.load(output) for output in job["outputs"]]
@@ -260,9 +260,9 @@ def measure_arena(
         DataError: If there is no such file.
     """
     limits = Limits(timeout, memory)
-    info = _read_or_quote(path, "tflm", limits)
+    info = read_or_quote(path, "tflm", limits)
     with private_directory() as name:
-        job = {**_job("arena", path, "tflm", info), "alternate_bytes": alternate_bytes, "guess": _guess(info)}
+        job = {**job_of("arena", path, "tflm", info), "alternate_bytes": alternate_bytes, "guess": _guess(info)}
         answer, said = run_child(job, pathlib.Path(name), limits)
     report = {kind: int(count) for kind, count in re.findall(r"allocation (total|head|tail) (\d+)", said)}
     if len(report) != 3:
@@ -298,7 +298,8 @@ def _check_inputs(arrays: Sequence[np.ndarray]) -> None:
             raise DataError(f"inputs of dtype {array.dtype}", "numbers")
 
 
-def _job(mode: str, path: PathLike, interpreter: str, info: Optional[FileInfo]) -> dict[str, Any]:
+def job_of(mode: str, path: PathLike, interpreter: str, info: Optional[FileInfo]) -> dict[str, Any]:
+    """Returns what every job of the child process says."""
     return {
         "mode": mode,
         "model": str(pathlib.Path(path).resolve()),
@@ -308,7 +309,7 @@ def _job(mode: str, path: PathLike, interpreter: str, info: Optional[FileInfo]) 
     }
 
 
-def _store(array: Any, path: pathlib.Path) -> str:
+def store(array: Any, path: pathlib.Path) -> str:
     """Writes an array as .npy, piece by piece: what is given may be rows of a large one."""
     facts = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": tuple(array.shape)}
     with path.open("wb") as file:
@@ -320,7 +321,7 @@ def _store(array: Any, path: pathlib.Path) -> str:
     return str(path)
 
 
-def _read_or_quote(path: PathLike, interpreter: str, limits: Limits) -> FileInfo:
+def read_or_quote(path: PathLike, interpreter: str, limits: Limits) -> FileInfo:
     """Reads and checks the file; where it is damaged, adds what the interpreter itself says to it."""
     try:
         info = read_file(path)
@@ -328,7 +329,7 @@ def _read_or_quote(path: PathLike, interpreter: str, limits: Limits) -> FileInfo
     except EdgeError as damage:
         with private_directory() as name:
             try:
-                run_child(_job("load", path, interpreter, None), pathlib.Path(name), limits)
+                run_child(job_of("load", path, interpreter, None), pathlib.Path(name), limits)
                 opinion = f"{interpreter} would load it all the same"
             except EdgeError as error:
                 opinion = error.found

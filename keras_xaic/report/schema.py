@@ -213,6 +213,34 @@ class RoundFacts(_Facts):
     seconds: Optional[Positive] = None
 
 
+class EqualityFacts(_Facts):
+    """How a file compared with the original, bit by bit, on one interpreter.
+
+    `differing`, `unsteady` and `skipped` name cases, kinds of inputs: on which the outputs were not the same, on which those of
+    the original are not the same twice, and on which it does not run.
+    """
+
+    version: Optional[str] = None
+    equal: Optional[bool] = None
+    samples: Optional[int] = None
+    outcomes: Optional[int] = None
+    differing: list[str] = Field(default_factory=list)
+    unsteady: list[str] = Field(default_factory=list)
+    skipped: list[str] = Field(default_factory=list)
+    refused: Optional[str] = None
+
+
+class SlimFacts(_Facts):
+    """What `xaic slim` did to a .tflite file that was given: bytes by step, and the proof on every interpreter."""
+
+    original_bytes: Optional[int] = None
+    original_gzip_bytes: Optional[int] = None
+    original_sha256: str = ""
+    saved_bytes: dict[str, int] = Field(default_factory=dict)
+    left_out: dict[str, str] = Field(default_factory=dict)
+    proof: dict[str, EqualityFacts] = Field(default_factory=dict)
+
+
 class Report(_Facts):
     """Everything that was measured of one compression; saved as report.json.
 
@@ -242,6 +270,7 @@ class Report(_Facts):
         classes: By class number; empty where nothing is classified.
         explanations: None where relevance maps could not be compared.
         rounds: What the driver of the recipe did, in order; empty for recipes without one.
+        slim: What was done to a .tflite file without its model (`xaic slim`); None otherwise.
         sha256: Of the bundle's files, by their path in the bundle.
         seconds: By step.
         verdict: The outcome in one or two sentences.
@@ -269,6 +298,7 @@ class Report(_Facts):
     classes: list[ClassFacts] = Field(default_factory=list)
     explanations: Optional[ExplanationFacts] = None
     rounds: list[RoundFacts] = Field(default_factory=list)
+    slim: Optional[SlimFacts] = None
     sha256: dict[str, str] = Field(default_factory=dict)
     verdict: Optional[str] = None
     warnings: list[str] = Field(default_factory=list)

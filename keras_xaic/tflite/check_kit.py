@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic import unpacking
 from keras_xaic.data import Samples
-from keras_xaic.errors import ExportError
+from keras_xaic.device_files import device_files
 from keras_xaic.files import save_arrays, write_atomic
 from keras_xaic.metrics import Task
 from keras_xaic.models.task import head_of
@@ -60,16 +60,3 @@ def _task_facts(model: Model, samples: Optional[Samples]) -> dict[str, Any]:
         facts["inputs"] = {"scale": samples.scale, "offset": samples.offset}
         facts.update({} if samples.task is None else samples.task.facts())
     return facts
-
-
-def device_files() -> pathlib.Path:
-    """Returns the directory of files that travel to devices: part of the package when installed, ``export/`` in a checkout.
-
-    Raises:
-        ExportError: If it is missing.
-    """
-    package = pathlib.Path(__file__).resolve().parents[1]
-    for place in (package / "_device", package.parent / "export"):
-        if (place / _SCRIPT).is_file():
-            return place
-    raise ExportError(f"{_SCRIPT} is missing from this installation of keras-xaic", "", "Install keras-xaic again")

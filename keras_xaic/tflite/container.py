@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -22,14 +22,12 @@ from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, schema
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 
-if TYPE_CHECKING:
-    pass
-
 SAMPLE = 1 << 16
 """LZMA settings are chosen by compressing this many bytes with each."""
 LEAST_WEIGHTS = 64
 """Smaller tensors cost more as regions than they save."""
 _KINDS = {TensorType.INT8: unpacking.INT8, TensorType.INT4: unpacking.INT4}
+_WIDTHS = {TensorType.INT32: 4, TensorType.FLOAT32: 4, TensorType.FLOAT16: 2, TensorType.INT16: 2}
 _LARGEST = {unpacking.INT8: 127, unpacking.INT4: 7}
 _PROPERTIES = tuple((pb * 5 + lp) * 9 + lc for lc, lp, pb in ((3, 0, 2), (3, 0, 0), (0, 2, 2), (2, 2, 2), (1, 2, 2), (0, 0, 2)))
 """LZMA settings that are tried."""
@@ -69,7 +67,7 @@ def pack_download(tflite: bytes) -> bytes:
         ExportError: If it is not one.
     """
     try:
-        regions = sorted(find_regions(tflite), key=lambda region: region.start)
+        regions = _apart(sorted(find_regions(tflite), key=lambda region: region.start))
     except (TypeError, AttributeError, LookupError, ValueError, struct.error) as error:
         raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
     weights = [region for region in regions if region.coding]
@@ -78,20 +76,29 @@ def pack_download(tflite: bytes) -> bytes:
 
 
 def find_regions(tflite: bytes) -> Iterator[Region]:
-    """Yields what is better stored in another form: integer weights to code, and planes of 4-byte numbers."""
+    """Yields what is better stored in another form: integer weights to code, and planes of numbers of several bytes."""
     model = load(tflite)
     places = _buffer_places(tflite)
     done: set[int] = set()
     for one in weight_operators(model):
         number = int(one.stored.buffer)
-        if places[number].start not in done:
-            done.add(places[number].start)
-            yield from _weights(one, places[number])
-    for tensor in model.subgraphs[0].tensors:
-        place = places[int(tensor.buffer)]
-        if tensor.type in (TensorType.INT32, TensorType.FLOAT32) and len(place) >= 64 and place.start not in done:
+        for region in () if places[number].start in done else _weights(one, places[number]):
+            done.add(region.start)
+            yield region
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        place, width = places[int(tensor.buffer)], _WIDTHS.get(tensor.type, 1)
+        if width > 1 and len(place) >= 64 and len(place) % width == 0 and place.start not in done:
             done.add(place.start)
-            yield _planes(tflite, place)
+            yield _planes(tflite, place, width)
+
+
+def _apart(regions: Sequence[Region]) -> list[Region]:
+    """Leaves out regions that begin inside others: files of other writers may have such buffers."""
+    kept: list[Region] = []
+    for region in regions:
+        if not kept or region.start >= kept[-1].start + kept[-1].size:
+            kept.append(region)
+    return kept
 
 
 def _buffer_places(tflite: bytes) -> list[range]:
@@ -107,10 +114,12 @@ def _buffer_places(tflite: bytes) -> list[range]:
 
 
 def _weights(one: WeightOperator, place: range) -> Iterator[Region]:
+    if one.weights.dtype != np.int8 or one.weights.size < LEAST_WEIGHTS:
+        return
     stored = one.weights.astype(np.int64)
     largest = int(np.abs(stored).max())
     kind = _KINDS.get(one.weight_tensor.type) if one.codes is None else _kind_of_codes(stored, one, largest)
-    if kind is None or stored.size < LEAST_WEIGHTS or largest > _LARGEST.get(kind, 127):
+    if kind is None or largest > _LARGEST.get(kind, 127):
         return
     inner = stored.shape[-1]
     outer = stored.shape[0]  # 1 for depthwise weights, whose channels are the inner axis
@@ -130,9 +139,9 @@ def _kind_of_codes(stored: np.ndarray, one: WeightOperator, largest: int) -> Opt
     return kind if unpacking.stored_bytes(stored.ravel().tolist(), kind, stored.size, 1) == written else None
 
 
-def _planes(tflite: bytes, place: range) -> Region:
-    numbers = np.frombuffer(tflite, np.uint8, len(place), place.start).reshape(-1, 4)
-    return Region(place.start, len(place), unpacking.PLANES, (1, len(numbers), 4), numbers.T.ravel())
+def _planes(tflite: bytes, place: range, width: int) -> Region:
+    numbers = np.frombuffer(tflite, np.uint8, len(place), place.start).reshape(-1, width)
+    return Region(place.start, len(place), unpacking.PLANES, (1, len(numbers), width), numbers.T.ravel())
 
 
 def _encode(regions: Sequence[Region]) -> bytes:

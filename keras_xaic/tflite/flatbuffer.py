@@ -51,24 +51,26 @@ _DTYPES: dict[int, Any] = {
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the main graph.
+    """One operator.
 
     Attributes:
         index: Place in the order of execution.
         kind: Name in the TFLite schema, e.g. ``CONV_2D``; ``CUSTOM:name`` for custom operators.
         model: The model it is part of (`schema.ModelT`).
         record: Its record in the file (`schema.OperatorT`).
+        place: Number of its graph.
     """
 
     index: int
     kind: str
     model: ModelT
     record: Any
+    place: int = 0
 
     @property
     def graph(self) -> Any:
-        """The main graph (`schema.SubGraphT`)."""
-        return self.model.subgraphs[0]
+        """The graph that it is part of (`schema.SubGraphT`)."""
+        return self.model.subgraphs[self.place]
 
     def input(self, position: int) -> Any:
         """Returns the input tensor (`schema.TensorT`) at `position`, None where there is none."""
@@ -115,14 +117,14 @@ def with_outputs(model: ModelT, tensors: Sequence[int]) -> bytes:
     return pack(model)
 
 
-def operators(model: ModelT) -> Iterator[Operator]:
-    """Yields the operators of the main graph in the order in which they run."""
-    for index, record in enumerate(model.subgraphs[0].operators):
+def operators(model: ModelT, graph: int = 0) -> Iterator[Operator]:
+    """Yields the operators of a graph, of the main one unless another is asked for, in the order in which they run."""
+    for index, record in enumerate(model.subgraphs[graph].operators or []):
         code = model.operatorCodes[record.opcodeIndex]
-        kind = _KINDS[builtin_code(code)]
+        kind = _KINDS.get(builtin_code(code), f"OPERATOR_{builtin_code(code)}")
         if kind == "CUSTOM":
             kind = f"CUSTOM:{code.customCode.decode()}"
-        yield Operator(index, kind, model, record)
+        yield Operator(index, kind, model, record, graph)
 
 
 def builtin_code(code: Any) -> int:
@@ -137,13 +139,13 @@ def require_version(operator: Operator, version: int) -> None:
 
 
 def constant(model: ModelT, tensor: TensorT) -> Optional[np.ndarray]:
-    """Returns a constant tensor's values in its shape (INT4 as int8), None for tensors that are computed.
+    """Returns a constant tensor's values in its shape (INT4 as int8), None for tensors that are computed or stored sparse.
 
     Raises:
         ExportError: If the stored bytes do not fill the shape: interpreters would read beyond them.
     """
     data = model.buffers[tensor.buffer].data
-    if data is None or len(data) == 0:
+    if data is None or len(data) == 0 or tensor.sparsity is not None:
         return None
     shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
     count = int(np.prod(shape, dtype=np.int64))

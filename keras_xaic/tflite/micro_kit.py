@@ -86,10 +86,18 @@ def write_micro(directory: pathlib.Path, content: bytes, arena_bytes: Optional[i
         ExportError: If the file has an operator that TensorFlow Lite Micro cannot be asked for.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / "model.tflite", content)
-    write_atomic(directory / "model_data.h", _HEADER.format(size=len(content)))
-    write_atomic(directory / "model_data.cc", c_source(content))
-    write_atomic(directory / "README.md", micro_readme(content, arena_bytes))
+    for name, made in micro_files(content, arena_bytes).items():
+        write_atomic(directory / name, made)
+
+
+def micro_files(content: bytes, arena_bytes: Optional[int] = None) -> dict[str, bytes]:
+    """Returns what `write_micro` writes, by name."""
+    return {
+        "model.tflite": content,
+        "model_data.h": _HEADER.format(size=len(content)).encode(),
+        "model_data.cc": c_source(content).encode(),
+        "README.md": micro_readme(content, arena_bytes).encode(),
+    }
 
 
 def c_source(content: bytes) -> str:
@@ -129,7 +137,7 @@ def resolver_calls(file: ModelT) -> list[str]:
     Raises:
         ExportError: If it has a custom operator that is not part of TensorFlow Lite Micro.
     """
-    return sorted({resolver_call(operator.kind) for operator in operators(file)})
+    return sorted({resolver_call(operator.kind) for graph in range(len(file.subgraphs)) for operator in operators(file, graph)})
 
 
 def resolver_call(kind: str) -> str:
@@ -152,8 +160,8 @@ def _tensor_rows(file: ModelT) -> list[str]:
         for number, index in enumerate(indices):
             tensor = graph.tensors[index]
             record = tensor.quantization
-            quantized = record is not None and record.scale is not None
+            quantized = record is not None and record.scale is not None and record.zeroPoint is not None
             scale = f"{record.scale[0]:.9g} | {record.zeroPoint[0]}" if quantized else "- | -"
-            shape = " x ".join(str(n) for n in tensor.shape)
+            shape = " x ".join(str(n) for n in tensor.shape) if tensor.shape is not None else "one value"
             rows.append(f"| {role} {number} | {shape} | {_TYPES.get(tensor.type, tensor.type)} | {scale} |")
     return rows

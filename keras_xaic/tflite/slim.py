@@ -5,13 +5,16 @@ Each transformation takes loaded objects and changes them in place; `slim` does 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic.tflite.flatbuffer import ModelT, TensorT, load, operators, pack
 from keras_xaic.tflite.pairing import weight_operators
+
+CONVERSION_METADATA = ("min_runtime_version", "CONVERSION_METADATA")
+"""Metadata that no interpreter reads."""
 
 
 def slim(content: bytes, signature: bool = False) -> bytes:
@@ -45,6 +48,22 @@ def drop_names(model: ModelT) -> None:
         graph.name = None
         for tensor in graph.tensors:
             tensor.name = None
+
+
+def drop_inner_names(model: ModelT) -> None:
+    """Forgets the names of tensors and graphs, but for the main graph's inputs and outputs, which programs may look for."""
+    graph = model.subgraphs[0]
+    kept = [(graph.tensors[i], graph.tensors[i].name) for i in (*graph.inputs, *graph.outputs)]
+    drop_names(model)
+    for tensor, name in kept:
+        tensor.name = name
+
+
+def drop_conversion_metadata(model: ModelT) -> None:
+    """Forgets what converters say of themselves; other metadata, which programs may read, stays."""
+    model.description = model.metadataBuffer = None
+    kept = [entry for entry in model.metadata or [] if text(entry.name) not in CONVERSION_METADATA]
+    model.metadata = kept or None
 
 
 def drop_metadata(model: ModelT) -> None:
@@ -148,12 +167,16 @@ def merge_buffers(model: ModelT) -> None:
 
 
 def drop_unused_tensors(model: ModelT) -> None:
-    """Keeps only tensors of the main graph that an operator, an input or an output refers to."""
-    if len(model.subgraphs) != 1:
-        return
-    graph = model.subgraphs[0]
-    used = {int(i) for i in [*graph.inputs, *graph.outputs]}
-    for record in graph.operators:
+    """Keeps only tensors that an operator, an input or an output of their graph refers to."""
+    for number, graph in enumerate(model.subgraphs):
+        signatures = [signature for signature in model.signatureDefs or [] if signature.subgraphIndex == number]
+        _drop_unused_tensors(graph, signatures)
+
+
+def _drop_unused_tensors(graph: Any, signatures: Sequence[Any]) -> None:
+    entries = [entry for signature in signatures for entry in [*(signature.inputs or []), *(signature.outputs or [])]]
+    used = {int(i) for i in [*_some(graph.inputs), *_some(graph.outputs)]} | {int(entry.tensorIndex) for entry in entries}
+    for record in graph.operators or []:
         used.update(int(i) for part in (record.inputs, record.outputs, record.intermediates) if part is not None for i in part)
     order = sorted(used - {-1})
     place = {-1: -1, **{old: new for new, old in enumerate(order)}}
@@ -163,20 +186,28 @@ def drop_unused_tensors(model: ModelT) -> None:
         return None if indices is None else np.array([place[int(i)] for i in indices], np.int32)
 
     graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
-    for record in graph.operators:
+    for record in graph.operators or []:
         record.inputs, record.outputs, record.intermediates = map(moved, (record.inputs, record.outputs, record.intermediates))
-    for signature in model.signatureDefs or []:
-        for entry in [*signature.inputs, *signature.outputs]:
-            entry.tensorIndex = place[entry.tensorIndex]
+    for entry in entries:
+        entry.tensorIndex = place[int(entry.tensorIndex)]
+
+
+def _some(indices: Optional[np.ndarray]) -> Any:
+    return () if indices is None else indices
+
+
+def text(name: Any) -> str:
+    """Returns a name of the schema as text."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
 
 
 def drop_unused_operator_codes(model: ModelT) -> None:
     """Keeps only the operator kinds that occur."""
-    used = sorted({int(record.opcodeIndex) for graph in model.subgraphs for record in graph.operators})
+    used = sorted({int(record.opcodeIndex) for graph in model.subgraphs for record in graph.operators or []})
     place = {old: new for new, old in enumerate(used)}
     model.operatorCodes = [model.operatorCodes[old] for old in used]
     for graph in model.subgraphs:
-        for record in graph.operators:
+        for record in graph.operators or []:
             record.opcodeIndex = place[int(record.opcodeIndex)]
 
 
