@@ -122,6 +122,8 @@ def report_fields() -> str:
         ("rounds[]", schema.RoundFacts),
         ("classes[]", schema.ClassFacts),
         ("classes[].confused_with[]", schema.ConfusionFacts),
+        ("slim", schema.SlimFacts),
+        ("slim.proof.INTERPRETER", schema.EqualityFacts),
         ("explanations", schema.ExplanationFacts),
         ("explanations.shown[]", schema.ShownFacts),
     ]
@@ -218,6 +220,7 @@ def _measured(name: str) -> list[dict[str, Any]]:
 def _type(field: Any) -> str:
     text = str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
     text = re.sub(r"keras_xaic\.report\.schema\.|typing\.", "", text)
+    text = re.sub(r"Annotated\[(\w+), FieldInfo\(.*?\]\)\]", r"\1", text)
     text = re.sub(r"Optional\[(.*)\]", r"\1 or null", text)
     return text.replace("str", "text").replace("int", "integer").replace("|", "\\|")
 

@@ -196,7 +196,7 @@ def slim(
     ),
     overwrite: bool = Overwrite,
 ) -> None:
-    """Make any .tflite file smaller without changing a bit of what it computes; nothing is trained.
+    """Make any .tflite file smaller, without changing a bit of what it computes.
 
     Example: [bold]xaic slim model.tflite --out slim/[/bold]
     """

@@ -246,14 +246,18 @@ def digest(job: dict[str, Any]) -> dict[str, Any]:
     """Runs a file on inputs that are the same every time and gives digests of what comes out: equal files give equal ones.
 
     Every case is run in a copy of this process, so that one that kills the interpreter costs no other. Values of a case are
-    one text per sample; None is a case or a sample that the interpreter does not run.
+    one text per sample; None is a case or a sample that the interpreter does not run. After ``seconds`` cases are cut short or
+    left away.
     """
+    end = time.monotonic() + job["seconds"]
     module = _first(Lite.modules.get(job["interpreter"], ("tflite_micro.python.tflite_micro.runtime",)))
     _limit_memory(job["memory"])
     facts = json.loads(_in_copy(lambda: json.dumps(_facts(job)).encode()) or b"null")
     cases: dict[str, Any] = {INTERFACE: facts and [facts["interface"]]}
     for name, case in _cases(job, facts):
-        given = _in_copy(lambda case=case: json.dumps(_digests(job, *case)).encode())  # type: ignore[misc]
+        if time.monotonic() > end:
+            break
+        given = _in_copy(lambda case=case: json.dumps(_digests(job, end, *case)).encode())  # type: ignore[misc]
         cases[name] = json.loads(given or b"null")
         _tell(str(len(cases)))
     return {"version": _version(module.__name__), "cases": cases}
@@ -261,7 +265,7 @@ def digest(job: dict[str, Any]) -> dict[str, Any]:
 
 INTERFACE = "inputs and outputs"
 """The case that compares shapes, types, scales and names."""
-SIZES = (2, 64, 4096)  # of free dimensions, beside the 1 that files begin with
+SIZES = (2, 64, 4096)  # of free dimensions, beside the 1 that files begin with; the first dimension is at most 2
 MOST_VALUES = 1 << 17  # of an input whose free dimensions are set
 RANDOM = 8  # samples of a random case
 EDGES: dict[str, Any] = {
@@ -283,13 +287,14 @@ def _facts(job: dict[str, Any]) -> dict[str, Any]:
     if job["interpreter"] == "tflm":
         micro = Micro(job)
         micro.prepare([])
-        return {"free": False, "signatures": [], "interface": repr((micro.inputs, micro.outputs))}
+        return {"sizes": (), "signatures": [], "interface": repr((micro.inputs, micro.outputs))}
     interpreter = Lite(job).interpreter
     details = [*interpreter.get_input_details(), None, *interpreter.get_output_details()]
     shown = [one and {k: v for k, v in one.items() if k != "index" and (k != "name" or job["signatures"])} for one in details]
     signatures = interpreter.get_signature_list() if job["signatures"] else {}
-    free = any(-1 in [int(n) for n in detail["shape_signature"]] for detail in interpreter.get_input_details())
-    return {"free": free, "signatures": sorted(signatures), "interface": repr((shown, signatures))}
+    free = [list(detail["shape_signature"]) for detail in interpreter.get_input_details()]
+    sizes = SIZES if any(-1 in shape[1:] for shape in free) else SIZES[:1] if any(-1 in shape for shape in free) else ()
+    return {"sizes": sizes, "signatures": sorted(signatures), "interface": repr((shown, signatures))}
 
 
 def _cases(job: dict[str, Any], facts: Optional[dict[str, Any]]) -> list[tuple[str, tuple[str, int, list[str], bool]]]:
@@ -298,17 +303,19 @@ def _cases(job: dict[str, Any], facts: Optional[dict[str, Any]]) -> list[tuple[s
     cases: list[tuple[str, tuple[str, int, list[str], bool]]] = [("random inputs", ("", 1, random, True))]
     if facts is None:
         return cases
-    cases += [(f"edge values: {edge}", ("", 1, [edge], False)) for edge in EDGES if job["edges"]]
-    if facts["free"]:
-        cases += [(f"free dimensions of {size}", ("", size, random[: RANDOM if size < 64 else 2], True)) for size in SIZES]
+    for size in facts["sizes"]:
+        cases.append((f"free dimensions of {size}", ("", size, random[: RANDOM if size < 64 else 2], True)))
     cases += [(f"signature {name}", (name, 1, random, True)) for name in facts["signatures"]]
     if job["inputs"]:
         count = len(np.load(job["inputs"][0], mmap_mode="r"))
         cases.append(("data", ("", 1, [f"data {number}" for number in range(count)], False)))
+    cases += [(f"edge values: {edge}", ("", 1, [edge], False)) for edge in EDGES if job["edges"]]
     return cases
 
 
-def _digests(job: dict[str, Any], signature: str, size: int, samples: list[str], keeps_state: bool) -> list[Optional[str]]:
+def _digests(
+    job: dict[str, Any], end: float, signature: str, size: int, samples: list[str], keeps_state: bool
+) -> list[Optional[str]]:
     """Runs one case."""
     interpreter: Any = Micro(job) if job["interpreter"] == "tflm" else Lite(job)
     runner = interpreter.interpreter.get_signature_runner(signature) if signature else None
@@ -317,7 +324,8 @@ def _digests(job: dict[str, Any], signature: str, size: int, samples: list[str],
     if runner is None:
         if size > 1:
             for detail in interpreter.interpreter.get_input_details():
-                shape = [size if n == -1 else int(n) for n in detail["shape_signature"]]
+                free = [int(n) for n in detail["shape_signature"]]
+                shape = [int(n) if n != -1 else min(size, 2) if axis == 0 else size for axis, n in enumerate(free)]
                 if np.prod(shape, dtype=np.float64) > MOST_VALUES:
                     raise JobError("data", "inputs that take long")
                 interpreter.interpreter.resize_tensor_input(detail["index"], shape, strict=bool(shape))
@@ -344,6 +352,8 @@ def _digests(job: dict[str, Any], signature: str, size: int, samples: list[str],
         else:
             found.append(" ".join(_digest_of(output) for output in outputs))
         _tell("0")
+        if time.monotonic() > end:
+            break
     return found
 
 

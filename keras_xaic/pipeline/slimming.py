@@ -93,6 +93,13 @@ def slim(
         DataError: If there is no such file, or the data does not fit it.
         EdgeError: If the file is damaged.
         ExportError: If `out` may not be written.
+
+    Example:
+        >>> import tempfile
+        >>> theirs = pathlib.Path(unpacking.__file__).with_name("edge") / "tiny.tflite"
+        >>> report = slim(theirs, pathlib.Path(tempfile.mkdtemp()) / "slim", target="mobile")
+        >>> report.compressed.flash_bytes <= theirs.stat().st_size
+        True
     """
     options = options or DataOptions()
     one_of("target", target, TARGETS)
@@ -184,8 +191,8 @@ class _Work:
         made = self._step("slim_foreign", self.content, self.bare)
         proofs = self._compare(originals, made["content"])
         if any(proof.differing for proof in proofs):
-            steps, kept = list(made["saved"]), []
-            for step in steps[1:]:
+            steps, kept = list(made["saved"])[1:], []  # the first is that the file is written at all
+            for step in steps:
                 without = [other for other in steps if other != step and other not in kept]
                 trial = self._step("slim_foreign", self.content, self.bare, without)
                 wrong = [proof for proof in self._compare(originals, trial["content"]) if not proof.holds]

@@ -25,6 +25,7 @@ Correlation = Annotated[float, Field(ge=-1, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Bits = Annotated[float, Field(ge=0, le=64)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Difference = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 FileBytes = Annotated[int, Field(ge=1, le=LARGEST)]
 Reference = Literal["edge", "keras"]
 """Which metric value of the original drops are measured against: that of its float32 file on the edge interpreter, or where an
@@ -222,8 +223,8 @@ class EqualityFacts(_Facts):
 
     version: Optional[str] = None
     equal: Optional[bool] = None
-    samples: Optional[int] = None
-    outcomes: Optional[int] = None
+    samples: Optional[Count] = None
+    outcomes: Optional[Count] = None
     differing: list[str] = Field(default_factory=list)
     unsteady: list[str] = Field(default_factory=list)
     skipped: list[str] = Field(default_factory=list)
@@ -233,10 +234,10 @@ class EqualityFacts(_Facts):
 class SlimFacts(_Facts):
     """What `xaic slim` did to a .tflite file that was given: bytes by step, and the proof on every interpreter."""
 
-    original_bytes: Optional[int] = None
-    original_gzip_bytes: Optional[int] = None
+    original_bytes: Optional[FileBytes] = None
+    original_gzip_bytes: Optional[FileBytes] = None
     original_sha256: str = ""
-    saved_bytes: dict[str, int] = Field(default_factory=dict)
+    saved_bytes: dict[str, Difference] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
     proof: dict[str, EqualityFacts] = Field(default_factory=dict)
 

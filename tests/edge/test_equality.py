@@ -88,3 +88,11 @@ def test_a_file_with_random_numbers_proves_nothing(place):
     proof = Original(place / "noise.tflite", judge()).compare(place / "noise.tflite")
     assert not proof.holds
     assert "random inputs" in proof.unsteady
+
+
+def test_a_slow_file_is_run_on_fewer_samples(place, original, monkeypatch):
+    monkeypatch.setattr("keras_xaic.edge.equality.SECONDS", 0.0)
+    proof = original.compare(place / "original.tflite")
+    assert not proof.differing
+    assert proof.samples <= 1
+    assert not original.compare(changed(place, _other_weights)).holds
