@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Optional
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Optional, cast
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from keras_xaic.files import PathLike
 from keras_xaic.identity import digest_of
 from keras_xaic.models.losses import carried_loss
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
-from keras_xaic.relevance.choices import EngineName, Reduce, Start, Statistic, Target
+from keras_xaic.relevance.choices import Details, EngineName, Reduce, RunDetails, Start, Statistic, Target
 from keras_xaic.relevance.composites import Composite, RuleLike, as_composite
 from keras_xaic.relevance.container import Relevance, layer_scores
 from keras_xaic.relevance.engine import Step
@@ -24,6 +25,9 @@ from keras_xaic.relevance.methods import make_engine
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.reduce import Sums, check_reduction, reduce_samples, sample_weights
 from keras_xaic.relevance.targets import BatchTargets, Targets, check_start, find_targets, tasks_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Progress = Callable[[int, int], None]
 
@@ -37,17 +41,12 @@ def attribute(
     y: Any = None,
     *,
     rule: RuleLike = "lrp.epsilon",
-    engine: EngineName = "auto",
     target: Target = "true",
-    start: Start = "one",
     reduce: Reduce = "mean_abs",
-    reference: Any = None,
-    batch_size: int = 64,
-    seed: int = 0,
     allow_approximate: bool = False,
-    per_class: bool = False,
     progress: Optional[Progress] = None,
     checkpoint: Optional[PathLike] = None,
+    **details: Unpack[Details],
 ) -> Relevance:
     """Returns how much every weight, filter and layer of a model matters.
 
@@ -71,22 +70,24 @@ def attribute(
         y: Labels (N,), one-hot labels, or target values (N, ...); a list for several outputs. Not needed with `Samples`.
         rule: One of `RULE_NAMES`; with parameters as in ``lrp.epsilon:0.01`` (see `keras_xaic.relevance.rules`); or a composite
             (see `as_composite`).
-        engine: ``native``, ``innvestigate`` (its rule classes; LRP only), or ``auto``, which is ``native``.
         target: ``true`` (the class in y; all outputs where there are no classes), ``predicted``, a class number, or ``all``.
-        start: ``one``: relevance 1 at the target; over all outputs their values, scaled to a total of 1 in absolute terms.
-            ``logit``: the value of the target before softmax or sigmoid. ``squared_error``: ``(f_j - y_j)^2`` at every output j
-            (y, or the input itself for auto-encoders). DeepLIFT and the gradient rules explain the target's value in
-            either of the first two cases.
         reduce: How samples are brought together, see above.
-        reference: What DeepLIFT and integrated gradients compare with: ``"mean"`` of the samples (default), ``"zeros"``, or an
-            array of one sample's shape (a list of them for several inputs).
-        batch_size: Samples at a time. It bounds memory and does not change the result.
-        seed: Kept with the result; nothing here is random.
         allow_approximate: Linearise layers without a sound rule instead of refusing them; they are listed in the result.
-        per_class: Also keep the relevance of each class's samples, in `Relevance.per_class`.
         progress: Called with (samples done, samples in all) after every batch.
         checkpoint: File that keeps what is done; an interrupted call that is repeated with the same file continues. It is
             removed at the end.
+        **details: Further keywords:
+
+            * ``engine``: ``native``, ``innvestigate`` (its rule classes; LRP only), or ``auto`` (default), which is ``native``.
+            * ``start``: ``one`` (default): relevance 1 at the target; over all outputs their values, scaled to a total of 1 in
+              absolute terms. ``logit``: the value of the target before softmax or sigmoid. ``squared_error``:
+              ``(f_j - y_j)^2`` at every output j (y, or the input itself for auto-encoders). DeepLIFT and the gradient rules
+              explain the target's value in either of the first two cases.
+            * ``reference``: What DeepLIFT and integrated gradients compare with: ``"mean"`` of the samples (default),
+              ``"zeros"``, or an array of one sample's shape (a list of them for several inputs).
+            * ``batch_size`` (64): Samples at a time. It bounds memory and does not change the result.
+            * ``per_class`` (False): Also keep the relevance of each class's samples, in `Relevance.per_class`.
+            * ``seed`` (0): Kept with the result; nothing here is random.
 
     Returns:
         The relevance, signed or absolute according to `reduce`, under the user's layer names.
@@ -95,24 +96,26 @@ def attribute(
         ModelError: Naming every layer the rule cannot treat soundly; or an unknown rule or engine.
         DataError: If data does not fit the model.
     """
+    engine = details.pop("engine", "auto")
+    rest = cast("RunDetails", details)
     if isinstance(rule, str) and rule == "magnitude":
-        check_start(target, start)
+        how = _Details(**rest)
+        check_start(target, how.start)
         check_reduction(reduce)
-        return magnitude(model, seed)
+        return magnitude(model, how.seed)
     attribution = Attribution(model, rule=rule, engine=engine, allow_approximate=allow_approximate)
-    return attribution.run(
-        x,
-        y,
-        target=target,
-        start=start,
-        reduce=reduce,
-        reference=reference,
-        batch_size=batch_size,
-        seed=seed,
-        per_class=per_class,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
+    return attribution.run(x, y, target=target, reduce=reduce, progress=progress, checkpoint=checkpoint, **rest)
+
+
+@dataclass(frozen=True)
+class _Details:
+    """`RunDetails` with their defaults."""
+
+    start: Start = "one"
+    reference: Any = None
+    batch_size: int = 64
+    seed: int = 0
+    per_class: bool = False
 
 
 class Attribution:
@@ -152,27 +155,24 @@ class Attribution:
         y: Any = None,
         *,
         target: Target = "true",
-        start: Start = "one",
         reduce: Reduce = "mean_abs",
-        reference: Any = None,
-        batch_size: int = 64,
-        seed: int = 0,
-        per_class: bool = False,
         progress: Optional[Progress] = None,
         checkpoint: Optional[PathLike] = None,
+        **details: Unpack[RunDetails],
     ) -> Relevance:
         """Returns the relevance over samples; see `attribute` for the arguments."""
+        how = _Details(**details)
         statistic = check_reduction(reduce)
         inputs = as_inputs(self.model, x, y)
-        targets = self._targets(inputs, target, start)
-        references = self._references(inputs, reference)
-        size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
-        batches = _batches(len(inputs), size, _classes(targets) if per_class else None)
+        targets = self._targets(inputs, target, how.start)
+        references = self._references(inputs, how.reference)
+        size = min(max(1, _checked_size(how.batch_size) // self.engine.copies), len(inputs))
+        batches = _batches(len(inputs), size, _classes(targets) if how.per_class else None)
         owners: list[Optional[int]] = [None, *sorted({owner for owner, _ in batches if owner is not None})]
         sums = {owner: Sums(reduce) for owner in owners}
         settings = {
-            "rule": (self.rule_name, self.engine_name, str(target), start, reduce),
-            "batches": (size, per_class, len(inputs)),
+            "rule": (self.rule_name, self.engine_name, str(target), how.start, reduce),
+            "batches": (size, how.per_class, len(inputs)),
             "seen": [(part.scale, part.offset) for part in inputs.parts],
             "targets": (targets.kinds, [digest_of(value) for value in targets.values]),
             "references": [digest_of(one) for one in references],
@@ -198,7 +198,7 @@ class Attribution:
                 keeper.save(sums, done, now=True)
             raise
         keeper.remove()
-        facts = {"target": str(target), "start": start, "seed": seed}
+        facts = {"target": str(target), "start": how.start, "seed": how.seed}
         classes = {owner: self._relevance(sums[owner], facts, {}) for owner in owners if owner is not None}
         return self._relevance(sums[None], facts, classes)
 

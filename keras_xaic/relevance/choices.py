@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Union, get_args
+from typing import Any, Literal, TypedDict, Union, get_args
 
 EngineName = Literal["auto", "native", "innvestigate"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -14,3 +14,19 @@ Reduce = Literal["mean_abs", "mean", "sum", "rms", "momentum"]
 Statistic = Literal["signed", "absolute", "squared"]
 """What is summed over samples: R, |R| or R^2."""
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+
+
+class RunDetails(TypedDict, total=False):
+    """Keywords of `Attribution.run` that few need."""
+
+    start: Start
+    reference: Any
+    batch_size: int
+    seed: int
+    per_class: bool
+
+
+class Details(RunDetails, total=False):
+    """Keywords of `attribute` that few need."""
+
+    engine: EngineName
