@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Literal, Optional, Union, get_args
 
 from keras_xaic.errors import PlanError, choices
+from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import KINDS, METRICS
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
 from keras_xaic.relevance.choices import Target as Origin
@@ -73,6 +74,7 @@ def as_names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+@keyword_only(after=2)
 @dataclass(frozen=True)
 class Training:
     """How the model is trained to live within its plan.

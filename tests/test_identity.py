@@ -152,18 +152,18 @@ def test_training_that_is_taken_up_again_with_other_settings_starts_over(name, t
     class Stop(Exception):
         pass
 
-    def stop(model, done):
-        if done == 2:
+    def stop(done, total, note):
+        if done > 2 * SCHEDULE.steps_per_epoch(48):
             raise Stop
 
-    def train(after=None, **change):
+    def train(progress=lambda done, total, note: None, **change):
         trained: list[int] = []
         how = {"train": data(), "held_back": data(1), "task": TASK, "schedule": SCHEDULE, **change}
         order = [how.pop(key) for key in ("train", "held_back", "task", "schedule")]
         note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: trained.append(epoch))
         how["callbacks"] = [note, *how.get("callbacks", [])]
         with contextlib.suppress(Stop):
-            fit(model(), *order, checkpoint=tmp_path, after_epoch=after, **how)
+            fit(model(), *order, checkpoint=tmp_path, progress=progress, **how)
         return trained
 
     assert train(stop) == [0, 1]

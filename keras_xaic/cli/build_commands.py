@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Optional
 
@@ -9,13 +10,13 @@ import typer
 
 from keras_xaic.budget import Budget
 from keras_xaic.cli.groups import command
-from keras_xaic.cli.options import DataOption, MethodOptions, Model, Out, Overwrite, RecipeOption, Seed
+from keras_xaic.cli.options import DataOption, MethodOptions, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal
-from keras_xaic.errors import PlanError
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
 LIMITS = ("flash", "download", "ram", "max_drop", "macs")
+RECIPE = tuple(field.name for field in dataclasses.fields(MethodOptions) if field.name != "plan")
 READING = ("scale", "offset", "calibration", "task", "metric", "allow_unsafe")
 
 
@@ -30,10 +31,6 @@ def compress(
     model: pathlib.Path = Model,
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
-    recipe: str = RecipeOption,
-    plan: Optional[pathlib.Path] = typer.Option(
-        None, "--plan", help="A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", show_default=False
-    ),
     overwrite: bool = Overwrite,
 ) -> None:
     """Make MODEL fit the budget, write the bundle and verify it.
@@ -42,20 +39,13 @@ def compress(
     """
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import compress as run
-    from keras_xaic.planning import Plan
-    from keras_xaic.recipes import get_recipe
 
-    entries = method.entries()
-    if plan is not None and entries:
-        raise PlanError(
-            f"--plan together with --{next(iter(entries)).replace('_', '-')}", "one of them", "Edit the plan instead"
-        )
     report = run(
         model,
         data,
         out=out,
         budget=budget,
-        recipe=get_recipe(recipe).changed(**entries) if plan is None else Plan.load(plan),
+        recipe=method.chosen(),
         training=training,
         device=device,
         options=options,
@@ -65,7 +55,7 @@ def compress(
     terminal.show_report(report, out)
 
 
-@command(only={DataOptions: ("scale", "offset", "calibration", "task", "allow_unsafe")})
+@command(only={MethodOptions: RECIPE, DataOptions: ("scale", "offset", "calibration", "task", "allow_unsafe")})
 def plan(
     terminal: Terminal,
     budget: Budget,
@@ -80,7 +70,6 @@ def plan(
         help="Measures on it what bit-widths do, and how good the planned model is before training.",
         show_default=False,
     ),
-    recipe: str = RecipeOption,
     seed: int = Seed,
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a plan that is there.", rich_help_panel="Output"),
 ) -> None:
@@ -89,13 +78,12 @@ def plan(
     Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
     """
     from keras_xaic.pipeline import preview
-    from keras_xaic.recipes import get_recipe
 
     found = preview(
         model,
         relevance,
         budget,
-        recipe=get_recipe(recipe).changed(**method.entries()),
+        recipe=method.chosen(),  # type: ignore[arg-type]  # no --plan here
         data=data,
         options=options,
         seed=seed,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import typer
 
 from keras_xaic.errors import PlanError
 from keras_xaic.settings import option
 
+if TYPE_CHECKING:
+    from keras_xaic.planning import Plan
+    from keras_xaic.recipes import Recipe
+
 Model = typer.Argument(..., help="A Keras model: .h5, .keras or a SavedModel directory.", metavar="MODEL", show_default=False)
 DataOption = typer.Option(
     ..., "--data", help="An .npz with x_train, y_train, x_test, y_test, or a directory of images per class.", show_default=False
 )
 Out = typer.Option(..., "--out", help="Directory to write.", show_default=False)
-RecipeOption = typer.Option("auto", "--recipe", help="A recipe of `xaic recipes`, or the path of one in JSON.")
 Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
 Overwrite = typer.Option(False, "--overwrite", help="Replace what xaic wrote there earlier.", rich_help_panel="Output")
 Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.", rich_help_panel="Output")
@@ -25,7 +28,7 @@ Json = typer.Option(False, "--json", help="Print report.json and nothing else.",
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Entries of the recipe in place of its own; what is not given stays as the recipe has it."""
+    """A recipe with some entries in place of its own, or a plan."""
 
     rule: Optional[str] = option(None, "Attribution rule in place of the recipe's.", kind=str)
     bits: Optional[str] = option(None, "Bit-widths in place of the recipe's, e.g. 2,3,4,8.", kind=str)
@@ -41,6 +44,24 @@ class MethodOptions:
         kind=str,
         values=("int8", "int16", "float32"),
     )
+    recipe: str = option("auto", "A recipe of `xaic recipes`, or the path of one in JSON.")
+    plan: Optional[str] = option(None, "A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", kind=str)
+
+    def chosen(self) -> Union[Recipe, Plan]:
+        """Returns the recipe with the entries that are given, or the plan.
+
+        Raises:
+            PlanError: Naming the option that is not usable.
+        """
+        from keras_xaic.planning import Plan
+        from keras_xaic.recipes import get_recipe
+
+        entries = self.entries()
+        if self.plan is None:
+            return get_recipe(self.recipe).changed(**entries)
+        for name in [*entries, *(["recipe"] if self.recipe != "auto" else [])]:
+            raise PlanError(f"--plan together with --{name.replace('_', '-')}", "one of them", "Edit the plan instead")
+        return Plan.load(self.plan)
 
     def entries(self) -> dict[str, Any]:
         """Returns the entries that are given, as a recipe takes them.

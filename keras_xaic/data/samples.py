@@ -130,6 +130,11 @@ class Data:
     test: Optional[Samples] = None
     name: str = "data"
 
+    @property
+    def judging(self) -> Samples:
+        """The samples that judge: the test part, or the training part where there is none."""
+        return self.train if self.test is None else self.test
+
     def calibration(self, count: int = 256, seed: int = 0) -> Samples:
         """Returns the first `count` training samples after a seeded shuffle."""
         order = np.random.default_rng(seed).permutation(len(self.train))

@@ -38,13 +38,11 @@ def verify(
     Raises:
         XaicError: If there is no bundle, the data does not fit, or the interpreter is not usable.
     """
-    options = options or DataOptions()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     opened.check_mark()
     made_for = deployed_on(opened)
-    how: dict[str, Any] = {name: getattr(options, name) for name in ("task", "metric", "scale", "offset")}
     try:
-        verification = measure(opened, data, interpreters=interpreter, progress=progress, **how)
+        verification = measure(opened, data, interpreters=interpreter, options=options, progress=progress)
     except UnusableInterpreter:
         raise  # it says nothing about the bundle
     except EdgeError as error:

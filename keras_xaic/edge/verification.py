@@ -20,6 +20,7 @@ from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import Metric, Task
+from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import Head, infer, with_task
 
 
@@ -165,10 +166,7 @@ def verify(
     *,
     interpreters: Union[str, Sequence[str]] = "auto",
     reference: Optional[np.ndarray] = None,
-    task: Optional[str] = None,
-    metric: Optional[str] = None,
-    scale: Optional[float] = None,
-    offset: Optional[float] = None,
+    options: Optional[DataOptions] = None,
     latency_runs: int = 50,
     threads: int = 1,
     timeout: float = 120.0,
@@ -182,10 +180,7 @@ def verify(
         interpreters: Names, ``all`` for those that are installed and that users run on devices, or ``auto`` for the one that
             judges. TensorFlow Lite Micro gets micro/model.tflite; ``all`` leaves it out where there is none.
         reference: (N, ...) outputs of the original model for the same samples, for the agreement.
-        task: Kind of the task; by default the one that the bundle remembers, or what suits model and targets.
-        metric: Name of the metric; by default the one that the bundle remembers, or the task's usual one.
-        scale: The model sees ``x * scale + offset``; by default what the data or the bundle says.
-        offset: See `scale`.
+        options: Task, metric and scaling of the inputs where they are not what the data or the bundle says.
         latency_runs: Timed invocations per interpreter; 0 for none.
         threads: Threads of the interpreter.
         timeout: Seconds without progress after which an interpreter counts as hung.
@@ -198,15 +193,16 @@ def verify(
         EdgeError: If no interpreter could run the bundle.
         DataError: If there is no bundle or the data does not fit.
     """
+    options = options or DataOptions()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     names = _names(opened, interpreters)
     told = read_json(opened.report) if opened.report.is_file() else {}
     kept = _remembered(opened)
-    loaded = as_data(data, *_scaling(kept, told, scale, offset))
+    loaded = as_data(data, *_scaling(kept, told, options.scale, options.offset))
     kept = {**_told_task(told), **kept}
-    does = _task(kept, opened, loaded, task, metric)
+    does = _task(kept, opened, loaded, options.task, options.metric)
     loaded = with_task(loaded, does)
-    samples, part = (loaded.test, "test") if loaded.test is not None else (loaded.train, "train")
+    samples, part = loaded.judging, "train" if loaded.test is None else "test"
     digest = file_sha256(opened.model)
     stored = told.get("sha256") if isinstance(told, dict) else None
     stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored

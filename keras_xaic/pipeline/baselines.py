@@ -10,7 +10,7 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.frozen import keep_frozen
 from keras_xaic.models.operations import Operations
-from keras_xaic.pipeline.toolkit import train_with_toolkit
+from keras_xaic.pipeline.toolkit import Wrappers, train_with_toolkit
 from keras_xaic.planning import Plan
 from keras_xaic.recipes.recipe import Baseline
 
@@ -48,7 +48,7 @@ def _magnitude(model: Model, data: Any, *, sparsity: float = DEFAULT_SPARSITY, *
         return tfmot.sparsity.keras.prune_low_magnitude(flat, pruning_schedule=decay)
 
     strip, update = tfmot.sparsity.keras.strip_pruning, tfmot.sparsity.keras.UpdatePruningStep()
-    return train_with_toolkit(model, data, "magnitude", wrap, strip, callbacks=[update], select_from=RAMP_SHARE, **options)
+    return train_with_toolkit(model, data, "magnitude", Wrappers(wrap, strip, [update], RAMP_SHARE), **options)
 
 
 def _cluster(model: Model, data: Any, *, sparsity: float = 0.0, **options: Any) -> CompressedModel:
@@ -65,7 +65,7 @@ def _cluster(model: Model, data: Any, *, sparsity: float = 0.0, **options: Any) 
         clustered.trainable = True
         return tfmot.clustering.keras.strip_clustering(clustered)
 
-    return train_with_toolkit(model, data, "cluster", wrap, strip, **options)
+    return train_with_toolkit(model, data, "cluster", Wrappers(wrap, strip), **options)
 
 
 _RUNNERS: dict[str, Callable[..., CompressedModel]] = {"int8": _int8, "magnitude": _magnitude, "cluster": _cluster}

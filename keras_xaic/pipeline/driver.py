@@ -21,6 +21,7 @@ from keras_xaic.models import Task, channel_groups
 from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
@@ -33,8 +34,6 @@ from keras_xaic.training import predict
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
-EPOCHS, MOST_EPOCHS = 10, 120
-"""Epochs where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
 LEAST_MINUTES = 1e-6
 """What a round gets where no time is left."""
 FIRST = 0.75
@@ -115,11 +114,9 @@ class Driver:
     model: Model
     data: Data
     task: Task
-    recipe: Recipe
-    budget: Budget
+    settings: RunSettings
     relevance: Relevance
     samples: Samples
-    training: Training
     directory: pathlib.Path
     progress: Progress
     wider: Sequence[Activations] = ()
@@ -137,22 +134,17 @@ class Driver:
 
     def _call_judges(self) -> None:
         """Sets the samples to train on, and those that judge."""
-        self.train, held_back = self.data.split(seed=self.seed)
-        if self.epochs == 0:
-            held_back = self.data.calibration(JUDGES, self.seed)  # nothing is trained on them: all may judge
+        self.train, held_back = self.data.split(seed=self.settings.seed)
+        if self.settings.epochs == 0:
+            held_back = self.data.calibration(JUDGES, self.settings.seed)  # nothing is trained on them: all may judge
         self.judges = [Judge.of(self.model, self.task, held_back)]
-        if len(held_back) < FEW and self.epochs > 0:
+        if len(held_back) < FEW and self.settings.epochs > 0:
             self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
 
     @property
-    def seed(self) -> int:
-        """Seed of everything random, the same in all rounds."""
-        return self.training.seed or 0
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of all rounds together; where minutes are limited, at most these."""
-        return self.training.effort(EPOCHS, MOST_EPOCHS)
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return self.settings.budget
 
     @property
     def _limited(self) -> bool:
@@ -161,17 +153,17 @@ class Driver:
 
     def _within_limits(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
-        epochs = math.ceil(self.epochs * FIRST)
+        epochs = math.ceil(self.settings.epochs * FIRST)
         made = fitter.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
         best = self._round(1, fitter.model, made, fitter.relevance, epochs, FIRST)
         yield best
         for number in range(2, ROUNDS + 1):
-            following = self._following(best, self.epochs - epochs)
+            following = self._following(best, self.settings.epochs - epochs)
             if following is None:
                 return
             is_last = number == ROUNDS or following.layers == best.small.plan.layers
             share = 1.0 if is_last else CORRECTION
-            more = math.ceil(share * (self.epochs - epochs))
+            more = math.ceil(share * (self.settings.epochs - epochs))
             one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan.remove, GENTLE)
             yield one
             if is_last:
@@ -183,7 +175,7 @@ class Driver:
         fitter = self._fitter(self.model, self.relevance)
         plain = self._plain_bytes(fitter)
         before: Optional[Round] = None
-        left = self.epochs
+        left = self.settings.epochs
         for number, share in enumerate(SHRINKING, 1):
             flash = round(plain * share)
             made = fitter.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
@@ -193,7 +185,7 @@ class Driver:
             before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)
             yield before
             left -= epochs
-            if not self._is_safe(before) or (left == 0 and self.epochs > 0):
+            if not self._is_safe(before) or (left == 0 and self.settings.epochs > 0):
                 return
             fitter = self._fitter(before.small.trainable)
 
@@ -202,12 +194,12 @@ class Driver:
 
         What does not fit the limits is left out. None but the first is trained.
         """
-        number, left = len(rounds), self.epochs - sum(one.epochs for one in rounds)
+        number, left = len(rounds), self.settings.epochs - sum(one.epochs for one in rounds)
         good = any(self._is_good(one) for one in rounds)
-        for activations in (self.recipe.plain_activations, *self.wider):
-            fitter = self._fitter(self.model, self.relevance, self.recipe.changed(activations=activations))
+        for activations in (self.settings.recipe.plain_activations, *self.wider):
+            fitter = self._fitter(self.model, self.relevance, self.settings.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
-            if activations == self.recipe.plain_activations and (left > 0 or not self._limited):
+            if activations == self.settings.recipe.plain_activations and (left > 0 or not self._limited):
                 plain = self._plain_bytes(fitter)
                 tries.insert(0, (self._with_margin() if self._limited else Budget(round(BITS_ONLY * plain)), max(0, left)))
             for limits, epochs in tries:
@@ -282,11 +274,11 @@ class Driver:
 
     def _share(self, epochs: int, share: float, rate: float) -> Training:
         """Returns how one round trains: with the seed of all rounds, so that they have the same validation data."""
-        minutes = self.training.minutes
+        minutes = self.settings.training.minutes
         if minutes is not None:
             minutes = max(LEAST_MINUTES, share * (minutes - (time.monotonic() - self.start) / 60))
-        learning_rate = rate * self.training.learning_rate
-        return replace(self.training, epochs=epochs, minutes=minutes, seed=self.seed, learning_rate=learning_rate)
+        rate, seed = rate * self.settings.training.learning_rate, self.settings.seed
+        return replace(self.settings.training, epochs=epochs, minutes=minutes, seed=seed, learning_rate=rate)
 
     @functools.cached_property
     def _answers(self) -> np.ndarray:
@@ -296,9 +288,9 @@ class Driver:
     def _fitter(self, model: Model, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
         """Returns what plans `model` as it stands, by the recipe or a variant of it."""
         if relevance is None:
-            relevance = attribute_by(self.recipe, model, self.samples, self.task, self.seed)
-        recipe = recipe or self.recipe
-        return SizeFitter(model, relevance, recipe, self.data, self.samples, seed=self.seed, progress=self.progress)
+            relevance = attribute_by(self.settings.recipe, model, self.samples, self.task, self.settings.seed)
+        recipe = recipe or self.settings.recipe
+        return SizeFitter(model, relevance, recipe, self.data, self.samples, seed=self.settings.seed, progress=self.progress)
 
     def _replan(self, model: Model, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""

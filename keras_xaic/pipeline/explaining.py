@@ -120,7 +120,7 @@ def explain(
             if differences:
                 write_atomic(scratch / _DIFFERENCES, json.dumps([asdict(one) for one in differences], indent=1) + "\n")
             if how.pictures and how.rule != "magnitude":
-                shown: Samples = (data.test or data.train).take(slice(0, how.pictures))
+                shown: Samples = data.judging.take(slice(0, how.pictures))
                 drawn = Attribution(loaded, rule=chosen, engine=how.engine, allow_approximate=not options.strict)
                 if target == "true" and shown.y is None:
                     settings["target"] = "predicted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -73,6 +74,7 @@ def export(
         settings = ["export", target, precision, list(float_layers), lookup, prove, options, _grids_of(small)]
         if place.start(run_fingerprint(loaded, data, settings)):
             return _published(place.target)
+        shutil.rmtree(place.work / "bundle", ignore_errors=True)  # of an attempt that was interrupted
         bundle = tflite.export(
             small,
             place.work / "bundle",
@@ -81,7 +83,6 @@ def export(
             precision=precision,
             float_layers=float_layers,
             lookup=lookup,
-            overwrite=True,
             warn=_warn,
         )
         try:

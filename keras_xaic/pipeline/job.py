@@ -35,7 +35,7 @@ from keras_xaic.pipeline.proving import (
     state_warning,
 )
 from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original
-from keras_xaic.pipeline.reporting import build_report, metric_facts
+from keras_xaic.pipeline.reporting import Outcome, build_report, metric_facts
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.pipeline.workspace import Workspace
@@ -68,8 +68,8 @@ class Job:
 
     @property
     def test(self) -> Samples:
-        """The samples that judge: the test part, or the training part where there is none."""
-        return self.data.train if self.data.test is None else self.data.test
+        """The samples that judge."""
+        return self.data.judging
 
     def run(self, out: Output, target: tflite.Target) -> Report:
         """Does every step that is not done yet for what can be reached of the target, and moves the bundle to `out`."""
@@ -118,28 +118,27 @@ class Job:
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
         about_files = (*warnings, micro.warning, state_warning(bundle))
         notes = (doubt, original["fault"], *about_files, self.widened(small), _approximated(relevance))
-        report = build_report(
-            model=self.model,
-            recipe=recipe,
-            seed=seed,
-            budget=self.settings.budget,
-            task=self.task,
+        outcome = Outcome(
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
             deviation=deviation_in_percent(outputs[1], outputs[0]) if self.task.is_values and self.test.y is None else None,
-            targets=self.test.y,
-            baselines=measured,
             small=small,
-            keras_metric=self.task.value(predict(small.model, self.test), self.test),
+            bundle=bundle,
+            relevance=relevance,
             verification=verification,
             agreement=agreement,
             arena_bytes=micro.arena_bytes,
-            warnings=list(dict.fromkeys(filter(None, notes))),
-            relevance=relevance,
-            bundle=bundle,
-            seconds=work.seconds,
             changes=changes,
-            inputs={"scale": self.data.train.scale, "offset": self.data.train.offset},
+        )
+        report = build_report(
+            self.model,
+            self.data,
+            self.task,
+            self.settings,
+            outcome,
+            baselines=measured,
+            warnings=list(dict.fromkeys(filter(None, notes))),
+            seconds=work.seconds,
             rounds=[one.facts() for one in self.rounds],
         )
         report.save(bundle.report)
@@ -197,11 +196,9 @@ class Job:
                 self.model,
                 self.data,
                 self.task,
-                recipe,
-                settings.budget,
+                replace(settings, recipe=recipe),
                 relevance,
                 samples,
-                training=settings.training,
                 directory=checkpoint,
                 progress=self.work.progress,
                 wider=self.wider if recipe is settings.recipe else (),
@@ -240,11 +237,12 @@ class Job:
 
     def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:
         """Writes the bundle; weights in ``micro/`` stay unpacked where unpacking them would overrun the RAM."""
-        if (self.work.path / "bundle").exists():
-            shutil.rmtree(self.work.path / "bundle")  # an interrupted attempt, with files that were added to it
-        write = functools.partial(
-            tflite.export, small, self.work.path / "bundle", calibration=samples, target=target, overwrite=True, warn=warn
-        )
+
+        def write(**how: Any) -> Bundle:
+            place = self.work.path / "bundle"
+            shutil.rmtree(place, ignore_errors=True)  # an attempt before, with files that were added to it
+            return tflite.export(small, place, calibration=samples, target=target, warn=warn, **how)
+
         bundle = write()
         if self.settings.budget.ram_bytes is not None:
             with contextlib.suppress(EdgeError):  # it is proved later

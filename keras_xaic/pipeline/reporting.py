@@ -5,21 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
+from keras_xaic.data import Data
 from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
 from keras_xaic.pipeline.comparing import Changes
-from keras_xaic.planning import Budget
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.planning.storages import Activations
-from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import measure_layers
+from keras_xaic.training import predict
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -30,53 +32,81 @@ CONVERSION_GAP_PP = 2.0
 """Keras and the edge interpreter may differ by this many points before the report says so."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made, and what was measured of it.
+
+    Attributes:
+        original: The facts of the model that came in (see `Job.original`), ``fault`` aside.
+        reference: Whose metric value of the original counts.
+        deviation: How far values are from those of the original, in percent of their variance: the drop where no metric tells
+            it, since there are no targets; else None.
+        small: The compressed model.
+        bundle: Its bundle.
+        relevance: What it was made by; None for baselines.
+        verification: What the interpreters made of the bundle.
+        agreement: Interpreter -> how it agrees with Keras.
+        arena_bytes: RAM on TensorFlow Lite Micro; None where it cannot have the model.
+        changes: How outputs per class and explanations changed.
+    """
+
+    original: Mapping[str, Any]
+    reference: Reference
+    deviation: Optional[float]
+    small: CompressedModel
+    bundle: Bundle
+    relevance: Optional[Relevance]
+    verification: Verification
+    agreement: Mapping[str, Agreement]
+    arena_bytes: Optional[int]
+    changes: Changes
+
+
 def build_report(
-    *,
     model: Model,
-    recipe: Recipe,
-    seed: int,
-    budget: Budget,
+    data: Data,
     task: Task,
-    original: Mapping[str, Any],
-    reference: Reference,
-    deviation: Optional[float],
-    targets: Any,
+    settings: RunSettings,
+    outcome: Outcome,
+    *,
     baselines: Mapping[str, Any],
-    small: CompressedModel,
-    keras_metric: Optional[float],
-    verification: Verification,
-    agreement: Mapping[str, Agreement],
-    arena_bytes: Optional[int],
     warnings: Sequence[str],
-    relevance: Optional[Relevance],
-    bundle: Bundle,
     seconds: Mapping[str, float],
-    inputs: Mapping[str, float],
-    changes: Optional[Changes] = None,
-    rounds: Sequence[Mapping[str, Any]] = (),
+    rounds: Sequence[Mapping[str, Any]],
 ) -> Report:
     """Returns the report of one run; every size in it is read from the file it speaks of.
 
-    `deviation` is how far values are from those of the original, in percent of their variance: the drop where no metric tells
-    it, since there are no targets. `targets` are what judged.
+    Args:
+        model: The model that came in.
+        data: Its data.
+        task: What the model does.
+        settings: What the run was to do.
+        outcome: What came out.
+        baselines: Name -> the facts of its file.
+        warnings: What the user should know.
+        seconds: Step -> how long it took.
+        rounds: The facts of the driver's rounds.
     """
+    recipe, budget, test = settings.recipe, settings.budget, data.judging
+    original, reference, small, bundle = outcome.original, outcome.reference, outcome.small, outcome.bundle
+    verification, relevance, changes = outcome.verification, outcome.relevance, outcome.changes
     judge, whole = verification.judge, original[f"{reference}_metric"]
-    drop = task.drop(whole, verification.edge_metric, targets) if deviation is None else deviation
+    drop = task.drop(whole, verification.edge_metric, test.y) if outcome.deviation is None else outcome.deviation
     weights = sum(kernel.size for kernel in weighted_kernels(small.model))
     compressed = {
-        **metric_facts(task, "keras", keras_metric),
+        **metric_facts(task, "keras", task.value(predict(small.model, test), test)),
         **metric_facts(task, "edge", verification.edge_metric),
         "drop_pp": drop,
         "flash_bytes": verification.flash_bytes,
         "micro_flash_bytes": verification.micro_flash_bytes,
         "download_bytes": verification.download_bytes,
-        "arena_bytes": arena_bytes,
+        "arena_bytes": outcome.arena_bytes,
         "sparsity": small.sparsity if small.kernels else None,
         "mean_bits": sum(k.bits * k.integers.size for k in small.kernels.values()) / weights if small.kernels else None,
         "macs": sum(macs(small.model).values()),
         "latency_ms": verification.latency_ms(),
         "agreement": verification.agreement,
-        "explanation_similarity": changes.similarity if changes is not None else None,
+        "explanation_similarity": changes.similarity,
         "samples": verification.samples,
         "part": verification.part,
     }
@@ -84,13 +114,13 @@ def build_report(
         {
             "recipe": recipe.name,
             "recipe_entries": recipe.model_dump(mode="json"),
-            "seed": seed,
+            "seed": settings.seed,
             "task": task.kind,
-            "metric": None if targets is None else task.metric.facts(),
+            "metric": None if test.y is None else task.metric.facts(),
             "judge": {"interpreter": judge.interpreter, "version": judge.version} if judge is not None else None,
             "versions": _versions(),
             "seconds": dict(seconds),
-            "inputs": dict(inputs),
+            "inputs": {"scale": data.train.scale, "offset": data.train.offset},
             "model": {
                 "name": model.name,
                 "parameters": int(model.count_params()),
@@ -107,15 +137,15 @@ def build_report(
             "original": dict(original),
             "reference": reference,
             "baselines": {
-                name: {**facts, "drop_pp": task.drop(whole, facts["edge_metric"], targets)} for name, facts in baselines.items()
+                name: {**facts, "drop_pp": task.drop(whole, facts["edge_metric"], test.y)} for name, facts in baselines.items()
             },
             "compressed": compressed,
             "interpreters": {name: run.as_dict(task.metric) for name, run in verification.runs.items()},
-            "agreement_with_keras": {name: one.as_dict() for name, one in agreement.items()},
+            "agreement_with_keras": {name: one.as_dict() for name, one in outcome.agreement.items()},
             "layers": _layers(model, small, relevance, bundle),
-            "classes": changes.classes if changes is not None else [],
+            "classes": changes.classes,
             "rounds": [dict(one) for one in rounds],
-            "explanations": changes.facts if changes is not None else None,
+            "explanations": changes.facts,
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )

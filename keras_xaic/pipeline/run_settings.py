@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from keras_xaic.pipeline.driver import EPOCHS, MOST_EPOCHS
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.recipes import Recipe
 from keras_xaic.settings import DataOptions, Device, Training
+
+EPOCHS, MOST_EPOCHS = 10, 120
+"""Epochs where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class RunSettings:
 
     @property
     def seed(self) -> int:
-        """The seed of everything random."""
+        """The seed of everything random, the same in all rounds."""
         return self.training.seed or 0
 
     @property
     def epochs(self) -> int:
-        """Passes over the training data; where minutes are limited, at most these."""
+        """Passes over the training data, all rounds together; where minutes are limited, at most these."""
         return self.training.effort(EPOCHS, MOST_EPOCHS)

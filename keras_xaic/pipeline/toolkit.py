@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from keras_xaic.compression import CompressedModel
@@ -20,20 +22,31 @@ if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 
+@dataclass(frozen=True)
+class Wrappers:
+    """What the toolkit puts around layers while they are trained.
+
+    Attributes:
+        wrap: Called with a flat model and the number of training steps; returns the wrapped model.
+        strip: Takes the wrappers off.
+        callbacks: Keras callbacks that the wrappers need.
+        select_from: As for `Schedule`.
+    """
+
+    wrap: Callable[[Model, int], Model]
+    strip: Callable[[Model], Model]
+    callbacks: Sequence[Any] = ()
+    select_from: float = 0.0
+
+
 def train_with_toolkit(
     model: Model,
     data: Any,
     name: str,
-    wrap: Callable[[Model, int], Model],
-    strip: Callable[[Model], Model],
+    wrappers: Wrappers,
     *,
-    callbacks: Sequence[Any] = (),
-    select_from: float = 0.0,
     epochs: int = 5,
     seed: int = 0,
-    distillation: float = 0.7,
-    learning_rate: float = 1e-3,
-    batch_size: int = 64,
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
 ) -> CompressedModel:
@@ -45,15 +58,9 @@ def train_with_toolkit(
         model: The trained model; it is not changed.
         data: Anything that `as_data` takes.
         name: The recipe's name.
-        wrap: Called with a flat model and the number of training steps; returns the wrapped model.
-        strip: Takes the wrappers off.
-        callbacks: Keras callbacks that the wrappers need.
-        select_from: As for `Schedule`.
+        wrappers: What the toolkit puts around layers.
         epochs: Passes over the training data; 0 wraps and strips only.
         seed: Seed of everything random.
-        distillation: As for `Schedule`.
-        learning_rate: As for `Schedule`.
-        batch_size: As for `Schedule`.
         checkpoint: Directory of the state of training.
         progress: Told how far the work is.
     """
@@ -62,8 +69,8 @@ def train_with_toolkit(
     data = with_task(data, task)
     flat = remove_channels(model, {})
     train, held_back = data.split(seed=seed)
-    schedule = Schedule(epochs, learning_rate, batch_size, distillation, select_from=select_from, seed=seed)
-    wrapped, history = wrap(flat, schedule.steps(len(train))), {}
+    schedule = Schedule(epochs, select_from=wrappers.select_from, seed=seed)
+    wrapped, history = wrappers.wrap(flat, schedule.steps(len(train))), {}
     if epochs:
         history[name] = fit(
             wrapped,
@@ -72,9 +79,8 @@ def train_with_toolkit(
             task,
             schedule,
             teacher=predict(model, train),
-            callbacks=callbacks,
+            callbacks=wrappers.callbacks,
             checkpoint=checkpoint,
-            stage=f"baseline {name}",
-            progress=progress,
+            progress=functools.partial(progress, f"baseline {name}"),
         )
-    return CompressedModel(canonicalize(strip(wrapped)).model, {}, Plan(recipe=name, seed=seed), history)
+    return CompressedModel(canonicalize(wrappers.strip(wrapped)).model, {}, Plan(recipe=name, seed=seed), history)

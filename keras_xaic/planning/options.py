@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Union, get_args
 
 from keras_xaic.errors import PlanError
+from keras_xaic.keywords import keyword_only
 from keras_xaic.planning.cost import FLOAT_BITS
 from keras_xaic.planning.plan import ZEROS, Score
 from keras_xaic.planning.sensitivity import Damage
@@ -17,6 +18,7 @@ from keras_xaic.planning.storages import Activations
 BITS = (3, 4, 5, 6, 8)
 
 
+@keyword_only(after=1)
 @dataclass(frozen=True)
 class PlanOptions:
     """How a plan is made. Name patterns are those of `fnmatch` on kernel keys; the first that matches decides.

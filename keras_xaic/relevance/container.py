@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, save_arrays, telling
+from keras_xaic.keywords import keyword_only
 from keras_xaic.npz import Npz
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _PARTS = ("weights", "filters", "layers", "biases")
 _FACTS = ("rule", "filter_rule", "engine", "target", "start", "reduce", "samples", "seed")
 
 
+@keyword_only(after=4)
 @dataclass(frozen=True)
 class Relevance:
     """How much every weight, filter and layer matters, by one rule, over some samples.

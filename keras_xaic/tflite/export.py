@@ -64,10 +64,8 @@ def export(
     io: InputOutput = "int8",
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
-    signature: bool = False,
     lookup: bool = True,
     largest_decoded: int = LARGEST_DECODED,
-    overwrite: bool = False,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Bundle:
     """Writes the bundle of a compressed model; the directory appears whole or not at all.
@@ -83,11 +81,9 @@ def export(
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
             `build_tflite`). None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
-        signature: Whether ``model.tflite`` names its inputs and outputs.
         lookup: Whether 2-bit kernels of ``model.tflite`` may lie four to a byte (see `look_up`); never those in ``micro/``.
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
-        overwrite: Whether what is at `out` may be replaced.
         warn: Told why ``micro/`` is not there where the target is ``both``.
 
     Returns:
@@ -104,10 +100,10 @@ def export(
     reachable = reachable_target(target, precision)
     if reachable != target:
         warn(precision_without_micro(precision))
-    with output(out, "bundle", overwrite=overwrite) as place:
+    with output(out, "bundle") as place:
         arrays = calibration_arrays(compressed.model, calibration)
         build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
-        content = build(io, signature=signature, lookup=False)
+        content = build(io, lookup=False)
         with place.fresh() as scratch:
             bundle = Bundle(scratch)
             write_atomic(bundle.model, look_up(content) if lookup else content)
@@ -117,7 +113,7 @@ def export(
             if compressed.plan is not None:
                 compressed.plan.save(bundle.plan)
             if reachable != "mobile":
-                plain = content if io == "int8" and not signature else build(lookup=False)
+                plain = content if io == "int8" else build(lookup=False)
                 decoded = largest_decoded if precision == "int8" else 0
                 try:
                     write_micro(bundle.micro, compress_for_micro(plain, decoded).content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import time
@@ -139,7 +140,6 @@ class Context:
             teacher=self.teacher,
             callbacks=[*callbacks, *self.callbacks],
             checkpoint=None if self.checkpoint is None else self.checkpoint / stage.replace(" ", "-"),
-            stage=stage,
-            progress=self.progress,
+            progress=functools.partial(self.progress, stage),
             judge=self.judged,
         )

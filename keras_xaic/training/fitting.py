@@ -16,9 +16,9 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.identity import digest_of, facts_of
+from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import Targets, task_loss
-from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import Training
 
 TIMED_STEPS = 10
@@ -27,6 +27,7 @@ LEAST_SHARE = 0.05
 """Part of the training samples that an epoch passes over however little time there is."""
 
 
+@keyword_only(after=3)
 @dataclass(frozen=True)
 class Schedule:
     """How to fine-tune.
@@ -137,10 +138,8 @@ def fit(
     teacher: Optional[np.ndarray] = None,
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
-    stage: str = "train",
-    progress: Progress = silent,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     judge: Optional[Callable[[Model], float]] = None,
-    after_epoch: Optional[Callable[[Model, int], None]] = None,
 ) -> list[Epoch]:
     """Trains `model` in place and leaves it with the weights that were best on validation data, those before included.
 
@@ -153,11 +152,9 @@ def fit(
         teacher: (N, outputs) outputs of the original model on `train`; without them only labels teach.
         callbacks: Further Keras callbacks; where one sets ``model.stop_training``, the epoch is the last.
         checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
-        stage: Name for progress.
-        progress: Told about every few steps.
+        progress: Told the training steps that are done, all of them, and a note, after every step.
         judge: Returns the metric value of the model after an epoch; it may settle what training leaves unsettled, such as
             statistics. None: the task's metric value on `held_back`.
-        after_epoch: Called with the model and the number of epochs done.
 
     Returns:
         One entry per epoch.
@@ -173,7 +170,7 @@ def fit(
     history = state.restore()
     if not history and schedule.select_from == 0:  # training may make things worse
         state.consider(judge(model))
-    reporter = _Reporter(stage, total, progress)
+    reporter = _Reporter(total, progress)
     while not schedule.is_over(history):
         number = len(history)
         reporter.done = number * schedule.steps_per_epoch(len(train))
@@ -187,8 +184,6 @@ def fit(
         value = judge(model)
         history.append(Epoch(number + 1, float(result.history["loss"][0]), value))
         state.save(history, eligible=schedule.selectable(number + 1))
-        if after_epoch is not None:
-            after_epoch(model, number + 1)
         if model.stop_training:
             break
     state.restore_best()
@@ -239,13 +234,13 @@ def predict(model: Model, samples: Samples, batch_size: int = 256) -> np.ndarray
 class _Reporter(keras.callbacks.Callback):
     """Hands Keras' batches on to `progress`."""
 
-    def __init__(self, stage: str, total: int, progress: Progress) -> None:
+    def __init__(self, total: int, progress: Callable[[int, int, str], None]) -> None:
         super().__init__()
-        self.stage, self.total, self.progress = stage, total, progress
+        self.total, self.progress = total, progress
         self.done, self.note = 0, ""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.progress(self.stage, self.done + batch + 1, self.total, self.note)
+        self.progress(self.done + batch + 1, self.total, self.note)
 
 
 def _identity(

@@ -10,6 +10,7 @@ import pytest
 from keras_xaic.data import Data, Samples
 from keras_xaic.edge import available_interpreters, deployed_interpreters, judge, run_file, verify
 from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.settings import DataOptions
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
 
@@ -110,7 +111,7 @@ def test_the_report_names_the_metric(bundle, data):
     assert 0 < result.edge_metric < 1
     assert result.changed is None
     zeros = [Samples(one.x, np.zeros((len(one), 5), np.float32), 1 / 255) for one in (data.train, data.test)]
-    by_name = verify(bundle, Data(*zeros), task="regression", reference=np.zeros((60, 5)), latency_runs=0)
+    by_name = verify(bundle, Data(*zeros), options=DataOptions(task="regression"), reference=np.zeros((60, 5)), latency_runs=0)
     outputs = run_file(bundle / "model.tflite", data.test.inputs()).outputs[0]
     assert by_name.edge_metric == pytest.approx(np.mean(outputs.astype(np.float64) ** 2), abs=1e-12)
     assert by_name.agreement is None

@@ -18,6 +18,7 @@ from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.driver import Driver, Round, in_original
 from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.progress import silent
@@ -117,8 +118,8 @@ def _round(download, drop, held_back=0.9, **plan):
 
 def _driver(model=None, data=None, epochs=2, **limits):
     task, samples = (None, None) if data is None else (infer_task(model, data), data.train)
-    training = xaic.Training(epochs=epochs)
-    return Driver(model, data, task, RECIPES["auto"], Budget(**limits), None, samples, training, None, silent)
+    groups = (Budget(**limits), xaic.Training(epochs=epochs), xaic.Device(), xaic.DataOptions())
+    return Driver(model, data, task, RunSettings(RECIPES["auto"], *groups), None, samples, None, silent)
 
 
 def test_without_limits_a_round_must_be_good_on_other_samples_too():

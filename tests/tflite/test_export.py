@@ -109,21 +109,17 @@ def test_nothing_is_left_behind_when_export_fails(digits, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_directory_is_only_replaced_on_request(digits, tmp_path):
+def test_an_output_directory_is_never_replaced(digits, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     calibration = inputs_of(digits.small.model)
     with pytest.raises(ExportError, match="not empty"):
         export(digits.small, tmp_path / "out", calibration=calibration)
-    with pytest.raises(ExportError, match="never replaced"):
-        export(digits.small, tmp_path / "out", calibration=calibration, overwrite=True)
     assert _files(tmp_path / "out") == {"notes.txt"}
     bundle = export(digits.small, tmp_path / "ours", calibration=calibration, target="mobile")
     with pytest.raises(ExportError, match="not empty"):
         export(digits.small, bundle.path, calibration=calibration)
     assert _files(bundle.path) == ALWAYS
-    export(digits.small, bundle.path, calibration=calibration, overwrite=True)
-    assert _files(bundle.path) == ALWAYS | MICRO
 
 
 def test_wrong_arguments(digits, tmp_path):
