@@ -1,4 +1,4 @@
-"""No function takes more than ten parameters, no constructor more than ten by position: options that belong together are groups."""
+"""Nothing takes more than ten parameters, nor more than ten by position: options that belong together are groups."""
 
 from __future__ import annotations
 

@@ -192,7 +192,8 @@ def test_a_trained_model_is_planned_anew_with_what_is_left(coarse):
 
 def test_a_trained_model_that_is_too_large_is_planned_smaller(coarse):
     driver, one = coarse
-    tight = replace(driver, budget=Budget(download=round(0.9 * one.download_bytes)))
+    limits = Budget(download=round(0.9 * one.download_bytes))
+    tight = replace(driver, settings=replace(driver.settings, budget=limits))
     less = tight._following(one, left=1)
     assert less.predicted_download_bytes <= tight.budget.download_bytes
 
