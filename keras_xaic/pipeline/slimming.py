@@ -130,12 +130,12 @@ class _Work:
     bare: bool
     limits: Limits
     progress: Progress
-    content: bytes = b""
-    saved: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    proofs: dict[str, EqualityFacts] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    arena: Optional[int] = None
+    content: bytes = field(default=b"", init=False)
+    saved: dict[str, int] = field(default_factory=dict, init=False)
+    left_out: dict[str, str] = field(default_factory=dict, init=False)
+    proofs: dict[str, EqualityFacts] = field(default_factory=dict, init=False)
+    notes: list[str] = field(default_factory=list, init=False)
+    arena: Optional[int] = field(default=None, init=False)
 
     @property
     def input(self) -> pathlib.Path:
