@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Union
 
-from keras_xaic.errors import PlanError
+from keras_xaic.arguments import require, settings
 from keras_xaic.settings import option
 from keras_xaic.units import format_size, parse_count, parse_size
 
 
+@settings
 @dataclass(frozen=True)
 class Budget:
     """Limits for the compressed model; None means no limit.
@@ -45,10 +46,11 @@ class Budget:
                 object.__setattr__(self, name, parse_size(value, f"the {name} budget"))
         if self.macs is not None:
             object.__setattr__(self, "macs", parse_count(self.macs, "the budget of multiply-accumulates"))
-        if isinstance(self.max_drop, bool) or not isinstance(self.max_drop, (int, float)) or not 0 <= self.max_drop <= 100:
-            raise PlanError(f"max_drop is {self.max_drop!r}", "percentage points between 0 and 100, e.g. 1.0")
-        if self.mean_bits is not None and (isinstance(self.mean_bits, bool) or not 2 <= self.mean_bits <= 32):
-            raise PlanError(f"mean_bits is {self.mean_bits!r}", "2 to 32, e.g. 4.0")
+        drop = require("max_drop", self.max_drop, "percentage points between 0 and 100, e.g. 1.0", lambda n: 0 <= n <= 100)
+        object.__setattr__(self, "max_drop", drop)
+        if self.mean_bits is not None:
+            bits = require("mean_bits", self.mean_bits, "2 to 32, e.g. 4.0", lambda n: 2 <= n <= 32)
+            object.__setattr__(self, "mean_bits", bits)
 
     @property
     def flash_bytes(self) -> Optional[int]:

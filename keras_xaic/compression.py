@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
+from keras_xaic.arguments import an, called, checked, whole
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.grids import QuantizedKernel, load_kernels
 from keras_xaic.models.frozen import thawed
+from keras_xaic.models.given import as_model
 from keras_xaic.models.keras3_objects import save_keras3
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.loading import load_model
@@ -28,7 +30,7 @@ from keras_xaic.pruning.weights import prune_weights
 from keras_xaic.quantization.stage import quantize_weights
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
-from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training import Epoch, Schedule, check_training
 from keras_xaic.training.context import Context
 
 if TYPE_CHECKING:
@@ -95,8 +97,9 @@ REMOVAL_TIME = 0.4
 """Share of the minutes that goes into removal: its epochs are those of large models."""
 
 
+@checked(plan=an(Plan), relevance=an(Relevance), training=an(Training), calibration=whole(1), replan=called)
 def apply(
-    model: Model,
+    model: Union[Model, PathLike],
     plan: Plan,
     data: Any,
     *,
@@ -123,7 +126,7 @@ def apply(
     ({'head': 'int4'}, True)
 
     Args:
-        model: The trained `keras.Model`; it is not changed.
+        model: The trained `keras.Model`, which is not changed, or the path of one.
         plan: What every layer gets.
         data: Anything that `as_data` takes.
         relevance: What the masks follow; computed where it is needed and not given.
@@ -142,7 +145,10 @@ def apply(
     Raises:
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
-    training = training or Training()
+    training, model = training or Training(), as_model(model)
+    if teacher is not None and not isinstance(teacher, np.ndarray):
+        teacher = as_model(teacher)
+    check_training(training)
     check_plan(plan, model)
     if training.activation_ranges is not None and plan.activations == "float32":
         raise PlanError("activation_ranges for float32 activations, which lie on no grid", "None, or a plan with int8 or int16")

@@ -7,20 +7,22 @@ before any work. Fields that the command line offers are declared by `option`; i
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Literal, Optional, Union, get_args
+from typing import Any, Literal, Optional, Union, get_args
 
-from keras_xaic.errors import PlanError, choices
+from keras_xaic.arguments import as_names, one_of, require, settings, shown, yes_no
+from keras_xaic.errors import DataError, PlanError, choices
 from keras_xaic.keywords import keyword_only
-from keras_xaic.metrics import KINDS, METRICS
+from keras_xaic.metrics import KINDS, METRICS, get_metric
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
 from keras_xaic.relevance.choices import Target as Origin
 
 Target = Literal["mobile", "micro", "both"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+ORIGINS = ("true", "predicted", "all")
+REFERENCES = ("mean", "zeros")
 Rounding = Literal["outputs", "nearest"]
 Ranges = Literal["moving_average", "learned", "percentile"]
 
@@ -38,42 +40,7 @@ def option(default: Any, text: str, *, flag: str = "", kind: Any = None, values:
     return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "kind": kind, "values": tuple(values)})
 
 
-def require(name: str, value: Any, expected: str, holds: Callable[[Any], bool], whole: bool = False) -> None:
-    """Refuses a number that is none, is not finite, or of which `holds` is false.
-
-    Raises:
-        PlanError: Naming the setting, what was found and what is expected.
-    """
-    kind = numbers.Integral if whole else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not holds(value):
-        raise PlanError(f"{name} is {value!r}", expected)
-
-
-def one_of(name: str, value: Any, known: Sequence[str]) -> None:
-    """Refuses a name that is not known.
-
-    Raises:
-        PlanError: Naming the setting and the nearest of the names that are.
-    """
-    if value not in known:
-        raise PlanError(f"{name} is {value!r}", choices(value, known))
-
-
-def as_names(name: str, value: Any) -> tuple[str, ...]:
-    """Returns names as a tuple; one text is one name.
-
-    >>> as_names("protect", "stem"), as_names("protect", ["a", "b"])
-    (('stem',), ('a', 'b'))
-
-    Raises:
-        PlanError: If there is something else among them.
-    """
-    found = (value,) if isinstance(value, str) else value
-    if not isinstance(found, (tuple, list)) or not all(isinstance(one, str) and one for one in found):
-        raise PlanError(f"{name} is {value!r}", "a name, or several")
-    return tuple(found)
-
-
+@settings
 @keyword_only(after=2)
 @dataclass(frozen=True)
 class Training:
@@ -127,23 +94,27 @@ class Training:
     activation_ranges: Optional[Ranges] = None
 
     def __post_init__(self) -> None:
-        if self.epochs is not None:
-            require("epochs", self.epochs, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
-        if self.minutes is not None:
-            require("minutes", self.minutes, "more than 0", lambda n: n > 0)
-        if self.seed is not None:
-            require("seed", self.seed, "a whole number from 0 to 4,294,967,295", lambda n: 0 <= n < 2**32, whole=True)
-        require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
-        require("learning_rate", self.learning_rate, "more than 0", lambda n: n > 0)
-        require("distillation", self.distillation, "a share from 0 to 1", lambda n: 0 <= n <= 1)
-        if self.patience is not None:
-            require("patience", self.patience, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
-        if self.refresh is not None:
-            require("refresh", self.refresh, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+        checks: dict[str, Any] = {
+            "epochs": ("a whole number, 0 or more", lambda n: n >= 0, True),
+            "minutes": ("more than 0", lambda n: n > 0),
+            "seed": ("a whole number from 0 to 4,294,967,295", lambda n: 0 <= n < 2**32, True),
+            "batch_size": ("a whole number, 1 or more", lambda n: n >= 1, True),
+            "learning_rate": ("more than 0", lambda n: n > 0),
+            "distillation": ("a share from 0 to 1", lambda n: 0 <= n <= 1),
+            "patience": ("a whole number, 1 or more", lambda n: n >= 1, True),
+            "refresh": ("a whole number, 1 or more", lambda n: n >= 1, True),
+        }
+        for name, check in checks.items():
+            if getattr(self, name) is not None or name in ("batch_size", "learning_rate", "distillation"):
+                object.__setattr__(self, name, require(name, getattr(self, name), *check))
         one_of("rounding", self.rounding, get_args(Rounding))
         if self.activation_ranges is not None:
             one_of("activation_ranges", self.activation_ranges, get_args(Ranges))
+        object.__setattr__(self, "train_frozen", yes_no("train_frozen", self.train_frozen))
         given = self.callbacks if isinstance(self.callbacks, (tuple, list)) else (self.callbacks,)
+        for one in given:
+            if isinstance(one, type) or not hasattr(one, "on_epoch_end") or not hasattr(one, "set_model"):
+                raise PlanError(f"callbacks holds {shown(one)}", "Keras callbacks, e.g. keras.callbacks.EarlyStopping()")
         object.__setattr__(self, "callbacks", tuple(given))
 
     def effort(self, default: int, most: int) -> int:
@@ -153,6 +124,7 @@ class Training:
         return default if self.minutes is None else most
 
 
+@settings
 @dataclass(frozen=True)
 class Device:
     """Where the model will run, and what it is measured on and compared with there.
@@ -186,6 +158,7 @@ class Device:
         return self.interpreters[0] if tuple(self.interpreters) in (("auto",), ("all",)) else self.interpreters
 
 
+@settings
 @dataclass(frozen=True)
 class DataOptions:
     """How data and model are read, and what is measured on them.
@@ -226,12 +199,20 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         if self.scale is not None:
-            require("scale", self.scale, "a number other than 0", lambda n: n != 0)
+            object.__setattr__(self, "scale", require("scale", self.scale, "a number other than 0", lambda n: n != 0))
         if self.offset is not None:
-            require("offset", self.offset, "a number", lambda n: True)
-        require("calibration", self.calibration, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+            object.__setattr__(self, "offset", require("offset", self.offset, "a number", lambda n: True))
+        calibration = require("calibration", self.calibration, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
+        object.__setattr__(self, "calibration", calibration)
         if self.task is not None:
             one_of("task", self.task, KINDS)
+        if self.metric is not None:
+            try:
+                get_metric(self.metric)
+            except DataError as error:
+                raise PlanError(error.found, choices(self.metric, METRICS)) from None
+        for name in ("allow_unsafe", "strict"):
+            object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 
     @property
     def scaling(self) -> tuple[float, float]:
@@ -239,6 +220,7 @@ class DataOptions:
         return 1.0 if self.scale is None else self.scale, 0.0 if self.offset is None else self.offset
 
 
+@settings
 @dataclass(frozen=True)
 class AttributionOptions:
     """How relevance is computed; see `keras_xaic.attribute` for what the choices mean.
@@ -276,5 +258,24 @@ class AttributionOptions:
     def __post_init__(self) -> None:
         if isinstance(self.target, str) and self.target.lstrip("-").isdigit():
             object.__setattr__(self, "target", int(self.target))
+        check_rule_text(self.rule)
+        for name, known in (("engine", ENGINES), ("start", STARTS), ("reduce", get_args(Reduce)), ("reference", REFERENCES)):
+            one_of(name, getattr(self, name), known)
+        if self.target is not None and (isinstance(self.target, bool) or not isinstance(self.target, numbers.Integral)):
+            one_of("target", self.target, ORIGINS)
         require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         require("pictures", self.pictures, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
+        for name in ("per_class", "cross_check"):
+            object.__setattr__(self, name, yes_no(name, getattr(self, name)))
+
+
+def check_rule_text(rule: Any) -> None:
+    """Refuses what is not a text; which rules there are, relevance knows.
+
+    Raises:
+        PlanError: Naming what was found.
+    """
+    if not isinstance(rule, str) or not rule or "\0" in rule:
+        raise PlanError(
+            f"rule is {shown(rule)}", "the name of an attribution rule, or the path of a JSON file with a composite"
+        )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import numbers
 import re
-from typing import Union
+from typing import Any, Union
 
+from keras_xaic.arguments import shown
 from keras_xaic.errors import PlanError
 
-_FACTORS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}
+_FACTORS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "ki": 1024, "kib": 1024, "mi": 1024**2}
+_FACTORS["mib"] = _FACTORS["mi"]
 LARGEST = 10**15
 """No size and no count is larger."""
-_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
+_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*")
 
 
 def parse_size(size: Union[int, str], name: str = "size") -> int:
     """Returns a size in bytes.
 
-    >>> parse_size("48kB"), parse_size("48KiB"), parse_size(1200)
-    (48000, 49152, 1200)
+    >>> parse_size("48kB"), parse_size("48KiB"), parse_size("48K"), parse_size("1e3"), parse_size(1200)
+    (48000, 49152, 48000, 1000, 1200)
 
     Args:
-        size: Bytes as an integer, or text such as ``48kB`` (48,000), ``48KiB`` (49,152), ``1.5MB`` or ``1200``.
+        size: Bytes as a whole number, or text such as ``48kB`` or ``48K`` (48,000), ``48KiB`` (49,152), ``1.5MB``, ``1e3`` or
+            ``1200``.
         name: Name of the option, for the error message.
 
     Returns:
@@ -29,8 +33,9 @@ def parse_size(size: Union[int, str], name: str = "size") -> int:
     Raises:
         PlanError: If `size` is not a positive size.
     """
-    if isinstance(size, bool) or not isinstance(size, (int, str)):
-        raise PlanError(f"{name} is {size!r}", "a size in bytes, or text such as 48kB or 48KiB")
+    given, size = size, _plain(size)
+    if size is None:
+        raise PlanError(f"{name} is {shown(given)}", "a size in bytes, or text such as 48kB or 48KiB")
     match = _PATTERN.fullmatch(str(size)) if not isinstance(size, int) or size <= LARGEST else None
     factor = _FACTORS.get(match.group(2).lower()) if match else None
     if match is None or factor is None:
@@ -56,17 +61,29 @@ def parse_count(count: Union[int, str], name: str = "count") -> int:
     Raises:
         PlanError: If `count` is not a positive number.
     """
-    usable = isinstance(count, (int, str)) and not isinstance(count, bool) and not (isinstance(count, int) and count > LARGEST)
+    given, count = count, _plain(count)
+    usable = isinstance(count, (int, str)) and not (isinstance(count, int) and count > LARGEST)
     match = _PATTERN.fullmatch(str(count)) if usable else None
     factor = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}.get(match.group(2).lower()) if match else None
     value = 0 if match is None or factor is None else _rounded(match.group(1), factor)
     if not 1 <= value <= LARGEST:
-        raise PlanError(f"{name} is {_shown(count)}", "a positive number such as 1500000, 1500k or 1.5M")
+        raise PlanError(f"{name} is {_shown(given)}", "a positive number such as 1500000, 1500k or 1.5M")
     return value
 
 
+def _plain(value: Any) -> Any:
+    """Returns whole numbers of any type as Python's own; everything else, True and False too, as text that is no size."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value).is_integer():
+        return int(float(value))
+    return None
+
+
 def _shown(value: object) -> str:
-    return f"beyond {LARGEST:,}" if isinstance(value, int) and abs(value) > LARGEST else repr(value)[:60]
+    return f"beyond {LARGEST:,}" if isinstance(value, int) and abs(value) > LARGEST else shown(value)
 
 
 def _rounded(number: str, factor: int) -> int:

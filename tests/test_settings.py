@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from keras_xaic.errors import PlanError
@@ -36,8 +37,14 @@ def test_one_name_is_a_list_of_one():
 
 
 def test_one_callback_is_a_list_of_one():
-    callback = object()
+    callback = type("Mine", (), {"on_epoch_end": None, "set_model": None})()
     assert Training(callbacks=callback).callbacks == (callback,)
+
+
+def test_numbers_of_numpy_are_numbers():
+    made = Training(epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(7))
+    assert (made.epochs, made.learning_rate, made.seed) == (3, 0.5, 7)
+    assert all(type(one) in (int, float) for one in (made.epochs, made.learning_rate, made.seed))
 
 
 def test_epochs_follow_minutes_where_they_are_not_given():

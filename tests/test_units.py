@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from keras_xaic.errors import PlanError
@@ -16,13 +17,20 @@ from keras_xaic.units import format_size, parse_count, parse_size
         ("1200", 1200),
         (7, 7),
         (" 20 kb ", 20_000),
+        ("48K", 48_000),
+        ("48Ki", 49_152),
+        ("1e3", 1000),
+        ("1.5e3 kB", 1_500_000),
+        (np.int64(48_000), 48_000),
+        (np.float32(48_000), 48_000),
+        (4.8e4, 48_000),
     ],
 )
 def test_sizes_that_people_write(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e3", None, True, 1.5])
+@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e", "1e-3", None, True, 1.5])
 def test_what_is_not_a_size_is_named(text):
     with pytest.raises(PlanError, match="the flash budget is"):
         parse_size(text, "the flash budget")

@@ -109,7 +109,7 @@ def check_values(array: np.ndarray, name: str, scale: float = 1.0, offset: float
     """
     if array.dtype.kind == "b" or array.size == 0 or array.dtype.itemsize == 1:
         return
-    most = float(np.finfo(np.float32).max)
+    array, most = np.atleast_1d(array) if array.ndim == 0 else array, float(np.finfo(np.float32).max)
     step = max(1, 10_000_000 // max(1, array[:1].size))  # no second array of the data's size
     for start in range(0, len(array), step):
         part = array[start : start + step]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_xaic.arguments import a_path, checked
 from keras_xaic.data.checks import check_samples
 from keras_xaic.data.images import load_directory
 from keras_xaic.data.samples import Data, Samples
@@ -17,6 +18,7 @@ from keras_xaic.files import PathLike
 from keras_xaic.npz import Npz
 
 
+@checked(path=a_path)
 def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
     """Loads a data set.
 
@@ -55,6 +57,7 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
     return Data(train, test, where.name)
 
 
+@checked()
 def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
     """Accepts what users have: `Data`, a path, ``(x, y)``, ``((x_train, y_train), (x_test, y_test))`` or `tf.data` datasets.
 

@@ -6,7 +6,7 @@ from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge
-from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter
+from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.edge.micro import micro_refusal
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file, run_layers
@@ -42,6 +42,7 @@ __all__ = [
     "deployed_on",
     "estimate_npu",
     "file_sha256",
+    "get_interpreter",
     "judge",
     "latency_entry",
     "measure_agreement",

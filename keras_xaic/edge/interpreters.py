@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import EdgeError, choices
 
 LITERT_PYTHON = "XAIC_LITERT_PYTHON"
 """Environment variable: a Python with LiteRT, where that is not installed beside keras-xaic."""
@@ -88,5 +88,5 @@ def get_interpreter(name: str) -> Interpreter:
         MissingInterpreter: If there is none of this name.
     """
     if name not in REGISTRY:
-        raise MissingInterpreter(f"interpreter {name!r} is not known", ", ".join(INTERPRETERS))
+        raise MissingInterpreter(f"interpreter {name!r} is not known", choices(name, INTERPRETERS))
     return REGISTRY[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
+from keras_xaic.arguments import a_text, an, checked, this_or_path
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.verification import Verification, deployed_on
@@ -15,6 +16,7 @@ from keras_xaic.settings import DataOptions
 
 
 @tells_machine_errors
+@checked(options=an(DataOptions), bundle=this_or_path(Bundle), interpreter=a_text)
 def verify(
     bundle: Union[PathLike, Bundle],
     data: Any,

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 
 from keras_xaic._keras import Model, keras, tf
+from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
 from keras_xaic.hdf5 import clean_copy
@@ -29,6 +30,7 @@ _FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
 
 
+@checked(path=a_path)
 def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
     """Loads a Keras model for inference or fine-tuning, without its optimizer.
 

@@ -110,7 +110,7 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
         PlanError: If Keras does not know the loss, or it takes class numbers (labels are one-hot).
     """
     if labels is not None:
-        own, taught = _label_loss(labels), task_loss(task, 1.0, temperature)
+        own, taught = check_loss(labels), task_loss(task, 1.0, temperature)
 
         def mixed(both: Tensor, outputs: Tensor) -> Tensor:
             term = own(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
@@ -155,9 +155,17 @@ def _log_probability(task: Task, outputs: Tensor) -> Tensor:
     return tf.nn.log_softmax(outputs) if task.logits else tf.math.log(tf.clip_by_value(outputs, 1e-7, 1.0))
 
 
-def _label_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
+def check_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns a loss of one-hot labels as a function: given as a name, a class, an object or a function.
+
+    Raises:
+        PlanError: If Keras does not know it, or it takes class numbers.
+    """
     try:
-        found = keras.losses.get(loss)
+        is_class = isinstance(loss, type) and issubclass(loss, keras.losses.Loss)
+        found = loss() if is_class else keras.losses.get(loss)
+        if isinstance(loss, type) and not is_class:
+            raise TypeError
     except (ValueError, TypeError):
         raise PlanError(f"loss is {loss!r}", "a Keras loss, its name, or a function (labels, outputs)") from None
     name = getattr(found, "__name__", type(found).__name__).lower()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from keras_xaic import tflite
+from keras_xaic import edge, tflite
+from keras_xaic.arguments import an, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.models import channel_groups, weighted_kernels
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
@@ -24,12 +26,19 @@ from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_recipe
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
+from keras_xaic.training import check_training
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 
 @tells_machine_errors
+@checked(
+    budget=an(Budget, words="a Budget, e.g. Budget(flash='48kB')"),
+    training=an(Training),
+    device=an(Device),
+    options=an(DataOptions),
+)
 def compress(
     model: Union[Model, PathLike],
     data: Any,
@@ -68,6 +77,9 @@ def compress(
         XaicError: Of the kind that fits what is wrong, before any long work where that is possible.
     """
     training, device, options = training or Training(), device or Device(), options or DataOptions()
+    check_training(training)
+    for name in () if isinstance(device.asked, str) and device.asked in ("auto", "all") else device.interpreters:
+        edge.get_interpreter(name)
     plan = recipe if isinstance(recipe, Plan) else None
     chosen = _recipe_of(plan) if plan is not None else get_recipe(recipe)  # type: ignore[arg-type]
     settings = RunSettings(chosen, budget or Budget(), training, device, options, _baselines(device), plan)
@@ -78,6 +90,7 @@ def compress(
         loaded = thawed(loaded) if training.train_frozen else loaded
         if not loaded.trainable_weights:
             settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
+        _check_names(loaded, chosen)
         activations = chosen_activations(plan, chosen, settings.budget, device)
         if plan is not None:
             check_plan(plan, loaded)
@@ -102,6 +115,12 @@ def _recipe_of(plan: Plan) -> Recipe:
     """Returns the recipe that a plan names; `auto` where that is no recipe that takes plans."""
     found = RECIPES.get(plan.recipe)
     return RECIPES["auto"] if found is None or found.rule is None else found
+
+
+def _check_names(model: Model, recipe: Recipe) -> None:
+    """Refuses name patterns of a recipe that match nothing in the model."""
+    layers = [name for group in channel_groups(model).values() for name in group.producers] if recipe.protect else []
+    recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers)
 
 
 def _baselines(device: Device) -> tuple[Recipe, ...]:

@@ -8,6 +8,7 @@ import pathlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from keras_xaic.arguments import an, checked
 from keras_xaic.data import Samples
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.json_files import read_json
@@ -52,6 +53,7 @@ class Explanation:
 
 
 @tells_machine_errors
+@checked(attribution=an(AttributionOptions), options=an(DataOptions))
 def explain(
     model: Union[Model, PathLike],
     data: Any,

@@ -6,20 +6,21 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union, get_args
 
 from keras_xaic import tflite
+from keras_xaic.arguments import a_source, an, as_names, checked, one_of, one_of_these
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.errors import EdgeError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
-from keras_xaic.models import infer_task
+from keras_xaic.models import infer_task, weighted_kernels
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.pipeline.proving import prove as prove_bundle
 from keras_xaic.pipeline.workspace import run_fingerprint
-from keras_xaic.settings import TARGETS, DataOptions, Target, as_names, one_of
+from keras_xaic.settings import TARGETS, DataOptions, Target
 from keras_xaic.tasks import with_task
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 @tells_machine_errors
+@checked(options=an(DataOptions), calibration=a_source, precision=one_of_these(get_args(tflite.Precision)))
 def export(
     model: Union[Model, CompressedModel, Bundle, PathLike],
     out: PathLike,
@@ -64,12 +66,14 @@ def export(
     """
     options = options or DataOptions()
     one_of("target", target, TARGETS)
-    float_layers = as_names("float_layers", float_layers) if float_layers else ()
+    float_layers = as_names("float_layers", float_layers)
     files = [one for one in (model, calibration) if isinstance(one, (str, pathlib.Path))]
     with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
         data = as_data(calibration, *options.scaling)
         small = _compressed(model, options, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
+        for name in float_layers:
+            one_of("float_layers", name, [kernel.key for kernel in weighted_kernels(loaded)])
         data = with_task(data, infer_task(loaded, data, options.task, options.metric))
         settings = ["export", target, precision, list(float_layers), lookup, prove, options, _grids_of(small)]
         if place.start(run_fingerprint(loaded, data, settings)):

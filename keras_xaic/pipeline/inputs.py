@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.data import Data, as_data
-from keras_xaic.models import Task, infer_task, load_model
-from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
+from keras_xaic.models import Task, infer_task
+from keras_xaic.models.given import as_model
 from keras_xaic.models.regular import regularize
-from keras_xaic.models.wrapped import unwrapped
 from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import with_task
@@ -21,11 +19,7 @@ if TYPE_CHECKING:
 
 def load(model: Union[Model, PathLike], allow_unsafe: bool, data: Optional[Data] = None, progress: Progress = silent) -> Model:
     """Returns `model`, loaded if it is a path, made regular (see `regularize`); free dimensions take those of `data`."""
-    if isinstance(model, (str, os.PathLike)):
-        model = load_model(model, allow_unsafe=allow_unsafe)
-    elif is_keras3_object(model):
-        model = from_keras3(model, allow_unsafe)
-    model = unwrapped(model)
+    model = as_model(model, allow_unsafe)
     regular = regularize(model, () if data is None else [tuple(data.train.x.shape[1:])])
     if regular.input_shape != model.input_shape:
         progress(f"free dimensions {model.input_shape[1:]} taken from the data: {regular.input_shape[1:]}", 1, 1)

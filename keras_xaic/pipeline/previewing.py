@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from keras_xaic.arguments import an, checked, this_or_path
 from keras_xaic.data import Data
-from keras_xaic.errors import DataError, XaicError
+from keras_xaic.errors import DataError, XaicError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.models import weighted_kernels
 from keras_xaic.ownership import check_file
 from keras_xaic.pipeline.inputs import load, load_both
 from keras_xaic.pipeline.micro_check import known_target
@@ -19,6 +22,7 @@ from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import DataOptions
 from keras_xaic.tflite import PRECISION_OF
+from keras_xaic.units import format_bytes
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -42,6 +46,9 @@ class Preview:
 
 
 @tells_machine_errors
+@checked(
+    budget=an(Budget, words="a Budget, e.g. Budget(flash='48kB')"), options=an(DataOptions), relevance=this_or_path(Relevance)
+)
 def plan(
     model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],
@@ -134,10 +141,31 @@ def _planned(
     else:
         loaded, found, _ = load_both(model, data, options)
     samples = None if found is None else found.calibration(options.calibration, seed)
+    chosen.plan_options().check(kernel.key for kernel in weighted_kernels(loaded))
     made = SizeFitter(loaded, scores, chosen, found, samples, seed=seed, progress=progress).fitting(budget or Budget())
+    _say_missed(made, budget or Budget())
     if out is not None:
         made.save(out)
     return made, loaded, scores, found
+
+
+def _say_missed(made: Plan, budget: Budget) -> None:
+    """Warns of limits that the plan could not keep."""
+    sizes = (
+        ("flash", made.predicted_flash_bytes, budget.flash_bytes),
+        ("download", made.predicted_download_bytes, budget.download_bytes),
+        ("ram", made.predicted_ram_bytes, budget.ram_bytes),
+    )
+    missed = [
+        f"{name} is {format_bytes(size)}, its limit {format_bytes(limit)}"
+        for name, size, limit in sizes
+        if size is not None and limit is not None and size > limit
+    ]
+    if budget.mean_bits is not None and made.mean_bits > budget.mean_bits + 1e-9:
+        missed.append(f"mean bits are {made.mean_bits:.2f}, their limit {budget.mean_bits:g}")
+    if missed:
+        said = f"No plan of this recipe keeps the budget: {'; '.join(missed)}. This is the nearest one."
+        warnings.warn(said, XaicWarning, stacklevel=2)
 
 
 def _read(path: pathlib.Path) -> Relevance:

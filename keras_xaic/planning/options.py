@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Union, get_args
 
-from keras_xaic.errors import PlanError
+from keras_xaic.arguments import as_names
+from keras_xaic.errors import PlanError, choices
 from keras_xaic.keywords import keyword_only
 from keras_xaic.planning.cost import FLOAT_BITS
-from keras_xaic.planning.plan import ZEROS, Score
+from keras_xaic.planning.plan import ZEROS, Score, check_zeros
 from keras_xaic.planning.sensitivity import Damage
 from keras_xaic.planning.storages import Activations
 
@@ -66,13 +67,17 @@ class PlanOptions:
     protect: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        for name in ("float_layers", "protect"):
+            object.__setattr__(self, name, as_names(name, getattr(self, name)))
+        if isinstance(self.bits, int):
+            object.__setattr__(self, "bits", (self.bits,))
         for bits in (*self.bits, *self.pin.values()):
             if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
                 raise PlanError(
                     f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
                 )
         for zeros in self.zeros.values():
-            if not re.fullmatch(ZEROS, zeros):
+            if not re.fullmatch(ZEROS, zeros) or check_zeros(zeros):
                 raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
         if self.activations not in get_args(Activations):
             raise PlanError(f"activations {self.activations!r}", f"one of {', '.join(get_args(Activations))}")
@@ -81,16 +86,21 @@ class PlanOptions:
                 f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
             )
 
-    def check(self, keys: Iterable[str]) -> None:
-        """Refuses patterns that match no kernel.
+    def check(self, keys: Iterable[str], layers: Iterable[str] = ()) -> None:
+        """Refuses patterns that match no kernel, or protect no layer.
+
+        Args:
+            keys: Of the kernels.
+            layers: Names of layers with filters; none checks no `protect`.
 
         Raises:
-            PlanError: Naming the pattern.
+            PlanError: Naming the pattern and the nearest name.
         """
-        known = list(keys)
-        for pattern in (*self.float_layers, *self.pin, *self.zeros):
-            if not any(fnmatch.fnmatchcase(key, pattern) for key in known):
-                raise PlanError(f"no layer matches {pattern!r}", f"a pattern for some of {', '.join(known)}")
+        known, paths = list(keys), list(layers)
+        for patterns, names in (((*self.float_layers, *self.pin, *self.zeros), known), (self.protect if paths else (), paths)):
+            for pattern in patterns:
+                if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                    raise PlanError(f"no layer matches {pattern!r}", choices(pattern, names))
 
     def choices(self, key: str) -> tuple[int, ...]:
         """Returns the bit-widths that a kernel may get, ascending; `FLOAT_BITS` alone where it stays float."""

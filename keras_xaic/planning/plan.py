@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pathlib
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
@@ -18,6 +19,7 @@ from keras_xaic.models.kernels import KernelKind, weighted_kernels
 from keras_xaic.planning.cost import weight_bytes
 from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
 from keras_xaic.units import LARGEST
+from keras_xaic.written import Written, what_is_wrong
 
 Grid = Literal["uniform", "codebook", "ecq", "ecqx"]
 ZEROS = r"unstructured|\d+:\d+|\d+x\d+"
@@ -27,7 +29,7 @@ ENTROPY_GRIDS = ("ecq", "ecqx")
 Score = Literal["magnitude", "relevance", "geometric_mean", "signed_relevance"]
 
 
-class LayerPlan(pydantic.BaseModel):
+class LayerPlan(Written):
     """What one kernel gets.
 
     >>> head = LayerPlan(key="head", kind="dense", weights=640, bits=3, granularity="tensor", storage="int4", sparsity=0.5)
@@ -54,8 +56,6 @@ class LayerPlan(pydantic.BaseModel):
         reason: Why, in words.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
     key: str
     kind: str
     weights: int = pydantic.Field(ge=0, le=LARGEST)
@@ -77,6 +77,15 @@ class LayerPlan(pydantic.BaseModel):
             raise ValueError(f"{bits} bits: grids have 2 to 8, float32 kernels 32")
         return bits
 
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> LayerPlan:
+        if (self.storage == "float32") is not (self.bits == BITS_OF["float32"]):
+            raise ValueError(f"{self.key} is stored as {self.storage} with {self.bits} bits: float32 is 32 bits, a grid 2 to 8")
+        problem = check_zeros(self.pattern)
+        if problem:
+            raise ValueError(f"pattern of {self.key}: {problem}")
+        return self
+
     @property
     def masked_sparsity(self) -> float:
         """The zeros that masks must make: entropy-constrained grids find their own."""
@@ -88,7 +97,7 @@ class LayerPlan(pydantic.BaseModel):
         return self.storage == "float32"
 
 
-class Plan(pydantic.BaseModel):
+class Plan(Written):
     """What will be done to a model, layer by layer.
 
     >>> head = LayerPlan(key="head", kind="dense", weights=640, bits=3, granularity="tensor", storage="int4", sparsity=0.5)
@@ -166,9 +175,7 @@ class Plan(pydantic.BaseModel):
         try:
             return cls.model_validate(content)
         except pydantic.ValidationError as error:
-            first: Any = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise PlanError(f"{path}: {where or 'the file'}: {first['msg']}", "a plan as `xaic plan` writes it") from None
+            raise what_is_wrong(error, str(path), cls, "a plan as `xaic plan` writes it") from None
 
     def describe(self) -> str:
         """Returns the plan as a table of plain text."""
@@ -210,13 +217,25 @@ def find_layer(plan: Plan, key: str) -> Optional[LayerPlan]:
     return next((layer for layer in plan.layers if layer.key == key), None)
 
 
+def check_zeros(pattern: str) -> str:
+    """Returns what is wrong with a pattern of zeros that is written as it should be; empty where nothing is.
+
+    >>> check_zeros("2:4"), check_zeros("4:2")
+    ('', '4:2 asks for 4 zeros in every 2 weights')
+    """
+    sizes = [int(part) for part in re.findall(r"\d+", pattern)]
+    if ":" in pattern and not 0 < sizes[0] < sizes[1]:
+        return f"{pattern} asks for {sizes[0]} zeros in every {sizes[1]} weights"
+    return f"{pattern} has no size" if sizes and min(sizes) < 1 else ""
+
+
 def pattern_sparsity(pattern: str, planned: float) -> float:
     """Returns the fraction of zeros that a pattern gives a kernel: N / M for ``N:M``, else what was planned."""
     zeros, colon, group = pattern.partition(":")
     return int(zeros) / int(group) if colon else planned
 
 
-class FilterPlan(pydantic.BaseModel):
+class FilterPlan(Written):
     """Removal of filters in steps, each followed by training and a fresh look at what matters.
 
     Filters go until every limit that is set holds, least relevant first over the whole model.
@@ -236,8 +255,6 @@ class FilterPlan(pydantic.BaseModel):
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
     macs: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
     parameters: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
     flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
@@ -247,6 +264,11 @@ class FilterPlan(pydantic.BaseModel):
     align: int = pydantic.Field(default=1, ge=1, le=LARGEST)
     min_filters: int = pydantic.Field(default=4, ge=1, le=LARGEST)
     protect: tuple[str, ...] = ()
+
+    @pydantic.field_validator("protect", mode="before")
+    @classmethod
+    def _several(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str) else names
 
     @property
     def limits(self) -> dict[str, int]:
@@ -280,6 +302,12 @@ def check_plan(plan: Plan, model: Model) -> None:
             raise PlanError(f"the plan names the layer {layer.key!r} twice", "one entry per layer")
         seen.add(layer.key)
         _check_storage(layer, kernels[layer.key].kind, plan)
+        if ":" in layer.pattern and layer.sparsity == 0 and layer.grid not in ENTROPY_GRIDS:
+            zeros = pattern_sparsity(layer.pattern, 0.0)
+            raise PlanError(
+                f"the plan gives layer {layer.key!r} the pattern {layer.pattern} and no zeros",
+                f"sparsity {zeros:g}, or the pattern unstructured",
+            )
 
 
 def check_relevance(relevance: Relevance, model: Model) -> None:

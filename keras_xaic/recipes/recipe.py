@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, Optional, Union
@@ -15,16 +16,17 @@ from keras_xaic.errors import ModelError, PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.planning.options import PlanOptions
-from keras_xaic.planning.plan import Grid, Score
+from keras_xaic.planning.plan import ZEROS, Grid, Score, check_zeros
 from keras_xaic.planning.storages import Activations
 from keras_xaic.relevance.choices import Reduce
 from keras_xaic.relevance.methods import check_rule
+from keras_xaic.written import Written, what_is_wrong
 
 Sensitivity = Literal["auto", "relevance", "measured", "combined", "hessian", "mean_score", "weight_error", "uniform"]
 Baseline = Literal["int8", "magnitude", "cluster"]
 
 
-class Recipe(pydantic.BaseModel):
+class Recipe(Written):
     """A named method, as a person writes it down: every entry has a default, unknown ones are refused.
 
     >>> mine = Recipe(name="mine", rule="taylor", filter_rule="lrp.z_plus", bits=(3, 4, 8), filters=True)
@@ -60,8 +62,6 @@ class Recipe(pydantic.BaseModel):
         baseline: For methods of others: which of them runs as it is; other entries then do nothing.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
     name: str = pydantic.Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
     source: str = ""
     summary: str = ""
@@ -86,6 +86,29 @@ class Recipe(pydantic.BaseModel):
     rounds: bool = False
     control: bool = False
     baseline: Optional[Baseline] = None
+
+    @pydantic.field_validator("protect", "float_layers", "bits", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, (str, int)) and not isinstance(given, bool) else given
+
+    @pydantic.field_validator("zeros")
+    @classmethod
+    def _known_zeros(cls, zeros: dict[str, str]) -> dict[str, str]:
+        for pattern in zeros.values():
+            if not re.fullmatch(ZEROS, pattern):
+                raise ValueError(f"{pattern!r} is none of N:M and HxW, e.g. 2:4 or 4x1")
+            if check_zeros(pattern):
+                raise ValueError(check_zeros(pattern))
+        return zeros
+
+    @pydantic.field_validator("pin")
+    @classmethod
+    def _known_pins(cls, pin: dict[str, int]) -> dict[str, int]:
+        wrong = [one for one in pin.values() if not 2 <= one <= 8]
+        if wrong:
+            raise ValueError(f"{wrong[0]} bits: grids have 2 to 8")
+        return pin
 
     @pydantic.field_validator("bits")
     @classmethod
@@ -167,6 +190,4 @@ def _validated(entries: Any, where: str) -> Recipe:
     try:
         return Recipe.model_validate(dict(entries))
     except pydantic.ValidationError as error:
-        first: Any = error.errors()[0]
-        entry = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"{where}: {entry + ': ' if entry else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        raise what_is_wrong(error, where, Recipe) from None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Optional, cast
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union, cast
 
 import numpy as np
 
 from keras_xaic._keras import Model, tf
+from keras_xaic.arguments import checked
+from keras_xaic.data import Data, as_data
 from keras_xaic.errors import DataError, ModelError, XaicWarning
 from keras_xaic.files import PathLike
 from keras_xaic.identity import digest_of
+from keras_xaic.models.given import as_model
 from keras_xaic.models.losses import carried_loss
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
 from keras_xaic.relevance.choices import Details, EngineName, Reduce, RunDetails, Start, Statistic, Target
@@ -35,8 +39,9 @@ Wanted = Literal["signed", "absolute", "squared", "inputs"]
 _CHECKED = 64  # samples that are looked at before work begins
 
 
+@checked(Details)
 def attribute(
-    model: Model,
+    model: Union[Model, PathLike],
     x: Any,
     y: Any = None,
     *,
@@ -65,8 +70,9 @@ def attribute(
     ((3, 2), (2,))
 
     Args:
-        model: A built functional or sequential Keras model. It is not changed.
-        x: Inputs (N, ...), a list of them for several inputs, or `Samples`.
+        model: A built functional or sequential Keras model, which is not changed, or the path of one.
+        x: Inputs (N, ...), a list of them for several inputs, `Samples`; or `Data`, a path or a `tf.data` dataset, of which the
+            training part counts (see `keras_xaic.as_data`).
         y: Labels (N,), one-hot labels, or target values (N, ...); a list for several outputs. Not needed with `Samples`.
         rule: One of `RULE_NAMES`; with parameters as in ``lrp.epsilon:0.01`` (see `keras_xaic.relevance.rules`); or a composite
             (see `as_composite`).
@@ -98,6 +104,9 @@ def attribute(
     """
     engine = details.pop("engine", "auto")
     rest = cast("RunDetails", details)
+    model = as_model(model)
+    if isinstance(x, (str, os.PathLike, Data)) or hasattr(x, "element_spec"):
+        x = as_data(x).train
     if isinstance(rule, str) and rule == "magnitude":
         how = _Details(**rest)
         check_start(target, how.start)

@@ -93,7 +93,7 @@ def find_reference(inputs: Inputs, reference: Any) -> list[np.ndarray]:
     shapes = [part.x.shape[1:] for part in inputs.parts]
     arrays = [one[None] if one.shape == shape else one for one, shape in zip(arrays, shapes)]
     if len(many) != len(shapes) or any(one.shape != (1, *shape) for one, shape in zip(arrays, shapes)):
-        raise DataError(f"reference has the shapes {[np.shape(one) for one in many]}", f"one sample: {shapes}")
+        raise DataError(f"reference has the shapes {[one.shape for one in given]}", f"one sample: {shapes}")
     return arrays
 
 

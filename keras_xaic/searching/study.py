@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Optional
 
-from keras_xaic.errors import EdgeError, MachineError, PlanError, XaicError
+from keras_xaic.arguments import a_path, a_text, an, checked, shown, whole
+from keras_xaic.errors import DataError, EdgeError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors, write_atomic
 from keras_xaic.identity import facts_of
 from keras_xaic.ownership import Mark, check_directory, check_inputs
@@ -48,6 +49,7 @@ class Found:
 
 
 @tells_machine_errors
+@checked(training=an(Training), options=an(DataOptions), trials=whole(1), workers=whole(1), model=a_path, storage=a_text)
 def search(
     model: PathLike,
     data: Any,
@@ -84,6 +86,9 @@ def search(
     training, options = training or Training(), options or DataOptions()
     training = replace(training, epochs=training.effort(EPOCHS, MOST_EPOCHS), seed=training.seed or 0)
     seed = training.seed or 0
+    for name, path in (("model", model), ("data", data)):
+        if not isinstance(path, (str, os.PathLike)) or not os.path.exists(path):
+            raise DataError(f"{name} is {shown(path)}, which is no file", "the path of one: every trial reads it again")
     optuna = _optuna()
     directory = check_search(out, [model, data, _sqlite_file(storage, pathlib.Path(out))])
     with telling():

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from keras_xaic.training.fitting import Epoch, Schedule, fit, predict, within_minutes
+from keras_xaic.training.fitting import Epoch, Schedule, check_training, fit, predict, within_minutes
 
-__all__ = ["Epoch", "Schedule", "fit", "predict", "within_minutes"]
+__all__ = ["Epoch", "Schedule", "check_training", "fit", "predict", "within_minutes"]

@@ -18,7 +18,7 @@ from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import Task
-from keras_xaic.models.losses import Targets, task_loss
+from keras_xaic.models.losses import Targets, check_loss, task_loss
 from keras_xaic.settings import Training
 
 TIMED_STEPS = 10
@@ -101,6 +101,17 @@ class Schedule:
             found = f"optimizer is {self.optimizer!r}"
             raise PlanError(found, "the name of a Keras optimizer such as adam, or an optimizer that is set up")
         return known[self.optimizer.lower()](rate)
+
+
+def check_training(training: Training) -> None:
+    """Refuses an optimizer or a loss that Keras does not know, before any work.
+
+    Raises:
+        PlanError: Naming it.
+    """
+    Schedule.of(training, 1, 0).make_optimizer(1)
+    if training.loss is not None:
+        check_loss(training.loss)
 
 
 @dataclass(frozen=True)

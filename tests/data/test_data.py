@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_xaic._keras import tf
 from keras_xaic.data import Data, Rows, Samples, as_data, check_inputs, load_data
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, XaicError
 from keras_xaic.npz import LARGE
 
 
@@ -149,7 +149,7 @@ def test_targets_that_float32_cannot_hold_are_refused_by_name(y):
 
 @pytest.mark.parametrize(("scale", "offset"), [(np.nan, 0.0), (1.0, np.inf), (0.0, 0.0), (3e38, 0.0)])
 def test_a_scaling_that_ruins_inputs_is_refused(scale, offset):
-    with pytest.raises(DataError, match=r"scale|float32"):
+    with pytest.raises(XaicError, match=r"scale|float32"):
         as_data(np.full((4, 2), 200.0), scale, offset)
 
 

@@ -1,0 +1,245 @@
+"""What public functions are called with, checked before any work: types, numbers, and names with the nearest known one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import os
+from collections.abc import Sequence
+from typing import Any, Callable, Optional, TypeVar, cast
+
+from keras_xaic.errors import PlanError, choices
+
+Check = Callable[[str, Any], Any]
+"""Takes the name of a setting and its value, and returns the value to go on with, or raises `PlanError`."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+LARGEST_SEED = 2**32
+LARGEST_NUMBER = 3.4e38
+
+
+def require(name: str, value: Any, expected: str, holds: Callable[[Any], bool], whole: bool = False) -> Any:
+    """Returns a number as Python's own; refuses what is none, is not finite, or of which `holds` is false.
+
+    Raises:
+        PlanError: Naming the setting, what was found and what is expected.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not _finite(value) or not holds(value):
+        raise PlanError(f"{name} is {shown(value)}", expected)
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def one_of(name: str, value: Any, known: Any) -> None:
+    """Refuses a name that is not known.
+
+    Raises:
+        PlanError: Naming the setting and the nearest of the names that are.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise PlanError(f"{name} is {shown(value)}", choices(value, known))
+
+
+def as_names(name: str, value: Any) -> tuple[str, ...]:
+    """Returns names as a tuple; one text is one name.
+
+    >>> as_names("protect", "stem"), as_names("protect", ["a", "b"])
+    (('stem',), ('a', 'b'))
+
+    Raises:
+        PlanError: If there is something else among them.
+    """
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, (tuple, list)) or not all(isinstance(one, str) and one for one in found):
+        raise PlanError(f"{name} is {shown(value)}", "a name, or several")
+    return tuple(found)
+
+
+def yes_no(name: str, value: Any) -> bool:
+    """Returns what is True or False, and refuses everything else."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+        raise PlanError(f"{name} is {shown(value)}", "True or False")
+    return bool(value)
+
+
+def a_path(name: str, value: Any) -> Any:
+    """Refuses what no file or directory can be called; returns the path with ``~`` expanded."""
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        raise PlanError(f"{name} is {shown(value)}", "a path") from None
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise PlanError(f"{name} is {shown(path)}", "a path")
+    return os.path.expanduser(path) if path.startswith("~") else value
+
+
+def whole(least: int, below: Optional[int] = None) -> Check:
+    """Returns the check for whole numbers from `least` on."""
+    expected = f"a whole number, {least} or more" if below is None else f"a whole number from {least} to {below - 1:,}"
+
+    def check(name: str, value: Any) -> Any:
+        return require(name, value, expected, lambda n: n >= least and (below is None or n < below), whole=True)
+
+    return check
+
+
+def number(name: str, value: Any) -> Any:
+    """Returns a finite number, and refuses everything else."""
+    return float(require(name, value, "a number that float32 holds", lambda n: abs(n) <= LARGEST_NUMBER))
+
+
+def an(*kinds: type, words: str = "") -> Check:
+    """Returns the check for instances of classes."""
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise PlanError(f"{name} is {shown(value)}", words or " or ".join(f"a {kind.__name__}" for kind in kinds))
+        return value
+
+    return check
+
+
+def called(name: str, value: Any) -> Any:
+    """Refuses what cannot be called."""
+    if not callable(value) or isinstance(value, type):
+        raise PlanError(f"{name} is {shown(value)}", "a function")
+    return value
+
+
+def a_text(name: str, value: Any) -> str:
+    """Refuses what is no text, or an empty one."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise PlanError(f"{name} is {shown(value)}", "a text")
+    return value
+
+
+def a_source(name: str, value: Any) -> Any:
+    """Refuses a text that no file can be called; other things than texts and paths are for others to judge."""
+    return a_path(name, value) if isinstance(value, (str, os.PathLike)) else value
+
+
+def one_of_these(known: Any) -> Check:
+    """Returns the check for names that are known."""
+
+    def check(name: str, value: Any) -> Any:
+        one_of(name, value, known)
+        return value
+
+    return check
+
+
+def this_or_path(kind: type) -> Check:
+    """Returns the check for objects of a class, or paths of files that hold one."""
+
+    def check(name: str, value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, (str, os.PathLike)):
+            raise PlanError(f"{name} is {shown(value)}", f"a {kind.__name__}, or the path of one")
+        return a_path(name, value)
+
+    return check
+
+
+COMMON: dict[str, Check] = {
+    "model": a_source,
+    "data": a_source,
+    "x": a_source,
+    "out": a_path,
+    "checkpoint": a_path,
+    "overwrite": yes_no,
+    "prove": yes_no,
+    "lookup": yes_no,
+    "allow_unsafe": yes_no,
+    "allow_approximate": yes_no,
+    "per_class": yes_no,
+    "seed": whole(0, LARGEST_SEED),
+    "batch_size": whole(1),
+    "progress": called,
+    "scale": number,
+    "offset": number,
+}
+"""Checks of parameters that mean the same wherever they appear."""
+
+
+def checked(details: Any = None, **checks: Check) -> Callable[[Function], Function]:
+    """Makes a public function check its arguments before it begins; what is left at its default is not checked.
+
+    Args:
+        details: Typed dictionary of the keywords that ``**details`` takes.
+        **checks: Parameter -> its check, beside those in `COMMON`.
+    """
+    rules = {**COMMON, **checks}
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        names = [*(name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD)]
+        names += [] if details is None else [*details.__required_keys__, *details.__optional_keys__]
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **options: Any) -> Any:
+            given = bind(signature, function.__name__, args, options, names)
+            for values in (given.arguments, given.arguments.get("details", {})):
+                for name in values:
+                    default = signature.parameters[name].default if name in signature.parameters else inspect.Parameter.empty
+                    if name in rules and values[name] is not default:
+                        values[name] = rules[name](name, values[name])
+            return function(*given.args, **given.kwargs)
+
+        return cast(Function, wrapped)
+
+    return decorate
+
+
+def bind(
+    signature: inspect.Signature, called_as: str, args: Any, options: Any, known: Optional[Sequence[str]] = None
+) -> inspect.BoundArguments:
+    """Returns arguments by name.
+
+    Raises:
+        PlanError: Where one is missing, unknown, or given twice; with the nearest name.
+    """
+    known = list(signature.parameters) if known is None else known
+    for name in options:
+        if name not in known:
+            raise PlanError(f"{called_as}() has no argument {name!r}", choices(name, known))
+    try:
+        return signature.bind(*args, **options)
+    except TypeError as error:
+        raise PlanError(f"{called_as}(): {error}", f"the arguments {', '.join(known)}") from None
+
+
+Group = TypeVar("Group", bound=type)
+
+
+def settings(group: Group) -> Group:
+    """Makes a dataclass refuse unknown entries as `checked` does."""
+    made, signature = group.__init__, inspect.signature(group)  # type: ignore[misc]
+
+    @functools.wraps(made)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        bind(signature, group.__name__, args, options)
+        made(self, *args, **options)
+
+    group.__init__ = __init__  # type: ignore[misc]
+    return group
+
+
+def shown(value: Any) -> str:
+    """Returns a value for a message: itself where it is short, else what it is."""
+    try:
+        said = repr(value)
+    except Exception:  # a user's class
+        said = ""
+    if not said or len(said) > 60 or "\n" in said or "object at 0x" in said:
+        kind = type(value).__name__
+        return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
+    return said
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        return True

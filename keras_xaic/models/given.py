@@ -1,0 +1,33 @@
+"""Models as users hand them over: Keras 2 or 3 in memory, with or without the toolkit's wrappers, or a file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from keras_xaic._keras import Model, keras
+from keras_xaic.arguments import a_path, shown
+from keras_xaic.errors import ModelError, PlanError
+from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
+from keras_xaic.models.loading import load_model
+from keras_xaic.models.wrapped import unwrapped
+
+
+def as_model(model: Any, allow_unsafe: bool = False) -> Model:
+    """Returns a model that is given as an object or as the path of a file.
+
+    Raises:
+        ModelError: If it is none, or the file cannot be read.
+    """
+    expected = "a keras.Model, or the path of one"
+    if isinstance(model, (str, os.PathLike)):
+        try:
+            a_path("model", model)
+        except PlanError as error:
+            raise ModelError(error.found, expected) from None
+        return unwrapped(load_model(model, allow_unsafe=allow_unsafe))
+    if is_keras3_object(model):
+        return from_keras3(model, allow_unsafe)
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"model is {shown(model)}", expected)
+    return unwrapped(model) if model.built else model

@@ -1,0 +1,232 @@
+"""Every public function is called with things that no argument can be: one line of ours comes back, before any work."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+
+import numpy as np
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers
+from keras_xaic.planning import Plan
+from keras_xaic.settings import AttributionOptions
+
+NAN = float("nan")
+WRONG = [
+    None, True, False, 0, -1, 2.5, -0.5, NAN, float("inf"), 10**30, 10**400, 1j, "", " ", "nonsense", "a\0b", "lrp.epsilonn",
+    "/nowhere/at/all.npz", pathlib.Path("nowhere.json"), b"bytes", [], [None], ["a", 1], [[1, 2], [3]], (), (1, 2, 3), {},
+    {"a": 1}, set(), {"h1"}, object(), object, int, lambda: 1, len, range(3), iter(()), Ellipsis, ValueError("x"), np.array([]),
+    np.array(["a"]), np.array([NAN]), np.array(3.0), np.float32(NAN), np.int64(-5), np.datetime64("2020"), slice(1), keras,
+    Plan(),
+]  # fmt: skip
+assert len(WRONG) >= 40
+
+
+def short(value):
+    return " ".join(repr(value).split())[:40]
+
+
+class Began(Exception):
+    """Work has begun: too late to refuse anything."""
+
+
+def begins(*args, **options):
+    raise Began
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """What functions are called with where nothing is wrong."""
+    keras.utils.set_random_seed(1)
+    folder = tmp_path_factory.mktemp("wrong")
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu", name="h1"), layers.Dense(3, "softmax", name="head")])
+    x, y = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), np.arange(40) % 3
+    model.save(folder / "model.keras")
+    np.savez(folder / "data.npz", x_train=x, y_train=y)
+    made = xaic.export(model, folder / "bundle", calibration=(x, y), target="mobile", prove=False)
+    return {"folder": folder, "model": model, "x": x, "y": y, "bundle": made, "relevance": xaic.attribute(model, x, y)}
+
+
+@pytest.fixture(autouse=True)
+def no_work(monkeypatch, bundle, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for target in (
+        "keras_xaic.pipeline.compressing.Job",
+        "keras_xaic.pipeline.explaining.attribute",
+        "keras_xaic.pipeline.previewing.SizeFitter",
+        "keras_xaic.tflite.export",
+        "keras_xaic.edge.verification.run_file",
+        "keras_xaic.searching.study.smallest_and_largest",
+        "keras_xaic.compression.remove_filters",
+        "keras_xaic.relevance.attribution.Attribution._step",
+    ):
+        monkeypatch.setattr(target, begins)
+
+
+def usual(bundle):
+    """Public function -> arguments that are right."""
+    model, data, out = bundle["model"], (bundle["x"], bundle["y"]), bundle["folder"] / "out"
+    return {
+        "compress": {"model": model, "data": data, "out": out, "device": xaic.Device("mobile", baselines=())},
+        "explain": {"model": model, "data": data, "out": out},
+        "plan": {"model": model, "relevance": bundle["relevance"], "data": data},
+        "export": {"model": model, "out": out, "calibration": data},
+        "verify": {"bundle": bundle["bundle"], "data": data},
+        "search": {"model": bundle["folder"] / "model.keras", "data": bundle["folder"] / "data.npz", "out": out},
+        "apply": {"model": model, "plan": Plan(), "data": data, "training": xaic.Training(epochs=0)},
+        "attribute": {"model": model, "x": bundle["x"], "y": bundle["y"]},
+        "as_data": {"data": data},
+        "load_data": {"path": bundle["folder"] / "data.npz"},
+        "load_model": {"path": bundle["folder"] / "model.keras"},
+    }
+
+
+OTHERS = {
+    "compress": "budget recipe training device options overwrite progress",
+    "explain": "attribution options seed overwrite progress",
+    "plan": "budget recipe options seed out overwrite progress",
+    "export": "target precision float_layers lookup prove options overwrite",
+    "verify": "interpreter options progress",
+    "search": "trials storage workers training options progress",
+    "apply": "relevance calibration teacher replan checkpoint progress",
+    "attribute": "rule engine target start reduce reference batch_size seed allow_approximate per_class progress checkpoint",
+    "as_data": "scale offset",
+    "load_data": "scale offset",
+    "load_model": "allow_unsafe",
+}
+REQUIRED = {
+    "compress": "model data out", "explain": "model data out", "plan": "model relevance data",
+    "export": "model out calibration",
+    "verify": "bundle data", "search": "model data out", "apply": "model plan data training", "attribute": "model x y",
+    "as_data": "data", "load_data": "path", "load_model": "path",
+}  # fmt: skip
+
+
+def is_right(name, value, function):
+    """Whether a value of the list is no wrong one here."""
+    if value is None:
+        return name in (
+            "budget", "training", "device", "options", "attribution", "precision", "relevance", "teacher", "replan",
+            "reference",            "checkpoint", "storage", "y",
+        ) or (function in ("plan", "attribute") and name in ("out", "data", "progress"))  # fmt: skip
+    if isinstance(value, bool):
+        return name in ("overwrite", "prove", "lookup", "allow_unsafe", "allow_approximate", "per_class")
+    if isinstance(value, Plan):
+        return name in ("recipe", "plan")
+    if name in ("scale", "offset"):
+        return isinstance(value, (int, float, np.integer)) and abs(value) < 1e38 and (name == "offset" or value != 0)
+    if isinstance(value, (tuple, range)) and len(value) == 3:  # three samples
+        return (function, name) in (("as_data", "data"), ("verify", "data"))
+    if name == "seed" and isinstance(value, int):
+        return 0 <= value < 2**32
+    if name in ("calibration", "trials", "workers", "batch_size") and isinstance(value, int) and function != "export":
+        return value >= 1
+    if name == "target" and function == "attribute":
+        return type(value) is int and value == 0
+    if name in ("out", "checkpoint"):
+        return isinstance(value, pathlib.Path) or (isinstance(value, str) and value.strip() and "\0" not in value)
+    if name in ("progress", "replan"):
+        return callable(value) and not isinstance(value, type)
+    if name == "float_layers":
+        return isinstance(value, (list, tuple)) and not value
+    return False
+
+
+@pytest.mark.parametrize("function", list(REQUIRED))
+def test_wrong_arguments_are_one_line(bundle, function):
+    right, said = usual(bundle)[function], []
+    for name in (*REQUIRED[function].split(), *OTHERS[function].split()):
+        for value in WRONG:
+            if is_right(name, value, function):
+                continue
+            try:
+                getattr(xaic, function)(**{**right, name: value})
+                said.append(f"{name}={short(value)}: accepted")
+            except xaic.XaicError as error:
+                if "\n" in str(error) or len(str(error)) < 10:
+                    said.append(f"{name}={short(value)}: {error}")
+            except BaseException as error:
+                said.append(f"{name}={short(value)}: {type(error).__name__}: {error}"[:160])
+    assert not said, f"{len(said)}\n" + "\n".join(said)
+
+
+GROUPS = [xaic.Budget, xaic.Training, xaic.Device, xaic.DataOptions, AttributionOptions, xaic.Plan, xaic.LayerPlan]
+GROUPS += [xaic.FilterPlan, xaic.Recipe]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_wrong_entries_of_groups_are_one_line(group):
+    said = []
+    for name in inspect.signature(group).parameters:
+        for value in WRONG:
+            try:
+                group(**{name: value})
+            except xaic.XaicError as error:
+                if "\n" in str(error):
+                    said.append(f"{name}={short(value)}: {error}")
+            except BaseException as error:
+                said.append(f"{name}={short(value)}: {type(error).__name__}: {error}"[:160])
+    assert not said, "\n".join(said)
+
+
+def test_misspelt_arguments_get_the_nearest_name(bundle):
+    for function, right in usual(bundle).items():
+        with pytest.raises(xaic.PlanError, match=rf"{function}\(\) has no argument 'progres'"):
+            getattr(xaic, function)(**right, progres=print)
+        with pytest.raises(xaic.PlanError, match="missing a required argument"):
+            getattr(xaic, function)()
+    with pytest.raises(xaic.PlanError, match=r"no argument 'epoch'\. Expected 'epochs'"):
+        xaic.Training(epoch=3)
+    with pytest.raises(xaic.PlanError, match=r"unknown entry 'layrs'\. Expected 'layers'"):
+        xaic.Plan(layrs=[])
+
+
+def compress(bundle, **options):
+    return xaic.compress(bundle["model"], (bundle["x"], bundle["y"]), **options)
+
+
+def layer(**entries):
+    usual = {"key": "h1", "kind": "dense", "weights": 48, "bits": 8, "granularity": "tensor", "storage": "int8"}
+    return xaic.LayerPlan(**{**usual, **entries})
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda b: compress(b, recipe=xaic.Recipe(name="a", rule="lrp.epsilon", protect="h2")), "one of h1, head"),
+        (lambda b: compress(b, recipe="ecqxx"), "'ecqx'"),
+        (lambda b: compress(b, device=xaic.Device(interpreters="tflmm")), "'tflm'"),
+        (lambda b: compress(b, training=xaic.Training(optimizer="adm")), "adam"),
+        (lambda b: compress(b, training=xaic.Training(loss="no_loss")), "Keras loss"),
+        (lambda b: xaic.attribute(b["model"], b["x"], rule="lrp.epsilom"), "'lrp.epsilon'"),
+        (lambda b: xaic.DataOptions(metric="acuracy"), "'accuracy'"),
+        (lambda b: layer(storage="float32"), "32 bits"),
+        (lambda b: xaic.Recipe(name="a", rule="lrp.epsilon", zeros={"*": "4:2"}), "4 zeros in every 2"),
+    ],
+)  # fmt: skip
+def test_names_and_numbers_that_cannot_be_are_refused_before_work(bundle, call, words):
+    with pytest.raises(xaic.XaicError) as caught:
+        call(bundle)
+    assert words in str(caught.value)
+
+
+def test_a_pattern_of_zeros_without_zeros_is_refused(bundle):
+    with pytest.raises(xaic.PlanError, match=r"pattern 2:4 and no zeros\. Expected sparsity 0.5"):
+        xaic.apply(bundle["model"], xaic.Plan(layers=[layer(pattern="2:4")]), (bundle["x"], bundle["y"]))
+
+
+def test_one_name_is_a_list_of_one():
+    recipe = xaic.Recipe(name="a", rule="lrp.epsilon", protect="h1", float_layers="head", bits=4)
+    assert (recipe.protect, recipe.float_layers, recipe.bits) == (("h1",), ("head",), (4,))
+    assert xaic.FilterPlan(macs=10, protect="h1").protect == ("h1",)
+
+
+def test_limits_that_no_plan_keeps_are_said(bundle, monkeypatch):
+    monkeypatch.undo()
+    with pytest.warns(
+        xaic.errors.XaicWarning, match=r"No plan of this recipe keeps the budget: flash is [\d,]+ B, its limit 48 B"
+    ):
+        made = xaic.plan(bundle["model"], bundle["relevance"], xaic.Budget(flash=48))
+    assert made.predicted_flash_bytes > 48
