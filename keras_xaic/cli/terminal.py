@@ -139,13 +139,17 @@ class Terminal:
         self.stop()
         if self.json:
             sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
-        table = Table("interpreter", "version", verification.metric.name, "median ms", "p90 ms", "arena", "RAM")
+        table = Table("interpreter", "version", verification.metric.name, "median ms", "p90 ms", "delegated", "arena", "RAM")
         for name, run in verification.runs.items():
             accuracy = "did not run" if run.error else "" if run.value is None else f"{run.value:.4f}"
             times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
+            delegated = None if run.delegation is None else run.delegation.share
             memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
-            table.add_row(name, run.version or "", accuracy, *times, *memory)
+            table.add_row(name, run.version or "", accuracy, *times, "" if delegated is None else f"{delegated:.0%}", *memory)
         self.say(table)
+        for name, run in verification.runs.items():
+            if run.delegation is not None and run.delegation.share not in (None, 1.0):
+                self.say(f"{name} leaves to its slower kernels: first {run.delegation.refused}")
         accuracy = verification.edge_metric
         shown = "no labels" if accuracy is None else f"{verification.metric.name} {accuracy:.4f}"
         self.last(f"{verification.path}: {format_bytes(verification.flash_bytes)}, {shown} on {verification.samples:,} samples")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
+from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
-from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge
+from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge, speed_judge
 from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.edge.micro import micro_refusal
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
-from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, run_file, run_layers
+from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, race, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
 from keras_xaic.edge.verification import (
     InterpreterRun,
@@ -27,6 +28,7 @@ __all__ = [
     "REGISTRY",
     "Agreement",
     "Arena",
+    "Delegation",
     "Deviation",
     "EdgeResult",
     "FileInfo",
@@ -49,9 +51,11 @@ __all__ = [
     "measure_arena",
     "micro_refusal",
     "predict_arena",
+    "race",
     "read_file",
     "run_file",
     "run_layers",
+    "speed_judge",
     "verify",
     "with_judge",
 ]

@@ -70,6 +70,14 @@ class Lite:
         self.inputs = [self._describe(d) for d in self.interpreter.get_input_details()]
         self.outputs = [self._describe(d) for d in self.interpreter.get_output_details()]
 
+    def delegated(self) -> Optional[list[dict[str, list[int]]]]:
+        """Returns what each part of the graph that a delegate computes reads and gives; None if that is not said."""
+        details = getattr(self.interpreter, "_get_ops_details", None)
+        if details is None:
+            return None
+        found = [one for one in details() if one["op_name"] == "DELEGATE"]
+        return [{key: [int(index) for index in one[key]] for key in ("inputs", "outputs")} for one in found]
+
     def forget(self) -> None:
         """Forgets the state that earlier samples left in a recurrent model."""
         self.interpreter.reset_all_variables()
@@ -145,6 +153,9 @@ class Micro:
         self.inputs = [self._describe(self.interpreter.get_input_details(i)) for i in range(self.counts[0])]
         self.outputs = [self._describe(self.interpreter.get_output_details(i)) for i in range(self.counts[1])]
 
+    def delegated(self) -> None:
+        """There are no delegates here."""
+
     def forget(self) -> None:
         """Forgets the state that earlier samples left in a recurrent model."""
         self.interpreter.reset()
@@ -217,7 +228,39 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     latency = _latency(interpreter, first, job["latency_runs"])
     for path, result in zip(job["outputs"], results):
         np.save(path, result)
-    return {"version": version, "latency": latency, "peak_memory": peak, "outputs": interpreter.outputs}
+    return {
+        "version": version,
+        "latency": latency,
+        "peak_memory": peak,
+        "outputs": interpreter.outputs,
+        "delegated": interpreter.delegated(),
+    }
+
+
+def race(job: dict[str, Any]) -> dict[str, Any]:
+    """Runs several files in turn, so that what else the machine does slows all of them alike."""
+    racers: list[Any] = []
+    for model in job["models"]:
+        interpreter, version = _open({**job, "model": model})
+        interpreter.prepare([])
+        for i, detail in enumerate(interpreter.inputs):
+            interpreter.set(i, _arbitrary(detail["shape"], np.dtype(detail["dtype"])))
+        racers.append(interpreter)
+    times: list[list[float]] = [[] for _ in racers]
+    reported = time.monotonic()
+    for k in range(WARM_UP + job["latency_runs"]):
+        for interpreter, own in zip(racers, times):
+            start = time.perf_counter_ns()
+            interpreter.invoke()
+            own.append((time.perf_counter_ns() - start) / 1e6)
+        if time.monotonic() - reported > 0.2:
+            reported = time.monotonic()
+            _tell(str(k + 1))
+    return {
+        "version": version,
+        "latency": [_percentiles(own[WARM_UP:]) for own in times],
+        "delegated": [interpreter.delegated() for interpreter in racers],
+    }
 
 
 def once(job: dict[str, Any]) -> dict[str, Any]:
@@ -448,7 +491,7 @@ def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     try:
-        modes = {"run": run, "once": once, "load": load, "arena": arena, "digest": digest, "version": version}
+        modes = {"run": run, "race": race, "once": once, "load": load, "arena": arena, "digest": digest, "version": version}
         result = modes[job["mode"]](job)
     except JobError as error:
         result = {"error": str(error), "kind": error.kind}
@@ -534,6 +577,10 @@ def _latency(interpreter: Any, parts: list[np.ndarray], runs: int) -> Optional[d
         interpreter.invoke()
         if k >= WARM_UP:
             times.append((time.perf_counter_ns() - start) / 1e6)
+    return _percentiles(times)
+
+
+def _percentiles(times: list[float]) -> dict[str, float]:
     return {"median": float(np.median(times)), "p90": float(np.percentile(times, 90))}
 
 

@@ -27,6 +27,11 @@ def judge() -> str:
     raise EdgeError("no edge interpreter is installed that can judge", " or ".join(JUDGES), ways)
 
 
+def speed_judge() -> Optional[str]:
+    """Returns the name of the installed interpreter that files are timed against each other on, None if there is none."""
+    return next((name for name, one in REGISTRY.items() if one.judges_speed and interpreter_version(name) is not None), None)
+
+
 def available_interpreters() -> dict[str, str]:
     """Returns name and version of the interpreters that are installed, without loading them."""
     versions = {name: interpreter_version(name) for name in REGISTRY}

@@ -31,6 +31,7 @@ class Interpreter:
         install: How to install it.
         deployed: Whether users run it on devices; others only help to find out why something differs.
         judge_order: The interpreter with the lowest number that is installed gives a report's metric values; 0: never.
+        judges_speed: Whether files are timed against each other on it: what phones and boards run now.
         foreign: Whether it may live in another Python, which `LITERT_PYTHON` names.
         else_from: Name of the interpreter whose module serves as well where its own is not installed.
     """
@@ -41,6 +42,7 @@ class Interpreter:
     install: str
     deployed: bool = True
     judge_order: int = 0
+    judges_speed: bool = False
     foreign: bool = False
     else_from: str = ""
 
@@ -61,6 +63,7 @@ REGISTRY: dict[str, Interpreter] = {
             "ai-edge-litert",
             f"pip install ai-edge-litert, here or in an environment of its own whose python {LITERT_PYTHON} names",
             judge_order=2,
+            judges_speed=True,
             foreign=True,
         ),
         Interpreter("tflm", "tflite_micro", "tflite-micro", "pip install tflite-micro (Python 3.10 or newer)"),

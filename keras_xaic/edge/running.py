@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
+from keras_xaic.edge.delegation import Delegation, read_delegation
 from keras_xaic.edge.exposing import with_outputs
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
@@ -64,6 +65,7 @@ class EdgeResult:
         latency: None unless asked for.
         peak_memory_bytes: What loading and one invocation added to the process; None where the system does not tell.
         arena: For TensorFlow Lite Micro only.
+        delegation: What its delegate takes of the file; None where it has none or does not tell.
     """
 
     interpreter: str
@@ -73,6 +75,7 @@ class EdgeResult:
     latency: Optional[Latency] = None
     peak_memory_bytes: Optional[int] = None
     arena: Optional[Arena] = None
+    delegation: Optional[Delegation] = None
 
     @property
     def arena_bytes(self) -> Optional[int]:
@@ -141,6 +144,7 @@ def run_file(
         latency=Latency(timing["median"], timing["p90"], threads) if timing else None,
         peak_memory_bytes=answer["peak_memory"],
         arena=measure_arena(path, timeout=timeout, memory=memory) if interpreter == "tflm" else None,
+        delegation=None if answer["delegated"] is None else read_delegation(info, answer["delegated"], interpreter),
     )
 
 
@@ -155,6 +159,40 @@ def try_file(path: PathLike, interpreter: str, *, timeout: float = 120.0) -> Non
     job = job_of("once", path, interpreter, read_or_quote(path, interpreter, limits))
     with private_directory() as name:
         run_child(job, pathlib.Path(name), limits)
+
+
+def race(
+    paths: Mapping[str, PathLike], *, interpreter: str = AUTO, runs: int = 50, timeout: float = 120.0
+) -> dict[str, tuple[Latency, Optional[Delegation]]]:
+    """Times several files against each other, in turn in one process: their ratios hold on a busy machine, too.
+
+    Args:
+        paths: Any name -> a .tflite file.
+        interpreter: See `run_file`; not TensorFlow Lite Micro.
+        runs: Timed invocations of every file.
+        timeout: Seconds without progress after which the interpreter counts as hung.
+
+    Returns:
+        Name -> latency, and what a delegate takes of the file.
+
+    Raises:
+        EdgeError, DataError: As `run_file`.
+    """
+    interpreter = _named(interpreter)
+    limits = Limits(timeout)
+    infos = [_read_or_quote(path, interpreter, limits) for path in paths.values()]
+    first = next(iter(paths.values()))
+    job = {**_job("race", first, interpreter, infos[0]), "latency_runs": runs}
+    job["models"] = [str(pathlib.Path(path).resolve()) for path in paths.values()]
+    with private_directory() as name:
+        answer, _ = run_child(job, pathlib.Path(name), limits)
+    return {
+        name: (
+            Latency(timing["median"], timing["p90"]),
+            None if parts is None else read_delegation(info, parts, interpreter),
+        )
+        for name, info, timing, parts in zip(paths, infos, answer["latency"], answer["delegated"])
+    }
 
 
 def run_layers(

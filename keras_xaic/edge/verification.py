@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.data import Data, Samples, as_data
+from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
@@ -34,6 +35,7 @@ class InterpreterRun:
         value: The metric on all samples; None without targets or if it did not run.
         agreement: Share of decisions that are the reference's; None without a reference, and for values.
         latency: Milliseconds of one invocation; None unless measured.
+        delegation: What its delegate takes of the file; None where it has none.
         arena_bytes: For TensorFlow Lite Micro.
         peak_memory_bytes: What loading and one invocation added to a Python process.
         error: What went wrong, None if it ran.
@@ -45,6 +47,7 @@ class InterpreterRun:
     value: Optional[float] = None
     agreement: Optional[float] = None
     latency: Optional[Latency] = None
+    delegation: Optional[Delegation] = None
     arena_bytes: Optional[int] = None
     peak_memory_bytes: Optional[int] = None
     error: Optional[EdgeError] = None
@@ -57,7 +60,7 @@ class InterpreterRun:
         if self.agreement is not None:
             entry["agreement"] = self.agreement
         if self.latency is not None:
-            entry["latency_ms"] = latency_entry(self.latency)
+            entry["latency_ms"] = latency_entry(self.latency, self.delegation)
         if self.arena_bytes is not None:
             entry["arena_bytes"] = self.arena_bytes
         if self.peak_memory_bytes is not None:
@@ -137,7 +140,7 @@ class Verification:
 
     def latency_ms(self) -> dict[str, dict[str, Any]]:
         """Returns report.json's ``latency_ms`` of the interpreters that ran."""
-        return {name: latency_entry(run.latency) for name, run in self.runs.items() if run.latency is not None}
+        return {name: latency_entry(run.latency, run.delegation) for name, run in self.runs.items() if run.latency is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, named as in report.json."""
@@ -258,9 +261,10 @@ def file_sha256(path: PathLike) -> str:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
-def latency_entry(latency: Latency) -> dict[str, Any]:
-    """Returns a latency as report.json holds it: milliseconds."""
-    return {"median": latency.median, "p90": latency.p90, "threads": latency.threads}
+def latency_entry(latency: Latency, delegation: Optional[Delegation] = None) -> dict[str, Any]:
+    """Returns a latency as report.json holds it: milliseconds, and how much of the file the delegate computes."""
+    told = {} if delegation is None else delegation.as_dict()
+    return {"median": latency.median, "p90": latency.p90, "threads": latency.threads, **told}
 
 
 @dataclass(frozen=True)
@@ -350,6 +354,7 @@ def _judge(result: EdgeResult, samples: Samples, task: Task, reference: Optional
         value=task.value(outputs, samples),
         agreement=task.agreement(outputs, reference) if reference is not None else None,
         latency=result.latency,
+        delegation=result.delegation,
         arena_bytes=result.arena_bytes,
         peak_memory_bytes=result.peak_memory_bytes,
         outputs=outputs,

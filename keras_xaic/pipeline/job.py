@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 
+COMPRESSED, PLAIN = "compressed", "int8"
+"""What the written file and the baseline of plain int8 are called where files are timed against each other."""
+
+
 @dataclass
 class Job:
     """One run of a recipe on a model, step by step; every step finds what it did before in the workspace."""
@@ -116,6 +120,10 @@ class Job:
         for baseline in self.settings.baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
+        raced = work.timed("race", lambda: self.race(bundle))
+        for name, entry in raced.items():
+            told = original if name == "original" else measured.get(name, {})
+            told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
         about_files = (*warnings, micro.warning, state_warning(bundle))
         notes = (doubt, original["fault"], *about_files, self.widened(small), _approximated(relevance))
         outcome = Outcome(
@@ -126,6 +134,7 @@ class Job:
             bundle=bundle,
             relevance=relevance,
             verification=verification,
+            raced=raced.get(COMPRESSED, {}),
             agreement=agreement,
             arena_bytes=micro.arena_bytes,
             changes=changes,
@@ -278,6 +287,7 @@ class Job:
         facts = {
             "flash_bytes": len(content),
             "download_bytes": len(tflite.pack_download(content)),
+            **metric_facts(self.task, "keras", self.task.value(predict(model.model, self.test), self.test)),
             **self.measured(self.run_file(path, f"baseline {recipe.name}")),
         }
         write_atomic(kept, json.dumps(facts))
@@ -303,6 +313,33 @@ class Job:
             latency_runs=50,
             progress=lambda done: self.work.progress(f"{stage} on {judge}", done, len(test)),
         )
+
+    def race(self, bundle: Bundle) -> dict[str, dict[str, Any]]:
+        """Times the original, the baselines and the bundle against each other where the interpreter for that is installed.
+
+        Returns:
+            ``original``, the name of a baseline or `COMPRESSED` -> ``latency_ms`` of report.json; empty if nothing was timed.
+        """
+        timing = edge.speed_judge()
+        if timing is None:
+            return {}
+        work = self.work.path
+        paths = {"original": work / "original.tflite", COMPRESSED: bundle.model}
+        paths.update({one.name: work / f"baseline-{one.name}.tflite" for one in self.settings.baselines})
+        try:
+            raced = edge.race(paths, interpreter=timing)
+        except EdgeError:  # the original's file may not run; the rest can
+            del paths["original"]
+            try:
+                raced = edge.race(paths, interpreter=timing)
+            except EdgeError:
+                return {}
+        plain = raced.get(PLAIN)
+        found = {}
+        for name, (latency, delegation) in raced.items():
+            ratio = None if plain is None else latency.median / plain[0].median
+            found[name] = {timing: {**edge.latency_entry(latency, delegation), "ratio_to_int8": ratio}}
+        return found
 
     def measured(self, result: edge.EdgeResult) -> dict[str, Any]:
         """Returns the metric on `test` and the latency of a file that ran on it."""

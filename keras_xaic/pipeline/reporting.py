@@ -30,6 +30,8 @@ PACKAGES = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "innvesti
 """Whose versions a report holds, beside those of the interpreters that are installed."""
 CONVERSION_GAP_PP = 2.0
 """Keras and the edge interpreter may differ by this many points before the report says so."""
+MOST_DELEGATED = 0.99
+"""Share of the multiply-adds from which on a delegate takes everything that matters."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Outcome:
         agreement: Interpreter -> how it agrees with Keras.
         arena_bytes: RAM on TensorFlow Lite Micro; None where it cannot have the model.
         changes: How outputs per class and explanations changed.
+        raced: The bundle's latency, timed in turn with the other files (see `Job.race`).
     """
 
     original: Mapping[str, Any]
@@ -60,6 +63,7 @@ class Outcome:
     agreement: Mapping[str, Agreement]
     arena_bytes: Optional[int]
     changes: Changes
+    raced: Mapping[str, Any]
 
 
 def build_report(
@@ -104,7 +108,7 @@ def build_report(
         "sparsity": small.sparsity if small.kernels else None,
         "mean_bits": sum(k.bits * k.integers.size for k in small.kernels.values()) / weights if small.kernels else None,
         "macs": sum(macs(small.model).values()),
-        "latency_ms": verification.latency_ms(),
+        "latency_ms": {**outcome.raced, **verification.latency_ms(), **outcome.raced},
         "agreement": verification.agreement,
         "explanation_similarity": changes.similarity,
         "samples": verification.samples,
@@ -183,6 +187,13 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
             "without its fast kernels. Fewer bits save bytes; removing filters saves time; "
             "--activations float32 keeps weights small, too, and runs about as fast as the original."
         )
+    for name, latency in report.compressed.latency_ms.items():
+        taken = latency.delegated_macs
+        if REGISTRY[name].judges_speed and taken is not None and taken < MOST_DELEGATED:
+            found.append(
+                f"The fast kernels of {name} compute {taken:.0%} of the multiply-adds, others are several times slower; the "
+                f"first that is left over is {latency.refused_operator}."
+            )
     return found
 
 

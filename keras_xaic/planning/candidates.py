@@ -205,7 +205,7 @@ class LayerOptions:
         zeros = 0.0 if mask is None else float(1.0 - mask.mean())
         storage = self._storage(kernel, bits)
         granularity = cost.best_granularity(kernel.kind, storage, self.options.activations)
-        flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity)
+        flash = cost.weight_bytes(value.size, storage) + self._records(kernel, granularity, storage)
         expected = damage.of_zeros(kernel.key, original, value, relevance)
         if bits == cost.FLOAT_BITS:
             download = round(FLOAT_ENTROPY * 4 * int(np.count_nonzero(value)))
@@ -224,7 +224,7 @@ class LayerOptions:
         return cost.TABLE_BYTES if sum(self._saved(key, one) for key, one in chosen.items()) > cost.TABLE_BYTES else 0
 
     def _stored_bytes(self, layer: LayerPlan) -> int:
-        records = self._records(self.by_key[layer.key], layer.granularity)
+        records = self._records(self.by_key[layer.key], layer.granularity, layer.storage)
         return cost.weight_bytes(layer.weights, layer.storage) + records
 
     def _saved(self, key: str, one: Candidate) -> int:
@@ -244,10 +244,10 @@ class LayerOptions:
         return quantize(value, bits, self.steps[kernel.key, bits])
 
     def _all_records(self) -> int:
-        return sum(self._records(kernel, "channel") for kernel in self.kernels)
+        return sum(self._records(kernel, "channel", "int8") for kernel in self.kernels)
 
-    def _records(self, kernel: Kernel, granularity: Granularity) -> int:
-        return cost.record_bytes(kernel.kind, kernel.channels, granularity, self.options.activations)
+    def _records(self, kernel: Kernel, granularity: Granularity, storage: Storage) -> int:
+        return cost.record_bytes(kernel.kind, kernel.channels, granularity, storage, self.options.activations)
 
     def _plans(self, chosen: Mapping[str, Candidate]) -> list[LayerPlan]:
         total = sum(float(value.sum()) for value in self.relevance.values()) or 1.0
@@ -259,7 +259,7 @@ class LayerOptions:
             pattern = "unstructured" if kernel.kind == "depthwise" else self.options.pattern(kernel.key)
             storage = self._storage(kernel, candidate.bits)
             granularity = cost.best_granularity(kernel.kind, storage, self.options.activations)
-            flash_bytes = cost.weight_bytes(kernel.size, storage) + self._records(kernel, granularity)
+            flash_bytes = cost.weight_bytes(kernel.size, storage) + self._records(kernel, granularity, storage)
             flash_bytes -= self._saved(kernel.key, candidate) if table else 0
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"
             plans.append(

@@ -35,6 +35,8 @@ class Layout:
         operator: One other operator with its output.
         bias: One bias.
         dense_steps: How often a dense layer's steps are written: where biases are integers, they repeat them.
+        delegated: What a convolution's bias says for delegates beside its steps, one a channel, where its weights are INT8; 0
+            where no delegate takes it anyway.
     """
 
     file: int
@@ -43,10 +45,11 @@ class Layout:
     operator: int
     bias: int
     dense_steps: int
+    delegated: int = 0
 
 
 LAYOUTS: dict[Activations, Layout] = {
-    "int8": Layout(file=720, convolution=207, dense=207, operator=145, bias=4, dense_steps=2),
+    "int8": Layout(file=720, convolution=207, dense=207, operator=145, bias=4, dense_steps=2, delegated=24),
     "int16": Layout(file=720, convolution=207, dense=207, operator=145, bias=8, dense_steps=2),
     "float32": Layout(file=480, convolution=280, dense=210, operator=150, bias=4, dense_steps=1),
 }
@@ -118,8 +121,12 @@ def weight_bytes(weights: int, storage: Storage, bits: Optional[int] = None, act
     return plain if group is None else min(plain, weights // group + LOOKUP_BYTES)
 
 
-def record_bytes(kind: KernelKind, channels: int, granularity: Granularity, activations: Activations = "int8") -> int:
+def record_bytes(
+    kind: KernelKind, channels: int, granularity: Granularity, storage: Storage, activations: Activations = "int8"
+) -> int:
     """Returns the bytes of biases and steps of one kernel."""
     layout = LAYOUTS[activations]
-    steps = channels * (layout.dense_steps if kind == "dense" else 1) if granularity == "channel" else 1
-    return channels * layout.bias + steps * SCALE_BYTES
+    delegated = layout.delegated if kind != "dense" and storage == "int8" else 0
+    repeated = layout.dense_steps if kind == "dense" else 2 if delegated else 1
+    steps = channels * repeated if granularity == "channel" else 1
+    return channels * layout.bias + steps * SCALE_BYTES + delegated

@@ -126,9 +126,10 @@ class FilterCost:
             shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
             one = self.costs.get(kernel.key, KernelCost("int8", None, PLAIN_BITS / 8, "channel"))
-            records = cost.record_bytes(kernel.kind, channels, one.granularity, self.activations)
             packed = one.storage != "int4" or can_be_packed(kernel.kind, shape, self.activations)
-            flash += cost.weight_bytes(weights, one.storage if packed else "int8", one.bits, self.activations) + records
+            storage = one.storage if packed else "int8"
+            records = cost.record_bytes(kernel.kind, channels, one.granularity, storage, self.activations)
+            flash += cost.weight_bytes(weights, storage, one.bits, self.activations) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
         return flash, download
 

@@ -77,11 +77,19 @@ class BudgetFacts(_Facts):
 
 
 class LatencyFacts(_Facts):
-    """Milliseconds of one invocation after warm-up."""
+    """Milliseconds of one invocation after warm-up, and what share of the multiply-adds and operators a delegate computes.
+
+    `refused_operator` is the first operator that it leaves over, and why; `ratio_to_int8` the median over that of the plain
+    int8 file, which was run in turn with this one.
+    """
 
     median: Optional[Positive] = None
     p90: Optional[Positive] = None
     threads: Count = 1
+    delegated_macs: Optional[Share] = None
+    delegated_operators: Optional[Share] = None
+    refused_operator: Optional[str] = None
+    ratio_to_int8: Optional[Positive] = None
 
 
 class OriginalFacts(_Facts):
@@ -99,6 +107,8 @@ class OriginalFacts(_Facts):
 class BaselineFacts(_Facts):
     """What a usual method gives for the same model and data."""
 
+    keras_metric: Optional[Value] = None
+    keras_accuracy: Optional[Share] = None
     flash_bytes: Optional[FileBytes] = None
     download_bytes: Optional[FileBytes] = None
     edge_metric: Optional[Value] = None

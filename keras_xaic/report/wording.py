@@ -65,7 +65,7 @@ def rows(report: Report) -> list[Row]:
         row("flash (micro)", size, "", "", "micro_flash_bytes"),
         row("download", size, "tflite_fp32_gzip_bytes", "download_bytes", "download_bytes"),
         row(f"{metric} (edge)", scored, "edge_metric", "edge_metric", "edge_metric"),
-        row(f"{metric} (Keras)", scored, "keras_metric", "", "keras_metric"),
+        row(f"{metric} (Keras)", scored, "keras_metric", "keras_metric", "keras_metric"),
         Row(
             "drop" if report.reference == "edge" else "drop (against the Keras original)",
             (drops.values[0], *worked, drops.values[-1]),
@@ -80,6 +80,8 @@ def rows(report: Report) -> list[Row]:
     for interpreter, latency in report.compressed.latency_ms.items():
         label = f"latency ({interpreter}, {latency.threads} thread{'s' if latency.threads != 1 else ''})"
         table.append(row(label, milliseconds, *[f"latency_ms/{interpreter}"] * 3))
+        table.append(row(f"computed by its delegate ({interpreter})", share, *[f"latency_ms/{interpreter}/delegated_macs"] * 3))
+        table.append(row(f"latency, times int8's ({interpreter})", decimal, *[f"latency_ms/{interpreter}/ratio_to_int8"] * 3))
     return [row for row in table if any(value != NONE for value in row.values)]
 
 

@@ -67,7 +67,7 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
         )
     write_clamps_as_relu(model)
     require_exact_clamps(model)
-    make_slim(model)
+    make_slim(model, micro=True)
     plain = pack(model)
     groups: dict[int, list[int]] = {}
     for place, one in enumerate(found):  # a layer that is called twice is stored once, and only both together save bytes
@@ -129,7 +129,7 @@ def _with_decoding(content: bytes, encodings: Mapping[int, Encoded]) -> bytes:
     for record in graph.operators:  # what is decoded lives until the next operator has run
         ordered += [before[id(record)], record] if id(record) in before else [record]
     graph.operators = ordered
-    make_slim(model)
+    make_slim(model, micro=True)
     return pack(model)
 
 

@@ -83,6 +83,19 @@ def test_a_float_file_that_is_right_stays_the_yardstick(tmp_path):
     assert report.reference == "edge"
     assert report.original.edge_accuracy == report.original.keras_accuracy == 1.0
     assert not any("wrongly" in one for one in report.warnings)
+    assert report.baselines["int8"].keras_metric == 1.0
+    timing = edge.speed_judge()
+    if timing is None:
+        return
+    for facts in (report.original, report.baselines["int8"], report.compressed):
+        assert next(iter(facts.latency_ms)) == timing, "what users run comes first"
+        told = facts.latency_ms[timing]
+        assert told.delegated_macs == 1.0
+        assert told.median > 0
+        assert told.ratio_to_int8 == pytest.approx(told.median / report.baselines["int8"].latency_ms[timing].median)
+    page = Bundle(tmp_path / "out").html.read_text()
+    assert f'data-json="/compressed/latency_ms/{timing}/delegated_macs"' in page
+    assert f'data-json="/compressed/latency_ms/{timing}/ratio_to_int8"' in page
 
 
 def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_path, monkeypatch):

@@ -1,0 +1,127 @@
+"""What LiteRT's delegate takes of a file: a property of storage, activation type and kind of layer that must not get lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.edge import available_interpreters, race, run_file
+from keras_xaic.grids import fit_scale, quantize
+from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.tflite import build_tflite, int8_twin, slim
+from keras_xaic.tflite.build import Uncompressed
+
+pytestmark = pytest.mark.skipif("litert" not in available_interpreters(), reason="LiteRT is not installed")
+
+KINDS = {
+    "conv": lambda: layers.Conv2D(32, 3, padding="same"),
+    "conv_strided": lambda: layers.Conv2D(32, 3, strides=2, activation="relu"),
+    "conv_1x1": lambda: layers.Conv2D(32, 1, use_bias=False),
+    "depthwise": lambda: layers.DepthwiseConv2D(3),
+    "conv_transpose": lambda: layers.Conv2DTranspose(32, 2, strides=2),
+    "dense": lambda: layers.Dense(64, activation="relu"),
+}
+STORED = {"int8": (8, "int8"), "few bits in int8": (4, "int8"), "int4": (4, "int4"), "looked up": (2, "int4")}
+REASONS = {"int4": "INT4 weights of a convolution", "looked up": "its weights are unpacked at every call"}
+
+
+def net(kind):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((128,) if kind == "dense" else (8, 8, 16))
+    return keras.Model(inputs, KINDS[kind]()(inputs))
+
+
+def samples_for(model, count=40):
+    return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
+
+
+def written(kind, stored, precision="int8"):
+    """Returns the file of a layer whose kernel lies on a grid, stored as asked for."""
+    model = net(kind)
+    bits, storage = STORED[stored]
+    (kernel,) = weighted_kernels(model)
+    axes = () if kind == "dense" else kernel.channel_axes
+    grid = quantize(kernel.value, bits, fit_scale(kernel.value, bits, axes))
+    layer = model.layers[-1]
+    layer.set_weights([grid.values.astype(np.float32), *layer.get_weights()[1:]])
+    small = Uncompressed(model, {kernel.key: grid}, {kernel.key: storage})
+    return build_tflite(small, samples_for(model), precision=precision), model
+
+
+def delegation(content, model, tmp_path, interpreter="litert"):
+    (tmp_path / "model.tflite").write_bytes(content)
+    return run_file(tmp_path / "model.tflite", samples_for(model, 2), interpreter=interpreter).delegation
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_delegated_of_integer_files(kind, stored, tmp_path):
+    if kind == "conv_transpose" and STORED[stored][1] == "int4":
+        pytest.skip("this combination has no exact storage")
+    if stored == "looked up" and kind in ("conv_1x1", "depthwise"):
+        pytest.skip("a table would be larger than the kernel")
+    content, model = written(kind, stored)
+    found = delegation(content, model, tmp_path)
+    if stored == "looked up" or (stored == "int4" and kind != "dense"):
+        assert found.share == 0.0
+        assert REASONS[stored] in found.refused
+    else:
+        assert found.share == 1.0
+        assert found.refused is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["float32", "weight-only", "int16"])
+def test_what_is_delegated_with_other_activations(kind, precision, tmp_path):
+    model = net(kind)
+    found = delegation(build_tflite(model, samples_for(model), precision=precision), model, tmp_path)
+    assert found.share == (0.0 if precision == "int16" else 1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slimming_keeps_what_the_delegate_needs(kind, tmp_path):
+    model = net(kind)
+    plain = int8_twin(model, samples_for(model))
+    assert delegation(slim(plain), model, tmp_path).share == 1.0
+    for_micro = slim(plain, micro=True)
+    assert len(for_micro) <= len(slim(plain))
+    if kind.startswith(("conv_strided", "depthwise")):
+        found = delegation(for_micro, model, tmp_path)
+        assert found.share == 0.0
+        assert "its bias has no scales" in found.refused
+
+
+def test_tflite_runtimes_delegate_is_for_float32(tmp_path):
+    if "tflite-runtime" not in available_interpreters():
+        pytest.skip("tflite-runtime is not installed")
+    content, model = written("conv", "int8")
+    found = delegation(content, model, tmp_path, "tflite-runtime")
+    assert found.share == 0.0
+    assert "float32 values only" in found.refused
+    assert (
+        delegation(build_tflite(model, samples_for(model), precision="float32"), model, tmp_path, "tflite-runtime").share == 1.0
+    )
+
+
+def test_multiply_adds_are_those_of_the_layers(tmp_path):
+    for kind, macs in {
+        "conv": 8 * 8 * 32 * 9 * 16,
+        "conv_strided": 3 * 3 * 32 * 9 * 16,
+        "depthwise": 6 * 6 * 16 * 9,
+        "conv_transpose": 8 * 8 * 16 * 2 * 2 * 32,
+        "dense": 128 * 64,
+    }.items():
+        content, model = written(kind, "int8")
+        assert delegation(content, model, tmp_path).macs == macs
+
+
+def test_files_are_timed_in_turn(tmp_path):
+    paths = {}
+    for stored in ("int8", "looked up"):
+        paths[stored] = tmp_path / f"{stored}.tflite"
+        paths[stored].write_bytes(written("conv", stored)[0])
+    raced = race(paths, interpreter="litert", runs=20)
+    assert raced["int8"][0].median > 0
+    assert raced["int8"][1].share == 1.0
+    assert raced["looked up"][1].share == 0.0
