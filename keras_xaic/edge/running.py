@@ -180,9 +180,9 @@ def race(
     """
     interpreter = _named(interpreter)
     limits = Limits(timeout)
-    infos = [_read_or_quote(path, interpreter, limits) for path in paths.values()]
+    infos = [read_or_quote(path, interpreter, limits) for path in paths.values()]
     first = next(iter(paths.values()))
-    job = {**_job("race", first, interpreter, infos[0]), "latency_runs": runs}
+    job = {**job_of("race", first, interpreter, infos[0]), "latency_runs": runs}
     job["models"] = [str(pathlib.Path(path).resolve()) for path in paths.values()]
     with private_directory() as name:
         answer, _ = run_child(job, pathlib.Path(name), limits)
