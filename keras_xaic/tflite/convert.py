@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Literal, Optional, Union
@@ -30,6 +31,9 @@ activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are 
 ``float32``: as in Keras."""
 TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
+KEPT, KEPT_BYTES = 16, 50_000_000
+"""How many files of the converter are kept, and how many bytes of them: a bundle is made of few, several times each."""
+_kept: dict[bytes, bytes] = {}
 
 
 def float_twin(model: Model, unrolled: bool = False) -> bytes:
@@ -128,15 +132,7 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
     with temporary_directory() as directory:
         graph = _traced(model, str(directory), wish.unrolled or wish.precision == "int16")
         try:
-            made = run_isolated(
-                "keras_xaic.tflite.converter:convert",
-                graph,
-                wish,
-                arrays,
-                timeout=TIMEOUT,
-                what="TensorFlow's converter",
-                preload="keras_xaic.tflite.converter",
-            )
+            content = _made(graph, wish, arrays)
         except ChildDied as death:
             names = _looping(model)
             if not names:
@@ -159,7 +155,7 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
-    file = load(made["content"])
+    file = load(content)
     dead = without_range(file)
     if dead and wish.precision == "int16":
         give_range(file, weight_operators(converted(model, Wish("float32", unrolled=True))))
@@ -180,6 +176,32 @@ def _looping(model: Model) -> str:
     operations = Operations(model)
     found = [one.layer for one in operations if one.inputs and has_loop(unrolled(one.layer, operations.shapes[one.inputs[0]]))]
     return ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
+
+
+def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
+    """Returns the converter's file; that of the same graph and data is not made again."""
+    digest = hashlib.sha256(repr((graph.inputs, graph.outputs, graph.directory, wish)).encode() + graph.content)
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    key, content = digest.digest(), None
+    if graph.directory is None:  # what lies in a directory may change
+        content = _kept.pop(key, None)
+    if content is None:
+        content = run_isolated(
+            "keras_xaic.tflite.converter:convert",
+            graph,
+            wish,
+            arrays,
+            timeout=TIMEOUT,
+            what="TensorFlow's converter",
+            preload="keras_xaic.tflite.converter",
+        )["content"]
+    if graph.directory is None:
+        _kept[key] = content
+        while len(_kept) > 1 and (len(_kept) > KEPT or sum(map(len, _kept.values())) > KEPT_BYTES):
+            del _kept[next(iter(_kept))]
+    return bytes(content)
 
 
 def _traced(model: Model, directory: str, every: bool) -> Graph:

@@ -69,7 +69,7 @@ def freeze(function: Any) -> Graph:
     tensors = frozen.graph.get_tensor_by_name
     rewrite(graph, lambda name: tensors(_tensor(name)).shape.as_list(), lambda name: _value(tensors(_tensor(name))))
     inputs = [tensor.name for tensor in frozen.inputs if tensor.dtype != tf.resource]
-    return Graph(graph.SerializeToString(), tuple(inputs), tuple(tensor.name for tensor in frozen.outputs))
+    return Graph(graph.SerializeToString(deterministic=True), tuple(inputs), tuple(tensor.name for tensor in frozen.outputs))
 
 
 def _tensor(name: str) -> str:

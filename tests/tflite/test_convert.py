@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from keras_xaic import isolation
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
+from keras_xaic.tflite import convert
 from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
 from tests.tflite.models import inputs_of, odd_layers, open_file, run
 
@@ -15,10 +17,10 @@ def _predict(model, arrays):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-@pytest.mark.parametrize(("convert", "tolerance"), [(float_twin, 1e-5), (float16_model, 1e-2), (dynamic_range_model, 0.05)])
-def test_float_files_agree_with_keras(twins, convert, tolerance):
+@pytest.mark.parametrize(("write", "tolerance"), [(float_twin, 1e-5), (float16_model, 1e-2), (dynamic_range_model, 0.05)])
+def test_float_files_agree_with_keras(twins, write, tolerance):
     samples = inputs_of(twins.small.model, 4)
-    for expected, given in zip(_predict(twins.small.model, samples), run(convert(twins.small.model), samples)):
+    for expected, given in zip(_predict(twins.small.model, samples), run(write(twins.small.model), samples)):
         np.testing.assert_allclose(given, expected, atol=tolerance)
 
 
@@ -39,7 +41,7 @@ def test_batch_names_and_signature(odd):
     assert interpreter.get_signature_list() == {"serving_default": expected}
 
 
-def test_rebuilding_the_model_gives_the_same_bytes():
+def test_rebuilding_the_model_gives_the_same_bytes(monkeypatch):
     def build():
         keras.utils.set_random_seed(3)
         x = inputs = keras.Input((6, 6, 1))
@@ -48,8 +50,34 @@ def test_rebuilding_the_model_gives_the_same_bytes():
         model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
         return float_twin(model), int8_twin(model, inputs_of(model, 8))
 
-    assert build() == build()
+    first = build()
+    monkeypatch.setattr(convert, "_kept", {})  # else a file would be compared with itself
+    assert build() == first
     assert odd_layers().name != odd_layers().name  # the names that Keras makes up do differ
+
+
+def test_the_same_model_and_data_are_converted_once(monkeypatch):
+    asked = []
+
+    def run_isolated(function, graph, wish, arrays, **options):
+        asked.append(wish.precision)
+        return isolation.run_isolated(function, graph, wish, arrays, **options)
+
+    monkeypatch.setattr(convert, "run_isolated", run_isolated)
+    monkeypatch.setattr(convert, "_kept", {})
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    x = np.linspace(0, 1, 32, dtype=np.float32).reshape(8, 4)
+    first = float_twin(model), int8_twin(model, x)
+    assert (float_twin(model), int8_twin(model, x)) == first
+    assert asked == ["float32", "int8"]
+    assert int8_twin(model, 2 * x) != first[1]
+    model.set_weights([2 * one for one in model.get_weights()])
+    assert float_twin(model) != first[0]
+    assert len(asked) == 4
+    monkeypatch.setattr(convert, "KEPT_BYTES", 1)
+    int8_twin(model, x)
+    assert len(convert._kept) == 1, "no more than what was made last, however large"
 
 
 def test_nothing_is_said(capfd):
