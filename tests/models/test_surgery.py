@@ -219,7 +219,7 @@ def random_net(rng):
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(last)))
 
 
-FEW = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=150)
 SEEDS, SHARES = st.integers(0, 1_000_000), st.sampled_from([0.2, 0.5, 0.9])
 

@@ -45,7 +45,7 @@ def removed_at_once(model, plan):
     return remove_channels(model, keep_masks(model, plan.remove))
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_limits_hold_and_the_record_in_the_originals_numbering_is_what_went(steps):
     model, data = make_model(), make_data()
     limits = FilterPlan(macs=total(model) // 3, parameters=model.count_params() // 2, steps=steps)
@@ -84,7 +84,9 @@ def test_without_steps_exactly_the_plan_is_removed():
     np.testing.assert_allclose(small.model(data[0]), removed_at_once(model, made)(data[0]), atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", ["lrp.epsilon", "deeplift.rescale", "taylor", "magnitude"])
+@pytest.mark.parametrize(
+    "rule", ["lrp.epsilon", "magnitude", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("deeplift.rescale", "taylor"))]
+)
 def test_every_rule_removes_first_what_does_nothing(rule):
     model, data = make_model(), make_data()
     kernel, bias = model.get_layer("inner").get_weights()
@@ -102,7 +104,7 @@ def test_a_byte_budget_in_steps_gives_a_file_that_fits_and_a_plan_that_says_so()
     model, data = make_model(), make_data()
     relevance = attribute(model, *data)
     budget = Budget(round(0.85 * plan(model, relevance, Budget(), PlanOptions(bits=(4,))).predicted_flash_bytes))
-    made = plan(model, relevance, budget, PlanOptions(bits=(4,), steps=3))
+    made = plan(model, relevance, budget, PlanOptions(bits=(4,), steps=2))
     assert made.remove
     small = apply(model, made, data, relevance=relevance, training=xaic.Training(epochs=0))
     assert small.plan.predicted_flash_bytes <= made.predicted_flash_bytes * 1.01

@@ -63,7 +63,9 @@ def in_keras_layout(integers, kind, shape):
     return integers.transpose(axes).reshape(shape)
 
 
-@pytest.mark.parametrize(("grid", "bits", "epochs"), [("codebook", 3, 1), ("ecq", 2, 0), ("ecqx", 3, 2)])
+@pytest.mark.parametrize(
+    ("grid", "bits", "epochs"), [("codebook", 3, 1), ("ecq", 2, 0), pytest.param("ecqx", 3, 2, marks=pytest.mark.slow)]
+)
 def test_what_is_written_is_what_was_trained(trained, grid, bits, epochs, tmp_path):
     model, data = trained
     small = xaic.apply(model, plan_for(model, grid, bits), data, training=xaic.Training(epochs=epochs, batch_size=50))

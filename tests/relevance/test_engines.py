@@ -20,8 +20,15 @@ from keras_xaic.relevance import (
 from tests.relevance.nets import auto_encoder, residual_net
 
 
-@pytest.mark.parametrize("rule", ["lrp.epsilon", "lrp.z_plus", "lrp.alpha_2_beta_1"])
-@pytest.mark.parametrize("make", [residual_net, auto_encoder])
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (residual_net, "lrp.alpha_2_beta_1"),
+        (auto_encoder, "lrp.epsilon"),
+        *(pytest.param(residual_net, rule, marks=pytest.mark.slow) for rule in ("lrp.epsilon", "lrp.z_plus")),
+        *(pytest.param(auto_encoder, rule, marks=pytest.mark.slow) for rule in ("lrp.z_plus", "lrp.alpha_2_beta_1")),
+    ],
+)
 def test_engines_agree(make, rule):
     rows = cross_check(*make(), rule=rule)
     assert len(rows) == {"residual_net": 7, "auto_encoder": 4}[make.__name__]

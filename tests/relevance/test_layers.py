@@ -129,7 +129,13 @@ def draw(build, seed=0, count=4):
     return model, xs, rng.integers(0, 4, count)
 
 
-@pytest.mark.parametrize("name", CASES)
+SAME_WAY = {  # the treatment of another one, by another class or with other settings
+    "relu layer", "layer as activation", "relu6 function", "add", "average", "operators", "constants", "dropout", "rescaling",
+    "separable1d", "conv1d", "lstm", "gru before", "rnn", "bidirectional sum", "product of signals", "pools", "nested",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SAME_WAY else ()) for n in CASES])
 def test_relevance_is_conserved(name):
     model, xs, y = draw(CASES[name])
     attribution = Attribution(model, rule="lrp.epsilon:1e-9")

@@ -75,7 +75,7 @@ def close(found, reference):
     np.testing.assert_allclose(np.reshape(found, reference.shape), reference, rtol=0, atol=1e-5 * scale)
 
 
-QUICK = {"lrp.epsilon", "lrp.alpha_2_beta_1"}
+QUICK = {"lrp.epsilon"}
 QUICK_KINDS = {"conv2d", "dense on sequences"}
 SAME = {"lrp.z": {"conv2d"}, "lrp.alpha_1_beta_0": {"conv2d"}}  # nearly the same code as another rule: once is enough
 CASES = [
@@ -115,7 +115,7 @@ def test_samples_are_brought_together_as_documented():
         "momentum": (decay * each).sum(0) / decay.sum(),
     }
     for reduce, reference in wanted.items():
-        for batch_size in (1, 3, 64):
+        for batch_size in (1, 3, 64) if reduce == "momentum" else (3,):
             close(attribution.run(x, y, reduce=reduce, batch_size=batch_size).weights["first"], reference)
 
 

@@ -14,7 +14,7 @@ from keras_xaic.tflite import build_tflite, compress_for_micro, match_stored
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, pack, set_constant
 from tests.tflite.models import Small, inputs_of, run
 
-FAST, ALL = 5, 40
+FAST, ALL = 3, 40
 
 
 def _random_model(random: np.random.Generator):

@@ -43,7 +43,7 @@ def test_every_precision_agrees_with_keras_or_is_refused(precision, tolerance, i
         assert np.abs(given - wanted).mean() <= tolerance * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+@pytest.mark.parametrize("bits", [3, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (4, 6, 8))])
 @pytest.mark.parametrize("make", [digits_cnn, odd_layers])
 def test_grids_behind_int16_activations_are_exact(bits, make, tmp_path):
     small = on_grids(make(), bits=bits, storage="int8")
@@ -59,8 +59,8 @@ def test_grids_behind_int16_activations_are_exact(bits, make, tmp_path):
             assert np.abs(given - wanted).mean() <= 2e-3 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", ["first", "depth", "hidden"])
 @pytest.mark.parametrize("interpreter", RUNTIMES)
+@pytest.mark.parametrize("name", ["first", "depth", pytest.param("hidden", marks=pytest.mark.slow)])
 def test_a_layer_can_stay_float_in_an_int8_file(name, interpreter, tmp_path, digits):
     storages = {**digits.small.storages, name: "float32"}
     small = Small(digits.small.model, digits.small.kernels, storages)
