@@ -85,7 +85,8 @@ def test_without_steps_exactly_the_plan_is_removed():
 
 
 @pytest.mark.parametrize(
-    "rule", ["lrp.epsilon", "magnitude", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("deeplift.rescale", "taylor"))]
+    "rule",
+    ["lrp.epsilon", "magnitude", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("deeplift.rescale", "taylor"))],
 )
 def test_every_rule_removes_first_what_does_nothing(rule):
     model, data = make_model(), make_data()
