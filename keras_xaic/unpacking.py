@@ -4,7 +4,10 @@
 As a program: ``python3 unpack_xaic.py model.xaic model.tflite``. A container, little-endian, is
 
     "XAIC", version (1 byte), LZMA properties (1), size and CRC-32 of the .tflite file (4 + 4), size of the LZMA stream (4),
-    raw LZMA1 stream, range-coded stream, CRC-32 of everything before (4).
+    size of what it holds (4), RAM that the C decoder needs for frequencies (4), raw LZMA1 stream, range-coded stream, CRC-32
+    of everything before (4).
+
+Version 3 has no size of what the LZMA stream holds and no RAM for frequencies.
 
 The LZMA stream holds a table of regions that were cut out of the file, the bytes of regions that are stored as planes (first
 bytes of all numbers, then second bytes, ...), and what is left of the file. Regions of integer weights are range-coded in the
@@ -19,9 +22,10 @@ import pathlib
 import struct
 import sys
 import zlib
+from typing import Optional
 
-HEADER = struct.Struct("<4sBBIII")
-MAGIC, VERSION = b"XAIC", 3
+HEADERS = {3: struct.Struct("<4sBBIII"), 4: struct.Struct("<4sBBIIIII")}
+MAGIC, VERSION = b"XAIC", 4
 INT8, INT4, PLANES = 0, 1, 2
 LOOKUP = 16
 """From here on kinds are those of weights that share bytes as digits, the first the highest: 16 times their largest magnitude
@@ -29,6 +33,7 @@ plus how many a byte holds."""
 SCHEMES = ("sign", "sign-above", "size", "size-sign", "sizes-sign")
 """Contexts. `sign`: the sign of the weight before; `above`: that of the weight at the same place of the output channel before;
 `size`: a running average of the magnitudes before; `sizes`: the mean of that and of a running average of those above."""
+CONTEXTS = 192  # more than any scheme has
 PRECISION = 22
 INCREMENT = 32  # of a count, when its symbol comes
 _TOP = 1 << 32
@@ -97,6 +102,12 @@ class WeightModel:
         self._place = self._before = 0
         self._models: dict[int, Frequencies] = {}
 
+    @property
+    def bytes_needed(self) -> int:
+        """RAM that the C decoder needs for this model and one output channel of `row` weights, so far."""
+        table = 4 * CONTEXTS + 4 * len(self._models) * (4 * self.limit + 5)
+        return table + 4 * -(-self.row // 4) * (self._uses_above + 2 * self._uses_column)
+
     def next(self) -> Frequencies:
         """Returns the frequencies of the next weight."""
         size, context = self.average, 0
@@ -162,17 +173,18 @@ def unpack(blob: bytes) -> bytes:
     Raises:
         Damaged: If the container is not whole.
     """
-    if len(blob) < HEADER.size + 4 or blob[:4] != MAGIC:
+    if len(blob) < HEADERS[VERSION].size + 4 or blob[:4] != MAGIC:
         raise Damaged("not a model.xaic container")
-    _, version, properties, size, check, compressed = HEADER.unpack_from(blob)
-    if version != VERSION:
-        raise Damaged(f"container version {version}, this program reads version {VERSION}")
+    if blob[4] not in HEADERS:
+        raise Damaged(f"container version {blob[4]}, this program reads versions {min(HEADERS)} to {VERSION}")
+    header = HEADERS[blob[4]]
+    _, _, properties, size, check, compressed, *more = header.unpack_from(blob)
     if size > most_content(len(blob)):
         raise Damaged(f"its {len(blob):,} bytes claim to be a file of {size:,}")
     if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
         raise Damaged("the checksum of the container does not match")
     try:
-        content = _unpack(blob[HEADER.size : -4], properties, size, compressed, most_content(len(blob)))
+        content = _unpack(blob[header.size : -4], properties, size, compressed, most_content(len(blob)), *more[:1])
     except (lzma.LZMAError, LookupError, ValueError, OverflowError) as error:
         raise Damaged(f"the container cannot be decoded ({error})") from None
     if len(content) != size or zlib.crc32(content) != check:
@@ -185,9 +197,12 @@ def most_content(length: int) -> int:
     return 65536 + 256 * length
 
 
-def _unpack(body: bytes, properties: int, size: int, compressed: int, most: int) -> bytes:
+def _unpack(body: bytes, properties: int, size: int, compressed: int, most: int, held: Optional[int] = None) -> bytes:
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(properties))
-    reader = _Reader(decompressor.decompress(body[:compressed], 2 * size + 65536))
+    plain = decompressor.decompress(body[:compressed], 2 * size + 65536)
+    if held not in (None, len(plain)):
+        raise ValueError("an LZMA stream of another size")
+    reader = _Reader(plain)
     decoder = RangeDecoder(body[compressed:])
     regions = [[reader.number() for _ in range(8)] for _ in range(reader.number())]
     counts = [outer * inner * positions for _, _, outer, inner, positions, *_ in regions]

@@ -71,8 +71,9 @@ def pack_download(tflite: bytes) -> bytes:
     except (TypeError, AttributeError, LookupError, ValueError, struct.error) as error:
         raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
     weights = [region for region in regions if region.coding]
-    coded = _encode(weights)
-    return min(_container(tflite, regions, coded), _container(tflite, weights, coded), _container(tflite, [], b""), key=len)
+    coded, models = _encode(weights)
+    ways = ((regions, coded, models), (weights, coded, models), ([], b"", 0))
+    return min((_container(tflite, *way) for way in ways), key=len)
 
 
 def find_regions(tflite: bytes) -> Iterator[Region]:
@@ -144,15 +145,17 @@ def _planes(tflite: bytes, place: range, width: int) -> Region:
     return Region(place.start, len(place), unpacking.PLANES, (1, len(numbers), width), numbers.T.ravel())
 
 
-def _encode(regions: Sequence[Region]) -> bytes:
-    encoder = RangeEncoder()
+def _encode(regions: Sequence[Region]) -> tuple[bytes, int]:
+    """Returns the stream of weights, and the bytes of RAM that the C decoder needs for the most demanding region."""
+    encoder, most = RangeEncoder(), 0
     for region in regions:
         assert region.coding is not None
-        encode_weights(encoder, region.values, region.coding)
-    return encoder.finish()
+        channel = region.shape[1] * region.shape[2]
+        most = max(most, encode_weights(encoder, region.values, region.coding) + 4 * -(-channel // 4))
+    return encoder.finish(), most
 
 
-def _container(tflite: bytes, regions: Sequence[Region], coded: bytes) -> bytes:
+def _container(tflite: bytes, regions: Sequence[Region], coded: bytes, models: int) -> bytes:
     table, planes, rest, end = _varint(len(regions)), b"", b"", 0
     for region in regions:
         coding = region.coding
@@ -164,9 +167,10 @@ def _container(tflite: bytes, regions: Sequence[Region], coded: bytes) -> bytes:
             planes += region.values.tobytes()
         rest += tflite[end : region.start]
         end = region.start + region.size
-    body, properties = _smallest_lzma(table + planes + rest + tflite[end:])
-    whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, properties, len(tflite), zlib.crc32(tflite), len(body))
-    whole += body + coded
+    content = table + planes + rest + tflite[end:]
+    body, properties = _smallest_lzma(content)
+    facts = (properties, len(tflite), zlib.crc32(tflite), len(body), len(content), models)
+    whole = unpacking.HEADERS[unpacking.VERSION].pack(unpacking.MAGIC, unpacking.VERSION, *facts) + body + coded
     largest = max(len(tflite), sum(len(region.values) for region in regions))
     while unpacking.most_content(len(whole) + 4) < largest:  # more than a reader would believe: zeros change nothing
         whole += bytes(1 + (largest - unpacking.most_content(len(whole) + 4)) // 256)

@@ -85,8 +85,8 @@ def best_coding(weights: np.ndarray, row: int) -> Coding:
     return min(codings, key=lambda coding: _size(weights[:SAMPLE], coding))
 
 
-def encode_weights(encoder: RangeEncoder, weights: np.ndarray, coding: Coding) -> None:
-    """Writes weights in coding order."""
+def encode_weights(encoder: RangeEncoder, weights: np.ndarray, coding: Coding) -> int:
+    """Writes weights in coding order; returns the bytes of RAM that the C decoder needs for their frequencies."""
     model = WeightModel(coding.scheme, coding.limit, coding.average, coding.row)
     for weight in (weights >> coding.shift).tolist():
         frequencies, symbol = model.next(), weight + coding.limit
@@ -94,6 +94,7 @@ def encode_weights(encoder: RangeEncoder, weights: np.ndarray, coding: Coding) -
         encoder.encode(low, frequencies.cumulative[symbol + 1] - low)
         frequencies.count(symbol)
         model.learn(weight)
+    return model.bytes_needed
 
 
 def coding_order(stored: np.ndarray, shape: Sequence[int]) -> np.ndarray:

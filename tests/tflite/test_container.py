@@ -153,7 +153,7 @@ def crafted(size: int, *regions: tuple[int, ...], rest: bytes = b"", coded: byte
 
     table = b"".join(map(varint, [len(regions), *(number for region in regions for number in region)]))
     body = lzma.compress(table + rest, lzma.FORMAT_RAW, filters=unpacking.lzma_filters(93))
-    whole = unpacking.HEADER.pack(unpacking.MAGIC, unpacking.VERSION, 93, size, 0, len(body)) + body + coded
+    whole = unpacking.HEADERS[3].pack(unpacking.MAGIC, 3, 93, size, 0, len(body)) + body + coded
     return whole + unpacking.zlib.crc32(whole).to_bytes(4, "little")
 
 
