@@ -45,6 +45,11 @@ class Bundle:
         return self.path / "model.xaic"
 
     @property
+    def decoder(self) -> pathlib.Path:
+        """`unpack/`, the C decoder of `model.xaic`."""
+        return self.path / "unpack"
+
+    @property
     def keras_model(self) -> pathlib.Path:
         """`model.keras`, the compressed Keras model."""
         return self.path / "model.keras"

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pathlib
 
 from keras_xaic.errors import ExportError
+from keras_xaic.files import write_atomic
 
 SCRIPT = "edge_check.py"
+DECODER = ("xaic_unpack.h", "xaic_unpack.c", "main.c", "CMakeLists.txt", "README.md")
+"""The decoder of model.xaic in C."""
+
+
+def write_decoder(directory: pathlib.Path) -> None:
+    """Copies the C decoder of the download container, with an example, to a directory that is made."""
+    directory.mkdir(parents=True)
+    for name in DECODER:
+        write_atomic(directory / name, (device_files() / "unpack" / name).read_bytes())
 
 
 def device_files() -> pathlib.Path:

@@ -33,7 +33,6 @@ plus how many a byte holds."""
 SCHEMES = ("sign", "sign-above", "size", "size-sign", "sizes-sign")
 """Contexts. `sign`: the sign of the weight before; `above`: that of the weight at the same place of the output channel before;
 `size`: a running average of the magnitudes before; `sizes`: the mean of that and of a running average of those above."""
-CONTEXTS = 192  # more than any scheme has
 PRECISION = 22
 INCREMENT = 32  # of a count, when its symbol comes
 _TOP = 1 << 32
@@ -100,13 +99,7 @@ class WeightModel:
         self._columns = [average] * row
         self._earlier = [0] * row  # the last weights, in a ring
         self._place = self._before = 0
-        self._models: dict[int, Frequencies] = {}
-
-    @property
-    def bytes_needed(self) -> int:
-        """RAM that the C decoder needs for this model and one output channel of `row` weights, so far."""
-        table = 4 * CONTEXTS + 4 * len(self._models) * (4 * self.limit + 5)
-        return table + 4 * -(-self.row // 4) * (self._uses_above + 2 * self._uses_column)
+        self.models: dict[int, Frequencies] = {}
 
     def next(self) -> Frequencies:
         """Returns the frequencies of the next weight."""
@@ -121,9 +114,9 @@ class WeightModel:
         if self._uses_above:
             above = self._earlier[self._place]
             context = 3 * context + (above > 0) - (above < 0) + 1
-        model = self._models.get(context)
+        model = self.models.get(context)
         if model is None:
-            model = self._models[context] = Frequencies(self.limit, size)
+            model = self.models[context] = Frequencies(self.limit, size)
         return model
 
     def learn(self, weight: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from keras_xaic import unpacking
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
-from keras_xaic.device_files import device_files
+from keras_xaic.device_files import device_files, write_decoder
 from keras_xaic.edge.equality import Original, Proof
 from keras_xaic.edge.inspect_file import TensorInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
@@ -240,6 +240,7 @@ class _Work:
             self.left_out["model.xaic"] = getattr(error, "found", str(error))
         else:
             write_atomic(self.bundle.download, packed)
+            write_decoder(self.bundle.decoder)
 
     def write_micro(self, arrays: Sequence[np.ndarray]) -> None:
         """Writes ``micro/`` where TensorFlow Lite Micro runs the file."""

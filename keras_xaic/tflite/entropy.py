@@ -12,6 +12,8 @@ from keras_xaic.unpacking import PRECISION, SCHEMES, WeightModel
 
 SAMPLE = 1 << 15
 """The scheme of a tensor is chosen by coding this many of its weights with each."""
+CONTEXTS = 192
+"""Places that the C decoder has for contexts: more than any scheme has."""
 _STATE, _TOP, _MASK = 48, 1 << 32, (1 << 48) - 1
 
 
@@ -94,7 +96,8 @@ def encode_weights(encoder: RangeEncoder, weights: np.ndarray, coding: Coding) -
         encoder.encode(low, frequencies.cumulative[symbol + 1] - low)
         frequencies.count(symbol)
         model.learn(weight)
-    return model.bytes_needed
+    above, column = coding.scheme == "sign-above", coding.scheme == "sizes-sign"
+    return 4 * CONTEXTS + 4 * len(model.models) * (4 * coding.limit + 5) + 4 * -(-coding.row // 4) * (above + 2 * column)
 
 
 def coding_order(stored: np.ndarray, shape: Sequence[int]) -> np.ndarray:

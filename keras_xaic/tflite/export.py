@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Optional, Union
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples
+from keras_xaic.device_files import write_decoder
 from keras_xaic.errors import ExportError
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.grids import save_kernels
@@ -108,6 +109,7 @@ def export(
             bundle = Bundle(scratch)
             write_atomic(bundle.model, look_up(content) if lookup else content)
             write_atomic(bundle.download, pack_download(bundle.model.read_bytes()))
+            write_decoder(bundle.decoder)
             save_model(compressed.model, bundle.keras_model)
             save_kernels(compressed.kernels, bundle.grids)
             if compressed.plan is not None:

@@ -13,12 +13,16 @@ import zlib
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
+import keras_xaic as xaic
 from keras_xaic import unpacking
+from keras_xaic._keras import keras, layers
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, encode_weights
 from keras_xaic.unpacking import unpack
 from tests.tflite import foreign_files as files
+from tests.tflite.models import open_file
 
 HERE = pathlib.Path(__file__).parent
 SOURCES = HERE.parents[1] / "export" / "unpack"
@@ -249,3 +253,44 @@ def test_cmake_builds_the_example(tmp_path, int8):
         assert done.returncode == 0, done.stdout + done.stderr
     whole = pack_download(int8)
     assert in_c(tmp_path / "build" / "unpack", whole, tmp_path) == int8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_device_with_the_decoder_alone_has_the_accuracy_of_the_report(tmp_path):
+    """The container of a compressed model, unpacked by a C program from the bundle's own sources, run by LiteRT's interface."""
+    x, y = load_digits(return_X_y=True)
+    x = x.reshape(-1, 8, 8, 1).astype(np.float32) / 16
+    order = np.random.default_rng(0).permutation(len(x))
+    train, test = order[:1200], order[1200:]
+    keras.utils.set_random_seed(0)
+    steps = [layers.Conv2D(12, 3, activation="relu"), layers.Flatten(), layers.Dense(10, activation="softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *steps])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x[train], y[train], epochs=12, verbose=0)
+    data = xaic.Data(xaic.Samples(x[train], y[train]), xaic.Samples(x[test], y[test]))
+    budget, training = xaic.Budget(download="4kB"), xaic.Training(epochs=2)
+    report = xaic.compress(
+        model, data, budget=budget, training=training, out=tmp_path / "out", device=xaic.Device(baselines=())
+    )
+
+    sources = tmp_path / "out" / "unpack"
+    program = tmp_path / "device"
+    subprocess.run(
+        [COMPILERS[0], *STRICT, f"-I{sources}", sources / "main.c", sources / "xaic_unpack.c", "-o", program], check=True
+    )
+    (tmp_path / "flash").mkdir()
+    content = in_c(program, (tmp_path / "out" / "model.xaic").read_bytes(), tmp_path / "flash")
+    assert content == (tmp_path / "out" / "model.tflite").read_bytes()
+    interpreter = open_file(content)
+    interpreter.allocate_tensors()
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero_point = given["quantization"]
+    right = 0
+    for one, label in zip(x[test], y[test]):
+        codes = np.clip(np.floor(one[None] / np.float32(scale) + 0.5) + zero_point, -128, 127)
+        interpreter.set_tensor(given["index"], codes.astype(given["dtype"]))
+        interpreter.invoke()
+        right += int(interpreter.get_tensor(answer["index"]).argmax() == label)
+    assert right / len(test) == pytest.approx(report.compressed.edge_accuracy, abs=1e-9)
+    assert right / len(test) > 0.85

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.device_files import DECODER
 from keras_xaic.errors import DataError, ExportError
 from keras_xaic.grids import load_kernels
 from keras_xaic.tflite import export, match_stored, measure_layers, unpack_download
@@ -40,6 +41,7 @@ ALWAYS = {
     "check/edge_check.py",
     "check/xaic_metrics.py",
     "check/unpack_xaic.py",
+    *(f"unpack/{name}" for name in DECODER),
 }
 MICRO = {"micro/model.tflite", "micro/model_data.h", "micro/model_data.cc", "micro/README.md"}
 
