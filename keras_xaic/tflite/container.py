@@ -72,7 +72,7 @@ def pack_download(tflite: bytes) -> bytes:
         raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
     weights = [region for region in regions if region.coding]
     coded, models = _encode(weights)
-    ways = ((regions, coded, models), (weights, coded, models), ([], b"", 0))
+    ways: tuple[tuple[Sequence[Region], bytes, int], ...] = ((regions, coded, models), (weights, coded, models), ([], b"", 0))
     return min((_container(tflite, *way) for way in ways), key=len)
 
 
