@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-PACKAGES = ("keras-xaic", "tensorflow", "tensorflow-model-optimization", "tflite-runtime", "numpy")
+PACKAGES = ("keras-xaic", "tensorflow", "tensorflow-model-optimization", "numpy")
 FILES = {"resnet8": "resnet8_cifar10.h5", "cnn": "cnn_fashion_mnist.h5", "mlp": "mlp_fashion_mnist.h5", "ad01": "ad01.h5"}
 DATA = {"resnet8": "cifar10.npz", "cnn": "fashion_mnist.npz", "mlp": "fashion_mnist.npz"}
 ROUNDS = 5
@@ -69,7 +69,7 @@ def _normal(model, count: int, seed: int):
 
 
 def edge_accuracy(content: bytes, test) -> float:
-    """Returns the accuracy of a .tflite file on tflite-runtime."""
+    """Returns the accuracy of a .tflite file on the interpreter that judges."""
     from keras_xaic import edge
     from keras_xaic.metrics import Task
 
@@ -81,7 +81,7 @@ def edge_accuracy(content: bytes, test) -> float:
 
 
 def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, float]]:
-    """Returns name -> figure on `test` and median latency on tflite-runtime, timed in turns.
+    """Returns name -> figure on `test` and median latency on the interpreter that judges, timed in turns.
 
     The figure is ``accuracy``; where nothing is classified ``error``: the squared error as a share of the targets' variance.
     """
@@ -99,7 +99,7 @@ def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, floa
 
 
 def latencies(files: Mapping[str, pathlib.Path], test) -> dict[str, float]:
-    """Returns name -> median milliseconds of one inference on tflite-runtime, timed in turns."""
+    """Returns name -> median milliseconds of one inference on the interpreter that judges, timed in turns."""
     from keras_xaic import edge
 
     times: dict[str, list[float]] = {name: [] for name in files}
@@ -123,8 +123,10 @@ def general_compressors(content: bytes) -> dict[str, int]:
 
 
 def versions() -> dict[str, str]:
+    from keras_xaic import edge
+
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {**found, "python": platform.python_version()}
+    return {**found, **edge.available_interpreters(), "python": platform.python_version()}
 
 
 def rows(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Who should decide which weights become zero? Equal bits and zeros in every layer; accuracy on tflite-runtime, download bytes.
+"""Who should decide which weights become zero? Equal bits and zeros in every layer; edge accuracy, download bytes.
 
     python bench/entropy.py --data-root MODELS --data DATA [--models mlp,cnn,resnet8] [--bits 2,4] [--epochs 3]
     python bench/entropy.py --data-root MODELS --data DATA --codebook

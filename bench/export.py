@@ -88,6 +88,7 @@ def rounded(model, bits, zeros):
 
 def bytes_of(options, model, form, what):
     from keras_xaic import tflite
+    from keras_xaic.edge import judge
 
     keras_model, x = source(options, model)
     if form in FLOATS:
@@ -106,7 +107,7 @@ def bytes_of(options, model, form, what):
     row = {
         **steps,
         "flash_bytes": len(content),
-        "same_bits_as_unpacked": same_bits(content, unpacked, x, "tflite-runtime"),
+        "same_bits_as_unpacked": same_bits(content, unpacked, x, judge()),
         "micro_flash_bytes": len(micro.content),
         "micro_same_bits": same_bits(micro.content, content, x, "tflm"),
         "micro_encodings": sorted(micro.encodings.values()),
@@ -140,6 +141,7 @@ def int4_of_the_converter(plain, written):
 def compressors(content):
     """The container beside gzip, xz, brotli and zstd, each at its strongest; and the zeroth-order entropy of the weights."""
     from keras_xaic import tflite
+    from keras_xaic.edge import judge
     from keras_xaic.tflite.container import _encode, find_regions
 
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Structured pruning of the Fashion-MNIST CNN: a small float32 .tflite that is measured on tflite-runtime.
+"""Structured pruning of the Fashion-MNIST CNN: a small float32 .tflite that is measured on the edge interpreter that judges.
 
     python bench/filters.py --data-root DIR [--data DIR] [--epochs 6] [--steps 3] [--rule lrp.epsilon] [--seed 0]
 

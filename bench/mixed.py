@@ -5,7 +5,7 @@
     python bench/mixed.py --data-root DIR [--data DIR] --epochs 8 --fixed              4, 3 and 2 bits everywhere beside mixed
 
 One row a method, budget and seed in bench/results/mixed.jsonl; rows that are there are not measured again. Accuracy is that of
-the written file on tflite-runtime, on the whole test set. Bit-widths are chosen on 256 training samples.
+the written file on the edge interpreter that judges, on the whole test set. Bit-widths are chosen on 256 training samples.
 """
 
 from __future__ import annotations

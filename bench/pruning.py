@@ -1,4 +1,4 @@
-"""Which score should decide which weights go? Equal zeros, epochs, data and schedule; plain int8; accuracy on tflite-runtime.
+"""Which score should decide which weights go? Equal zeros, epochs, data and schedule; plain int8; edge accuracy.
 
     python bench/pruning.py --data-root MODELS --data DATA [--models resnet8,mlp] [--epochs 3] [--samples 20000]
 

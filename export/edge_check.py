@@ -87,7 +87,7 @@ def open_interpreter(options: argparse.Namespace) -> tuple:
         except (ValueError, RuntimeError) as error:
             raise CheckError(f"{name} refuses {options.model.name}: {' '.join(str(error).split())}") from error
         return interpreter, name
-    raise CheckError("no interpreter is installed; run: pip install tflite-runtime (or ai-edge-litert)")
+    raise CheckError("no interpreter is installed; run: pip install ai-edge-litert (or tflite-runtime, up to Python 3.11)")
 
 
 def read_arrays(path: pathlib.Path, key: str) -> dict:

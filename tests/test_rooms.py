@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from keras_xaic.edge import REGISTRY
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_xaic"
 ORDER = (
@@ -58,6 +60,27 @@ def test_a_room_imports_nothing_to_its_right(room):
     forbidden = set(ORDER[ORDER.index(room) + 1 :]) | ALSO_NOT.get(room, set())
     wrong = {file.name: sorted(imported(file) & forbidden) for file in files if imported(file) & forbidden}
     assert wrong == {}
+
+
+def _strings_that_are_no_docstrings(tree):
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            yield node.value
+
+
+def test_nothing_outside_edge_names_the_package_of_an_interpreter():
+    packages = {name for one in REGISTRY.values() for name in (one.package, one.module)}
+    assert len(packages) == 6
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if PACKAGE / "edge" not in file.parents:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+            modules += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            named = [
+                text for text in (*modules, *_strings_that_are_no_docstrings(tree)) if any(one in text for one in packages)
+            ]
+            assert named == [], file
 
 
 def test_the_page_shows_every_room():

@@ -43,6 +43,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "compare": compare,
         "mixed": mixed,
         "entropy": entropy,
+        "storages": storages,
     }
     return re.sub(r"<!-- generated: ([^>]+?) -->", lambda match: makers[match.group(1)](), markdown)
 
@@ -83,6 +84,22 @@ def recipes() -> str:
 def own_recipe() -> str:
     """The example of a recipe that is not in the package."""
     return f"```json\n{(ROOT / 'examples' / 'own_recipe.json').read_text(encoding='utf-8')}```\n"
+
+
+def storages() -> str:
+    """What every version of every interpreter was measured to do with each storage."""
+    table = json.loads((ROOT / "keras_xaic" / "edge" / "storages.json").read_text(encoding="utf-8"))
+    measured = {(name, version): rows for name, versions in table["measured"].items() for version, rows in versions.items()}
+    lines = ["| kernel | weights | activations | scales | " + " | ".join(f"{n} {v}" for n, v in measured) + " |"]
+    lines.append("|---" * (4 + len(measured)) + "|")
+    for number, row in enumerate(next(iter(measured.values()))):
+        if row["storage"] == "float32":
+            continue
+        cells = [rows[number] for rows in measured.values()]
+        said = [str(cell.get("time", "yes")) if cell["right"] else "no" for cell in cells]
+        what = (row["kind"].replace("_", " "), f"`{row['storage']}`", f"`{row['activations']}`", f"per {row['granularity']}")
+        lines.append(f"| {' | '.join((*what, *said))} |")
+    return "\n".join(lines)
 
 
 def recipe_entries() -> str:

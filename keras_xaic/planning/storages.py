@@ -6,9 +6,10 @@ per-channel INT8 in a hybrid FULLY_CONNECTED, a non-zero zero point). So this is
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Optional
+from typing import TYPE_CHECKING, Any, Literal, Optional, get_args
 
 from keras_xaic.errors import ExportError
 
@@ -18,16 +19,13 @@ if TYPE_CHECKING:
 Granularity = Literal["channel", "tensor"]
 Storage = Literal["int4", "int8", "float32"]
 Activations = Literal["int8", "int16", "float32"]
-Runtime = Literal["tflite-runtime", "litert", "tflm"]
+Runtime = str
+"""Name of an edge interpreter."""
 
-RUNTIMES: tuple[Runtime, ...] = ("tflite-runtime", "litert", "tflm")
-WIDENING: tuple[Runtime, ...] = ("tflite-runtime", "litert")
-"""Interpreters that widen constant weights to float32 exactly; TensorFlow Lite Micro takes the first channel's step for all."""
-RUN_BY: dict[Activations, tuple[Runtime, ...]] = {
-    "int8": ("tflite-runtime", "tflm"),
-    "int16": ("tflite-runtime", "tflm"),
-    "float32": WIDENING,
-}
+_TABLE = json.loads((pathlib.Path(__file__).parents[1] / "edge" / "storages.json").read_text(encoding="utf-8"))
+"""What interpreters were measured to do, by version; `bench/storages.py` writes it."""
+RUNTIMES: tuple[Runtime, ...] = tuple(_TABLE["measured"])
+RUN_BY: dict[Activations, tuple[Runtime, ...]] = {key: tuple(names) for key, names in _TABLE["must_run_on"].items()}
 """Activations of a plan -> the interpreters that its file must be exact on."""
 KINDS: dict[str, KernelKind] = {
     "CONV_2D": "conv",
@@ -41,48 +39,39 @@ INT4_VERSIONS: dict[str, int] = {"CONV_2D": 7, "DEPTHWISE_CONV_2D": 7, "FULLY_CO
 BITS_OF: dict[Storage, int] = {"int4": 4, "int8": 8, "float32": 32}
 
 
-@dataclass(frozen=True)
-class StorageRule:
-    """One exact combination.
-
-    Attributes:
-        kinds: Kinds of kernels.
-        storage: How the weights lie in the file.
-        activations: Type of what goes into the operator.
-        granularity: ``tensor``, ``channel`` or both.
-        runtimes: Interpreters that compute it exactly.
-    """
-
-    kinds: tuple[KernelKind, ...]
-    storage: Storage
-    activations: Activations
-    granularity: tuple[Granularity, ...]
-    runtimes: tuple[Runtime, ...] = RUNTIMES
+Combination = tuple["KernelKind", Storage, Activations, Granularity]
+"""Kind of kernel, how its weights lie in the file, type of what goes into the operator, and for what one scale serves."""
 
 
-_ALL: tuple[KernelKind, ...] = ("conv", "depthwise", "dense", "conv_transpose")
-RULES: tuple[StorageRule, ...] = (
-    StorageRule(("conv", "depthwise"), "int4", "int8", ("tensor", "channel")),
-    StorageRule(("dense",), "int4", "int8", ("tensor",)),
-    StorageRule(("dense",), "int4", "int8", ("channel",), ("litert",)),
-    StorageRule(_ALL, "int8", "int8", ("tensor", "channel")),
-    StorageRule(("conv",), "int8", "int16", ("channel",)),
-    StorageRule(("dense",), "int8", "int16", ("tensor",)),
-    StorageRule(("depthwise", "conv_transpose"), "int8", "int16", ("channel",), ("tflite-runtime", "tflm")),
-    StorageRule(_ALL, "int8", "float32", ("tensor", "channel"), WIDENING),  # behind a DEQUANTIZE of its own
-    StorageRule(
-        ("dense",), "int4", "float32", ("tensor",), WIDENING
-    ),  # inputs are rounded to int8, sample by sample, as it runs
-    StorageRule(_ALL, "float32", "float32", ("tensor", "channel")),
-)
+def _is_used(row: dict[str, Any], interpreter: Runtime) -> bool:
+    def covers(exception: dict[str, Any]) -> bool:
+        same = all(exception.get(key, row[key]) == row[key] for key in ("storage", "activations", "granularity"))
+        named = interpreter in exception.get("interpreters", [interpreter])
+        return same and named and row["kind"] in exception.get("kinds", [row["kind"]])
+
+    return not any(covers(exception) for exception in _TABLE["not_used"])
+
+
+def _exact() -> dict[Combination, tuple[Runtime, ...]]:
+    """Returns the combinations that the newest measured version of an interpreter computes right, and by which ones."""
+    found: dict[Combination, tuple[Runtime, ...]] = {}
+    for interpreter, versions in _TABLE["measured"].items():
+        for row in versions[list(versions)[-1]]:
+            if row["right"] and _is_used(row, interpreter):
+                key = (row["kind"], row["storage"], row["activations"], row["granularity"])
+                found[key] = (*found.get(key, ()), interpreter)
+    return found
+
+
+EXACT = _exact()
 
 
 def can_be_packed(kind: KernelKind, shape: Sequence[int], activations: Activations = "int8") -> bool:
-    """Returns whether tflite-runtime 2.14 computes this kernel right from INT4, where `RULES` allow INT4 at all.
+    """Returns whether every interpreter computes this kernel right from INT4, where `EXACT` allows INT4 at all.
 
-    It has code of its own for dense kernels behind float32 with an even number of inputs from 32 on. Where more than 16 of them
-    are left over beside blocks of 32, outputs are wrong by a tenth of their range and more; with a multiple of 4 units it also
-    writes past the end of a buffer (valgrind), and sooner or later dies. LiteRT 2.3 is right.
+    One has code of its own for dense kernels behind float32 with an even number of inputs from 32 on (``packed_dense_wrong`` of
+    the table). Where more than 16 of them are left over beside blocks of 32, outputs are wrong by a tenth of their range and
+    more; with a multiple of 4 units it also writes past the end of a buffer (valgrind), and sooner or later dies.
 
     Args:
         kind: Kind of kernel.
@@ -92,7 +81,10 @@ def can_be_packed(kind: KernelKind, shape: Sequence[int], activations: Activatio
     if kind != "dense" or activations != "float32":
         return True
     inputs = shape[0]
-    return inputs % 2 == 1 or inputs < 32 or inputs % 32 <= 16
+    return not any(
+        inputs % 2 == 0 and inputs >= one["even_inputs_from"] and inputs % one["block"] > one["most_left_over"]
+        for one in _TABLE["packed_dense_wrong"]
+    )
 
 
 def weights_per_byte(count: int, largest: int) -> Optional[int]:
@@ -126,16 +118,12 @@ def legal_storages(
     """
     runtimes = RUN_BY[activations] if runtimes is None else runtimes
     granularity: Granularity = "tensor" if per_tensor else "channel"
-    found = {
-        rule.storage
-        for rule in RULES
-        if kind in rule.kinds
-        and rule.activations == activations
-        and granularity in rule.granularity
-        and bits <= BITS_OF[rule.storage]
-        and all(runtime in rule.runtimes for runtime in runtimes)
-    }
-    return tuple(sorted(found, key=lambda storage: BITS_OF[storage]))
+    storages: tuple[Storage, ...] = get_args(Storage)
+    return tuple(
+        storage
+        for storage in storages
+        if bits <= BITS_OF[storage] and set(runtimes) <= set(EXACT.get((kind, storage, activations, granularity), ()))
+    )
 
 
 def require_legal(

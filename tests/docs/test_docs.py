@@ -35,6 +35,7 @@ def test_the_recipe_reference_comes_from_the_registry():
         assert recipe.source in page
     assert '"name": "taylor-bits"' in page
     assert "| `float_layers` | `[]` | Name patterns of layers that are not quantized. |" in page
+    assert "| conv | `int4` | `float32` | per channel | no | " in hooks.on_page_markdown("<!-- generated: storages -->")
     fields = hooks.on_page_markdown("<!-- generated: report.json -->")
     assert "| `explanation_similarity` | float or null |" in fields
     assert "| `schema` | integer |" in fields

@@ -107,7 +107,7 @@ def test_what_is_wrong_is_one_line(kit, spoil, said):
 def test_no_interpreter(kit):
     done = run(kit, first="import sys; sys.modules['tflite_runtime'] = None; sys.modules['ai_edge_litert'] = None")
     assert done.returncode == 1
-    assert "pip install tflite-runtime" in done.stdout
+    assert "pip install ai-edge-litert (or tflite-runtime, up to Python 3.11)" in done.stdout
 
 
 def test_litert_runs_it_too(kit):

@@ -143,7 +143,7 @@ def test_the_standard_error_of_a_drop_is_that_of_paired_decisions(tight, tmp_pat
     outputs = judge.outputs.copy()
     wrong = random.permutation(1_000)[:100]
     outputs[wrong] = outputs[wrong].max(-1, keepdims=True) - outputs[wrong]
-    monkeypatch.setattr(edge, "run_file", lambda *_, **__: edge.EdgeResult("tflite-runtime", "2", [outputs], []))
+    monkeypatch.setattr(edge, "run_file", lambda *_, **__: edge.EdgeResult(edge.judge(), "2", [outputs], []))
     _, drop, doubt = judge(tmp_path / "any.tflite")
     assert drop == pytest.approx(10.0)
     assert doubt == pytest.approx(100 * (0.1 * 0.9 / 1_000) ** 0.5, rel=0.7)  # 10 groups estimate it roughly
@@ -307,7 +307,7 @@ def test_outputs_that_are_not_finite_are_never_good(tight, tmp_path, monkeypatch
     model, ((x, y), _) = tight
     data = Data(Samples(x, y))
     judge = Judge.of(model, infer_task(model, data), data.train)
-    result = edge.EdgeResult("tflite-runtime", "2", [np.full((len(x), 6), np.nan, np.float32)], [])
+    result = edge.EdgeResult(edge.judge(), "2", [np.full((len(x), 6), np.nan, np.float32)], [])
     monkeypatch.setattr(edge, "run_file", lambda *_, **__: result)
     assert judge(tmp_path / "any.tflite") == (float("-inf"), float("inf"), 0.0)
 

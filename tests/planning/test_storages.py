@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import json
+import pathlib
+
 import pytest
 
+from keras_xaic import edge
+from keras_xaic.edge import REGISTRY
 from keras_xaic.errors import ExportError
 from keras_xaic.planning.storages import KINDS, RUNTIMES, can_be_packed, legal_storages, require_legal
+
+TABLE = pathlib.Path(edge.__file__).with_name("storages.json")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +32,27 @@ def test_what_int8_activations_allow(kind, bits, per_tensor, expected):
 def test_litert_alone_allows_packed_per_channel_dense_layers():
     assert legal_storages("dense", 4, False, runtimes=["litert"]) == ("int4", "int8")
     assert legal_storages("dense", 4, False, runtimes=RUNTIMES) == ("int8",)
+
+
+def test_every_combination_was_measured_on_every_interpreter_and_version():
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    assert set(table["measured"]) == {name for name, one in REGISTRY.items() if one.deployed} == set(RUNTIMES)
+    assert {name for names in table["must_run_on"].values() for name in names} <= set(RUNTIMES)
+    for versions in table["measured"].values():
+        for rows in versions.values():
+            found = {tuple(row[key] for key in ("kind", "storage", "activations", "granularity")) for row in rows}
+            assert len(found) == len(rows) == 56
+            assert {kind for kind, *_ in found} == set(KINDS.values())
+    assert all(one["why"] for one in table["not_used"])
+
+
+def test_what_is_computed_wrongly_is_never_legal():
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    for name, versions in table["measured"].items():
+        for row in list(versions.values())[-1]:
+            if not row["right"]:
+                legal = legal_storages(row["kind"], 4, row["granularity"] == WHOLE, row["activations"], [name])
+                assert row["storage"] not in legal
 
 
 WHOLE, FINE = "tensor", "channel"
