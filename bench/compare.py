@@ -8,7 +8,7 @@
 Our recipes run through `keras_xaic.compress` with the model's budget. The baselines among the recipes (int8, magnitude,
 cluster) and the peers, TFLite's converter and the Model Optimization toolkit, train for as many epochs with the same
 optimizer and learning rate. Sony's MCT and Google's AI Edge Quantizer need a Python of their own (peers/README.md), else they
-are left out. Every file runs on the edge interpreter beside the float32 original; one that fails there, or a method that does not
+are left out. Every file runs on the edge interpreter beside the original; one that fails there, or a method that does not
 take a model, has a row with the reason. Appends to bench/results/compare.jsonl, where rows that are there are not measured
 again, and writes them as tables to compare.md beside it. Rows made by several workers were timed beside other training;
 `--keep` keeps their files, and `--time` puts times that were measured with nothing else running into their rows."""

@@ -141,7 +141,6 @@ def int4_of_the_converter(plain, written):
 def compressors(content):
     """The container beside gzip, xz, brotli and zstd, each at its strongest; and the zeroth-order entropy of the weights."""
     from keras_xaic import tflite
-    from keras_xaic.edge import judge
     from keras_xaic.tflite.container import _encode, find_regions
 
     start = time.perf_counter()
