@@ -82,11 +82,6 @@ class Metric:
         """The unit of drops: percentage points, or percent of the original's error."""
         return "%" if self.is_error else "pp"
 
-    @property
-    def drop_words(self) -> str:
-        """The unit of drops in words."""
-        return f"per cent of the original's {self.name}" if self.is_error else "percentage points"
-
     def drop(self, original: Optional[float], compressed: Optional[float]) -> Optional[float]:
         """Returns how much worse `compressed` is than `original`, in `drop_unit`; negative where it is better.
 

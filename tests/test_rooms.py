@@ -83,6 +83,20 @@ def test_nothing_outside_edge_names_the_package_of_an_interpreter():
             assert named == [], file
 
 
+def test_no_files_import_each_other_in_a_circle():
+    files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sorted(PACKAGE.rglob("*.py"))}
+    reads = {}
+    for name, file in files.items():
+        nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+        wanted = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {node.module for node in nodes}
+        reads[name] = wanted & files.keys()
+    left = dict(reads)
+    while ends := [name for name, wanted in left.items() if not wanted & left.keys()]:  # files that read none of the others
+        left = {name: wanted for name, wanted in left.items() if name not in ends}
+    assert len(reads) > 150
+    assert {name: sorted(wanted & left.keys()) for name, wanted in left.items()} == {}
+
+
 def test_the_page_shows_every_room():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}

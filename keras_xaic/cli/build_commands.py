@@ -82,8 +82,8 @@ def plan(
     found = preview(
         model,
         relevance,
-        budget,
-        recipe=method.chosen(),  # type: ignore[arg-type]  # no --plan here
+        budget=budget,
+        recipe=method.chosen(),
         data=data,
         options=options,
         seed=seed,

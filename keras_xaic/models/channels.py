@@ -115,17 +115,6 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         """The groups that may lose channels, in network order."""
         return [group for group in self.values() if group.removable]
 
-    def of_layer(self, path: str) -> ChannelGroup:
-        """Returns the group of a layer's output channels.
-
-        Raises:
-            PlanError: If the layer makes no channels.
-        """
-        for group in self.values():
-            if path in group.producers:
-                return group
-        raise PlanError(f"layer {path!r} makes no channels", f"one of {', '.join(self._flow.producers)}")
-
     def check_keep(self, keep: Keep) -> None:
         """Refuses what cannot be removed.
 

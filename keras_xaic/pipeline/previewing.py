@@ -90,27 +90,35 @@ def plan(
     Raises:
         XaicError: Of the kind that fits what is wrong, e.g. a relevance that is not that of this model.
     """
-    return _planned(model, relevance, budget, recipe, data, options or DataOptions(), seed, out, overwrite, progress)[0]
+    options = options or DataOptions()
+    _check_out(out, overwrite, model, relevance, data)
+    loaded, scores, samples_of = _loaded(model, relevance, data, options)
+    samples = None if samples_of is None else samples_of.calibration(options.calibration, seed)
+    chosen, budget = get_recipe(recipe), budget or Budget()
+    chosen.plan_options().check(kernel.key for kernel in weighted_kernels(loaded))
+    made = SizeFitter(loaded, scores, chosen, samples_of, samples, seed=seed, progress=progress).fitting(budget)
+    _say_missed(made, budget)
+    if out is not None:
+        made.save(out)
+    return made
 
 
 def preview(
     model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],
-    budget: Optional[Budget] = None,
     *,
-    recipe: RecipeLike = "auto",
     data: Any = None,
     options: Optional[DataOptions] = None,
-    seed: int = 0,
     out: Optional[PathLike] = None,
     overwrite: bool = False,
-    progress: Progress = silent,
+    **how: Any,
 ) -> Preview:
     """Plans as `plan` does, and measures what the planned model does before any training; takes the same arguments."""
     options = options or DataOptions()
-    found = _planned(model, relevance, budget, recipe, data, options, seed, out, overwrite, progress)
-    made, loaded, scores, samples_of = found
-    samples = None if samples_of is None else samples_of.calibration(options.calibration, seed)
+    _check_out(out, overwrite, model, relevance, data)
+    loaded, scores, samples_of = _loaded(model, relevance, data, options)
+    made = plan(loaded, scores, data=samples_of, options=options, out=out, overwrite=overwrite, **how)
+    samples = None if samples_of is None else samples_of.calibration(options.calibration, made.seed)
     _, without = known_target("both", loaded, samples, PRECISION_OF[made.activations])
     if samples_of is None:
         return Preview(made, without_micro=without)
@@ -118,35 +126,19 @@ def preview(
     return Preview(made, original, untrained, without)
 
 
-def _planned(
-    model: Union[Model, PathLike],
-    relevance: Union[Relevance, PathLike],
-    budget: Optional[Budget],
-    recipe: RecipeLike,
-    data: Any,
-    options: DataOptions,
-    seed: int,
-    out: Optional[PathLike],
-    overwrite: bool,
-    progress: Progress,
-) -> tuple[Plan, Model, Relevance, Optional[Data]]:
-    chosen, scores = get_recipe(recipe), relevance
+def _check_out(out: Optional[PathLike], overwrite: bool, *inputs: Any) -> None:
     if out is not None:
-        files = [one for one in (model, relevance, data) if isinstance(one, (str, pathlib.Path))]
-        check_file(out, "a plan", _is_plan(out), overwrite, inputs=files)
-    if not isinstance(scores, Relevance):
-        scores = _read(pathlib.Path(scores))
+        check_file(out, "a plan", _is_plan(out), overwrite, inputs=inputs)
+
+
+def _loaded(
+    model: Union[Model, PathLike], relevance: Union[Relevance, PathLike], data: Any, options: DataOptions
+) -> tuple[Model, Relevance, Optional[Data]]:
+    scores = relevance if isinstance(relevance, Relevance) else _read(pathlib.Path(relevance))
     if data is None:
-        found, loaded = None, load(model, options.allow_unsafe)
-    else:
-        loaded, found, _ = load_both(model, data, options)
-    samples = None if found is None else found.calibration(options.calibration, seed)
-    chosen.plan_options().check(kernel.key for kernel in weighted_kernels(loaded))
-    made = SizeFitter(loaded, scores, chosen, found, samples, seed=seed, progress=progress).fitting(budget or Budget())
-    _say_missed(made, budget or Budget())
-    if out is not None:
-        made.save(out)
-    return made, loaded, scores, found
+        return load(model, options.allow_unsafe), scores, None
+    loaded, samples_of, _ = load_both(model, data, options)
+    return loaded, scores, samples_of
 
 
 def _say_missed(made: Plan, budget: Budget) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from keras_xaic._keras import Model, Tensor, layers, tf
 from keras_xaic.models.canonical import Canonical, canonicalize
@@ -91,10 +91,6 @@ class Program:
         """Under which name the output channels of a weighted layer are reported: the user's layer, or a weight key."""
         kernel = self.kernels.get(path)
         return kernel.path if kernel is not None and kernel.attribute != "depthwise_kernel" else path
-
-    def start_shape(self, index: int) -> tuple[Optional[int], ...]:
-        """Shape of an output, None where free."""
-        return self.operations.shapes[self.operations.outputs[index]]
 
     def kind(self, path: str) -> LayerKind:
         """Kind of a weighted layer, as composites name it."""

@@ -240,12 +240,10 @@ class ZPlus(AlphaBeta):
 
 
 @dataclass(frozen=True)
-class Alpha1Beta0(AlphaBeta):
-    """`AlphaBeta` with alpha 1 and beta 0; the same as `ZPlus`."""
+class Alpha1Beta0(ZPlus):
+    """`AlphaBeta` with alpha 1 and beta 0: `ZPlus` under another name."""
 
     name = "lrp.alpha_1_beta_0"
-    alpha: float = field(default=1.0, init=False)
-    beta: float = field(default=0.0, init=False)
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,6 @@ class BatchTargets:
         """`Targets.loss`, weighted, (n,)."""
         return self.weights * self.targets.loss(outputs, self.values)
 
-    def repeated(self, times: int) -> BatchTargets:
-        """The same targets for every sample repeated `times` in a row."""
-        values = [tf.repeat(value, times, axis=0) for value in self.values]
-        return BatchTargets(self.targets, values, tf.repeat(self.weights, times))
-
     def _weighted(self, part: Tensor) -> Tensor:
         return part * tf.reshape(self.weights, (-1, *[1] * (part.shape.rank - 1)))
 

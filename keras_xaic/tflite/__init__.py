@@ -5,7 +5,8 @@ from __future__ import annotations
 from keras_xaic.download import unpack_download
 from keras_xaic.tflite.build import PRECISION_OF, Compressed, build_tflite
 from keras_xaic.tflite.container import pack_download
-from keras_xaic.tflite.convert import Precision, dynamic_range_model, float16_model, float_twin, int8_twin, int16_twin
+from keras_xaic.tflite.convert import float_twin, int8_twin
+from keras_xaic.tflite.converter import Precision
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import Target, export, precision_without_micro, reachable_target, without_micro
 from keras_xaic.tflite.lookup import look_up
@@ -24,12 +25,9 @@ __all__ = [
     "Target",
     "build_tflite",
     "compress_for_micro",
-    "dynamic_range_model",
     "export",
-    "float16_model",
     "float_twin",
     "int8_twin",
-    "int16_twin",
     "look_up",
     "match_stored",
     "measure_layers",

@@ -12,8 +12,8 @@ from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
-from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, converted
-from keras_xaic.tflite.converter import Wish
+from keras_xaic.tflite.convert import Calibration, converted
+from keras_xaic.tflite.converter import InputOutput, Precision, Wish
 from keras_xaic.tflite.flatbuffer import ModelT, pack
 from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Literal, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
-from keras_xaic.tflite.converter import Graph, Wish, freeze
+from keras_xaic.tflite.converter import Graph, InputOutput, Wish, freeze
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.scales import give_range, keep_scale_of_copies, without_range
@@ -24,11 +24,6 @@ from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
 Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
-InputOutput = Literal["int8", "float"]
-Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
-"""What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
-activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
-``float32``: as in Keras."""
 TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 KEPT, KEPT_BYTES = 16, 50_000_000
@@ -49,19 +44,6 @@ def float_twin(model: Model, unrolled: bool = False) -> bytes:
     return pack(converted(model, Wish("float32", unrolled=unrolled)))
 
 
-def float16_model(model: Model) -> bytes:
-    """Returns the model as .tflite with float16 weights that are widened to float32 when it runs (see `float_twin`)."""
-    return pack(converted(model, Wish("float16")))
-
-
-def dynamic_range_model(model: Model) -> bytes:
-    """Returns the model as .tflite with int8 weights and float32 activations (see `float_twin`).
-
-    TFLite Micro does not run such files.
-    """
-    return pack(converted(model, Wish("dynamic-range")))
-
-
 def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
     """Returns the model as .tflite with int8 weights and activations, quantized after training by TFLite's own rules.
 
@@ -76,21 +58,6 @@ def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") 
         ExportError: See `float_twin`.
     """
     return pack(converted(model, Wish("int8", io), calibration))
-
-
-def int16_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
-    """Returns the model as .tflite with int8 weights and int16 activations, which lose less than int8 ones.
-
-    Args:
-        model: See `float_twin`.
-        calibration: See `int8_twin`.
-        io: ``float`` for a file that takes and gives float32 values; int16 codes otherwise.
-
-    Raises:
-        DataError: If the calibration data does not fit the model.
-        ExportError: See `float_twin`.
-    """
-    return pack(converted(model, Wish("int16", io), calibration))
 
 
 def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pac
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
 
-if TYPE_CHECKING:
-    from keras_xaic.tflite.convert import InputOutput, Precision
-
+InputOutput = Literal["int8", "float"]
+Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
+"""What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
+activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
+``float32``: as in Keras."""
 _frozen: Any = importlib.import_module("tensorflow.python.framework.convert_to_constants")
 _mlir_quantize: Any = importlib.import_module("tensorflow.lite.python.convert").mlir_quantize
 OVERWRITTEN = 2.0

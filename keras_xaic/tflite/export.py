@@ -13,16 +13,17 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples
 from keras_xaic.device_files import write_decoder
 from keras_xaic.errors import ExportError
-from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
+from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.ownership import output
 from keras_xaic.tflite.build import Compressed, as_compressed, build_tflite, planned_precision
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
-from keras_xaic.tflite.convert import Calibration, InputOutput, Precision, calibration_arrays, float_twin
+from keras_xaic.tflite.convert import Calibration, calibration_arrays, float_twin
+from keras_xaic.tflite.converter import InputOutput, Precision
 from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
-from keras_xaic.tflite.layer_outputs import layer_outputs, write_layer_outputs
+from keras_xaic.tflite.layer_outputs import layer_outputs
 from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.micro_kit import write_micro
 
@@ -126,7 +127,7 @@ def export(
                     warn(without_micro(error.found, "Replace this layer to run the model on microcontrollers"))
             write_check(bundle.check, compressed.model, arrays, calibration if isinstance(calibration, Samples) else None)
             floating = float_twin(compressed.model, unrolled=precision == "int16")
-            write_layer_outputs(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
+            save_arrays(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(pathlib.Path(out))
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from keras_xaic._keras import Model, tf
-from keras_xaic.files import save_arrays
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.convert import layer_name
@@ -55,8 +53,3 @@ def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -
         f"{number:04d} {weighted.get(operator.index) or layer_name(name_of(operator.output()), names)}": np.stack(kept)
         for number, (operator, kept) in enumerate(zip(computing, outputs))
     }
-
-
-def write_layer_outputs(path: pathlib.Path, outputs: dict[str, np.ndarray]) -> None:
-    """Writes what `layer_outputs` gives as one compressed .npz."""
-    save_arrays(path, outputs)

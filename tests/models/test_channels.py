@@ -22,7 +22,7 @@ def tied(model):
 
 
 def why(model, path):
-    group = channel_groups(model).of_layer(path)
+    group = next(one for one in channel_groups(model).values() if path in one.producers)
     assert not group.removable
     return group.why
 

@@ -8,7 +8,9 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.tflite import convert
-from keras_xaic.tflite.convert import dynamic_range_model, float16_model, float_twin, int8_twin
+from keras_xaic.tflite.convert import converted, float_twin, int8_twin
+from keras_xaic.tflite.converter import Wish
+from keras_xaic.tflite.flatbuffer import pack
 from tests.tflite.models import inputs_of, odd_layers, open_file, run
 
 
@@ -17,10 +19,12 @@ def _predict(model, arrays):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-@pytest.mark.parametrize(("write", "tolerance"), [(float_twin, 1e-5), (float16_model, 1e-2), (dynamic_range_model, 0.05)])
-def test_float_files_agree_with_keras(twins, write, tolerance):
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-2), ("dynamic-range", 0.05)])
+def test_float_files_agree_with_keras(twins, precision, tolerance):
     samples = inputs_of(twins.small.model, 4)
-    for expected, given in zip(_predict(twins.small.model, samples), run(write(twins.small.model), samples)):
+    for expected, given in zip(
+        _predict(twins.small.model, samples), run(pack(converted(twins.small.model, Wish(precision))), samples)
+    ):
         np.testing.assert_allclose(given, expected, atol=tolerance)
 
 
