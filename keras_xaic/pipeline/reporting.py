@@ -12,6 +12,7 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data
 from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
+from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
@@ -34,6 +35,7 @@ MOST_DELEGATED = 0.99
 """Share of the multiply-adds from which on a delegate takes everything that matters."""
 
 
+@keyword_only(after=0)
 @dataclass(frozen=True)
 class Outcome:
     """What a run made, and what was measured of it.
