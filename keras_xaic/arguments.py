@@ -215,15 +215,37 @@ Group = TypeVar("Group", bound=type)
 
 def settings(group: Group) -> Group:
     """Makes a dataclass refuse unknown entries as `checked` does."""
-    made, signature = group.__init__, inspect.signature(group)  # type: ignore[misc]
+    return keyword_only(after=len(inspect.signature(group).parameters))(group)
 
-    @functools.wraps(made)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
-        bind(signature, group.__name__, args, options)
-        made(self, *args, **options)
 
-    group.__init__ = __init__  # type: ignore[misc]
-    return group
+def keyword_only(after: int) -> Callable[[Group], Group]:
+    """Makes a dataclass take only the first `after` fields by position (`dataclasses.KW_ONLY` is new in Python 3.10).
+
+    >>> import dataclasses
+    >>> Point = keyword_only(after=1)(dataclasses.make_dataclass("Point", ["x", "y"]))
+    >>> Point(1, y=2)
+    Point(x=1, y=2)
+    >>> Point(1, 2)
+    Traceback (most recent call last):
+    keras_xaic.errors.PlanError: Point(): too many positional arguments. Expected the arguments x, y.
+    """
+
+    def decorate(group: Group) -> Group:
+        made = group.__init__  # type: ignore[misc]
+        first, *fields = inspect.signature(made).parameters.values()
+        fields = [*fields[:after], *(one.replace(kind=one.KEYWORD_ONLY) for one in fields[after:])]
+        signature = inspect.Signature(fields)
+
+        @functools.wraps(made)
+        def __init__(self: Any, *args: Any, **options: Any) -> None:
+            bind(signature, group.__name__, args, options)
+            made(self, *args, **options)
+
+        __init__.__signature__ = inspect.Signature([first, *fields])  # type: ignore[attr-defined]
+        group.__init__ = __init__  # type: ignore[misc]
+        return group
+
+    return decorate
 
 
 def shown(value: Any) -> str:

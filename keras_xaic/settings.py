@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args
 
-from keras_xaic.arguments import as_names, one_of, require, settings, shown, yes_no
+from keras_xaic.arguments import as_names, keyword_only, one_of, require, settings, shown, yes_no
 from keras_xaic.errors import DataError, PlanError, choices
-from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import KINDS, METRICS, get_metric
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
 from keras_xaic.relevance.choices import Target as Origin
@@ -40,7 +39,6 @@ def option(default: Any, text: str, *, flag: str = "", kind: Any = None, values:
     return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "kind": kind, "values": tuple(values)})
 
 
-@settings
 @keyword_only(after=2)
 @dataclass(frozen=True)
 class Training:

@@ -10,10 +10,10 @@ from typing import Optional
 
 import numpy as np
 
+from keras_xaic.arguments import keyword_only
 from keras_xaic.edge.operators import operator_name
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
-from keras_xaic.keywords import keyword_only
 
 # TensorType numbers of the schema: name and bits per value; 0 bits where a value has no fixed size.
 TENSOR_TYPES: dict[int, tuple[str, int]] = {

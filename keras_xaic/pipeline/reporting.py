@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
+from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data
 from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
-from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Union, get_args
 
-from keras_xaic.arguments import as_names
+from keras_xaic.arguments import as_names, keyword_only
 from keras_xaic.errors import PlanError, choices
-from keras_xaic.keywords import keyword_only
 from keras_xaic.planning.cost import FLOAT_BITS
 from keras_xaic.planning.plan import ZEROS, Score, check_zeros
 from keras_xaic.planning.sensitivity import Damage

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, Optional, Union
 
 import numpy as np
 
+from keras_xaic.arguments import keyword_only
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, save_arrays, telling
-from keras_xaic.keywords import keyword_only
 from keras_xaic.npz import Npz
 
 if TYPE_CHECKING:

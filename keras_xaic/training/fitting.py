@@ -12,11 +12,11 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
+from keras_xaic.arguments import keyword_only
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.identity import digest_of, facts_of
-from keras_xaic.keywords import keyword_only
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import Targets, check_loss, task_loss
 from keras_xaic.settings import Training
