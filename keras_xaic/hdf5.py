@@ -1,6 +1,6 @@
-"""HDF5 files of others, copied into clean ones by a child process: the HDF5 library may loop or crash on damaged files.
+"""Model files of others before anything is built from them: what they are, and HDF5 copied into a clean file.
 
-Imports no TensorFlow: starting the child must cost little.
+A child process copies: the HDF5 library may loop or crash on damaged files. Imports no TensorFlow: its start must cost little.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import pathlib
 import resource
+import zipfile
 from typing import Any
 
 import h5py
 import numpy as np
 
 from keras_xaic.errors import ModelError
-from keras_xaic.files import machine_fault
+from keras_xaic.files import PathLike, machine_fault
 from keras_xaic.isolation import ChildDied, run_isolated
 
+FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 MAX_WEIGHT_BYTES = 4 * 1024**3
 """Most bytes of arrays that are read at all."""
 SMALL = 64 * 1024**2
@@ -28,6 +30,24 @@ SECONDS = 5.0
 SECONDS_PER_BYTE = 1 / 20e6
 _UNUSED = {"optimizer", "optimizer_weights", "metrics"}
 _HINT = "Save the model again"
+
+
+def check_model_path(path: PathLike) -> None:
+    """Refuses what is no model file by its first bytes.
+
+    Raises:
+        ModelError: If it does not exist, or is neither HDF5, nor a zip archive, nor the directory of a SavedModel.
+    """
+    where = pathlib.Path(path)
+    if not where.exists():
+        raise ModelError(f"model file {where} does not exist", FORMATS)
+    if where.is_dir():
+        if not (where / "saved_model.pb").is_file():
+            raise ModelError(f"{where} is a directory without a SavedModel", FORMATS)
+    elif not zipfile.is_zipfile(where) and not h5py.is_hdf5(where):
+        size = where.stat().st_size
+        what = "empty" if size == 0 else f"{size:,} B of another kind or damaged"
+        raise ModelError(f"{where} is not a model ({what})", FORMATS)
 
 
 def clean_copy(source: pathlib.Path, target: pathlib.Path, name: str) -> int:

@@ -9,9 +9,11 @@ from typing import Optional
 import typer
 
 from keras_xaic.budget import Budget
+from keras_xaic.cli.given import check_data, check_given
 from keras_xaic.cli.groups import command
 from keras_xaic.cli.options import DataOption, MethodOptions, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal
+from keras_xaic.hdf5 import check_model_path
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
@@ -37,6 +39,13 @@ def compress(
 
     Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
     """
+    from keras_xaic.edge.interpreters import check_interpreters
+    from keras_xaic.recipes import get_baselines
+
+    check_interpreters(device.asked)
+    chosen = method.chosen()
+    get_baselines(device.baselines)
+    check_given(model, data, out=out, kind="bundle", overwrite=overwrite)
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import compress as run
 
@@ -45,7 +54,7 @@ def compress(
         data,
         out=out,
         budget=budget,
-        recipe=method.chosen(),
+        recipe=chosen,
         training=training,
         device=device,
         options=options,
@@ -77,13 +86,18 @@ def plan(
 
     Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
     """
+    from keras_xaic.relevance import Relevance
+
+    chosen = method.chosen()
+    Relevance.load(relevance)
+    check_given(model, data)
     from keras_xaic.pipeline import preview
 
     found = preview(
         model,
         relevance,
         budget=budget,
-        recipe=method.chosen(),
+        recipe=chosen,
         data=data,
         options=options,
         seed=seed,
@@ -118,6 +132,9 @@ def export(
 
     Example: [bold]xaic export small/ --data cifar10.npz --out again/[/bold]
     """
+    check_data(data)
+    if not (model / "model.keras").is_file():  # no bundle
+        check_model_path(model)
     from keras_xaic.pipeline import export as run
 
     bundle = run(
@@ -150,6 +167,7 @@ def search(
 
     Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
     """
+    check_given(model, data)
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.searching import search as run
 

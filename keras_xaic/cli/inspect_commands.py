@@ -8,10 +8,12 @@ from typing import Optional
 
 import typer
 
+from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
 from keras_xaic.cli.options import DataOption, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import PlanError, choices
+from keras_xaic.json_files import read_json
 from keras_xaic.settings import AttributionOptions, DataOptions
 
 READING = ("scale", "offset", "calibration", "task", "allow_unsafe")
@@ -38,6 +40,10 @@ def explain(
 
     Example: [bold]xaic explain resnet8.h5 --data cifar10.npz --rule lrp.epsilon --out why/[/bold]
     """
+    from keras_xaic.relevance.methods import check_rule
+
+    check_rule(read_json(attribution.rule) if attribution.rule.endswith(".json") else attribution.rule)
+    check_given(model, data, out=out, kind="explanation", overwrite=overwrite)
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import explain as run
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Union
 
 from keras_xaic.errors import EdgeError, choices
 
@@ -93,3 +95,14 @@ def get_interpreter(name: str) -> Interpreter:
     if name not in REGISTRY:
         raise MissingInterpreter(f"interpreter {name!r} is not known", choices(name, INTERPRETERS))
     return REGISTRY[name]
+
+
+def check_interpreters(asked: Union[str, Sequence[str]]) -> None:
+    """Refuses names of interpreters that are not known; ``auto`` and ``all`` name none.
+
+    Raises:
+        MissingInterpreter: Naming the first.
+    """
+    for name in (asked,) if isinstance(asked, str) else asked:
+        if asked not in ("auto", "all"):
+            get_interpreter(name)

@@ -15,7 +15,7 @@ from keras_xaic._keras import Model, keras, tf
 from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
-from keras_xaic.hdf5 import clean_copy
+from keras_xaic.hdf5 import FORMATS, check_model_path, clean_copy
 from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.generations import as_here, in_the_order_of
@@ -26,7 +26,6 @@ from keras_xaic.models.safety import check_config
 from keras_xaic.models.savedmodels import load_saved_model
 from keras_xaic.temporary import temporary_directory
 
-_FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
 
 
@@ -56,8 +55,7 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
             not known here.
     """
     where = pathlib.Path(path)
-    if not where.exists():
-        raise ModelError(f"model file {where} does not exist", _FORMATS)
+    check_model_path(where)
     size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
         with bounded(str(where), size):
@@ -68,22 +66,17 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
         raise
     except Exception as error:  # Keras raises whatever it stumbles upon
         raise machine_fault(error) or ModelError(
-            f"{where} cannot be rebuilt by Keras 2 ({first_line(error)})", _FORMATS
+            f"{where} cannot be rebuilt by Keras 2 ({first_line(error)})", FORMATS
         ) from error
 
 
 def _load(where: pathlib.Path, allow_unsafe: bool) -> Model:
     if where.is_dir():
-        if (where / "saved_model.pb").is_file():
-            return load_saved_model(where, allow_unsafe)
-        raise ModelError(f"{where} is a directory without a SavedModel", _FORMATS)
+        return load_saved_model(where, allow_unsafe)
     with temporary_directory() as directory:  # Keras gets only what was checked
         if zipfile.is_zipfile(where):
             return _load_keras(where, directory, allow_unsafe)
-        if h5py.is_hdf5(where):
-            return _load_h5(where, directory, allow_unsafe)
-    size = where.stat().st_size
-    raise ModelError(f"{where} is not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})", _FORMATS)
+        return _load_h5(where, directory, allow_unsafe)
 
 
 def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Model:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from keras_xaic import edge, tflite
+from keras_xaic import tflite
 from keras_xaic.arguments import an, checked
 from keras_xaic.bundle import Bundle
-from keras_xaic.errors import EdgeError, PlanError
+from keras_xaic.edge.interpreters import check_interpreters
+from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import channel_groups, weighted_kernels
 from keras_xaic.models.frozen import said_of_frozen, thawed
@@ -22,7 +23,7 @@ from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Workspace, run_fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.progress import Progress, silent
-from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_recipe
+from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_baselines, get_recipe
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
@@ -78,11 +79,10 @@ def compress(
     """
     training, device, options = training or Training(), device or Device(), options or DataOptions()
     check_training(training)
-    for name in () if isinstance(device.asked, str) and device.asked in ("auto", "all") else device.interpreters:
-        edge.get_interpreter(name)
+    check_interpreters(device.asked)
     plan = recipe if isinstance(recipe, Plan) else None
     chosen = _recipe_of(plan) if plan is not None else get_recipe(recipe)  # type: ignore[arg-type]
-    settings = RunSettings(chosen, budget or Budget(), training, device, options, _baselines(device), plan)
+    settings = RunSettings(chosen, budget or Budget(), training, device, options, get_baselines(device.baselines), plan)
     source = recipe if isinstance(recipe, str) and recipe.endswith(".json") else None
     with output(out, "bundle", overwrite=overwrite, inputs=[model, data, source]) as place:
         loaded, samples_of, task = load_both(model, data, options, progress)
@@ -121,15 +121,6 @@ def _check_names(model: Model, recipe: Recipe) -> None:
     """Refuses name patterns of a recipe that match nothing in the model."""
     layers = [name for group in channel_groups(model).values() for name in group.producers] if recipe.protect else []
     recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers)
-
-
-def _baselines(device: Device) -> tuple[Recipe, ...]:
-    found = tuple(get_recipe(name) for name in device.baselines)
-    for one in found:
-        if not one.comparable:
-            known = ", ".join(name for name, one in RECIPES.items() if one.comparable)
-            raise PlanError(f"recipe {one.name!r} is not a baseline", f"some of {known}")
-    return found
 
 
 def _published(bundle: Bundle) -> Report:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.arguments import an, checked, this_or_path
 from keras_xaic.data import Data
-from keras_xaic.errors import DataError, XaicError, XaicWarning
+from keras_xaic.errors import XaicError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import weighted_kernels
 from keras_xaic.ownership import check_file
@@ -134,7 +133,7 @@ def _check_out(out: Optional[PathLike], overwrite: bool, *inputs: Any) -> None:
 def _loaded(
     model: Union[Model, PathLike], relevance: Union[Relevance, PathLike], data: Any, options: DataOptions
 ) -> tuple[Model, Relevance, Optional[Data]]:
-    scores = relevance if isinstance(relevance, Relevance) else _read(pathlib.Path(relevance))
+    scores = relevance if isinstance(relevance, Relevance) else Relevance.load(relevance)
     if data is None:
         return load(model, options.allow_unsafe), scores, None
     loaded, samples_of, _ = load_both(model, data, options)
@@ -158,13 +157,6 @@ def _say_missed(made: Plan, budget: Budget) -> None:
     if missed:
         said = f"No plan of this recipe keeps the budget: {'; '.join(missed)}. This is the nearest one."
         warnings.warn(said, XaicWarning, stacklevel=2)
-
-
-def _read(path: pathlib.Path) -> Relevance:
-    path = path / "relevance.npz" if path.is_dir() else path
-    if not path.is_file():
-        raise DataError(f"{path} does not exist", "the output of `xaic explain`")
-    return Relevance.load(path)
 
 
 def _is_plan(path: PathLike) -> bool:

@@ -1,15 +1,33 @@
-"""Spends a byte budget where it matters."""
+"""Spends a byte budget where it matters.
+
+What needs TensorFlow is loaded when it is first used: plans and recipes are read without it.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from keras_xaic.budget import Budget
-from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_plan, with_grid
-from keras_xaic.planning.planner import measure_damage, plan
-from keras_xaic.planning.sensitivity import SENSITIVITIES
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 from keras_xaic.planning.storages import legal_storages
+
+if TYPE_CHECKING:
+    from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
+    from keras_xaic.planning.planner import measure_damage, plan
+    from keras_xaic.planning.sensitivity import SENSITIVITIES
+else:
+    del plan  # the module of that name: here it is the function
+
+_HOME = {
+    "PLAIN_BITS": "filters",
+    "SENSITIVITIES": "sensitivity",
+    "keep_masks": "filters",
+    "measure_damage": "planner",
+    "plan": "planner",
+}
 
 __all__ = [
     "PLAIN_BITS",
@@ -28,3 +46,9 @@ __all__ = [
     "weight_score",
     "with_grid",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from keras_xaic.models.kernels import KernelKind, layer_kernels, weighted_kernels
-from keras_xaic.models.operations import Operations
 from keras_xaic.planning.storages import (
     BITS_OF,
     Activations,
@@ -21,6 +19,7 @@ from keras_xaic.planning.storages import (
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+    from keras_xaic.models.kernels import KernelKind
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,9 @@ def structure_bytes(model: Model, activations: Activations = "int8") -> int:
         activations: Type of activations between layers.
     """
     layout = LAYOUTS[activations]
+    from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+    from keras_xaic.models.operations import Operations
+
     kernels = weighted_kernels(model)
     others = sum(1 for op in Operations(model) if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path))
     zero_points = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels})

@@ -6,14 +6,16 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Union, get_args
+from typing import TYPE_CHECKING, Optional, Union, get_args
 
 from keras_xaic.arguments import as_names, keyword_only
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.planning.cost import FLOAT_BITS
 from keras_xaic.planning.plan import ZEROS, Score, check_zeros
-from keras_xaic.planning.sensitivity import Damage
 from keras_xaic.planning.storages import Activations
+
+if TYPE_CHECKING:
+    from keras_xaic.planning.sensitivity import Damage
 
 BITS = (3, 4, 5, 6, 8)
 

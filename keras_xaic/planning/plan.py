@@ -15,7 +15,6 @@ from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, write_atomic
 from keras_xaic.json_files import read_json
-from keras_xaic.models.kernels import KernelKind, weighted_kernels
 from keras_xaic.planning.cost import weight_bytes
 from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
 from keras_xaic.units import LARGEST
@@ -279,6 +278,7 @@ class FilterPlan(Written):
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+    from keras_xaic.models.kernels import KernelKind
     from keras_xaic.relevance import Relevance
 
 
@@ -292,6 +292,8 @@ def check_plan(plan: Plan, model: Model) -> None:
     Raises:
         PlanError: Naming the layer and what would be right.
     """
+    from keras_xaic.models.kernels import weighted_kernels
+
     kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
     seen: set[str] = set()
     for layer in plan.layers:
@@ -316,6 +318,8 @@ def check_relevance(relevance: Relevance, model: Model) -> None:
     Raises:
         PlanError: Naming the layer.
     """
+    from keras_xaic.models.kernels import weighted_kernels
+
     for kernel in weighted_kernels(model):
         scores = relevance.weights.get(kernel.key)
         if scores is not None and np.shape(scores) != kernel.shape:

@@ -127,7 +127,7 @@ class Relevance:
         """
         where = pathlib.Path(path)
         where = where / "relevance.npz" if where.is_dir() else where
-        expected = "a file written by Relevance.save or xaic explain"
+        expected = "the output of `xaic explain`, or a file written by Relevance.save"
         if not where.exists():
             raise DataError(f"relevance file {where} does not exist", expected)
         arrays = Npz(where, expected)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_xaic.errors import ModelError, choices, require_one
 from keras_xaic.relevance.choices import ENGINES, EngineName
 from keras_xaic.relevance.composites import COMPOSITES, Composite, RuleLike, as_composite
-from keras_xaic.relevance.deeplift import DeepLift
-from keras_xaic.relevance.engine import Engine
-from keras_xaic.relevance.engine_native import NativeEngine
-from keras_xaic.relevance.gradients import Gradient, IntegratedGradients, Taylor
-from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import RULES, Rule
 
+if TYPE_CHECKING:
+    from keras_xaic.relevance.engine import Engine
+    from keras_xaic.relevance.program import Program
+
 _OTHERS = {
-    "deeplift.rescale": DeepLift,
-    "deeplift.reveal_cancel": DeepLift,
-    "gradient_x_input": Gradient,
-    "taylor": Taylor,
-    "integrated_gradients": IntegratedGradients,
+    "deeplift.rescale": "deeplift.DeepLift",
+    "deeplift.reveal_cancel": "deeplift.DeepLift",
+    "gradient_x_input": "gradients.Gradient",
+    "taylor": "gradients.Taylor",
+    "integrated_gradients": "gradients.IntegratedGradients",
 }
+"""Name -> its engine; loaded when it is used, since names are needed without TensorFlow."""
 
 RULE_NAMES: tuple[str, ...] = (*dict.fromkeys([*RULES, *COMPOSITES]), *_OTHERS, "magnitude")
 """Every rule that `attribute` knows by name."""
@@ -61,9 +62,9 @@ def make_engine(
     if isinstance(rule, str) and rule in _OTHERS:
         if engine == "innvestigate":
             raise ModelError(f"iNNvestigate 2 has no {rule}", "an LRP rule", "Use {engine=native}")
-        if rule.startswith("deeplift."):
-            return DeepLift(program, rule, allow_approximate), "native", rule
-        return _OTHERS[rule](program), "native", rule
+        module, _, name = _OTHERS[rule].partition(".")
+        made = getattr(importlib.import_module(f"keras_xaic.relevance.{module}"), name)
+        return made(program, *([rule, allow_approximate] if module == "deeplift" else [])), "native", rule
     composite = as_composite(rule)
     if engine == "innvestigate":
         if importlib.util.find_spec("innvestigate") is None:
@@ -75,4 +76,6 @@ def make_engine(
         from keras_xaic.relevance.engine_innvestigate import InnvestigateEngine  # imports the library only when asked for
 
         return InnvestigateEngine(program, composite, allow_approximate), "innvestigate", composite.name
+    from keras_xaic.relevance.engine_native import NativeEngine
+
     return NativeEngine(program, composite, allow_approximate), "native", composite.name

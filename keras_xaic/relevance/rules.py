@@ -12,14 +12,17 @@ import math
 import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import Tensor, tf
 from keras_xaic.errors import ModelError
-from keras_xaic.relevance.linear import LinearMap
+from keras_xaic.lazy import tf
 from keras_xaic.relevance.shares import Share
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Tensor
+    from keras_xaic.relevance.linear import LinearMap
 
 LARGEST = float(np.finfo(np.float32).max)
 EPSILON = 1e-6

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_xaic._keras import Tensor, tf
-from keras_xaic.relevance.linear import LinearMap
+from keras_xaic.lazy import tf
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Tensor
+    from keras_xaic.relevance.linear import LinearMap
 
 _ELEMENTS_AT_ONCE = 1 << 22  # of per-sample kernels held at a time: 16 MB in float32
 

@@ -1,0 +1,50 @@
+"""What a command was given, looked at before TensorFlow is loaded: wrong paths and names are answered at once."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Optional
+
+from keras_xaic.data import load_data
+from keras_xaic.hdf5 import check_model_path
+from keras_xaic.ownership import check_directory
+
+SMALL = 4_000_000
+"""Bytes of data that are read twice: here to say what is wrong with them, and later to use them."""
+
+
+def check_given(
+    model: pathlib.Path,
+    data: Optional[pathlib.Path] = None,
+    *,
+    out: Optional[pathlib.Path] = None,
+    kind: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Makes sure that inputs are there and that the output may be written.
+
+    Args:
+        model: A Keras model.
+        data: Data; None where there are none.
+        out: The directory to write; None where it is no directory, or looked at elsewhere.
+        kind: What it will be (see `keras_xaic.ownership.output`).
+        overwrite: Whether one that is there may be replaced.
+
+    Raises:
+        XaicError: The one that the command would raise later.
+    """
+    if out is not None:
+        check_directory(out, kind, overwrite=overwrite, inputs=[model, data])
+    check_model_path(model)
+    if data is not None:
+        check_data(data)
+
+
+def check_data(data: pathlib.Path) -> None:
+    """Makes sure that data are there, and of small files that they can be used.
+
+    Raises:
+        DataError: If not.
+    """
+    if not data.exists() or (data.is_file() and data.stat().st_size <= SMALL):
+        load_data(data)
