@@ -55,12 +55,16 @@ class Training:
         seed: One seed in, the same bytes out on the same machine; None: the plan's, else 0.
         batch_size: Samples a step.
         learning_rate: First learning rate; it falls along a cosine.
-        optimizer: Name of a Keras optimizer, or one that is set up; its own learning rate counts then.
+        optimizer: Name or class of a Keras optimizer, ``legacy`` ones included, or one that is set up; its own learning rate
+            counts then.
         loss: Takes the place of the task's own loss of the labels beside distillation: a Keras loss, its name, or a function
             ``(labels, outputs)``; labels of classes come one-hot.
         distillation: Weight of the original's outputs in the loss, 0 to 1.
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
-        callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`.
+        callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one `fit`
+            to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``. `ReduceLROnPlateau`,
+            `LearningRateScheduler` and whatever else sets the learning rate win over the cosine. Which epoch is kept, the
+            metric on validation data decides.
         train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto
             their grids and lose weights as planned, and only the other layers make up for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see

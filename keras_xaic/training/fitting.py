@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
-from keras_xaic.arguments import keyword_only
+from keras_xaic.arguments import keyword_only, shown
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
@@ -20,6 +20,16 @@ from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import Targets, check_loss, task_loss
 from keras_xaic.settings import Training
+from keras_xaic.training.callbacks import (
+    FollowCosine,
+    Judge,
+    Keeper,
+    TrainMetric,
+    may_set_rate,
+    sets_rate,
+    states_of,
+    validation_logs,
+)
 
 TIMED_STEPS = 10
 """Training steps that are timed to see how many epochs fit a limit of minutes."""
@@ -87,19 +97,39 @@ class Schedule:
         values = [epoch.held_back for epoch in history if self.selectable(epoch.number)]
         return bool(values) and len(values) - 1 - int(np.argmax(values)) >= self.patience
 
-    def make_optimizer(self, samples: int) -> Any:
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether the optimizer is set up already, its learning rate included."""
+        return not isinstance(self.optimizer, (str, type))
+
+    def cosine(self, samples: int) -> Any:
+        """Returns the learning rate as a function of the step."""
+        return keras.optimizers.schedules.CosineDecay(self.learning_rate, max(1, self.steps(samples)), alpha=0.01)
+
+    def make_optimizer(self, samples: int, constant: bool = False) -> Any:
         """Returns a fresh optimizer.
+
+        Args:
+            samples: Number of training samples.
+            constant: Whether its learning rate stays as it is, so that callbacks can set it.
 
         Raises:
             PlanError: If Keras does not know it.
         """
-        if isinstance(self.optimizer, keras.optimizers.Optimizer):
-            return type(self.optimizer).from_config(self.optimizer.get_config())
-        rate = keras.optimizers.schedules.CosineDecay(self.learning_rate, max(1, self.steps(samples)), alpha=0.01)
+        kinds = (keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer)
+        rate = self.learning_rate if constant else self.cosine(samples)
+        if isinstance(self.optimizer, kinds):
+            made = type(self.optimizer).from_config(self.optimizer.get_config())
+            if constant and isinstance(getattr(made, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
+                found = "the optimizer has a schedule of its own, and a callback sets the learning rate, too"
+                raise PlanError(found, "one of both")
+            return made
+        if isinstance(self.optimizer, type) and issubclass(self.optimizer, kinds):
+            return self.optimizer(rate)
         known = {name.lower(): getattr(keras.optimizers, name) for name in dir(keras.optimizers) if name[0].isupper()}
         if not isinstance(self.optimizer, str) or self.optimizer.lower() not in known:
-            found = f"optimizer is {self.optimizer!r}"
-            raise PlanError(found, "the name of a Keras optimizer such as adam, or an optimizer that is set up")
+            found = f"optimizer is {shown(self.optimizer)}"
+            raise PlanError(found, "the name of a Keras optimizer such as adam, its class, or one that is set up")
         return known[self.optimizer.lower()](rate)
 
 
@@ -124,12 +154,17 @@ class Epoch:
 
 
 class _Batches(keras.utils.Sequence):
-    """Shuffled batches of one epoch: inputs, and labels beside the teacher's outputs."""
+    """Shuffled batches of one epoch, and then of the next: inputs, and labels beside the teacher's outputs."""
 
     def __init__(self, samples: Samples, targets: Targets, schedule: Schedule, number: int) -> None:
         self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
-        order = np.random.default_rng(schedule.seed * 1000 + number).permutation(len(samples))
-        self.order = order[: max(1, round(len(samples) * schedule.share))]
+        self.schedule, self.number = schedule, number - 1
+        self.on_epoch_end()
+
+    def on_epoch_end(self) -> None:
+        self.number += 1
+        order = np.random.default_rng(self.schedule.seed * 1000 + self.number).permutation(len(self.samples))
+        self.order = order[: max(1, round(len(self.samples) * self.schedule.share))]
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
@@ -171,34 +206,54 @@ def fit(
         One entry per epoch.
     """
     judge = judge or (lambda model: task.goodness(predict(model, held_back), held_back))
-    targets = Targets(task, train, teacher)
-    total = schedule.steps(len(train))
+    ours, theirs = _by_owner(callbacks)
     weight = schedule.distillation if teacher is not None else 0.0
     weight = 1.0 if train.y is None else weight
     loss = task_loss(task, weight, schedule.temperature, schedule.loss)
-    model.compile(schedule.make_optimizer(len(train)), loss=loss)
-    state = _State(model, checkpoint, _identity(train, held_back, task, schedule, teacher, callbacks))
-    history = state.restore()
+    constant = sets_rate(theirs) or (may_set_rate(theirs) and not schedule.has_optimizer)
+    model.compile(schedule.make_optimizer(len(train), constant), loss=loss, metrics=[TrainMetric(task)] if theirs else None)
+    state = _State(model, checkpoint, _identity(train, held_back, task, schedule, teacher, theirs))
+    history, known = state.restore()
     if not history and schedule.select_from == 0:  # training may make things worse
         state.consider(judge(model))
-    reporter = _Reporter(total, progress)
-    while not schedule.is_over(history):
-        number = len(history)
-        reporter.done = number * schedule.steps_per_epoch(len(train))
-        reporter.note = f"epoch {number + 1}/{schedule.epochs}" + (
-            f", validation {history[-1].held_back:.4f}" if history else ""
+    values: list[float] = []
+
+    def judged(number: int, value: float) -> None:
+        values.append(value)
+        if schedule.selectable(number):
+            state.consider(value)
+
+    def step(done: int) -> None:
+        note = f"epoch {len(history) + 1}/{schedule.epochs}" + (f", validation {history[-1].held_back:.4f}" if history else "")
+        progress(len(history) * schedule.steps_per_epoch(len(train)) + done, schedule.steps(len(train)), note)
+
+    def end(lost: float) -> None:
+        history.append(Epoch(len(history) + 1, lost, values[-1]))
+        model.stop_training = model.stop_training or schedule.is_over(history)
+        state.save(history, states_of(theirs), stopped=bool(model.stop_training))
+
+    if not schedule.is_over(history) and not state.stopped:
+        said = None
+        if theirs:
+            said = validation_logs(task, held_back, task_loss(task, 0.0, 1.0, schedule.loss), predict)
+        following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
+        model.fit(
+            _Batches(train, Targets(task, train, teacher), schedule, len(history)),
+            verbose=0,
+            shuffle=False,
+            callbacks=[*ours, *following, Judge(judge, judged, said), *theirs, Keeper(theirs, known, step, end)],
+            initial_epoch=len(history),
+            epochs=schedule.epochs,
         )
-        batches = _Batches(train, targets, schedule, number)
-        result = model.fit(
-            batches, verbose=0, shuffle=False, callbacks=[*callbacks, reporter], initial_epoch=number, epochs=number + 1
-        )
-        value = judge(model)
-        history.append(Epoch(number + 1, float(result.history["loss"][0]), value))
-        state.save(history, eligible=schedule.selectable(number + 1))
-        if model.stop_training:
-            break
     state.restore_best()
     return history
+
+
+def _by_owner(callbacks: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Returns our callbacks and those of the Model Optimization toolkit, and the user's."""
+    places = ("keras_xaic.", "tensorflow_model_optimization.")
+    ours = [one for one in callbacks if type(one).__module__.startswith(places)]
+    return ours, [one for one in callbacks if one not in ours]
 
 
 def within_minutes(
@@ -242,30 +297,17 @@ def predict(model: Model, samples: Samples, batch_size: int = 256) -> np.ndarray
     return np.concatenate(parts)
 
 
-class _Reporter(keras.callbacks.Callback):
-    """Hands Keras' batches on to `progress`."""
-
-    def __init__(self, total: int, progress: Callable[[int, int, str], None]) -> None:
-        super().__init__()
-        self.total, self.progress = total, progress
-        self.done, self.note = 0, ""
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.progress(self.done + batch + 1, self.total, self.note)
-
-
 def _identity(
     train: Samples,
     held_back: Samples,
     task: Task,
     schedule: Schedule,
     teacher: Optional[np.ndarray],
-    callbacks: Sequence[Any],
+    theirs: Sequence[Any],
 ) -> str:
     """What tells one training from another; of callbacks the user's, since ours follow from the plan."""
     data = [None if array is None else digest_of(array) for array in (train.x, train.y, held_back.x, held_back.y, teacher)]
     seen = [(one.scale, one.offset, one.task) for one in (train, held_back)]
-    theirs = [one for one in callbacks if not type(one).__module__.startswith("keras_xaic.")]
     return json.dumps(facts_of([replace(schedule, minutes=None), task, seen, data, theirs]), sort_keys=True)
 
 
@@ -276,28 +318,29 @@ class _State:
         self.model, self.directory = model, directory
         self.best: Optional[list[np.ndarray]] = None
         self.best_value = -np.inf
-        self.identity = identity
+        self.identity, self.stopped = identity, False
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
 
-    def restore(self) -> list[Epoch]:
-        """Returns the epochs that are done, with the model as it was after them."""
+    def restore(self) -> tuple[list[Epoch], list[dict[str, Any]]]:
+        """Returns the epochs that are done and the state of callbacks, with the model as it was after them."""
         if self.directory is None or not (self.directory / "epochs.json").exists():
-            return []
+            return [], []
         saved = json.loads((self.directory / "epochs.json").read_text())
         if saved.get("identity") != self.identity:
-            return []  # of other settings: training starts over, and its files take the place of these
-        self.model.optimizer.build(self.model.trainable_variables)
+            return [], []  # of other settings: training starts over, and its files take the place of these
+        optimizer = self.model.optimizer
+        build = optimizer.build if hasattr(optimizer, "build") else optimizer._create_all_weights  # legacy ones
+        build(self.model.trainable_variables)
         self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
         self.best_value = saved["best_value"] if saved["best_value"] is not None else -np.inf
         if saved["best"] is not None:
             with np.load(self.directory / saved["best"]) as arrays:
                 self.best = [arrays[f"{i:04d}"] for i in range(len(arrays.files))]
-        return [Epoch(**epoch) for epoch in saved["epochs"]]
+        self.stopped = saved.get("stopped", False)
+        return [Epoch(**epoch) for epoch in saved["epochs"]], saved.get("callbacks", [])
 
-    def save(self, history: list[Epoch], eligible: bool) -> None:
-        """Keeps the model after an epoch; the best so far if it may be chosen."""
-        if eligible:
-            self.consider(history[-1].held_back)
+    def save(self, history: list[Epoch], callbacks: list[dict[str, Any]], stopped: bool) -> None:
+        """Keeps the model after an epoch, and whether it was the last."""
         if self.directory is None:
             return
         with telling():
@@ -309,6 +352,7 @@ class _State:
             value = None if self.best is None else float(self.best_value)
             epochs = [vars(epoch) for epoch in history]
             content = {"checkpoint": name, "best": best, "best_value": value, "epochs": epochs, "identity": self.identity}
+            content.update({"callbacks": callbacks, "stopped": stopped})
             write_atomic(self.directory / "epochs.json", json.dumps(content))
             for stale in self.directory.glob(f"*-{len(history) - 1}.*"):  # epochs.json names others now
                 stale.unlink()

@@ -1,0 +1,163 @@
+"""What a stage of training does beside the steps of Keras: it judges epochs before callbacks of users do, and keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from keras_xaic._keras import Model, Tensor, keras, tf
+from keras_xaic.data import Samples
+from keras_xaic.metrics import Task
+from keras_xaic.models.losses import Targets
+
+SCHEDULING = ("ReduceLROnPlateau", "LearningRateScheduler")
+"""Callbacks of Keras that set the learning rate: with one of them, no schedule of ours does."""
+_PASSIVE = ("keras.", "tf_keras.", "tensorflow_model_optimization.", "keras_xaic.")
+
+
+def sets_rate(callbacks: Sequence[Any]) -> bool:
+    """Returns whether a callback of Keras sets the learning rate."""
+    return any(kind.__name__ in SCHEDULING for one in callbacks for kind in type(one).__mro__)
+
+
+def may_set_rate(callbacks: Sequence[Any]) -> bool:
+    """Returns whether a callback of the user's own making is among them, which may set the learning rate."""
+    return any(not type(one).__module__.startswith(_PASSIVE) for one in callbacks)
+
+
+class FollowCosine(keras.callbacks.Callback):
+    """Sets the learning rate of every step, until somebody else does."""
+
+    def __init__(self, rate: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.rate = rate
+        self.last: Optional[float] = None
+        self.others = False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Sets the rate of the step that comes."""
+        optimizer = self.model.optimizer
+        now = float(keras.backend.get_value(optimizer.learning_rate))
+        self.others = self.others or (self.last is not None and now != self.last)
+        if not self.others:
+            keras.backend.set_value(optimizer.learning_rate, float(self.rate(optimizer.iterations)))
+            self.last = float(keras.backend.get_value(optimizer.learning_rate))
+
+
+class Judge(keras.callbacks.Callback):
+    """Judges every epoch on validation data and writes what it finds into the logs that later callbacks get.
+
+    Args:
+        judge: Returns the metric value, higher is better; it may settle what training leaves unsettled.
+        told: Called with the number of epochs done and the value.
+        validation: Returns further entries of the logs for the model as it is; None where nobody reads them.
+    """
+
+    def __init__(
+        self,
+        judge: Callable[[Model], float],
+        told: Callable[[int, float], None],
+        validation: Optional[Callable[[Model], dict[str, float]]],
+    ) -> None:
+        super().__init__()
+        self.judge, self.told, self.validation = judge, told, validation
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Judges."""
+        self.told(epoch + 1, self.judge(self.model))
+        if self.validation is not None and logs is not None:
+            logs.update(self.validation(self.model))
+            logs.setdefault("lr", _rate_of(self.model.optimizer))
+
+
+class Keeper(keras.callbacks.Callback):
+    """The last callback: gives others their state back after an interruption, reports progress, and ends every epoch."""
+
+    def __init__(
+        self, others: Sequence[Any], states: Sequence[dict[str, Any]], step: Callable[[int], None], end: Callable[[float], None]
+    ) -> None:
+        super().__init__()
+        self.others, self.states, self.step, self.end = others, states, step, end
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Gives states back, after the others have set theirs to the beginning."""
+        for one, state in zip(self.others, self.states):
+            vars(one).update(state)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Reports the step."""
+        self.step(batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Ends the epoch with its loss."""
+        self.end(float((logs or {}).get("loss", np.nan)))
+
+
+def states_of(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
+    """Returns what callbacks count while they work, as plain values: numbers and texts among their attributes."""
+    return [
+        {name: _plain(value) for name, value in vars(one).items() if isinstance(value, (bool, int, float, str, np.generic))}
+        for one in callbacks
+    ]
+
+
+def validation_logs(task: Task, samples: Samples, loss: Any, predict: Callable[[Model, Samples], np.ndarray]) -> Any:
+    """Returns what tells ``val_loss``, ``val_accuracy`` (for values ``val_mse``) and the task's own metric of a model.
+
+    Args:
+        task: What the model does.
+        samples: Validation data with targets.
+        loss: Of labels alone.
+        predict: Returns outputs.
+    """
+    targets, metric = Targets(task, samples, None), TrainMetric(task)
+
+    def logs(model: Model) -> dict[str, float]:
+        outputs = predict(model, samples)
+        both = tf.constant(targets[:])
+        found = {"val_loss": float(loss(both, tf.constant(outputs)))}
+        found[f"val_{metric.name}"] = float(tf.reduce_mean(metric.of(both, tf.constant(outputs))))
+        found.setdefault(f"val_{task.metric_name}", float(task.score(outputs, np.asarray(samples.y))))
+        return found
+
+    return logs
+
+
+class TrainMetric(keras.metrics.Mean):
+    """The metric of training batches: ``accuracy``, or ``mse`` of values.
+
+    Args:
+        task: What the model does.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(name="mse" if task.is_values else "accuracy")
+        self.task = task
+
+    def of(self, both: Tensor, outputs: Tensor) -> Tensor:
+        """Returns it for every sample of a batch, (n,); `both` is what `Targets` gives."""
+        task = self.task
+        if task.is_values:
+            return tf.reduce_mean(tf.square(tf.reshape(outputs, tf.shape(both[:, 0])) - both[:, 0]), axis=-1)
+        width = task.outputs if task.family == "classes" else 1
+        said, truth = (tf.reshape(one, (tf.shape(outputs)[0], -1, width)) for one in (outputs, both[:, 0]))
+        if width > 1:
+            same = tf.equal(tf.argmax(said, axis=-1), tf.argmax(truth, axis=-1))
+        else:
+            same = tf.equal(said > (0.0 if task.logits else 0.5), truth > 0.5)[..., 0]
+        return tf.reduce_mean(tf.cast(same, tf.float32), axis=-1)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Adds a batch."""
+        return super().update_state(self.of(y_true, y_pred))
+
+
+def _rate_of(optimizer: Any) -> float:
+    rate = optimizer.learning_rate
+    return float(rate(optimizer.iterations) if callable(rate) else keras.backend.get_value(rate))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,232 @@
+"""Keras' callbacks see a stage of training as they see `fit`: one run, full logs, and what they set stays set."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.data import Samples
+from keras_xaic.metrics import Task
+from keras_xaic.settings import Training
+from keras_xaic.training import Schedule, fit, predict
+from keras_xaic.training.fitting import _Batches
+
+TASK = Task("classification", 3, "softmax")
+MATCHING = {"batch_size": 16, "distillation": 0.0, "seed": 3}
+
+
+def make_data(count=96, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, count)
+    x = rng.normal(size=(count, 8)) * 0.3
+    x[np.arange(count), y] += 1.0
+    return Samples(x.astype(np.float32), y)
+
+
+TRAIN, HELD = make_data(), make_data(48, seed=1)
+
+
+def make_model():
+    keras.utils.set_random_seed(5)
+    hidden = layers.Dense(12, activation="relu", name="a")
+    return keras.Sequential([keras.Input((8,)), hidden, layers.Dense(3, "softmax", name="b")])
+
+
+def ours(callbacks, epochs=4, **options):
+    return fit(make_model(), TRAIN, HELD, TASK, Schedule(epochs, 1e-2, **{**MATCHING, **options}), callbacks=callbacks)
+
+
+class InOrder(keras.utils.Sequence):
+    """The batches of our epochs, for a `fit` of Keras alone."""
+
+    def __init__(self, schedule):
+        from keras_xaic.models.losses import Targets
+
+        self.batches = _Batches(TRAIN, Targets(TASK, TRAIN, None), schedule, 0)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        chosen = self.batches.order[index * 16 : (index + 1) * 16]
+        return TRAIN.inputs(chosen), TRAIN.y[chosen]
+
+    def on_epoch_end(self):
+        self.batches.on_epoch_end()
+
+
+def plain(callbacks, epochs=4, rate=1e-2):
+    """What `fit` of Keras gives for the same epochs."""
+    model = make_model()
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    schedule = Schedule(epochs, rate, **MATCHING)
+    validation = (HELD.x, HELD.y)
+    model.fit(InOrder(schedule), epochs=epochs, validation_data=validation, callbacks=callbacks, shuffle=False, verbose=0)
+    return model
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def constant(rate=1e-2):
+    return keras.callbacks.LearningRateScheduler(lambda epoch, old: rate)
+
+
+def test_csv_logger_records_what_it_records_in_fit(tmp_path):
+    ours([constant(), keras.callbacks.CSVLogger(tmp_path / "ours.csv")])
+    plain([constant(), keras.callbacks.CSVLogger(tmp_path / "plain.csv")])
+    mine, theirs = rows_of(tmp_path / "ours.csv"), rows_of(tmp_path / "plain.csv")
+    assert len(mine) == len(theirs) == 4
+    assert set(theirs[0]) <= set(mine[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr"}
+    for one, other in zip(mine, theirs):
+        for name, value in other.items():
+            assert one[name] == pytest.approx(value, abs=2e-4), name
+
+
+def test_early_stopping_stops_where_it_stops_in_fit():
+    class Count(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.begun = self.epochs = 0
+
+        def on_train_begin(self, logs=None):
+            self.begun += 1
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.epochs += 1
+
+    def stop():
+        return keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=0.08)
+
+    one, other = Count(), Count()
+    history = ours([constant(), one, stop()], epochs=12)
+    plain([constant(), other, stop()], epochs=12)
+    assert one.epochs == other.epochs == len(history) < 12
+    assert one.begun == 1
+
+
+def test_reduce_on_plateau_wins_over_our_schedule(tmp_path):
+    def reduce():
+        return keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.1, patience=1, min_delta=10.0)
+
+    ours([reduce(), keras.callbacks.CSVLogger(tmp_path / "ours.csv")], epochs=5)
+    plain([reduce(), keras.callbacks.CSVLogger(tmp_path / "plain.csv")], epochs=5)
+    rates = [[row["lr"] for row in rows_of(tmp_path / f"{name}.csv")] for name in ("ours", "plain")]
+    np.testing.assert_allclose(*rates, rtol=1e-5)
+    assert rates[0][-1] < 1e-4
+
+
+def test_a_callback_of_ones_own_may_set_the_rate_and_else_the_cosine_holds():
+    seen = []
+
+    class Mine(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                keras.backend.set_value(self.model.optimizer.learning_rate, 0.5)
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["lr"])
+
+    ours([Mine()], epochs=4)
+    assert 1e-2 > seen[0] > seen[1]
+    assert seen[2:] == [0.5, 0.5]
+
+
+def test_callbacks_that_only_look_on_change_nothing(tmp_path):
+    one, other = make_model(), make_model()
+    schedule = Schedule(3, 1e-2, **MATCHING)
+    fit(one, TRAIN, HELD, TASK, schedule)
+    fit(other, TRAIN, HELD, TASK, schedule, callbacks=[keras.callbacks.CSVLogger(tmp_path / "log.csv")])
+    for mine, theirs in zip(one.get_weights(), other.get_weights()):
+        np.testing.assert_array_equal(mine, theirs)
+    assert rows_of(tmp_path / "log.csv")[0]["lr"] < 1e-2
+
+
+def test_tensorboard_writes_one_run_per_stage(tmp_path):
+    for name, run in (("ours", ours), ("plain", plain)):
+        run([constant(), keras.callbacks.TensorBoard(tmp_path / name)])
+    found = {}
+    for name in ("ours", "plain"):
+        files = list((tmp_path / name).rglob("events*"))
+        tags = {}
+        for file in files:
+            for event in tf.compat.v1.train.summary_iterator(str(file)):
+                for value in event.summary.value:
+                    if value.tag.startswith("epoch_"):
+                        tags[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+        found[name] = (sum("train" in str(file) for file in files), {step for _, step in tags}, tags)
+    assert found["ours"][0] == found["plain"][0] == 1
+    assert found["ours"][1] == found["plain"][1] == {0, 1, 2, 3}
+    for tag, value in found["plain"][2].items():
+        if tag in found["ours"][2]:
+            assert found["ours"][2][tag] == pytest.approx(value, abs=2e-4), tag
+    assert ("epoch_loss", 3) in found["ours"][2]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed")
+def test_mlflow_sees_one_run_per_stage(tmp_path):
+    import mlflow
+
+    mlflow.set_tracking_uri(f"file://{tmp_path}")
+    with mlflow.start_run() as run:
+        ours([mlflow.keras.MlflowCallback(run)] if hasattr(mlflow.keras, "MlflowCallback") else [])
+    assert len(list(tmp_path.rglob("metrics/loss"))) == 1
+
+
+class Interrupt(Exception):
+    pass
+
+
+def test_a_resumed_stage_continues_the_callbacks(tmp_path):
+    def counting():
+        return keras.callbacks.EarlyStopping("val_loss", patience=3, min_delta=10.0)
+
+    schedule = Schedule(8, 1e-2, **MATCHING)
+    whole = fit(make_model(), TRAIN, HELD, TASK, schedule, callbacks=[counting()])
+
+    def interrupt(done, total, note):
+        if done == 2 * 6 + 3:
+            raise Interrupt
+
+    keep = {"callbacks": [counting()], "checkpoint": tmp_path}
+    with pytest.raises(Interrupt):
+        fit(make_model(), TRAIN, HELD, TASK, schedule, progress=interrupt, **keep)
+    again = fit(make_model(), TRAIN, HELD, TASK, schedule, callbacks=[counting()], checkpoint=tmp_path)
+    assert len(again) == len(whole) == 4
+    once_more = fit(make_model(), TRAIN, HELD, TASK, schedule, callbacks=[counting()], checkpoint=tmp_path)
+    assert once_more == again, "a stage that was stopped stays stopped"
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adam", keras.optimizers.Adam, keras.optimizers.SGD(0.1), keras.optimizers.legacy.Adam(1e-2), keras.optimizers.legacy.SGD],
+    ids=["name", "class", "instance", "legacy", "legacy class"],
+)
+def test_optimizers_in_every_form(optimizer, tmp_path):
+    model = make_model()
+    before = predict(model, HELD)
+    history = fit(model, TRAIN, HELD, TASK, Schedule(2, 1e-2, **{**MATCHING, "optimizer": optimizer}), checkpoint=tmp_path)
+    assert history[-1].loss < history[0].loss
+    assert np.abs(predict(model, HELD) - before).max() > 0
+    again = fit(make_model(), TRAIN, HELD, TASK, Schedule(2, 1e-2, **{**MATCHING, "optimizer": optimizer}), checkpoint=tmp_path)
+    assert again == history
+
+
+def cross_entropy(labels, outputs):
+    return keras.losses.categorical_crossentropy(labels, outputs)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["categorical_crossentropy", keras.losses.CategoricalCrossentropy, keras.losses.CategoricalCrossentropy(), cross_entropy],
+    ids=["name", "class", "instance", "function"],
+)
+def test_losses_in_every_form(loss):
+    losses = [one.loss for one in ours([], epochs=2, loss=Training(loss=loss).loss)]
+    np.testing.assert_allclose(losses, [one.loss for one in ours([], epochs=2)], rtol=1e-4)
