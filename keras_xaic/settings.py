@@ -61,10 +61,10 @@ class Training:
             ``(labels, outputs)``; labels of classes come one-hot.
         distillation: Weight of the original's outputs in the loss, 0 to 1.
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
-        callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one `fit`
-            to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``. `ReduceLROnPlateau`,
-            `LearningRateScheduler` and whatever else sets the learning rate win over the cosine. Which epoch is kept, the
-            metric on validation data decides.
+        callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one
+            `fit` to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``.
+            `ReduceLROnPlateau`, `LearningRateScheduler` and whatever else sets the learning rate win over the cosine. Which
+            epoch is kept, the metric on validation data decides.
         train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto
             their grids and lose weights as planned, and only the other layers make up for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
