@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args
 
-from keras_xaic.arguments import as_names, keyword_only, one_of, require, settings, shown, yes_no
+from keras_xaic.arguments import a_path, as_names, keyword_only, one_of, require, settings, shown, yes_no
 from keras_xaic.errors import DataError, PlanError, choices
 from keras_xaic.metrics import KINDS, METRICS, get_metric
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
@@ -160,6 +161,15 @@ class Device:
         return self.interpreters[0] if tuple(self.interpreters) in (("auto",), ("all",)) else self.interpreters
 
 
+def _sizes(given: Any) -> tuple[int, ...]:
+    """Returns a shape that is written as ``128,128,3`` or given as numbers."""
+    parts = given.replace("x", ",").strip("()").split(",") if isinstance(given, str) else given
+    texts = [str(part).strip() for part in parts if str(part).strip()] if isinstance(parts, (list, tuple)) else []
+    if not texts or not all(text.isdigit() and int(text) > 0 for text in texts):
+        raise PlanError(f"input_shape is {shown(given)}", "sizes without the batch, e.g. 128,128,3")
+    return tuple(int(text) for text in texts)
+
+
 @settings
 @dataclass(frozen=True)
 class DataOptions:
@@ -174,7 +184,12 @@ class DataOptions:
         calibration: Number of training samples for relevance and activation ranges.
         task: Kind of the task, one of `keras_xaic.metrics.KINDS`; None: what the output, the model's loss and the targets say.
         metric: Name of the metric that chooses epochs and judges (see `keras_xaic.metrics`); None: the task's usual one.
+        input_shape: Sizes for the model's free dimensions in place of the data's, without the batch: ``(128, 128, 3)`` or
+            ``"128,128,3"``.
         allow_unsafe: Load models with Lambda layers or pickled code. Only if you trust the file.
+        custom_objects: A Python file with classes and functions that the model needs. Needs `allow_unsafe`.
+        architecture: For weights without a model: a ``.json`` of `model.to_json`, or ``FILE.py:FUNCTION`` (needs
+            `allow_unsafe`).
         strict: Refuse a model with layers that the attribution rule cannot treat, instead of passing relevance through them by
             the gradient, which the report says.
 
@@ -196,7 +211,16 @@ class DataOptions:
         kind=str,
         values=tuple(METRICS),
     )
+    input_shape: Union[str, Sequence[int], None] = option(
+        None, "Sizes for the model's free dimensions, e.g. 128,128,3; default: the data's.", kind=str
+    )
     allow_unsafe: bool = option(False, "Load models with Lambda layers or pickled code. Only if you trust the file.")
+    custom_objects: Union[str, os.PathLike[str], None] = option(
+        None, "FILE.py with classes and functions that the model needs; with --allow-unsafe.", kind=str
+    )
+    architecture: Optional[str] = option(
+        None, "For weights alone: a .json of model.to_json(), or FILE.py:FUNCTION with --allow-unsafe.", kind=str
+    )
     strict: bool = option(False, "Refuse layers that the attribution rule cannot treat; default: the gradient passes through.")
 
     def __post_init__(self) -> None:
@@ -204,6 +228,11 @@ class DataOptions:
             object.__setattr__(self, "scale", require("scale", self.scale, "a number other than 0", lambda n: n != 0))
         if self.offset is not None:
             object.__setattr__(self, "offset", require("offset", self.offset, "a number", lambda n: True))
+        if self.input_shape is not None:
+            object.__setattr__(self, "input_shape", _sizes(self.input_shape))
+        for name in ("custom_objects", "architecture"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, a_path(name, getattr(self, name)))
         calibration = require("calibration", self.calibration, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         object.__setattr__(self, "calibration", calibration)
         if self.task is not None:

@@ -547,6 +547,8 @@ def _end_with_parent() -> None:
 
 def _arbitrary(shape: list[int], dtype: np.dtype) -> np.ndarray:
     values = np.random.default_rng(0).uniform(-1.0, 1.0, shape)
+    if dtype.kind in "iu" and dtype.itemsize >= 4:
+        return (values > 0).astype(dtype)  # places in a table: others may lie outside of it
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         values = np.clip((values + 1.0) / 2.0 * (float(limits.max) - limits.min) + limits.min, limits.min, limits.max)

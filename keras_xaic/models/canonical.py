@@ -89,6 +89,14 @@ def canonicalize(
         return builder.build()
 
 
+def input_dtype(operations: Operations, key: str) -> str:
+    """Returns the type of the clone's input: int32 where only embeddings read it, whose places every interpreter takes so."""
+    readers = operations.consumers[key]
+    given = operations.model.inputs[operations.inputs.index(key)].dtype.name
+    looked_up = readers and key not in operations.outputs and all(type(one.layer) is layers.Embedding for one in readers)
+    return "int32" if looked_up else as_float32(given)
+
+
 class _Builder:
     """One pass over the operations, building the clone."""
 
@@ -116,8 +124,8 @@ class _Builder:
 
     def build(self) -> Canonical:
         inputs = [
-            keras.Input(batch_shape=shape, dtype=as_float32(tensor.dtype.name), name=name)
-            for tensor, name, shape in zip(self.user_model.inputs, self.user_model.input_names, self.shapes)
+            keras.Input(batch_shape=shape, dtype=input_dtype(self.operations, key), name=name)
+            for key, name, shape in zip(self.operations.inputs, self.user_model.input_names, self.shapes)
         ]
         self.tensors.update(zip(self.operations.inputs, inputs))
         taken_up = {operation.name for operation in self.batchnorms.values()}

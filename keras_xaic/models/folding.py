@@ -48,6 +48,9 @@ FOLDABLE = (
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SHAPE_ONLY = (layers.Flatten, layers.Reshape)
 OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
+UNLIKE = 8.0
+"""A BatchNorm of the model's input is no layer's to take up where its gains differ by this factor, or its offsets are this
+large: few bits would hold neither the input nor such weights."""
 _TAKES_FORWARD = (layers.Dense, layers.Conv1D, layers.Conv2D, *DEPTHWISE)
 
 
@@ -126,8 +129,11 @@ def find_forward(wiring: Wiring) -> dict[str, Affine]:
             or list(operation.layer.axis) != [len(shape) - 1]
         ):
             continue
+        gain, offset = batchnorm_affine(operation.layer)
+        if wiring.resolve(operation.inputs[0]) in wiring.operations.inputs and _is_unlike(gain, offset):
+            continue
         full = tuple(size or 1 for size in shape[1:])
-        parts = [np.broadcast_to(part, full) for part in batchnorm_affine(operation.layer)]
+        parts = [np.broadcast_to(part, full) for part in (gain, offset)]
         key = operation.outputs[0]
         while wiring.readers[key] == 1 and key in reading:
             reader, key = reading[key], reading[key].outputs[0]
@@ -140,6 +146,11 @@ def find_forward(wiring: Wiring) -> dict[str, Affine]:
                 found[reader.path] = Affine(operation.name, rows[0][0], rows[1][0])
             break
     return found
+
+
+def _is_unlike(gain: np.ndarray, offset: np.ndarray) -> bool:
+    sizes = np.abs(gain[gain != 0])
+    return bool(sizes.size and sizes.max() > UNLIKE * sizes.min()) or bool(np.abs(offset).max() > UNLIKE)
 
 
 def _takes_forward(wiring: Wiring, operation: Operation) -> bool:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Optional
 
 from keras_xaic._keras import Model, keras
 from keras_xaic.arguments import a_path, shown
 from keras_xaic.errors import ModelError, PlanError
+from keras_xaic.files import PathLike
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.loading import load_model
 from keras_xaic.models.wrapped import unwrapped
 
 
-def as_model(model: Any, allow_unsafe: bool = False) -> Model:
+def as_model(
+    model: Any,
+    allow_unsafe: bool = False,
+    custom_objects: Optional[PathLike] = None,
+    architecture: Optional[str] = None,
+) -> Model:
     """Returns a model that is given as an object or as the path of a file.
 
     Raises:
@@ -25,7 +31,7 @@ def as_model(model: Any, allow_unsafe: bool = False) -> Model:
             a_path("model", model)
         except PlanError as error:
             raise ModelError(error.found, expected) from None
-        return unwrapped(load_model(model, allow_unsafe=allow_unsafe))
+        return unwrapped(load_model(model, allow_unsafe=allow_unsafe, custom_objects=custom_objects, architecture=architecture))
     if is_keras3_object(model):
         return from_keras3(model, allow_unsafe)
     if not isinstance(model, keras.Model):

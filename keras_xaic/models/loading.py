@@ -7,7 +7,7 @@ import json
 import pathlib
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import h5py
 
@@ -17,6 +17,7 @@ from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
 from keras_xaic.hdf5 import FORMATS, check_model_path, clean_copy
 from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
+from keras_xaic.models.companions import build_architecture, load_bare_weights, register_custom_objects
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.generations import as_here, in_the_order_of
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
@@ -30,7 +31,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
 
 
 @checked(path=a_path)
-def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
+def load_model(
+    path: PathLike,
+    *,
+    allow_unsafe: bool = False,
+    custom_objects: Optional[PathLike] = None,
+    architecture: Optional[str] = None,
+) -> Model:
     """Loads a Keras model for inference or fine-tuning, without its optimizer.
 
     The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, and SavedModel
@@ -46,6 +53,10 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
         path: The file or directory.
         allow_unsafe: Also load models that hold Python code (Lambda layers) or unchecked TensorFlow operations, which then
             run with the rights of this process.
+        custom_objects: A Python file with the classes and functions of the user's own that the model needs; it is run, and
+            stays known to Keras in this process. Needs `allow_unsafe`.
+        architecture: For a file of weights only: a ``.json`` that `model.to_json` gave, or ``FILE.py:FUNCTION``, which needs
+            `allow_unsafe`.
 
     Returns:
         The uncompiled `keras.Model`.
@@ -59,7 +70,9 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
     size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
         with bounded(str(where), size):
-            model = _load(where, allow_unsafe)
+            if custom_objects is not None:
+                register_custom_objects(custom_objects, allow_unsafe)
+            model = _load(where, allow_unsafe, architecture)
             _check_values(model, str(where))
             return model
     except XaicError:
@@ -70,23 +83,31 @@ def load_model(path: PathLike, *, allow_unsafe: bool = False) -> Model:
         ) from error
 
 
-def _load(where: pathlib.Path, allow_unsafe: bool) -> Model:
+def _load(where: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) -> Model:
     if where.is_dir():
         return load_saved_model(where, allow_unsafe)
     with temporary_directory() as directory:  # Keras gets only what was checked
         if zipfile.is_zipfile(where):
             return _load_keras(where, directory, allow_unsafe)
-        return _load_h5(where, directory, allow_unsafe)
+        return _load_h5(where, directory, allow_unsafe, architecture)
 
 
-def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Model:
+def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) -> Model:
     checked = directory / "model.h5"
     values = clean_copy(where, checked, str(where))
     with h5py.File(checked, "r") as file:
-        if "model_config" not in file.attrs:
+        alone = "model_config" not in file.attrs
+        if alone and architecture is None:
             raise ModelError(
-                f"{where} holds weights only", "a whole model, with its architecture", "Save it with model.save(...)"
+                f"{where} holds weights only",
+                "a whole model, with its architecture",
+                "Save it with model.save(...); {architecture=model.json}, which model.to_json() gives",
             )
+    if alone and architecture is not None:
+        model, config = build_architecture(architecture, allow_unsafe)
+        load_bare_weights(model, config, checked, str(where))
+        return model
+    with h5py.File(checked, "r") as file:
         config = read_json(file.attrs["model_config"], f"the configuration in {where}")
         check_config(config, str(where), allow_unsafe)
         with weights_within(values, str(where)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_xaic._keras import Model, layers
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.folding import IDENTITIES
+from keras_xaic.models.folding import IDENTITIES, as_float32
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
 
@@ -42,9 +42,8 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     left = sum(isinstance(layer, layers.BatchNormalization) for layer in folded.model.layers)
     odd = any(isinstance(one.layer, IDENTITIES) and not isinstance(one.layer, _STAY) for one in operations)
     other = any(one.layer._compute_dtype not in (None, "float32") and one.layer.weights for one in operations)
-    other = other or any(
-        "float" in tensor.dtype.name and tensor.dtype.name != "float32" for tensor in model.inputs + model.outputs
-    )
+    other = other or any(as_float32(tensor.dtype.name) != tensor.dtype.name for tensor in model.outputs)
+    other = other or any(a.dtype != b.dtype for a, b in zip(model.inputs, folded.model.inputs))
     return folded.model if zeros or odd or other or fixed != wanted or left != batchnorms else model
 
 

@@ -161,7 +161,7 @@ class _Check:
         raise ModelError(
             f"{self.source}: {owner} needs the custom {what}, which is not known here",
             "Keras' own classes or registered ones",
-            "Register it with @keras.saving.register_keras_serializable(), or load the model within "
+            "{custom_objects=FILE.py}; register it with @keras.saving.register_keras_serializable(), or load the model within "
             "keras.saving.custom_object_scope({...}), and pass the model itself",
         )
 

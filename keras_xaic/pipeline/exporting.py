@@ -108,7 +108,7 @@ def _compressed(
         model = model.path
     if isinstance(model, (str, pathlib.Path)) and Bundle(pathlib.Path(model)).keras_model.is_file():
         return CompressedModel.load(Bundle(pathlib.Path(model)))
-    return model if isinstance(model, CompressedModel) else load(model, options.allow_unsafe, data)
+    return model if isinstance(model, CompressedModel) else load(model, options, data)
 
 
 def _seed_of(small: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.data import Data, as_data
+from keras_xaic.errors import ModelError
 from keras_xaic.models import Task, infer_task
 from keras_xaic.models.given import as_model
 from keras_xaic.models.regular import regularize
@@ -17,13 +18,29 @@ if TYPE_CHECKING:
     from keras_xaic.files import PathLike
 
 
-def load(model: Union[Model, PathLike], allow_unsafe: bool, data: Optional[Data] = None, progress: Progress = silent) -> Model:
-    """Returns `model`, loaded if it is a path, made regular (see `regularize`); free dimensions take those of `data`."""
-    model = as_model(model, allow_unsafe)
-    regular = regularize(model, () if data is None else [tuple(data.train.x.shape[1:])])
+def load(
+    model: Union[Model, PathLike], options: DataOptions, data: Optional[Data] = None, progress: Progress = silent
+) -> Model:
+    """Returns `model`, loaded if it is a path, made regular (see `regularize`).
+
+    Free dimensions take the sizes of ``options.input_shape``, else those of `data`.
+    """
+    model = as_model(model, options.allow_unsafe, options.custom_objects, options.architecture)
+    source, shapes = "the data", [] if data is None else [tuple(data.train.x.shape[1:])]
+    if options.input_shape is not None:
+        source, shapes = "input_shape", [_fitting(tuple(int(size) for size in options.input_shape), model)]
+    regular = regularize(model, shapes)
     if regular.input_shape != model.input_shape:
-        progress(f"free dimensions {model.input_shape[1:]} taken from the data: {regular.input_shape[1:]}", 1, 1)
+        progress(f"free dimensions {model.input_shape[1:]} taken from {source}: {regular.input_shape[1:]}", 1, 1)
     return regular
+
+
+def _fitting(asked: tuple[int, ...], model: Model) -> tuple[int, ...]:
+    """Returns the shape that was asked for, if the model's first input can have it."""
+    own = tuple(model.inputs[0].shape[1:])
+    if len(asked) != len(own) or any(size not in (None, one) for size, one in zip(own, asked)):
+        raise ModelError(f"input_shape {asked} for a model that takes {own}", "the sizes that the model fixes, None may be any")
+    return asked
 
 
 def load_both(
@@ -31,7 +48,7 @@ def load_both(
 ) -> tuple[Model, Data, Task]:
     """Returns model, data and what the model does with them; said before any work where they do not fit."""
     found = as_data(data, *options.scaling)
-    loaded = load(model, options.allow_unsafe, found, progress)
+    loaded = load(model, options, found, progress)
     task = infer_task(loaded, found, options.task, options.metric)
     progress("load", 1, 1)
     return loaded, with_task(found, task), task

@@ -135,7 +135,7 @@ def _loaded(
 ) -> tuple[Model, Relevance, Optional[Data]]:
     scores = relevance if isinstance(relevance, Relevance) else Relevance.load(relevance)
     if data is None:
-        return load(model, options.allow_unsafe), scores, None
+        return load(model, options), scores, None
     loaded, samples_of, _ = load_both(model, data, options)
     return loaded, scores, samples_of
 

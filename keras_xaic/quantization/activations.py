@@ -10,6 +10,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 from keras_xaic._keras import Layer, Model, Tensor, keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
+from keras_xaic.models.front import needed_fronts
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.planning.storages import Activations
@@ -138,7 +139,10 @@ def quantize_activations(
     if ranges not in KINDS:
         raise PlanError(f"activation ranges {ranges!r}", f"one of {', '.join(KINDS)}")
     operations = Operations(model)
-    chosen = [*operations.inputs, *(op.outputs[0] for op in operations if has_own_grid(op, operations))]
+    fronts = needed_fronts(operations, [samples.inputs()])  # computed in float32
+    inside = {name for front in fronts.values() for name in front.operations}
+    chosen = [fronts[key].key if key in fronts else key for key in operations.inputs]
+    chosen += [op.outputs[0] for op in operations if op.name not in inside and has_own_grid(op, operations)]
     found = _first_ranges(operations, samples, set(chosen), PERCENTILE if ranges == "percentile" else 100.0)
     inserted = {
         key: quantize_layer.QuantizeLayer(KINDS[ranges](*found[key], activations), name=f"grid_{number}")
@@ -147,7 +151,7 @@ def quantize_activations(
     inputs = [
         keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for tensor, name in zip(model.inputs, model.input_names)
     ]
-    tensors = {key: inserted[key](tensor) for key, tensor in zip(operations.inputs, inputs)}
+    tensors = {key: inserted[key](tensor) if key in inserted else tensor for key, tensor in zip(operations.inputs, inputs)}
     for operation in operations:
         for key, value in zip(operation.outputs, operation.call(tensors)):
             tensors[key] = inserted[key](value) if key in inserted else value

@@ -10,13 +10,13 @@ from typing import Any
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras
 from keras_xaic.compression import CompressedModel, apply
-from keras_xaic.data import Data, load_data
+from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
-from keras_xaic.models import Task, canonicalize, infer_task, load_model
+from keras_xaic.models import Task, canonicalize
+from keras_xaic.pipeline.inputs import load_both
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.settings import DataOptions, Training
-from keras_xaic.tasks import with_task
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.training import predict
 
@@ -42,10 +42,7 @@ class Setting:
 
 @functools.lru_cache(maxsize=1)
 def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
-    model = load_model(setting.model, allow_unsafe=setting.options.allow_unsafe)
-    data = load_data(setting.data, *setting.options.scaling)
-    task = infer_task(model, data, setting.options.task, setting.options.metric)
-    data = with_task(data, task)
+    model, data, task = load_both(setting.model, setting.data, setting.options)
     samples = data.calibration(setting.options.calibration, setting.seed)
     return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
 

@@ -145,7 +145,8 @@ def _weight_only(small: Compressed, islands: set[str]) -> ModelT:
 
 
 def _quantized(small: Compressed, wish: Wish, calibration: Calibration, islands: set[str]) -> ModelT:
-    floating = weight_operators(converted(small.model, Wish("float32", unrolled=wish.precision == "int16")))
+    twin = Wish("float32", unrolled=wish.precision == "int16")
+    floating = weight_operators(converted(small.model, twin, calibration))
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
     storages = dict(small.storages)
     if wish.precision == "int16":

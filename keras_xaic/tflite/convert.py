@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import Optional, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from keras_xaic._keras import Model, Tensor, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
-from keras_xaic.models.operations import Operations
+from keras_xaic.models.front import Front, needed_fronts
+from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, InputOutput, Wish, freeze
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
+from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.scales import give_range, keep_scale_of_copies, without_range
 from keras_xaic.tflite.signature import add_signature
@@ -31,17 +33,18 @@ KEPT, KEPT_BYTES = 16, 50_000_000
 _kept: dict[bytes, bytes] = {}
 
 
-def float_twin(model: Model, unrolled: bool = False) -> bytes:
+def float_twin(model: Model, calibration: Optional[Calibration] = None, unrolled: bool = False) -> bytes:
     """Returns the model as float32 .tflite with a batch of 1.
 
     Args:
         model: Functional or sequential `keras.Model`. Rebuilding the same model gives the same bytes.
+        calibration: Inputs for which the operators shall be those of the file with integer activations.
         unrolled: Whether an LSTM is written step by step, as files with int16 activations have it.
 
     Raises:
         ExportError: If TFLite has no operator for a part of the model; the message names it.
     """
-    return pack(converted(model, Wish("float32", unrolled=unrolled)))
+    return pack(converted(model, Wish("float32", unrolled=unrolled), calibration))
 
 
 def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -89,19 +92,23 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
     Args:
         model: See `float_twin`.
         wish: What is to be written.
-        calibration: See `int8_twin`; for integer activations.
+        calibration: See `int8_twin`; for integer activations. Inputs that they would make too coarse get a float32 front
+            (see `models.front`).
 
     Raises:
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
+    operations = Operations(model)
+    fronts = needed_fronts(operations, arrays)
+    arrays = [fronts[key](array) if key in fronts else array for key, array in zip(operations.inputs, arrays)]
     with temporary_directory() as directory:
-        graph = _traced(model, str(directory), wish.unrolled or wish.precision == "int16")
+        graph = _traced(model, operations, fronts, str(directory), wish.unrolled or wish.precision == "int16")
         try:
             content = _made(graph, wish, arrays)
         except ChildDied as death:
-            names = _looping(model)
+            names = _looping(operations)
             if not names:
                 raise
             raise ChildDied(
@@ -110,7 +117,7 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
                 "Shorten the sequence; choose float32 activations: {activations=float32}; or {precision=weight-only}",
             ) from death
         except ExportError as error:
-            names = _looping(model) if wish.precision == "int16" else ""
+            names = _looping(operations) if wish.precision == "int16" else ""
             if names:
                 raise ExportError(
                     f"model {model.name!r} cannot be converted with int16 activations: {error.found}; it has loops: {names}",
@@ -125,24 +132,32 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
     file = load(content)
     dead = without_range(file)
     if dead and wish.precision == "int16":
-        give_range(file, weight_operators(converted(model, Wish("float32", unrolled=True))))
+        give_range(file, weight_operators(converted(model, Wish("float32", unrolled=True), calibration)))
     elif dead:
-        layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in Operations(model)])
+        layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in operations])
         raise ExportError(
             f"layer {layer!r} gives 0, or nearly so, for all calibration data: {wish.precision} activations have no step there",
             "calibration data for which it gives something",
             "Give more or other calibration data, remove the layer, or choose other activations",
         )
     keep_scale_of_copies(file)
+    for number, key in enumerate(operations.inputs):
+        if key in fronts:
+            last = [one.name for one in operations].index(fronts[key].operations[-1])
+            write_front(file, number, fronts[key].center, fronts[key].gain, f"op{last:04d}")
     _name_stably(file)
     return file
 
 
-def _looping(model: Model) -> str:
+def _looping(operations: Operations) -> str:
     """Returns the layers that run over time in a loop, as the converter sees them, for a message; empty if none does."""
-    operations = Operations(model)
-    found = [one.layer for one in operations if one.inputs and has_loop(unrolled(one.layer, operations.shapes[one.inputs[0]]))]
+    found = [one.layer for one in operations if one.inputs and has_loop(_unrolled(one, operations, False))]
     return ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
+
+
+def _unrolled(operation: Operation, operations: Operations, every: bool) -> Any:
+    masked = getattr(tf.nest.flatten(operation.node.keras_inputs)[0], "_keras_mask", None) is not None
+    return unrolled(operation.layer, operations.shapes[operation.inputs[0]], every or masked)
 
 
 def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
@@ -171,14 +186,20 @@ def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
     return bytes(content)
 
 
-def _traced(model: Model, directory: str, every: bool) -> Graph:
-    """Traces the model with a batch of 1 under names that do not depend on what else was built in this process."""
-    operations = Operations(model)
-    functions = {one.name: unrolled(one.layer, operations.shapes[one.inputs[0]], every) for one in operations if one.inputs}
+def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], directory: str, every: bool) -> Graph:
+    """Traces the model with a batch of 1 under names that do not depend on what else was built in this process.
+
+    Fronts are left out: what comes out of them is the input.
+    """
+    functions = {one.name: _unrolled(one, operations, every) for one in operations if one.inputs}
+    starts = [fronts[key].key if key in fronts else key for key in operations.inputs]
+    left_out = {name for front in fronts.values() for name in front.operations}
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        tensors = dict(zip(operations.inputs, inputs))
+        tensors = dict(zip(starts, inputs))
         for number, operation in enumerate(operations):
+            if operation.name in left_out:
+                continue
             with tf.name_scope(f"op{number:04d}"):  # the converter orders operators by name
                 tensors.update(zip(operation.outputs, operation.call(tensors, functions.get(operation.name))))
         return [tensors[key] for key in operations.outputs]

@@ -126,7 +126,8 @@ def export(
                     shutil.rmtree(bundle.micro, ignore_errors=True)
                     warn(without_micro(error.found, "Replace this layer to run the model on microcontrollers"))
             write_check(bundle.check, compressed.model, arrays, calibration if isinstance(calibration, Samples) else None)
-            floating = float_twin(compressed.model, unrolled=precision == "int16")
+            twin_data = arrays if precision in ("int8", "int16") else None
+            floating = float_twin(compressed.model, twin_data, unrolled=precision == "int16")
             save_arrays(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
     return Bundle(pathlib.Path(out))
 

@@ -67,8 +67,12 @@ def rewrite(graph: Any, shapes: Callable[[str], Sequence[int]], values: Callable
             _selu(editor)
         elif node.op == "Softplus":
             _softplus(editor)
+        elif node.op == "Softsign":
+            _softsign(editor)
         elif node.op == "Sum" and tf.dtypes.as_dtype(node.attr["T"].type).is_floating:
             _sum(editor, shapes, values)
+        elif node.op in ("MaxPool3D", "AvgPool3D"):
+            _pool_3d(editor, shapes)
         elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
             _long_strides(editor, shapes)
 
@@ -95,6 +99,12 @@ def _softplus(editor: _Editor) -> None:
     editor.become("Sub", editor.add("Relu", "relu", editor.sources[0]), small)
 
 
+def _softsign(editor: _Editor) -> None:
+    """``x / (1 + |x|)``, which TFLite has no operator for."""
+    size = editor.add("Abs", "abs", editor.sources[0])
+    editor.become("RealDiv", editor.sources[0], editor.add("AddV2", "size", size, editor.constant("one", 1.0)))
+
+
 def _sum(editor: _Editor, shapes: Callable[[str], Sequence[int]], values: Callable[[str], np.ndarray]) -> None:
     """The mean times the number of values: interpreters do not rescale the sum of int16 values."""
     shape, axes = shapes(editor.sources[0]), values(editor.sources[1])
@@ -102,6 +112,36 @@ def _sum(editor: _Editor, shapes: Callable[[str], Sequence[int]], values: Callab
     attributes = {key: editor.node.attr[key] for key in ("Tidx", "keep_dims")}
     mean = editor.add("Mean", "mean", *editor.sources, **attributes)
     editor.become("Mul", mean, editor.constant("count", count))
+
+
+def _pool_3d(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:
+    """Pools the planes, then across them: TFLite has no pooling in three dimensions.
+
+    Largest values and averages (which leave padding out) are the same in either order.
+    """
+    node = editor.node
+    if node.attr["data_format"].s not in (b"", b"NDHWC"):
+        return
+    size, strides = list(node.attr["ksize"].list.i), list(node.attr["strides"].list.i)
+    _, depth, *plane, channels = shapes(editor.sources[0])
+    end = shapes(node.name)
+    kind = node.op[:-2]
+
+    def shaped(name: str, source: str, shape: Sequence[int]) -> str:
+        where = editor.constant(f"{name}/shape", np.array(shape, np.int32), tf.int32)
+        return editor.add("Reshape", name, source, where, Tshape=tf.compat.v1.AttrValue(type=tf.int32.as_datatype_enum))
+
+    def pooled(name: str, source: str, window: Sequence[int], step: Sequence[int]) -> str:
+        lists = {"ksize": window, "strides": step}
+        attributes = {key: tf.compat.v1.AttrValue(list={"i": [1, *value, 1]}) for key, value in lists.items()}
+        return editor.add(kind, name, source, padding=node.attr["padding"], **attributes)
+
+    planes = pooled("planes", shaped("as_planes", editor.sources[0], [depth, *plane, channels]), size[2:4], strides[2:4])
+    across = shaped("as_rows", planes, [1, depth, end[2] * end[3], channels])
+    across = pooled("across", across, [size[1], 1], [strides[1], 1])
+    where = editor.constant("shape", np.array(end, np.int32), tf.int32)
+    editor.become("Reshape", across, where)
+    node.attr["Tshape"].type = tf.int32.as_datatype_enum
 
 
 def _long_strides(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:

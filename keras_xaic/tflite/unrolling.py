@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, Union
 
-from keras_xaic._keras import Layer, layers
+import numpy as np
+
+from keras_xaic._keras import Layer, Tensor, layers, tf
 
 MOST_STEPS = 128
 """Longest sequence that is unrolled: every step has operators of its own in the file, about 0.1 to 0.2 kB each."""
 
 
-def has_loop(layer: Layer) -> bool:
+def has_loop(layer: Union[Layer, Callable[..., Any]]) -> bool:
     """Whether a layer runs over time in a loop."""
     parts = _parts(layer)
     return any(not getattr(part, "unroll", False) for part in parts)
 
 
-def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) -> Layer:
+def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) -> Union[Layer, Callable[..., Any]]:
     """Returns a copy of a recurrent layer, with the same weights, that runs without a loop; or the layer itself.
 
-    An LSTM that is not part of a Bidirectional stays unless `every` is given: TFLite has an operator of its own for it, which
-    converts to all activations but int16. So do layers that keep their
-    state, convolutional ones, which Keras cannot unroll, and sequences of free length or of more than `MOST_STEPS`.
+    Convolutional ones become a function, since Keras cannot unroll them. An LSTM that is not part of a Bidirectional stays
+    unless `every` is given: TFLite has an operator of its own for it, which converts to all activations but int16, and which
+    skips no steps. So do layers that keep their state, and sequences of free length or of more than `MOST_STEPS`.
 
     Args:
         layer: Layer layer.
         shape: Of its first input, with the batch.
         every: Whether an LSTM is unrolled, too.
     """
-    if not has_loop(layer) or len(shape) != 3 or shape[1] is None or shape[1] > MOST_STEPS:
+    if not has_loop(layer) or len(shape) < 3 or shape[1] is None or shape[1] > MOST_STEPS:
         return layer
     parts = _parts(layer)
     if (type(layer) is layers.LSTM and not every) or any(part.stateful for part in parts):
+        return layer
+    if isinstance(layer, layers.ConvLSTM2D):  # and so are those of one and three dimensions
+        return functools.partial(_step_by_step, layer)
+    if len(shape) != 3:
         return layer
     config = layer.get_config()
     for part in (config["layer"], config.get("backward_layer")) if isinstance(layer, layers.Bidirectional) else ():
@@ -46,7 +53,20 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
     return copy
 
 
-def _parts(layer: Layer) -> list[Layer]:
+def _step_by_step(layer: Layer, sequence: Tensor, **_: Any) -> Any:
+    """Calls the cell of a convolutional layer once for each step, from states of zeros."""
+    with tf.init_scope():
+        states = [np.zeros(state.shape, np.float32) for state in layer.get_initial_state(tf.zeros(sequence.shape))]
+    outputs = []
+    order = range(sequence.shape[1])
+    for step in reversed(order) if layer.go_backwards else order:
+        output, states = layer.cell(sequence[:, step], states, training=False)
+        outputs.append(output)
+    result = tf.stack(outputs, 1) if layer.return_sequences else outputs[-1]
+    return [result, *states] if layer.return_state else result
+
+
+def _parts(layer: Any) -> list[Layer]:
     if isinstance(layer, layers.Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
     return [layer] if isinstance(layer, layers.RNN) else []

@@ -55,7 +55,7 @@ BEFORE = {
         (6, 6, 3),
         lambda t: L.Conv2D(4, 3, strides=2, dilation_rate=1)(BatchNorm(scale=False)(t)),
     ),
-    "conv1d": ((8, 3), lambda t: L.Conv1D(4, 3, dilation_rate=2)(BatchNorm(center=False)(t))),
+    "conv1d": ((8, 3), lambda t: L.Conv1D(4, 3, dilation_rate=2)(BatchNorm(center=False)(L.ReLU()(t)))),
     "pointwise, same": ((6, 6, 3), lambda t: L.Conv2D(4, 1, strides=2, padding="same")(BatchNorm()(t))),
     "depthwise": ((6, 6, 3), lambda t: L.DepthwiseConv2D(3, depth_multiplier=2)(BatchNorm()(t))),
     "dropout between": (

@@ -6,6 +6,7 @@ import pytest
 from keras_xaic import isolation
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
+from keras_xaic.edge import run_file
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.tflite import convert
 from keras_xaic.tflite.convert import converted, float_twin, int8_twin
@@ -120,3 +121,43 @@ def test_calibration_data_forms_are_equal(digits):
 def test_calibration_data_that_does_not_fit(digits, calibration, message):
     with pytest.raises(DataError, match=message):
         int8_twin(digits.small.model, calibration)
+
+
+CONVERTED_ANOTHER_WAY = {
+    "softsign": ((5,), lambda t: layers.Dense(4, activation="softsign")(t)),
+    "max of volumes": ((4, 6, 5, 2), lambda t: layers.MaxPooling3D(2, padding="same")(layers.Conv3D(3, 2)(t))),
+    "mean of volumes": ((4, 6, 5, 2), lambda t: layers.AveragePooling3D((2, 3, 2), strides=(1, 2, 2))(t)),
+    "convolution over time": ((3, 6, 6, 2), lambda t: layers.ConvLSTM2D(3, 3, padding="same", return_sequences=True)(t)),
+    "backwards": ((3, 6, 6, 2), lambda t: layers.ConvLSTM2D(3, 3, strides=2, go_backwards=True)(t)),
+}
+
+
+@pytest.mark.parametrize("kind", CONVERTED_ANOTHER_WAY)
+def test_what_tflite_lacks_is_written_with_what_it_has(kind, tmp_path):
+    keras.utils.set_random_seed(2)
+    shape, body = CONVERTED_ANOTHER_WAY[kind]
+    start = keras.Input(shape)
+    model = keras.Model(start, layers.Dense(3)(layers.Flatten()(body(start))))
+    x = np.random.default_rng(0).normal(size=(30, *shape)).astype(np.float32)
+    expected = model.predict(x, verbose=0)
+    for made, limit in ((float_twin(model), 1e-5), (int8_twin(model, x), 0.05)):
+        path = tmp_path / "model.tflite"
+        path.write_bytes(made)
+        given = run_file(path, x).outputs[0].reshape(expected.shape)
+        assert np.abs(given - expected).mean() < limit * expected.std()
+
+
+def test_sequences_with_steps_to_skip_are_right(tmp_path):
+    keras.utils.set_random_seed(2)
+    start = layers.Input((6,), dtype="int32")
+    signal = layers.LSTM(5)(layers.Embedding(9, 4, mask_zero=True)(start))
+    model = keras.Model(start, layers.Dense(2)(signal))
+    model.layers[1].set_weights([np.random.default_rng(3).normal(size=(9, 4))])
+    x = np.random.default_rng(0).integers(1, 9, (30, 6)).astype(np.int32)
+    x[np.arange(6) >= np.random.default_rng(1).integers(2, 7, 30)[:, None]] = 0
+    expected = model.predict(x, verbose=0)
+    for made, limit in ((float_twin(model), 1e-5), (int8_twin(model, x), 0.08)):
+        path = tmp_path / "model.tflite"
+        path.write_bytes(made)
+        given = run_file(path, x).outputs[0].reshape(expected.shape)
+        assert np.abs(given - expected).mean() < limit * expected.std()
