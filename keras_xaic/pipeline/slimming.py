@@ -21,8 +21,9 @@ from keras_xaic.edge.inspect_file import TensorInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.process import Limits
-from keras_xaic.edge.running import measure_arena, run_file
+from keras_xaic.edge.running import measure_arena, race, run_file
 from keras_xaic.edge.structure import check_structure
+from keras_xaic.edge.verification import latency_entry
 from keras_xaic.errors import DataError, EdgeError, ExportError, advising
 from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
 from keras_xaic.isolation import ChildDied, run_isolated
@@ -35,6 +36,7 @@ from keras_xaic.report.schema import (
     EqualityFacts,
     InterpreterFacts,
     JudgeFacts,
+    LatencyFacts,
     ModelFacts,
     OriginalFacts,
     Report,
@@ -47,6 +49,8 @@ MOST = 500_000_000
 """Bytes of a .tflite file."""
 SAMPLES = 64
 """Samples of the data that are run."""
+TIMED = 20
+"""Invocations of each file that are timed."""
 CHECKED = 16
 """Samples in ``check/``."""
 MICRO_DECODED = 128 * 1024
@@ -66,7 +70,7 @@ def slim(
     target: Target = "both",
     bare: bool = False,
     options: Optional[DataOptions] = None,
-    timeout: float = 300.0,
+    timeout: float = 120.0,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Report:
@@ -114,6 +118,7 @@ def slim(
         if target != "mobile":
             work.write_micro(arrays)
         work.write_check(arrays)
+        work.time_both()
         report = work.report(time.monotonic() - started)
         work.input.unlink()
         report.save(work.bundle.report)
@@ -136,6 +141,7 @@ class _Work:
     proofs: dict[str, EqualityFacts] = field(default_factory=dict, init=False)
     notes: list[str] = field(default_factory=list, init=False)
     arena: Optional[int] = field(default=None, init=False)
+    latency: dict[str, dict[str, LatencyFacts]] = field(default_factory=dict, init=False)
 
     @property
     def input(self) -> pathlib.Path:
@@ -292,11 +298,28 @@ class _Work:
             name = "unpack_xaic.py" if script.stem == "unpacking" else script.name
             write_atomic(self.bundle.check / name, script.read_bytes())
 
+    def time_both(self) -> None:
+        """Times the file that was given and model.tflite in turn, and looks what delegates take of them."""
+        for name in [name for name, proof in self.proofs.items() if proof.equal and name != "tflm"]:
+            self.progress("time", 0, 1, name)
+            files = {"original": self.input, "slim": self.bundle.model}
+            try:
+                timed = race(files, interpreter=name, runs=TIMED, timeout=self.limits.timeout)
+            except EdgeError:  # with inputs of its own size it does not run
+                continue
+            facts = {which: LatencyFacts(**latency_entry(*one)) for which, one in timed.items()}
+            self.latency[name] = facts
+            before, after = (facts[which].delegated_macs for which in files)
+            if before is not None and after is not None and after < before:
+                self.notes.append(
+                    f"On {name} the delegate computes {after:.0%} of model.tflite, {before:.0%} of the file given."
+                )
+
     def _step(self, name: str, *arguments: Any) -> dict[str, Any]:
         return run_isolated(
             f"{_FOREIGN}:{name}",
             *arguments,
-            timeout=max(self.limits.timeout, 60.0 + len(self.content) / 20_000),
+            timeout=self.limits.timeout + len(self.content) / 20_000,
             memory=MEMORY + 40 * len(self.content),
             what="writing the file again",
             preload=_FOREIGN,
@@ -324,12 +347,13 @@ class _Work:
             model=ModelFacts(name=self.name),
             metric=None,
             judge=JudgeFacts(interpreter=equal[0], version=self.proofs[equal[0]].version) if equal else None,
-            original=OriginalFacts(),
+            original=OriginalFacts(latency_ms={name: one["original"] for name, one in self.latency.items()}),
             compressed=CompressedFacts(
                 flash_bytes=ours,
                 download_bytes=download,
                 micro_flash_bytes=micro.stat().st_size if micro.is_file() else None,
                 arena_bytes=self.arena,
+                latency_ms={name: one["slim"] for name, one in self.latency.items()},
             ),
             interpreters={
                 name: InterpreterFacts(version=proof.version, ran=bool(proof.equal), error=proof.refused)

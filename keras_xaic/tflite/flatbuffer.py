@@ -197,3 +197,8 @@ def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
 def name_of(tensor: TensorT) -> str:
     """Returns a tensor's name as text."""
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name or "")
+
+
+def text(name: Any) -> str:
+    """Returns a name of the schema as text."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import struct
 import zipfile
 from collections.abc import Collection, Iterator
 from typing import Any, Callable, Optional
@@ -19,8 +20,9 @@ from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.decode import compress_for_micro
-from keras_xaic.tflite.flatbuffer import ModelT, load, pack
+from keras_xaic.tflite.flatbuffer import ModelT, load, pack, text
 from keras_xaic.tflite.micro_kit import micro_files, resolver_calls
+from keras_xaic.tflite.same_graph import difference, same
 from keras_xaic.tflite.slim import (
     CONVERSION_METADATA,
     TRANSFORMATIONS,
@@ -31,7 +33,6 @@ from keras_xaic.tflite.slim import (
     drop_reshapes_before_dense,
     drop_signature,
     drop_unused_tensors,
-    text,
 )
 
 Step = Callable[[ModelT], None]
@@ -49,6 +50,20 @@ _WITHOUT_NUMBERS = ("TFLITE_METADATA", "reduced_precision_support", *CONVERSION_
 _MOST_APPENDED = 64_000_000
 
 
+def _tells_damage(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Turns what a damaged file leads to into one error."""
+
+    @functools.wraps(function)
+    def told(*arguments: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return function(*arguments, **options)
+        except (TypeError, AttributeError, LookupError, ValueError, OverflowError, struct.error) as error:
+            raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
+
+    return told
+
+
+@_tells_damage
 def slim_foreign(content: bytes, bare: bool = False, without: Collection[str] = ()) -> dict[str, Any]:
     """Returns a smaller file: ``content``, and ``saved``: step -> bytes that it took away.
 
@@ -72,12 +87,16 @@ def slim_foreign(content: bytes, bare: bool = False, without: Collection[str] = 
         small = pack(model)  # after every step: what each of them saves is told
         saved[name_of(step)] = size - len(small)
         size = len(small)
+    another = difference(load(content), load(small))
+    if another is not None:
+        raise ExportError(f"the file would become another one: {another}")
     if appended and not bare:
         small = _append(small, appended)
         saved[name_of(_write_again)] -= len(small) - size
     return {"content": small, "saved": saved}
 
 
+@_tells_damage
 def micro_foreign(content: bytes, largest_decoded: int) -> dict[str, Any]:
     """Returns ``content``, a file for TensorFlow Lite Micro, whose weights it may unpack as it runs.
 
@@ -100,6 +119,7 @@ def convert_foreign(path: str) -> dict[str, Any]:
     return {"content": tf.lite.TFLiteConverter.from_saved_model(path).convert()}
 
 
+@_tells_damage
 def container_foreign(content: bytes) -> dict[str, Any]:
     """Returns ``content``, the download container of a file."""
     return {"content": pack_download(content)}
@@ -125,7 +145,7 @@ def load_all(content: bytes) -> ModelT:
     lost = _unknown_fields(content, asked) or _unknown_options(model)
     if lost is None and any(buffer.offset > 1 for buffer in model.buffers):
         lost = "constants behind the file's tables"
-    if lost is None and not _same(model, load(pack(model))):
+    if lost is None and not same(model, load(pack(model))):
         lost = "something that does not come back"
     if lost is not None:
         raise ExportError(f"the file has {lost}, which this version would lose by writing it again")
@@ -171,20 +191,6 @@ def _unknown_options(model: ModelT) -> Optional[str]:
             if tensor.quantization is not None and tensor.quantization.detailsType and tensor.quantization.details is None:
                 return "quantization of a kind of a later version of the format"
     return None
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(_list(other)) and all(map(_same, one, other))
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-    if hasattr(one, "__dict__"):
-        return type(one) is type(other) and all(_same(value, vars(other)[name]) for name, value in vars(one).items())
-    return bool(one == other or (one is None and not len(_list(other))) or (one != one and other != other))
-
-
-def _list(value: Any) -> Any:
-    return () if value is None else value
 
 
 def _appended(content: bytes) -> list[tuple[zipfile.ZipInfo, bytes]]:

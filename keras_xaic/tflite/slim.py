@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.tflite.flatbuffer import ModelT, TensorT, TensorType, load, operators, pack
+from keras_xaic.tflite.flatbuffer import ModelT, TensorT, TensorType, load, operators, pack, text
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 
 CONVERSION_METADATA = ("min_runtime_version", "CONVERSION_METADATA")
@@ -210,11 +210,6 @@ def _drop_unused_tensors(graph: Any, signatures: Sequence[Any]) -> None:
 
 def _some(indices: Optional[np.ndarray]) -> Any:
     return () if indices is None else indices
-
-
-def text(name: Any) -> str:
-    """Returns a name of the schema as text."""
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
 
 
 def drop_unused_operator_codes(model: ModelT) -> None:

@@ -162,3 +162,27 @@ def test_files_of_every_kind_on_every_interpreter(kind, tmp_path):
     assert report.compressed.flash_bytes < theirs.stat().st_size
     assert report.slim.proof[judge()].equal
     assert all(not one.differing for one in report.slim.proof.values())
+
+
+def test_both_files_are_timed_in_turn_and_the_delegate_takes_no_less(bundle):
+    report = json.loads((bundle / "report.json").read_text())
+    assert set(report["compressed"]["latency_ms"]) == {name for name in deployed_interpreters() if name != "tflm"}
+    for name, after in report["compressed"]["latency_ms"].items():
+        before = report["original"]["latency_ms"][name]
+        assert after["median"] > 0
+        assert before["median"] > 0
+        assert after["delegated_macs"] == before["delegated_macs"]
+    assert report["warnings"] == []
+    assert "Latency on" in (bundle / "report.html").read_text()
+
+
+def test_a_file_that_is_damaged_inside_is_one_line(int8, tmp_path, one_interpreter):
+    for place in (8, 60, 200, 900):
+        damaged = bytearray(int8.read_bytes())
+        damaged[place : place + 4] = b"\xff\xff\xff\x7f"
+        theirs = tmp_path / f"{place}.tflite"
+        theirs.write_bytes(bytes(damaged))
+        given = CliRunner().invoke(app, ["slim", str(theirs), "--out", str(tmp_path / f"out{place}"), "--target", "mobile"])
+        assert given.exit_code in (0, 2), given.output
+        assert "Traceback" not in given.output
+        assert given.exit_code == 2 or (tmp_path / f"out{place}" / "model.tflite").is_file()
