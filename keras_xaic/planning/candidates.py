@@ -11,6 +11,7 @@ import numpy as np
 from keras_xaic.data import Samples
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.costs import macs
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits
@@ -19,7 +20,7 @@ from keras_xaic.planning.plan import LayerPlan, pattern_sparsity
 from keras_xaic.planning.ram import predict_ram
 from keras_xaic.planning.sensitivity import Damage, RoundedKernels
 from keras_xaic.planning.sparsity import kept_weights, weight_score
-from keras_xaic.planning.storages import Granularity, Storage
+from keras_xaic.planning.storages import Granularity, Storage, is_slow
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -28,6 +29,8 @@ SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 """Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
 FLOAT_ENTROPY = 0.9
 """What is left of float32 weights after compression: only exponents repeat."""
+PAYS = "packed for flash: LiteRT's fast kernels leave it over"
+"""What a plan says of layers whose storage makes them slow."""
 
 Mask = Optional[np.ndarray]
 
@@ -161,6 +164,41 @@ class LayerOptions:
             None if mean_bits is None else max(mean_bits, _mean_bits(least.values())),
         )
         return self.choose(damage, *eased, least_sparsity) or self._plans(least)
+
+    def faster(self, layers: Sequence[LayerPlan], flash: Optional[int]) -> tuple[list[LayerPlan], bool]:
+        """Returns layers with a byte a weight where packing makes them slow and flash is left, and whether any is looked up.
+
+        A byte holds the same grid, takes the same download and is as fast as plain int8 (see `storages.is_slow`). Layers with
+        the most multiply-adds for the bytes that it takes go first.
+
+        Args:
+            layers: What was chosen.
+            flash: Bytes of `model.tflite`, or None.
+        """
+
+        def fits(chosen: Sequence[LayerPlan]) -> bool:
+            return flash is None or self.flash_bytes(chosen) <= flash
+
+        looked_up = [layer for layer in layers if layer.flash_bytes < self._stored_bytes(layer)]
+        plain = [layer.model_copy(update={"flash_bytes": self._stored_bytes(layer)}) for layer in layers]
+        made = plain if fits(plain) else list(layers)
+        work = macs(self.model)
+        slow = {}
+        for place, layer in enumerate(made):
+            if layer in looked_up or not is_slow(layer.kind, layer.storage, self.options.activations):
+                continue
+            one = layer.model_copy(update={"storage": "int8"})
+            one = one.model_copy(update={"flash_bytes": self._stored_bytes(one)})
+            more = max(1, one.flash_bytes - layer.flash_bytes)
+            slow[place] = (-work.get(self.by_key[layer.key].path, 0) / more, place, one)
+        for _, place, one in sorted(slow.values(), key=lambda entry: entry[:2]):
+            following = [one if number == place else layer for number, layer in enumerate(made)]
+            made = following if fits(following) else made
+        told = []
+        for layer in made:
+            pays = layer in looked_up or is_slow(layer.kind, layer.storage, self.options.activations)
+            told.append(layer.model_copy(update={"reason": f"{layer.reason}; {PAYS}"}) if pays else layer)
+        return told, any(layer in looked_up for layer in made)
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""

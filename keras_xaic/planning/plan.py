@@ -112,6 +112,7 @@ class Plan(Written):
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         sensitivity: What predicted damage (see `keras_xaic.planning.SENSITIVITIES`).
         activations: Type of activations between layers.
+        lookup: Whether kernels of three values may be looked up in `model.tflite`: fewest bytes, and slow.
         entropy_weight: How much the grids ``ecq`` and ``ecqx`` pay for fewer bits in layers without a planned sparsity, 0 to 1:
             the published Lambda, as a share of what would make the largest weight zero.
         layers: One entry per kernel, in network order.
@@ -133,6 +134,7 @@ class Plan(Written):
     score: Score = "geometric_mean"
     sensitivity: str = "relevance"
     activations: Activations = "int8"
+    lookup: bool = True
     entropy_weight: float = pydantic.Field(default=0.05, ge=0.0, le=1.0)
     layers: list[LayerPlan] = []
     remove: dict[str, list[int]] = {}

@@ -95,6 +95,9 @@ def plan(
         layers = _choose(kernels, damage, budget, bits, sparsity)
     if layers is None:
         layers = kernels.best_effort(damage, *_limits(budget, bits), sparsity)
+    lookup = True
+    if bits and (budget.flash, budget.download) != (None, None):
+        layers, lookup = kernels.faster(layers, budget.flash_bytes)
     if options.steps is None:
         how = how.model_copy(update={"steps": _steps(relevance, kernels)})
     return Plan(
@@ -103,6 +106,7 @@ def plan(
         budget=budget,
         score=options.score,
         activations=activations,
+        lookup=lookup,
         sensitivity=damage.sensitivity.name,
         layers=layers if bits else [],
         remove=remove,

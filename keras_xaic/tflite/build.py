@@ -30,6 +30,10 @@ class SavablePlan(Protocol):
     def activations(self) -> Activations:
         """Type of activations between layers."""
 
+    @property
+    def lookup(self) -> bool:
+        """Whether kernels of three values may be looked up."""
+
     def save(self, path: Any) -> None:
         """Writes the plan as JSON."""
 
@@ -131,7 +135,12 @@ def build_tflite(
     write_clamps_as_relu(file)
     make_slim(file, signature)
     content = pack(file)
-    return look_up(content) if lookup else content
+    return look_up(content) if lookup and may_look_up(compressed) else content
+
+
+def may_look_up(small: Compressed) -> bool:
+    """Whether the plan of a compressed model lets kernels be looked up."""
+    return small.plan is None or small.plan.lookup
 
 
 def _weight_only(small: Compressed, islands: set[str]) -> ModelT:

@@ -17,7 +17,7 @@ from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.ownership import output
-from keras_xaic.tflite.build import Compressed, as_compressed, build_tflite, planned_precision
+from keras_xaic.tflite.build import Compressed, as_compressed, build_tflite, may_look_up, planned_precision
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Calibration, calibration_arrays, float_twin
@@ -108,7 +108,7 @@ def export(
         content = build(io, lookup=False)
         with place.fresh() as scratch:
             bundle = Bundle(scratch)
-            write_atomic(bundle.model, look_up(content) if lookup else content)
+            write_atomic(bundle.model, look_up(content) if lookup and may_look_up(compressed) else content)
             write_atomic(bundle.download, pack_download(bundle.model.read_bytes()))
             write_decoder(bundle.decoder)
             save_model(compressed.model, bundle.keras_model)

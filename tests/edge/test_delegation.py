@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.edge import available_interpreters, race, run_file
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.tflite import build_tflite, int8_twin, slim
+from keras_xaic.planning import PlanOptions, plan
+from keras_xaic.relevance.magnitude import magnitude
+from keras_xaic.tflite import build_tflite, int8_twin, pack_download, slim
 from keras_xaic.tflite.build import Uncompressed
 
 pytestmark = pytest.mark.skipif("litert" not in available_interpreters(), reason="LiteRT is not installed")
@@ -125,3 +128,17 @@ def test_files_are_timed_in_turn(tmp_path):
     assert raced["int8"][0].median > 0
     assert raced["int8"][1].share == 1.0
     assert raced["looked up"][1].share == 0.0
+
+
+def test_a_download_limit_alone_leaves_every_layer_to_the_fast_kernels(tmp_path):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(24, 3, activation="relu")(layers.Conv2D(16, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(4)(layers.Dense(32, activation="relu")(layers.Flatten()(x))))
+    samples, relevance = samples_for(model), magnitude(model)
+    made = plan(model, relevance, xaic.Budget(download=8_000), PlanOptions(bits=(2, 3, 4)))
+    assert made.mean_bits <= 4
+    small = xaic.apply(model, made, {"x_train": samples}, relevance=relevance, training=xaic.Training(epochs=0))
+    content = build_tflite(small, samples)
+    assert delegation(content, model, tmp_path).share == 1.0
+    assert len(pack_download(content)) < 9_000

@@ -6,9 +6,13 @@ import pathlib
 import pytest
 
 from keras_xaic import edge
+from keras_xaic._keras import keras, layers
+from keras_xaic.budget import Budget
 from keras_xaic.edge import REGISTRY
 from keras_xaic.errors import ExportError
+from keras_xaic.planning import PlanOptions, plan
 from keras_xaic.planning.storages import KINDS, RUNTIMES, can_be_packed, legal_storages, require_legal
+from keras_xaic.relevance.magnitude import magnitude
 
 TABLE = pathlib.Path(edge.__file__).with_name("storages.json")
 
@@ -132,3 +136,52 @@ def test_kernels_that_the_interpreter_computes_wrongly_are_not_packed():
     assert [shape for shape in WRONG + RIGHT if can_be_packed("dense", shape, "float32")] == RIGHT
     assert all(can_be_packed("dense", shape, "int8") for shape in WRONG)
     assert can_be_packed("conv", (3, 3, 8, 8), "int8")
+
+
+def _net():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((10, 10, 3))
+    for number in (1, 2, 3):
+        x = layers.Conv2D(16 * number, 3, activation="relu", name=f"conv{number}")(x)
+    x = layers.Dense(32, activation="relu", name="body")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(5, name="head")(x))
+
+
+SLOW = {("conv", "int4"), ("depthwise", "int4")}
+
+
+@pytest.mark.parametrize("download", [30_000, 14_000])
+def test_no_slow_storage_where_only_the_download_is_limited(download):
+    model = _net()
+    made = plan(model, magnitude(model), Budget(download=download), PlanOptions(bits=(2, 3, 4, 8)))
+    assert min(layer.bits for layer in made.layers if layer.kind == "conv") <= 4
+    assert not SLOW & {(layer.kind, layer.storage) for layer in made.layers}
+    assert not made.lookup
+    assert made.predicted_download_bytes <= download
+    assert not any("fast kernels" in layer.reason for layer in made.layers)
+
+
+def test_flash_that_is_left_buys_speed_for_the_layers_with_most_multiply_adds():
+    model = _net()
+    options = PlanOptions(bits=(4,), filters=False)
+    packed = plan(model, magnitude(model), Budget(), options).predicted_flash_bytes
+    found = {}
+    for more in (0, 2_500, 8_000, 20_000):
+        made = plan(model, magnitude(model), Budget(flash=packed + more), options)
+        assert made.predicted_flash_bytes <= packed + more
+        slow = {layer.key for layer in made.layers if (layer.kind, layer.storage) in SLOW}
+        assert slow == {layer.key for layer in made.layers if "packed for flash" in layer.reason}, "the plan says which pay"
+        found[more] = slow
+    assert found[0] == {"conv1", "conv2", "conv3"}
+    assert found[2_500] == {"conv2", "conv3"} or found[2_500] == {"conv3"}
+    assert found[20_000] == set()
+    assert found[0] >= found[2_500] >= found[8_000] >= found[20_000]
+
+
+def test_kernels_are_looked_up_only_where_flash_is_short():
+    model = _net()
+    options = PlanOptions(bits=(2,), filters=False)
+    short = plan(model, magnitude(model), Budget(flash=1), options)
+    assert short.lookup
+    assert any("packed for flash" in layer.reason for layer in short.layers if layer.kind == "dense")
+    assert not plan(model, magnitude(model), Budget(flash=200_000), options).lookup
