@@ -66,7 +66,7 @@ def _exact() -> dict[Combination, tuple[Runtime, ...]]:
 EXACT = _exact()
 
 
-def is_slow(kind: KernelKind, storage: Storage, activations: Activations) -> bool:
+def is_slow(kind: str, storage: Storage, activations: Activations) -> bool:
     """Returns whether LiteRT's fast kernels leave a layer over for its storage, which then takes several times as long.
 
     LiteRT 2.3 takes INT4 weights of dense layers only, which are faster there than INT8; never those of convolutions. What is
