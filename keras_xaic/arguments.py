@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
 import numbers
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, TypeVar, cast
 
-from keras_xaic.errors import PlanError, choices
+from keras_xaic.errors import PlanError, Spelling, XaicError, choices
 
 Check = Callable[[str, Any], Any]
 """Takes the name of a setting and its value, and returns the value to go on with, or raises `PlanError`."""
@@ -185,11 +187,42 @@ def checked(details: Any = None, **checks: Check) -> Callable[[Function], Functi
                     default = signature.parameters[name].default if name in signature.parameters else inspect.Parameter.empty
                     if name in rules and values[name] is not default:
                         values[name] = rules[name](name, values[name])
-            return function(*given.args, **given.kwargs)
+            try:
+                return function(*given.args, **given.kwargs)
+            except XaicError as error:
+                error.spelled = _spellings(signature, names)
+                raise
 
         return cast(Function, wrapped)
 
     return decorate
+
+
+_OFFERED: dict[str, dict[str, Spelling]] = {}
+"""Class of settings -> how each of its entries is set."""
+
+
+def offers(kind: str, name: str, setting: str, entries: Mapping[str, Sequence[str]]) -> None:
+    """Lets advice name the entries of a parameter.
+
+    Args:
+        kind: A word in the annotations of such parameters: the name of a class.
+        name: How advice calls the entry ``{0}``.
+        setting: How the entry ``{1}`` of the parameter ``{0}`` is set; ``{{}}`` stands for the value.
+        entries: Entry -> the values that it may have; empty where that is not a list.
+    """
+    _OFFERED[kind] = {one: Spelling(name.format(one), setting, tuple(values)) for one, values in entries.items()}
+
+
+def _spellings(signature: inspect.Signature, names: Sequence[str]) -> dict[str, Spelling]:
+    """Returns how a public function takes each option: by a parameter, or by an entry of one."""
+    found = {name: Spelling(name, f"{name}={{}}") for name in names}
+    for parameter in signature.parameters.values():
+        for kind in re.findall(r"\w+", str(parameter.annotation)):
+            for entry, spelling in _OFFERED.get(kind, {}).items():
+                setting = spelling.setting.format(parameter.name, entry)
+                found.setdefault(entry, spelling._replace(setting=setting))
+    return found
 
 
 def bind(
@@ -214,7 +247,10 @@ Group = TypeVar("Group", bound=type)
 
 
 def settings(group: Group) -> Group:
-    """Makes a dataclass refuse unknown entries as `checked` does."""
+    """Makes a dataclass refuse unknown entries as `checked` does, and lets advice name them."""
+    entries = {one.name: one.metadata.get("values", ()) for one in dataclasses.fields(group)}
+    name = group.__name__
+    offers(name, f"{{0}} of {name}", f"{{0}}={name}({{1}}={{{{}}}})", entries)
     return keyword_only(after=len(inspect.signature(group).parameters))(group)
 
 

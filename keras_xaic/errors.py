@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Callable, Optional, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Optional
 
 OPTION = re.compile(r"\{([a-z_]+)(?:=([^}]*))?\}")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 MOST_CHARACTERS = 800
 """Of one part of a message."""
@@ -20,8 +18,9 @@ class XaicError(Exception):
     """Base of every error that keras-xaic raises on purpose.
 
     Advice is a function of the fault and of what was called: alternatives in `fix` are separated by ``"; "``, and one that
-    needs an option names it as ``{float_layers=NAME}`` or ``{allow_approximate=True}``. It is shown as a keyword in Python and
-    as ``--float-layers NAME`` on the command line, and left out where the function or command has no such option.
+    needs an option names it as ``{float_layers=NAME}`` or ``{allow_approximate=True}``. It is shown as a keyword in Python,
+    or as a field of the group of settings that holds it, as ``--float-layers NAME`` on the command line, and left out where
+    the function or command has no such option.
 
     >>> str(XaicError("x_train has the shape (10, 3)", "(N, 4)", "Give four columns"))
     'x_train has the shape (10, 3). Expected (N, 4). Give four columns.'
@@ -32,7 +31,7 @@ class XaicError(Exception):
         fix: What the reader can do about it.
 
     Attributes:
-        options: What the function that was called takes; None where that is not known: then all advice is shown.
+        spelled: How the public function that was called takes each option; None where that is not known.
     """
 
     exit_code = 2
@@ -40,56 +39,65 @@ class XaicError(Exception):
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
         found, expected, fix = (_line(text) for text in (found, expected, fix))
         self.found, self.expected, self.fix = found, expected, fix
-        self.options: Optional[Collection[str]] = None
+        self.spelled: Optional[Mapping[str, Spelling]] = None
         super().__init__(found, expected, fix)
 
     def __str__(self) -> str:
-        return self.render(self.options)
+        return self.render()
 
-    def render(self, options: Optional[Collection[str]] = None, spelled: Optional[Mapping[str, str]] = None) -> str:
+    def render(self, spelled: Optional[Mapping[str, Spelling]] = None) -> str:
         """Returns the text.
 
         Args:
-            options: Names of the options that there are, as Python writes them; None shows advice with any.
-            spelled: On the command line: how it spells each of its options; takes the place of `options`.
+            spelled: How the reader writes each option that there is; None: as the public function that was called has it, and
+                where that is not known, advice with any option is shown.
         """
-        known = options if spelled is None else spelled
+        known = self.spelled if spelled is None else spelled
         parts = [self.found.rstrip(".")]
         if self.expected:
             parts.append("Expected " + self.expected.rstrip("."))
         advice = [one for one in self.fix.rstrip(".").split("; ") if one]
-        usable = [one for one in advice if known is None or all(name in known for name, _ in OPTION.findall(one))]
+        usable = [one for one in advice if known is None or all(_takes(known, *option) for option in OPTION.findall(one))]
         if usable:
-            fix = "; ".join(OPTION.sub(functools.partial(_shown, spelled), one) for one in usable)
+            fix = "; ".join(OPTION.sub(functools.partial(_shown, known), one) for one in usable)
             parts.append(fix[0].upper() + fix[1:])
         return ". ".join(parts) + "."
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.found, self.expected, self.fix), {"options": self.options}
+        return type(self), (self.found, self.expected, self.fix), {"spelled": self.spelled}
 
 
-def _shown(spelled: Optional[Mapping[str, str]], match: re.Match[str]) -> str:
+class Spelling(NamedTuple):
+    """How an option is written where advice is read.
+
+    Attributes:
+        name: The option alone: ``--float-layers``, ``float_layers``, ``strict of DataOptions``.
+        setting: With ``{}`` in place of its value.
+        values: What it may be; empty where that is not a list.
+    """
+
+    name: str
+    setting: str
+    values: tuple[str, ...] = ()
+
+    @classmethod
+    def flag(cls, name: str, values: Iterable[str] = ()) -> Spelling:
+        """Returns how the command line spells an option."""
+        return cls(name, f"{name} {{}}", tuple(values))
+
+
+def _takes(known: Mapping[str, Spelling], name: str, value: str) -> bool:
+    return name in known and (not value or not known[name].values or value in known[name].values)
+
+
+def _shown(known: Optional[Mapping[str, Spelling]], match: re.Match[str]) -> str:
     name, value = match.groups()
-    if spelled is not None:
-        return spelled[name] if value in (None, "True") else f"{spelled[name]} {value}"
-    if value is None:
-        return name
-    return f"{name}={value}" if value in ("True", "False") or value.replace(".", "", 1).isdigit() else f"{name}={value!r}"
-
-
-def advising(function: _Function) -> _Function:
-    """Makes errors of a public function advise only what this function takes."""
-    names = tuple(inspect.signature(function).parameters)
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **options: Any) -> Any:
-        try:
-            return function(*args, **options)
-        except XaicError as error:
-            error.options = names
-            raise
-
-    return wrapped  # type: ignore[return-value]
+    spelling = Spelling(name, f"{name}={{}}") if known is None else known[name]
+    is_flag = spelling.name.startswith("--")
+    if value is None or (is_flag and value == "True"):
+        return spelling.name
+    plain = is_flag or value in ("True", "False") or value.replace(".", "", 1).isdigit()
+    return spelling.setting.format(value if plain else repr(value))
 
 
 class XaicWarning(UserWarning):

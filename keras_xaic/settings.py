@@ -40,6 +40,7 @@ def option(default: Any, text: str, *, flag: str = "", kind: Any = None, values:
     return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "kind": kind, "values": tuple(values)})
 
 
+@settings
 @keyword_only(after=2)
 @dataclass(frozen=True)
 class Training:
@@ -80,7 +81,7 @@ class Training:
     """
 
     epochs: Optional[int] = option(
-        None, "Passes over the training data, all stages together; default: 10, or what fits --minutes.", kind=int
+        None, "Passes over the training data, all stages together; default: 10, or what fits the minutes.", kind=int
     )
     minutes: Optional[float] = option(None, "Time that training may take.", kind=float)
     seed: Optional[int] = option(None, "One seed in, the same bytes out; default: 0, or the plan's.", kind=int)

@@ -4,12 +4,21 @@ import ast
 import pathlib
 import pickle
 import re
+import shlex
 
+import numpy as np
+import pytest
 import typer
 
 import keras_xaic
 from keras_xaic.cli.app import app
-from keras_xaic.errors import MOST_CHARACTERS, OPTION, DataError
+from keras_xaic.cli.terminal import spelled_by
+from keras_xaic.errors import MOST_CHARACTERS, OPTION, DataError, Spelling, XaicError
+
+COMMANDS = typer.main.get_command(app).commands
+PYTHON = {"engine", "rule", "reduce", "allow_approximate"}
+"""Options that only functions have."""
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
 def test_whatever_a_file_holds_the_message_is_one_short_line():
@@ -21,31 +30,123 @@ def test_whatever_a_file_holds_the_message_is_one_short_line():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def _messages():
-    """(file and line, text) of every literal text that an error of ours is made of, or that is kept as advice."""
+def texts():
+    """(file and line, text) of every literal text that people may read: all that are words, but for docstrings and help."""
     for file in pathlib.Path(keras_xaic.__file__).parent.rglob("*.py"):
-        if "cli" in file.parts:
+        if "cli" in file.parts or file.name == "settings.py":
             continue
-        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            name = getattr(getattr(call, "func", None), "id", "")
-            if isinstance(call, ast.Call) and name.endswith("Error"):
-                for one in ast.walk(call):
-                    if isinstance(one, ast.Constant) and isinstance(one.value, str):
-                        yield f"{file.name}:{one.lineno}", one.value
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in documentation else ""
+            if isinstance(text, str) and " " in text.strip():
+                yield f"{file.name}:{node.lineno}", text
 
 
-def test_messages_name_options_only_where_the_command_that_runs_has_them():
-    commands = typer.main.get_command(app).commands
-    known = {parameter.name for command in commands.values() for parameter in command.params}
-    python = {"engine", "rule", "reduce", "allow_approximate"}
-    for place, text in _messages():
-        if "pip install" not in text and "xaic recipes" not in text:
-            assert not re.search(r"(?<![\w-])--[a-z]", text), f"{place} spells an option of the command line: {text}"
-        for name, _ in OPTION.findall(text):
-            assert name in known | python, f"{place} advises {name}, which no command takes"
+def full_commands(text):
+    """Command lines of ours in a text."""
+    return re.findall(r"xaic ([a-z]+(?: [^`\]\n]*)?)", text)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_message_names_only_options_of_the_command_that_runs(name):
+    command = COMMANDS[name]
+    spelled, own = spelled_by(command), {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)}
+    seen = 0
+    for place, text in texts():
+        if "pip install" in text or full_commands(text):
+            continue
+        shown = XaicError("found", "expected", text).render(spelled)
+        seen += shown != XaicError("found", "expected").render()
+        assert set(FLAG.findall(shown)) <= own, f"{place}: {name} has no such option: {text}"
+        for option, value in OPTION.findall(text):
+            if option in spelled and spelled[option].values and shown.find(spelled[option].name) >= 0 and value:
+                assert value in spelled[option].values, f"{place}: {name} refuses {value!r}"
+    assert seen > 300
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_names_only_its_own_options(name):
+    command = COMMANDS[name]
+    own = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)}
+    said = [command.help or "", *(getattr(one, "help", None) or "" for one in command.params)]
+    assert len(said) > len(command.params)
+    assert [text for text in said if not set(FLAG.findall(text)) <= own] == []
+
+
+def test_advice_names_only_options_that_some_command_or_function_has():
+    known = {parameter.name for command in COMMANDS.values() for parameter in command.params} | PYTHON
+    advised = {(place, option) for place, text in texts() for option, _ in OPTION.findall(text) if "\n" not in text}
+    assert len(advised) > 20
+    assert {one for one in advised if one[1] not in known} == set()
+
+
+def test_full_commands_in_messages_can_be_run():
+    seen = 0
+    for place, text in texts():
+        for line in full_commands(text):
+            words = shlex.split(line.strip(" .;:,`"), posix=False)
+            if words[0] not in COMMANDS:
+                continue
+            seen += 1
+            own = {flag for one in COMMANDS[words[0]].params for flag in (*one.opts, *one.secondary_opts)} | {"--help"}
+            assert {word for word in words if word.startswith("--")} <= own, f"{place}: {text}"
+    assert seen > 10
 
 
 def test_advice_is_left_out_where_the_command_has_no_such_option():
-    error = DataError("found", "", "keep it float: {float_layers=NAME}; choose another {out}")
-    assert error.render(spelled={"out": "--out"}) == "found. Choose another --out."
-    assert error.render({"float_layers", "out"}) == "found. Keep it float: float_layers='NAME'; choose another out."
+    error = DataError("found", "", "keep it float: {float_layers=NAME}; choose another {out}; say {target=predicted}")
+    assert error.render({"out": Spelling.flag("--out")}) == "found. Choose another --out."
+    targets = {"target": Spelling.flag("--target", ("mobile", "micro")), "out": Spelling.flag("--out")}
+    assert error.render(targets) == "found. Choose another --out."
+    assert str(error) == "found. Keep it float: float_layers='NAME'; choose another out; say target='predicted'."
+
+
+FAILING = (
+    "pipeline.compressing.get_recipe",
+    "pipeline.exporting.output",
+    "pipeline.explaining.output",
+    "pipeline.previewing._check_out",
+    "edge.marking.open_bundle",
+    "relevance.attribution.as_model",
+)
+FIX = "use {float_layers=NAME}; use {allow_unsafe=True}; use {activations=int8}; use {target=mobile}; use {target=predicted}"
+
+
+@pytest.mark.parametrize(
+    ("call", "advised"),
+    [
+        (
+            lambda: keras_xaic.compress("m.keras", "d.npz"),
+            "use recipe.changed(float_layers='NAME'); use options=DataOptions(allow_unsafe=True); "
+            "use recipe.changed(activations='int8'); use device=Device(target='mobile')",
+        ),
+        (
+            lambda: keras_xaic.export("m.keras", "out", calibration="d.npz", target="micro"),
+            "use float_layers='NAME'; use options=DataOptions(allow_unsafe=True); use target='mobile'; use target='predicted'",
+        ),
+        (
+            lambda: keras_xaic.explain("m.keras", "d.npz", "why"),
+            "use options=DataOptions(allow_unsafe=True); use attribution=AttributionOptions(target='mobile'); "
+            "use attribution=AttributionOptions(target='predicted')",
+        ),
+        (lambda: keras_xaic.verify("out", "d.npz"), "use options=DataOptions(allow_unsafe=True)"),
+        (
+            lambda: keras_xaic.plan("m.keras", "why", data="d.npz"),
+            "use recipe.changed(float_layers='NAME'); use options=DataOptions(allow_unsafe=True); "
+            "use recipe.changed(activations='int8')",
+        ),
+        (lambda: keras_xaic.attribute(None, np.zeros(1)), "use target='mobile'; use target='predicted'"),
+    ],
+)
+def test_in_python_advice_is_an_argument_of_the_function_that_was_called(monkeypatch, tmp_path, call, advised):
+    def fails(*_, **__):
+        raise DataError("found", "", FIX)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    for place in FAILING:
+        monkeypatch.setattr(f"keras_xaic.{place}", fails)
+    with pytest.raises(DataError) as caught:
+        call()
+    assert str(caught.value) == f"found. U{advised[1:]}."

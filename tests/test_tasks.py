@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_xaic.data import Data, Samples
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, Spelling
 from keras_xaic.metrics import Task
 from keras_xaic.tasks import Head, infer, with_task
 
@@ -92,7 +92,7 @@ def test_what_can_be_read_in_two_ways_is_refused_naming_both_and_the_options(fir
         decide(shape, activation, loss, targets)
     text = str(caught.value)
     assert "\n" not in text
-    spelled = caught.value.render(spelled={"task": "--task", "metric": "--metric"})
+    spelled = caught.value.render(spelled={name: Spelling.flag(f"--{name}") for name in ("task", "metric")})
     for kind in (first, second):
         assert f"as {kind} (" in text
         assert f"task='{kind}'" in text

@@ -64,6 +64,7 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: bool =
         signature = [one.replace(kind=_KIND) for one in plain] + options + final
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in signature}
+        run.values = {one.name: one.metadata["values"] for name in groups for one in fields[name]}  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from keras_xaic.errors import XaicError
+from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import sweep
 from keras_xaic.units import format_bytes
@@ -227,12 +227,11 @@ class Terminal:
         self.exit_code = 4 if broken else 0
 
 
-def _options() -> Optional[dict[str, str]]:
-    """Returns how the command that runs spells its options, by their names in Python."""
-    context = get_current_context(silent=True)
-    if context is None:
-        return None
-    return {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.opts[0].startswith("--")}
+def spelled_by(command: Any) -> dict[str, Spelling]:
+    """Returns how a command spells its options, by their names in Python."""
+    values = getattr(command.callback, "values", {})
+    options = {one.name: one.opts[0] for one in command.params if one.opts[0].startswith("--")}
+    return {name: Spelling.flag(flag, values.get(name, ())) for name, flag in options.items()}
 
 
 @contextlib.contextmanager
@@ -254,7 +253,8 @@ def failing(terminal: Terminal) -> Iterator[None]:
         if known is None and os.environ.get(DEBUG):
             raise
         terminal.stop()
-        said = _bug(error) if known is None else known.render(spelled=_options())
+        context = get_current_context(silent=True)
+        said = _bug(error) if known is None else known.render(None if context is None else spelled_by(context.command))
         terminal.err.print(f"xaic: {said}", style="red", soft_wrap=True)
         raise typer.Exit(4 if known is None else known.exit_code) from None
 

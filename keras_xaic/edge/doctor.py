@@ -39,7 +39,7 @@ PACKAGES = {
 }
 EXTRAS = {
     "innvestigate": (
-        "the second engine of relevance and --cross-check",
+        "the second engine of relevance and `xaic explain --cross-check`",
         "pip install --no-deps --ignore-requires-python 'innvestigate>=2.1.2,<2.2'",
     ),
     "ethos-u-vela": ("estimates for Ethos-U processors", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)"),

@@ -45,5 +45,5 @@ def said_of_frozen(model: Model, train_frozen: bool) -> Optional[str]:
         return f"{found} in the original and were trained nevertheless, as train_frozen says."
     return (
         f"{found}: their weights went onto grids and became zero where the plan says so, but training did not make up for it. "
-        "What that costs is part of the drop; train_frozen (--train-frozen) trains them, too."
+        "What that costs is part of the drop; train_frozen of the training settings trains them, too."
     )

@@ -241,7 +241,7 @@ class Job:
             return None
         return (
             f"Activations are {chosen}: no file with {first} activations kept accuracy within the limit on validation data. "
-            f"--activations {first} insists on them."
+            f"The recipe's entry activations={first} insists on them."
         )
 
     def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:

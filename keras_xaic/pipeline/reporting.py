@@ -187,7 +187,7 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
         found.append(
             f"{judge} takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs {activations} "
             "without its fast kernels. Fewer bits save bytes; removing filters saves time; "
-            "--activations float32 keeps weights small, too, and runs about as fast as the original."
+            "float32 activations keep weights small, too, and run about as fast as the original."
         )
     for name, latency in report.compressed.latency_ms.items():
         taken = latency.delegated_macs

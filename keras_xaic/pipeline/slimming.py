@@ -13,6 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import unpacking
+from keras_xaic.arguments import a_path, an, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
 from keras_xaic.device_files import device_files, write_decoder
@@ -24,7 +25,7 @@ from keras_xaic.edge.process import Limits
 from keras_xaic.edge.running import measure_arena, race, run_file
 from keras_xaic.edge.structure import check_structure
 from keras_xaic.edge.verification import latency_entry
-from keras_xaic.errors import DataError, EdgeError, ExportError, advising
+from keras_xaic.errors import DataError, EdgeError, ExportError
 from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.json_files import read_bytes
@@ -60,7 +61,7 @@ MEMORY = 4_000_000_000
 _FOREIGN = "keras_xaic.tflite.foreign"
 
 
-@advising
+@checked(file=a_path, options=an(DataOptions))
 @tells_machine_errors
 def slim(
     file: PathLike,

@@ -7,10 +7,11 @@ import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union, get_args, get_origin
 
 import pydantic
 
+from keras_xaic.arguments import offers
 from keras_xaic.budget import Budget
 from keras_xaic.errors import ModelError, PlanError, choices
 from keras_xaic.files import PathLike, write_atomic
@@ -191,3 +192,19 @@ def _validated(entries: Any, where: str) -> Recipe:
         return Recipe.model_validate(dict(entries))
     except pydantic.ValidationError as error:
         raise what_is_wrong(error, where, Recipe) from None
+
+
+def _values(annotation: Any) -> tuple[str, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+offers(
+    "RecipeLike",
+    "{0} of the recipe",
+    "{0}.changed({1}={{}})",
+    {
+        name: _values(field.annotation)
+        for name, field in Recipe.model_fields.items()
+        if name not in ("name", "source", "summary")
+    },
+)

@@ -234,7 +234,7 @@ def check_supported(operations: Iterable[Operation], method: str, rule: str, all
             f"{rule} has no sound rule for {len(found)} {'layer' if len(found) == 1 else 'layers'}: {named}",
             "layers of docs/layers.md",
             "Replace them; choose another {rule}; accept a linearisation, which is marked in every output: "
-            "{allow_approximate=True}; leave out {strict}: a linearisation is then used, and marked in every output",
+            "{allow_approximate=True}; leave out {strict}: a linearisation takes its place, and is marked in every output",
         )
     return tuple(found)
 

@@ -114,7 +114,8 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
             raise ChildDied(
                 f"{death.found}; of all layers it is known to crash on loops: {names}",
                 f"sequences of a fixed length of at most {MOST_STEPS} steps, and layers that keep no state",
-                "Shorten the sequence; choose float32 activations: {activations=float32}; or {precision=weight-only}",
+                "Shorten the sequence; choose float32 activations: {activations=float32}; "
+                "choose float32 activations: {precision=weight-only}",
             ) from death
         except ExportError as error:
             names = _looping(operations) if wish.precision == "int16" else ""
