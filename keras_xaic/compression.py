@@ -44,7 +44,7 @@ class CompressedModel:
 
     Attributes:
         model: The compressed Keras model: flat, BatchNorm folded, its planned kernels exactly on their grids.
-        kernels: Kernel key -> the integers and steps that export writes.
+        kernels: Kernel key -> the integers and scales that export writes.
         plan: The plan it was made by.
         history: Training stage -> what each epoch measured.
         trainable: The same model as it was trained: BatchNorm not folded, weights as they are before they are rounded to their

@@ -20,12 +20,12 @@ class QuantizedKernel:
 
     Attributes:
         integers: Levels k, int8, in the kernel's Keras shape, within +-(2^(bits-1)-1), with a codebook within +-127.
-        scale: Positive step, float32, broadcastable to `integers`: one element (per tensor) or one per output channel,
+        scale: Positive, float32, broadcastable to `integers`: one element (per tensor) or one per output channel,
             e.g. (1, 1, 1, filters) for Conv2D, (1, 1, channels, multiplier) for DepthwiseConv2D.
         bits: Bit-width, 2 to 8; of the index into the codebook if there is one.
         codebook: The levels that weights may take, int8, ascending along the last axis, 0 among them; None for a uniform
             grid. At most 2^bits levels: of shape (levels,) for the whole kernel, or ``(*scale.shape, levels)`` where every
-            step has its own.
+            scale has its own.
     """
 
     integers: np.ndarray
@@ -37,7 +37,7 @@ class QuantizedKernel:
         if not 2 <= self.bits <= 8:
             raise ExportError(f"bit-width {self.bits}", "2 to 8")
         if not (np.all(self.scale > 0) and np.all(np.isfinite(self.scale))):
-            raise ExportError("a grid has a step that is not positive and finite", "positive finite steps")
+            raise ExportError("a grid has a scale that is not positive and finite", "positive finite scales")
         if self.integers.size and int(np.abs(self.integers.astype(np.int16)).max()) > self.limit:
             raise ExportError(
                 f"a {self.level_bits}-bit grid holds a level beyond +-{self.limit}", f"levels within +-{self.limit}"
@@ -172,23 +172,23 @@ def _kernel(arrays: Mapping[str, np.ndarray], key: str) -> QuantizedKernel:
 
 
 _SHARES = {bits: np.geomspace(1.0, least, 16) for bits, least in {2: 0.04, 3: 0.15, 4: 0.3, 5: 0.4, 6: 0.4, 7: 0.4}.items()}
-"""Steps to try, as shares of the step at which nothing is clipped."""
+"""Scales to try, as shares of the one at which nothing is clipped."""
 
 
 def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarray:
-    """Returns the step of a symmetric uniform grid with the least squared error.
+    """Returns the scale of a symmetric uniform grid with the least squared error.
 
-    The step is searched among shares of max|w| / (2^(bits-1)-1): clipping the few largest weights buys a finer grid for
+    The scale is searched among shares of max|w| / (2^(bits-1)-1): clipping the few largest weights buys a finer grid for
     the many small ones (cf. Banner et al. 2019, arXiv 1810.05723), down to a small share where there are few levels. Then it
-    is refined to ``sum(w k) / sum(k^2)``, the best step for the levels k that it gave.
+    is refined to ``sum(w k) / sum(k^2)``, the best scale for the levels k that it gave.
 
     Args:
         kernel: The weights.
         bits: Bit-width, 2 to 8.
-        axes: Channel axes that get a step each; () for one step per tensor.
+        axes: Channel axes that get a scale each; () for one per tensor.
 
     Returns:
-        Positive steps, float32, broadcastable to `kernel`. A channel of zeros gets the mean step of the others.
+        Positive scales, float32, broadcastable to `kernel`. A channel of zeros gets the mean scale of the others.
     """
     limit = 2 ** (bits - 1) - 1
     others = tuple(axis for axis in range(kernel.ndim) if axis not in axes)
@@ -214,7 +214,7 @@ def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarra
 
 
 def quantize(kernel: np.ndarray, bits: int, scale: np.ndarray) -> QuantizedKernel:
-    """Returns `kernel` rounded to the nearest level of the grid with step `scale`."""
+    """Returns `kernel` rounded to the nearest level of the grid."""
     limit = 2 ** (bits - 1) - 1
     integers = np.clip(np.round(kernel / scale), -limit, limit).astype(np.int8)
     return QuantizedKernel(integers, scale.astype(np.float32), bits)

@@ -2,7 +2,7 @@
 
 The arena has two ends. Activations and scratch memory lie at its head and share bytes when they are not needed at the same
 time: a greedy planner places the largest first, each at the lowest offset that is free while it lives. What lives as long as
-the interpreter grows from its tail: tensor structures, operators, what they remember, steps per channel. Preparing operators
+the interpreter grows from its tail: tensor structures, operators, what they remember, scales per channel. Preparing operators
 and planning itself need memory in between for a moment, which decides for the smallest models.
 
 Sizes of structures are those of a 64-bit build that records its allocations, the one that `keras_xaic.edge` measures with:

@@ -95,7 +95,7 @@ def main() -> None:
         sections: list[tuple[str, list[tuple[str, str]]]] = [
             ("Help", [("xaic --help", "")]),
             ("A run that is interrupted and continued", [(RUN, "quantize"), (RUN, "")]),
-            ("The same figures, from the files", [("xaic verify small/ --data vibration.npz", "")]),
+            ("The same values, from the files", [("xaic verify small/ --data vibration.npz", "")]),
             ("Only the last line", [("xaic verify small/ --data vibration.npz --quiet", "")]),
             ("What the model looks at", [("xaic explain vibration.keras --data vibration.npz --out why/", "")]),
             ("What would be done", [("xaic plan vibration.keras --relevance why/ --flash 10kB", "")]),

@@ -1,4 +1,4 @@
-"""What a command was given, looked at before TensorFlow is loaded: wrong paths and names are answered at once."""
+"""What a command was given, looked at before TensorFlow is loaded: wrong paths and names are refused at once."""
 
 from __future__ import annotations
 

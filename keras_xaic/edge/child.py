@@ -27,7 +27,7 @@ WARM_UP = 5
 START = "started"
 """First line of progress: Python and numpy work here."""
 MACHINE = 64
-"""Where not even the answer can be written, the child ends with this plus the number of the error."""
+"""Where not even the result can be written, the child ends with this plus the number of the error."""
 PROGRESS = 1
 """File descriptor of progress."""
 

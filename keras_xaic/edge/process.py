@@ -59,12 +59,12 @@ def run_child(
 
     Args:
         job: What to do; see `child.py`. Names the interpreter and the model.
-        scratch: A private directory for the job, the answer and stderr.
+        scratch: A private directory for the job, the result and stderr.
         limits: Time and memory.
         progress: Called with the number of finished samples, a few times a second.
 
     Returns:
-        The child's answer, and what was written to stderr.
+        The child's result, and what was written to stderr.
 
     Raises:
         EdgeError: If the interpreter is missing, refuses, crashes, hangs or runs out of memory.

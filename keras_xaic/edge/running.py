@@ -244,7 +244,7 @@ def _run(
 
 @dataclass(frozen=True)
 class Scales:
-    """Steps of the values in a file, 0 for float ones.
+    """Scales of the values in a file, 0 for float ones.
 
     Attributes:
         inputs: One per input.

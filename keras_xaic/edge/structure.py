@@ -26,7 +26,7 @@ def check_structure(info: FileInfo) -> None:
 
 
 def check_micro(info: FileInfo) -> None:
-    """Checks that no stored weights are widened with a step per channel: TensorFlow Lite Micro takes the first step for all.
+    """Checks that no stored weights are widened with a scale per channel: TensorFlow Lite Micro takes the first scale for all.
 
     Raises:
         EdgeError: If some are.
@@ -38,7 +38,7 @@ def check_micro(info: FileInfo) -> None:
             source = graph.tensors[operator.inputs[0]]
             if len(source.scales) > 1 and info.buffers[source.buffer][1]:
                 raise EdgeError(
-                    f"{info.name} widens integer weights with a step per channel, which tflm computes wrongly",
+                    f"{info.name} widens integer weights with a scale per channel, which tflm computes wrongly",
                     "a file with int8 activations",
                     "Run it on tflite-runtime or litert, or compress with int8 activations",
                 )

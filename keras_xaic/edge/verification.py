@@ -39,7 +39,7 @@ class InterpreterRun:
         arena_bytes: For TensorFlow Lite Micro.
         peak_memory_bytes: What loading and one invocation added to a Python process.
         error: What went wrong, None if it ran.
-        outputs: (N, ...) float32 what it answered; None if it did not run.
+        outputs: (N, ...) float32 outputs; None if it did not run.
     """
 
     interpreter: str

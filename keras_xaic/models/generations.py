@@ -1,7 +1,7 @@
 """Files of another release of Keras 2: settings that this one does not have, and other names inside of ``.keras`` files.
 
-Keras walks over a model's attributes and calls a group of weights by the attribute that leads there first. Up to
-TensorFlow 2.14 it walks in alphabetic order (``_layer_checkpoint_dependencies``), newer releases walk backwards (``layers``).
+Keras goes over a model's attributes and calls a group of weights by the attribute that leads there first. Up to
+TensorFlow 2.14 it goes in alphabetic order (``_layer_checkpoint_dependencies``), newer releases go backwards (``layers``).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def as_here(config: Any) -> Any:
 
 @contextlib.contextmanager
 def in_the_order_of(weights: Any) -> Iterator[None]:
-    """Lets Keras 2 walk over models as the release did that wrote the file `weights` (HDF5), for the length of the block."""
+    """Lets Keras 2 go over models as the release did that wrote the file `weights` (HDF5), for the length of the block."""
     with h5py.File(weights, "r") as file:
         backwards = False if _OLD_NAME in file else True if _NEW_NAME in file else None
     library: Any = importlib.import_module(f"{_ROOT}.src.saving.saving_lib")

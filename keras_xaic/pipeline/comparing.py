@@ -1,4 +1,4 @@
-"""What compression changed beyond the total: answers per class, and what the model looks at."""
+"""What compression changed beyond the total: outputs per class, and what the model looks at."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Changes:
 def compare_models(
     original: Model, small: Model, test: Samples, task: Task, before: np.ndarray, after: np.ndarray, seed: int = 0
 ) -> Changes:
-    """Compares the answers and the explanations of two models.
+    """Compares the outputs and the explanations of two models.
 
     Args:
         original: The Keras model that came in.

@@ -1,4 +1,4 @@
-"""The driver of `auto`: rounds of planning and training, judged on held-back data, until limits and accuracy are met."""
+"""The driver of `auto`: rounds of planning and training, judged on validation data, until limits and accuracy are met."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOWNLOAD = 0.6
 BITS_ONLY = 0.75
 """Without limits: flash, as a share of plain int8, of the round that keeps all filters, where no smaller one is good enough."""
 FEW = 100
-"""Below this many held-back samples, a round has to keep its accuracy on as many training samples, too: where only a few
+"""Below this many validation samples, a round has to keep its accuracy on as many training samples, too: where only a few
 judge, a ruined model may be right by chance."""
 JUDGES = 5000
 """Most samples that judge where nothing is trained."""
@@ -68,13 +68,13 @@ JUDGES = 5000
 
 @dataclass(frozen=True)
 class Round:
-    """What one round planned and what came out, on held-back data.
+    """What one round planned and what came out, on validation data.
 
     Attributes:
         small: The compressed model.
         flash_bytes: Size of its `model.tflite`.
         download_bytes: Size of its `model.xaic`.
-        held_back: The task's metric value on held-back training data, from the interpreter that judges; higher is better.
+        held_back: The task's metric value on validation data, from the interpreter that judges; higher is better.
         drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
             original's error, or of the variance of its outputs where they are the targets).
         epochs: Epochs that it trained.
@@ -342,7 +342,7 @@ class Driver:
     def _following(self, one: Round, left: int) -> Optional[Plan]:
         """Returns what another round is to carry out on the trained model, or None where none is worth it.
 
-        That is bits and zeros anew if the download is off and they bring it nearer to its limit; else what was planned, where
+        That is bits and zeros again if the download is off and they bring it nearer to its limit; else what was planned, where
         something is lost and epochs are `left`: then more training is all there is.
         """
         if self._is_off(one):

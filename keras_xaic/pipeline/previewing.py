@@ -33,7 +33,7 @@ class Preview:
 
     Attributes:
         plan: The plan; its predicted sizes are those of the file that it makes of the untrained model.
-        original: How good the original is on held-back training data (see `predict_accuracy`); None without data.
+        original: How good the original is on validation data (see `predict_accuracy`); None without data.
         untrained: How good the planned model is there before training.
         without_micro: Why TensorFlow Lite Micro cannot run the model, and what would help; None where it can.
     """

@@ -118,7 +118,7 @@ def check_agreement(bundle: Bundle, interpreters: Optional[Iterable[str]] = None
 
 
 def add_expected_outputs(bundle: Bundle) -> None:
-    """Adds what `model.tflite` itself answers on the interpreter that judges to ``check/expected.npz``, as y0, y1, ..."""
+    """Adds the outputs of `model.tflite` itself on the interpreter that judges to ``check/expected.npz``, as y0, y1, ..."""
     inputs, expected = bundle.check / "inputs.npz", bundle.check / "expected.npz"
     arrays, answers = Npz(inputs), dict(Npz(expected))
     samples = [arrays[f"x{i}"] for i in range(len(arrays))]

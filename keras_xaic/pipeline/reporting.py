@@ -167,7 +167,7 @@ def metric_facts(task: Task, where: str, value: Optional[float]) -> dict[str, Op
 
 
 def _warnings(report: Report, task: Task, activations: Activations) -> list[str]:
-    """What a user should know who reads only the figures."""
+    """What a user should know who reads only the values."""
     found = []
     if report.compressed.part == "train":
         found.append("There is no test data: accuracies are measured on training data and are too good.")
@@ -178,7 +178,7 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
         if gap is not None and not task.is_values and abs(gap) > CONVERSION_GAP_PP:
             found.append(
                 f"The {who} gives {facts.keras_metric:.4g} in Keras and {facts.edge_metric:.4g} on the edge interpreter: "
-                "the conversion to .tflite changes its answers."
+                "the conversion to .tflite changes its outputs."
             )
     judge = report.judge.interpreter if report.judge is not None else ""
     before, after = report.original.latency_ms.get(judge), report.compressed.latency_ms.get(judge)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 TRIES = 5
-"""How often a plan is made anew when the written file is not as large as predicted."""
+"""How often a plan is made again when the written file is not as large as predicted."""
 TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
 SLACK = 0.02
@@ -169,7 +169,7 @@ def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data,
         model: The trained model.
         made: The plan.
         relevance: What the plan was made from.
-        data: Where a part of the training samples is held back to measure on; the test part is not looked at.
+        data: Whose validation data it is measured on; the test part is not looked at.
         calibration: Number of training samples for rounding and BatchNorm statistics.
 
     Returns:

@@ -68,7 +68,7 @@ class LayerOptions:
         self.scores = {key: weight_score(originals[key], self.relevance[key], options.score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
         self.fixed = cost.structure_bytes(self.model, options.activations) + flash_correction
-        """Upper bound of the bytes that are no weights: as if every kernel had a step per channel."""
+        """Upper bound of the bytes that are no weights: as if every kernel had a scale per channel."""
 
     def rounding(self, samples: Optional[Samples], seed: int = 0) -> RoundedKernels:
         """Returns what every bit-width would make of the kernels, for `assess`."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Bytes of a slim .tflite that are neither weights nor steps.
+    """Bytes of a slim .tflite that are neither weights nor scales.
 
     Attributes:
         file: Model, subgraph, inputs, outputs and operator codes.
@@ -34,7 +34,7 @@ class Layout:
         operator: One other operator with its output.
         bias: One bias.
         dense_steps: How often a dense layer's steps are written: where biases are integers, they repeat them.
-        delegated: What a convolution's bias says for delegates beside its steps, one a channel, where its weights are INT8; 0
+        delegated: What a convolution's bias says for delegates beside its scales, one a channel, where its weights are INT8; 0
             where no delegate takes it anyway.
     """
 
@@ -54,7 +54,7 @@ LAYOUTS: dict[Activations, Layout] = {
 }
 """Activations -> what files with them hold, as TensorFlow 2.14.1 converts them and flatbuffers 25.12.19 writes them."""
 SCALE_BYTES = 4
-"""One float32 step."""
+"""One float32 scale."""
 ZERO_POINT_BYTES = 8
 """One int64 zero point; kernels with equally many channels share theirs."""
 LOOKUP_BYTES = 230
@@ -70,7 +70,7 @@ FUSED = ("BatchNormalization", "ReLU", "Activation", "Dropout", "InputLayer")
 
 
 def structure_bytes(model: Model, activations: Activations = "int8") -> int:
-    """Returns the bytes of a file of `model` that are neither weights, biases nor steps.
+    """Returns the bytes of a file of `model` that are neither weights, biases nor scales.
 
     Args:
         model: The canonical model.
@@ -90,7 +90,7 @@ def structure_bytes(model: Model, activations: Activations = "int8") -> int:
 def best_storage(
     kind: KernelKind, bits: int, activations: Activations = "int8", shape: Optional[Sequence[int]] = None
 ) -> Storage:
-    """Returns the smallest storage that holds a grid exactly on every runtime, with whatever steps that takes.
+    """Returns the smallest storage that holds a grid exactly on every runtime, with whatever scales that takes.
 
     Args:
         kind: Kind of kernel.
@@ -107,7 +107,7 @@ def best_storage(
 
 
 def best_granularity(kind: KernelKind, storage: Storage, activations: Activations = "int8") -> Granularity:
-    """Returns how fine steps may be: one per channel wherever the storage is exact with that."""
+    """Returns how fine scales may be: one per channel wherever the storage is exact with that."""
     if storage == "float32":
         return "channel"
     legal = legal_storages(kind, BITS_OF[storage], per_tensor=False, activations=activations)
@@ -126,7 +126,7 @@ def weight_bytes(weights: int, storage: Storage, bits: Optional[int] = None, act
 def record_bytes(
     kind: KernelKind, channels: int, granularity: Granularity, storage: Storage, activations: Activations = "int8"
 ) -> int:
-    """Returns the bytes of biases and steps of one kernel."""
+    """Returns the bytes of biases and scales of one kernel."""
     layout = LAYOUTS[activations]
     delegated = layout.delegated if kind != "dense" and storage == "int8" else 0
     repeated = layout.dense_steps if kind == "dense" else 2 if delegated else 1

@@ -49,7 +49,7 @@ def choose_filters(
             named, or are not removable, stay whole.
         fraction: Part of the channels in `scores` that goes, in [0, 1), before floors and alignment.
         cost: Called with keep masks about ``log2(channels)`` times, and once for every few channels that come back.
-        target: What `cost` must come down to.
+        target: What `cost` must fall to.
         min_filters: Channels that every group keeps at least (all it has, if it has fewer).
         min_fraction: Part of its channels that every group keeps at least, in [0, 1].
         align: The number of channels that stay is a multiple of this, rounded up, where a group loses any (4 or 8 suits SIMD

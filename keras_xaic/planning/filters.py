@@ -56,7 +56,7 @@ class KernelCost:
         storage: How its weights are stored.
         bits: Its bit-width; None counts it as stored, not as looked up.
         download: Bytes of download of every weight.
-        granularity: How fine its steps are.
+        granularity: How fine its scales are.
     """
 
     storage: Storage
@@ -162,7 +162,7 @@ class FilterRemoval:
     Args:
         model: The trained model.
         relevance: Its relevance.
-        budget: The limits to come down to.
+        budget: The limits to reach.
         bits: Bit-widths that kernels may get; filters go until the fewest fit. () stands for plain int8 without zeros.
         how: Alignment, floors and protected layers; its limits are those of the budget.
         activations: Type of activations between layers.
@@ -219,13 +219,13 @@ def choose_next(
 ) -> dict[str, np.ndarray]:
     """Returns keep masks for the next step: all of what is left of the way to the limits, or half of it in ratio.
 
-    A model that costs four times the limit comes down to twice the limit: the first steps remove most, so that training
+    A model that costs four times the limit goes to twice the limit: the first steps remove most, so that training
     between and after them is that of a small model.
 
     Args:
         model: The model as it stands.
         filters: Layer path -> score of every filter of this model.
-        how: The limits to come down to, and floors.
+        how: The limits to reach, and floors.
         layers: What the kernels will get.
         last: Whether the limits must hold after this step.
         activations: Type of activations between layers.

@@ -58,7 +58,7 @@ _TAKE_ACTIVATIONS = (*KINDS, "ADD", "SUB", "MUL", "MAX_POOL_2D", "AVERAGE_POOL_2
 
 @dataclass(frozen=True)
 class Stored:
-    """How a kernel lies in the file: whether it is unpacked into the arena to be used, and whether it has steps per channel."""
+    """How a kernel lies in the file: whether it is unpacked into the arena to be used, whether it has a scale per channel."""
 
     unpacked: bool = False
     per_channel: bool = False

@@ -152,7 +152,7 @@ def require_legal(
     legal = legal_storages(kind, bits, per_tensor, activations, runtimes) if activations else ()
     if storage in legal:
         return
-    granularity = "one step per tensor" if per_tensor else "one step per channel"
+    granularity = "one step per tensor" if per_tensor else "one scale per channel"
     raise ExportError(
         f"layer {key!r}: a {bits}-bit {kind} kernel with {granularity} behind {activations or 'unknown'} activations "
         f"cannot be stored as {storage} for {', '.join(runtimes or RUN_BY[activations or 'int8'])}",

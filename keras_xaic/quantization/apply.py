@@ -33,7 +33,7 @@ def quantize_by_plan(
     """Returns a clone of `model` that computes with weights on the planned grids and trains them there.
 
     Args:
-        model: A flat model. BatchNorm behind a kernel with one step per channel may stay: folding scales the steps.
+        model: A flat model. BatchNorm behind a kernel with one scale per channel may stay: folding multiplies the scales.
         plan: Bit-width, granularity and grid of every kernel; kernels that it does not name stay float.
         masks: Kernel key -> boolean mask; False weights stay zero. Grids ``ecq`` and ``ecqx`` find their own zeros.
         relevance: Kernel key -> relevance of every weight, for grids ``codebook`` and ``ecqx``; what is missing counts alike.

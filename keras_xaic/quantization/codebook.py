@@ -31,7 +31,7 @@ def level_scale(kernel: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         axes: Channel axes that get a step each; () for one step per tensor.
 
     Returns:
-        Positive steps, float32, broadcastable to `kernel`.
+        Positive scales, float32, broadcastable to `kernel`.
     """
     others = tuple(axis for axis in range(kernel.ndim) if axis not in axes)
     largest = np.abs(kernel).max(axis=others, keepdims=True).astype(np.float64)

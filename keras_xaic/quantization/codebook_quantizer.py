@@ -17,7 +17,7 @@ class CodebookQuantizer(quantizers.Quantizer):
 
     Weights go to the nearest centroid of now, and centroids are rounded to int8 levels in every pass, so that training sees
     what will be written. A centroid's gradient is the sum over its members; that of the master weights passes straight through.
-    With one step per channel the levels are still shared: a channel of small weights uses them at its own scale.
+    With one scale per channel the levels are still shared: a channel of small weights uses them at its own scale.
 
     Args:
         levels: Ascending int8 levels to start from, 0 among them (see `choose_levels`).

@@ -41,7 +41,7 @@ _POOLS = (
 
 
 class InnvestigateEngine(NativeEngine):
-    """The same walk as the native engine; weighted layers, additions and average pools go through iNNvestigate.
+    """The same passes as the native engine; weighted layers, additions and average pools go through iNNvestigate.
 
     It has no rule for relevance of weights: that follows from the relevance of the layer's output by the rule's formula.
 

@@ -1,4 +1,4 @@
-"""LRP in one forward and one backward walk over the canonical model, with the relevance of inputs, channels and weights."""
+"""LRP in one forward and one backward pass over the canonical model, with the relevance of inputs, channels and weights."""
 
 from __future__ import annotations
 

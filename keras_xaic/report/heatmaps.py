@@ -31,7 +31,7 @@ class Panel:
 def panels(explanations: Explanations, position: int, shown: ShownFacts) -> list[Panel]:
     """Returns the pictures of one sample: the input, and its relevance in the original and in the compressed model.
 
-    A newly wrong answer gets a fourth: what speaks for that answer in the compressed model.
+    A newly wrong output gets a fourth: what speaks for that output in the compressed model.
     """
     sample = explanations.inputs[position]
     maps = {"original": explanations.original[position], "compressed": explanations.compressed[position]}

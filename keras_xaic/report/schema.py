@@ -147,7 +147,7 @@ class JudgeFacts(_Facts):
 
 
 class InterpreterFacts(_Facts):
-    """One interpreter's answer."""
+    """What one interpreter made of the file."""
 
     version: Optional[str] = None
     accuracy: Optional[Share] = None

@@ -26,7 +26,7 @@ def save_chart(found: Sequence[tuple[int, float, bool]], path: pathlib.Path) -> 
     others = [(size / 1000, accuracy) for size, accuracy, best in found if not best]
     axes.plot(*zip(*others), "x", color="#999999", label="others") if others else None
     axes.set_xlabel("flash (kB)")
-    axes.set_ylabel("held-back accuracy on the edge interpreter")
+    axes.set_ylabel("metric on validation data, on the edge interpreter")
     axes.grid(alpha=0.3)
     axes.legend()
     with writing(path) as file:

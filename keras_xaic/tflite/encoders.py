@@ -46,7 +46,7 @@ def encode_lookup_table(weights: np.ndarray, axis: Optional[int]) -> Optional[En
 
     Args:
         weights: int8 weights.
-        axis: The quantized dimension where there is one step per channel, else None. The decoder takes a table per channel
+        axis: The quantized dimension where there is one scale per channel, else None. The decoder takes a table per channel
             for one, and one table for the other; anything else decodes to wrong weights without an error.
     """
     rows = weights.reshape(1, -1) if axis is None else np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)

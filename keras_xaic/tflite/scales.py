@@ -29,7 +29,7 @@ def without_range(model: ModelT) -> list[Operator]:
 def give_range(model: ModelT, floating: Sequence[WeightOperator]) -> None:
     """Gives values of an int16 file that have no range one, in place: the largest of the file.
 
-    Where they are not 0 after all, with other data, they have room then; 16 bits leave steps that are small enough. Weights
+    Where they are not 0 after all, with other data, they have a range then; 16 bits leave a scale that is small enough. Weights
     and biases of the layers that read them follow.
 
     Args:

@@ -30,7 +30,7 @@ from keras_xaic.tflite.rewrite import pair_with_grids, quantization
 DEQUANTIZE_VERSION = 2
 """Version of DEQUANTIZE that takes INT8."""
 PLAIN_BITS = 8
-"""Bit-width of kernels without a grid, with one step per channel."""
+"""Bit-width of kernels without a grid, with one scale per channel."""
 
 
 def write_weight_only(

@@ -102,7 +102,7 @@ def test_packed_weights_are_behind_nothing_but_int8_except_in_dense_layers(runti
 
 
 def test_a_refusal_names_the_layer_and_what_is_right():
-    with pytest.raises(ExportError, match=r"layer 'fc': a 4-bit dense kernel with one step per channel .* Expected int8\."):
+    with pytest.raises(ExportError, match=r"layer 'fc': a 4-bit dense kernel with one scale per channel .* Expected int8\."):
         require_legal("fc", "int4", "dense", 4, False, "int8")
     require_legal("fc", "int8", "dense", 4, False, "int8")
 
