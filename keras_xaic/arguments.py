@@ -285,7 +285,9 @@ def keyword_only(after: int) -> Callable[[Group], Group]:
 
 
 def shown(value: Any) -> str:
-    """Returns a value for a message: itself where it is short, else what it is."""
+    """Returns a value for a message: itself where it is short, the beginning of a text, else what it is."""
+    if isinstance(value, str) and len(value) > 50:
+        return f"{value[:40]!r}..."
     try:
         said = repr(value)
     except Exception:  # a user's class

@@ -177,6 +177,8 @@ class Plan(Written):
             return cls.model_validate(content)
         except pydantic.ValidationError as error:
             raise what_is_wrong(error, str(path), cls, "a plan as `xaic plan` writes it") from None
+        except PlanError as error:  # of the budget in it
+            raise PlanError(f"{path}: {error.found}", error.expected, error.fix) from None
 
     def describe(self) -> str:
         """Returns the plan as a table of plain text."""

@@ -17,7 +17,7 @@ from keras_xaic.relevance import Explanations
 from keras_xaic.units import LARGEST
 
 
-class _Found(BaseModel):
+class Found(BaseModel):
     """One model that a search found, as in pareto.json."""
 
     model_config = ConfigDict(strict=True)
@@ -34,7 +34,7 @@ def read_front(path: PathLike) -> list[dict[str, Any]]:
         DataError: If it is something else; names the entry.
     """
     try:
-        return [one.model_dump() for one in TypeAdapter(list[_Found]).validate_python(read_json(path))]
+        return [one.model_dump() for one in TypeAdapter(list[Found]).validate_python(read_json(path))]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -64,3 +64,12 @@ def test_a_notebook_shows_a_table_of_layers():
     assert shown.count("<tr>") == 2
     assert "<td>&lt;stem&gt;</td><td>432</td><td>4</td>" in shown
     assert "1,234 B flash" in shown
+
+
+def test_a_budget_in_a_plan_that_is_none_names_the_file(tmp_path):
+    path = tmp_path / "plan.json"
+    make_plan().save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "budget": {"download": "9" * 5000 + "kB"}}))
+    with pytest.raises(PlanError, match=r"plan\.json: the download budget is '9999") as caught:
+        Plan.load(path)
+    assert len(str(caught.value)) < 400
