@@ -245,6 +245,8 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise DataError(f"task {self.kind!r} is not known", ", ".join(KINDS))
+        if self.outputs < 1:
+            raise DataError(f"a task with {self.outputs} outputs", "at least one")
         metric = get_metric(self.metric_name or DEFAULT[self.kind])
         if self.kind not in metric.tasks:
             fitting = ", ".join(one.name for one in METRICS.values() if self.kind in one.tasks)
@@ -336,6 +338,8 @@ class Task:
         if self.is_values:
             return Judged(outputs.reshape(len(outputs), -1).astype(np.float64), truth.reshape(len(outputs), -1), None)
         width = self.outputs if self.family == "classes" or self.kind == "multi-label" else 1
+        if outputs.size % width or (width > 1 and outputs.shape[-1] != width):
+            raise DataError(f"outputs of shape {outputs.shape}", f"{width} values, as the task {self.kind} says")
         decisions = np.asarray(self.decisions(outputs))
         if self.family == "classes":
             return Judged(outputs.reshape(-1, width), truth.reshape(-1), decisions.reshape(-1))

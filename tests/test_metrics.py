@@ -186,3 +186,16 @@ def test_samples_without_labels_get_what_the_model_decides():
     assert Task("binary", 1).labelled(samples, logits).y.tolist() == [1, 0, 1]
     assert Task("binary", 1, "sigmoid").labelled(samples, logits).y.tolist() == [0, 0, 1]
     assert Task("regression", 1).labelled(samples, logits).y is logits
+
+
+@pytest.mark.parametrize(("outputs", "said"), [(0, "a task with 0 outputs"), (-3, "-3 outputs")])
+def test_a_task_without_outputs_is_none(outputs, said):
+    with pytest.raises(DataError, match=said):
+        Task("classification", outputs, "softmax")
+    assert Task.of({"task": "classification", "outputs": outputs, "activation": "x", "metric": {"name": "accuracy"}}) is None
+
+
+@pytest.mark.parametrize("outputs", [2, 4, 7, 10**30])
+def test_outputs_of_another_task_are_refused(outputs):
+    with pytest.raises(DataError, match=r"outputs of shape \(4, 3\)"):
+        Task("classification", outputs, "softmax").score(np.zeros((4, 3)), np.arange(4) % 2)

@@ -41,7 +41,7 @@ class Finding:
 def hunt(
     counts: Mapping[str, int],
     seed: int = 0,
-    patience: float = 60.0,
+    patience: float = 120.0,
     seconds: float = math.inf,
     tried: Counter[str] | None = None,
     turns: int = 20,

@@ -17,14 +17,17 @@ from PIL import Image
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
-from keras_xaic.data import load_data
+from keras_xaic.data import Data, Samples, load_data
+from keras_xaic.edge import verify
 from keras_xaic.edge.doctor import TINY
 from keras_xaic.edge.inspect_file import read_file
 from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import XaicError
 from keras_xaic.grids import QuantizedKernel, load_kernels, save_kernels
 from keras_xaic.json_files import read_json
+from keras_xaic.metrics import Task
 from keras_xaic.models import load_model
+from keras_xaic.pipeline import slim
 from keras_xaic.planning import Plan, check_plan, planner
 from keras_xaic.recipes import RECIPES, Recipe
 from keras_xaic.relevance import Explanations, Relevance
@@ -270,6 +273,24 @@ def _read_saved(path: pathlib.Path) -> Any:
     return load_model(path.parent / "model")
 
 
+def _read_slim(path: pathlib.Path) -> Any:
+    slim(path, path.with_name("slim"), timeout=10, overwrite=True)
+
+
+def _task(_: pathlib.Path) -> list[bytes]:
+    facts = Task("classification", 3, "softmax").facts()
+    return [json.dumps({**facts, "inputs": {"scale": 0.5, "offset": 0.0}}).encode()]
+
+
+def _read_task(path: pathlib.Path) -> Any:
+    """As `verify` reads what a bundle says of itself."""
+    place = path.parents[1]
+    (place / "model.tflite").write_bytes(TINY.read_bytes())
+    (place / "report.json").write_bytes(path.read_bytes())
+    data = Data(Samples(np.zeros((4, 4), np.float32), np.arange(4) % 3))
+    verify(place, data, interpreters="builtin-ref")
+
+
 def _other_bytes(_: bytes, damaged: bytes, how: Mutation, made: Any) -> str | None:
     return None if made in (TINY.read_bytes(), weighty()) else "an unpacked file of other content"
 
@@ -313,6 +334,8 @@ READERS = {
             "device", "inputs.npz", _data, lambda path: DEVICE.read_arrays(path, "x_train"), (bytes_changed, arrays_changed),
             errors=(DEVICE.CheckError,),
         ),
+        Reader("task", "check/task.json", _task, _read_task, (bytes_changed, json_changed, json_changed), share=0.1),
+        Reader("slim", "model.tflite", lambda _: [TINY.read_bytes(), weighty()], _read_slim, share=0.05),
         Reader("keras", "m.keras", lambda place: _models("keras", place), load_model, share=0.25),
         Reader("h5", "m.h5", lambda place: _models("h5", place), load_model, share=0.25),
         Reader(
