@@ -71,6 +71,7 @@ def content(model: Any, kernels: dict[str, Any], storage: str, activations: str,
     @dataclass(frozen=True)
     class Plan:
         activations: str
+        lookup: bool = True
 
         def save(self, path: Any) -> None: ...
 

@@ -66,13 +66,19 @@ def _exact() -> dict[Combination, tuple[Runtime, ...]]:
 EXACT = _exact()
 
 
-def is_slow(kind: str, storage: Storage, activations: Activations) -> bool:
-    """Returns whether LiteRT's fast kernels leave a layer over for its storage, which then takes several times as long.
+SLOW = 1.25
+"""A storage is slow that takes so many times as long as INT8 does."""
 
-    LiteRT 2.3 takes INT4 weights of dense layers only, which are faster there than INT8; never those of convolutions. What is
-    looked up it leaves over, too.
+
+def is_slow(kind: str, storage: Storage, activations: Activations) -> bool:
+    """Returns whether a layer takes much longer for its storage, on the interpreter that files are timed on.
+
+    The fast kernels of LiteRT 2.3 take INT4 weights of dense layers, but not those of convolutions.
     """
-    return activations == "int8" and storage == "int4" and kind != "dense"
+    versions = _TABLE["measured"][_TABLE["timed_on"]]
+    rows = [row for row in versions[list(versions)[-1]] if (row["kind"], row["activations"]) == (kind, activations)]
+    times = {name: [row["time"] for row in rows if row["storage"] == name and row.get("time")] for name in (storage, "int8")}
+    return all(times.values()) and min(times[storage]) > SLOW * min(times["int8"])
 
 
 def can_be_packed(kind: KernelKind, shape: Sequence[int], activations: Activations = "int8") -> bool:

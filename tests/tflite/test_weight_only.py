@@ -33,6 +33,7 @@ DISTANCE = 2e-6
 @dataclass(frozen=True)
 class Planned:
     activations: str = "float32"
+    lookup: bool = True
 
     def save(self, path) -> None:
         path.write_text("{}")
