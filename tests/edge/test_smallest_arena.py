@@ -52,7 +52,9 @@ def converted(model) -> bytes:
 
 
 @needs_tflm
-@pytest.mark.parametrize("make", [lambda: small_dense(4), lambda: small_dense(24), pixels_to_dense, recurrent])
+@pytest.mark.parametrize(
+    "make", [lambda: small_dense(4), lambda: small_dense(24), pixels_to_dense, pytest.param(recurrent, marks=pytest.mark.slow)]
+)
 def test_the_smallest_arena_runs_and_the_next_smaller_one_does_not(make, tmp_path):
     keras.utils.set_random_seed(0)
     path = tmp_path / "small.tflite"

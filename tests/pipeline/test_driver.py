@@ -82,6 +82,7 @@ def test_rounds_use_up_the_download_but_never_overrun_it(job, tmp_path):
     assert "The same method without relevance" in report.verdict
 
 
+@pytest.mark.slow
 def test_minutes_end_training(job, tmp_path, monkeypatch):
     trained = []
 
@@ -253,7 +254,8 @@ def tight():
     return model, ((x, y), test)
 
 
-@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [0, 1])
 def test_without_limits_a_model_that_cannot_be_halved_is_not_ruined(tight, tmp_path, epochs):
     model, data = tight
     budget = Budget(max_drop=3.0)
@@ -272,6 +274,7 @@ def test_without_limits_a_model_that_cannot_be_halved_is_not_ruined(tight, tmp_p
     assert report.budget.met is (report.compressed.drop_pp <= 3.0)
 
 
+@pytest.mark.slow
 def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path):
     keras.utils.set_random_seed(3)
     rng = np.random.default_rng(1)

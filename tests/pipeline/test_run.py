@@ -59,7 +59,7 @@ def job(tmp_path_factory):
 
 
 def run(job, out, **options):
-    settings = {"budget": Budget("14kB", "9kB", None, 5.0), "epochs": 4, "baselines": ("int8", "magnitude"), "seed": 1}
+    settings = {"budget": Budget("14kB", "9kB", None, 5.0), "epochs": 2, "baselines": ("int8", "magnitude"), "seed": 1}
     return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, **grouped(**{**settings, **options}))
 
 
@@ -111,6 +111,7 @@ def test_download_unpacks_to_the_same_bytes(done, tmp_path):
     assert (tmp_path / "m.tflite").read_bytes() == bundle.model.read_bytes()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(job, done, tmp_path):
     bundle, report = done
     again = run(job, tmp_path / "again", baselines=())
