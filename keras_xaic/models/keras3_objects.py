@@ -23,6 +23,10 @@ TOLERANCE = 1e-4
 """Largest difference of outputs between Keras 2 and Keras 3, as a share of the largest output."""
 
 
+_BUILT = {"query_shape", "key_shape", "value_shape"}
+"""What attention is called with: Keras 3 sees it when it builds the model."""
+
+
 def is_keras3_object(model: Any) -> bool:
     """Whether `model` is a model of Keras 3."""
     library = sys.modules.get("keras")  # who has such a model has imported it
@@ -94,10 +98,14 @@ def _without_unknown(config: Any, known: Any) -> Any:
     if not isinstance(config, dict):
         return config
     made = {key: _without_unknown(part, known) for key, part in config.items()}
-    kind, inner = getattr(known, str(made.get("class_name")), None), made.get("config")
+    name = str(made.get("class_name")).rpartition(">")[2]  # ours stand in for those that Keras 2 does not have
+    kind, inner = getattr(known, name, None), made.get("config")
     if kind is not None and isinstance(inner, dict):
         accepted = accepted_settings(kind)
-        made["config"] = {key: part for key, part in inner.items() if key in accepted or part not in (None, False, 1)}
+        made = {**made, "class_name": name}
+        made["config"] = {
+            key: part for key, part in inner.items() if key in accepted or not (key in _BUILT or part in (None, False, 1))
+        }
     return made
 
 

@@ -9,6 +9,8 @@ from rich.table import Table
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.edge.doctor import EXTRAS, Check
 from keras_xaic.errors import XaicError
+from keras_xaic.report import Report
+from tests.report.conftest import facts
 
 STRANGE = "stage[1]/conv:smile:[/bold]"
 
@@ -18,6 +20,14 @@ def test_advice_keeps_the_extra_in_brackets(capsys):
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "'keras-xaic[npu]'" in words
     assert "'keras-xaic[search]'" in words
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_a_budget_that_was_missed_is_exit_code_3(tmp_path, met):
+    report = Report.model_validate(facts(budget={"flash_bytes": 64_000, "met": met}))
+    terminal = Terminal(quiet=True)
+    terminal.show_report(report, tmp_path)
+    assert terminal.exit_code == (0 if met else 3)
 
 
 def test_names_of_layers_are_no_markup(capsys):

@@ -99,6 +99,15 @@ def test_a_compressed_model_becomes_one_of_keras_3(tmp_path):
     np.testing.assert_allclose(made.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
+@needs_keras3
+def test_attention_and_normalisations_go_back_to_keras_3(tmp_path):
+    x = samples()
+    model = from_keras3(attention())
+    made = keras.models.load_model(CompressedModel(model, {}, Plan(), {}).save_keras3(tmp_path / "model.keras"))
+    for given, wanted in zip(made.predict(x, verbose=0), model.predict(x, verbose=0)):
+        np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
 @pytest.mark.skipif(is_keras3(keras.__version__), reason="Keras 3 is installed")
 def test_without_keras_3_it_is_asked_for(tmp_path):
     with pytest.raises(ModelError, match=r"Keras 3 is needed.*current stack"):

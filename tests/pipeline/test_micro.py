@@ -146,7 +146,7 @@ def test_plan_says_it_with_and_without_data(gelu, relu, tmp_path):
 
 
 @needs_tflm
-@pytest.mark.parametrize("target", ["both", "micro"])
+@pytest.mark.parametrize("target", ["both", pytest.param("micro", marks=pytest.mark.slow)])
 def test_a_micro_file_that_fails_in_the_end_takes_only_itself_away(relu, tmp_path, monkeypatch, target):
     right = edge.measure_agreement
 
@@ -169,6 +169,7 @@ def test_a_micro_file_that_fails_in_the_end_takes_only_itself_away(relu, tmp_pat
     assert any("micro/ was not written: tflm disagrees" in one for one in report.warnings)
 
 
+@pytest.mark.slow
 @needs_tflm
 def test_small_dense_nets_get_an_arena(relu, tmp_path):
     report = run(relu, tmp_path / "out")

@@ -168,6 +168,7 @@ def test_a_truncated_file_is_exit_code_4_in_the_interpreters_words(job, done, tm
     assert edge.judge() in result.output
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_is_exit_code_3_with_the_best_bundle(job, tmp_path):
     command = [
         "compress",
@@ -186,6 +187,7 @@ def test_a_budget_that_cannot_be_met_is_exit_code_3_with_the_best_bundle(job, tm
     assert (tmp_path / "out" / "model.tflite").is_file()
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_give_what_run_gives(job, tmp_path):
     model, data = xaic.load_model(job / "tiny.h5"), xaic.load_data(job / "data.npz")
     samples = data.calibration(64)

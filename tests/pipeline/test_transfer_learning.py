@@ -112,7 +112,8 @@ def check(model, data, out, recipe, freeze):
     return report
 
 
-@pytest.mark.parametrize("freeze", [pytest.param("base", marks=pytest.mark.slow), "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", ["base", "all"])
 def test_a_frozen_base_with_a_new_head_from_object_and_file(data, tmp_path, freeze):
     model = make_model(freeze)
     model.save(tmp_path / "model.keras")

@@ -22,6 +22,7 @@ def case():
     return model, {"x_train": x[:40], "y_train": y[:40], "x_test": x[40:], "y_test": y[40:]}
 
 
+@pytest.mark.slow
 def test_a_layer_without_a_rule_is_named_in_the_report(case, tmp_path):
     model, data = case
     report = compress(

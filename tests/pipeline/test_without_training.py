@@ -69,7 +69,8 @@ def check(job, out, recipe, data, limits, *options):
     return report
 
 
-@pytest.mark.parametrize("data", [pytest.param("labelled", marks=pytest.mark.slow), "unlabelled"])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["labelled", "unlabelled"])
 def test_the_default_recipe_without_limits(job, tmp_path, data):
     report = check(job, tmp_path / "out", "auto", data, "none", "--max-drop", "3")
     assert report.rounds
@@ -78,6 +79,7 @@ def test_the_default_recipe_without_limits(job, tmp_path, data):
     assert best.drop_pp <= 3
 
 
+@pytest.mark.slow
 def test_the_default_recipe_where_no_filter_goes(job, tmp_path):
     report = check(job, tmp_path / "out", "auto", "unlabelled", "flash", "--flash", "40kB")
     assert report.budget.met, "all fits: plain bits are enough"

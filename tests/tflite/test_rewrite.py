@@ -225,6 +225,7 @@ def test_a_constant_factor_that_the_converter_folds_into_a_layer_goes_into_its_s
     assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_recurrent_layers_convert_and_stay_plain_int8():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 2))
