@@ -14,6 +14,7 @@ import numpy as np
 from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ModelError
 from keras_xaic.files import PathLike, writing
+from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
 from keras_xaic.models.safety import check_config
 from keras_xaic.silence import captured_stderr
@@ -98,6 +99,8 @@ def _without_unknown(config: Any, known: Any) -> Any:
     if not isinstance(config, dict):
         return config
     made = {key: _without_unknown(part, known) for key, part in config.items()}
+    if "output_layers" in made:
+        made = _recounted(made)
     name = str(made.get("class_name")).rpartition(">")[2]  # ours stand in for those that Keras 2 does not have
     kind, inner = getattr(known, name, None), made.get("config")
     if kind is not None and isinstance(inner, dict):
@@ -107,6 +110,41 @@ def _without_unknown(config: Any, known: Any) -> Any:
             key: part for key, part in inner.items() if key in accepted or not (key in _BUILT or part in (None, False, 1))
         }
     return made
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= 3 and [type(part) for part in value[:3]] == [str, int, int]
+
+
+def _recounted(config: dict[str, Any]) -> dict[str, Any]:
+    """Counts calls as Keras 3 does: those of a nested Sequential start without one for its own input."""
+    fewer = {part["name"] for part in config["layers"] if part["class_name"] == "Sequential" and starts_with_input(part)}
+
+    def count(value: Any) -> Any:
+        if _is_tensor(value):
+            name, call, *others = value
+            return [name, call - (name in fewer), *map(count, others)]
+        if isinstance(value, dict):
+            return {key: count(part) for key, part in value.items()}
+        return [count(part) for part in value] if isinstance(value, list) else value
+
+    parts = [{**part, "inbound_nodes": [_call(count(node)) for node in part["inbound_nodes"]]} for part in config["layers"]]
+    return {**config, "layers": parts, "output_layers": count(config["output_layers"])}
+
+
+def _call(node: Any) -> Any:
+    """Writes a call with tensors among its named arguments (attention: ``value``) as Keras 3 writes it: it reads no other."""
+
+    def written(value: Any) -> Any:
+        return {"class_name": "__keras_tensor__", "config": {"shape": [None], "dtype": "float32", "keras_history": value}}
+
+    if not (isinstance(node, list) and len(node) == 1 and isinstance(node[0], list) and len(node[0]) == 4):
+        return node
+    *first, named = node[0]
+    if not any(map(_is_tensor, named.values())):
+        return node
+    given = {key: written(value) if _is_tensor(value) else value for key, value in named.items()}
+    return {"args": [written(first)], "kwargs": given}
 
 
 def _keras3() -> Any:
