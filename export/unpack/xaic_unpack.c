@@ -242,7 +242,10 @@ static int lzma_decode(lzma *z, unsigned lc, unsigned lp, unsigned pb, uint8_t *
       length = lzma_length(z, z->probs + LENGTH, pos_state);
       state = state < 7 ? 7 : 10;
       rep0 = lzma_distance(z, length);
-      if (rep0 == 0xffffffff) return done == size && !z->short_of_input;
+      if (rep0 == 0xffffffff) { /* the end mark */
+        lzma_normalize(z);
+        return done == size && !z->short_of_input && z->code == 0;
+      }
     }
     length += 2;
     if (rep0 >= done || length > size - done) return 0;

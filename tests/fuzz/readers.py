@@ -37,6 +37,8 @@ from keras_xaic.report.evidence import read_front
 from keras_xaic.report.histograms import histogram_svg
 from keras_xaic.tflite import pack_download, unpack_download
 from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.foreign import slim_foreign
+from keras_xaic.tflite.same_graph import difference
 from tests.fuzz.mutations import Mutation, arrays_changed, bytes_changed, json_changed, signed_again
 from tests.report.conftest import facts
 
@@ -225,6 +227,16 @@ def _read_picture(path: pathlib.Path) -> Any:
     return load_data(path.parents[1])
 
 
+def _read_slim(path: pathlib.Path) -> bytes:
+    """As `xaic slim` does, which looks at the structure first."""
+    check_structure(read_file(path))
+    return bytes(slim_foreign(path.read_bytes())["content"])
+
+
+def _other_graph(whole: bytes, damaged: bytes, how: Mutation, small: bytes) -> Any:
+    return difference(load(damaged), load(small))
+
+
 def _read_tflite(path: pathlib.Path) -> Any:
     info = read_file(path)
     check_structure(info)
@@ -330,6 +342,7 @@ READERS = {
             "flatbuffer", "model.tflite", lambda _: [TINY.read_bytes(), weighty()], _read_objects,
             wrong=lambda _, damaged, how, made: None if made == damaged else "it came back otherwise",
         ),
+        Reader("slim", "model.tflite", lambda _: [TINY.read_bytes(), weighty()], _read_slim, wrong=_other_graph, share=0.25),
         Reader(
             "device", "inputs.npz", _data, lambda path: DEVICE.read_arrays(path, "x_train"), (bytes_changed, arrays_changed),
             errors=(DEVICE.CheckError,),
