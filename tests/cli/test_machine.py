@@ -78,6 +78,8 @@ def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, c
             cleaned.append(True)
 
     monkeypatch.setattr(keras_xaic.pipeline, "compress", told)
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("this signal is ignored here, as nohup does")
     before = signal.getsignal(number)
     monkeypatch.setattr(sys, "argv", ["xaic", "compress", "m.h5", "--data", "d.npz", "--out", "o"])
     with pytest.raises(SystemExit) as ended:
