@@ -63,7 +63,7 @@ def test_a_good_bundle_is_verified(bundle):
 @pytest.mark.parametrize(("place", "name"), [(0, "one"), (1, "two"), (2, "three"), (3, "four")])
 def test_the_first_layer_that_deviates_is_named(place, name, bundle):
     bundle.model.write_bytes(_spoil(bundle.model.read_bytes(), place))
-    for interpreter in ("tflite-runtime", "builtin-ref", "tflm"):
+    for interpreter in (edge.judge(), "builtin-ref", "tflm"):
         if interpreter not in edge.available_interpreters():
             continue
         agreement = measure_agreement(bundle, interpreter)

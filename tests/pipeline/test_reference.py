@@ -103,7 +103,7 @@ def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_pat
 
     def refused(self, path, stage):
         if stage == "original":
-            raise EdgeError("tflite-runtime refused original.tflite: no such operator")
+            raise EdgeError(f"{edge.judge()} refused original.tflite: no such operator")
         return ordinary(self, path, stage)
 
     monkeypatch.setattr(Job, "run_file", refused)
