@@ -5,8 +5,9 @@ Copy the bundle's ``check/`` folder and ``model.tflite`` to the device and run `
 either tflite_runtime or ai_edge_litert, nothing else. Ends with 0 if the model passes and with 1 if it does not.
 
 ``inputs.npz``: x0, x1, ... model inputs, float32 (N, ...). ``expected.npz``: y0, y1, ... outputs of this very file on the
-interpreter of the machine that made it; keras0, keras1, ... outputs of the Keras model; targets (N, ...), if there are any.
-``task.json`` says what the model does, and ``xaic_metrics.py`` judges it, by the metric of the report.
+interpreter of the machine that made it; keras0, keras1, ... outputs of the Keras model; targets (N, ...), if there are any
+(targets0, targets1, ... of several outputs). ``task.json`` says what the model does and what several inputs and outputs are
+called, all in the order of the tensors of the file; ``xaic_metrics.py`` judges by the metric of the report.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ def main() -> int:
         interpreter, name = open_interpreter(options)
         inputs, expected = read_arrays(options.inputs, "x0"), read_arrays(options.expected, "y0")
         outputs, latency = run(interpreter, inputs, options.runs)
-        task = read_task(options.expected.parent)
+        tasks, names = read_tasks(options.expected.parent, len(outputs))
     except CheckError as error:
         print(f"FAIL  {error}")
         return 1
     print(f"interpreter  {name}, {options.threads} thread(s)")
     print(f"model        {options.model} ({options.model.stat().st_size:,} B)")
-    passed = compare(outputs, expected, task, options)
+    for role, called in names.items():
+        print(f"{role:12s} " + ", ".join(f"{number} {name}" for number, name in enumerate(called)))
+    passed = compare(outputs, expected, tasks, options)
     if remembers(interpreter, inputs):
         print("state        is kept between calls: call reset_all_variables() before every new sequence, as this script does")
     if latency:
@@ -191,7 +194,7 @@ def remembers(interpreter: object, inputs: dict) -> bool:
     return not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*given))
 
 
-def compare(outputs: list, expected: dict, task: object, options: argparse.Namespace) -> bool:
+def compare(outputs: list, expected: dict, tasks: list, options: argparse.Namespace) -> bool:
     """Prints how the outputs compare with what was expected and says whether that is good enough.
 
     Kernels differ between processors and versions by a level or two of the grid, which can flip near ties: most decisions
@@ -199,7 +202,9 @@ def compare(outputs: list, expected: dict, task: object, options: argparse.Names
     """
     reference, keras = numbered(expected, "y"), numbered(expected, "keras")
     passed = len(outputs) == len(reference)
-    for i, (ours, theirs) in enumerate(zip(outputs, reference)):
+    if not passed:
+        print(f"outputs      there are {len(outputs)}, expected {len(reference)}")
+    for i, (ours, theirs, task) in enumerate(zip(outputs, reference, tasks)):
         if ours.shape != theirs.shape:
             print(f"output {i}     has the shape {ours.shape}, expected {theirs.shape}")
             return False
@@ -216,13 +221,14 @@ def compare(outputs: list, expected: dict, task: object, options: argparse.Names
         print(f"output {i}     {said}" + ("" if same is None else f"; {100 * same:.1f} % of {ours_words(task)} are the same"))
         if same is not None and i < len(keras) and keras[i].shape == ours.shape:
             print(f"             {100 * task.agreement(ours, keras[i]):.1f} % are those of the Keras model")
-    targets = expected.get("targets")
-    if task and targets is not None and len(targets) == len(outputs[0]):
-        try:
-            here, there = task.score(outputs[0], targets), task.score(reference[0], targets)
-            print(f"{task.metric_name:12s} {here:.4g} here, {there:.4g} expected ({len(targets)} samples)")
-        except ValueError as error:  # e.g. samples of one class only
-            print(f"{task.metric_name:12s} not known: {error}")
+        targets = expected.get("targets" if len(reference) == 1 else f"targets{i}")
+        if task and targets is not None and len(targets) == len(ours):
+            name = task.metric_name + ("" if len(reference) == 1 else f" {i}")
+            try:
+                here, there = task.score(ours, targets), task.score(theirs, targets)
+                print(f"{name:12s} {here:.4g} here, {there:.4g} expected ({len(targets)} samples)")
+            except ValueError as error:  # e.g. samples of one class only
+                print(f"{name:12s} not known: {error}")
     return passed
 
 
@@ -231,19 +237,25 @@ def ours_words(task: object) -> str:
     return {"multi-label": "labels", "segmentation": "positions"}.get(task.kind, "classes")
 
 
-def read_task(folder: pathlib.Path) -> object:
-    """Returns what the model does, as the bundle says; None where it does not say."""
+def read_tasks(folder: pathlib.Path, count: int) -> tuple:
+    """Returns what each output does, None where the bundle does not say it, and the names of several inputs and outputs."""
     script, facts = folder / "xaic_metrics.py", folder / "task.json"
     if not (script.is_file() and facts.is_file()):
-        return None
+        return [None] * count, {}
     spec = importlib.util.spec_from_file_location("xaic_metrics", str(script))
     module = importlib.util.module_from_spec(spec)
     sys.modules["xaic_metrics"] = module
     spec.loader.exec_module(module)
     try:
-        return module.Task.of(json.loads(facts.read_text()))
+        told = json.loads(facts.read_text())
     except ValueError as error:
         raise CheckError(f"{facts} cannot be read ({error})") from error
+    told = told if isinstance(told, dict) else {}
+    parts = told["parts"] if isinstance(told.get("parts"), list) else [told]
+    tasks = [module.Task.of(part) for part in parts]
+    called = {"inputs": told.get("input_names"), "outputs": told.get("output_names")}
+    names = {role: [str(name) for name in one] for role, one in called.items() if isinstance(one, list) and len(one) > 1}
+    return tasks if len(tasks) == count else [None] * count, names
 
 
 def peak_memory() -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.json_files import read_json
 from keras_xaic.ownership import check_replaceable
 
 Made = TypeVar("Made")
@@ -33,6 +34,19 @@ class Bundle:
     def model(self) -> pathlib.Path:
         """`model.tflite`, for interpreters on phones, Linux boards and desktops."""
         return self.path / "model.tflite"
+
+    def ports(self) -> Optional[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Returns the names of inputs and outputs in the order of `model.tflite`; None where there is one of each.
+
+        Raises:
+            DataError: If the file that holds them is damaged.
+        """
+        path = self.check / "task.json"
+        kept = read_json(path) if path.is_file() else None
+        names = [kept.get(key) for key in ("input_names", "output_names")] if isinstance(kept, dict) else [None]
+        if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in names):
+            return None
+        return tuple(names[0] or ()), tuple(names[1] or ())
 
     @property
     def micro(self) -> pathlib.Path:

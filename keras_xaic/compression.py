@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic.arguments import an, called, checked, whole
 from keras_xaic.bundle import Bundle
-from keras_xaic.data import as_data
+from keras_xaic.data import Array, as_data
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.grids import QuantizedKernel, load_kernels
@@ -21,6 +21,7 @@ from keras_xaic.models.given import as_model
 from keras_xaic.models.keras3_objects import save_keras3
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.loading import load_model
+from keras_xaic.models.ports import Ports, keep_ports, ports_of
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
@@ -84,6 +85,9 @@ class CompressedModel:
             DataError, ModelError, PlanError: If a file of the bundle is missing or unusable.
         """
         model = load_model(bundle.keras_model)
+        names = bundle.ports()
+        if names is not None and tuple(map(len, names)) == (len(model.inputs), len(model.outputs)):
+            keep_ports(model, Ports(*names))
         kernels = load_kernels(bundle.grids) if bundle.grids.is_file() else {}
         plan = Plan.load(bundle.plan) if bundle.plan.is_file() else Plan()
         return cls(model, kernels, plan, {})
@@ -106,7 +110,7 @@ def apply(
     relevance: Optional[Relevance] = None,
     training: Optional[Training] = None,
     calibration: int = 256,
-    teacher: Optional[Union[Model, np.ndarray]] = None,
+    teacher: Optional[Union[Model, Array]] = None,
     replan: Optional[Callable[[Model, Plan], Plan]] = None,
     checkpoint: Optional[pathlib.Path] = None,
     progress: Progress = silent,
@@ -198,6 +202,7 @@ def apply(
     )
     if made.history:
         history["quantize"] = made.history
+    keep_ports(made.model, ports_of(model))
     return CompressedModel(made.model, made.kernels, plan, history, trainable=made.trainable)
 
 

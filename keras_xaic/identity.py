@@ -41,6 +41,8 @@ def facts_of(value: Any, depth: int = DEPTH) -> Any:
         return sorted((facts_of(one, depth - 1) for one in value), key=repr)
     if isinstance(value, (tuple, list)):
         return [facts_of(one, depth - 1) for one in value]
+    if hasattr(value, "arrays"):
+        return digest_of(value)
     if hasattr(value, "__array__"):
         return digest_of(np.asarray(value))
     return [_place(value), _settings(value, depth - 1)]
@@ -48,6 +50,8 @@ def facts_of(value: Any, depth: int = DEPTH) -> Any:
 
 def digest_of(array: Any) -> str:
     """Returns a digest of shape, type and values of an array; of a large one about a thousand rows are read."""
+    if hasattr(array, "arrays"):  # several inputs or outputs
+        return hashlib.sha256(repr((array.names, [digest_of(one) for one in array.arrays])).encode()).hexdigest()
     digest = hashlib.sha256(repr((tuple(array.shape), str(array.dtype))).encode())
     if np.ndim(array):
         array = array[:: max(1, len(array) // 1000)]

@@ -345,6 +345,10 @@ class Task:
             return Judged(outputs.reshape(-1, width), truth.reshape(-1), decisions.reshape(-1))
         return Judged(outputs.reshape(-1, width), truth.reshape(-1, width), decisions.reshape(-1, width))
 
+    def shown(self, value: Optional[float]) -> Optional[float]:
+        """Returns a metric value as it is; of several outputs it would be one of them."""
+        return value
+
     def value(self, outputs: np.ndarray, samples: Any) -> Optional[float]:
         """Returns the metric of outputs against the targets of `samples`; None where they have none."""
         return None if samples.y is None else self.score(outputs, samples.y)
@@ -366,7 +370,7 @@ class Task:
         lost = self.metric.drop(original, compressed)
         if original is None or compressed is None or targets is None or not self.metric.is_error:
             return lost
-        constant = self._constant_error(targets)
+        constant = self.constant_error(targets)
         if original > constant * (EXACT if self.metric_name == "mse" else EXACT**0.5):
             return lost
         return 100.0 * (compressed - original) / max(constant, 1e-30)
@@ -405,7 +409,7 @@ class Task:
         """
         value, name = self.score(outputs, targets), self.metric_name
         if self.is_values:
-            limit = 0.0 if name == "r2" else self._constant_error(targets)
+            limit = 0.0 if name == "r2" else self.constant_error(targets)
             if (value > limit) if name == "r2" else (value < limit or limit == 0.0):
                 return None
             than = f"the best constant gives {limit:.4g}"
@@ -424,7 +428,8 @@ class Task:
             "Do the targets and the scaling of the inputs fit the model, and is the task right?"
         )
 
-    def _constant_error(self, targets: np.ndarray) -> float:
+    def constant_error(self, targets: np.ndarray) -> float:
+        """Returns the error of the best constant in the task's metric (in mse where that is no error)."""
         values = np.asarray(targets, np.float64).reshape(len(targets), -1)
         if self.metric_name == "mae":
             return float(np.mean(np.abs(values - np.median(values, axis=0))))

@@ -16,6 +16,7 @@ from typing import Any, Literal, Optional, Union, get_args
 from keras_xaic.arguments import a_path, as_names, keyword_only, one_of, require, settings, shown, yes_no
 from keras_xaic.errors import DataError, PlanError, choices
 from keras_xaic.metrics import KINDS, METRICS, get_metric
+from keras_xaic.output_tasks import PerOutput, said_of_outputs
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
 from keras_xaic.relevance.choices import Target as Origin
 
@@ -60,7 +61,7 @@ class Training:
         optimizer: Name or class of a Keras optimizer, ``legacy`` ones included, or one that is set up; its own learning rate
             counts then.
         loss: Takes the place of the task's own loss of the labels beside distillation: a Keras loss, its name, or a function
-            ``(labels, outputs)``; labels of classes come one-hot.
+            ``(labels, outputs)``; labels of classes come one-hot. Of several outputs also a mapping by name.
         distillation: Weight of the original's outputs in the loss, 0 to 1.
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
         callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one
@@ -184,9 +185,13 @@ class DataOptions:
         offset: See `scale`; None: 0, or what a bundle remembers.
         calibration: Number of training samples for relevance and activation ranges.
         task: Kind of the task, one of `keras_xaic.metrics.KINDS`; None: what the output, the model's loss and the targets say.
-        metric: Name of the metric that chooses epochs and judges (see `keras_xaic.metrics`); None: the task's usual one.
+            Of several outputs by name, a mapping or ``"digit=classification,box=regression"``.
+        metric: Name of the metric that chooses epochs and judges (see `keras_xaic.metrics`); None: the task's usual one. Of
+            several outputs by name, like `task`.
+        output_weights: How much each of several outputs counts in relevance, planning, training and the choice of epochs:
+            a mapping, names (the others count 0), or ``"digit=1,box=0.5"``; None: all the same.
         input_shape: Sizes for the model's free dimensions in place of the data's, without the batch: ``(128, 128, 3)`` or
-            ``"128,128,3"``.
+            ``"128,128,3"``; of several inputs those of the first.
         allow_unsafe: Load models with Lambda layers or pickled code. Only if you trust the file.
         custom_objects: A Python file with classes and functions that the model needs. Needs `allow_unsafe`.
         architecture: For weights without a model: a ``.json`` of `model.to_json`, or ``FILE.py:FUNCTION`` (needs
@@ -203,14 +208,20 @@ class DataOptions:
     )
     offset: Optional[float] = option(None, "See --scale; default: 0, or what a bundle remembers.", kind=float)
     calibration: int = option(256, "Training samples for relevance and activation ranges.")
-    task: Optional[str] = option(
-        None, f"{', '.join(KINDS)}; default: what output, loss and targets say.", kind=str, values=KINDS
-    )
-    metric: Optional[str] = option(
+    task: PerOutput = option(
         None,
-        f"What chooses epochs and judges: {', '.join(METRICS)}; default: the task's usual one.",
+        f"{', '.join(KINDS)}, or OUTPUT=TASK,...; default: what output, loss and targets say.",
+        kind=str,
+        values=KINDS,
+    )
+    metric: PerOutput = option(
+        None,
+        f"What chooses epochs and judges: {', '.join(METRICS)}, or OUTPUT=METRIC,...; default: the task's usual one.",
         kind=str,
         values=tuple(METRICS),
+    )
+    output_weights: PerOutput = option(
+        None, "How much each of several outputs counts: OUTPUT=WEIGHT,... or names, the others not at all.", kind=str
     )
     input_shape: Union[str, Sequence[int], None] = option(
         None, "Sizes for the model's free dimensions, e.g. 128,128,3; default: the data's.", kind=str
@@ -236,13 +247,13 @@ class DataOptions:
                 object.__setattr__(self, name, a_path(name, getattr(self, name)))
         calibration = require("calibration", self.calibration, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         object.__setattr__(self, "calibration", calibration)
-        if self.task is not None:
-            one_of("task", self.task, KINDS)
-        if self.metric is not None:
+        for one in said_of_outputs(self.task):
+            one_of("task", one, KINDS)
+        for one in said_of_outputs(self.metric):
             try:
-                get_metric(self.metric)
+                get_metric(one)
             except DataError as error:
-                raise PlanError(error.found, choices(self.metric, METRICS)) from None
+                raise PlanError(error.found, choices(one, METRICS)) from None
         for name in ("allow_unsafe", "strict"):
             object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 

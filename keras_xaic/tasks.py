@@ -321,7 +321,7 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
     return [given[i] if i < len(given) else 1 for i in range(len(shape))]
 
 
-def with_task(data: Any, task: Task) -> Any:
+def with_task(data: Any, task: Any) -> Any:
     """Returns the data with `task` written on its samples, so that all who see them judge alike."""
     parts = {name: replace(part, task=task) for name, part in (("train", data.train), ("test", data.test)) if part is not None}
     return replace(data, **parts)

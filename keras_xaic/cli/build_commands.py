@@ -20,7 +20,7 @@ from keras_xaic.units import format_bytes
 LIMITS = ("flash", "download", "ram", "max_drop", "macs")
 RECIPE = tuple(field.name for field in dataclasses.fields(MethodOptions) if field.name != "plan")
 WAYS_IN = ("input_shape", "allow_unsafe", "custom_objects", "architecture")
-READING = ("scale", "offset", "calibration", "task", "metric", *WAYS_IN)
+READING = ("scale", "offset", "calibration", "task", "metric", "output_weights", *WAYS_IN)
 
 
 @command(json=True, only={Budget: LIMITS})
@@ -65,7 +65,7 @@ def compress(
     terminal.show_report(report, out)
 
 
-@command(only={MethodOptions: RECIPE, DataOptions: ("scale", "offset", "calibration", "task", *WAYS_IN)})
+@command(only={MethodOptions: RECIPE, DataOptions: ("scale", "offset", "calibration", "task", "output_weights", *WAYS_IN)})
 def plan(
     terminal: Terminal,
     budget: Budget,

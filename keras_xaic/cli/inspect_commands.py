@@ -16,7 +16,17 @@ from keras_xaic.errors import PlanError, choices
 from keras_xaic.json_files import read_json
 from keras_xaic.settings import AttributionOptions, DataOptions
 
-READING = ("scale", "offset", "calibration", "task", "input_shape", "allow_unsafe", "custom_objects", "architecture")
+READING = (
+    "scale",
+    "offset",
+    "calibration",
+    "task",
+    "output_weights",
+    "input_shape",
+    "allow_unsafe",
+    "custom_objects",
+    "architecture",
+)
 
 
 def _interpreters() -> list[str]:

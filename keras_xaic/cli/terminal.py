@@ -139,9 +139,12 @@ class Terminal:
         self.stop()
         if self.json:
             sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
-        table = Table("interpreter", "version", verification.metric.name, "median ms", "p90 ms", "delegated", "arena", "RAM")
+        by_output = verification.by_output()
+        metric = verification.metric.name + (f" of {verification.output}" if by_output else "")
+        table = Table("interpreter", "version", metric, "median ms", "p90 ms", "delegated", "arena", "RAM")
         for name, run in verification.runs.items():
-            accuracy = "did not run" if run.error else "" if run.value is None else f"{run.value:.4f}"
+            value = verification.task.shown(run.value)
+            accuracy = "did not run" if run.error else "" if value is None else f"{value:.4f}"
             times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
             delegated = None if run.delegation is None else run.delegation.share
             memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
@@ -150,8 +153,14 @@ class Terminal:
         for name, run in verification.runs.items():
             if run.delegation is not None and run.delegation.share not in (None, 1.0):
                 self.say(f"{name} leaves to its slower kernels: first {run.delegation.refused}")
+        if by_output:
+            each = Table("output", "task", "metric", "original", "compressed", "drop", title="Outputs", title_justify="left")
+            for one in by_output:
+                values = ["" if one[key] is None else f"{one[key]:.4g}" for key in ("original", "compressed", "drop")]
+                each.add_row(one["name"], one["task"], one["metric"], *values)
+            self.say(each)
         accuracy = verification.edge_metric
-        shown = "no labels" if accuracy is None else f"{verification.metric.name} {accuracy:.4f}"
+        shown = "no labels" if accuracy is None else f"{metric} {accuracy:.4f}"
         self.last(f"{verification.path}: {format_bytes(verification.flash_bytes)}, {shown} on {verification.samples:,} samples")
         if verification.changed:
             self.err.print(
@@ -186,7 +195,7 @@ class Terminal:
         plan = preview.plan
         self.say(plan.describe())
         if preview.original is not None:
-            before, after = f"{preview.original:.4g}", f"{preview.untrained:.4g}"
+            before, after = _figures(preview.original), _figures(preview.untrained)
             self.say(f"on validation data: original {before}, as planned and before any training {after}")
         if preview.without_micro is not None:
             self.warn(preview.without_micro.replace("was not written", "will not be written"))
@@ -225,6 +234,11 @@ class Terminal:
         broken = [check.name for check in checks if check.needed and check.state != "works"]
         self.last(f"Needed, and not working: {', '.join(broken)}" if broken else "Everything that is needed works here.")
         self.exit_code = 4 if broken else 0
+
+
+def _figures(value: Any) -> str:
+    """Returns a metric value, or those of several outputs in the model's order."""
+    return ", ".join(f"{one:.4g}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def spelled_by(command: Any) -> dict[str, Spelling]:

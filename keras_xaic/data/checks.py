@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from keras_xaic.data.parts import Parts, arrays_of
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
 
@@ -15,12 +16,12 @@ WHOLE = 2**24
 """Largest whole number up to which float32 holds all of them."""
 
 
-def check_inputs(data: Data, input_shape: Sequence[Optional[int]]) -> None:
+def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) -> None:
     """Checks that inputs fit a model, before any work.
 
     Args:
-        data: The data.
-        input_shape: (batch, ...) that the model takes; None where free.
+        data: The data, in the model's order (see `keras_xaic.data.parts`).
+        input_shapes: Per input (batch, ...) that the model takes; None where free.
 
     Raises:
         DataError: Naming the key and what differs.
@@ -28,11 +29,20 @@ def check_inputs(data: Data, input_shape: Sequence[Optional[int]]) -> None:
     for part, samples in (("train", data.train), ("test", data.test)):
         if samples is None:
             continue
-        if not _fits(samples.x.shape[1:], input_shape[1:]):
-            raise DataError(
-                f"{data.name}: x_{part} has samples of shape {samples.x.shape[1:]}",
-                f"{_show(input_shape[1:])}, the model's input shape",
-            )
+        arrays = arrays_of(samples.x)
+        if len(arrays) != len(input_shapes):
+            raise DataError(f"{data.name}: x_{part} has {len(arrays)} inputs", f"{len(input_shapes)}, the model's inputs")
+        for number, (x, shape) in enumerate(zip(arrays, input_shapes)):
+            if not _fits(x.shape[1:], shape[1:]):
+                raise DataError(
+                    f"{data.name}: {_key(samples.x, f'x_{part}', number)} has samples of shape {x.shape[1:]}",
+                    f"{_show(shape[1:])}, the model's input shape",
+                )
+
+
+def _key(value: Any, key: str, number: int) -> str:
+    """Returns the name of one of several arrays, ``x_train_image``."""
+    return f"{key}_{value.named(number)}" if isinstance(value, Parts) else key
 
 
 def check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) -> None:
@@ -46,19 +56,24 @@ def check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) 
     Raises:
         DataError: Naming the key.
     """
-    x, y, part = samples.x, samples.y, f"_{part}" if part else ""
+    part = f"_{part}" if part else ""
     check_numbers(samples, f"{where}: x{part}")
-    if y is None:
+    if samples.y is None:
         return
-    if y.dtype.kind not in "biuf":
-        raise DataError(f"{where}: y{part} has dtype {y.dtype}", "integer labels, one-hot labels or real targets")
-    if y.ndim == 0 or len(y) != len(x):
-        raise DataError(
-            f"{where}: y{part} has {0 if y.ndim == 0 else len(y)} entries, x{part} has {len(x)}", "one target per sample"
-        )
-    check_values(y, f"{where}: y{part}")
-    if y.ndim == 2 and y.shape[1] == 1 and np.issubdtype(y.dtype, np.integer):
-        object.__setattr__(samples, "y", y[:, 0])
+    checked = []
+    for number, y in enumerate(arrays_of(samples.y)):
+        key = _key(samples.y, f"y{part}", number)
+        if y.dtype.kind not in "biuf":
+            raise DataError(f"{where}: {key} has dtype {y.dtype}", "integer labels, one-hot labels or real targets")
+        if y.ndim == 0 or len(y) != len(samples):
+            raise DataError(
+                f"{where}: {key} has {0 if y.ndim == 0 else len(y)} entries, x{part} has {len(samples)}",
+                "one target per sample",
+            )
+        check_values(y, f"{where}: {key}")
+        whole = y.ndim == 2 and y.shape[1] == 1 and np.issubdtype(y.dtype, np.integer)
+        checked.append(y[:, 0] if whole else y)
+    object.__setattr__(samples, "y", Parts(checked, samples.y.names) if isinstance(samples.y, Parts) else checked[0])
 
 
 def check_numbers(samples: Samples, name: str) -> None:
@@ -67,16 +82,28 @@ def check_numbers(samples: Samples, name: str) -> None:
     Raises:
         DataError: Naming what was found.
     """
-    x = samples.x
-    if x.dtype.kind not in "biuf":
-        raise DataError(f"{name} has dtype {x.dtype}", "real numbers: bool, integers or floats")
-    if x.ndim == 0 or x.size == 0:
-        raise DataError(f"{name} is empty (shape {x.shape})", "at least one sample")
-    if not (np.isfinite(samples.scale) and np.isfinite(samples.offset) and samples.scale != 0):
+    scaling = (samples.scale, samples.offset)
+    if not (np.isfinite(scaling).all() and samples.scale != 0):
         raise DataError(
             f"{name}: scale is {samples.scale} and offset {samples.offset}", "finite numbers, and a scale other than 0"
         )
-    check_values(x, name, samples.scale, samples.offset, whole=WHOLE)
+    if isinstance(samples.x, Parts) and scaling != (1.0, 0.0):
+        raise DataError(
+            f"{name}: scale is {samples.scale:g} and offset {samples.offset:g} for {len(samples.x.arrays)} inputs",
+            "each input as the model sees it",
+            "Scale those that need it before",
+        )
+    for number, x in enumerate(arrays_of(samples.x)):
+        key = _key(samples.x, name, number)
+        if x.dtype.kind not in "biuf":
+            raise DataError(f"{key} has dtype {x.dtype}", "real numbers: bool, integers or floats")
+        if x.ndim == 0 or x.size == 0:
+            raise DataError(f"{key} is empty (shape {x.shape})", "at least one sample")
+        if len(x) != len(samples):
+            raise DataError(
+                f"{key} has {len(x)} samples, {_key(samples.x, name, 0)} has {len(samples)}", "the same number in every input"
+            )
+        check_values(x, key, *scaling, whole=WHOLE)
 
 
 def as_array(value: Any, name: str) -> np.ndarray:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic.metrics import Task
+from keras_xaic.data.parts import Array, Parts, arrays_of, as_parts, in_order
+from keras_xaic.errors import DataError
 from keras_xaic.npz import LARGE, release
+
+if TYPE_CHECKING:
+    from keras_xaic.output_tasks import AnyTask
 
 
 class Rows(np.lib.mixins.NDArrayOperatorsMixin):
@@ -48,7 +52,9 @@ class Rows(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _take(x: Any, index: Any) -> Any:
-    """Returns rows of `x`: an array, or where a copy would be large, `Rows`."""
+    """Returns rows of `x`: an array, or where a copy would be large, `Rows`; of several arrays, those of each."""
+    if isinstance(x, Parts):
+        return x.map(lambda one: _take(one, index))
     if isinstance(x, np.ndarray) and isinstance(index, slice):
         return x[index]
     numbers = np.arange(len(x))[index]
@@ -66,46 +72,60 @@ class Samples:
     (10, (2, 8, 8, 1), 1.0)
 
     Attributes:
-        x: (N, ...) inputs in any numeric dtype.
-        y: (N,) integer labels, (N, classes) one-hot labels, (N, ...) regression targets, or None.
+        x: (N, ...) inputs in any numeric dtype; `Parts` for several inputs.
+        y: (N,) integer labels, (N, classes) one-hot labels, (N, ...) regression targets, or None; `Parts` for several outputs.
         scale: The model sees ``x * scale + offset`` as float32.
         offset: See `scale`.
         task: What the model does with them, once that is decided (see `keras_xaic.tasks`).
     """
 
-    x: np.ndarray
-    y: Optional[np.ndarray] = None
+    x: Any
+    y: Any = None
     scale: float = 1.0
     offset: float = 0.0
-    task: Optional[Task] = None
+    task: Optional[AnyTask] = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            object.__setattr__(self, name, as_parts(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def inputs(self, index: Any = slice(None)) -> np.ndarray:
-        """Returns the model's inputs at `index`, float32, (n, ...)."""
-        x = np.asarray(self.x[index], dtype=np.float32)
-        release(self.x)
+    def inputs(self, index: Any = slice(None)) -> Any:
+        """Returns the model's inputs at `index`, float32, (n, ...); `Parts` for several inputs."""
+        if isinstance(self.x, Parts):
+            return Parts(self.feeds(index), self.x.names)
+        return self._seen(self.x, index)
+
+    def feeds(self, index: Any = slice(None)) -> list[np.ndarray]:
+        """Returns the same as a list with one array per input of the model."""
+        return [self._seen(one, index) for one in arrays_of(self.x)]
+
+    def _seen(self, array: Any, index: Any) -> np.ndarray:
+        x = np.asarray(array[index], dtype=np.float32)
+        release(array)
         return x if self.scale == 1.0 and self.offset == 0.0 else x * np.float32(self.scale) + np.float32(self.offset)
 
     @property
     def labels(self) -> Optional[np.ndarray]:
-        """Class numbers, int64 (N,), or None where the targets are not classes."""
-        if self.y is None:
+        """Class numbers, int64 (N,), or None where the targets are not classes, or belong to several outputs."""
+        if self.y is None or isinstance(self.y, Parts):
             return None
         if self.task is not None:
-            return self.task.truth(self.y, (len(self), self.task.outputs)) if self.task.classifies else None
+            task: Any = self.task
+            return task.truth(self.y, (len(self), task.outputs)) if task.classifies else None
         if self.y.ndim == 1 and np.issubdtype(self.y.dtype, np.integer):
-            return self.y.astype(np.int64)
+            return np.asarray(self.y, np.int64)
         if self.y.ndim == 2 and self.y.shape[1] > 1 and _is_one_hot(self.y):
-            return self.y.argmax(axis=1)
+            return np.asarray(self.y.argmax(axis=1))
         return None
 
     def take(self, index: Any) -> Samples:
         """Returns the samples at `index`; large inputs are not copied but become `Rows`."""
         return replace(self, x=_take(self.x, index), y=None if self.y is None else self.y[index])
 
-    def batches(self, size: int) -> Iterator[tuple[np.ndarray, Optional[np.ndarray]]]:
+    def batches(self, size: int) -> Iterator[tuple[Array, Optional[Array]]]:
         """Yields ``(inputs, targets)`` in order, `size` samples at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
@@ -145,6 +165,32 @@ class Data:
         order = np.random.default_rng(seed + 1).permutation(len(self.train))
         held = max(1, min(most, round(len(self.train) * fraction)))
         return self.train.take(np.sort(order[held:])), self.train.take(np.sort(order[:held]))
+
+    def ordered(self, inputs: Sequence[str], outputs: Sequence[str], keys: Sequence[Sequence[str]] = ((), ())) -> Data:
+        """Returns the same in the order of a model's inputs and outputs; samples whose task is decided are in it already.
+
+        Args:
+            inputs: Names of the model's inputs.
+            outputs: Names of its outputs.
+            keys: Other names of inputs and of outputs that users may use.
+
+        Raises:
+            DataError: Naming the part that is missing, unknown, or too much.
+        """
+
+        def one(samples: Optional[Samples], key: str) -> Optional[Samples]:
+            if samples is None or samples.task is not None:
+                return samples
+            x = in_order(samples.x, inputs, keys[0], f"x_{key}", "input")
+            y = None if samples.y is None else in_order(samples.y, outputs, keys[1], f"y_{key}", "output")
+            return samples if x is samples.x and y is samples.y else replace(samples, x=x, y=y)
+
+        try:
+            train, test = one(self.train, "train"), one(self.test, "test")
+        except DataError as error:
+            raise DataError(f"{self.name}: {error.found}", error.expected, error.fix) from None
+        assert train is not None
+        return replace(self, train=train, test=test)
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

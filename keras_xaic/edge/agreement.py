@@ -146,8 +146,12 @@ def measure_agreement(bundle: Bundle, interpreter: str, path: Optional[pathlib.P
     inputs = _numbered(bundle.check / "inputs.npz", "x")
     expected = _numbered(bundle.check / "expected.npz", "keras")
     given = run_file(path, inputs, interpreter=interpreter).outputs
+    if len(given) != len(expected):
+        raise EdgeError(f"{path.name} has {len(given)} outputs, the Keras model has {len(expected)}", "the same outputs")
     layers, limit = _layers(bundle, path, interpreter, inputs)
-    outputs = (deviation(f"output {i}", a, b, limit, is_output=True) for i, (a, b) in enumerate(zip(given, expected)))
+    ports = bundle.ports()
+    names = [f"output {i}" for i in range(len(given))] if ports is None else [f"output {name}" for name in ports[1]]
+    outputs = (deviation(name, a, b, limit, is_output=True) for name, a, b in zip(names, given, expected))
     return Agreement(interpreter, tuple(outputs), layers)
 
 

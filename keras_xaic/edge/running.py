@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
+from keras_xaic.data import Array, arrays_of, joined
 from keras_xaic.edge.delegation import Delegation, read_delegation
 from keras_xaic.edge.exposing import with_outputs
 from keras_xaic.edge.file_ram import predict_arena
@@ -78,6 +79,12 @@ class EdgeResult:
     delegation: Optional[Delegation] = None
 
     @property
+    def together(self) -> Array:
+        """The output, or all of several as `Parts`."""
+        made: Array = joined(self.outputs)
+        return made
+
+    @property
     def arena_bytes(self) -> Optional[int]:
         """Smallest arena with which the file runs under TensorFlow Lite Micro; None for other interpreters."""
         return self.arena.minimum if self.arena else None
@@ -85,7 +92,7 @@ class EdgeResult:
 
 def run_file(
     path: PathLike,
-    inputs: Union[np.ndarray, Sequence[np.ndarray]],
+    inputs: Union[Array, Sequence[np.ndarray]],
     *,
     interpreter: str = AUTO,
     scale: float = 1.0,
@@ -100,8 +107,8 @@ def run_file(
 
     Args:
         path: The .tflite file.
-        inputs: (N, ...) array, or one per input of the file: real values in any numeric dtype, as the Keras model takes
-            them. They are quantized as the file's inputs say.
+        inputs: (N, ...) array, or `Parts` or a list with one per input of the file, in its order: real values in any numeric
+            dtype, as the Keras model takes them. They are quantized as the file's inputs say.
         interpreter: ``auto`` for the one that judges, or a name of `INTERPRETERS`; ``builtin-ref`` has reference kernels, which
             are those of TensorFlow Lite Micro but for the rounding of a few values.
         scale: The model sees ``inputs * scale + offset``.
@@ -120,7 +127,7 @@ def run_file(
         DataError: If there is no such file or the inputs do not fit it.
     """
     interpreter = _named(interpreter)
-    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else arrays_of(inputs)
     arrays: list[Any] = [a if hasattr(a, "shape") else np.asarray(a) for a in given]
     _check_inputs(arrays)
     limits = Limits(timeout, memory)

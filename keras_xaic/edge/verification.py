@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional, Union
 
-import numpy as np
-
 from keras_xaic.bundle import Bundle, open_bundle
-from keras_xaic.data import Data, Samples, as_data
+from keras_xaic.data import Array, Data, Parts, Samples, as_data
 from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
@@ -21,6 +20,7 @@ from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import Metric, Task
+from keras_xaic.output_tasks import AnyTask, PerOutput, Tasks, by_output, infer_all, task_of
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import Head, infer, with_task
 
@@ -32,31 +32,35 @@ class InterpreterRun:
     Attributes:
         interpreter: Its name.
         version: Its version; None if it did not run.
-        value: The metric on all samples; None without targets or if it did not run.
-        agreement: Share of decisions that are the reference's; None without a reference, and for values.
+        value: The metric on all samples, of several outputs one for each; None without targets or if it did not run.
+        agreement: Share of decisions that are the reference's; None without a reference, and for values; of several outputs the
+            smallest.
         latency: Milliseconds of one invocation; None unless measured.
         delegation: What its delegate takes of the file; None where it has none.
         arena_bytes: For TensorFlow Lite Micro.
         peak_memory_bytes: What loading and one invocation added to a Python process.
         error: What went wrong, None if it ran.
-        outputs: (N, ...) float32 outputs; None if it did not run.
+        outputs: (N, ...) float32 outputs, `Parts` of several; None if it did not run.
     """
 
     interpreter: str
     version: Optional[str] = None
-    value: Optional[float] = None
+    value: Any = None
     agreement: Optional[float] = None
     latency: Optional[Latency] = None
     delegation: Optional[Delegation] = None
     arena_bytes: Optional[int] = None
     peak_memory_bytes: Optional[int] = None
     error: Optional[EdgeError] = None
-    outputs: Optional[np.ndarray] = field(default=None, repr=False, compare=False)
+    outputs: Optional[Array] = field(default=None, repr=False, compare=False)
 
-    def as_dict(self, metric: Optional[Metric] = None) -> dict[str, Any]:
-        """Returns the entry for report.json's ``interpreters``."""
-        accuracy = self.value if metric is None or metric.name == "accuracy" else None
-        entry: dict[str, Any] = {"version": self.version, "accuracy": accuracy, "metric": self.value, "ran": self.error is None}
+    def as_dict(self, task: Optional[AnyTask] = None) -> dict[str, Any]:
+        """Returns the entry for report.json's ``interpreters``; of several outputs ``metric`` is the headline's."""
+        value = self.value if task is None else task.shown(self.value)
+        accuracy = value if task is None or task.metric.name == "accuracy" else None
+        entry: dict[str, Any] = {"version": self.version, "accuracy": accuracy, "metric": value, "ran": self.error is None}
+        if isinstance(task, Tasks) and self.value is not None:
+            entry["outputs"] = dict(zip(task.names, self.value))
         if self.agreement is not None:
             entry["agreement"] = self.agreement
         if self.latency is not None:
@@ -85,10 +89,11 @@ class Verification:
         sha256: Of model.tflite.
         changed: Whether model.tflite differs from the one that report.json describes; None if that does not say.
         runs: By name of the interpreter.
+        originals: Metric values of the original's outputs, as report.json says; None with one output, or where it does not say.
     """
 
     path: pathlib.Path
-    task: Task
+    task: AnyTask
     samples: int
     part: str
     flash_bytes: int
@@ -97,6 +102,7 @@ class Verification:
     sha256: str
     changed: Optional[bool]
     runs: dict[str, InterpreterRun]
+    originals: Optional[tuple[float, ...]] = None
 
     @property
     def error(self) -> Optional[EdgeError]:
@@ -110,8 +116,8 @@ class Verification:
 
     @property
     def edge_metric(self) -> Optional[float]:
-        """The metric on the first interpreter that ran; None without targets."""
-        return next((run.value for run in self.runs.values() if run.error is None), None)
+        """The metric on the first interpreter that ran, of several outputs the headline's; None without targets."""
+        return self.task.shown(None if self.judge is None else self.judge.value)
 
     @property
     def edge_accuracy(self) -> Optional[float]:
@@ -129,8 +135,8 @@ class Verification:
         return next((run.agreement for run in self.runs.values() if run.error is None), None)
 
     @property
-    def outputs(self) -> Optional[np.ndarray]:
-        """The outputs of the first interpreter that ran, (N, ...) float32."""
+    def outputs(self) -> Optional[Array]:
+        """The outputs of the first interpreter that ran, (N, ...) float32, `Parts` of several."""
         return next((run.outputs for run in self.runs.values() if run.error is None), None)
 
     @property
@@ -159,8 +165,33 @@ class Verification:
             "edge_metric": self.edge_metric,
             "edge_accuracy": self.edge_accuracy,
             "agreement": self.agreement,
-            "interpreters": {name: run.as_dict(self.metric) for name, run in self.runs.items()},
+            "interpreters": {name: run.as_dict(self.task) for name, run in self.runs.items()},
+            **({"output": self.output, "outputs": self.by_output()} if self.output is not None else {}),
         }
+
+    @property
+    def output(self) -> Optional[str]:
+        """Name of the output whose metric `edge_metric` is: the one that lost most; None where there is one output only."""
+        return self.task.names[self.task.headline] if isinstance(self.task, Tasks) else None
+
+    def by_output(self) -> list[dict[str, Any]]:
+        """Returns what each output gives, worst first, beside what report.json says of the original; empty with one output."""
+        if not isinstance(self.task, Tasks):
+            return []
+        values = None if self.judge is None else self.judge.value
+        drops = self.task.drops(self.originals, values)
+        found = [
+            {
+                "name": name,
+                "task": task.kind,
+                "metric": task.metric_name,
+                "original": None if self.originals is None else self.originals[number],
+                "compressed": None if values is None else values[number],
+                "drop": drops[number],
+            }
+            for number, (name, task) in enumerate(zip(self.task.names, self.task.tasks))
+        ]
+        return sorted(found, key=lambda one: -math.inf if one["drop"] is None else -one["drop"])
 
 
 def verify(
@@ -168,7 +199,7 @@ def verify(
     data: Any,
     *,
     interpreters: Union[str, Sequence[str]] = "auto",
-    reference: Optional[np.ndarray] = None,
+    reference: Optional[Array] = None,
     options: Optional[DataOptions] = None,
     latency_runs: int = 50,
     threads: int = 1,
@@ -201,7 +232,7 @@ def verify(
     names = _names(opened, interpreters)
     told = read_json(opened.report) if opened.report.is_file() else {}
     kept = _remembered(opened)
-    loaded = as_data(data, *_scaling(kept, told, options.scale, options.offset))
+    loaded = _in_order(as_data(data, *_scaling(kept, told, options.scale, options.offset)), opened)
     kept = {**_told_task(told), **kept}
     does = _task(kept, opened, loaded, options.task, options.metric)
     loaded = with_task(loaded, does)
@@ -240,6 +271,10 @@ def verify(
         changed=None if stored is None else stored != digest,
         runs=runs,
     )
+    if isinstance(does, Tasks) and verification.judge is not None and verification.judge.value is not None:
+        originals = _originals(told, does)
+        worst = does.headline if originals is None else does.worst(does.drops(originals, verification.judge.value))
+        verification = replace(verification, task=does.headed(worst), originals=originals)
     if verification.error is not None and all(run.error is not None for run in runs.values()):
         raise verification.error
     return verification
@@ -290,6 +325,29 @@ def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str
     return names
 
 
+def _in_order(data: Data, bundle: Bundle) -> Data:
+    """Returns data in the order of the file's inputs and outputs, by the names that the bundle remembers."""
+    ports = bundle.ports()
+    if ports is not None:
+        return data.ordered(*ports)
+    alone = [one.names or ("0",) if isinstance(one, Parts) else ("0",) for one in (data.train.x, data.train.y)]
+    return data.ordered(alone[0][:1], alone[1][:1])
+
+
+def _originals(report: Any, task: Tasks) -> Optional[tuple[float, ...]]:
+    """Returns what report.json says of the original's outputs, if it speaks of the same metrics."""
+    listed = report.get("outputs") if isinstance(report, dict) else None
+    listed = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    found = []
+    for name, one in zip(task.names, task.tasks):
+        value = next((facts.get("original") for facts in listed if facts.get("name") == name), None)
+        metric = next((facts.get("metric") for facts in listed if facts.get("name") == name), None)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or metric != one.metric_name:
+            return None
+        found.append(float(value))
+    return tuple(found)
+
+
 def _remembered(bundle: Bundle) -> dict[str, Any]:
     """Returns what the bundle's check kit says of the task; empty for bundles without it."""
     path = bundle.check / "task.json"
@@ -319,22 +377,53 @@ def _scaling(kept: dict[str, Any], told: Any, scale: Optional[float], offset: Op
     return found[0], found[1]
 
 
-def _task(kept: dict[str, Any], bundle: Bundle, data: Data, task: Optional[str], metric: Optional[str]) -> Task:
+def _task(kept: dict[str, Any], bundle: Bundle, data: Data, task: PerOutput, metric: PerOutput) -> AnyTask:
     """Returns what the model does: as asked for, else as the bundle remembers it, else as its output and the targets say."""
-    known = Task.of(kept)
+    ports = bundle.ports()
+    if ports is not None:
+        return _tasks(kept, ports[1], bundle, data, task, metric)
+    known, task, metric = Task.of(kept), _alone(task), _alone(metric)
     if known is not None and task in (None, known.kind):
         return known if metric is None else Task(known.kind, known.outputs, known.activation, metric)
     head = Head.of(kept["head"]) if "head" in kept else _head(read_file(bundle.model))
     if task is None and metric is None:
         task, metric = kept.get("told", (None, None))
-    return infer(head, data, task, metric)
+    return infer(head, data, _alone(task), _alone(metric))
 
 
-def _head(info: FileInfo) -> Head:
-    """Returns what a file says of its first output."""
-    sizes = [tuple(None if n < 0 else n for n in tensor.signature[1:]) for tensor in (info.outputs[0], info.inputs[0])]
+def _tasks(
+    kept: dict[str, Any], names: Sequence[str], bundle: Bundle, data: Data, task: PerOutput, metric: PerOutput
+) -> AnyTask:
+    """Returns the same for a model with several inputs or outputs."""
+    known = task_of(kept)
+    if known is not None and task is None:
+        metrics = by_output("metric", metric, names)
+        told = list(known.tasks) if isinstance(known, Tasks) else [known]
+        made = [
+            one if asked is None else Task(one.kind, one.outputs, one.activation, asked) for one, asked in zip(told, metrics)
+        ]
+        return replace(known, tasks=tuple(made)) if isinstance(known, Tasks) else made[0]
+    facts, info = kept.get("heads"), read_file(bundle.model)
+    heads = [_head(info, number) for number in range(len(names))]
+    if isinstance(facts, list) and len(facts) == len(names):
+        heads = [Head.of(one) for one in facts]
+    if len(info.outputs) != len(names):
+        raise DataError(f"{bundle.model} has {len(info.outputs)} outputs", f"{len(names)}, as check/task.json says")
+    return infer_all([replace(head, name=name) for head, name in zip(heads, names)], data, task, metric)
+
+
+def _alone(value: PerOutput) -> Optional[str]:
+    """Returns what is said of the only output."""
+    if value is None or isinstance(value, str):
+        return value
+    raise DataError(f"{value!r} for a model with one output", "one name")
+
+
+def _head(info: FileInfo, number: int = 0) -> Head:
+    """Returns what a file says of an output."""
+    sizes = [tuple(None if n < 0 else n for n in tensor.signature[1:]) for tensor in (info.outputs[number], info.inputs[0])]
     ends = {i: operator for operator in info.main.operators for i in operator.outputs}
-    last = ends.get(info.main.outputs[0])
+    last = ends.get(info.main.outputs[number])
     while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE", "RESHAPE"):
         last = ends.get(last.inputs[0])
     activations = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "TANH": "tanh"}
@@ -346,8 +435,8 @@ def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
     return micro if interpreter == "tflm" and micro.is_file() else bundle.model
 
 
-def _judge(result: EdgeResult, samples: Samples, task: Task, reference: Optional[np.ndarray]) -> InterpreterRun:
-    outputs = result.outputs[0]
+def _judge(result: EdgeResult, samples: Samples, task: AnyTask, reference: Any) -> InterpreterRun:
+    outputs: Any = result.together
     return InterpreterRun(
         interpreter=result.interpreter,
         version=result.version,

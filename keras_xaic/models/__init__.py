@@ -8,8 +8,9 @@ from keras_xaic.models.costs import kept_macs, kept_parameters, macs, parameters
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.models.loading import load_model, save_model
 from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.ports import Ports, keep_ports, ports_of
 from keras_xaic.models.surgery import remove_channels
-from keras_xaic.models.task import Task, head_of, infer_task
+from keras_xaic.models.task import Task, fitted, heads_of, infer_task
 
 __all__ = [
     "Canonical",
@@ -18,17 +19,21 @@ __all__ = [
     "Kernel",
     "Operation",
     "Operations",
+    "Ports",
     "Task",
     "canonicalize",
     "channel_groups",
+    "fitted",
     "group_scores",
-    "head_of",
+    "heads_of",
     "infer_task",
+    "keep_ports",
     "kept_macs",
     "kept_parameters",
     "load_model",
     "macs",
     "parameters",
+    "ports_of",
     "remove_channels",
     "save_model",
     "weighted_kernels",

@@ -24,6 +24,7 @@ from keras_xaic.models.folding import (
 )
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
+from keras_xaic.models.ports import keep_ports, ports_of
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.ELU, layers.ThresholdedReLU)
@@ -140,6 +141,7 @@ class _Builder:
             else:
                 self.add(operation)
         clone = keras.Model(inputs, [self.tensors[key] for key in self.operations.outputs], name=self.user_model.name)
+        keep_ports(clone, ports_of(self.user_model))
         return Canonical(clone, self.gains(), {path: bn.path for path, bn in self.batchnorms.items()}, self.heads)
 
     def find_head(self, key: str) -> Optional[tuple[Operation, str]]:

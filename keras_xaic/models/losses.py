@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Model, Tensor, keras, tf
-from keras_xaic.data import Samples
+from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.errors import PlanError
 from keras_xaic.metrics import Task
+from keras_xaic.output_tasks import AnyTask, Tasks
 
 CARRIED = "_xaic_loss"
 """Attribute of a loaded model: name of the loss in its file."""
+CARRIED_PARTS = "_xaic_losses"
+"""Attribute of a loaded model: what its file says of the losses of several outputs."""
 _SHORT = {
     "mse": "mean_squared_error",
     "mae": "mean_absolute_error",
@@ -54,6 +57,29 @@ def carried_loss(model: Model) -> str:
     return loss_name(getattr(model, "loss", None)) or str(getattr(model, CARRIED, ""))
 
 
+def carried_losses(model: Model, names: Sequence[str]) -> list[str]:
+    """Returns per output the name of the loss that a model carries (see `carried_loss`).
+
+    Args:
+        model: The model.
+        names: Of its outputs, as losses may be listed by.
+    """
+    if len(names) == 1:
+        return [carried_loss(model)]
+    carried = getattr(model, "loss", None) or vars(model).get(CARRIED_PARTS)
+    if isinstance(carried, Mapping) and "class_name" not in carried:
+        return [loss_name(carried.get(name)) for name in names]
+    if isinstance(carried, (list, tuple)):
+        return [loss_name(one) for one in carried] if len(carried) == len(names) else [""] * len(names)
+    return [loss_name(carried)] * len(names)
+
+
+def carry_losses(model: Model, clone: Model) -> None:
+    """Keeps on a clone which losses the model carries."""
+    setattr(clone, CARRIED, carried_loss(model))
+    vars(clone)[CARRIED_PARTS] = getattr(model, "loss", None) or vars(model).get(CARRIED_PARTS)
+
+
 def remember_loss(model: Model, training: Any) -> None:
     """Keeps on a loaded model what the training configuration in its file (a mapping, or JSON) says of the loss."""
     try:
@@ -62,6 +88,7 @@ def remember_loss(model: Model, training: Any) -> None:
     except (ValueError, AttributeError, TypeError, RecursionError):
         return
     setattr(model, CARRIED, name)
+    vars(model)[CARRIED_PARTS] = config.get("loss")
 
 
 class Targets:
@@ -91,6 +118,54 @@ class Targets:
         if y.shape[-1:] == (task.outputs,) and y.ndim > 1 and y[:1].size != np.prod(y.shape[1:-1], dtype=int):
             return np.asarray(y, np.float32)  # one-hot, or probabilities
         return np.eye(task.outputs, dtype=np.float32)[y.reshape(len(y), -1).astype(np.int64)]
+
+
+def output_losses(
+    task: AnyTask, samples: Samples, teacher: Optional[Array], distillation: float, temperature: float, labels: Any = None
+) -> dict[str, Any]:
+    """Returns what Keras' `compile` takes as losses: one, or with several outputs one and its weight for each.
+
+    The loss of values counts in units of their variance there, so that outputs of any scale add up; then each counts as its
+    weight says.
+
+    Args:
+        task: What the model does.
+        samples: Training samples.
+        teacher: Outputs of the original on them; None without.
+        distillation: See `task_loss`.
+        temperature: See `task_loss`.
+        labels: See `task_loss`; of several outputs also by name, or a list.
+
+    Raises:
+        PlanError: See `task_loss`.
+    """
+    if not isinstance(task, Tasks):
+        return {"loss": task_loss(task, distillation, temperature, labels)}
+    if isinstance(labels, Mapping):
+        unknown = [str(name) for name in labels if name not in task.names]
+        if unknown:
+            raise PlanError(f"loss of {unknown[0]!r}", f"names of outputs: {', '.join(task.names)}")
+        own = [labels.get(name) for name in task.names]
+    else:
+        own = list(labels) if isinstance(labels, (list, tuple)) else [labels] * len(task.names)
+    if len(own) != len(task.names):
+        raise PlanError(f"{len(own)} losses", f"one for each of {len(task.names)} outputs")
+    known = arrays_of(samples.y if samples.y is not None else teacher)
+    spreads = [float(np.var(np.asarray(one))) or 1.0 if one_task.is_values else 1.0 for one_task, one in zip(task.tasks, known)]
+    return {
+        "loss": [task_loss(one, distillation, temperature, loss) for one, loss in zip(task.tasks, own)],
+        "loss_weights": [weight / spread for weight, spread in zip(task.weights, spreads)],
+    }
+
+
+def all_targets(task: AnyTask, samples: Samples, teacher: Optional[Array]) -> list[Targets]:
+    """Returns per output what its loss expects."""
+    if not isinstance(task, Tasks):
+        return [Targets(task, samples, teacher)]  # type: ignore[arg-type]
+    none = [None] * len(task.names)
+    labels, taught = (none if one is None else arrays_of(one) for one in (samples.y, teacher))
+    x = arrays_of(samples.x)[0]
+    return [Targets(one, Samples(x, y), given) for one, y, given in zip(task.tasks, labels, taught)]
 
 
 def task_loss(task: Task, distillation: float, temperature: float, labels: Any = None) -> _Loss:

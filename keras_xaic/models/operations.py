@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Callable, Optional, Union
@@ -97,6 +97,11 @@ class Operations:
                     self._list.append(Operation(name, path, node.layer, going_in, coming_out, node))
                 keys.update(zip(node.flat_output_ids, coming_out))
         return [keys[str(id(tensor))] for tensor in model.outputs]
+
+    def start(self, arrays: Sequence[Any]) -> dict[str, Tensor]:
+        """Returns what the operations start with: one array per input of the model, in its order, in the type that it takes."""
+        given = zip(self.inputs, arrays, self.model.inputs)
+        return {key: tf.cast(tf.constant(array), tensor.dtype) for key, array, tensor in given}
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self._list)

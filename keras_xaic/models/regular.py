@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import numpy as np
@@ -11,7 +11,9 @@ from keras_xaic._keras import Model, layers
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.folding import IDENTITIES, as_float32
 from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.losses import carry_losses
 from keras_xaic.models.operations import Operations
+from keras_xaic.models.ports import keep_ports, ports_of
 
 VANISHED = 1e-9
 """Filters whose largest weight is below this share of their kernel's largest one are zeros: float32 sums do not see them."""
@@ -23,7 +25,8 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     """Returns the model as the rest of the package wants it: itself where it is regular, else a flat clone of the same outputs.
 
     The clone computes in float32, has no augmentation and noise layers, holds zeros for filters that vanished, takes inputs of
-    fixed shapes, and has every BatchNorm that nothing in front of it takes up in the layer behind it, where that is exact.
+    fixed shapes, and has every BatchNorm that nothing in front of it takes up in the layer behind it, where that is exact. It
+    takes and gives lists where the model has dictionaries.
 
     Args:
         model: A built functional or sequential model. It is not changed.
@@ -44,7 +47,12 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     other = any(one.layer._compute_dtype not in (None, "float32") and one.layer.weights for one in operations)
     other = other or any(as_float32(tensor.dtype.name) != tensor.dtype.name for tensor in model.outputs)
     other = other or any(a.dtype != b.dtype for a, b in zip(model.inputs, folded.model.inputs))
-    return folded.model if zeros or odd or other or fixed != wanted or left != batchnorms else model
+    other = other or isinstance(model.input, Mapping) or isinstance(model.output, Mapping)
+    if not (zeros or odd or other or fixed != wanted or left != batchnorms):
+        return model
+    keep_ports(folded.model, ports_of(model))
+    carry_losses(model, folded.model)
+    return folded.model
 
 
 def _filled(shape: tuple[Optional[int], ...], sample: tuple[int, ...]) -> tuple[Optional[int], ...]:

@@ -38,8 +38,8 @@ def remeasure_batchnorm(model: Model, samples: Samples, batch_size: int = 64) ->
     largest = max(math.prod(size or 1 for size in shape[1:]) for shape in operations.shapes.values())
     count = min(len(samples), MOST_SAMPLES, max(batch_size, MOST_BYTES // (4 * largest)))
     samples = samples.take(np.linspace(0, len(samples) - 1, count).astype(int))  # all classes of data that lies class by class
-    inputs = [tf.constant(x) for x, _ in samples.batches(batch_size)]
-    tensors: list[dict[str, Tensor]] = [{operations.inputs[0]: x} for x in inputs]
+    starts = range(0, len(samples), batch_size)
+    tensors = [operations.start(samples.feeds(slice(start, start + batch_size))) for start in starts]
     last_use = {key: number for number, operation in enumerate(operations) for key in operation.inputs}
     last = max(number for number, operation in enumerate(operations) if operation in wanted)
     for number, operation in enumerate(operations):

@@ -12,6 +12,7 @@ from keras_xaic.errors import ModelError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation
+from keras_xaic.models.ports import keep_ports, ports_of
 
 
 def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = None) -> Model:
@@ -58,7 +59,9 @@ def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = 
             if new:
                 _fill(operation, clones[operation.path], groups, stays)
     outputs = [tensors[key] for key in groups.operations.outputs]
-    return keras.Model(_structured(inputs, model.input), _structured(outputs, model.output), name=model.name)
+    smaller = keras.Model(_structured(inputs, model.input), _structured(outputs, model.output), name=model.name)
+    keep_ports(smaller, ports_of(model))
+    return smaller
 
 
 def kept_values(groups: ChannelGroups, keep: Keep, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keras_xaic.data import Samples
-from keras_xaic.models import Task
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def attribute_by(
-    recipe: Recipe, model: Model, samples: Samples, task: Task, seed: int = 0, progress: Progress = silent
+    recipe: Recipe, model: Model, samples: Samples, task: AnyTask, seed: int = 0, progress: Progress = silent
 ) -> Relevance:
     """Returns relevance by the recipe's rule; where another rule ranks its filters, their scores are by that.
 

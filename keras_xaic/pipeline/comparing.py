@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic.data import Samples
+from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.errors import ModelError
 from keras_xaic.models import Task
+from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.relevance import Attribution, Explanations, mean_similarity, rank_similarity
+from keras_xaic.relevance.similarity import as_maps
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -44,39 +46,43 @@ class Changes:
 
 
 def compare_models(
-    original: Model, small: Model, test: Samples, task: Task, before: np.ndarray, after: np.ndarray, seed: int = 0
+    original: Model, small: Model, test: Samples, task: AnyTask, before: Array, after: Array, seed: int = 0
 ) -> Changes:
     """Compares the outputs and the explanations of two models.
+
+    Of several outputs, relevance starts at all that count; classes are those of the first output that gives some. Of several
+    inputs, the similarity is that of all maps together, and the largest input is shown.
 
     Args:
         original: The Keras model that came in.
         small: The compressed Keras model, whose weights are those of the written file.
         test: The samples that judge.
         task: What the models do.
-        before: (N, ...) outputs of the original.
+        before: (N, ...) outputs of the original, `Parts` of several.
         after: (N, ...) outputs of the compressed file on an edge interpreter.
         seed: Of the choice of samples.
     """
-    truth = replace(test, task=task).labels
-    answers = (np.asarray(task.decisions(before)), np.asarray(task.decisions(after))) if task.classifies else None
+    test = replace(test, task=task)
+    own, truth, answers, name = _judging(task, test, before, after)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:COMPARED])
     shown, groups = _shown(truth, answers, len(test))
+    named: Any = "all" if not isinstance(task, Tasks) and answers is None else "true"
     # Both models explain the same output, or their maps could not be compared.
-    target = None if answers is None else answers[0] if truth is None else truth
+    answering: Any = task
+    meant, decided = answering.labelled(test, before).y, answering.labelled(replace(test, y=None), after).y
     try:
         ways = [Attribution(model, rule=RULE, allow_approximate=True) for model in (original, small)]
     except ModelError:
-        return Changes(_classes(truth, answers, None, chosen, task), None, None, None)
+        return Changes(_classes(truth, answers, None, chosen, own, name), None, None, None)
 
-    def maps(way: Attribution, index: np.ndarray, labels: Optional[np.ndarray]) -> np.ndarray:
-        part = Samples(test.x[index], None if labels is None else labels[index], test.scale, test.offset, task)
-        return way.input_relevance(part, part.y, target="all" if labels is None else "true")[0]
+    def maps(way: Attribution, index: np.ndarray, targets: Any) -> list[np.ndarray]:
+        part = replace(test, x=test.x[index], y=None if named == "all" else targets[index])
+        return way.input_relevance(part, target=named)
 
-    both = [maps(way, chosen, target) for way in ways]
-    similarity = rank_similarity(both[0], both[1])
-    first, second = (maps(way, shown, target) for way in ways)
-    answered = second if answers is None else maps(ways[1], shown, answers[1])
-    named = "all" if target is None else "predicted" if truth is None else "true"
+    similarity = rank_similarity(*(_together(maps(way, chosen, meant)) for way in ways))
+    first, second = (maps(way, shown, meant) for way in ways)
+    answered = second if named == "all" else maps(ways[1], shown, decided)
+    said = "predicted" if named == "true" and test.y is None else named
     listed = [
         {
             "sample": int(index),
@@ -86,11 +92,43 @@ def compare_models(
             "answer": None if answers is None else int(answers[1][index]),
             "similarity": float(one),
         }
-        for index, group, one in zip(shown, groups, rank_similarity(first, second))
+        for index, group, one in zip(shown, groups, rank_similarity(_together(first), _together(second)))
     ]
-    facts = {"rule": RULE, "samples": len(chosen), "target": named, "shown": listed}
-    kept = Explanations(shown, test.inputs(shown), first, second, answered)
-    return Changes(_classes(truth, answers, similarity, chosen, task), facts, mean_similarity(similarity), kept)
+    facts = {"rule": RULE, "samples": len(chosen), "target": said, "shown": listed}
+    place = max(range(len(first)), key=lambda number: (first[number].ndim, first[number].size, -number))
+    if isinstance(test.x, Parts):
+        facts["input"] = test.x.named(place)
+    kept = Explanations(shown, test.feeds(shown)[place], first[place], second[place], answered[place])
+    return Changes(_classes(truth, answers, similarity, chosen, own, name), facts, mean_similarity(similarity), kept)
+
+
+def _judging(
+    task: AnyTask, test: Samples, before: Array, after: Array
+) -> tuple[Optional[Task], Optional[np.ndarray], Optional[tuple[np.ndarray, np.ndarray]], Optional[str]]:
+    """Returns the task that gives classes, true classes, those that both models decide for, and which of several outputs it is.
+
+    None stands for each that there is not.
+    """
+    own, y, name = task, test.y, None
+    given: Any = (before, after)
+    if isinstance(task, Tasks):
+        number = next((one for one in task.counted if task.tasks[one].classifies), None)
+        if number is None:
+            return None, None, None, None
+        own, name = task.tasks[number], task.names[number]
+        y, given = None if y is None else arrays_of(y)[number], (arrays_of(before)[number], arrays_of(after)[number])
+    assert isinstance(own, Task)
+    if not own.classifies:
+        return own, None, None, name
+    truth = None if y is None else own.truth(np.asarray(y), (len(y), own.outputs))
+    return own, truth, (np.asarray(own.decisions(given[0])), np.asarray(own.decisions(given[1]))), name
+
+
+def _together(maps: list[np.ndarray]) -> np.ndarray:
+    """Returns the maps of all inputs side by side, (N, positions); those of one input as they are."""
+    if len(maps) == 1:
+        return maps[0]
+    return np.concatenate([as_maps(one).reshape(len(one), -1) for one in maps], axis=1)
 
 
 def _shown(
@@ -122,9 +160,10 @@ def _classes(
     answers: Optional[tuple[np.ndarray, np.ndarray]],
     similarity: Optional[np.ndarray],
     chosen: np.ndarray,
-    task: Task,
+    task: Optional[Task],
+    output: Optional[str],
 ) -> list[dict[str, Any]]:
-    if truth is None or answers is None:
+    if truth is None or answers is None or task is None:
         return []
     before, after = answers
     found = []
@@ -139,6 +178,7 @@ def _classes(
         found.append(
             {
                 "label": int(label),
+                **({} if output is None else {"output": output}),
                 "samples": int(mine.sum()),
                 "original_accuracy": accuracy[0],
                 "accuracy": accuracy[1],

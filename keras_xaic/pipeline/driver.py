@@ -14,11 +14,12 @@ import numpy as np
 
 from keras_xaic import tflite
 from keras_xaic.compression import CompressedModel, apply
-from keras_xaic.data import Data, Samples
+from keras_xaic.data import Array, Data, Samples
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
-from keras_xaic.models import Task, channel_groups
+from keras_xaic.models import channel_groups
 from keras_xaic.models.costs import macs
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.run_settings import RunSettings
@@ -113,7 +114,7 @@ class Driver:
 
     model: Model
     data: Data
-    task: Task
+    task: AnyTask
     settings: RunSettings
     relevance: Relevance
     samples: Samples
@@ -281,7 +282,7 @@ class Driver:
         return replace(self.settings.training, epochs=epochs, minutes=minutes, seed=seed, learning_rate=rate)
 
     @functools.cached_property
-    def _answers(self) -> np.ndarray:
+    def _answers(self) -> Array:
         """What the original says about the training samples: the same in every round."""
         return predict(self.model, self.train)
 

@@ -15,9 +15,9 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.errors import EdgeError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
-from keras_xaic.models import infer_task, weighted_kernels
+from keras_xaic.models import fitted, infer_task, weighted_kernels
 from keras_xaic.ownership import output
-from keras_xaic.pipeline.inputs import load
+from keras_xaic.pipeline.inputs import load_fitted
 from keras_xaic.pipeline.proving import prove as prove_bundle
 from keras_xaic.pipeline.workspace import run_fingerprint
 from keras_xaic.settings import TARGETS, DataOptions, Target
@@ -70,11 +70,11 @@ def export(
     files = [one for one in (model, calibration) if isinstance(one, (str, pathlib.Path))]
     with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
         data = as_data(calibration, *options.scaling)
-        small = _compressed(model, options, data)
+        small, data = _compressed(model, options, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
         for name in float_layers:
             one_of("float_layers", name, [kernel.key for kernel in weighted_kernels(loaded)])
-        data = with_task(data, infer_task(loaded, data, options.task, options.metric))
+        data = with_task(data, infer_task(loaded, data, options.task, options.metric, options.output_weights))
         settings = ["export", target, precision, list(float_layers), lookup, prove, options, _grids_of(small)]
         if place.start(run_fingerprint(loaded, data, settings)):
             return _published(place.target)
@@ -103,12 +103,15 @@ def export(
 
 def _compressed(
     model: Union[Model, CompressedModel, Bundle, PathLike], options: DataOptions, data: Any
-) -> Union[Model, CompressedModel]:
+) -> tuple[Union[Model, CompressedModel], Any]:
+    """Returns the model, and the data in the order of its inputs and outputs."""
     if isinstance(model, Bundle):
         model = model.path
     if isinstance(model, (str, pathlib.Path)) and Bundle(pathlib.Path(model)).keras_model.is_file():
-        return CompressedModel.load(Bundle(pathlib.Path(model)))
-    return model if isinstance(model, CompressedModel) else load(model, options, data)
+        model = CompressedModel.load(Bundle(pathlib.Path(model)))
+    if isinstance(model, CompressedModel):
+        return model, fitted(model.model, data)
+    return load_fitted(model, options, data)
 
 
 def _seed_of(small: Any) -> int:

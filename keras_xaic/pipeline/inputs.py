@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from keras_xaic.data import Data, as_data
+from keras_xaic.data import Data, arrays_of, as_data
 from keras_xaic.errors import ModelError
-from keras_xaic.models import Task, infer_task
+from keras_xaic.models import fitted, infer_task
 from keras_xaic.models.given import as_model
 from keras_xaic.models.regular import regularize
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import with_task
@@ -25,14 +26,23 @@ def load(
 
     Free dimensions take the sizes of ``options.input_shape``, else those of `data`.
     """
+    return load_fitted(model, options, data, progress)[0]
+
+
+def load_fitted(
+    model: Union[Model, PathLike], options: DataOptions, data: Optional[Data], progress: Progress = silent
+) -> tuple[Model, Any]:
+    """Returns the same, and the data in the order of the model's inputs and outputs (see `fitted`)."""
     model = as_model(model, options.allow_unsafe, options.custom_objects, options.architecture)
-    source, shapes = "the data", [] if data is None else [tuple(data.train.x.shape[1:])]
+    data = None if data is None else fitted(model, data)
+    source, shapes = "the data", [] if data is None else [tuple(one.shape[1:]) for one in arrays_of(data.train.x)]
     if options.input_shape is not None:
-        source, shapes = "input_shape", [_fitting(tuple(int(size) for size in options.input_shape), model)]
+        source, shapes = "input_shape", [_fitting(tuple(int(size) for size in options.input_shape), model), *shapes[1:]]
     regular = regularize(model, shapes)
-    if regular.input_shape != model.input_shape:
-        progress(f"free dimensions {model.input_shape[1:]} taken from {source}: {regular.input_shape[1:]}", 1, 1)
-    return regular
+    for before, after in zip(model.inputs, regular.inputs):
+        if tuple(before.shape) != tuple(after.shape):
+            progress(f"free dimensions {tuple(before.shape[1:])} taken from {source}: {tuple(after.shape[1:])}", 1, 1)
+    return regular, data
 
 
 def _fitting(asked: tuple[int, ...], model: Model) -> tuple[int, ...]:
@@ -45,10 +55,10 @@ def _fitting(asked: tuple[int, ...], model: Model) -> tuple[int, ...]:
 
 def load_both(
     model: Union[Model, PathLike], data: Any, options: DataOptions, progress: Progress = silent
-) -> tuple[Model, Data, Task]:
+) -> tuple[Model, Data, AnyTask]:
     """Returns model, data and what the model does with them; said before any work where they do not fit."""
     found = as_data(data, *options.scaling)
-    loaded = load(model, options, found, progress)
-    task = infer_task(loaded, found, options.task, options.metric)
+    loaded, found = load_fitted(model, options, found, progress)
+    task = infer_task(loaded, found, options.task, options.metric, options.output_weights)
     progress("load", 1, 1)
     return loaded, with_task(found, task), task

@@ -18,10 +18,12 @@ import numpy as np
 from keras_xaic import edge, tflite
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel, apply
-from keras_xaic.data import Data, Samples
+from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.errors import EdgeError, PlanError, XaicWarning
-from keras_xaic.files import save_array, write_atomic
-from keras_xaic.models import Task, canonicalize, weighted_kernels
+from keras_xaic.files import save_array, save_arrays, write_atomic
+from keras_xaic.models import canonicalize, weighted_kernels
+from keras_xaic.npz import Npz
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.ownership import Output
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.baselines import run_baseline
@@ -34,7 +36,7 @@ from keras_xaic.pipeline.proving import (
     prove_micro,
     state_warning,
 )
-from keras_xaic.pipeline.reference import deviation_in_percent, faulty_original
+from keras_xaic.pipeline.reference import faulty_original
 from keras_xaic.pipeline.reporting import Outcome, build_report, metric_facts
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
@@ -60,7 +62,7 @@ class Job:
 
     model: Model
     data: Data
-    task: Task
+    task: AnyTask
     settings: RunSettings
     work: Workspace
     wider: Sequence[Activations] = ()
@@ -80,7 +82,8 @@ class Job:
         work, seed, recipe = self.work, self.settings.seed, self.settings.recipe
         samples = self.data.calibration(self.settings.options.calibration, seed)
         original = work.timed("original", lambda: self.original())
-        doubt = None if self.test.y is None else self.task.doubt(original["outputs"], self.test.y)
+        task: Any = self.task
+        doubt = None if self.test.y is None else task.doubt(original["outputs"], self.test.y)
         if doubt is not None:
             warn(doubt, XaicWarning, stacklevel=2)
         relevance = None
@@ -110,7 +113,8 @@ class Job:
             bundle.mark(str(error))
             out.publish(bundle.path, keep_work=True)  # it is there to be looked at
             raise
-        outputs = (original["outputs"], np.asarray(verification.outputs))
+        assert verification.outputs is not None
+        outputs = (original["outputs"], verification.outputs)
         changes = work.timed(
             "compare", lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=seed)
         )
@@ -129,7 +133,7 @@ class Job:
         outcome = Outcome(
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
-            deviation=deviation_in_percent(outputs[1], outputs[0]) if self.task.is_values and self.test.y is None else None,
+            outputs=outputs,
             small=small,
             bundle=bundle,
             relevance=relevance,
@@ -161,9 +165,10 @@ class Job:
 
     def original(self) -> dict[str, Any]:
         """Measures the model that came in, as Keras model and as float32 .tflite."""
-        outputs = self.work.cached(
-            "original.npy", lambda: predict(self.model, self.test), lambda a, p: save_array(p, a), np.load
-        )
+        several = len(self.model.outputs) > 1
+        save, load = (_save_parts, _load_parts) if several else (lambda a, p: save_array(p, a), np.load)
+        name = "original.npz" if several else "original.npy"
+        outputs = self.work.cached(name, lambda: predict(self.model, self.test), save, load)
         path = self.work.path / "original.tflite"
         if not path.exists():
             write_atomic(path, tflite.float_twin(canonicalize(self.model).model))
@@ -180,7 +185,7 @@ class Job:
             said = f"The original's float32 .tflite does not run: {error}. The drop is measured against the Keras model."
             return {**facts, **metric_facts(self.task, "edge", None), "latency_ms": {}, "fault": said}
         canonical = canonicalize(self.model).model
-        fault = faulty_original(canonical, path, self.test, outputs, given.outputs[0], given.interpreter)
+        fault = faulty_original(canonical, path, self.test, outputs, given.together, given.interpreter)
         return {**facts, **self.measured(given), "fault": fault}
 
     def attribute(self, samples: Samples) -> Relevance:
@@ -344,7 +349,8 @@ class Job:
     def measured(self, result: edge.EdgeResult) -> dict[str, Any]:
         """Returns the metric on `test` and the latency of a file that ran on it."""
         latency = {} if result.latency is None else {result.interpreter: edge.latency_entry(result.latency)}
-        return {**metric_facts(self.task, "edge", self.task.value(result.outputs[0], self.test)), "latency_ms": latency}
+        task: Any = self.task
+        return {**metric_facts(self.task, "edge", task.value(result.together, self.test)), "latency_ms": latency}
 
     def equal_download_sparsity(self, small: CompressedModel) -> float:
         """Returns the sparsity at which the original in 8 bits takes as many bits as `small` does, by entropy, to 1 %."""
@@ -354,6 +360,15 @@ class Job:
         shares = np.arange(0.01, 0.99, 0.01)
         needed = -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * PLAIN_BITS
         return float(shares[int(np.argmin(np.abs(needed - bits)))])
+
+
+def _save_parts(parts: Parts, path: pathlib.Path) -> None:
+    save_arrays(path, {f"{number:03d} {parts.named(number)}": array for number, array in enumerate(parts.arrays)})
+
+
+def _load_parts(path: pathlib.Path) -> Parts:
+    kept = Npz(path)
+    return Parts([kept[key] for key in sorted(kept)], [key.split(" ", 1)[1] for key in sorted(kept)])
 
 
 def _approximated(relevance: Optional[Relevance]) -> Optional[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import pathlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from keras_xaic import edge
-from keras_xaic.data import Samples
-from keras_xaic.metrics import Task
+from keras_xaic.data import Array, Samples, arrays_of
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -33,19 +32,14 @@ class Judge:
     """
 
     samples: Samples
-    task: Task
-    outputs: np.ndarray
+    task: AnyTask
+    outputs: Array
 
     @classmethod
-    def of(cls, model: Model, task: Task, samples: Samples) -> Judge:
+    def of(cls, model: Model, task: AnyTask, samples: Samples) -> Judge:
         """Returns the judge whose measure is `model`."""
         outputs = predict(model, samples)
         return cls(task.labelled(samples, outputs), task, outputs)
-
-    @functools.cached_property
-    def original(self) -> float:
-        """Metric value of the original."""
-        return self.task.score(self.outputs, np.asarray(self.samples.y))
 
     def __call__(self, path: pathlib.Path) -> tuple[float, float, float]:
         """Judges a file on the edge interpreter.
@@ -55,20 +49,20 @@ class Judge:
             `GROUPS` groups of samples).
         """
         samples = self.samples
-        outputs = edge.run_file(path, samples.x, scale=samples.scale, offset=samples.offset).outputs[0]
-        if not np.isfinite(outputs).all():
+        outputs: Any = edge.run_file(path, samples.x, scale=samples.scale, offset=samples.offset).together
+        if not all(np.isfinite(one).all() for one in arrays_of(outputs)):
             return -math.inf, math.inf, 0.0
-        targets = np.asarray(samples.y)
-        value = self.task.score(outputs, targets)
+        targets = samples.y
         group = np.arange(len(targets)) % GROUPS
         without = [self._drop(outputs, targets, group != one) for one in range(min(GROUPS, len(targets)))]
         known = np.array([lost for lost in without if math.isfinite(lost)])
         doubt = math.sqrt((len(known) - 1) * float(known.var())) if len(known) > 1 else 0.0
-        return -value if self.task.metric.is_error else value, self._drop(outputs, targets), doubt
+        return self.task.goodness(outputs, samples), self._drop(outputs, targets), doubt
 
-    def _drop(self, outputs: np.ndarray, targets: np.ndarray, chosen: Any = slice(None)) -> float:
+    def _drop(self, outputs: Any, targets: Any, chosen: Any = slice(None)) -> float:
         """Returns what is lost on some of the samples."""
         targets = targets[chosen]
-        given, own = (self.task.score(values[chosen], targets) for values in (outputs, self.outputs))
-        lost = self.task.drop(own, given, targets)
+        task: Any = self.task
+        given, own = (task.score(values[chosen], targets) for values in (outputs, self.outputs))
+        lost: Optional[float] = task.drop(own, given, targets)
         return math.inf if lost is None else lost

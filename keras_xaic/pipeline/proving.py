@@ -139,5 +139,5 @@ def measure_micro_arena(bundle: Bundle) -> Optional[int]:
     if not model.is_file() or MICRO not in edge.available_interpreters():
         return None
     arena = edge.measure_arena(model).minimum
-    tflite.write_micro(bundle.micro, model.read_bytes(), arena_bytes=arena)
+    tflite.write_micro(bundle.micro, model.read_bytes(), arena_bytes=arena, names=bundle.ports())
     return arena

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from keras_xaic import edge, tflite
-from keras_xaic.data import Samples
+from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
 from keras_xaic.tflite.layer_outputs import SAMPLES, layer_outputs
@@ -46,7 +46,7 @@ def largest_deviations(given: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def faulty_original(
-    model: Model, path: pathlib.Path, samples: Samples, expected: np.ndarray, given: np.ndarray, interpreter: str
+    model: Model, path: pathlib.Path, samples: Samples, expected: Array, given: Array, interpreter: str
 ) -> Optional[str]:
     """Returns what is wrong if the float32 file of the original does not compute what the Keras model does, else None.
 
@@ -54,15 +54,18 @@ def faulty_original(
         model: The original as the file was converted from it (see `canonicalize`).
         path: Its float32 file.
         samples: What was computed.
-        expected: (N, ...) outputs of the Keras model.
+        expected: (N, ...) outputs of the Keras model, `Parts` of several.
         given: (N, ...) outputs of the file.
         interpreter: Who ran it.
     """
-    deviations = largest_deviations(given, expected)
+    pairs = list(zip(arrays_of(given), arrays_of(expected)))
+    if len(pairs) != len(arrays_of(given)) or len(pairs) != len(arrays_of(expected)):
+        return f"The original's float32 .tflite has {len(arrays_of(given))} outputs, the model {len(arrays_of(expected))}."
+    deviations = np.max([largest_deviations(*pair) for pair in pairs], axis=0)
     if not deviations.max(initial=0.0) > ROUNDING:
         return None
     worst = np.sort(np.argsort(-deviations, kind="stable")[:SAMPLES])
-    layer = _first_faulty_layer(model, path, samples.inputs(worst), interpreter)
+    layer = _first_faulty_layer(model, path, samples.feeds(worst), interpreter)
     where = "no single layer does" if layer is None else f"the first layer that does is {layer!r}"
     count = int((deviations > ROUNDING).sum())
     return (
@@ -72,12 +75,12 @@ def faulty_original(
     )
 
 
-def _first_faulty_layer(model: Model, path: pathlib.Path, inputs: np.ndarray, interpreter: str) -> Optional[str]:
+def _first_faulty_layer(model: Model, path: pathlib.Path, inputs: list[np.ndarray], interpreter: str) -> Optional[str]:
     content, inner = path.read_bytes(), path.with_suffix(".layers.tflite")
     try:
-        expected = layer_outputs(model, content, [inputs])
+        expected = layer_outputs(model, content, inputs)
         write_atomic(inner, tflite.slim(content))
-        given = edge.run_layers(inner, [inputs], interpreter=interpreter)
+        given = edge.run_layers(inner, inputs, interpreter=interpreter)
     except (EdgeError, ExportError):  # the finding stands without the layer's name
         return None
     finally:

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
@@ -16,7 +16,9 @@ from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
+from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.pipeline.comparing import Changes
+from keras_xaic.pipeline.output_table import OutputTable
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.planning.storages import Activations
 from keras_xaic.relevance import Relevance
@@ -43,8 +45,7 @@ class Outcome:
     Attributes:
         original: The facts of the model that came in (see `Job.original`), ``fault`` aside.
         reference: Whose metric value of the original counts.
-        deviation: How far values are from those of the original, in percent of their variance: the drop where no metric tells
-            it, since there are no targets; else None.
+        outputs: Of the original, and of the file on the interpreter that judges.
         small: The compressed model.
         bundle: Its bundle.
         relevance: What it was made by; None for baselines.
@@ -57,7 +58,7 @@ class Outcome:
 
     original: Mapping[str, Any]
     reference: Reference
-    deviation: Optional[float]
+    outputs: tuple[Any, Any]
     small: CompressedModel
     bundle: Bundle
     relevance: Optional[Relevance]
@@ -71,7 +72,7 @@ class Outcome:
 def build_report(
     model: Model,
     data: Data,
-    task: Task,
+    task: AnyTask,
     settings: RunSettings,
     outcome: Outcome,
     *,
@@ -94,15 +95,16 @@ def build_report(
         rounds: The facts of the driver's rounds.
     """
     recipe, budget, test = settings.recipe, settings.budget, data.judging
-    original, reference, small, bundle = outcome.original, outcome.reference, outcome.small, outcome.bundle
+    reference, small, bundle = outcome.reference, outcome.small, outcome.bundle
     verification, relevance, changes = outcome.verification, outcome.relevance, outcome.changes
-    judge, whole = verification.judge, original[f"{reference}_metric"]
-    drop = task.drop(whole, verification.edge_metric, test.y) if outcome.deviation is None else outcome.deviation
+    judge, does = verification.judge, cast("Any", task)
+    in_keras = does.value(predict(small.model, test), test)
+    table = OutputTable.of(task, outcome.original, reference, judge, in_keras, outcome.outputs, test.y)
+    task, original = table.task, table.headlined(outcome.original)
     weights = sum(kernel.size for kernel in weighted_kernels(small.model))
     compressed = {
-        **metric_facts(task, "keras", task.value(predict(small.model, test), test)),
-        **metric_facts(task, "edge", verification.edge_metric),
-        "drop_pp": drop,
+        **table.headlined({**metric_facts(task, "keras", in_keras), **table.edge_facts(judge)}),
+        "drop_pp": table.drop,
         "flash_bytes": verification.flash_bytes,
         "micro_flash_bytes": verification.micro_flash_bytes,
         "download_bytes": verification.download_bytes,
@@ -122,7 +124,8 @@ def build_report(
             "recipe_entries": recipe.model_dump(mode="json"),
             "seed": settings.seed,
             "task": task.kind,
-            "metric": None if test.y is None else task.metric.facts(),
+            "metric": None if test.y is None else table.metric_facts(),
+            "outputs": table.facts(baselines),
             "judge": {"interpreter": judge.interpreter, "version": judge.version} if judge is not None else None,
             "versions": _versions(),
             "seconds": dict(seconds),
@@ -143,10 +146,10 @@ def build_report(
             "original": dict(original),
             "reference": reference,
             "baselines": {
-                name: {**facts, "drop_pp": task.drop(whole, facts["edge_metric"], test.y)} for name, facts in baselines.items()
+                name: {**table.headlined(facts), "drop_pp": table.drop_of(facts)} for name, facts in baselines.items()
             },
             "compressed": compressed,
-            "interpreters": {name: run.as_dict(task.metric) for name, run in verification.runs.items()},
+            "interpreters": {name: run.as_dict(task) for name, run in verification.runs.items()},
             "agreement_with_keras": {name: one.as_dict() for name, one in outcome.agreement.items()},
             "layers": _layers(model, small, relevance, bundle),
             "classes": changes.classes,
@@ -155,14 +158,19 @@ def build_report(
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )
-    report = report.model_copy(update={"warnings": [*warnings, *_warnings(report, task, small.plan.activations)]})
+    report = report.model_copy(update={"warnings": [*warnings, *_warnings(report, table.main, small.plan.activations)]})
     met = report.budget.model_copy(update={"met": not budget_misses(report)})
     report = report.model_copy(update={"budget": met})
     return report.model_copy(update={"verdict": verdict(report)})
 
 
-def metric_facts(task: Task, where: str, value: Optional[float]) -> dict[str, Optional[float]]:
-    """Returns the entries of report.json for a metric value in Keras (``keras``) or on an edge interpreter (``edge``)."""
+def metric_facts(task: AnyTask, where: str, value: Any) -> dict[str, Any]:
+    """Returns the entries of report.json for a metric value in Keras (``keras``) or on an edge interpreter (``edge``).
+
+    Those of several outputs are kept by name until it is known which is the headline (see `OutputTable`).
+    """
+    if isinstance(task, Tasks):
+        return {f"{where}_values": None if value is None else dict(zip(task.names, value))}
     return {f"{where}_metric": value, f"{where}_accuracy": value if task.metric.name == "accuracy" else None}
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_xaic import tflite
 from keras_xaic.compression import apply
-from keras_xaic.data import Data, Samples
-from keras_xaic.models import infer_task, weighted_kernels
+from keras_xaic.data import Data, Samples, joined
+from keras_xaic.models import fitted, infer_task, ports_of, weighted_kernels
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
@@ -150,8 +150,12 @@ def _zeros_of(model: Model) -> float:
 
 def noise_for(model: Model) -> Data:
     """Returns random inputs of the model's shape, from 0 to 1, for measuring what does not depend on what they are."""
-    shape = [1 if size is None else size for size in model.input_shape[1:]]
-    return Data(Samples(np.random.default_rng(0).random((NOISE, *shape), np.float32)))
+    random = np.random.default_rng(0)
+    shapes = [[1 if size is None else size for size in tensor.shape[1:]] for tensor in model.inputs]
+    arrays = [random.random((NOISE, *shape), np.float32) for shape in shapes]
+    # Whole numbers may be numbers of rows in a table, of which there is at least one.
+    arrays = [one if tensor.dtype.is_floating else np.zeros(one.shape, np.int32) for one, tensor in zip(arrays, model.inputs)]
+    return Data(Samples(joined(arrays, ports_of(model).inputs)))
 
 
 def _overrun(made: Plan, flash: Optional[int], download: Optional[int]) -> float:
@@ -160,7 +164,7 @@ def _overrun(made: Plan, flash: Optional[int], download: Optional[int]) -> float
     return max([0.0, *(size / limit - 1.0 for size, limit in sizes if limit is not None)])
 
 
-def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data, calibration: int = 256) -> tuple[float, float]:
+def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data, calibration: int = 256) -> tuple[Any, Any]:
     """Returns how good the original is, and the planned model before any training: what training has to win back.
 
     Filters that go are missed most; training wins most of that back. Rounding alone costs about what is seen here.
@@ -173,8 +177,9 @@ def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data,
         calibration: Number of training samples for rounding and BatchNorm statistics.
 
     Returns:
-        The task's metric of the original, and of the planned model.
+        The task's metric of the original, and of the planned model; of several outputs one per output.
     """
+    data = fitted(model, data)
     task = infer_task(model, data, strict=False)
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)

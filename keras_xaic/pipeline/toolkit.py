@@ -12,7 +12,7 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.data import as_data
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.surgery import remove_channels
-from keras_xaic.models.task import infer_task
+from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.planning import Plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.tasks import with_task
@@ -64,7 +64,7 @@ def train_with_toolkit(
         checkpoint: Directory of the state of training.
         progress: Told how far the work is.
     """
-    data = as_data(data)
+    data = fitted(model, as_data(data))
     task = infer_task(model, data, strict=False)
     data = with_task(data, task)
     flat = remove_channels(model, {})

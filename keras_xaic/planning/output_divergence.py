@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Layer, Model, Tensor, tf
-from keras_xaic.data import Data, Samples
+from keras_xaic.data import Data, Samples, arrays_of
 from keras_xaic.metrics import Task
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
-from keras_xaic.models.task import infer_task
+from keras_xaic.models.task import fitted, infer_task
+from keras_xaic.output_tasks import Tasks
 
 BATCH = 32
 """Samples at a time; bounds memory."""
@@ -27,33 +28,46 @@ def measured_damage(
     """Returns how far the outputs move when a single kernel is rounded, for every kernel and bit-width.
 
     For classes ``KL(p || p')`` of the outputs before and after, mean over samples (Cai et al. 2020, ZeroQ, arXiv 2001.00281,
-    eq. 2); for values the squared difference over the variance of the outputs. Only operations behind the kernel are computed
-    again.
+    eq. 2); for values the squared difference over the variance of the outputs. Several outputs add up, each times its weight.
+    Only operations behind the kernel are computed again.
 
     Args:
         model: A canonical model; unchanged afterwards.
         rounded: (kernel key, bits) -> weights on the grid.
         samples: Calibration data.
     """
-    task, operations = infer_task(model, Data(samples), strict=False), Operations(model)
+    operations, (samples, tasks, weights) = Operations(model), _judged(model, samples)
     kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
-    total = dict.fromkeys(rounded, 0.0)
-    exact_outputs = []
-    for inputs, _ in samples.batches(BATCH):
-        exact: dict[str, Any] = {operations.inputs[0]: tf.constant(inputs)}
+    totals = [dict.fromkeys(rounded, 0.0) for _ in tasks]
+    exact_outputs: list[list[np.ndarray]] = [[] for _ in tasks]
+    for start in range(0, len(samples), BATCH):
+        exact: dict[str, Any] = operations.start(samples.feeds(slice(start, start + BATCH)))
         for operation in operations:
             exact.update(zip(operation.outputs, operation.call(exact)))
-        before = np.asarray(exact[operations.outputs[0]], np.float64)
-        exact_outputs.append(before)
+        before = [np.asarray(exact[key], np.float64) for key in operations.outputs]
+        for kept, one in zip(exact_outputs, before):
+            kept.append(one)
         for (key, bits), value in rounded.items():
             kernel = kernels[key]
             original = kernel.value
             kernel.variable.assign(value)
-            after = np.asarray(_outputs_behind(operations, exact, kernel.layer), np.float64)
+            after = [np.asarray(one, np.float64) for one in _outputs_behind(operations, exact, kernel.layer)]
             kernel.variable.assign(original)
-            total[key, bits] += _divergence(task, before, after)
-    scale = float(np.concatenate(exact_outputs).var()) * exact_outputs[0][0].size if task.is_values else 1.0
-    return {choice: max(0.0, value) / (len(samples) * max(scale, 1e-30)) for choice, value in total.items()}
+            for total, task, one, moved in zip(totals, tasks, before, after):
+                total[key, bits] += _divergence(task, one, moved)
+    found = dict.fromkeys(rounded, 0.0)
+    for task, weight, total, kept in zip(tasks, weights, totals, exact_outputs):
+        scale = float(np.concatenate(kept).var()) * kept[0][0].size if task.is_values else 1.0
+        for choice, moved_by in total.items():
+            found[choice] += weight * max(0.0, moved_by) / (len(samples) * max(scale, 1e-30))
+    return found
+
+
+def _judged(model: Model, samples: Samples) -> tuple[Samples, list[Task], Sequence[float]]:
+    """Returns samples in the model's order, and task and weight of each output."""
+    data = fitted(model, Data(samples))
+    task = infer_task(model, data, strict=False)
+    return (data.train, list(task.tasks), task.weights) if isinstance(task, Tasks) else (data.train, [task], (1.0,))
 
 
 def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, float]:
@@ -61,21 +75,25 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
 
     ``tr(H) = E[v^T H v]`` over vectors v of random signs (Dong et al. 2020, HAWQ-V2, arXiv 1911.03852). The loss, summed over
     outputs and averaged over samples, is cross-entropy with the labels (the model's own outputs where there are none); for
-    values the squared distance from the outputs as they are. One vector serves all kernels: what couples them has mean zero.
+    values the squared distance from the outputs as they are; of several outputs the weighted sum, values over their variance.
+    One vector serves all kernels: what couples them has mean zero.
 
     Args:
         model: A canonical model.
         samples: Calibration data.
         seed: Seed of the vectors.
     """
-    task = infer_task(model, Data(samples), strict=False)
-    kernels = weighted_kernels(model)
+    samples, tasks, weights = _judged(model, samples)
+    operations, kernels = Operations(model), weighted_kernels(model)
+    factors = _loss_factors(model, samples, tasks, weights)
     variables, random = [kernel.variable for kernel in kernels], np.random.default_rng(seed)
 
-    def products(inputs: Tensor, targets: Tensor, signs: list[Tensor]) -> list[Tensor]:
+    def products(inputs: Any, targets: list[Tensor], signs: list[Tensor]) -> list[Tensor]:
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
-                loss = _loss(task, model(inputs, training=False), targets)
+                outputs = tf.nest.flatten(model(inputs, training=False))
+                losses = [_loss(*one) for one in zip(tasks, outputs, targets)]
+                loss = losses[0] if len(losses) == 1 else tf.add_n([a * b for a, b in zip(factors, losses)])
             slopes = inner.gradient(loss, variables, unconnected_gradients="zero")
             along = tf.add_n([tf.reduce_sum(slope * sign) for slope, sign in zip(slopes, signs)])
         curved = outer.gradient(along, variables, unconnected_gradients="zero")
@@ -85,21 +103,34 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
     totals = np.zeros(len(kernels))
     for start in range(0, len(samples), BATCH):
         part = samples.take(slice(start, start + BATCH))
-        inputs = tf.constant(part.inputs())
-        targets = tf.constant(_targets(task, part, model, inputs))
+        fed = list(operations.start(part.feeds()).values())
+        inputs = fed if len(fed) > 1 else fed[0]
+        outputs = [np.asarray(one) for one in tf.nest.flatten(model(inputs, training=False))]
+        truths = [None] * len(tasks) if part.y is None else arrays_of(part.y)
+        targets = [tf.constant(_targets(*one)) for one in zip(tasks, truths, outputs)]
         for _ in range(PROBES):
             signs = [tf.constant(random.choice((-1.0, 1.0), size=kernel.shape), tf.float32) for kernel in kernels]
             totals += np.array([float(value) for value in compiled(inputs, targets, signs)]) / PROBES
     return {kernel.key: float(total / len(samples)) for kernel, total in zip(kernels, totals)}
 
 
-def _outputs_behind(operations: Operations, exact: Mapping[str, Tensor], layer: Layer) -> Tensor:
+def _loss_factors(model: Model, samples: Samples, tasks: Sequence[Task], weights: Sequence[float]) -> list[float]:
+    """Returns what the loss of each output is multiplied by, so that several add up: values are in units of their variance."""
+    if len(tasks) == 1:
+        return [1.0]
+    start = Operations(model).start(samples.feeds(slice(BATCH)))
+    outputs = [np.asarray(one) for one in tf.nest.flatten(model(list(start.values()), training=False))]
+    spreads = [max(float(one.var()) * one[0].size, 1e-30) if task.is_values else 1.0 for task, one in zip(tasks, outputs)]
+    return [weight / spread for weight, spread in zip(weights, spreads)]
+
+
+def _outputs_behind(operations: Operations, exact: Mapping[str, Tensor], layer: Layer) -> list[Tensor]:
     changed: dict[str, Tensor] = {}
     tensors = ChainMap(changed, dict(exact))
     for operation in operations:
         if operation.layer is layer or any(key in changed for key in operation.inputs):
             changed.update(zip(operation.outputs, operation.call(tensors)))
-    return tensors[operations.outputs[0]]
+    return [tensors[key] for key in operations.outputs]
 
 
 def _divergence(task: Task, before: np.ndarray, after: np.ndarray) -> float:
@@ -123,14 +154,13 @@ def _probabilities(task: Task, outputs: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(both, 1e-7, 1.0))
 
 
-def _targets(task: Task, samples: Samples, model: Model, inputs: Tensor) -> np.ndarray:
-    outputs = np.asarray(model(inputs, training=False))
+def _targets(task: Task, truth: Optional[np.ndarray], outputs: np.ndarray) -> np.ndarray:
     if task.is_values:
-        return outputs.reshape(len(samples), -1)
-    known = np.asarray(task.decisions(outputs) if samples.y is None else task.truth(samples.y, outputs.shape))
+        return outputs.reshape(len(outputs), -1)
+    known = np.asarray(task.decisions(outputs) if truth is None else task.truth(truth, outputs.shape))
     if task.loss_family == "yes_no" and task.family == "classes":
         known = np.eye(task.outputs)[known]
-    return known.reshape(len(samples), -1).astype(np.int64 if task.loss_family == "classes" else np.float32)
+    return known.reshape(len(outputs), -1).astype(np.int64 if task.loss_family == "classes" else np.float32)
 
 
 def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -139,9 +139,10 @@ def quantize_activations(
     if ranges not in KINDS:
         raise PlanError(f"activation ranges {ranges!r}", f"one of {', '.join(KINDS)}")
     operations = Operations(model)
-    fronts = needed_fronts(operations, [samples.inputs()])  # computed in float32
+    fronts = needed_fronts(operations, samples.feeds())  # computed in float32
     inside = {name for front in fronts.values() for name in front.operations}
-    chosen = [fronts[key].key if key in fronts else key for key in operations.inputs]
+    real = [key for key, tensor in zip(operations.inputs, model.inputs) if tensor.dtype.is_floating]
+    chosen = [fronts[key].key if key in fronts else key for key in real]
     chosen += [op.outputs[0] for op in operations if op.name not in inside and has_own_grid(op, operations)]
     found = _first_ranges(operations, samples, set(chosen), PERCENTILE if ranges == "percentile" else 100.0)
     inserted = {
@@ -184,8 +185,8 @@ def _first_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest values, or percentiles of them averaged over batches."""
     found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
-    for inputs, _ in samples.batches(batch_size):
-        tensors: dict[str, Any] = {operations.inputs[0]: tf.constant(inputs)}
+    for start in range(0, len(samples), batch_size):
+        tensors: dict[str, Any] = operations.start(samples.feeds(slice(start, start + batch_size)))
         for operation in operations:
             tensors.update(zip(operation.outputs, operation.call(tensors)))
         for key in chosen:

@@ -52,8 +52,8 @@ def round_by_outputs(
     """
     ours, theirs = Operations(model), Operations(reference)
     largest = max(int(np.prod([size or 1 for size in shape[1:]])) for shape in ours.shapes.values())
-    inputs = samples.inputs(slice(0, max(16, LARGEST_TENSOR // largest)))
-    rounded, exact = {ours.inputs[0]: inputs}, {theirs.inputs[0]: inputs}
+    inputs = samples.feeds(slice(0, max(16, LARGEST_TENSOR // largest)))
+    rounded, exact = ({key: np.asarray(value) for key, value in one.start(inputs).items()} for one in (ours, theirs))
     last_reader = {key: number for number, operation in enumerate(ours) for key in operation.inputs}
     result: dict[str, QuantizedKernel] = {}
     for number, (mine, other) in enumerate(zip(ours, theirs)):

@@ -17,7 +17,9 @@ from keras_xaic.errors import DataError, ModelError, XaicWarning
 from keras_xaic.files import PathLike
 from keras_xaic.identity import digest_of
 from keras_xaic.models.given import as_model
-from keras_xaic.models.losses import carried_loss
+from keras_xaic.models.losses import carried_losses
+from keras_xaic.models.ports import ports_of
+from keras_xaic.output_tasks import PerOutput, Tasks, output_weights
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
 from keras_xaic.relevance.choices import Details, EngineName, Reduce, RunDetails, Start, Statistic, Target
 from keras_xaic.relevance.composites import Composite, RuleLike, as_composite
@@ -71,9 +73,9 @@ def attribute(
 
     Args:
         model: A built functional or sequential Keras model, which is not changed, or the path of one.
-        x: Inputs (N, ...), a list of them for several inputs, `Samples`; or `Data`, a path or a `tf.data` dataset, of which the
-            training part counts (see `keras_xaic.as_data`).
-        y: Labels (N,), one-hot labels, or target values (N, ...); a list for several outputs. Not needed with `Samples`.
+        x: Inputs (N, ...), of several inputs a list in the model's order or a dictionary by name, `Samples`; or `Data`, a path
+            or a `tf.data` dataset, of which the training part counts (see `keras_xaic.as_data`).
+        y: Labels (N,), one-hot labels, or target values (N, ...); of several outputs as with inputs. Not needed with `Samples`.
         rule: One of `RULE_NAMES`; with parameters as in ``lrp.epsilon:0.01`` (see `keras_xaic.relevance.rules`); or a composite
             (see `as_composite`).
         target: ``true`` (the class in y; all outputs where there are no classes), ``predicted``, a class number, or ``all``.
@@ -85,6 +87,8 @@ def attribute(
         **details: Further keywords:
 
             * ``engine``: ``native``, ``innvestigate`` (its rule classes; LRP only), or ``auto`` (default), which is ``native``.
+            * ``outputs``: where a model with several outputs starts: the name of one, several names, or a weighting
+              (``{"digit": 1, "box": 0.5}``); None: at all, with the weights that `Samples` carry, else 1 each.
             * ``start``: ``one`` (default): relevance 1 at the target; over all outputs their values, scaled to a total of 1 in
               absolute terms. ``logit``: the value of the target before softmax or sigmoid. ``squared_error``:
               ``(f_j - y_j)^2`` at every output j (y, or the input itself for auto-encoders). DeepLIFT and the gradient rules
@@ -121,6 +125,7 @@ class _Details:
     """`RunDetails` with their defaults."""
 
     start: Start = "one"
+    outputs: PerOutput = None
     reference: Any = None
     batch_size: int = 64
     seed: int = 0
@@ -173,7 +178,7 @@ class Attribution:
         how = _Details(**details)
         statistic = check_reduction(reduce)
         inputs = as_inputs(self.model, x, y)
-        targets = self._targets(inputs, target, how.start)
+        targets = self._targets(inputs, target, how.start, how.outputs)
         references = self._references(inputs, how.reference)
         size = min(max(1, _checked_size(how.batch_size) // self.engine.copies), len(inputs))
         batches = _batches(len(inputs), size, _classes(targets) if how.per_class else None)
@@ -183,7 +188,7 @@ class Attribution:
             "rule": (self.rule_name, self.engine_name, str(target), how.start, reduce),
             "batches": (size, how.per_class, len(inputs)),
             "seen": [(part.scale, part.offset) for part in inputs.parts],
-            "targets": (targets.kinds, [digest_of(value) for value in targets.values]),
+            "targets": (targets.kinds, targets.weights, [digest_of(value) for value in targets.values]),
             "references": [digest_of(one) for one in references],
         }
         keeper = Checkpoint(
@@ -218,12 +223,13 @@ class Attribution:
         *,
         target: Target = "true",
         start: Start = "one",
+        outputs: PerOutput = None,
         reference: Any = None,
         batch_size: int = 64,
     ) -> list[np.ndarray]:
         """Returns the signed relevance of every input value, one array (N, ...) per input; meant for a few samples."""
         inputs = as_inputs(self.model, x, y)
-        targets = self._targets(inputs, target, start)
+        targets = self._targets(inputs, target, start, outputs)
         references = self._references(inputs, reference)
         size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
         parts: list[list[np.ndarray]] = [[] for _ in inputs.parts]
@@ -243,14 +249,17 @@ class Attribution:
             find_reference(inputs, reference)
         return []
 
-    def _targets(self, inputs: Inputs, target: Target, start: Start) -> Targets:
+    def _targets(self, inputs: Inputs, target: Target, start: Start, outputs: PerOutput) -> Targets:
         some = np.arange(min(len(inputs), _CHECKED))
         self.engine.check([tf.constant(array) for array in inputs.batch(some, len(some))])
         canonical = self.program.canonical
         shapes = [self.program.operations.shapes[key] for key in self.program.operations.outputs]
-        losses = [carried_loss(self.model)] if len(shapes) == 1 else [""] * len(shapes)
-        tasks = tasks_of(inputs.y, inputs.parts, shapes, canonical.heads, losses)
-        return find_targets(target, start, inputs.y, inputs.parts, shapes, canonical.heads, tasks, self.engine.needs_values)
+        names = ports_of(self.model).outputs
+        tasks = tasks_of(inputs.y, inputs.parts, shapes, canonical.heads, carried_losses(self.model, names), inputs.task)
+        own = inputs.task.weights if isinstance(inputs.task, Tasks) else ()
+        weights = own if outputs is None else output_weights(outputs, names)
+        needs_values = self.engine.needs_values
+        return find_targets(target, start, inputs.y, inputs.parts, shapes, canonical.heads, tasks, needs_values, weights)
 
     def _step(
         self,
@@ -303,7 +312,7 @@ class Attribution:
         reduce: Reduce,
     ) -> Any:
         """Runs one padded batch; `wanted` is a statistic, or "inputs" for the relevance of the inputs."""
-        key = (wanted, size, targets.kinds, targets.start, targets.heads)
+        key = (wanted, size, targets.kinds, targets.start, targets.heads, targets.weights)
         if key not in self._steps:
             self._steps[key] = self._compiled(wanted, targets)
         padded = np.concatenate([index, np.full(size - len(index), index[-1])])

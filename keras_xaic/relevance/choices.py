@@ -20,6 +20,7 @@ class RunDetails(TypedDict, total=False):
     """Keywords of `Attribution.run` that few need."""
 
     start: Start
+    outputs: Any
     reference: Any
     batch_size: int
     seed: int

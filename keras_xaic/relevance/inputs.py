@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic.data import Samples, as_array, check_numbers, check_values
+from keras_xaic.data import Parts, Samples, arrays_of, as_array, check_numbers, check_values
+from keras_xaic.data.parts import as_parts, in_order
 from keras_xaic.errors import DataError, choices
+from keras_xaic.models.ports import ports_of
+from keras_xaic.output_tasks import AnyTask
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -23,11 +26,13 @@ class Inputs:
         parts: One `Samples` per input of the model.
         y: Per output what belongs to it, or None where there is nothing.
         dtypes: What the inputs expect.
+        task: What the samples say that the model does with them; None where they do not say it.
     """
 
     parts: tuple[Samples, ...]
     y: Optional[tuple[Any, ...]]
     dtypes: tuple[str, ...]
+    task: Optional[AnyTask] = None
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -48,14 +53,19 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
 
     Args:
         model: The Keras model.
-        x: `Samples`, an array, or a list or tuple of arrays for several inputs.
-        y: Labels or target values; a list or tuple for several outputs. Those of `Samples` are used where it is None.
+        x: `Samples`, an array, or for several inputs a list of arrays in the model's order, or a dictionary by name.
+        y: Labels or target values; for several outputs as for inputs. Those of `Samples` are used where it is None.
 
     Raises:
         DataError: If the samples do not fit the model's inputs.
     """
-    expected, outputs = list(model.inputs), len(model.outputs)
-    many = list(x) if isinstance(x, (list, tuple)) else [x]
+    expected, ports = list(model.inputs), ports_of(model)
+    task = x.task if isinstance(x, Samples) else None
+    y = x.y if y is None and isinstance(x, Samples) else y
+    many = _in_order(x, task is not None, ports.inputs, ports.keys[0])
+    if isinstance(y, (Mapping, Parts)):
+        y = arrays_of(y) if task is not None else arrays_of(in_order(as_parts(y), ports.outputs, ports.keys[1], "y", "output"))
+        y = y[0] if len(y) == 1 else y
     if len(many) != len(expected):
         raise DataError(f"x has {len(many)} inputs", f"{len(expected)} as the model: {', '.join(model.input_names)}")
     parts = [part if isinstance(part, Samples) else Samples(as_array(part, "x")) for part in many]
@@ -66,7 +76,18 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
             raise DataError(f"x for input {name!r} has shape {part.x.shape}", f"(N, {', '.join(map(str, shape))})")
         if len(part) != len(parts[0]):
             raise DataError(f"x for input {name!r} has {len(part)} samples", f"{len(parts[0])} as the first input")
-    return Inputs(tuple(parts), _targets(y, parts, outputs), tuple(tensor.dtype.name for tensor in expected))
+    targets = _targets(y, parts, len(ports.outputs))
+    task = parts[0].task if task is None else task
+    return Inputs(tuple(parts), targets, tuple(tensor.dtype.name for tensor in expected), task)
+
+
+def _in_order(x: Any, known: bool, names: Sequence[str], keys: Sequence[str]) -> list[Any]:
+    """Returns what belongs to each input; `known` says that it is in the model's order already."""
+    stored = x.x if isinstance(x, Samples) else as_parts(x) if isinstance(x, Mapping) else x
+    if not isinstance(stored, Parts):
+        return list(x) if isinstance(x, (list, tuple)) else [x]
+    arrays = stored.arrays if known else arrays_of(in_order(stored, names, keys, "x", "input"))
+    return [replace(x, x=one, y=None, task=None) for one in arrays] if isinstance(x, Samples) else list(arrays)
 
 
 def find_reference(inputs: Inputs, reference: Any) -> list[np.ndarray]:
@@ -119,5 +140,5 @@ def _targets(y: Any, parts: Sequence[Samples], outputs: int) -> Optional[tuple[A
 def _mean(part: Samples) -> np.ndarray:
     total = np.zeros(part.x.shape[1:], np.float64)
     for batch, _ in part.batches(256):
-        total += batch.sum(axis=0, dtype=np.float64)
+        total += np.asarray(batch).sum(axis=0, dtype=np.float64)
     return (total / len(part))[None].astype(np.float32)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic.files import PathLike, telling, writing
+from keras_xaic.output_tasks import PerOutput
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.choices import Start, Target
 from keras_xaic.relevance.container import Relevance
@@ -27,6 +29,7 @@ def save_pictures(
     count: int = 4,
     target: Target = "true",
     start: Start = "one",
+    outputs: PerOutput = None,
     reference: Any = None,
 ) -> list[pathlib.Path]:
     """Writes one PNG for each of the first samples: the input beside the relevance of its values.
@@ -42,6 +45,7 @@ def save_pictures(
         count: How many samples.
         target: See `attribute`.
         start: See `attribute`.
+        outputs: See `attribute`.
         reference: See `attribute`.
 
     Returns:
@@ -52,10 +56,11 @@ def save_pictures(
     where = pathlib.Path(out)
     with telling():
         where.mkdir(parents=True, exist_ok=True)
-    some = [part.take(slice(0, count)) for part in inputs.parts]
+    some = [replace(part.take(slice(0, count)), task=inputs.task) for part in inputs.parts]
     some_y = None if inputs.y is None else [None if one is None else one[:count] for one in inputs.y]
     given = some_y[0] if some_y is not None and len(some_y) == 1 else some_y
-    found = attribution.input_relevance(some, given, target=target, start=start, reference=reference, batch_size=count)
+    how: Any = {"target": target, "start": start, "outputs": outputs, "reference": reference}
+    found = attribution.input_relevance(some, given, batch_size=count, **how)
     written = []
     for i in range(count):
         for name, part, relevance in zip(attribution.model.input_names, some, found):

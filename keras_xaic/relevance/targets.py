@@ -12,6 +12,7 @@ from keras_xaic._keras import Tensor, tf
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import DataError, choices, require_one
 from keras_xaic.metrics import Task
+from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.relevance.choices import STARTS, Start, Target
 from keras_xaic.tasks import Head, infer
 
@@ -29,35 +30,39 @@ class Targets:
             error is taken to; zeros where nothing is needed.
         start: ``"one"``, ``"logit"`` or ``"squared_error"``.
         heads: Per output the activation that was left out.
+        weights: Per output how much of the relevance starts there.
     """
 
     kinds: tuple[TargetKind, ...]
     values: tuple[np.ndarray, ...]
     start: Start
     heads: tuple[Optional[str], ...]
+    weights: tuple[float, ...]
 
     @property
     def classes(self) -> Optional[np.ndarray]:
-        """Class of every sample at the first output, where there is one."""
-        return self.values[0] if self.kinds[0] == "class" and self.values[0].ndim == 1 else None
+        """Class of every sample at the first output that has one and counts."""
+        found = zip(self.kinds, self.values, self.weights)
+        return next((value for kind, value, weight in found if kind == "class" and value.ndim == 1 and weight > 0), None)
 
     def selection(self, outputs: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
-        """Returns per output a tensor that is 1 at the outputs meant, else 0; -1 for the class 0 of a single sigmoid unit."""
-        return [self._select(i, output, value) for i, (output, value) in enumerate(zip(outputs, values))]
+        """Returns per output a tensor of its weight at the units meant, else 0; negative at a sigmoid unit for class 0."""
+        return [self._weighted(i, self._select(i, output, value)) for i, (output, value) in enumerate(zip(outputs, values))]
 
     def relevance(self, outputs: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
         """Returns per output the relevance that LRP starts with (see `attribute`)."""
         starts = []
-        for i, (output, selected, value) in enumerate(zip(outputs, self.selection(outputs, values), values)):
+        for i, (output, value) in enumerate(zip(outputs, values)):
             if self.start == "squared_error":
-                starts.append(tf.square(self.as_shown(i, output) - tf.cast(value, tf.float32)))
+                start = tf.square(self.as_shown(i, output) - tf.cast(value, tf.float32))
             elif self.start == "logit":
-                starts.append(selected * output)
+                start = self._select(i, output, value) * output
             elif self.kinds[i] == "all":
                 axes = tuple(range(1, output.shape.rank))
-                starts.append(tf.math.divide_no_nan(output, tf.reduce_sum(tf.abs(output), axes, keepdims=True)))
+                start = tf.math.divide_no_nan(output, tf.reduce_sum(tf.abs(output), axes, keepdims=True))
             else:
-                starts.append(selected)
+                start = self._select(i, output, value)
+            starts.append(self._weighted(i, start))
         return starts
 
     def loss(self, outputs: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
@@ -71,8 +76,11 @@ class Targets:
                 loss = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=output)
             else:
                 loss = tf.nn.softmax_cross_entropy_with_logits(labels=self._select(i, output, value), logits=output)[..., None]
-            losses.append(tf.reduce_sum(loss, axis=tuple(range(1, loss.shape.rank))))
+            losses.append(self._weighted(i, tf.reduce_sum(loss, axis=tuple(range(1, loss.shape.rank)))))
         return tf.add_n(losses)
+
+    def _weighted(self, index: int, part: Tensor) -> Tensor:
+        return part if self.weights[index] == 1.0 else part * tf.cast(self.weights[index], part.dtype)
 
     def as_shown(self, index: int, output: Tensor) -> Tensor:
         """An output with the activation that was left out."""
@@ -131,6 +139,7 @@ def find_targets(
     heads: Sequence[Optional[str]],
     tasks: Sequence[Optional[Task]],
     needs_values: bool = False,
+    weights: Sequence[float] = (),
 ) -> Targets:
     """Turns what the user asked for into targets.
 
@@ -143,6 +152,7 @@ def find_targets(
         heads: Activations that were left out at the outputs.
         tasks: What the outputs do (see `tasks_of`).
         needs_values: Whether the rule compares outputs with target values even for ``start="one"`` (taylor).
+        weights: How much of the relevance starts at each output; empty for 1 each.
 
     Raises:
         DataError: If labels are needed and missing, or do not fit the outputs.
@@ -152,7 +162,8 @@ def find_targets(
     kind: TargetKind
     for i, (shape, head, task) in enumerate(zip(shapes, heads, tasks)):
         given = None if y is None or y[i] is None else np.asarray(y[i])
-        if start == "squared_error" or target == "all":
+        values_of_several = len(shapes) > 1 and target == "predicted" and task is not None and task.is_values
+        if start == "squared_error" or target == "all" or values_of_several:
             kind, value = "all", np.zeros(count, np.float32)
         elif target == "predicted":
             kind, value = "predicted", np.zeros(count, np.int32)
@@ -170,7 +181,7 @@ def find_targets(
             value = _compared(given, x, shape, i)
         kinds.append(kind)
         values.append(value)
-    return Targets(tuple(kinds), tuple(values), start, tuple(heads))
+    return Targets(tuple(kinds), tuple(values), start, tuple(heads), tuple(weights) or (1.0,) * len(shapes))
 
 
 def check_start(target: Any, start: Any) -> None:
@@ -190,21 +201,24 @@ def tasks_of(
     shapes: Sequence[Sequence[Optional[int]]],
     heads: Sequence[Optional[str]],
     losses: Sequence[str],
+    known: Optional[AnyTask] = None,
 ) -> list[Optional[Task]]:
     """Returns what each output does, as everything else reads it (see `keras_xaic.tasks`); None where nothing says it.
 
     Args:
         y: Per output the targets of the samples; None where there are none.
-        x: The inputs; a task that they carry is that of the only output.
+        x: The inputs.
         shapes: Shapes of the outputs.
         heads: Activations that were left out at the outputs.
         losses: Per output the loss that the model carries.
+        known: What the samples say of that; None where they do not say it.
 
     Raises:
         DataError: If targets do not fit their output.
     """
-    if len(shapes) == 1 and x[0].task is not None:
-        return [x[0].task]
+    said = list(known.tasks) if isinstance(known, Tasks) else [known]
+    if known is not None and len(said) == len(shapes):
+        return list(said)
     found: list[Optional[Task]] = []
     for i, (shape, activation, loss) in enumerate(zip(shapes, heads, losses)):
         given = None if y is None else y[i]

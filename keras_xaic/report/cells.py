@@ -115,8 +115,17 @@ def milliseconds(latency: Optional[LatencyFacts]) -> str:
 
 
 def metric_name(report: Report) -> str:
-    """Returns the name of what the ``*_metric`` fields hold."""
-    return "accuracy" if report.metric is None else report.metric.name.replace("_", " ")
+    """Returns the name of what the ``*_metric`` fields hold, and of which of several outputs."""
+    if report.metric is None:
+        return "accuracy"
+    return report.metric.name.replace("_", " ") + (f" of {report.metric.output}" if report.metric.output else "")
+
+
+def known_metric(name: Optional[str]) -> Optional[MetricFacts]:
+    """Returns what is known of a metric of an output; None where there is none."""
+    if name is None:
+        return None
+    return MetricFacts.model_validate(METRICS[name].facts()) if name in METRICS else MetricFacts(name=name)
 
 
 def metric_of(report: Report) -> Metric:

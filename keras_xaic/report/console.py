@@ -13,6 +13,8 @@ from keras_xaic.report.schema import Report
 def render(report: Report) -> RenderableType:
     """Returns the whole report: comparison, interpreters, layers, warnings and verdict."""
     parts: list[RenderableType] = [comparison_table(report)]
+    if len(report.outputs) > 1:
+        parts.append(output_table(report))
     if report.layers:
         parts.append(layer_table(report))
     parts += [Text(f"! {warning}", style="yellow") for warning in report.warnings]
@@ -36,6 +38,16 @@ def comparison_table(report: Report) -> Table:
         state = cells.score(run.metric, report.metric) if run.ran else "did not run"
         judges = ", the judge" if report.judge is not None and report.judge.interpreter == name else ""
         table.add_row(Text(f"on {name} {run.version or ''}".rstrip() + judges), *[cells.NONE] * len(others), state)
+    return table
+
+
+def output_table(report: Report) -> Table:
+    """Returns what each output gives, the one that lost most first."""
+    table = Table(title="Outputs, the one that lost most first", title_justify="left")
+    for position, name in enumerate(wording.output_columns(report)):
+        table.add_column(Text(name), justify="left" if position < 3 else "right")
+    for row in wording.output_rows(report):
+        table.add_row(Text(row.label), *row.values)
     return table
 
 

@@ -46,11 +46,12 @@ class _Facts(BaseModel):
 
 
 class MetricFacts(_Facts):
-    """What ``*_metric`` fields hold (see `keras_xaic.metrics.Metric`)."""
+    """What ``*_metric`` fields hold (see `keras_xaic.metrics.Metric`), and of which of several outputs."""
 
     name: str = "accuracy"
     better: Literal["higher", "lower"] = "higher"
     unit: str = "1"
+    output: Optional[str] = None
 
 
 class ModelFacts(_Facts):
@@ -137,6 +138,26 @@ class CompressedFacts(_Facts):
     explanation_similarity: Optional[Correlation] = None
     samples: Optional[Count] = None
     part: Optional[str] = None
+
+
+class OutputFacts(_Facts):
+    """One output of the model. `original` and `compressed` are values of its metric, `drop` is in the unit of that metric.
+
+    `weight` says how much it counted; `agreement` is the share of decisions that are the original's; `baselines` holds the
+    values of the baselines.
+    """
+
+    name: str = ""
+    task: str = ""
+    metric: Optional[str] = None
+    weight: float = 1.0
+    original: Optional[float] = None
+    compressed: Optional[float] = None
+    original_keras: Optional[float] = None
+    compressed_keras: Optional[float] = None
+    drop: Optional[float] = None
+    agreement: Optional[float] = None
+    baselines: dict[str, Optional[float]] = Field(default_factory=dict)
 
 
 class JudgeFacts(_Facts):
@@ -271,6 +292,8 @@ class Report(_Facts):
         original: Metric values of the original, in Keras and on the edge interpreter.
         baselines: Recipe -> what it reached within the same budget.
         compressed: Bytes, metric values and multiply-accumulates of the compressed model.
+        outputs: One entry per output, the one that lost most first. The other fields speak of that one: a drop, and a
+            budget of it, is that of the worst output.
         interpreters: Interpreter -> whether it ran the file, how well and how fast.
         layers: What every kernel got, in network order.
         reference: Which metric value of the original drops are measured against.
@@ -304,6 +327,7 @@ class Report(_Facts):
     original: OriginalFacts = Field(default_factory=OriginalFacts)
     baselines: dict[str, BaselineFacts] = Field(default_factory=dict)
     compressed: CompressedFacts = Field(default_factory=CompressedFacts)
+    outputs: list[OutputFacts] = Field(default_factory=list)
     interpreters: dict[str, InterpreterFacts] = Field(default_factory=dict)
     layers: list[LayerFacts] = Field(default_factory=list)
     classes: list[ClassFacts] = Field(default_factory=list)

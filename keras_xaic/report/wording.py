@@ -15,6 +15,7 @@ from keras_xaic.report.cells import (
     decimal,
     drop_of,
     drop_unit,
+    known_metric,
     metric_name,
     metric_of,
     milliseconds,
@@ -23,6 +24,7 @@ from keras_xaic.report.cells import (
     score,
     share,
     size,
+    text,
 )
 from keras_xaic.report.schema import Report
 
@@ -85,6 +87,31 @@ def rows(report: Report) -> list[Row]:
     return [row for row in table if any(value != NONE for value in row.values)]
 
 
+def output_columns(report: Report) -> tuple[str, ...]:
+    """Returns the columns of the table of outputs."""
+    return ("output", "task", "metric", "original", *report.baselines, report.recipe or "compressed", "drop", "agreement")
+
+
+def output_rows(report: Report) -> list[Row]:
+    """Returns one row per output, the one that lost most first; empty where there is one output only."""
+    if len(report.outputs) < 2:
+        return []
+    found = []
+    for place, one in enumerate(report.outputs):
+        metric, here = known_metric(one.metric), f"/outputs/{place}"
+        scored = functools.partial(score, metric=metric)
+        values = [cell(report, f"{here}/{name}", form) for name, form in (("task", text), ("metric", text))]
+        values.append(cell(report, f"{here}/original", scored))
+        for name in report.baselines:
+            escaped = name.replace("~", "~0").replace("/", "~1")
+            values.append(cell(report, f"{here}/baselines/{escaped}", scored))
+        values.append(cell(report, f"{here}/compressed", scored))
+        values.append(cell(report, f"{here}/drop", functools.partial(points, metric=metric)))
+        values.append(cell(report, f"{here}/agreement", share))
+        found.append(Row(one.name, tuple(values)))
+    return found
+
+
 def budget_misses(report: Report) -> list[str]:
     """Returns one phrase for each budget that was not met."""
     budget, small = report.budget, report.compressed
@@ -105,11 +132,10 @@ def budget_misses(report: Report) -> list[str]:
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
         return misses
-    if small.drop_pp is None and small.edge_metric is None and small.agreement is not None:
-        if 100 * (1 - small.agreement) > limit_pp:  # without labels the original is right
-            asked = f"at least {100 - limit_pp:g} % was asked for"
-            misses.append(f"agreement with the original is {share(small.agreement)}, {asked}")
-    elif small.drop_pp is not None and small.drop_pp > limit_pp:
+    if small.edge_metric is None and small.agreement is not None and 100 * (1 - small.agreement) > limit_pp:
+        asked = f"at least {100 - limit_pp:g} % was asked for"  # without labels the original is right
+        misses.append(f"agreement with the original is {share(small.agreement)}, {asked}")
+    if small.drop_pp is not None and small.drop_pp > limit_pp:
         what = "agreement of values" if report.metric is None else metric_name(report)
         lost = points(small.drop_pp, report.metric)
         misses.append(f"{what} drops by {lost}, at most {limit_pp:g} {drop_unit(report.metric)} was allowed")

@@ -12,7 +12,8 @@ from keras_xaic._keras import keras
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
-from keras_xaic.models import Task, canonicalize
+from keras_xaic.models import canonicalize
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.inputs import load_both
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
@@ -41,7 +42,7 @@ class Setting:
 
 
 @functools.lru_cache(maxsize=1)
-def _parts(setting: Setting) -> tuple[Any, Data, Task, Relevance]:
+def _parts(setting: Setting) -> tuple[Any, Data, AnyTask, Relevance]:
     model, data, task = load_both(setting.model, setting.data, setting.options)
     samples = data.calibration(setting.options.calibration, setting.seed)
     return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
@@ -80,4 +81,5 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
         write_atomic(new / "model.tflite", content)
         result = edge.run_file(new / "model.tflite", held_back.x, scale=held_back.scale, offset=held_back.offset)
         new.rename(directory)
-    return float(len(content)), task.goodness(result.outputs[0], held_back)
+    outputs: Any = result.together
+    return float(len(content)), task.goodness(outputs, held_back)

@@ -10,6 +10,7 @@ from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.ports import ports_of
 from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
 from keras_xaic.tflite.convert import Calibration, converted
@@ -19,6 +20,7 @@ from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.rewrite import write_grids
+from keras_xaic.tflite.signature import name_signature
 from keras_xaic.tflite.slim import make_slim
 from keras_xaic.tflite.weight_only import write_weight_only
 
@@ -99,7 +101,7 @@ def build_tflite(
     *,
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
-    signature: bool = False,
+    signature: Optional[bool] = None,
     lookup: bool = True,
 ) -> bytes:
     """Returns the .tflite file of a compressed model: slim, with every planned grid exactly as planned.
@@ -113,7 +115,7 @@ def build_tflite(
             plans for float32 activations; with the other float forms weights are plain numbers.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file, beside those whose storage is ``float32``.
             An int8 file that begins or ends with one takes or gives float32 values there.
-        signature: Whether the file names its inputs and outputs.
+        signature: Whether the file names its inputs and outputs; None: where there are several, as the Keras model names them.
         lookup: Whether kernels of three values may lie several to a byte in an int8 file (see `look_up`). False for TensorFlow
             Lite Micro, which has its own ways (see `compress_for_micro`), and for processors that want constant weights.
 
@@ -133,7 +135,11 @@ def build_tflite(
     else:
         raise ExportError(f"precision {precision!r}", ", ".join(get_args(Precision)))
     write_clamps_as_relu(file)
-    make_slim(file, signature)
+    ports = ports_of(compressed.model)
+    several = len(ports.inputs) > 1 or len(ports.outputs) > 1
+    make_slim(file, several if signature is None else signature)
+    if several:
+        name_signature(file, ports.inputs, ports.outputs)
     content = pack(file)
     return look_up(content) if lookup and may_look_up(compressed) else content
 

@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic._keras import Model, Tensor, tf
-from keras_xaic.data import Samples
+from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.front import Front, needed_fronts
@@ -25,7 +25,7 @@ from keras_xaic.tflite.scales import give_range, keep_scale_of_copies, without_r
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
-Calibration = Union[np.ndarray, Sequence[np.ndarray], Samples]
+Calibration = Union[Array, Sequence[np.ndarray], Samples]
 TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 KEPT, KEPT_BYTES = 16, 50_000_000
@@ -69,10 +69,12 @@ def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarra
     Raises:
         DataError: If number, shape or length of the arrays do not fit.
     """
-    if isinstance(calibration, Samples):
-        calibration = calibration.inputs()
-    several = isinstance(calibration, (list, tuple)) and len(calibration) > 0 and hasattr(calibration[0], "ndim")
-    arrays = [np.asarray(array) for array in calibration] if several else [np.asarray(calibration)]
+    if isinstance(calibration, (Samples, Parts)):
+        given: Any = calibration.feeds() if isinstance(calibration, Samples) else arrays_of(calibration)
+    else:
+        several = isinstance(calibration, (list, tuple)) and len(calibration) > 0 and hasattr(calibration[0], "ndim")
+        given = list(calibration) if several else [calibration]
+    arrays = [np.asarray(array) for array in given]
     if len(arrays) != len(model.inputs):
         raise DataError(f"{len(arrays)} calibration arrays", f"{len(model.inputs)}, one for each input of the model")
     for number, (array, tensor) in enumerate(zip(arrays, model.inputs)):
@@ -131,6 +133,7 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
                 "Replace the layer that uses it",
             ) from error
     file = load(content)
+    _restore_order(file)
     dead = without_range(file)
     if dead and wish.precision == "int16":
         give_range(file, weight_operators(converted(model, Wish("float32", unrolled=True), calibration)))

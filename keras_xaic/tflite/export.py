@@ -16,6 +16,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
 from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
+from keras_xaic.models.ports import ports_of
 from keras_xaic.ownership import output
 from keras_xaic.tflite.build import Compressed, as_compressed, build_tflite, may_look_up, planned_precision
 from keras_xaic.tflite.check_kit import write_check
@@ -26,6 +27,7 @@ from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
 from keras_xaic.tflite.layer_outputs import layer_outputs
 from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.micro_kit import write_micro
+from keras_xaic.tflite.slim import slim
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -105,6 +107,8 @@ def export(
     with output(out, "bundle") as place:
         arrays = calibration_arrays(compressed.model, calibration)
         build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
+        ports = ports_of(compressed.model)
+        named = max(len(ports.inputs), len(ports.outputs)) > 1
         content = build(io, lookup=False)
         with place.fresh() as scratch:
             bundle = Bundle(scratch)
@@ -116,10 +120,10 @@ def export(
             if compressed.plan is not None:
                 compressed.plan.save(bundle.plan)
             if reachable != "mobile":
-                plain = content if io == "int8" else build(lookup=False)
+                plain = build(signature=False, lookup=False) if io != "int8" else slim(content) if named else content
                 decoded = largest_decoded if precision == "int8" else 0
                 try:
-                    write_micro(bundle.micro, compress_for_micro(plain, decoded).content)
+                    write_micro(bundle.micro, compress_for_micro(plain, decoded).content, names=(ports.inputs, ports.outputs))
                 except ExportError as error:
                     if target == "micro":
                         raise

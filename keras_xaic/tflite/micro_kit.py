@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Optional
 
 from keras_xaic.errors import ExportError
 from keras_xaic.files import write_atomic
 from keras_xaic.tflite.flatbuffer import ModelT, load, operators
 
+Names = tuple[Sequence[str], Sequence[str]]
+"""Of inputs and of outputs."""
 DECODE = "TFLM_DECODE"
 """Custom operator that unpacks weights when they are needed."""
 _CUSTOM_CALLS = {DECODE: "AddDecode"}
@@ -26,7 +29,7 @@ _HEADER = """\
 
 extern const unsigned char g_model_data[];
 extern const unsigned int g_model_data_size;
-
+{ports}
 #endif  // XAIC_MODEL_DATA_H_
 """
 _SOURCE = """\
@@ -74,29 +77,33 @@ outputs depend on the sequences before.
 _TYPES = {0: "float32", 7: "int16", 9: "int8", 3: "uint8", 2: "int32"}
 
 
-def write_micro(directory: pathlib.Path, content: bytes, arena_bytes: Optional[int] = None) -> None:
+def write_micro(
+    directory: pathlib.Path, content: bytes, arena_bytes: Optional[int] = None, names: Optional[Names] = None
+) -> None:
     """Writes ``model.tflite``, ``model_data.h``, ``model_data.cc`` and ``README.md``.
 
     Args:
         directory: Where to; made if it does not exist.
         content: A .tflite file that TensorFlow Lite Micro runs.
         arena_bytes: RAM that the interpreter was measured to need; the README says how to find out where it is None.
+        names: What the model's inputs and outputs are called, in the file's order; where there are several of either, the
+            README and the header say which is which.
 
     Raises:
         ExportError: If the file has an operator that TensorFlow Lite Micro cannot be asked for.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for name, made in micro_files(content, arena_bytes).items():
+    for name, made in micro_files(content, arena_bytes, names).items():
         write_atomic(directory / name, made)
 
 
-def micro_files(content: bytes, arena_bytes: Optional[int] = None) -> dict[str, bytes]:
+def micro_files(content: bytes, arena_bytes: Optional[int] = None, names: Optional[Names] = None) -> dict[str, bytes]:
     """Returns what `write_micro` writes, by name."""
     return {
         "model.tflite": content,
-        "model_data.h": _HEADER.format(size=len(content)).encode(),
+        "model_data.h": _HEADER.format(size=len(content), ports=_port_numbers(names)).encode(),
         "model_data.cc": c_source(content).encode(),
-        "README.md": micro_readme(content, arena_bytes).encode(),
+        "README.md": micro_readme(content, arena_bytes, names).encode(),
     }
 
 
@@ -106,7 +113,26 @@ def c_source(content: bytes) -> str:
     return _SOURCE.format(size=len(content), rows="\n".join(f"    {row}," for row in rows))
 
 
-def micro_readme(content: bytes, arena_bytes: Optional[int] = None) -> str:
+def _port_numbers(names: Optional[Names]) -> str:
+    """Returns C constants with the numbers of inputs and outputs; empty where there is one of each.
+
+    >>> print(_port_numbers((("image", "table"), ("digit",))).strip())
+    // interpreter.input(XAIC_INPUT_...) and interpreter.output(XAIC_OUTPUT_...)
+    enum { XAIC_INPUT_IMAGE = 0, XAIC_INPUT_TABLE = 1 };
+    enum { XAIC_OUTPUT_DIGIT = 0 };
+    """
+    if names is None or max(map(len, names)) < 2:
+        return ""
+    lines = ["", "// interpreter.input(XAIC_INPUT_...) and interpreter.output(XAIC_OUTPUT_...)"]
+    for role, given in zip(("INPUT", "OUTPUT"), names):
+        plain = [re.sub(r"[^A-Z0-9]+", "_", name.upper()) for name in given]
+        unique = [one if plain.count(one) == 1 else f"{one}_{number}" for number, one in enumerate(plain)]
+        listed = ", ".join(f"XAIC_{role}_{one} = {number}" for number, one in enumerate(unique))
+        lines.append(f"enum {{ {listed} }};")
+    return "\n".join([*lines, ""])
+
+
+def micro_readme(content: bytes, arena_bytes: Optional[int] = None, names: Optional[Names] = None) -> str:
     """Returns the README of a ``micro/`` directory (see `write_micro`)."""
     file = load(content)
     calls = resolver_calls(file)
@@ -120,7 +146,7 @@ def micro_readme(content: bytes, arena_bytes: Optional[int] = None) -> str:
         arena_size="64 * 1024" if arena_bytes is None else arena_bytes,
         count=len(calls),
         calls="\n".join(f"resolver.{call}();" for call in calls),
-        tensors="\n".join(_tensor_rows(file)),
+        tensors="\n".join(_tensor_rows(file, names)),
         decode=_DECODE_NOTE if "AddDecode" in calls else "",
         state=_STATE_NOTE if keeps_state(file) else "",
     )
@@ -153,15 +179,17 @@ def resolver_call(kind: str) -> str:
     return "Add" + "".join(words)
 
 
-def _tensor_rows(file: ModelT) -> list[str]:
+def _tensor_rows(file: ModelT, names: Optional[Names]) -> list[str]:
     graph = file.subgraphs[0]
     rows = []
-    for role, indices in (("input", graph.inputs), ("output", graph.outputs)):
+    several = max(len(graph.inputs), len(graph.outputs)) > 1
+    for role, indices, called in zip(("input", "output"), (graph.inputs, graph.outputs), names or ((), ())):
         for number, index in enumerate(indices):
+            name = f" `{called[number]}`" if several and number < len(called) else ""
             tensor = graph.tensors[index]
             record = tensor.quantization
             quantized = record is not None and record.scale is not None and record.zeroPoint is not None
             scale = f"{record.scale[0]:.9g} | {record.zeroPoint[0]}" if quantized else "- | -"
             shape = " x ".join(str(n) for n in tensor.shape) if tensor.shape is not None else "one value"
-            rows.append(f"| {role} {number} | {shape} | {_TYPES.get(tensor.type, tensor.type)} | {scale} |")
+            rows.append(f"| {role} {number}{name} | {shape} | {_TYPES.get(tensor.type, tensor.type)} | {scale} |")
     return rows

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras_xaic.tflite.flatbuffer import ModelT, name_of, schema
 
 SIGNATURE = "serving_default"
+
+
+def name_signature(model: ModelT, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Calls inputs and outputs in the signature, where there is one, by these names, given in the order of the graph's."""
+    graph = model.subgraphs[0]
+    for signature in model.signatureDefs or []:
+        for entries, indices, names in ((signature.inputs, graph.inputs, inputs), (signature.outputs, graph.outputs, outputs)):
+            for entry, index, name in zip(entries, indices, names):
+                entry.name, entry.tensorIndex = name.encode(), int(index)
 
 
 def add_signature(model: ModelT) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Model, Tensor, keras, tf
-from keras_xaic.data import Samples
+from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.metrics import Task
-from keras_xaic.models.losses import Targets
+from keras_xaic.models.losses import all_targets
+from keras_xaic.output_tasks import AnyTask, Tasks
 
 SCHEDULING = ("ReduceLROnPlateau", "LearningRateScheduler")
 """Callbacks of Keras that set the learning rate: with one of them, no schedule of ours does."""
@@ -103,26 +104,44 @@ def states_of(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def validation_logs(task: Task, samples: Samples, loss: Any, predict: Callable[[Model, Samples], np.ndarray]) -> Any:
+def validation_logs(
+    task: AnyTask, samples: Samples, losses: Mapping[str, Any], predict: Callable[[Model, Samples], Array]
+) -> Any:
     """Returns what tells ``val_loss``, ``val_accuracy`` (for values ``val_mse``) and the task's own metric of a model.
+
+    Of several outputs ``val_loss`` is the weighted sum, and names are led by that of the output: ``val_digit_accuracy``.
 
     Args:
         task: What the model does.
         samples: Validation data with targets.
-        loss: Of labels alone.
+        losses: Of labels alone (see `output_losses`).
         predict: Returns outputs.
     """
-    targets, metric = Targets(task, samples, None), TrainMetric(task)
+    targets = all_targets(task, samples, None)
+    several = isinstance(task, Tasks)
+    tasks = list(task.tasks) if isinstance(task, Tasks) else [task]
+    leads = [f"val_{name}_" for name in task.names] if isinstance(task, Tasks) else ["val_"]
+    each = losses["loss"] if several else [losses["loss"]]
+    weights = losses.get("loss_weights", [1.0])
 
     def logs(model: Model) -> dict[str, float]:
-        outputs = predict(model, samples)
-        both = tf.constant(targets[:])
-        found = {"val_loss": float(loss(both, tf.constant(outputs)))}
-        found[f"val_{metric.name}"] = float(tf.reduce_mean(metric.of(both, tf.constant(outputs))))
-        found.setdefault(f"val_{task.metric_name}", float(task.score(outputs, np.asarray(samples.y))))
-        return found
+        outputs, truths = arrays_of(predict(model, samples)), arrays_of(samples.y)
+        found, total = {}, 0.0
+        for one, lead, loss, weight, target, given, truth in zip(tasks, leads, each, weights, targets, outputs, truths):
+            both, metric = tf.constant(target[:]), TrainMetric(one)
+            lost = float(loss(both, tf.constant(given)))
+            total += weight * lost
+            found.update({f"{lead}loss": lost} if several else {})
+            found[f"{lead}{metric.name}"] = float(tf.reduce_mean(metric.of(both, tf.constant(given))))
+            found.setdefault(f"{lead}{one.metric_name}", float(one.score(given, np.asarray(truth))))
+        return {"val_loss": total, **found}
 
     return logs
+
+
+def train_metrics(task: AnyTask) -> list[Any]:
+    """Returns what Keras' `compile` takes as metrics: one, or of several outputs a list for each."""
+    return [[TrainMetric(one)] for one in task.tasks] if isinstance(task, Tasks) else [TrainMetric(task)]
 
 
 class TrainMetric(keras.metrics.Mean):

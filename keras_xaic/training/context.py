@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import numpy as np
 
 from keras_xaic.bundle import Made, cached
-from keras_xaic.data import Data, Samples
+from keras_xaic.data import Array, Data, Parts, Samples
 from keras_xaic.errors import DataError
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
-from keras_xaic.metrics import Task
 from keras_xaic.models.statistics import remeasure_batchnorm
-from keras_xaic.models.task import infer_task
+from keras_xaic.models.task import fitted, infer_task
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress
 from keras_xaic.tasks import with_task
 from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
@@ -45,10 +45,10 @@ class Context:
         deadline: When training shall be over, on the clock of `time.monotonic`; None does not limit it.
     """
 
-    task: Task
+    task: AnyTask
     train: Samples
     held_back: Samples
-    teacher: Optional[np.ndarray]
+    teacher: Optional[Array]
     calibration: Samples
     callbacks: Sequence[Any]
     checkpoint: Optional[pathlib.Path]
@@ -71,9 +71,10 @@ class Context:
         teacher: Any = None,
     ) -> Context:
         """Returns the context for compressing `model`, which is the teacher unless another model, or its outputs, are given."""
-        knows = isinstance(teacher, np.ndarray)
+        knows = isinstance(teacher, (np.ndarray, Parts))
         original = model if teacher is None or knows else teacher
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        data = fitted(model, data)
         task = infer_task(model, data, strict=False)
         data = with_task(data, task)
         train, held_back = data.split(seed=seed)

@@ -13,21 +13,22 @@ import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
 from keras_xaic.arguments import keyword_only, shown
-from keras_xaic.data import Samples
+from keras_xaic.data import Array, Samples, concatenated, joined
 from keras_xaic.errors import PlanError
 from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.identity import digest_of, facts_of
-from keras_xaic.metrics import Task
-from keras_xaic.models.losses import Targets, check_loss, task_loss
+from keras_xaic.models.losses import Targets, all_targets, check_loss, output_losses
+from keras_xaic.models.ports import ports_of
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.settings import Training
 from keras_xaic.training.callbacks import (
     FollowCosine,
     Judge,
     Keeper,
-    TrainMetric,
     may_set_rate,
     sets_rate,
     states_of,
+    train_metrics,
     validation_logs,
 )
 
@@ -54,7 +55,8 @@ class Schedule:
         optimizer: Name of a Keras optimizer, or one that is set up: every stage trains with a fresh one of its settings, its
             own learning rate included.
         loss: What takes the place of the task's own loss of the labels: a Keras loss, its name, or a function
-            ``(labels, outputs)``. Classes come one-hot, so it is ``categorical_crossentropy``, not the sparse one.
+            ``(labels, outputs)``; of several outputs also by name. Classes come one-hot, so it is ``categorical_crossentropy``,
+            not the sparse one.
         share: Part of the training samples that an epoch passes over, drawn again in each, above 0 to 1.
         minutes: Time that all epochs together may take on this machine (see `within_minutes`); None does not limit it.
     """
@@ -154,9 +156,12 @@ class Epoch:
 
 
 class _Batches(keras.utils.Sequence):
-    """Shuffled batches of one epoch, and then of the next: inputs, and labels beside the teacher's outputs."""
+    """Shuffled batches of one epoch, and then of the next: inputs, and labels beside the teacher's outputs.
 
-    def __init__(self, samples: Samples, targets: Targets, schedule: Schedule, number: int) -> None:
+    Of several inputs or outputs there is one array for each.
+    """
+
+    def __init__(self, samples: Samples, targets: Sequence[Targets], schedule: Schedule, number: int) -> None:
         self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
         self.schedule, self.number = schedule, number - 1
         self.on_epoch_end()
@@ -169,19 +174,23 @@ class _Batches(keras.utils.Sequence):
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.samples.inputs(chosen), self.targets[chosen]
+        return _alone_or_all(self.samples.feeds(chosen)), _alone_or_all([one[chosen] for one in self.targets])
+
+
+def _alone_or_all(arrays: Sequence[Any]) -> Any:
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
 def fit(
     model: Model,
     train: Samples,
     held_back: Samples,
-    task: Task,
+    task: AnyTask,
     schedule: Schedule,
     *,
-    teacher: Optional[np.ndarray] = None,
+    teacher: Optional[Array] = None,
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -195,7 +204,7 @@ def fit(
         held_back: Samples for choosing the epoch; never test data.
         task: What the model does.
         schedule: How to train.
-        teacher: (N, outputs) outputs of the original model on `train`; without them only labels teach.
+        teacher: (N, outputs) outputs of the original model on `train`, `Parts` of several; without them only labels teach.
         callbacks: Further Keras callbacks; where one sets ``model.stop_training``, the epoch is the last.
         checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
         progress: Told the training steps that are done, all of them, and a note, after every step.
@@ -209,9 +218,10 @@ def fit(
     ours, theirs = _by_owner(callbacks)
     weight = schedule.distillation if teacher is not None else 0.0
     weight = 1.0 if train.y is None else weight
-    loss = task_loss(task, weight, schedule.temperature, schedule.loss)
+    losses = output_losses(task, train, teacher, weight, schedule.temperature, schedule.loss)
     constant = sets_rate(theirs) or (may_set_rate(theirs) and not schedule.has_optimizer)
-    model.compile(schedule.make_optimizer(len(train), constant), loss=loss, metrics=[TrainMetric(task)] if theirs else None)
+    metrics = train_metrics(task) if theirs else None
+    model.compile(schedule.make_optimizer(len(train), constant), metrics=metrics, **losses)
     state = _State(model, checkpoint, _identity(train, held_back, task, schedule, teacher, theirs))
     history, known = state.restore()
     if not history and schedule.select_from == 0:  # training may make things worse
@@ -235,10 +245,10 @@ def fit(
     if not schedule.is_over(history) and not state.stopped:
         said = None
         if theirs:
-            said = validation_logs(task, held_back, task_loss(task, 0.0, 1.0, schedule.loss), predict)
+            said = validation_logs(task, held_back, output_losses(task, held_back, None, 0.0, 1.0, schedule.loss), predict)
         following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
         model.fit(
-            _Batches(train, Targets(task, train, teacher), schedule, len(history)),
+            _Batches(train, all_targets(task, train, teacher), schedule, len(history)),
             verbose=0,
             shuffle=False,
             callbacks=[*ours, *following, Judge(judge, judged, said), *theirs, Keeper(theirs, known, step, end)],
@@ -257,7 +267,7 @@ def _by_owner(callbacks: Sequence[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def within_minutes(
-    model: Model, train: Samples, task: Task, schedule: Schedule, teacher: Optional[np.ndarray] = None
+    model: Model, train: Samples, task: AnyTask, schedule: Schedule, teacher: Optional[Array] = None
 ) -> Schedule:
     """Returns the schedule with as many epochs, at most those it has, as fit its minutes; of a long epoch only a part.
 
@@ -273,10 +283,11 @@ def within_minutes(
     if schedule.minutes is None or schedule.epochs == 0:
         return schedule
     weight = schedule.distillation if teacher is not None else 0.0
-    loss = task_loss(task, 1.0 if train.y is None else weight, schedule.temperature, schedule.loss)
+    weight = 1.0 if train.y is None else weight
+    losses = output_losses(task, train, teacher, weight, schedule.temperature, schedule.loss)
     before = model.get_weights()
-    model.compile("sgd", loss=loss)
-    few = _Batches(train, Targets(task, train, teacher), schedule, 0)
+    model.compile("sgd", **losses)
+    few = _Batches(train, all_targets(task, train, teacher), schedule, 0)
     taken = []
     for number in range(min(len(few), TIMED_STEPS + 1)):
         start = time.perf_counter()
@@ -290,19 +301,23 @@ def within_minutes(
     return replace(schedule, epochs=min(schedule.epochs, int(epochs)))
 
 
-def predict(model: Model, samples: Samples, batch_size: int = 256) -> np.ndarray:
-    """Returns the model's outputs, (N, ...) float32, batch by batch."""
+def predict(model: Model, samples: Samples, batch_size: int = 256) -> Any:
+    """Returns the model's outputs, (N, ...) float32, batch by batch; of several outputs `Parts`."""
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-    parts = [np.asarray(call(tf.constant(x))) for x, _ in samples.batches(batch_size)]
-    return np.concatenate(parts)
+    names, parts = ports_of(model).outputs, []
+    for start in range(0, len(samples), batch_size):
+        feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + batch_size))]
+        outputs = tf.nest.flatten(call(feeds if len(feeds) > 1 else feeds[0]))
+        parts.append(joined([np.asarray(one) for one in outputs], names if len(names) > 1 else ()))
+    return concatenated(parts)
 
 
 def _identity(
     train: Samples,
     held_back: Samples,
-    task: Task,
+    task: AnyTask,
     schedule: Schedule,
-    teacher: Optional[np.ndarray],
+    teacher: Optional[Array],
     theirs: Sequence[Any],
 ) -> str:
     """What tells one training from another; of callbacks the user's, since ours follow from the plan."""
