@@ -70,6 +70,9 @@ int main() {
     return 1;
   }
   for (size_t i = 0; i < interpreter.outputs_size(); ++i) {
+    if (interpreter.outputs_size() > 1) {
+      MicroPrintf("output tensor %d", static_cast<int>(i));  // model_data.h says which is which
+    }
     Print(interpreter.output(i));
   }
   MicroPrintf("model %d bytes, arena %d of %d bytes", static_cast<int>(g_model_data_size),

@@ -166,13 +166,13 @@ class Data:
         held = max(1, min(most, round(len(self.train) * fraction)))
         return self.train.take(np.sort(order[held:])), self.train.take(np.sort(order[:held]))
 
-    def ordered(self, inputs: Sequence[str], outputs: Sequence[str], keys: Sequence[Sequence[str]] = ((), ())) -> Data:
+    def ordered(self, inputs: Sequence[str], outputs: Sequence[str], also: Sequence[Sequence[str]] = ((), ())) -> Data:
         """Returns the same in the order of a model's inputs and outputs; samples whose task is decided are in it already.
 
         Args:
             inputs: Names of the model's inputs.
             outputs: Names of its outputs.
-            keys: Other names of inputs and of outputs that users may use.
+            also: Other names of inputs and of outputs that users may use.
 
         Raises:
             DataError: Naming the part that is missing, unknown, or too much.
@@ -181,8 +181,8 @@ class Data:
         def one(samples: Optional[Samples], key: str) -> Optional[Samples]:
             if samples is None or samples.task is not None:
                 return samples
-            x = in_order(samples.x, inputs, keys[0], f"x_{key}", "input")
-            y = None if samples.y is None else in_order(samples.y, outputs, keys[1], f"y_{key}", "output")
+            x = in_order(samples.x, inputs, also[0], f"x_{key}", "input")
+            y = None if samples.y is None else in_order(samples.y, outputs, also[1], f"y_{key}", "output")
             return samples if x is samples.x and y is samples.y else replace(samples, x=x, y=y)
 
         try:

@@ -546,6 +546,9 @@ def _end_with_parent() -> None:
 
 
 def _arbitrary(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    """Values that mean nothing; whole numbers of 32 bits are zeros, since they may be numbers of rows in a table."""
+    if dtype.kind in "iu" and dtype.itemsize >= 4:
+        return np.zeros(shape, dtype)
     values = np.random.default_rng(0).uniform(-1.0, 1.0, shape)
     if dtype.kind in "iu" and dtype.itemsize >= 4:
         return (values > 0).astype(dtype)  # places in a table: others may lie outside of it

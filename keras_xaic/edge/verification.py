@@ -90,6 +90,7 @@ class Verification:
         changed: Whether model.tflite differs from the one that report.json describes; None if that does not say.
         runs: By name of the interpreter.
         originals: Metric values of the original's outputs, as report.json says; None with one output, or where it does not say.
+        drops: How much worse each output is, in the unit of its metric; empty where that is not known.
     """
 
     path: pathlib.Path
@@ -103,6 +104,7 @@ class Verification:
     changed: Optional[bool]
     runs: dict[str, InterpreterRun]
     originals: Optional[tuple[float, ...]] = None
+    drops: tuple[Optional[float], ...] = ()
 
     @property
     def error(self) -> Optional[EdgeError]:
@@ -179,7 +181,7 @@ class Verification:
         if not isinstance(self.task, Tasks):
             return []
         values = None if self.judge is None else self.judge.value
-        drops = self.task.drops(self.originals, values)
+        drops = self.drops or (None,) * len(self.task.names)
         found = [
             {
                 "name": name,
@@ -273,8 +275,9 @@ def verify(
     )
     if isinstance(does, Tasks) and verification.judge is not None and verification.judge.value is not None:
         originals = _originals(told, does)
-        worst = does.headline if originals is None else does.worst(does.drops(originals, verification.judge.value))
-        verification = replace(verification, task=does.headed(worst), originals=originals)
+        drops = () if originals is None else does.drops(originals, verification.judge.value, samples.y)
+        does = does.headed(does.worst(drops)) if drops else does
+        verification = replace(verification, task=does, originals=originals, drops=drops)
     if verification.error is not None and all(run.error is not None for run in runs.values()):
         raise verification.error
     return verification

@@ -18,12 +18,13 @@ class Ports:
     Attributes:
         inputs: Names of the inputs.
         outputs: Names of the outputs.
-        keys: The keys, inputs and outputs, of the dictionaries that the model takes and gives; empty where it has none.
+        layers: What inputs and outputs are called by the layers that they belong to, where a model takes or gives
+            dictionaries, whose keys come first; empty where it does not.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    keys: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    layers: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 def ports_of(model: Model) -> Ports:
@@ -31,8 +32,12 @@ def ports_of(model: Model) -> Ports:
     kept = vars(model).get(_KEPT)
     if isinstance(kept, Ports) and (len(kept.inputs), len(kept.outputs)) == (len(model.inputs), len(model.outputs)):
         return kept
-    keys = tuple(tuple(sorted(one)) if isinstance(one, Mapping) else () for one in (model.input, model.output))
-    return Ports(tuple(model.input_names), tuple(model.output_names), (keys[0], keys[1]))
+    names, also = [], []
+    for structure, given in ((model.input, model.input_names), (model.output, model.output_names)):
+        has_keys = isinstance(structure, Mapping) and len(structure) == len(given)
+        names.append(tuple(map(str, sorted(structure))) if has_keys else tuple(given))
+        also.append(tuple(given) if has_keys else ())
+    return Ports(names[0], names[1], (also[0], also[1]))
 
 
 def keep_ports(model: Model, ports: Ports) -> None:

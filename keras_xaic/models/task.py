@@ -18,7 +18,7 @@ __all__ = ["Task", "fitted", "heads_of", "infer_task"]
 def fitted(model: Model, data: Data) -> Data:
     """Returns data in the order of the model's inputs and outputs (see `Data.ordered`)."""
     ports = ports_of(model)
-    return data.ordered(ports.inputs, ports.outputs, ports.keys)
+    return data.ordered(ports.inputs, ports.outputs, ports.layers)
 
 
 def infer_task(

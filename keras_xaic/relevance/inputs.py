@@ -62,9 +62,13 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
     expected, ports = list(model.inputs), ports_of(model)
     task = x.task if isinstance(x, Samples) else None
     y = x.y if y is None and isinstance(x, Samples) else y
-    many = _in_order(x, task is not None, ports.inputs, ports.keys[0])
+    many = _in_order(x, task is not None, ports.inputs, ports.layers[0])
     if isinstance(y, (Mapping, Parts)):
-        y = arrays_of(y) if task is not None else arrays_of(in_order(as_parts(y), ports.outputs, ports.keys[1], "y", "output"))
+        y = (
+            arrays_of(y)
+            if task is not None
+            else arrays_of(in_order(as_parts(y), ports.outputs, ports.layers[1], "y", "output"))
+        )
         y = y[0] if len(y) == 1 else y
     if len(many) != len(expected):
         raise DataError(f"x has {len(many)} inputs", f"{len(expected)} as the model: {', '.join(model.input_names)}")

@@ -218,13 +218,14 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
     if any(has_loop(function) for function in functions.values()):
         with captured_stderr():
             tf.saved_model.save(model, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
-        return Graph(directory=directory)
+        return Graph(inputs=tuple(one.name for one in specification), directory=directory)
     return freeze(function)
 
 
 def _name_stably(model: ModelT) -> None:
     """Drops the layer names, which Keras may have made up, and names inputs and outputs by number."""
     graph = model.subgraphs[0]
+    _restore_order(model)
     for tensor in graph.tensors:
         tensor.name = re.sub(r"(op\d{4})/[^/;]+", r"\1", name_of(tensor)).encode()
     for number, index in enumerate(graph.outputs):
@@ -232,6 +233,17 @@ def _name_stably(model: ModelT) -> None:
     for number, index in enumerate(graph.inputs):
         graph.tensors[index].name = f"input_{number}".encode()
     add_signature(model)
+
+
+def _restore_order(model: ModelT) -> None:
+    """Brings inputs and outputs into the order of the model: of a SavedModel the converter keeps only their names."""
+    graph = model.subgraphs[0]
+    for signature in model.signatureDefs or []:
+        for role, entries in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+            found = {name_of(entry): int(entry.tensorIndex) for entry in entries}
+            order = [found.get(f"{role[:-1]}_{number}") for number in range(len(found))]
+            if None not in order and sorted(order) == sorted(int(one) for one in getattr(graph, role)):  # type: ignore[type-var]
+                setattr(graph, role, np.array(order, np.int32))
 
 
 def layer_name(tensor: str, names: Sequence[str]) -> str:

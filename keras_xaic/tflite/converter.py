@@ -36,7 +36,7 @@ class Graph:
 
     Attributes:
         content: The graph with its weights as constants; empty where it lies in `directory`.
-        inputs: Names of its inputs.
+        inputs: Names of its inputs, in the order of the model's.
         outputs: Names of its outputs.
         directory: A SavedModel. Loops own variables by their model: without it the converter crashes on them. With it, it
             takes a slower way.
@@ -194,7 +194,9 @@ def _converter(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> A
     if wish.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     elif wish.precision in ("int8", "int16"):
-        converter.representative_dataset = lambda: _one_by_one(calibration)
+        # Of a SavedModel the converter keeps names of inputs, not their order.
+        by_name = graph.inputs if graph.directory is not None and len(graph.inputs) > 1 else ()
+        converter.representative_dataset = lambda: _one_by_one(calibration, by_name)
         wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         integers = wide if wish.precision == "int16" else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         converter.target_spec.supported_ops = [integers, tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -213,9 +215,10 @@ def _function(graph: Graph) -> Any:
     return whole.prune([tensors(name) for name in graph.inputs], [tensors(name) for name in graph.outputs])
 
 
-def _one_by_one(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+def _one_by_one(arrays: Sequence[np.ndarray], names: Sequence[str] = ()) -> Iterator[Any]:
     for index in range(len(arrays[0])):
-        yield [array[index : index + 1] for array in arrays]
+        sample = [array[index : index + 1] for array in arrays]
+        yield dict(zip(names, sample)) if names else sample
 
 
 def _reason(text: str) -> str:

@@ -105,10 +105,10 @@ def test_missing_and_broken_files_are_named(tmp_path):
 
 def test_data_must_fit_the_model(arrays):
     data = as_data(arrays)
-    check_inputs(data, (None, 4, 4, 1))
-    check_inputs(data, (None, None, 4, 1))
+    check_inputs(data, [(None, 4, 4, 1)])
+    check_inputs(data, [(None, None, 4, 1)])
     with pytest.raises(DataError, match=r"x_train has samples of shape \(4, 4, 1\)"):
-        check_inputs(data, (None, 8, 8, 1))
+        check_inputs(data, [(None, 8, 8, 1)])
 
 
 @pytest.mark.parametrize(
