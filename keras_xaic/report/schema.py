@@ -150,14 +150,14 @@ class OutputFacts(_Facts):
     name: str = ""
     task: str = ""
     metric: Optional[str] = None
-    weight: float = 1.0
-    original: Optional[float] = None
-    compressed: Optional[float] = None
-    original_keras: Optional[float] = None
-    compressed_keras: Optional[float] = None
-    drop: Optional[float] = None
-    agreement: Optional[float] = None
-    baselines: dict[str, Optional[float]] = Field(default_factory=dict)
+    weight: Positive = 1.0
+    original: Optional[Value] = None
+    compressed: Optional[Value] = None
+    original_keras: Optional[Value] = None
+    compressed_keras: Optional[Value] = None
+    drop: Optional[Value] = None
+    agreement: Optional[Share] = None
+    baselines: dict[str, Optional[Value]] = Field(default_factory=dict)
 
 
 class JudgeFacts(_Facts):

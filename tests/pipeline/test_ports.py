@@ -240,6 +240,7 @@ def test_a_bundle_is_exported_again_to_the_same_files(job, done, tmp_path):
     assert again.ports() == (INPUTS, OUTPUTS)
 
 
+@pytest.mark.slow
 def test_dictionaries_and_lists_give_the_same_file_as_the_npz(job, done, tmp_path):
     (x, y), (x_test, y_test) = draw(ROWS, 0), draw(TEST, 1)
     model = keras.models.load_model(job[0] / "ports.keras", compile=False)
@@ -277,6 +278,7 @@ def test_a_missing_part_is_one_line(job, tmp_path, drop, said):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_targets_every_output_is_compared_with_the_original(job, tmp_path):
     x, _ = draw(ROWS, 0)
     options = grouped(epochs=0, baselines=(), budget=Budget(max_drop=30), target="mobile", recipe="int8")
@@ -291,6 +293,7 @@ def test_without_targets_every_output_is_compared_with_the_original(job, tmp_pat
     assert report.metric is None
 
 
+@pytest.mark.slow
 def test_dictionaries_in_the_model_itself(tmp_path):
     keras.utils.set_random_seed(0)
     right, left = keras.Input((4,), name="first"), keras.Input((4,), name="second")
@@ -310,6 +313,7 @@ def test_dictionaries_in_the_model_itself(tmp_path):
     assert {one.name for one in report.outputs} == {"sum", "difference"}
 
 
+@pytest.mark.slow
 def test_positions_of_one_output_and_a_class_of_another(tmp_path):
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1), name="picture")
@@ -334,6 +338,7 @@ def test_positions_of_one_output_and_a_class_of_another(tmp_path):
     assert found["any"].compressed == pytest.approx(np.mean((given[1][:, 0] > 0.5) == y["any"]))
 
 
+@pytest.mark.slow
 def test_explain_starts_where_it_is_told(job, tmp_path):
     command = ["explain", str(job[0] / "ports.keras"), "--data", str(job[0] / "data.npz"), "--pictures", "1"]
     result = CliRunner().invoke(app, [*command, "--output-weights", "box", "--out", str(tmp_path / "why")])

@@ -18,7 +18,11 @@ from keras_xaic.report.console import layer_table
 from tests.report.conftest import facts
 
 SCHEMA = Report.model_json_schema(by_alias=True)
-USUAL = Report.model_validate(facts()).model_dump(mode="json", by_alias=True)
+OUTPUTS = [
+    {"name": "digit", "task": "classification", "metric": "accuracy", "original": 0.9, "compressed": 0.8, "drop": 10.0},
+    {"name": "box", "task": "regression", "metric": "mse", "original": 2.0, "compressed": 2.1, "baselines": {"int8": 2.05}},
+]
+USUAL = Report.model_validate({**facts(), "outputs": OUTPUTS}).model_dump(mode="json", by_alias=True)
 EXTREMES = (0, 1, -1, 2**63 - 1, -(2**63), 5e-324, 1e-300, 1e100, -1e100, 0.5, None)
 TEXTS = ("", "accuracy", "mse", "r2", "keras", "auto-magnitude", "magnitude", "a/b~c", "\u202e<b>", "x" * 300, None)
 

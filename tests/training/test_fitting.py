@@ -165,7 +165,7 @@ def test_data_that_does_not_fit_is_named_before_training():
     with pytest.raises(DataError, match="class 3"):
         infer_task(make_model(), as_data((np.zeros((4, 8)), np.arange(4))))
     a, b = keras.Input((2,)), keras.Input((2,))
-    with pytest.raises(ModelError, match="2 inputs"):
+    with pytest.raises(DataError, match=r"x_train has 1 inputs\. Expected 2"):
         infer_task(keras.Model([a, b], layers.Add()([a, b])), as_data(np.zeros((4, 2))))
 
 
