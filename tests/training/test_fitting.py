@@ -5,7 +5,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Data, Samples, as_data
-from keras_xaic.errors import DataError, ModelError, PlanError
+from keras_xaic.errors import DataError, PlanError
 from keras_xaic.metrics import Task
 from keras_xaic.models import load_model
 from keras_xaic.models.losses import Targets, carried_loss, loss_name, task_loss
