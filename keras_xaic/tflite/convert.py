@@ -225,7 +225,6 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
 def _name_stably(model: ModelT) -> None:
     """Drops the layer names, which Keras may have made up, and names inputs and outputs by number."""
     graph = model.subgraphs[0]
-    _restore_order(model)
     for tensor in graph.tensors:
         tensor.name = re.sub(r"(op\d{4})/[^/;]+", r"\1", name_of(tensor)).encode()
     for number, index in enumerate(graph.outputs):
