@@ -61,7 +61,9 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
             "Rebuild it with keras.Model(inputs, outputs) and save that",
         )
     check_connections(config, str(directory))
-    with weights_within(_check_variables(directory), str(directory)):
+    found = _check_variables(directory)
+    _fill_columns(config["config"], found["columns"])
+    with weights_within(int(found["values"]), str(directory)):
         model = (keras.Sequential if kind == "Sequential" else keras.Model).from_config(config["config"])
         if not model.built:
             raise ModelError(f"{directory} holds a model without a known input shape", "a built model", "Add an Input layer")
@@ -70,24 +72,39 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
     return model
 
 
-def _check_variables(directory: pathlib.Path) -> int:
-    """Returns how many values a directory's checkpoint holds, once a child process has survived reading them."""
+def _fill_columns(config: Any, columns: list[int]) -> None:
+    """Gives a Sequential model that begins with an adapted Normalization the number of columns that Keras forgets, in place."""
+    parts = config.get("layers") if isinstance(config, dict) else None
+    first = [one for one in parts or () if isinstance(one, dict) and isinstance(one.get("config"), dict)][:2]
+    if [one.get("class_name") for one in first] != ["InputLayer", "Normalization"] or not columns:
+        return
+    for one in first:
+        shape = one["config"].get("batch_input_shape")
+        if isinstance(shape, (list, tuple)) and len(shape) > 1 and shape[-1] is None:
+            one["config"]["batch_input_shape"] = (*shape[:-1], columns[0])
+
+
+def _check_variables(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns what `read_variables` does, once a child process has survived it."""
     variables = directory / "variables"
     size = sum(file.stat().st_size for file in variables.glob("variables.*") if file.is_file())
     how: dict[str, Any] = {"timeout": 120, "memory": 512 * 1024**2 + 4 * size, "what": "reading them"}
     how["preload"] = "keras_xaic._keras"  # what takes seconds to import, once
     try:
-        made = run_isolated("keras_xaic.models.savedmodels:read_variables", str(variables / "variables"), size, **how)
+        return run_isolated("keras_xaic.models.savedmodels:read_variables", str(variables / "variables"), size, **how)
     except ChildDied as error:
         raise ModelError(
             f"the variables in {directory} are damaged ({error.found})", "what Keras wrote", "Copy the directory again"
         ) from None
-    return int(made["values"])
 
 
 def read_variables(prefix: str, size: int) -> dict[str, Any]:
-    """Reads every array of a checkpoint, whose files have `size` bytes; in a child process, which may not survive it."""
-    values = 0
+    """Reads every array of a checkpoint, whose files have `size` bytes; in a child process, which may not survive it.
+
+    Returns:
+        How many ``values`` there are, and the ``columns`` of every adapted Normalization.
+    """
+    values, columns = 0, []
     try:
         reader = tf.train.load_checkpoint(prefix)
         types = reader.get_variable_to_dtype_map()
@@ -97,6 +114,8 @@ def read_variables(prefix: str, size: int) -> dict[str, Any]:
                 raise ModelError(f"{prefix}.* hold less of {name} than they claim", "whole files", "Copy the directory again")
             reader.get_tensor(name)
             values += count
+            if name.endswith("/mean/.ATTRIBUTES/VARIABLE_VALUE") and len(shape) == 1:
+                columns.append(int(shape[0]))
     except ModelError:
         raise
     except Exception as error:  # TensorFlow raises whatever it stumbles upon
@@ -104,7 +123,7 @@ def read_variables(prefix: str, size: int) -> dict[str, Any]:
         raise machine_fault(error) or ModelError(
             f"{prefix}.* are damaged ({line})", "what Keras wrote", "Copy the directory again"
         ) from None
-    return {"values": values}
+    return {"values": values, "columns": columns}
 
 
 def _load_variables(model: Model, directory: pathlib.Path) -> None:

@@ -119,3 +119,15 @@ def test_only_embeddings_read_whole_numbers():
     assert model.inputs[0].dtype == "int32"
     x = np.random.default_rng(0).integers(0, 20, (5, 6))
     np.testing.assert_allclose(model(x), text(x), atol=1e-6)
+
+
+def test_a_saved_model_that_begins_with_an_adapted_normalization_keeps_its_columns(tmp_path):
+    x = np.random.default_rng(0).normal(3, 2, (40, 6)).astype(np.float32)
+    scale = layers.Normalization()
+    scale.adapt(x)
+    model = keras.Sequential([scale, layers.Dense(4, "relu"), layers.Dense(1)])
+    model(x)
+    model.save(tmp_path / "saved", save_format="tf")
+    found = load_model(tmp_path / "saved")
+    assert found.input_shape == (None, 6)
+    np.testing.assert_allclose(found(x), model(x), atol=1e-6)
