@@ -39,8 +39,8 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
         raise ModelError(
             f"{directory} is a SavedModel without {METADATA}: its layers are lost",
             "a directory written by model.save(...) of Keras 2",
-            "Give the .keras or .h5 file that it was exported from; or convert it with "
-            "tf.lite.TFLiteConverter.from_saved_model and make the file smaller without training: xaic slim FILE.tflite",
+            "Give the .keras or .h5 file that it was exported from; or make it smaller without training: xaic slim "
+            f"{directory}",
         )
     if metadata.stat().st_size > MAX_CONFIG_BYTES:
         raise ModelError(f"{metadata} has {metadata.stat().st_size:,} B", f"at most {MAX_CONFIG_BYTES:,} B")
