@@ -88,8 +88,7 @@ class Original:
     ) -> None:
         self.interpreter, self._limits, self._progress = interpreter, limits or Limits(), progress
         self._inputs, self._signatures = inputs, signatures
-        self.version, self._cases = self._run(path)
-        _, again = self._run(path, edges=False)
+        self.version, self._cases, again = self._run(path, twice=True)
         self._unsteady = tuple(name for name, case in self._cases.items() if case is not None and not _same(case, again, name))
         if not any(case is not None and any(case) for name, case in self._cases.items() if name != INTERFACE):
             try_file(path, interpreter, timeout=self._limits.timeout)
@@ -103,7 +102,7 @@ class Original:
 
     def compare(self, path: PathLike) -> Proof:
         """Compares another file with the original."""
-        _, cases = self._run(path)
+        _, cases, _ = self._run(path)
         differing, skipped, same, outcomes = [], [], 0, set()
         for name, expected in self._cases.items():
             if name in self._unsteady:
@@ -120,17 +119,17 @@ class Original:
                     skipped.append(name)
         return Proof(self.interpreter, self.version, same, len(outcomes), tuple(differing), self._unsteady, tuple(skipped))
 
-    def _run(self, path: PathLike, edges: bool = True) -> tuple[str, dict[str, Case]]:
+    def _run(self, path: PathLike, twice: bool = False) -> tuple[str, dict[str, Case], dict[str, Case]]:
         info = read_or_quote(path, self.interpreter, self._limits)
         if self._inputs and len(self._inputs) != len(info.inputs):
             raise DataError(f"{info.name} has {len(info.inputs)} inputs, {len(self._inputs)} were given", "one array per input")
         with private_directory() as name:
             scratch = pathlib.Path(name)
             stored = [store(np.asarray(array), scratch / f"x{i}.npy") for i, array in enumerate(self._inputs)]
-            how = {"inputs": stored, "signatures": self._signatures, "edges": edges, "seconds": SECONDS}
+            how = {"inputs": stored, "signatures": self._signatures, "twice": twice, "seconds": SECONDS}
             job = {**job_of("digest", path, self.interpreter, info), **how}
             answer, _ = run_child(job, scratch, self._limits, self._progress)
-        return str(answer["version"]), dict(answer["cases"])
+        return str(answer["version"]), dict(answer["cases"]), dict(answer["again"])
 
 
 def _same(expected: Case, cases: dict[str, Case], name: str) -> bool:

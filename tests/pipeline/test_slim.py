@@ -110,6 +110,7 @@ def test_a_step_that_changes_what_is_computed_is_left_out(int8, tmp_path, one_in
     assert len(small) < int8.stat().st_size
 
 
+@pytest.mark.slow
 def test_data_is_run_too_and_the_same_command_gives_the_same_bytes(int8, tmp_path, one_interpreter):
     x = np.random.default_rng(0).random((5, 8, 8, 2)).astype(np.float32)
     np.savez(tmp_path / "d.npz", x_test=x, x_train=x)
@@ -176,6 +177,7 @@ def test_both_files_are_timed_in_turn_and_the_delegate_takes_no_less(bundle):
     assert "Latency on" in (bundle / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_damaged_inside_is_one_line(int8, tmp_path, one_interpreter):
     for place in (8, 60, 200, 900):
         damaged = bytearray(int8.read_bytes())
