@@ -1,6 +1,6 @@
 """What a model with several outputs does: a task per output, and how they count together.
 
-`Tasks` answers what `keras_xaic.metrics.Task` answers, for `Parts` instead of arrays: metric values come as one number per
+`Tasks` does what `keras_xaic.metrics.Task` does, for `Parts` instead of arrays: metric values come as one number per
 output, a drop is that of the output that lost most (each in the unit of its own metric), and epochs are chosen by a weighted
 mean.
 """
@@ -34,7 +34,7 @@ class Tasks:
         tasks: One per output.
         names: Of the outputs.
         weights: How much each counts in training, planning, relevance and the choice of epochs; 0 for not at all.
-        headline: Number of the output whose metric stands where there is room for one.
+        headline: Number of the output whose metric stands for all where only one can.
     """
 
     tasks: tuple[Task, ...]

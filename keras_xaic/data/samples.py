@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic.data.parts import Array, Parts, arrays_of, as_parts, in_order
 from keras_xaic.errors import DataError
 from keras_xaic.npz import LARGE, release
-
-if TYPE_CHECKING:
-    from keras_xaic.output_tasks import AnyTask
 
 
 class Rows(np.lib.mixins.NDArrayOperatorsMixin):
@@ -76,14 +73,15 @@ class Samples:
         y: (N,) integer labels, (N, classes) one-hot labels, (N, ...) regression targets, or None; `Parts` for several outputs.
         scale: The model sees ``x * scale + offset`` as float32.
         offset: See `scale`.
-        task: What the model does with them, once that is decided (see `keras_xaic.tasks`).
+        task: What the model does with them, a `Task` or, with several outputs, `Tasks`, once that is decided (see
+            `keras_xaic.tasks`).
     """
 
     x: Any
     y: Any = None
     scale: float = 1.0
     offset: float = 0.0
-    task: Optional[AnyTask] = None
+    task: Any = None
 
     def __post_init__(self) -> None:
         for name in ("x", "y"):
@@ -113,8 +111,8 @@ class Samples:
         if self.y is None or isinstance(self.y, Parts):
             return None
         if self.task is not None:
-            task: Any = self.task
-            return task.truth(self.y, (len(self), task.outputs)) if task.classifies else None
+            made = self.task.truth(self.y, (len(self), self.task.outputs)) if self.task.classifies else None
+            return None if made is None else np.asarray(made)
         if self.y.ndim == 1 and np.issubdtype(self.y.dtype, np.integer):
             return np.asarray(self.y, np.int64)
         if self.y.ndim == 2 and self.y.shape[1] > 1 and _is_one_hot(self.y):

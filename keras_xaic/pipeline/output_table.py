@@ -1,4 +1,4 @@
-"""Which output a report speaks of where it has room for one, and what it says of each."""
+"""Which output stands for all in a report, and what the report says of each."""
 
 from __future__ import annotations
 
