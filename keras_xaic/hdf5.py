@@ -44,6 +44,8 @@ def check_model_path(path: PathLike) -> None:
     if where.is_dir():
         if not (where / "saved_model.pb").is_file():
             raise ModelError(f"{where} is a directory without a SavedModel", FORMATS)
+    elif not where.is_file():  # a pipe would be waited for
+        raise ModelError(f"model {where} is not a file", FORMATS)
     elif not zipfile.is_zipfile(where) and not h5py.is_hdf5(where):
         size = where.stat().st_size
         what = "empty" if size == 0 else f"{size:,} B of another kind or damaged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -39,6 +40,7 @@ def place(tmp_path_factory):
     (folder / "full").mkdir()
     (folder / "full" / "thesis.txt").write_text("mine")
     (folder / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    os.mkfifo(folder / "pipe")
     (folder / "text.h5").write_text("no model")
     (folder / "plan.json").write_text('{"schema": 1, "layers": 5}')
     (folder / "rule.json").write_text('{"*": "lrp.magic"}')
@@ -83,6 +85,8 @@ def test_it_answers_without_loading_tensorflow(place, words, code):
         ("recipes nothing", "no recipe 'nothing'"),
         ("compress none.h5 --data d.npz --out o", "none.h5 does not exist"),
         ("compress text.h5 --data d.npz --out o", "text.h5 is not a model"),
+        ("compress pipe --data d.npz --out o", "pipe is not a file"),
+        ("compress m.h5 --data pipe --out o", "pipe is not a file"),
         ("compress empty --data d.npz --out o", "without a SavedModel"),
         ("compress m.h5 --data none.npz --out o", "none.npz does not exist"),
         ("compress m.h5 --data text.h5 --out o", "cannot be read as .npz"),

@@ -348,7 +348,7 @@ READERS = {
             errors=(DEVICE.CheckError,),
         ),
         Reader("task", "check/task.json", _task, _read_task, (bytes_changed, json_changed, json_changed), share=0.1),
-        Reader("slim", "model.tflite", lambda _: [TINY.read_bytes(), weighty()], _read_slim, share=0.05),
+        Reader("slim", "model.tflite", lambda _: [TINY.read_bytes(), weighty()], _read_slim, share=0.025),
         Reader("keras", "m.keras", lambda place: _models("keras", place), load_model, share=0.25),
         Reader("h5", "m.h5", lambda place: _models("h5", place), load_model, share=0.25),
         Reader(
