@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
@@ -79,6 +80,11 @@ class Bundle:
         return self.path / "plan.json"
 
     @property
+    def labels(self) -> pathlib.Path:
+        """`labels.txt`, names of the classes, one a line in the order of the outputs; where labels had names."""
+        return self.path / "labels.txt"
+
+    @property
     def relevance(self) -> pathlib.Path:
         """`relevance.npz`."""
         return self.path / "relevance.npz"
@@ -119,6 +125,15 @@ class Bundle:
             self.unverified.unlink(missing_ok=True)
         else:
             write_atomic(self.unverified, f"{WARNING} {error}\n")
+
+    def name_classes(self, classes: Sequence[str]) -> None:
+        """Writes the names of the classes, if there are any."""
+        if classes:
+            write_atomic(self.labels, "".join(f"{' '.join(one.split())}\n" for one in classes))
+
+    def class_names(self) -> tuple[str, ...]:
+        """Returns the names of the classes; empty where the bundle has none."""
+        return tuple(self.labels.read_text(encoding="utf-8").splitlines()) if self.labels.is_file() else ()
 
     def check_mark(self) -> None:
         """Makes sure that `mark` may write: the user's files stay as they are."""

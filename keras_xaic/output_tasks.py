@@ -7,6 +7,7 @@ mean.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -217,8 +218,7 @@ def infer_all(
     for number, head in enumerate(heads):
         own = data
         if several or isinstance(data.train.x, Parts):
-            test = None if data.test is None else _of_output(data.test, number, head)
-            own = replace(data, train=_of_output(data.train, number, head), test=test)
+            own = data.changed(functools.partial(_part_of_output, number=number, head=head))
         if not several:
             return infer(head, own, kinds[0], metrics[0], strict)
         try:
@@ -227,6 +227,10 @@ def infer_all(
             fix = error.fix.replace("{task=", f"{{task={head.name}=").replace("{metric=", f"{{metric={head.name}=")
             raise DataError(f"output {head.name}: {error.found}", error.expected, fix) from None
     return Tasks(tuple(found), tuple(names), counts)
+
+
+def _part_of_output(name: str, part: Any, number: int, head: Any) -> Any:
+    return _of_output(part, number, head)
 
 
 def _of_output(samples: Samples, number: int, head: Head) -> Samples:

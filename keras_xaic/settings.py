@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args
 
@@ -68,6 +68,7 @@ class Training:
             `fit` to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``.
             `ReduceLROnPlateau`, `LearningRateScheduler` and whatever else sets the learning rate win over the cosine. Which
             epoch is kept, the metric on validation data decides.
+        class_weight: Class -> how much its samples count, as in `fit`; weights of single samples come with the data.
         train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto
             their grids and lose weights as planned, and only the other layers make up for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
@@ -93,6 +94,7 @@ class Training:
     distillation: float = 0.7
     patience: Optional[int] = None
     callbacks: Sequence[Any] = ()
+    class_weight: Optional[Mapping[int, float]] = None
     train_frozen: bool = option(False, "Also train layers that are frozen in the model.")
     refresh: Optional[int] = None
     rounding: Rounding = "outputs"
@@ -115,6 +117,8 @@ class Training:
         one_of("rounding", self.rounding, get_args(Rounding))
         if self.activation_ranges is not None:
             one_of("activation_ranges", self.activation_ranges, get_args(Ranges))
+        if self.class_weight is not None:
+            object.__setattr__(self, "class_weight", _class_weight(self.class_weight))
         object.__setattr__(self, "train_frozen", yes_no("train_frozen", self.train_frozen))
         given = self.callbacks if isinstance(self.callbacks, (tuple, list)) else (self.callbacks,)
         for one in given:
@@ -127,6 +131,18 @@ class Training:
         if self.epochs is not None:
             return self.epochs
         return default if self.minutes is None else most
+
+
+def _class_weight(given: Any) -> dict[int, float]:
+    if not isinstance(given, Mapping) or not given:
+        raise PlanError(f"class_weight is {shown(given)}", "a weight for every class, e.g. {0: 1.0, 1: 5.0}")
+    expected = "class numbers, each with a weight of 0 or more"
+    return {
+        require("a class of class_weight", key, expected, lambda n: n >= 0, whole=True): require(
+            f"class_weight of class {key}", weight, expected, lambda n: n >= 0
+        )
+        for key, weight in given.items()
+    }
 
 
 @settings

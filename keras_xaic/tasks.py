@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Optional, Union
+from typing import Any, Callable, Literal, Optional, Union
 
 import numpy as np
 
@@ -186,9 +186,10 @@ def infer(head: Head, data: Any, task: Optional[str] = None, metric: Optional[st
     sizes = [size or 1 for size in head.shape]
     outputs = int(np.prod(sizes)) if kind in ("regression", "reconstruction") else head.width
     made = Task(kind, outputs, head.activation or "linear", judge.name if judge is not None else "")
-    for part, samples in (("train", data.train), ("test", data.test)):
-        if samples is not None and samples.y is not None:
-            _check_targets(made, head, np.asarray(samples.y), f"{data.name}: y_{part}")
+    usual = _usual_labels(made, data)
+    for part, samples in data.parts():
+        if samples.y is not None:
+            _check_targets(made, head, np.asarray(usual(samples.y)), f"{data.name}: y_{part}")
     return made
 
 
@@ -234,7 +235,7 @@ def _readings(head: Head, targets: Optional[_Targets]) -> list[TaskKind]:
         return [values]
     if not _fits(targets.shape, head.shape) and not _fits(targets.shape, head.shape[:-1]):
         return []
-    if targets.zero_one or (targets.signs and head.losses == "yes_no"):
+    if targets.zero_one or (targets.signs and (head.losses == "yes_no" or head.activation == "sigmoid")):
         return _two_ways(head, targets, single, values)
     if head.losses == "yes_no":
         return [single] if targets.in_unit else ["regression", single]
@@ -323,8 +324,33 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
 
 def with_task(data: Any, task: Any) -> Any:
     """Returns the data with `task` written on its samples, so that all who see them judge alike."""
-    parts = {name: replace(part, task=task) for name, part in (("train", data.train), ("test", data.test)) if part is not None}
-    return replace(data, **parts)
+    usual = _usual_labels(task, data)
+    return data.changed(lambda name, part: replace(part, task=task, y=usual(part.y)))
+
+
+def _usual_labels(task: Any, data: Any) -> Callable[[Any], Any]:
+    """Returns what makes class numbers from 0 on of labels -1 and 1, or of classes that are counted from 1 on."""
+    if not isinstance(task, Task):  # several outputs
+        return lambda given: given
+    y = next((part.y for _, part in data.parts() if part.y is not None), None)
+    if isinstance(y, np.ndarray) and task.family != "values" and _counted_otherwise(y, task.outputs):
+        if _is_signs(y):
+            return lambda given: None if given is None else (np.asarray(given) > 0).astype(np.int64)
+        return lambda given: None if given is None else np.asarray(given) - 1
+    return lambda given: given
+
+
+def _counted_otherwise(y: np.ndarray, outputs: int) -> bool:
+    """Whether labels are -1 and 1, or class numbers of which the largest is the number of outputs, and none is 0."""
+    if y.ndim != 1 or y.size == 0:
+        return False
+    if _is_signs(y):
+        return outputs <= 2
+    return bool(outputs > 1 and y.dtype.kind in "iuf" and y.min() == 1 and y.max() == outputs and np.all(y == np.round(y)))
+
+
+def _is_signs(y: np.ndarray) -> bool:
+    return bool(np.all(np.abs(y) == 1) and np.any(np.asarray(y) == -1))
 
 
 def _fits(shape: Sequence[int], expected: Sequence[Optional[int]]) -> bool:

@@ -6,6 +6,7 @@ Several inputs or outputs are `Parts` (see `keras_xaic.data.parts`), one input o
 from __future__ import annotations
 
 from keras_xaic.data.checks import as_array, check_inputs, check_numbers, check_values
+from keras_xaic.data.classes import renamed
 from keras_xaic.data.loading import as_data, load_data
 from keras_xaic.data.parts import Array, Parts, arrays_of, concatenated, joined
 from keras_xaic.data.samples import Data, Rows, Samples
@@ -25,4 +26,5 @@ __all__ = [
     "concatenated",
     "joined",
     "load_data",
+    "renamed",
 ]

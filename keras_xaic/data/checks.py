@@ -26,9 +26,7 @@ def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) ->
     Raises:
         DataError: Naming the key and what differs.
     """
-    for part, samples in (("train", data.train), ("test", data.test)):
-        if samples is None:
-            continue
+    for part, samples in data.parts():
         arrays = arrays_of(samples.x)
         if len(arrays) != len(input_shapes):
             raise DataError(f"{data.name}: x_{part} has {len(arrays)} inputs", f"{len(input_shapes)}, the model's inputs")
@@ -60,6 +58,14 @@ def check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) 
     check_numbers(samples, f"{where}: x{part}")
     if samples.y is None:
         return
+    weight = samples.weight
+    if weight is not None:
+        if weight.dtype.kind not in "biuf" or weight.shape != (len(samples),):
+            found = f"{where}: the weights of x{part} have shape {weight.shape} and dtype {weight.dtype}"
+            raise DataError(found, "one number per sample")
+        check_values(weight, f"{where}: the weights of x{part}")
+        if float(np.min(weight)) < 0 or float(np.max(weight)) <= 0:
+            raise DataError(f"{where}: the weights of x{part} go from {np.min(weight):g} to {np.max(weight):g}", "0 or more")
     checked = []
     for number, y in enumerate(arrays_of(samples.y)):
         key = _key(samples.y, f"y{part}", number)

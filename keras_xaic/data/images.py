@@ -26,7 +26,7 @@ def load_directory(where: pathlib.Path, scale: float, offset: float) -> Data:
         raise DataError(f"{train_root} has no class directories", "train/CLASS/*.png and test/CLASS/*.png, or an .npz file")
     train = _load_images(train_root, classes, scale, offset)
     test = _load_images(test_root, classes, scale, offset) if test_root else None
-    return Data(train, test, where.name)
+    return Data(train, test, where.name, classes=tuple(classes))
 
 
 def _load_images(root: pathlib.Path, classes: list[str], scale: float, offset: float) -> Samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -75,6 +75,7 @@ class Samples:
         offset: See `scale`.
         task: What the model does with them, a `Task` or, with several outputs, `Tasks`, once that is decided (see
             `keras_xaic.tasks`).
+        weight: (N,) how much each sample counts in training, as ``sample_weight`` of Keras; None: all alike.
     """
 
     x: Any
@@ -82,6 +83,7 @@ class Samples:
     scale: float = 1.0
     offset: float = 0.0
     task: Any = None
+    weight: Optional[np.ndarray] = None
 
     def __post_init__(self) -> None:
         for name in ("x", "y"):
@@ -121,7 +123,8 @@ class Samples:
 
     def take(self, index: Any) -> Samples:
         """Returns the samples at `index`; large inputs are not copied but become `Rows`."""
-        return replace(self, x=_take(self.x, index), y=None if self.y is None else self.y[index])
+        y, weight = (None if one is None else one[index] for one in (self.y, self.weight))
+        return replace(self, x=_take(self.x, index), y=y, weight=weight)
 
     def batches(self, size: int) -> Iterator[tuple[Array, Optional[Array]]]:
         """Yields ``(inputs, targets)`` in order, `size` samples at a time."""
@@ -142,11 +145,26 @@ class Data:
         train: What everything is chosen and trained on.
         test: What judges and never chooses; None where there is none.
         name: Where it came from, for messages and the report.
+        validation: What epochs and rounds are chosen on; None takes a tenth of the training part.
+        classes: Names of the classes, where labels were texts or directories.
     """
 
     train: Samples
     test: Optional[Samples] = None
     name: str = "data"
+    validation: Optional[Samples] = None
+    classes: tuple[str, ...] = ()
+
+    def parts(self) -> Iterator[tuple[str, Samples]]:
+        """Yields the parts that there are, under the names that end their keys."""
+        for name, part in (("train", self.train), ("test", self.test), ("val", self.validation)):
+            if part is not None:
+                yield name, part
+
+    def changed(self, change: Callable[[str, Samples], Samples]) -> Data:
+        """Returns the data with `change` done to every part, which is called with its name, too."""
+        made = {"validation" if name == "val" else name: change(name, part) for name, part in self.parts()}
+        return replace(self, **made)  # type: ignore[arg-type]
 
     @property
     def judging(self) -> Samples:
@@ -159,7 +177,17 @@ class Data:
         return self.train.take(np.sort(order[:count]) if count >= len(self.train) else order[:count])
 
     def split(self, fraction: float = 0.1, seed: int = 0, most: int = 5000) -> tuple[Samples, Samples]:
-        """Returns ``(training, validation)``: two parts of the training data; choices are made on the second."""
+        """Returns ``(training, validation)``: choices are made on the second, a part of the training data if none is given.
+
+        Raises:
+            DataError: If there is one training sample only, and no validation data.
+        """
+        if self.validation is not None:
+            return self.train, self.validation
+        if len(self.train) < 2:
+            raise DataError(
+                f"{self.name}: x_train has 1 sample", "2 or more: some train, others choose the epoch", "Give x_val"
+            )
         order = np.random.default_rng(seed + 1).permutation(len(self.train))
         held = max(1, min(most, round(len(self.train) * fraction)))
         return self.train.take(np.sort(order[held:])), self.train.take(np.sort(order[:held]))
@@ -176,19 +204,17 @@ class Data:
             DataError: Naming the part that is missing, unknown, or too much.
         """
 
-        def one(samples: Optional[Samples], key: str) -> Optional[Samples]:
-            if samples is None or samples.task is not None:
+        def one(key: str, samples: Samples) -> Samples:
+            if samples.task is not None:
                 return samples
             x = in_order(samples.x, inputs, also[0], f"x_{key}", "input")
             y = None if samples.y is None else in_order(samples.y, outputs, also[1], f"y_{key}", "output")
             return samples if x is samples.x and y is samples.y else replace(samples, x=x, y=y)
 
         try:
-            train, test = one(self.train, "train"), one(self.test, "test")
+            return self.changed(one)
         except DataError as error:
             raise DataError(f"{self.name}: {error.found}", error.expected, error.fix) from None
-        assert train is not None
-        return replace(self, train=train, test=test)
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

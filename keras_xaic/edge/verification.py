@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional, Union
 
 from keras_xaic.bundle import Bundle, open_bundle
-from keras_xaic.data import Array, Data, Parts, Samples, as_data
+from keras_xaic.data import Array, Data, Parts, Samples, as_data, renamed
 from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
@@ -234,7 +234,8 @@ def verify(
     names = _names(opened, interpreters)
     told = read_json(opened.report) if opened.report.is_file() else {}
     kept = _remembered(opened)
-    loaded = _in_order(as_data(data, *_scaling(kept, told, options.scale, options.offset)), opened)
+    loaded = renamed(as_data(data, *_scaling(kept, told, options.scale, options.offset)), opened.class_names())
+    loaded = _in_order(loaded, opened)
     kept = {**_told_task(told), **kept}
     does = _task(kept, opened, loaded, options.task, options.metric)
     loaded = with_task(loaded, does)

@@ -188,7 +188,7 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
         own, taught = check_loss(labels), task_loss(task, 1.0, temperature)
 
         def mixed(both: Tensor, outputs: Tensor) -> Tensor:
-            term = own(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
+            term = _per_sample(own)(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
             return (1 - distillation) * term + distillation * taught.call(both, outputs)
 
         return _Loss(mixed)
@@ -216,6 +216,15 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
         return tf.reduce_mean((1 - distillation) * hard + distillation * temperature**2 * soft, axis=-1)
 
     return _Loss({"values": values, "yes_no": yes_no, "classes": classes}[task.loss_family])
+
+
+def _per_sample(loss: Any) -> Any:
+    """Returns a loss of every sample, so that weights can count; one that is not to be averaged is left as it is."""
+    reduction = getattr(loss, "reduction", None)
+    means = (keras.losses.Reduction.AUTO, keras.losses.Reduction.SUM_OVER_BATCH_SIZE)
+    if not isinstance(loss, keras.losses.Loss) or reduction not in means:
+        return loss
+    return lambda labels, outputs: tf.reduce_mean(tf.reshape(loss.call(labels, outputs), (tf.shape(outputs)[0], -1)), axis=-1)
 
 
 class _Loss(keras.losses.Loss):

@@ -49,8 +49,8 @@ def infer_task(
     known = data.train.task
     if known is not None and task is None and metric is None and weights is None:
         return known
-    for part in (data.train, data.test):
-        if part is not None and part.y is not None and len(arrays_of(part.y)) != len(model.outputs):
+    for _, part in data.parts():
+        if part.y is not None and len(arrays_of(part.y)) != len(model.outputs):
             raise DataError(f"{data.name}: there are targets for {len(arrays_of(part.y))} outputs", f"{len(model.outputs)}")
     return infer_all(heads_of(model), data, task, metric, weights, strict)
 

@@ -89,6 +89,7 @@ def export(
             lookup=lookup,
             warn=_warn,
         )
+        bundle.name_classes(data.classes)
         try:
             if prove:
                 prove_bundle(bundle, target, _warn)

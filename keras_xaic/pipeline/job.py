@@ -263,6 +263,7 @@ class Job:
                 arena = measure_micro_arena(bundle)
                 if arena is not None and arena > self.settings.budget.ram_bytes:
                     bundle = write(largest_decoded=0)
+        bundle.name_classes(self.data.classes)
         return bundle
 
     def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:

@@ -61,10 +61,9 @@ def run_fingerprint(model: Model, data: Data, settings: Any) -> str:
     digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    for samples in (data.train, data.test):
-        if samples is not None:
-            digest.update(repr((samples.scale, samples.offset, samples.task)).encode())
-        for array in () if samples is None else (samples.x, samples.y):
+    for name, samples in data.parts():
+        digest.update(repr((name, samples.scale, samples.offset, samples.task)).encode())
+        for array in (samples.x, samples.y, samples.weight):
             if array is not None:
                 digest.update(digest_of(array).encode())
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
@@ -59,6 +59,7 @@ class Schedule:
             not the sparse one.
         share: Part of the training samples that an epoch passes over, drawn again in each, above 0 to 1.
         minutes: Time that all epochs together may take on this machine (see `within_minutes`); None does not limit it.
+        class_weight: Class -> how much its samples count.
     """
 
     epochs: int
@@ -73,11 +74,12 @@ class Schedule:
     loss: Any = None
     share: float = 1.0
     minutes: Optional[float] = None
+    class_weight: Optional[Mapping[int, float]] = None
 
     @classmethod
     def of(cls, training: Training, epochs: int, seed: int) -> Schedule:
         """Returns how a stage trains by the user's settings; minutes are shared out by whoever knows the stages."""
-        names = ("learning_rate", "batch_size", "distillation", "patience", "optimizer", "loss")
+        names = ("learning_rate", "batch_size", "distillation", "patience", "optimizer", "loss", "class_weight")
         return cls(epochs=epochs, seed=seed, **{name: getattr(training, name) for name in names})
 
     def steps(self, samples: int) -> int:
@@ -163,6 +165,7 @@ class _Batches(keras.utils.Sequence):
 
     def __init__(self, samples: Samples, targets: Sequence[Targets], schedule: Schedule, number: int) -> None:
         self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
+        self.weights = _weights(samples, schedule.class_weight)
         self.schedule, self.number = schedule, number - 1
         self.on_epoch_end()
 
@@ -174,13 +177,28 @@ class _Batches(keras.utils.Sequence):
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return _alone_or_all(self.samples.feeds(chosen)), _alone_or_all([one[chosen] for one in self.targets])
+        batch = _alone_or_all(self.samples.feeds(chosen)), _alone_or_all([one[chosen] for one in self.targets])
+        return batch if self.weights is None else (*batch, self.weights[chosen])
 
 
 def _alone_or_all(arrays: Sequence[Any]) -> Any:
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def _weights(samples: Samples, classes: Any) -> Optional[np.ndarray]:
+    """Returns how much each sample counts, (N,) float32: its own weight times that of its class; None where all count alike."""
+    if classes is None:
+        return None if samples.weight is None else samples.weight.astype(np.float32)
+    labels = samples.labels
+    if labels is None:
+        raise PlanError("class_weight is given, and the samples have no classes", "classification with labels")
+    unknown = sorted(set(np.unique(labels).tolist()) - set(classes))
+    if unknown:
+        raise PlanError(f"class_weight has no weight of class {unknown[0]}", "one of every class")
+    weights = np.array([classes[one] for one in labels.tolist()], np.float32)
+    return weights if samples.weight is None else weights * samples.weight.astype(np.float32)
 
 
 def fit(
@@ -321,7 +339,10 @@ def _identity(
     theirs: Sequence[Any],
 ) -> str:
     """What tells one training from another; of callbacks the user's, since ours follow from the plan."""
-    data = [None if array is None else digest_of(array) for array in (train.x, train.y, held_back.x, held_back.y, teacher)]
+    data = [
+        None if array is None else digest_of(array)
+        for array in (train.x, train.y, train.weight, held_back.x, held_back.y, teacher)
+    ]
     seen = [(one.scale, one.offset, one.task) for one in (train, held_back)]
     return json.dumps(facts_of([replace(schedule, minutes=None), task, seen, data, theirs]), sort_keys=True)
 

@@ -141,7 +141,7 @@ def test_inputs_that_float32_holds_are_taken():
         assert np.isfinite(as_data(values).train.inputs()).all()
 
 
-@pytest.mark.parametrize("y", [np.zeros(4, complex), np.full(4, "a"), np.zeros(4, "datetime64[D]"), np.full(4, 1e300)])
+@pytest.mark.parametrize("y", [np.zeros(4, complex), np.zeros(4, "datetime64[D]"), np.full(4, 1e300)])
 def test_targets_that_float32_cannot_hold_are_refused_by_name(y):
     with pytest.raises(DataError, match="y_train"):
         as_data((np.zeros((4, 2)), y))
@@ -320,4 +320,4 @@ def test_tf_data_that_cannot_be_used_is_named():
     with pytest.raises(DataError, match="never ends"):
         as_data(dataset(x, y).batch(2).repeat())
     with pytest.raises(DataError, match="dataset gives"):
-        as_data(dataset(x, y, y).batch(2))
+        as_data(dataset(x, y, y, y).batch(2))

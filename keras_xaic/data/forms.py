@@ -1,0 +1,153 @@
+"""Samples as Keras users have them: arrays, lists, pandas, `tf.data` datasets, Keras sequences; with or without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic.data.parts import Parts, arrays_of, as_parts
+from keras_xaic.data.samples import Samples
+from keras_xaic.errors import DataError, first_line
+
+MOST_ELEMENTS, MOST_BYTES = 200_000, 1 << 30
+"""What is read of a dataset that does not say how long it is."""
+_LENGTH = "one that says how many elements it has"
+_TAKE = "Give dataset.take(n), or apply tf.data.experimental.assert_cardinality(n)"
+
+
+def as_samples(part: Any, scale: float, offset: float) -> Samples:
+    """Returns samples of whatever form.
+
+    Raises:
+        DataError: If it has none of the forms, or never ends.
+    """
+    if isinstance(part, Samples):
+        return part
+    if hasattr(part, "element_spec"):
+        x, y, weight = _of_dataset(part)
+    elif _is_sequence(part):
+        x, y, weight = _joined((part[number] for number in range(len(part))), batched=True)
+    elif hasattr(part, "__next__"):
+        found = f"data is a {type(part).__name__}, which does not say where it ends"
+        raise DataError(found, "arrays, a tf.data dataset or a keras.utils.Sequence", "Collect what it gives first")
+    else:
+        x, y, weight = _of_arrays(part)
+    return Samples(x, y, scale, offset, weight=weight)
+
+
+def _is_sequence(part: Any) -> bool:
+    """Whether it is a `keras.utils.Sequence`, such as `ImageDataGenerator.flow` returns."""
+    return hasattr(part, "on_epoch_end") and hasattr(part, "__getitem__") and hasattr(part, "__len__")
+
+
+def _of_arrays(part: Any) -> tuple[Any, Any, Any]:
+    several = isinstance(part, tuple) and len(part) in (2, 3) and not (len(part) == 3 and _rank(part[0]) == 0)
+    several = several or (isinstance(part, list) and len(part) == 2 and not np.isscalar(part[0]))
+    x, y, weight = (
+        None if one is None else array_of(one) for one in ((*part, None, None)[:3] if several else (part, None, None))
+    )
+    if x is None:
+        raise DataError("data is None", "arrays with one first axis of samples")
+    if isinstance(x, Parts) and not x.names and isinstance(y, np.ndarray) and len(x.arrays) == len(y) != len(x):
+        x = np.stack(x.arrays)  # a list of samples
+    if isinstance(y, Parts) and not y.names and len(y.arrays) == len(x) != len(y):
+        y = np.stack(y.arrays)
+    return x, y, weight
+
+
+def _rank(value: Any) -> int:
+    return 1 if isinstance(value, (Mapping, Parts, list, tuple)) or (hasattr(value, "__len__") and np.ndim(value)) else 0
+
+
+def array_of(value: Any) -> Any:
+    """Returns an array, or `Parts` where a mapping or a list of arrays is given.
+
+    Raises:
+        DataError: If it is no array.
+    """
+    if isinstance(value, (set, frozenset)):
+        raise DataError(f"data holds a {type(value).__name__}", "arrays with one first axis of samples")
+    try:
+        value = as_parts(value)
+        return value if isinstance(value, Parts) else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"data is not an array ({first_line(error)})", "arrays with one first axis of samples") from None
+
+
+def _of_dataset(dataset: Any) -> tuple[Any, Any, Any]:
+    spec = dataset.element_spec
+    parts = [_flat(part) for part in spec] if isinstance(spec, (tuple, list)) else [_flat(spec)]
+    specs = [one for part in parts for one in arrays_of(part)]
+    kinds = [type(one).__name__ for one in specs]
+    if len(parts) > 3 or not all(hasattr(one, "shape") for one in specs):
+        raise DataError(f"the tf.data dataset gives {spec}", "inputs, (inputs, targets) or (inputs, targets, weights)")
+    for kind in ("Ragged", "Sparse"):
+        if any(kind in one for one in kinds):
+            raise DataError(
+                f"the tf.data dataset gives {kind.lower()} tensors", "dense ones", "Use to_tensor(), or padded_batch()"
+            )
+    size = int(dataset.cardinality())
+    if size == -1:
+        raise DataError("the tf.data dataset never ends", "one pass over the samples", "Leave repeat() out, or use take(n)")
+    return _joined(dataset, batched=_is_batched(dataset, specs[0]), bounded=size == -2)
+
+
+def _flat(value: Any) -> Any:
+    """Returns one tensor (or its specification) as it is, a dictionary or tuple of them as `Parts`."""
+    if isinstance(value, Mapping):
+        return Parts(list(value.values()), [str(name) for name in value])
+    return Parts(value) if isinstance(value, (tuple, list)) else value
+
+
+def _joined(elements: Iterable[Any], batched: Optional[bool], bounded: bool = False) -> tuple[Any, Any, Any]:
+    """Returns inputs, targets and weights of all elements; `bounded` reads no more than is sensible."""
+    rows: list[list[np.ndarray]] = []
+    form: list[Any] = []
+    size = 0
+    for element in elements:
+        given = element if isinstance(element, (tuple, list)) else (element,)
+        form = [_flat(one) for one in given if one is not None]
+        rows.append([np.asarray(one) for part in form for one in arrays_of(part)])
+        size += sum(one.nbytes for one in rows[-1])
+        if bounded and (size > MOST_BYTES or len(rows) > MOST_ELEMENTS):
+            found = f"the tf.data dataset does not say how long it is, and gives more than {len(rows) - 1:,} elements"
+            raise DataError(found, _LENGTH, _TAKE)
+        if len(rows[-1]) != len(rows[0]) or not 1 <= len(form) <= 3:
+            raise DataError(f"an element has {len(form)} parts", "inputs, (inputs, targets) or (inputs, targets, weights)")
+    if not rows:
+        raise DataError("the dataset is empty", "at least one sample")
+    columns = list(zip(*rows))
+    if batched is None:
+        batched = _look_like_batches(columns)
+    try:
+        arrays = iter([np.concatenate(column) if batched else np.stack(column) for column in columns])
+    except ValueError as error:
+        raise DataError(f"samples have several shapes ({first_line(error)})", "samples of one shape") from None
+    made = [part.map(lambda _: next(arrays)) if isinstance(part, Parts) else next(arrays) for part in form]
+    x, y, weight = (*made, None, None)[:3]
+    return x, y, weight
+
+
+def _is_batched(dataset: Any, spec: Any) -> Optional[bool]:
+    """Whether elements of a dataset are batches, from how it was made; None where that does not say it."""
+    if spec.shape.rank == 0:
+        return False
+    while True:
+        name = type(dataset).__name__.lower()
+        if "unbatch" in name or "tensorslice" in name or "range" in name:
+            return False
+        if "batch" in name:
+            return True
+        before = dataset._inputs() if hasattr(dataset, "_inputs") else []
+        if len(before) != 1 or "flatmap" in name or "interleave" in name:
+            return True if spec.shape.rank is not None and spec.shape[0] is None else None
+        dataset = before[0]
+
+
+def _look_like_batches(columns: Any) -> bool:
+    """Whether inputs and targets agree in their first axis."""
+    if columns[0][0].ndim == 0 or len(columns) == 1:
+        return False
+    return all(y.ndim > 0 and len(x) == len(y) for column in columns[1:] for x, y in zip(columns[0], column))

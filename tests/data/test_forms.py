@@ -1,0 +1,133 @@
+"""Every form in which Keras users have data gives the same samples, or one line that says why not; so says the page."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, tf
+from keras_xaic.data import Data, Samples, as_data, load_data, renamed
+from keras_xaic.errors import XaicError
+from keras_xaic.metrics import Task
+from keras_xaic.tasks import Head, infer, with_task
+from keras_xaic.training import Schedule, fit
+from tests.data.form_table import FORMS, table
+
+X = np.arange(8 * 8, dtype=np.float32).reshape(8, 8)  # as many samples as values in one
+Y = np.arange(8) % 3
+W = np.linspace(0.5, 2.0, 8)
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_every_form_gives_the_same_samples_or_one_line(name):
+    form = FORMS[name]
+    if form.needs and importlib.util.find_spec(form.needs) is None:
+        pytest.skip(f"{form.needs} is not installed")
+    given = form.make(X, Y, W)
+    if form.refused:
+        with pytest.raises(XaicError) as caught:
+            as_data(given)
+        assert form.refused in str(caught.value)
+        return
+    data = as_data(given)
+    train = data.ordered(["image"], ["output"]).train
+    order = np.argsort(np.asarray(train.x)[:, 0])
+    np.testing.assert_array_equal(np.asarray(train.x)[order], X)
+    if "labels" in form.gives:
+        np.testing.assert_array_equal(np.asarray(train.y)[order].reshape(8), Y)
+    if "weights" in form.gives:
+        np.testing.assert_allclose(np.asarray(train.weight)[order], W)
+    assert (train.y is not None) is bool({"labels", "values"} & set(form.gives))
+    assert (train.weight is not None) is ("weights" in form.gives)
+    assert (data.validation is not None) is ("validation" in form.gives)
+    assert (data.test is not None) is ("test" in form.gives)
+
+
+def test_the_table_of_forms_is_in_the_documentation():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
+    assert table() in page.read_text(encoding="utf-8")
+
+
+def test_validation_data_of_ones_own_chooses_and_is_not_split():
+    data = as_data({"x_train": X, "y_train": Y, "x_val": X[:3] + 100, "y_val": Y[:3], "x_test": X, "y_test": Y})
+    train, held = data.split()
+    assert len(train) == 8
+    np.testing.assert_array_equal(held.x, X[:3] + 100)
+
+
+def test_validation_data_in_files(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_val=X[:2], y_val=Y[:2])
+    assert len(load_data(tmp_path / "data.npz").split()[1]) == 2
+
+
+def test_one_sample_needs_validation_data_and_a_few_are_enough():
+    with pytest.raises(XaicError, match=r"x_train has 1 sample. Expected 2 or more.* Give x_val"):
+        Data(Samples(X[:1], Y[:1])).split()
+    for count in range(2, 6):
+        assert sum(map(len, Data(Samples(X[:count], Y[:count])).split())) == count
+
+
+NAMES = np.array(["cat", "dog", "ant", "dog"])
+
+
+@pytest.mark.parametrize(
+    "labels", [NAMES, NAMES.astype(object), NAMES[:, None], list(NAMES)], ids=["U", "object", "N,1", "list"]
+)
+def test_labels_that_are_texts_become_numbers_with_names(labels):
+    data = as_data(((X[:4], labels), (X[:1], np.array(["dog"]))))
+    assert data.classes == ("ant", "cat", "dog")
+    np.testing.assert_array_equal(data.train.y, [1, 2, 0, 2])
+    np.testing.assert_array_equal(data.test.y, [2])
+    with pytest.raises(XaicError, match=r"y_test\[0\] is 'dogg'. Expected 'dog'"):
+        as_data(((X[:4], labels), (X[:1], np.array(["dogg"]))))
+
+
+def test_labels_get_the_numbers_that_a_bundle_remembers():
+    data = renamed(as_data((X[:2], np.array(["dog", "cat"]))), ("ant", "cat", "dog"))
+    np.testing.assert_array_equal(data.train.y, [2, 1])
+    with pytest.raises(XaicError, match="the class 'cow'"):
+        renamed(as_data((X[:2], np.array(["dog", "cow"]))), ("ant", "cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("head", "given", "meant"),
+    [
+        (Head((1,), "sigmoid", "binary_crossentropy"), [-1, 1, 1, -1], [0, 1, 1, 0]),
+        (Head((1,), "sigmoid"), [-1.0, 1.0, 1.0, -1.0], [0, 1, 1, 0]),
+        (Head((1,), "tanh", "hinge"), [-1, 1, 1, -1], [0, 1, 1, 0]),
+        (Head((2,), "softmax"), [-1, 1, 1, -1], [0, 1, 1, 0]),
+        (Head((3,), "softmax"), [1, 2, 3, 3], [0, 1, 2, 2]),
+        (Head((2,), "softmax"), [True, False, True, True], [1, 0, 1, 1]),
+        (Head((1,), "sigmoid"), [True, False, True, True], [1, 0, 1, 1]),
+        (Head((4,), "softmax"), [1, 2, 3, 3], [1, 2, 3, 3]),
+    ],
+)
+def test_labels_as_people_count_them(head, given, meant):
+    data = as_data(((X[:4], np.array(given)), (X[:1], np.array(given[:1]))))
+    read = with_task(data, infer(head, data))
+    for samples, right in ((read.train, meant), (read.test, meant[:1])):
+        np.testing.assert_array_equal(samples.labels, right)
+    outputs = np.eye(max(2, head.width))[meant] if head.width > 1 else np.array(meant)[:, None] * 1.6 - 0.3
+    assert read.train.task.score(outputs, read.train.y) == 1.0
+    again = with_task(read, read.train.task)
+    np.testing.assert_array_equal(again.train.y, read.train.y)
+
+
+def test_class_weights_and_sample_weights_count_as_in_fit():
+    def model():
+        keras.utils.set_random_seed(2)
+        return keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, activation="softmax")])
+
+    x = X / 64
+    task, one, other = Task("classification", 3, "softmax"), model(), model()
+    samples = Samples(x, Y, weight=W)
+    how = {"batch_size": 8, "distillation": 0.0, "optimizer": keras.optimizers.SGD(0.5)}
+    fit(one, samples, Samples(x, Y), task, Schedule(1, 0.5, select_from=0.5, class_weight={0: 1.0, 1: 3.0, 2: 0.5}, **how))
+    other.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    other.fit(x, Y, batch_size=8, epochs=1, sample_weight=W * np.array([1.0, 3.0, 0.5])[Y], verbose=0)
+    for mine, theirs in zip(one.get_weights(), other.get_weights()):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert tf.executing_eagerly()
