@@ -46,5 +46,5 @@ def check_data(data: pathlib.Path) -> None:
     Raises:
         DataError: If not.
     """
-    if not data.exists() or (data.is_file() and data.stat().st_size <= SMALL):
+    if not data.is_dir() and not (data.is_file() and data.stat().st_size > SMALL):
         load_data(data)
