@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import pickle
 import re
@@ -30,8 +31,10 @@ def test_whatever_a_file_holds_the_message_is_one_short_line():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+@functools.cache
 def texts():
     """(file and line, text) of every literal text that people may read: all that are words, but for docstrings and help."""
+    found = []
     for file in pathlib.Path(keras_xaic.__file__).parent.rglob("*.py"):
         if "cli" in file.parts or file.name == "settings.py":
             continue
@@ -40,7 +43,8 @@ def texts():
         for node in ast.walk(tree):
             text = node.value if isinstance(node, ast.Constant) and id(node) not in documentation else ""
             if isinstance(text, str) and " " in text.strip():
-                yield f"{file.name}:{node.lineno}", text
+                found.append((f"{file.name}:{node.lineno}", text))
+    return found
 
 
 def full_commands(text):

@@ -147,7 +147,9 @@ ANOTHER = {
 }
 
 
-@pytest.mark.parametrize("name", ANOTHER)
+@pytest.mark.parametrize(
+    "name", [n if n in ("the same", "samples", "loss") else pytest.param(n, marks=pytest.mark.slow) for n in ANOTHER]
+)
 def test_training_that_is_taken_up_again_with_other_settings_starts_over(name, tmp_path):
     class Stop(Exception):
         pass

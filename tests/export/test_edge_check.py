@@ -118,6 +118,7 @@ def test_litert_runs_it_too(kit):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_keeps_a_state_is_named_as_one(kit, tmp_path):
     from keras_xaic._keras import keras, layers
     from keras_xaic.tflite import float_twin

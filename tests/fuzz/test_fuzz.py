@@ -33,6 +33,7 @@ def test_thousands_of_damaged_files_are_one_clear_line():
     assert min(tried[name] for name in READERS) >= 2, tried
 
 
+@pytest.mark.slow
 def test_an_end_ahead_of_time_leaves_no_reader_out():
     tried = Counter()
     few = {"composite": 20_000, "recipe": 20_000, "device": 20_000}

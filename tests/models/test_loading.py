@@ -152,7 +152,7 @@ def test_save_model_keeps_what_was_there_when_it_fails(tmp_path):
 # --- code in files ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", "saved_model"])
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", pytest.param("saved_model", marks=pytest.mark.slow)])
 def test_a_lambda_layer_is_refused_by_name_unless_allowed(tmp_path, name):
     lambda_model().save(tmp_path / name)
     message = error_of(tmp_path / name)
@@ -272,7 +272,7 @@ class Custom(layers.Layer):
         return inputs * 3.0
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", "saved_model"])
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", pytest.param("saved_model", marks=pytest.mark.slow)])
 def test_an_unknown_custom_layer_is_named_and_a_known_one_loads(tmp_path, name):
     model = keras.Sequential([layers.Input((2,)), Custom(name="mine")])
     with keras.utils.custom_object_scope({"Custom": Custom}):

@@ -62,6 +62,7 @@ def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_
     assert again.model.read_bytes() == bundle.model.read_bytes()
 
 
+@pytest.mark.slow
 def test_int16_activations_reach_the_files_for_both_targets(job, tmp_path):
     report = run(job, tmp_path / "out", activations="int16")
     assert {layer.storage for layer in report.layers} == {"int8"}

@@ -91,6 +91,7 @@ def test_regression_has_explanations_but_no_classes():
     assert {one["group"] for one in found.facts["shown"]} == {"sample"}
 
 
+@pytest.mark.slow
 def test_layers_without_a_rule_do_not_keep_models_from_being_compared():
     inputs = keras.Input((4, 4, 1))
     outputs = layers.Dense(3, activation="softmax")(layers.Flatten()(layers.ConvLSTM1D(2, 2)(inputs)))

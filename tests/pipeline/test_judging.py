@@ -44,7 +44,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["several labels", pytest.param("whole numbers", marks=pytest.mark.slow)])
 def test_the_metric_is_the_same_in_report_verification_and_on_the_device(name, tmp_path):
     targets_of, width, activation, loss, kind, metric = CASES[name]
     data = table(targets_of)

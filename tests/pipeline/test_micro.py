@@ -105,6 +105,7 @@ def test_the_command_says_it_in_one_line(gelu, tmp_path, no_work):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_a_ram_budget_that_nobody_can_measure_is_not_met(gelu, tmp_path):
     report = run(gelu, tmp_path / "out", budget=Budget(mean_bits=6.0, max_drop=100.0, ram="20kB"))
     assert not report.budget.met

@@ -60,7 +60,10 @@ def test_a_good_bundle_is_verified(bundle):
         assert agreement.first_deviating_layer is None
 
 
-@pytest.mark.parametrize(("place", "name"), [(0, "one"), (1, "two"), (2, "three"), (3, "four")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(0, "one"), (3, "four"), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, "two"), (2, "three")))],
+)
 def test_the_first_layer_that_deviates_is_named(place, name, bundle):
     bundle.model.write_bytes(_spoil(bundle.model.read_bytes(), place))
     for interpreter in (edge.judge(), "builtin-ref", "tflm"):

@@ -114,6 +114,7 @@ def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_pat
     assert any("no such operator" in one for one in report.warnings)
 
 
+@pytest.mark.slow
 def test_without_labels_a_wrong_float_file_is_told_too(strided, tmp_path, wrong_interpreter):
     model, data = strided
     report = run((model, {"x_train": data["x_train"]}), tmp_path / "out", baselines=())

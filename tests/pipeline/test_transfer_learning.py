@@ -50,7 +50,7 @@ def weights_of(model):
 
 @pytest.mark.parametrize(
     ("grid", "freeze"),
-    [("uniform", "base"), ("uniform", "all"), ("codebook", "first"), ("ecqx", "base")],
+    [("uniform", "base"), ("uniform", "all"), ("codebook", "first"), pytest.param("ecqx", "base", marks=pytest.mark.slow)],
 )
 def test_training_leaves_frozen_layers_as_they_are(data, freeze, grid):
     model = make_model(freeze)

@@ -56,7 +56,7 @@ def written(model, made, data, relevance):
     return build_tflite(apply(model, made, data, relevance=relevance, training=xaic.Training(epochs=0)), data.train)
 
 
-@pytest.mark.parametrize("bits", [(4,), (8,)])
+@pytest.mark.parametrize("bits", [(4,), pytest.param((8,), marks=pytest.mark.slow)])
 def test_predicted_sizes_are_those_of_written_files(case, bits):
     model, data, relevance = case
     made = plan(model, relevance, Budget(), PlanOptions(bits=bits))
@@ -65,7 +65,7 @@ def test_predicted_sizes_are_those_of_written_files(case, bits):
     )  # small files: 400 bytes of structure
 
 
-@pytest.mark.parametrize("bits", [(4,), (8,)])
+@pytest.mark.parametrize("bits", [(4,), pytest.param((8,), marks=pytest.mark.slow)])
 def test_predicted_sizes_of_weight_only_files_are_those_of_written_files(case, bits):
     model, data, relevance = case
     made = plan(model, relevance, Budget(), PlanOptions(bits=bits, activations="float32"))

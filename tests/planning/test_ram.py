@@ -208,7 +208,7 @@ def test_a_residual_input_lives_until_it_is_added():
 
 
 @needs_tflm
-@pytest.mark.parametrize("bits", [(), (4, 8)])
+@pytest.mark.parametrize("bits", [pytest.param((), marks=pytest.mark.slow), (4, 8)])
 def test_a_ram_budget_takes_filters_until_the_file_fits(bits, tmp_path):
     model, x = made(residual)
     relevance = attribute(model, x, target="predicted")

@@ -57,6 +57,7 @@ def test_limits_hold_and_the_record_in_the_originals_numbering_is_what_went(step
     assert "head" not in small.plan.remove
 
 
+@pytest.mark.slow
 def test_more_steps_look_again():
     model, data = make_model(), make_data()
     chosen = [
@@ -101,6 +102,7 @@ def test_every_rule_removes_first_what_does_nothing(rule):
     np.testing.assert_allclose(small.model(data[0]), model(data[0]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_byte_budget_in_steps_gives_a_file_that_fits_and_a_plan_that_says_so():
     model, data = make_model(), make_data()
     relevance = attribute(model, *data)

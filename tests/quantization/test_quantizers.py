@@ -108,7 +108,7 @@ def plan_for(model, bits):
     )
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_trained_weights_are_exactly_on_their_grids_and_stay_so_when_batchnorm_is_folded(bits):
     model = small_model()
     quantized = quantize_by_plan(model, plan_for(model, bits))

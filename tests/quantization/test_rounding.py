@@ -143,7 +143,7 @@ def case():
     return model, x, attribute(model, x, target="predicted")
 
 
-@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("bits", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_outputs_stay_closer_than_with_nearest_rounding_on_data_that_was_not_seen(case, bits):
     model, x, relevance = case
     made = plan(model, relevance, Budget(), PlanOptions(bits=(bits,)))

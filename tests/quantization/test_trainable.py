@@ -43,6 +43,7 @@ def test_weights_are_those_that_round_to_the_grids(data):
     assert (values["head"] == 0).sum() == 0 < (small.kernels["head"].integers == 0).sum()
 
 
+@pytest.mark.slow
 def test_zeros_that_are_there_are_not_made_again(data):
     first = xaic.apply(make_model(), make_plan(0.5), data, training=xaic.Training(epochs=4))
     again = xaic.apply(first.trainable, make_plan(0.5), data, training=xaic.Training(epochs=4))

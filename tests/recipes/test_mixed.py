@@ -27,6 +27,7 @@ def case():
     return model, {"x_train": x, "y_train": y, "x_test": x[:50], "y_test": y[:50]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deeplift-mixed", "lrp-mixed"])
 def test_recipe(case, name, tmp_path):
     model, data = case
