@@ -176,11 +176,16 @@ class _Outside(Exception):
     """The file points outside itself."""
 
 
-class Table:
-    """A flatbuffer table: fields by number, every offset checked against the file."""
+LEAST_ENTRIES = 1_000_000
+"""Entries of lists that may be read of any file; of a large one half as many as it has bytes, since lists may be shared."""
 
-    def __init__(self, content: bytes, position: int) -> None:
+
+class Table:
+    """A flatbuffer table: fields by number, every offset checked against the file, and so is how much is read in all."""
+
+    def __init__(self, content: bytes, position: int, left: Optional[list[int]] = None) -> None:
         self.content, self.position = content, position
+        self.left = [LEAST_ENTRIES + len(content) // 2] if left is None else left
         self.fields = position - self.number("i", position)
         self.size = self.number("H", self.fields)
 
@@ -219,26 +224,35 @@ class Table:
             raise _Outside(f"a list of {count:,} entries at byte {position:,} ends at byte {position + 4 + count * size:,}")
         return position + 4, count
 
+    def spend(self, count: int) -> None:
+        """Counts entries that are read: a small file whose tables share large lists would take all memory."""
+        self.left[0] -= count
+        if self.left[0] < 0:
+            raise _Outside("lists that are used again and again have more entries than belong in a file")
+
     def array(self, field: int, dtype: str) -> np.ndarray:
         """Returns a vector of numbers."""
         start, count = self.span(field, np.dtype(dtype).itemsize)
+        self.spend(count)
         return np.frombuffer(self.content, dtype, count, start)
 
     def text(self, field: int) -> str:
         """Returns a string field."""
         start, count = self.span(field, 1)
+        self.spend(count)
         return self.content[start : start + count].decode("utf-8", "replace")
 
     def table(self, field: int) -> Optional[Table]:
         """Returns a nested table."""
         position = self.find(field)
-        return Table(self.content, position + self.number("I", position)) if position else None
+        return Table(self.content, position + self.number("I", position), self.left) if position else None
 
     def tables(self, field: int) -> Iterator[Table]:
         """Yields the tables of a vector."""
         start, count = self.span(field, 4)
         for position in range(start, start + 4 * count, 4):
-            yield Table(self.content, position + self.number("I", position))
+            self.spend(1)
+            yield Table(self.content, position + self.number("I", position), self.left)
 
 
 def _read(name: str, content: bytes) -> FileInfo:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+
+import flatbuffers
 import numpy as np
 import pytest
 
@@ -73,3 +76,30 @@ def test_any_damage_is_a_clear_error_or_a_readable_file(files, tmp_path):
             errors.append(str(error))
     assert len(errors) > 100
     assert all("fuzz.tflite" in error for error in errors)
+
+
+def test_tables_that_share_long_lists_take_no_memory(tmp_path):
+    """160 kB that would be 400 million numbers: 20,000 times the same tensor, whose shape has 20,000 dimensions."""
+    builder, many = flatbuffers.Builder(1 << 20), 20_000
+    shape = _vector(builder, [1] * many, builder.PrependInt32)
+    builder.StartObject(10)
+    builder.PrependUOffsetTRelativeSlot(0, shape, 0)
+    tensors = _vector(builder, [builder.EndObject()] * many, builder.PrependUOffsetTRelative)
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(0, tensors, 0)
+    graphs = _vector(builder, [builder.EndObject()], builder.PrependUOffsetTRelative)
+    builder.StartObject(8)
+    builder.PrependUOffsetTRelativeSlot(2, graphs, 0)
+    builder.Finish(builder.EndObject(), b"TFL3")
+    (tmp_path / "bomb.tflite").write_bytes(bytes(builder.Output()))
+    start = time.monotonic()
+    with pytest.raises(EdgeError, match="used again and again"):
+        read_file(tmp_path / "bomb.tflite")
+    assert time.monotonic() - start < 5
+
+
+def _vector(builder, values, prepend):
+    builder.StartVector(4, len(values), 4)
+    for value in values:
+        prepend(value)
+    return builder.EndVector()
