@@ -33,6 +33,7 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.training import Epoch, Schedule, check_training
 from keras_xaic.training.context import Context
+from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -102,6 +103,7 @@ REMOVAL_TIME = 0.4
 
 
 @checked(plan=an(Plan), relevance=an(Relevance), training=an(Training), calibration=whole(1), replan=called)
+@in_usual_keras
 def apply(
     model: Union[Model, PathLike],
     plan: Plan,

@@ -26,11 +26,13 @@ from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import check_config
 from keras_xaic.models.savedmodels import load_saved_model
 from keras_xaic.temporary import temporary_directory
+from keras_xaic.usual import in_usual_keras
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
 
 
 @checked(path=a_path)
+@in_usual_keras
 def load_model(
     path: PathLike,
     *,

@@ -28,6 +28,7 @@ from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.training import check_training
+from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     device=an(Device),
     options=an(DataOptions),
 )
+@in_usual_keras
 def compress(
     model: Union[Model, PathLike],
     data: Any,

@@ -30,6 +30,7 @@ from keras_xaic.relevance import (
     save_pictures,
 )
 from keras_xaic.settings import AttributionOptions, DataOptions
+from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -54,6 +55,7 @@ class Explanation:
 
 @tells_machine_errors
 @checked(attribution=an(AttributionOptions), options=an(DataOptions))
+@in_usual_keras
 def explain(
     model: Union[Model, PathLike],
     data: Any,

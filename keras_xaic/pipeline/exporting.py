@@ -22,6 +22,7 @@ from keras_xaic.pipeline.proving import prove as prove_bundle
 from keras_xaic.pipeline.workspace import run_fingerprint
 from keras_xaic.settings import TARGETS, DataOptions, Target
 from keras_xaic.tasks import with_task
+from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 @tells_machine_errors
 @checked(options=an(DataOptions), calibration=a_source, precision=one_of_these(get_args(tflite.Precision)))
+@in_usual_keras
 def export(
     model: Union[Model, CompressedModel, Bundle, PathLike],
     out: PathLike,

@@ -22,6 +22,7 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.settings import DataOptions
 from keras_xaic.tflite import PRECISION_OF
 from keras_xaic.units import format_bytes
+from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -48,6 +49,7 @@ class Preview:
 @checked(
     budget=an(Budget, words="a Budget, e.g. Budget(flash='48kB')"), options=an(DataOptions), relevance=this_or_path(Relevance)
 )
+@in_usual_keras
 def plan(
     model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],
@@ -102,6 +104,7 @@ def plan(
     return made
 
 
+@in_usual_keras
 def preview(
     model: Union[Model, PathLike],
     relevance: Union[Relevance, PathLike],

@@ -31,6 +31,7 @@ from keras_xaic.relevance.methods import make_engine
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.reduce import Sums, check_reduction, reduce_samples, sample_weights
 from keras_xaic.relevance.targets import BatchTargets, Targets, check_start, find_targets, tasks_of
+from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,6 +43,7 @@ _CHECKED = 64  # samples that are looked at before work begins
 
 
 @checked(Details)
+@in_usual_keras
 def attribute(
     model: Union[Model, PathLike],
     x: Any,

@@ -24,6 +24,7 @@ from keras_xaic.searching.chart import save_chart
 from keras_xaic.searching.trial import Setting, run_trial, smallest_and_largest
 from keras_xaic.settings import DataOptions, Training
 from keras_xaic.temporary import sweep
+from keras_xaic.usual import in_usual_keras
 
 EPOCHS, MOST_EPOCHS = 2, 120
 """Epochs of a trial where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
@@ -50,6 +51,7 @@ class Found:
 
 @tells_machine_errors
 @checked(training=an(Training), options=an(DataOptions), trials=whole(1), workers=whole(1), model=a_path, storage=a_text)
+@in_usual_keras
 def search(
     model: PathLike,
     data: Any,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_xaic import edge, tflite
-from keras_xaic._keras import keras
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
 from keras_xaic.models import canonicalize
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.inputs import load_both
+from keras_xaic.pipeline.process_state import seeded
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.settings import DataOptions, Training
@@ -66,9 +66,10 @@ def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[
         zeros: Sparsity of all kernels but depthwise ones.
     """
     model, data, task, relevance = _parts(setting)
-    keras.utils.set_random_seed(setting.seed)
-    made = plan(model, relevance, Budget(flash=flash), PlanOptions(sparsity=zeros), seed=setting.seed)
-    small = apply(model, made, data, relevance=relevance, training=setting.training, calibration=setting.options.calibration)
+    with seeded(setting.seed, deterministic=False):
+        made = plan(model, relevance, Budget(flash=flash), PlanOptions(sparsity=zeros), seed=setting.seed)
+        how: Any = {"training": setting.training, "calibration": setting.options.calibration}
+        small = apply(model, made, data, relevance=relevance, **how)
     content = tflite.build_tflite(small, data.calibration(setting.options.calibration, setting.seed))
     directory = pathlib.Path(setting.out) / "trials" / str(number)
     directory.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,66 @@
+"""Keras as it is when nobody has changed it, for the length of a public call; afterwards it is as the user had it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any, Callable, TypeVar, cast
+
+import numpy as np
+
+from keras_xaic._keras import keras, tf
+
+_inside = threading.local()
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@contextlib.contextmanager
+def usual_keras() -> Iterator[None]:
+    """Sets what is set for the whole process to the usual, and sets it back afterwards.
+
+    That is: float32 as `floatx` and policy, functions compiled (not `tf.config.run_functions_eagerly`), and TensorFlow's logger
+    at errors. The generators of Python and NumPy continue where they were. Inside another such call nothing happens.
+    """
+    if getattr(_inside, "yes", False):
+        yield
+        return
+    logger = tf.get_logger()
+    floatx, policy, eagerly = keras.backend.floatx(), keras.mixed_precision.global_policy(), tf.config.functions_run_eagerly()
+    states, level = (random.getstate(), np.random.get_state()), logger.level
+    other = policy.name != floatx  # else it follows floatx
+    _inside.yes = True
+    try:
+        if floatx != "float32":
+            keras.backend.set_floatx("float32")
+        if other:
+            keras.mixed_precision.set_global_policy("float32")
+        if eagerly:
+            tf.config.run_functions_eagerly(False)
+        logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        _inside.yes = False
+        logger.setLevel(level)
+        if eagerly:
+            tf.config.run_functions_eagerly(True)
+        if floatx != "float32":
+            keras.backend.set_floatx(floatx)
+        if other:
+            keras.mixed_precision.set_global_policy(policy)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def in_usual_keras(function: Function) -> Function:
+    """Makes a public function work in `usual_keras`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        with usual_keras():
+            return function(*args, **options)
+
+    return cast(Function, wrapped)

@@ -1,0 +1,109 @@
+"""No public call leaves anything changed for the process, and none minds what the user has changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import random
+import signal
+import tempfile
+import warnings
+
+import numpy as np
+import pytest
+from tensorflow.python.eager import context
+from tensorflow.python.framework import config
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers, tf
+
+FEW = xaic.Device("mobile", baselines=())
+
+
+def snapshot():
+    loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+    return {
+        "determinism": config.is_op_determinism_enabled(),
+        "seed": context.global_seed(),
+        "numpy": repr(np.random.get_state()),
+        "numpy errors": np.geterr(),
+        "random": random.getstate(),
+        "policy": keras.mixed_precision.global_policy().name,
+        "floatx": keras.backend.floatx(),
+        "eagerly": tf.config.functions_run_eagerly(),
+        "learning phase": int(keras.backend.learning_phase()),
+        "handlers": [list(one.handlers) for one in (logging.root, tf.get_logger())],
+        "levels": {name: one.level for name, one in loggers.items() if name.startswith(("tensorflow", "keras", "absl"))},
+        "root": logging.root.level,
+        "filters": list(warnings.filters),
+        "environment": dict(os.environ),
+        "place": os.getcwd(),
+        "temporary": tempfile.gettempdir(),
+        "signals": [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)],
+        "custom objects": sorted(keras.utils.get_custom_objects()),
+    }
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    folder = tmp_path_factory.mktemp("state")
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dropout(0.1), layers.Dense(3, "softmax")])
+    x, y = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32), np.arange(60) % 3
+    model.save(folder / "model.keras")
+    relevance = xaic.attribute(model, x, y)
+    bundle = xaic.export(model, folder / "bundle", calibration=(x, y), target="mobile", prove=False)
+    made = xaic.plan(model, relevance, xaic.Budget(mean_bits=5))
+    return {"folder": folder, "model": model, "data": (x, y), "relevance": relevance, "bundle": bundle, "plan": made}
+
+
+CALLS = {
+    "load_model": lambda j, out: xaic.load_model(j["folder"] / "model.keras"),
+    "as_data": lambda j, out: xaic.as_data(j["data"]),
+    "attribute": lambda j, out: xaic.attribute(j["model"], *j["data"]),
+    "plan": lambda j, out: xaic.plan(j["model"], j["relevance"], xaic.Budget(mean_bits=5), data=j["data"]),
+    "apply": lambda j, out: xaic.apply(j["model"], j["plan"], j["data"], training=xaic.Training(epochs=1)),
+    "explain": lambda j, out: xaic.explain(j["model"], j["data"], out),
+    "export": lambda j, out: xaic.export(j["model"], out, calibration=j["data"], target="mobile"),
+    "verify": lambda j, out: xaic.verify(j["bundle"], j["data"]),
+    "compress": lambda j, out: xaic.compress(
+        j["model"], j["data"], out=out, recipe="deeplift-mixed", device=FEW, training=xaic.Training(epochs=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_the_process_is_as_before(job, tmp_path, name):
+    np.random.seed(7)
+    random.seed(7)
+    warnings.filters[:] = list(warnings.filters)
+    before = snapshot()
+    CALLS[name](job, tmp_path / "out")
+    after = snapshot()
+    assert {key: (before[key], after[key]) for key in before if before[key] != after[key]} == {}
+
+
+@pytest.fixture
+def changed():
+    """What users change for the whole process."""
+    keras.backend.set_floatx("float64")
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+    keras.mixed_precision.set_global_policy("float32")
+    keras.backend.set_floatx("float32")
+
+
+@pytest.mark.parametrize("name", ["attribute", "plan", "apply", pytest.param("compress", marks=pytest.mark.slow)])
+def test_what_users_change_for_the_process_does_not_matter(job, tmp_path, name, changed):
+    before = snapshot()
+    made = CALLS[name](job, tmp_path / "out")
+    assert snapshot() == before
+    assert made is not None
+    if name == "attribute":
+        for key, value in made.weights.items():
+            np.testing.assert_allclose(value, job["relevance"].weights[key], atol=1e-6)
+    if name == "compress":
+        assert pathlib.Path(tmp_path / "out" / "model.tflite").is_file()
