@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic.arguments import an, called, checked, whole
 from keras_xaic.bundle import Bundle
-from keras_xaic.data import Array, as_data
+from keras_xaic.data import Array, Parts, as_data
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.grids import QuantizedKernel, load_kernels
@@ -22,6 +22,7 @@ from keras_xaic.models.keras3_objects import save_keras3
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.loading import load_model
 from keras_xaic.models.ports import Ports, keep_ports, ports_of
+from keras_xaic.models.regular import regularize
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
 from keras_xaic.progress import Progress, silent
@@ -152,9 +153,11 @@ def apply(
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
     training, model = training or Training(), as_model(model)
-    if teacher is not None and not isinstance(teacher, np.ndarray):
+    if teacher is not None and not isinstance(teacher, (np.ndarray, Parts)):
         teacher = as_model(teacher)
     check_training(training)
+    if isinstance(model.input, Mapping) or isinstance(model.output, Mapping):
+        model = regularize(model)  # Keras trains by lists as by names, but not by both
     check_plan(plan, model)
     if training.activation_ranges is not None and plan.activations == "float32":
         raise PlanError("activation_ranges for float32 activations, which lie on no grid", "None, or a plan with int8 or int16")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import numpy as np
 
 from keras_xaic.bundle import Made, cached
-from keras_xaic.data import Array, Data, Parts, Samples
+from keras_xaic.data import Array, Data, Parts, Samples, arrays_of
 from keras_xaic.errors import DataError
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
@@ -78,10 +78,9 @@ class Context:
         task = infer_task(model, data, strict=False)
         data = with_task(data, task)
         train, held_back = data.split(seed=seed)
-        if knows and (teacher.dtype.kind not in "biuf" or teacher.ndim == 0 or len(teacher) != len(train)):
-            raise DataError(
-                f"teacher has the shape {teacher.shape} of {teacher.dtype}", f"outputs on {len(train)} training samples"
-            )
+        if knows and any(one.dtype.kind not in "biuf" or one.ndim == 0 or len(one) != len(train) for one in arrays_of(teacher)):
+            known = ", ".join(f"{one.shape} of {one.dtype}" for one in arrays_of(teacher))
+            raise DataError(f"teacher has the shape {known}", f"outputs on {len(train)} training samples")
         answers = (teacher if knows else predict(original, train)) if epochs else None
         if held_back.y is None and epochs:  # without labels, what the original says is right
             held_back = task.labelled(held_back, predict(original, held_back))

@@ -145,7 +145,9 @@ def check_training(training: Training) -> None:
     """
     Schedule.of(training, 1, 0).make_optimizer(1)
     if training.loss is not None:
-        check_loss(training.loss)
+        several = training.loss.values() if isinstance(training.loss, Mapping) else training.loss
+        for loss in several if isinstance(training.loss, (Mapping, list, tuple)) else [training.loss]:
+            check_loss(loss)
 
 
 @dataclass(frozen=True)

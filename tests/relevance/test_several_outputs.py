@@ -7,7 +7,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.data import Data, Parts, Samples
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, PlanError
 from keras_xaic.models import canonicalize, fitted, infer_task, weighted_kernels
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
 from keras_xaic.relevance import Attribution, attribute
@@ -123,3 +123,39 @@ def test_callbacks_hear_of_every_output(model, data):
     variance = samples.y.arrays[1].var()
     assert heard["val_loss"] == pytest.approx(heard["val_kind_loss"] + 0.5 * heard["val_alpha_loss"] / variance, rel=1e-5)
     assert {"kind_accuracy", "alpha_mse"} <= set(heard)
+
+
+def test_a_plan_is_carried_out_with_outputs_as_teacher_and_losses_by_name(model, data):
+    from keras_xaic.compression import apply
+    from keras_xaic.planning import Budget, PlanOptions, plan
+    from keras_xaic.settings import Training
+
+    clone = keras.models.clone_model(model)
+    made = plan(clone, attribute(clone, data.train.x, data.train.y), Budget(mean_bits=8), PlanOptions())
+    train, _ = data.split(seed=0)
+    training = Training(epochs=1, seed=0, loss={"alpha": "mae"})
+    small = apply(clone, made, data, teacher=predict(clone, train), training=training)
+    for given, expected in zip(predict(small.model, train).arrays, predict(clone, train).arrays):
+        assert np.abs(given - expected).mean() < expected.std()
+    with pytest.raises(PlanError, match="loss of 'other'"):
+        apply(clone, made, data, training=Training(epochs=1, loss={"other": "mae"}))
+
+
+def test_a_model_of_dictionaries_is_trained(model, data):
+    from keras_xaic.compression import apply
+    from keras_xaic.planning import Budget, PlanOptions, plan
+    from keras_xaic.settings import Training
+
+    one, two = keras.Input((4,), name="one"), keras.Input((2,), name="two")
+    body = layers.Concatenate()([layers.Dense(3, name="first")(two), one])
+    named = keras.Model(
+        {"right": one, "left": two}, {"sum": layers.Dense(2, name="s")(body), "all": layers.Dense(1, name="a")(body)}
+    )
+    rng = np.random.default_rng(0)
+    x = {"right": rng.normal(size=(40, 4)).astype(np.float32), "left": rng.normal(size=(40, 2)).astype(np.float32)}
+    y = named.predict(x, verbose=0)
+    made = plan(named, attribute(named, x, y, target="all"), Budget(mean_bits=8), PlanOptions())
+    small = apply(named, made, (x, y), training=Training(epochs=1))
+    given = dict(zip(("all", "sum"), small.model.predict([x["left"], x["right"]], verbose=0)))
+    for name, expected in y.items():
+        assert np.abs(given[name] - expected).mean() < 0.3 * expected.std()
