@@ -189,6 +189,7 @@ def _sizes(given: Any) -> tuple[int, ...]:
 
 
 @settings
+@keyword_only(after=2)
 @dataclass(frozen=True)
 class DataOptions:
     """How data and model are read, and what is measured on them.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional, Union
 
+from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.data import Array, Data, Parts, Samples, as_data, renamed
 from keras_xaic.edge.delegation import Delegation
@@ -74,6 +75,7 @@ class InterpreterRun:
         return entry
 
 
+@keyword_only(after=0)
 @dataclass(frozen=True)
 class Verification:
     """What was measured of a bundle, from its files.

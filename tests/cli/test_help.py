@@ -67,6 +67,7 @@ def test_the_shell_completes(typed, offered):
     assert set(result.output.split()) == offered
 
 
+@pytest.mark.usefixtures("anything_given")
 def test_an_interruption_names_the_command_that_continues(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

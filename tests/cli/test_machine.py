@@ -18,6 +18,8 @@ from keras_xaic.cli.app import app
 from keras_xaic.errors import ModelError
 from keras_xaic.tflite import pack_download
 
+pytestmark = pytest.mark.usefixtures("anything_given")
+
 
 def invoke(*words):
     result = CliRunner().invoke(app, [str(word) for word in words], terminal_width=200)
