@@ -171,7 +171,7 @@ def as_text(table: dict[str, Any]) -> str:
         order = sorted(measured, key=lambda version: [int(number) for number in re.findall(r"\d+", version)])
         inner = ",\n".join(block(version, measured[version], 3) for version in order)
         versions.append(f'  "{name}": {{\n{inner}\n  }}')
-    parts = [f' "must_run_on": {json.dumps(table["must_run_on"])}']
+    parts = [f' "{name}": {json.dumps(table[name])}' for name in ("timed_on", "must_run_on")]
     parts += [block(name, table[name], 1) for name in ("not_used", "packed_dense_wrong")]
     parts.append(' "measured": {\n' + ",\n".join(versions) + "\n }")
     return "{\n" + ",\n".join(parts) + "\n}\n"
