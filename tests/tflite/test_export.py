@@ -18,7 +18,7 @@ from tests.tflite.models import Small, inputs_of, run
 
 
 class _Plan:
-    activations = "int8"
+    activations, lookup = "int8", True
 
     def save(self, path) -> None:
         path.write_text(json.dumps({"schema": 1}))
