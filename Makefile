@@ -32,13 +32,13 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not exhaustive'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'slow and not exhaustive'
 
 test-exhaustive: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m exhaustive
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m exhaustive
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED) --keep
