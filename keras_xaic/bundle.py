@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Callable, Optional, TypeVar
 
 from keras_xaic.errors import DataError
@@ -30,6 +31,21 @@ class Bundle:
     """
 
     path: pathlib.Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", pathlib.Path(self.path).expanduser())
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the files with their sizes."""
+        files = sorted(file for file in self.path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        rows = [
+            f"<tr><td>{escape(file.relative_to(self.path).as_posix())}</td><td>{file.stat().st_size:,} B</td></tr>"
+            for file in files
+        ]
+        return f"<table><caption>{escape(str(self.path))}</caption>{''.join(rows)}</table>"
 
     @property
     def model(self) -> pathlib.Path:

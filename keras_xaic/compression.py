@@ -60,6 +60,9 @@ class CompressedModel:
     history: Mapping[str, list[Epoch]]
     trainable: Any = None
 
+    def __repr__(self) -> str:
+        return f"<CompressedModel {self.model.name!r}: {len(self.kernels)} kernels on grids, {self.sparsity:.1%} zeros>"
+
     @property
     def storages(self) -> dict[str, Storage]:
         """Kernel key -> how its integers lie in the file."""

@@ -92,6 +92,18 @@ def writing(path: PathLike) -> Iterator[BinaryIO]:
         raise said from error
 
 
+def a_place(path: PathLike) -> pathlib.Path:
+    """Returns where a user wants a file: ``~`` expanded, and the directory made if it is missing.
+
+    Raises:
+        MachineError: If it cannot be made.
+    """
+    where = pathlib.Path(path).expanduser()
+    with telling():
+        where.parent.mkdir(parents=True, exist_ok=True)
+    return where
+
+
 def write_atomic(path: PathLike, content: Union[str, bytes]) -> None:
     """Writes a file that is either whole or not there."""
     with writing(path) as file:

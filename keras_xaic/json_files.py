@@ -38,7 +38,7 @@ def read_json(path: PathLike) -> Any:
     Raises:
         DataError: If it is missing or not JSON, too large or too deep, names a key twice, or holds numbers beyond 64 bits.
     """
-    content = read_bytes(path, MOST_BYTES)
+    content = read_bytes(pathlib.Path(path).expanduser(), MOST_BYTES)
     try:
         value = json.loads(
             content.decode("utf-8-sig"),

@@ -92,6 +92,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        parts = [f"{name} {_shape(value)}" for name, value in (("x", self.x), ("y", self.y)) if value is not None]
+        return f"<{len(self)} Samples: {', '.join(parts)}>"
+
     def inputs(self, index: Any = slice(None)) -> Any:
         """Returns the model's inputs at `index`, float32, (n, ...); `Parts` for several inputs."""
         if isinstance(self.x, Parts):
@@ -215,6 +219,10 @@ class Data:
             return self.changed(one)
         except DataError as error:
             raise DataError(f"{self.name}: {error.found}", error.expected, error.fix) from None
+
+
+def _shape(value: Any) -> str:
+    return value.described() if isinstance(value, Parts) else f"{tuple(value.shape)} {value.dtype}"
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

@@ -39,7 +39,7 @@ def attribute_by(
             target=task.explained(samples),
             seed=seed,
             allow_approximate=True,  # what has no rule was refused or accepted before
-            progress=lambda done, total: progress("attribute", done, total),
+            progress=progress,
         )
 
     made = by(recipe.rule or "lrp.epsilon")

@@ -107,7 +107,7 @@ def explain(
             per_class=how.per_class,
             seed=seed,
             allow_approximate=not options.strict,
-            progress=functools.partial(progress, "attribute"),
+            progress=progress,
             checkpoint=place.work / "attribution.npz",
             **settings,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pathlib
 import re
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Optional
@@ -13,7 +12,7 @@ import pydantic
 
 from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, a_place, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.planning.cost import weight_bytes
 from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
@@ -163,7 +162,7 @@ class Plan(Written):
 
     def save(self, path: PathLike) -> None:
         """Writes the plan as JSON."""
-        write_atomic(pathlib.Path(path), self.model_dump_json(indent=1, by_alias=True) + "\n")
+        write_atomic(a_place(path), self.model_dump_json(indent=1, by_alias=True) + "\n")
 
     @classmethod
     def load(cls, path: PathLike) -> Plan:

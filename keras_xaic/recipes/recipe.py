@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -14,7 +13,7 @@ import pydantic
 from keras_xaic.arguments import offers
 from keras_xaic.budget import Budget
 from keras_xaic.errors import ModelError, PlanError, choices
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, a_place, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import ZEROS, Grid, Score, check_zeros
@@ -169,7 +168,7 @@ class Recipe(Written):
 
     def save(self, path: PathLike) -> None:
         """Writes the recipe as JSON."""
-        write_atomic(pathlib.Path(path), self.to_json())
+        write_atomic(a_place(path), self.to_json())
 
     @classmethod
     def load(cls, path: PathLike) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from keras_xaic.models.given import as_model
 from keras_xaic.models.losses import carried_losses
 from keras_xaic.models.ports import ports_of
 from keras_xaic.output_tasks import PerOutput, Tasks, output_weights
+from keras_xaic.progress import Progress as WholeProgress
 from keras_xaic.relevance.checkpoint import Checkpoint, attribution_fingerprint
 from keras_xaic.relevance.choices import Details, EngineName, Reduce, RunDetails, Start, Statistic, Target
 from keras_xaic.relevance.composites import Composite, RuleLike, as_composite
@@ -53,7 +55,7 @@ def attribute(
     target: Target = "true",
     reduce: Reduce = "mean_abs",
     allow_approximate: bool = False,
-    progress: Optional[Progress] = None,
+    progress: Optional[WholeProgress] = None,
     checkpoint: Optional[PathLike] = None,
     **details: Unpack[Details],
 ) -> Relevance:
@@ -83,7 +85,7 @@ def attribute(
         target: ``true`` (the class in y; all outputs where there are no classes), ``predicted``, a class number, or ``all``.
         reduce: How samples are brought together, see above.
         allow_approximate: Linearise layers without a sound rule instead of refusing them; they are listed in the result.
-        progress: Called with (samples done, samples in all) after every batch.
+        progress: Told after every batch how many samples are done, as stage ``attribute``.
         checkpoint: File that keeps what is done; an interrupted call that is repeated with the same file continues. It is
             removed at the end.
         **details: Further keywords:
@@ -119,7 +121,8 @@ def attribute(
         check_reduction(reduce)
         return magnitude(model, how.seed)
     attribution = Attribution(model, rule=rule, engine=engine, allow_approximate=allow_approximate)
-    return attribution.run(x, y, target=target, reduce=reduce, progress=progress, checkpoint=checkpoint, **rest)
+    told = None if progress is None else functools.partial(progress, "attribute")
+    return attribution.run(x, y, target=target, reduce=reduce, progress=told, checkpoint=checkpoint, **rest)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import escape
-from typing import TYPE_CHECKING, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import numpy as np
 
 from keras_xaic.arguments import keyword_only
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, save_arrays, telling
+from keras_xaic.files import PathLike, a_place, save_arrays
 from keras_xaic.npz import Npz
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _FACTS = ("rule", "filter_rule", "engine", "target", "start", "reduce", "samples
 
 
 @keyword_only(after=4)
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relevance:
     """How much every weight, filter and layer matters, by one rule, over some samples.
 
@@ -75,6 +75,14 @@ class Relevance:
     biases: Mapping[str, np.ndarray] = field(default_factory=dict)
     per_class: Mapping[int, Relevance] = field(default_factory=dict)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same facts and, value for value, the same scores."""
+        if not isinstance(other, Relevance):
+            return NotImplemented
+        return all(_same(getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         lines = [
             f"Relevance({self.rule}, engine={self.engine}, target={self.target}, start={self.start}, reduce={self.reduce}, "
@@ -106,13 +114,11 @@ class Relevance:
         Returns:
             The file written.
         """
-        where = pathlib.Path(path)
+        where = pathlib.Path(path).expanduser()
         where = where if where.suffix == ".npz" else where.with_name(where.name + ".npz")
         arrays: dict[str, np.ndarray] = {}
         _collect(self, "", arrays)
-        with telling():
-            where.parent.mkdir(parents=True, exist_ok=True)
-        save_arrays(where, arrays)
+        save_arrays(a_place(where), arrays)
         return where
 
     @classmethod
@@ -125,7 +131,7 @@ class Relevance:
         Raises:
             DataError: If there is no such file or it is something else.
         """
-        where = pathlib.Path(path)
+        where = pathlib.Path(path).expanduser()
         where = where / "relevance.npz" if where.is_dir() else where
         expected = "the output of `xaic explain`, or a file written by Relevance.save"
         if not where.exists():
@@ -136,6 +142,12 @@ class Relevance:
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             said = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{where} is not a relevance file ({said[:200]})", expected) from None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) or isinstance(other, np.ndarray) else bool(one == other)
 
 
 def _collect(relevance: Relevance, prefix: str, arrays: dict[str, np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from html import escape
 from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from keras_xaic._version import __version__
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, a_place, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import METRICS
 from keras_xaic.units import LARGEST
@@ -373,6 +374,27 @@ class Report(_Facts):
                     raise ValueError(f"{place}.{key} is {value:.4g}, {known.name} is {low:g} to {high:g}")
         return self
 
+    def __repr__(self) -> str:
+        return f"<Report of {self.recipe!r}: {self.verdict or 'no verdict'}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the verdict, and original, compressed model and baselines side by side."""
+        name = "metric" if self.metric is None else self.metric.name
+        small = self.compressed
+        rows: list[tuple[Any, ...]] = []
+        rows.append(("original, float32", self.original.tflite_fp32_bytes, None, self.original.edge_metric))
+        rows.append(("compressed", small.flash_bytes, small.download_bytes, small.edge_metric))
+        rows += [(each, one.flash_bytes, one.download_bytes, one.edge_metric) for each, one in self.baselines.items()]
+        cells = [
+            [escape(who), *("" if size is None else f"{size:,}" for size in sizes), "" if value is None else f"{value:.4g}"]
+            for who, *sizes, value in rows
+        ]
+        titles = "".join(f"<th>{one}</th>" for one in ("", "flash B", "download B", escape(name)))
+        body = "".join("<tr>" + "".join(f"<td>{one}</td>" for one in row) + "</tr>" for row in cells)
+        return f"<table><caption>{escape(self.verdict or self.recipe)}</caption><tr>{titles}</tr>{body}</table>"
+
     def to_json(self) -> str:
         """Returns the text of report.json."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
@@ -386,7 +408,7 @@ class Report(_Facts):
         Returns:
             The file.
         """
-        file = _file(path)
+        file = a_place(_file(path))
         write_atomic(file, self.to_json())
         return file
 
@@ -424,5 +446,5 @@ def _metrics_of(values: Any) -> Any:
 
 
 def _file(path: PathLike) -> pathlib.Path:
-    where = pathlib.Path(path)
+    where = pathlib.Path(path).expanduser()
     return where / "report.json" if where.is_dir() else where

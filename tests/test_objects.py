@@ -1,0 +1,91 @@
+"""Objects come back from their files as they were, compare equal, print briefly and show in notebooks."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers, tf
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu", name="a"), layers.Dense(3, "softmax", name="b")])
+    x, y = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), np.arange(40) % 3
+    relevance = xaic.attribute(model, x, y, per_class=True)
+    report = xaic.Report(recipe="auto", verdict="It <fits>.", compressed={"flash_bytes": 1234, "edge_metric": 0.9})
+    return {
+        "Relevance": relevance,
+        "Plan": xaic.plan(model, relevance, xaic.Budget(mean_bits=5)),
+        "Report": report,
+        "Recipe": xaic.Recipe(name="mine", rule="lrp.epsilon", bits=(4, 8)),
+        "model": model,
+        "data": (x, y),
+    }
+
+
+NAMES = {"Relevance": "relevance.npz", "Plan": "plan.json", "Report": "report.json", "Recipe": "recipe.json"}
+
+
+@pytest.mark.parametrize("kind", list(NAMES))
+def test_files_give_back_what_was_saved_wherever_it_is(made, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (tmp_path / "not" / "there" / NAMES[kind], f"~/home/{NAMES[kind]}"):
+        made[kind].save(path)
+        again = type(made[kind]).load(path)
+        assert again == made[kind]
+    assert (tmp_path / "home" / NAMES[kind]).is_file()
+
+
+def test_other_relevance_is_not_equal(made):
+    one = made["Relevance"]
+    other = xaic.attribute(made["model"], *made["data"], per_class=True)
+    assert one == other
+    other.weights["a"][0, 0] += 1
+    assert one != other
+    assert one != "relevance"
+
+
+@pytest.mark.parametrize("kind", ["Relevance", "Plan", "Report"])
+def test_objects_print_briefly_and_show_in_notebooks(made, kind):
+    assert len(repr(made[kind])) < 1500
+    page = made[kind]._repr_html_()
+    assert page.startswith("<table")
+    assert "<fits>" not in page
+
+
+def test_data_models_and_bundles_print_briefly(made, tmp_path):
+    data = xaic.as_data(made["data"])
+    assert repr(data.train) == "<40 Samples: x (40, 6) float32, y (40,) int64>"
+    small = xaic.apply(made["model"], made["Plan"], data, training=xaic.Training(epochs=0))
+    assert repr(small).startswith("<CompressedModel 'sequential")
+    assert len(repr(small)) < 120
+    bundle = xaic.export(small, tmp_path / "deep" / "bundle", calibration=data, target="mobile", prove=False)
+    assert bundle == xaic.Bundle(str(bundle.path))
+    assert "model.tflite" in bundle._repr_html_()
+    assert str(bundle) == str(tmp_path / "deep" / "bundle")
+
+
+def test_attribute_takes_what_compress_takes(made, tmp_path):
+    x, y = made["data"]
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y)
+    made["model"].save(tmp_path / "model.keras")
+    expected = xaic.attribute(made["model"], x, y)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    for given in (tmp_path / "data.npz", str(tmp_path / "data.npz"), dataset, xaic.as_data((x, y))):
+        assert xaic.attribute(pathlib.Path(tmp_path / "model.keras"), given) == expected
+
+
+def test_there_is_one_type_of_progress(made, tmp_path):
+    told = []
+
+    def progress(stage, done, total, note=""):
+        told.append(stage)
+
+    xaic.attribute(made["model"], *made["data"], progress=progress)
+    xaic.explain(made["model"], made["data"], tmp_path / "out", progress=progress)
+    assert set(told) >= {"attribute", "load"}
