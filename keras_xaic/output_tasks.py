@@ -169,7 +169,7 @@ class Tasks:
                 tuple(str(one["name"]) for one in parts),
                 tuple(float(one["weight"]) for one in parts),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
         usable = all(0 <= weight < math.inf for weight in found.weights) and sum(found.weights) > 0
         return found if len(found.tasks) == len(parts) and usable else None
@@ -285,7 +285,7 @@ def output_weights(value: PerOutput, names: Sequence[str]) -> tuple[float, ...]:
     for name in names:
         try:
             found.append(float(said.get(name, 0.0)))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             found.append(math.nan)
         if not 0 <= found[-1] < math.inf:
             raise DataError(f"the weight of output {name} is {said[name]!r}", "a number, 0 or more")

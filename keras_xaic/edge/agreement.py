@@ -150,7 +150,8 @@ def measure_agreement(bundle: Bundle, interpreter: str, path: Optional[pathlib.P
         raise EdgeError(f"{path.name} has {len(given)} outputs, the Keras model has {len(expected)}", "the same outputs")
     layers, limit = _layers(bundle, path, interpreter, inputs)
     ports = bundle.ports()
-    names = [f"output {i}" for i in range(len(given))] if ports is None else [f"output {name}" for name in ports[1]]
+    known = ports[1] if ports is not None and len(ports[1]) == len(given) else range(len(given))
+    names = [f"output {name}" for name in known]
     outputs = (deviation(name, a, b, limit, is_output=True) for name, a, b in zip(names, given, expected))
     return Agreement(interpreter, tuple(outputs), layers)
 
