@@ -348,7 +348,9 @@ def _originals(report: Any, task: Tasks) -> Optional[tuple[float, ...]]:
     for name, one in zip(task.names, task.tasks):
         value = next((facts.get("original") for facts in listed if facts.get("name") == name), None)
         metric = next((facts.get("metric") for facts in listed if facts.get("name") == name), None)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300 or metric != one.metric_name:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or metric != one.metric_name:
+            return None
+        if not abs(value) < 1e300:
             return None
         found.append(float(value))
     return tuple(found)
