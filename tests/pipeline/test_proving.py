@@ -103,7 +103,7 @@ def test_scales_that_are_far_too_coarse_are_no_excuse(bundle, model, data):
     bundle.model.write_bytes(build_tflite(model, 40.0 * data["x_train"]))
     for interpreter in [name for name in _interpreters() if name != "tflm"]:
         agreement = measure_agreement(bundle, interpreter)
-        assert agreement.outputs[0].value < 0.5, "not just any values"
+        assert agreement.outputs[0].value < 0.6, "not just any values, which deviate by 1.1"
         with pytest.raises(EdgeError, match="disagrees with the Keras model"):
             agreement.require("model.tflite")
 
