@@ -121,6 +121,26 @@ def a_source(name: str, value: Any) -> Any:
     return a_path(name, value) if isinstance(value, (str, os.PathLike)) else value
 
 
+def two_sizes(name: str, value: Any) -> tuple[int, int]:
+    """Returns height and width: of ``96x96``, a pair, or one number for both.
+
+    >>> two_sizes("image_size", "96x128"), two_sizes("image_size", 96)
+    ((96, 128), (96, 96))
+    """
+    parts = (
+        re.split(r"[x,]", value) if isinstance(value, str) else [value] * 2 if isinstance(value, numbers.Integral) else value
+    )
+    try:
+        found = [int(one) if isinstance(one, str) else one for one in parts]
+    except (TypeError, ValueError):
+        found = []
+    expected = "height and width, e.g. 96x96"
+    if len(found) != 2:
+        raise PlanError(f"{name} is {shown(value)}", expected)
+    height, width = (require(name, one, expected, lambda n: 1 <= n <= 100_000, whole=True) for one in found)
+    return height, width
+
+
 def one_of_these(known: Any) -> Check:
     """Returns the check for names that are known."""
 

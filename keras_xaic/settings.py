@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args
 
-from keras_xaic.arguments import a_path, as_names, keyword_only, one_of, require, settings, shown, yes_no
+from keras_xaic.arguments import a_path, as_names, keyword_only, one_of, require, settings, shown, two_sizes, yes_no
 from keras_xaic.errors import DataError, PlanError, choices
 from keras_xaic.metrics import KINDS, METRICS, get_metric
 from keras_xaic.output_tasks import PerOutput, said_of_outputs
@@ -200,6 +200,8 @@ class DataOptions:
     Attributes:
         scale: The model sees ``x * scale + offset``; None: 1, or what a bundle remembers.
         offset: See `scale`; None: 0, or what a bundle remembers.
+        image_size: Height and width that images of a directory are resized to: ``(96, 96)`` or ``"96x96"``; None: they must all
+            have the same.
         calibration: Number of training samples for relevance and activation ranges.
         task: Kind of the task, one of `keras_xaic.metrics.KINDS`; None: what the output, the model's loss and the targets say.
             Of several outputs by name, a mapping or ``"digit=classification,box=regression"``.
@@ -224,6 +226,9 @@ class DataOptions:
         None, "The model sees x * SCALE + OFFSET; default: 1, or what a bundle remembers.", kind=float
     )
     offset: Optional[float] = option(None, "See --scale; default: 0, or what a bundle remembers.", kind=float)
+    image_size: Union[str, Sequence[int], int, None] = option(
+        None, "Height and width that images of a directory are resized to, e.g. 96x96; default: all have the same.", kind=str
+    )
     calibration: int = option(256, "Training samples for relevance and activation ranges.")
     task: PerOutput = option(
         None,
@@ -257,6 +262,8 @@ class DataOptions:
             object.__setattr__(self, "scale", require("scale", self.scale, "a number other than 0", lambda n: n != 0))
         if self.offset is not None:
             object.__setattr__(self, "offset", require("offset", self.offset, "a number", lambda n: True))
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", two_sizes("image_size", self.image_size))
         if self.input_shape is not None:
             object.__setattr__(self, "input_shape", _sizes(self.input_shape))
         for name in ("custom_objects", "architecture"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_xaic.arguments import a_path, checked
+from keras_xaic.arguments import a_path, checked, two_sizes
 from keras_xaic.data.checks import check_samples
 from keras_xaic.data.classes import with_numbers
 from keras_xaic.data.forms import array_of, as_samples
@@ -22,8 +22,8 @@ from keras_xaic.files import PathLike
 from keras_xaic.npz import Npz
 
 
-@checked(path=a_path)
-def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
+@checked(path=a_path, image_size=two_sizes)
+def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0, image_size: Any = None) -> Data:
     """Loads a data set.
 
     >>> import tempfile
@@ -38,6 +38,8 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
             ``train/CLASS/*.png``, ``test/CLASS/*.png`` (or just ``CLASS/*.png``, used for training).
         scale: The model sees ``x * scale + offset``.
         offset: See `scale`.
+        image_size: Height and width that images of directories are resized to, ``(96, 96)`` or ``"96x96"``; None: all must have
+            the same.
 
     Returns:
         The samples, in the dtype in which they are stored; `test` is None where there is no test part.
@@ -47,7 +49,7 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0) -> Data:
     """
     where = pathlib.Path(path)
     if where.is_dir():
-        return load_directory(where, scale, offset)
+        return load_directory(where, scale, offset, image_size)
     if not where.exists():
         raise DataError(f"data file {where} does not exist", "an .npz file or a directory of images per class")
     arrays = Npz(where, "an .npz with the keys x_train, y_train, x_test, y_test, written by numpy.savez")
@@ -66,8 +68,8 @@ def checked_data(data: Data) -> Data:
     return data
 
 
-@checked()
-def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
+@checked(image_size=two_sizes)
+def as_data(data: Any, scale: float = 1.0, offset: float = 0.0, image_size: Any = None) -> Data:
     """Accepts what Keras users have: arrays, lists and pandas, `tf.data` datasets, `keras.utils.Sequence`, paths, `Data`.
 
     One of them is training data: ``x``, ``(x, y)`` or ``(x, y, weights)``, or a dataset that gives such tuples. Two of them
@@ -84,6 +86,7 @@ def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
             inputs or outputs dictionaries by name, or lists in the model's order, as Keras takes them.
         scale: The model sees ``x * scale + offset``. `Data` and `Samples` may say that themselves; then both have to agree.
         offset: See `scale`.
+        image_size: Height and width that images of directories are resized to; None: all must have the same.
 
     Returns:
         The same samples, checked; arrays are not copied.
@@ -96,7 +99,7 @@ def as_data(data: Any, scale: float = 1.0, offset: float = 0.0) -> Data:
     if isinstance(data, Data):
         return checked_data(data.changed(lambda name, part: _scaled(part, name, data.name, scale, offset)))
     if isinstance(data, (str, os.PathLike)):
-        return load_data(data, scale, offset)
+        return load_data(data, scale, offset, image_size)
     if isinstance(data, Mapping):
         return checked_data(_of_keys(data, "data", scale, offset))
     parts = {"train": data}

@@ -236,7 +236,8 @@ def verify(
     names = _names(opened, interpreters)
     told = read_json(opened.report) if opened.report.is_file() else {}
     kept = _remembered(opened)
-    loaded = renamed(as_data(data, *_scaling(kept, told, options.scale, options.offset)), opened.class_names())
+    loaded = as_data(data, *_scaling(kept, told, options.scale, options.offset), options.image_size)
+    loaded = renamed(loaded, opened.class_names())
     loaded = _in_order(loaded, opened)
     kept = {**_told_task(told), **kept}
     does = _task(kept, opened, loaded, options.task, options.metric)

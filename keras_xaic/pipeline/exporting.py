@@ -71,7 +71,7 @@ def export(
     float_layers = as_names("float_layers", float_layers)
     files = [one for one in (model, calibration) if isinstance(one, (str, pathlib.Path))]
     with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
-        data = as_data(calibration, *options.scaling)
+        data = as_data(calibration, *options.scaling, options.image_size)
         small, data = _compressed(model, options, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
         for name in float_layers:

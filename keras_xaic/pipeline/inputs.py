@@ -57,7 +57,7 @@ def load_both(
     model: Union[Model, PathLike], data: Any, options: DataOptions, progress: Progress = silent
 ) -> tuple[Model, Data, AnyTask]:
     """Returns model, data and what the model does with them; said before any work where they do not fit."""
-    found = as_data(data, *options.scaling)
+    found = as_data(data, *options.scaling, options.image_size)
     loaded, found = load_fitted(model, options, found, progress)
     task = infer_task(loaded, found, options.task, options.metric, options.output_weights)
     progress("load", 1, 1)

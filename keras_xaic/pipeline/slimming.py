@@ -396,7 +396,7 @@ def _why(proof: Proof) -> str:
 
 def _arrays(data: Any, options: DataOptions) -> list[np.ndarray]:
     """Returns the first samples of the data, one array per input."""
-    read = as_data(data, *options.scaling)
+    read = as_data(data, *options.scaling, options.image_size)
     part = read.train if read.test is None else read.test
     given: Any = part.take(slice(SAMPLES)).inputs()
     parts = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, (list, tuple)) else [given]

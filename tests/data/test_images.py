@@ -1,0 +1,85 @@
+"""Directories of images are read as `keras.utils.image_dataset_from_directory` reads them, pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_xaic._keras import keras
+from keras_xaic.data import as_data, load_data
+from keras_xaic.errors import DataError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (9, 7, 3), np.uint8)
+SHADES = RNG.integers(0, 256, (9, 7), np.uint8)
+KINDS = {
+    "plain.png": Image.fromarray(COLOUR),
+    "UPPER.PNG": Image.fromarray(COLOUR[::-1].copy()),
+    "gray.png": Image.fromarray(SHADES),
+    "alpha.png": Image.fromarray(np.dstack([COLOUR, SHADES])),
+    "gray_alpha.png": Image.fromarray(np.dstack([SHADES, SHADES[::-1]]), "LA"),
+    "palette.png": Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE),
+    "bits.png": Image.fromarray(SHADES > 99),
+    "sixteen.png": Image.fromarray(SHADES.astype(np.uint16) * 257 - (SHADES > 0)),
+    "shot.bmp": Image.fromarray(COLOUR),
+    "moving.gif": Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE),
+    "photo.jpg": Image.fromarray(COLOUR),
+    "deep/er/nested.png": Image.fromarray(COLOUR[:, ::-1].copy()),
+}
+
+
+def fill(root, kinds=KINDS, classes=("b", "a")):
+    for name in classes:
+        for file, image in kinds.items():
+            (root / name / file).parent.mkdir(parents=True, exist_ok=True)
+            image.save(root / name / file)
+    (root / ".hidden").mkdir()
+    (root / "a" / "notes.txt").write_text("no image")
+
+
+def by_keras(root, size, colours="rgb"):
+    made = keras.utils.image_dataset_from_directory(
+        root, image_size=size, color_mode=colours, shuffle=False, batch_size=4, label_mode="int"
+    )
+    parts = [[np.asarray(one) for one in batch] for batch in made]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]), made.class_names
+
+
+@pytest.mark.parametrize("size", [None, (5, 6), (20, 14)])
+def test_pixels_labels_and_order_are_those_of_keras(tmp_path, size):
+    fill(tmp_path)
+    data = load_data(tmp_path, image_size=size)
+    x, y, names = by_keras(tmp_path, size or (9, 7))
+    np.testing.assert_array_equal(data.train.y, y)
+    assert list(data.classes) == names == ["a", "b"]
+    assert data.train.x.shape == x.shape == (24, *(size or (9, 7)), 3)
+    gap = np.abs(np.asarray(data.train.x, np.float32) - x).reshape(len(x), -1).max(axis=1)
+    found = [one for one in tmp_path.rglob("*") if one.is_file() and one.suffix != ".txt"]
+    files = [one.relative_to(tmp_path).as_posix() for one in found]
+    photos = np.array([one.endswith(".jpg") for one in sorted(files, key=lambda one: (one[0], one.rsplit("/", 1)[0], one))])
+    assert gap[~photos].max() <= 1e-3, gap
+    assert gap[photos].max() <= 4, "decoders of JPEG round their cosines differently"
+
+
+def test_images_without_colours_have_one_channel(tmp_path):
+    fill(tmp_path, {name: KINDS[name] for name in ("gray.png", "gray_alpha.png", "bits.png", "sixteen.png")})
+    data = load_data(tmp_path)
+    x, y, _ = by_keras(tmp_path, (9, 7), "grayscale")
+    np.testing.assert_array_equal(np.asarray(data.train.x, np.float32), x)
+    np.testing.assert_array_equal(data.train.y, y)
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_splits_of_a_directory(tmp_path, name):
+    for part in ("train", name, "test"):
+        fill(tmp_path / part, {"plain.png": KINDS["plain.png"], f"{part}.png": KINDS["palette.png"]})
+    data = as_data(tmp_path)
+    assert [(part, len(samples)) for part, samples in data.parts()] == [("train", 4), ("test", 4), ("val", 4)]
+
+
+def test_sizes_that_differ_are_named_with_the_option_that_helps(tmp_path):
+    fill(tmp_path, {"a.png": KINDS["plain.png"], "b.png": Image.fromarray(COLOUR[:4])})
+    with pytest.raises(DataError, match=r"b\.png has 7 x 4 pixels.*image_size='9x7'"):
+        load_data(tmp_path)
+    assert load_data(tmp_path, image_size="9x7").train.x.shape == (4, 9, 7, 3)
