@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import resource
 import threading
 import time
@@ -63,7 +64,11 @@ def bounded(source: str, size: int) -> Iterator[None]:
             with lock:
                 over.set()
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+    except MemoryError:
+        _keep_graphs()
+        raise
     except _TooMuch:
+        _keep_graphs()
         raise ModelError(
             f"{source} takes more time or memory to rebuild than a file of {size:,} B can need", "a model written by Keras"
         ) from None
@@ -82,6 +87,17 @@ def _data_within(more: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _keep_graphs() -> None:
+    """Makes sure that no graph of TensorFlow that exists now is ever deleted.
+
+    TensorFlow's native code is not made for a failing allocation: a graph may be left locked, and whoever deletes it - the
+    garbage collector, at any later moment - would wait for that lock forever. Measured on TensorFlow 2.14.
+    """
+    for one in gc.get_objects():
+        if issubclass(type(one), tf.Graph):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 
 
 def _held() -> int:

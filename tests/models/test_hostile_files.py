@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 import zipfile
 
 import h5py
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 from keras_xaic import isolation
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.hdf5 import clean_copy
 from keras_xaic.models import limits, loading
@@ -123,6 +125,23 @@ def test_layers_that_unroll_forever_are_ended(tmp_path, monkeypatch):
 
     assert "more time or memory" in error_of(edited(tmp_path / "m.keras", tmp_path / "bad.keras", change))
     error_of(edited(tmp_path / "m.keras", tmp_path / "bad2.keras", set_setting("up", "size", 10**7)))
+
+
+def test_graphs_that_ran_out_of_memory_are_never_deleted():
+    """TensorFlow may have left them locked: the garbage collector would wait forever."""
+
+    def fail(error):
+        graph = tf.Graph()
+        kept.append(weakref.ref(graph))
+        raise error
+
+    kept = []
+    for error in (MemoryError(), ValueError()):
+        with pytest.raises(type(error)), limits.bounded("a file", 10):
+            fail(error)
+    del error
+    gc.collect()
+    assert [one() is not None for one in kept] == [True, False]
 
 
 def test_deep_nesting_is_one_line(tmp_path):
