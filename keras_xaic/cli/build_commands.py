@@ -207,6 +207,10 @@ def slim(
 
     Example: [bold]xaic slim model.tflite --out slim/[/bold]
     """
+    from keras_xaic.cli.given import check_given_file
+
+    check_given_file(file, data, out, overwrite)
+    terminal.progress("load", 0, 1, "TensorFlow")
     from keras_xaic.pipeline import slim as run
 
     report = run(

@@ -6,6 +6,7 @@ import pathlib
 from typing import Optional
 
 from keras_xaic.data import load_data
+from keras_xaic.edge import structure
 from keras_xaic.hdf5 import check_model_path
 from keras_xaic.ownership import check_directory
 
@@ -36,6 +37,19 @@ def check_given(
     if out is not None:
         check_directory(out, kind, overwrite=overwrite, inputs=[model, data])
     check_model_path(model)
+    if data is not None:
+        check_data(data)
+
+
+def check_given_file(file: pathlib.Path, data: Optional[pathlib.Path], out: pathlib.Path, overwrite: bool) -> None:
+    """Makes sure that a .tflite file and data are there and whole, and that the output may be written.
+
+    Raises:
+        XaicError: The one that `xaic slim` would raise later.
+    """
+    check_directory(out, "bundle", overwrite=overwrite, inputs=[file, data])
+    if not file.is_dir():
+        structure.check_given_file(file)
     if data is not None:
         check_data(data)
 

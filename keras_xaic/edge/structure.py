@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Optional
 
 import numpy as np
 
-from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, TensorInfo
-from keras_xaic.errors import EdgeError
+from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, TensorInfo, read_file
+from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.files import PathLike
 
 
 def check_structure(info: FileInfo) -> None:
@@ -23,6 +25,22 @@ def check_structure(info: FileInfo) -> None:
         if fault:
             where = f"graph {number}: " if len(info.graphs) > 1 else ""
             raise EdgeError(f"{info.name} is damaged: {where}{fault}", "", "Copy or export it again")
+
+
+def check_given_file(path: PathLike) -> None:
+    """Checks a .tflite file that somebody gave: what is wrong with it is wrong input, no fault of an interpreter.
+
+    Raises:
+        DataError: If there is no such file, or it is damaged.
+    """
+    where = pathlib.Path(path)
+    if not where.is_file():
+        raise DataError(f"{path} {'is not a file' if where.exists() else 'does not exist'}", "a .tflite file")
+    try:
+        check_structure(read_file(where))
+    except EdgeError as error:
+        found = error.found.replace(where.name, str(path))
+        raise DataError(found, error.expected or "a .tflite file that interpreters can run", error.fix) from None
 
 
 def check_micro(info: FileInfo) -> None:

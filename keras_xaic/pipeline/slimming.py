@@ -23,7 +23,7 @@ from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.process import Limits
 from keras_xaic.edge.running import measure_arena, race, run_file
-from keras_xaic.edge.structure import check_structure
+from keras_xaic.edge.structure import check_given_file
 from keras_xaic.edge.verification import latency_entry
 from keras_xaic.errors import DataError, EdgeError, ExportError
 from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
@@ -156,12 +156,8 @@ class _Work:
             self.content = _converted(source, options)
         else:
             self.content = read_bytes(source, MOST, "a .tflite file")
+            check_given_file(source)
         write_atomic(self.input, self.content)
-        try:
-            check_structure(read_file(self.input))
-        except EdgeError as error:
-            found = error.found.replace(self.input.name, str(source))
-            raise DataError(found, error.expected or "a .tflite file that interpreters can run", error.fix) from None
 
     def write_model(self, arrays: Sequence[np.ndarray]) -> None:
         """Writes model.tflite: the smallest file that is proved to compute the same; the input itself where none is."""

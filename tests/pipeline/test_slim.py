@@ -188,3 +188,13 @@ def test_a_file_that_is_damaged_inside_is_one_line(int8, tmp_path, one_interpret
         assert given.exit_code in (0, 2), given.output
         assert "Traceback" not in given.output
         assert given.exit_code == 2 or (tmp_path / f"out{place}" / "model.tflite").is_file()
+
+
+def test_a_damaged_file_is_refused_before_tensorflow_is_loaded(tmp_path):
+    (tmp_path / "theirs.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
+    code = "import sys\nfrom keras_xaic.cli import main\ntry:\n    main()\nfinally:\n    print('tensorflow' in sys.modules)"
+    words = ["slim", str(tmp_path / "theirs.tflite"), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+    assert done.returncode == 2
+    assert "is damaged or cut short" in done.stderr
