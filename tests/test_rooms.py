@@ -97,11 +97,13 @@ def test_no_files_import_each_other_in_a_circle():
     assert {name: sorted(wanted & left.keys()) for name, wanted in left.items()} == {}
 
 
-def test_the_page_shows_every_room():
+def test_the_page_shows_every_room_and_every_shared_file():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert rooms <= set(ORDER)
     assert [room for room in sorted(rooms) if f"`{room}/`" not in text] == []
+    files = [file.name for file in PACKAGE.glob("*.py") if not file.name.startswith("__") and file.name != "_version.py"]
+    assert [name for name in files if f"`{name}`" not in text] == []
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
         path = name.removeprefix("keras_xaic/").removeprefix("tests/")
         assert (PACKAGE / path).exists() or (ROOT / "tests" / path).exists(), name
