@@ -143,7 +143,7 @@ def _of_keys(arrays: Mapping[str, Any], where: str, scale: float, offset: float)
     if x["train"] is None:
         raise DataError(
             f"{where} has no key x_train (its keys: {keys})",
-            "the keys x_train, y_train, x_test, y_test; for several inputs or outputs x_train_NAME, y_train_NAME ...",
+            "the keys x_train, y_train, x_test, y_test; for several inputs or outputs x_train_NAME, y_train_NAME",
         )
     train, test, validation = (
         None

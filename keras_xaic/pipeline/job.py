@@ -30,6 +30,7 @@ from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
 from keras_xaic.pipeline.proving import (
+    MicroProof,
     add_expected_outputs,
     check_agreement,
     measure_micro_arena,
@@ -95,20 +96,7 @@ class Job:
         if relevance is not None:
             relevance.save(bundle.relevance)
         try:
-            micro = work.timed("micro", lambda: prove_micro(bundle, target))
-            verification = work.timed(
-                "verify",
-                lambda: edge.verify(
-                    bundle,
-                    self.data,
-                    interpreters=edge.with_judge(bundle, self.settings.device.asked),
-                    reference=original["outputs"],
-                    progress=work.progress,
-                ),
-            )
-            add_expected_outputs(bundle)
-            agreement = work.timed("agreement", lambda: check_agreement(bundle))
-            agreement.update({} if micro.agreement is None else {micro.agreement.interpreter: micro.agreement})
+            micro, verification, agreement = self.proved(bundle, target, original["outputs"])
         except EdgeError as error:
             bundle.mark(str(error))
             out.publish(bundle.path, keep_work=True)  # it is there to be looked at
@@ -162,6 +150,31 @@ class Job:
         if verification.error is not None:
             raise verification.error
         return report
+
+    def proved(
+        self, bundle: Bundle, target: tflite.Target, reference: Any
+    ) -> tuple[MicroProof, edge.Verification, dict[str, edge.Agreement]]:
+        """Runs the bundle on the interpreters; `reference` are the original's outputs.
+
+        Raises:
+            EdgeError: If one refuses, crashes, hangs or disagrees.
+        """
+        work = self.work
+        micro = work.timed("micro", lambda: prove_micro(bundle, target))
+        verification = work.timed(
+            "verify",
+            lambda: edge.verify(
+                bundle,
+                self.data,
+                interpreters=edge.with_judge(bundle, self.settings.device.asked),
+                reference=reference,
+                progress=work.progress,
+            ),
+        )
+        add_expected_outputs(bundle)
+        agreement = work.timed("agreement", lambda: check_agreement(bundle))
+        agreement.update({} if micro.agreement is None else {micro.agreement.interpreter: micro.agreement})
+        return micro, verification, agreement
 
     def original(self) -> dict[str, Any]:
         """Measures the model that came in, as Keras model and as float32 .tflite."""
