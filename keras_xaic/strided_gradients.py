@@ -23,7 +23,7 @@ def use_safe_gradient(tf: Any) -> None:
         strides, layout = operation.get_attr("strides"), operation.get_attr("data_format")
         kernel = operation.inputs[1]
         if layout != b"NHWC" or kernel.shape[:2].as_list() != [1, 1] or max(strides) == 1:
-            return plain(operation, upstream)  # type: ignore[no-any-return]
+            return plain(operation, upstream)
         signal = operation.inputs[0]
         toward_input = tf.raw_ops.Conv2DBackpropInput(
             input_sizes=tf.shape(signal), filter=kernel, out_backprop=upstream, strides=strides, padding="VALID"
