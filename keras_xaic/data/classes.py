@@ -44,7 +44,7 @@ def with_numbers(data: Data, classes: Optional[Sequence[str]] = None) -> Data:
 
 
 def _is_text(y: Any) -> bool:
-    if isinstance(y, Parts):
+    if isinstance(y, Parts) or not y.ndim:  # no labels of samples: `check_samples` says so
         return False
     if y.dtype.kind == "O":
         return all(isinstance(one, (str, bytes)) for one in y.ravel()[:1000]) and y.size > 0

@@ -43,7 +43,7 @@ def wrapped(request):
 def test_wrappers_come_off(wrapped):
     kind, model = wrapped
     before = [variable.numpy() for variable in model.variables]
-    plain = load(model, False)
+    plain = load(model, xaic.DataOptions())
     assert [layer.name for layer in plain.layers][1:] == ["first", "norm", "relu", "second", "flat", "head"]
     gap = np.abs(plain.predict(X, verbose=0) - model.predict(X, verbose=0)).max()
     assert gap < 0.05 if kind == "trained on grids" else gap < 1e-6

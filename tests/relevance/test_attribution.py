@@ -5,7 +5,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
-from keras_xaic.errors import DataError, ModelError
+from keras_xaic.errors import DataError, XaicError
 from keras_xaic.relevance import RULE_NAMES, Attribution, Relevance, attribute
 
 
@@ -315,7 +315,7 @@ def test_wrong_use_is_one_clear_error(name):
     change, words = WRONG[name]
     x, y = samples()
     arguments = {"x": x, "y": y, **change}
-    with pytest.raises((DataError, ModelError), match=f"(?i){words}"):
+    with pytest.raises(XaicError, match=f"(?i){words}"):
         attribute(small(), arguments.pop("x"), arguments.pop("y"), **arguments)
 
 

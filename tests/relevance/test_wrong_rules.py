@@ -147,7 +147,7 @@ MISUSE = {
     "NaN targets": ({"y": np.array([0, 1, np.nan, 1, 0])}, "NaN"),
     "text targets": ({"y": np.array(list("abcde"))}, "dtype"),
     "one target": ({"y": 1}, "entries"),
-    "classes": ({"y": Y + 1}, "class 3"),
+    "classes": ({"y": Y + 2}, "class 3"),
     "classes between": ({"y": Y + 0.5}, "do not fit|no labels"),
 }
 
