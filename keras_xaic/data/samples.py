@@ -43,7 +43,7 @@ class Rows(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*(np.asarray(one) if isinstance(one, Rows) else one for one in inputs), **options)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") or not hasattr(np.ndarray, name):  # asking for what no array has copies nothing
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
 

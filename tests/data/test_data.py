@@ -260,6 +260,13 @@ def many(tmp_path_factory):
     return load_data(path).train
 
 
+def test_asking_for_what_arrays_do_not_have_copies_nothing(many, monkeypatch):
+    rows = Data(many).split(0.01, most=100)[0].x
+    monkeypatch.setattr(Rows, "__array__", lambda *given: pytest.fail("a copy of everything"))
+    assert not hasattr(rows, "arrays")
+    assert not hasattr(rows, "numpy")
+
+
 def test_large_inputs_are_shuffled_and_split_without_copies(many):
     train, held = Data(many).split(0.01, most=100)
     assert isinstance(train.x, Rows)
