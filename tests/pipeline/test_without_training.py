@@ -74,9 +74,12 @@ def check(job, out, recipe, data, limits, *options):
 def test_the_default_recipe_without_limits(job, tmp_path, data):
     report = check(job, tmp_path / "out", "auto", data, "none", "--max-drop", "3")
     assert report.rounds
-    best = min(report.rounds, key=lambda one: (one.drop_pp > 3, one.flash_bytes))
-    assert report.compressed.flash_bytes == best.flash_bytes
-    assert best.drop_pp <= 3
+    chosen = next(one for one in report.rounds if one.flash_bytes == report.compressed.flash_bytes)
+    assert chosen.drop_pp <= 3
+    smaller = [one for one in report.rounds if one.flash_bytes < chosen.flash_bytes]
+    assert all(one.drop_pp > max(1.0, chosen.drop_pp) for one in smaller), (
+        "left only for drops near the limit: two standard errors count"
+    )
 
 
 @pytest.mark.slow
