@@ -1,7 +1,7 @@
-"""The gradient of a 1x1 convolution with strides, whose oneDNN kernel in TensorFlow 2.14 writes beyond its memory.
+"""The gradient of a 1x1 convolution with strides, whose kernel in TensorFlow writes beyond its memory.
 
-Measured with TensorFlow 2.14.1: for kernels of 1x1, strides of 2 and an even side the process dies, or not, as memory happens
-to lie. Residual networks have such shortcuts. The same gradient follows from the pixels that the convolution reads.
+Measured with TensorFlow 2.14.1 and 2.21.0: for kernels of 1x1, strides of 2 and an even side the process dies, or not, as
+memory happens to lie. Residual networks have such shortcuts. The same gradient follows from the pixels that the convolution reads.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from typing import Any
 
 
 def use_safe_gradient(tf: Any) -> None:
-    """Makes TensorFlow (`tf`) compute the gradient from the pixels that are read; other releases are left alone."""
-    if not tf.__version__.startswith("2.14"):
-        return
+    """Makes TensorFlow (`tf`) compute the gradient from the pixels that are read."""
     registry: Any = importlib.import_module("tensorflow.python.framework.ops").gradient_registry
     plain = registry.lookup("Conv2D")
     if getattr(plain, "is_safe", False):

@@ -1,4 +1,4 @@
-"""Shortcuts of residual networks: their gradient is right, and TensorFlow 2.14 does not overrun its memory for it."""
+"""Shortcuts of residual networks: their gradient is right, and TensorFlow does not overrun its memory for it."""
 
 from __future__ import annotations
 
