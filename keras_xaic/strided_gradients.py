@@ -1,7 +1,8 @@
 """The gradient of a 1x1 convolution with strides, whose kernel in TensorFlow writes beyond its memory.
 
 Measured with TensorFlow 2.14.1 and 2.21.0: for kernels of 1x1, strides of 2 and an even side the process dies, or not, as
-memory happens to lie. Residual networks have such shortcuts. The same gradient follows from the pixels that the convolution reads.
+memory happens to lie. Residual networks have such shortcuts. The same gradient follows from the pixels that the convolution
+reads.
 """
 
 from __future__ import annotations
