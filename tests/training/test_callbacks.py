@@ -149,6 +149,7 @@ def test_callbacks_that_only_look_on_change_nothing(tmp_path):
 
 
 def test_tensorboard_writes_one_run_per_stage(tmp_path):
+    pytest.importorskip("tensorboard")  # newer TensorFlow does not bring it
     for name, run in (("ours", ours), ("plain", plain)):
         run([constant(), keras.callbacks.TensorBoard(tmp_path / name)])
     found = {}
