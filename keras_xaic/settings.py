@@ -171,7 +171,11 @@ class Device:
     def __post_init__(self) -> None:
         one_of("target", self.target, TARGETS)
         object.__setattr__(self, "interpreters", as_names("interpreters", self.interpreters) or ("auto",))
-        object.__setattr__(self, "baselines", as_names("baselines", self.baselines) if self.baselines else ())
+        object.__setattr__(
+            self,
+            "baselines",
+            () if isinstance(self.baselines, str) and not self.baselines else as_names("baselines", self.baselines),
+        )
 
     @property
     def asked(self) -> Union[str, Sequence[str]]:

@@ -15,6 +15,7 @@ from keras_xaic.models.keras3 import is_keras3
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.planning import Plan
+from keras_xaic.settings import DataOptions
 
 keras = importlib.import_module("keras")
 needs_keras3 = pytest.mark.skipif(not is_keras3(keras.__version__), reason="Keras 3 is not installed")
@@ -75,10 +76,10 @@ def test_subclassed_and_unbuilt_models_are_named():
 
     own = Own()
     with pytest.raises(ModelError, match="has no weights yet"):
-        load(own, allow_unsafe=False)
+        load(own, DataOptions())
     own(np.zeros((1, 3), np.float32))
     with pytest.raises(ModelError, match="functional or Sequential"):
-        load(own, allow_unsafe=False)
+        load(own, DataOptions())
 
 
 def small():
