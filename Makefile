@@ -11,6 +11,8 @@ PAGE ?= demo-out/report.html
 COUNT ?= 10000
 SEED ?= 0
 BIN := $(VENV)/bin
+# A test that crashes its process ends the run: with a new process, pytest-xdist may wait for ever.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 READY := $(VENV)/.ready
 
 .PHONY: env demo test test-slow test-exhaustive fuzz lint docs docs-fresh clean
@@ -32,13 +34,13 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST)
 
 test-slow: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'slow and not exhaustive'
+	@$(PYTEST) -m 'slow and not exhaustive'
 
 test-exhaustive: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m exhaustive
+	@$(PYTEST) -m exhaustive
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED) --keep
