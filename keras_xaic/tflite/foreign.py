@@ -11,6 +11,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 import flatbuffers
@@ -75,8 +76,8 @@ def slim_foreign(content: bytes, bare: bool = False, without: Collection[str] = 
     Raises:
         ExportError: If the file holds what would be lost.
     """
-    model = load_all(content)
-    appended = _appended(content)
+    model, end = load_all(content)
+    appended = None if bare else _appended(content, end)
     fixed = any(text(entry.name) not in _WITHOUT_NUMBERS for entry in model.metadata or [])
     saved: dict[str, int] = {}
     size = len(content)
@@ -90,8 +91,8 @@ def slim_foreign(content: bytes, bare: bool = False, without: Collection[str] = 
     another = difference(load(content), load(small))
     if another is not None:
         raise ExportError(f"the file would become another one: {another}")
-    if appended and not bare:
-        small = _append(small, appended)
+    if appended:
+        small = _append(small, *appended)
         saved[name_of(_write_again)] -= len(small) - size
     return {"content": small, "saved": saved}
 
@@ -134,46 +135,75 @@ def _write_again(model: ModelT) -> None:
     """Writes nothing twice; that is what writing a file does."""
 
 
-def load_all(content: bytes) -> ModelT:
-    """Loads a file whose every field the schema knows.
+def load_all(content: bytes) -> tuple[ModelT, int]:
+    """Loads a file whose every field the schema knows; returns it, and where it ends.
 
     Raises:
         ExportError: If there is something that writing the file again would lose.
     """
-    with _asked() as asked:
+    with _watched() as watched:
         model = load(content)
-    lost = _unknown_fields(content, asked) or _unknown_options(model)
+    lost = _unknown_fields(content, watched) or _unknown_options(model)
     if lost is None and any(buffer.offset > 1 for buffer in model.buffers):
         lost = "constants behind the file's tables"
     if lost is None and not same(model, load(pack(model))):
         lost = "something that does not come back"
     if lost is not None:
-        raise ExportError(f"the file has {lost}, which this version would lose by writing it again")
-    return model
+        raise _loss(lost)
+    return model, watched.end
+
+
+def _loss(lost: str) -> ExportError:
+    return ExportError(f"the file has {lost}, which this version would lose by writing it again")
+
+
+@dataclass
+class _Watched:
+    """What the generated reader looks at.
+
+    Attributes:
+        fields: The fields that it asks for, by the position of their table.
+        end: Where the last table, list or text ends.
+    """
+
+    fields: dict[int, set[int]] = field(default_factory=dict)
+    end: int = 0
 
 
 @contextlib.contextmanager
-def _asked() -> Iterator[dict[int, set[int]]]:
-    """Yields the fields that the generated reader asks for, by the position of their table."""
-    asked: dict[int, set[int]] = {}
-    original = flatbuffers.table.Table.Offset
+def _watched() -> Iterator[_Watched]:
+    """Yields what the generated reader looks at inside the block."""
+    watched, kind = _Watched(), flatbuffers.table.Table
+    originals = {name: getattr(kind, name) for name in ("Offset", "String", "GetVectorAsNumpy")}
 
-    @functools.wraps(original)
-    def offset(table: Any, field: int) -> int:
-        asked.setdefault(table.Pos, set()).add(field)
-        return int(original(table, field))
+    def offset(table: Any, number: int) -> int:
+        watched.fields.setdefault(table.Pos, set()).add(number)
+        return int(originals["Offset"](table, number))
 
-    flatbuffers.table.Table.Offset = offset
+    def string(table: Any, place: int) -> bytes:
+        given: bytes = originals["String"](table, place)
+        start = table.Indirect(place) + 4
+        watched.end = max(watched.end, start + len(given))
+        return given
+
+    def vector(table: Any, flags: Any, place: int) -> np.ndarray:
+        given: np.ndarray = originals["GetVectorAsNumpy"](table, flags, place)
+        watched.end = max(watched.end, table.Vector(place) + given.nbytes)
+        return given
+
+    kind.Offset, kind.String, kind.GetVectorAsNumpy = offset, string, vector
     try:
-        yield asked
+        yield watched
     finally:
-        flatbuffers.table.Table.Offset = original
+        for name, original in originals.items():
+            setattr(kind, name, original)
 
 
-def _unknown_fields(content: bytes, asked: dict[int, set[int]]) -> Optional[str]:
-    for position, fields in asked.items():
+def _unknown_fields(content: bytes, watched: _Watched) -> Optional[str]:
+    for position, fields in watched.fields.items():
         place = position - int.from_bytes(content[position : position + 4], "little", signed=True)
-        size = int.from_bytes(content[place : place + 2], "little")
+        size, length = struct.unpack_from("<2H", content, place)
+        watched.end = max(watched.end, place + size, position + length)
         slots = np.frombuffer(content, "<u2", max(0, size // 2 - 2), place + 4)
         unknown = [int(slot) for slot in np.flatnonzero(slots) if 4 + 2 * int(slot) not in fields]
         if unknown:
@@ -193,26 +223,43 @@ def _unknown_options(model: ModelT) -> Optional[str]:
     return None
 
 
-def _appended(content: bytes) -> list[tuple[zipfile.ZipInfo, bytes]]:
-    """Returns the files that are appended to a .tflite file with metadata: labels and vocabularies.
+def _appended(content: bytes, end: int) -> Optional[tuple[list[tuple[zipfile.ZipInfo, bytes]], bytes]]:
+    """Returns the files that are appended to a .tflite file with metadata, labels and vocabularies, and what is said of them.
+
+    Args:
+        content: The file.
+        end: Where its tables end.
 
     Raises:
-        ExportError: If they claim to be far larger than the file.
+        ExportError: If they claim to be far larger than the file, or if there is something else behind the tables.
     """
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        return []
+        _check_empty(content[end:])
+        return None
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(info.file_size for info in archive.infolist()) > _MOST_APPENDED + len(content):
                 raise ExportError("appended files that claim to be far larger than the file")
-            return [(info, archive.read(info)) for info in archive.infolist()]
+            files = [(info, archive.read(info)) for info in archive.infolist()]
+            start = min([info.header_offset for info, _ in files], default=archive.start_dir)
+            comment = archive.comment
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise ExportError(f"appended files that cannot be read ({error})") from None
+    _check_empty(content[end:start] + content[content.rfind(b"PK\5\6") + 22 + len(comment) :])
+    return files, comment
 
 
-def _append(content: bytes, files: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
+def _check_empty(behind: bytes) -> None:
+    """Refuses bytes behind the tables that are no archive and no padding: a signature, say, that a program looks for."""
+    found = behind.strip(b"\0")
+    if found:
+        raise _loss(f"{len(found):,} bytes behind its tables that are no archive")
+
+
+def _append(content: bytes, files: list[tuple[zipfile.ZipInfo, bytes]], comment: bytes) -> bytes:
     whole = io.BytesIO(content)
     with zipfile.ZipFile(whole, "a") as archive:
+        archive.comment = comment
         for info, data in files:
             archive.writestr(info, data)
     return whole.getvalue()

@@ -137,6 +137,31 @@ def test_appended_files_that_would_fill_the_memory_are_refused(made):
         slim_foreign(whole.getvalue())
 
 
+@pytest.mark.parametrize("where", ["alone", "before the archive", "behind the archive"])
+def test_bytes_behind_the_tables_that_are_no_archive_are_never_lost(where, made):
+    plain, theirs = made("int8"), b"signed by somebody"
+    labels = files.with_metadata(plain)
+    start = labels.index(b"PK\3\4")
+    content = {
+        "alone": plain + theirs,
+        "before the archive": labels[:start] + theirs + labels[start:],
+        "behind the archive": labels + theirs,
+    }[where]
+    with pytest.raises(ExportError, match="18 bytes behind its tables that are no archive"):
+        slim_foreign(content)
+    assert theirs not in slim_foreign(content, bare=True)["content"]
+
+
+def test_padding_behind_the_tables_and_the_comment_of_an_archive(made):
+    assert slim_foreign(made("int8") + bytes(64))["content"] == slim_foreign(made("int8"))["content"]
+    whole = io.BytesIO(files.with_metadata(made("int8")))
+    with zipfile.ZipFile(whole, "a") as archive:
+        archive.comment = b"what a program looks for"
+    small = zipfile.ZipFile(io.BytesIO(slim_foreign(whole.getvalue())["content"]))
+    assert small.comment == b"what a program looks for"
+    assert small.read("labels.txt") == b"cat\ndog\n"
+
+
 def test_constants_that_lie_inside_each_other_are_packed(made):
     content = bytearray(made("float"))
     assert unpack(container_foreign(bytes(content))["content"]) == bytes(content)
