@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
+from keras_xaic import unpacking
 from keras_xaic.errors import ExportError
 from keras_xaic.files import write_atomic
 
@@ -17,6 +18,12 @@ def write_decoder(directory: pathlib.Path) -> None:
     directory.mkdir(parents=True)
     for name in DECODER:
         write_atomic(directory / name, (device_files() / "unpack" / name).read_bytes())
+
+
+def write_check_scripts(directory: pathlib.Path) -> None:
+    """Copies the script that compares on a device, and the decoder of the download container in Python."""
+    write_atomic(directory / SCRIPT, (device_files() / SCRIPT).read_bytes())
+    write_atomic(directory / "unpack_xaic.py", pathlib.Path(unpacking.__file__).read_bytes())
 
 
 def device_files() -> pathlib.Path:

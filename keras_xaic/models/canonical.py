@@ -70,7 +70,7 @@ def canonicalize(
 
     Args:
         model: A built functional or sequential `keras.Model`. It is not changed. The clone computes in float32.
-        keep_output_activation: False leaves softmax and sigmoid at the outputs away, so that the outputs are logits.
+        keep_output_activation: False leaves softmax and sigmoid at the outputs out, so that the outputs are logits.
         separate_activations: True makes every activation an `Activation` layer of its own and splits separable
             convolutions into the layers ``path/depthwise_kernel`` and ``path/pointwise_kernel``.
         fold_into: Layer classes that take up the BatchNorm behind them.

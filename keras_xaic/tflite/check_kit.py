@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic import unpacking
 from keras_xaic._keras import tf
 from keras_xaic.data import Samples, arrays_of
-from keras_xaic.device_files import device_files
+from keras_xaic.device_files import write_check_scripts
 from keras_xaic.files import save_arrays, write_atomic
 from keras_xaic.metrics import Task
 from keras_xaic.models.ports import ports_of
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 32
 """Number of samples that travel."""
-_SCRIPT = "edge_check.py"
 
 
 def write_check(directory: pathlib.Path, model: Model, arrays: Sequence[np.ndarray], samples: Optional[Samples] = None) -> None:
@@ -51,8 +49,7 @@ def write_check(directory: pathlib.Path, model: Model, arrays: Sequence[np.ndarr
     save_arrays(directory / "expected.npz", expected)
     write_atomic(directory / "task.json", json.dumps(_task_facts(model, samples), indent=1) + "\n")
     write_atomic(directory / "xaic_metrics.py", pathlib.Path(inspect.getfile(Task)).read_bytes())
-    write_atomic(directory / _SCRIPT, (device_files() / _SCRIPT).read_bytes())
-    write_atomic(directory / "unpack_xaic.py", pathlib.Path(unpacking.__file__).read_bytes())
+    write_check_scripts(directory)
 
 
 def _task_facts(model: Model, samples: Optional[Samples]) -> dict[str, Any]:

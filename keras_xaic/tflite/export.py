@@ -79,7 +79,7 @@ def export(
         out: The directory.
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input. The
             first of them become the samples of ``check/``.
-        target: ``mobile`` leaves ``micro/`` away, and so does ``both`` where TensorFlow Lite Micro cannot have the model.
+        target: ``mobile`` leaves ``micro/`` out, and so does ``both`` where TensorFlow Lite Micro cannot have the model.
             ``model.tflite`` is always there.
         io: Whether ``model.tflite`` takes and gives integer codes or float32 values; the file in ``micro/`` takes codes.
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
