@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -16,7 +17,7 @@ from keras_xaic import unpacking
 from keras_xaic.arguments import a_path, an, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
-from keras_xaic.device_files import device_files, write_decoder
+from keras_xaic.device_files import write_check_scripts, write_decoder
 from keras_xaic.edge.equality import Original, Proof
 from keras_xaic.edge.inspect_file import TensorInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
@@ -24,7 +25,7 @@ from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.process import Limits
 from keras_xaic.edge.running import measure_arena, race, run_file
 from keras_xaic.edge.structure import check_given_file
-from keras_xaic.edge.verification import latency_entry
+from keras_xaic.edge.verification import file_sha256, latency_entry
 from keras_xaic.errors import DataError, EdgeError, ExportError
 from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
 from keras_xaic.isolation import ChildDied, run_isolated
@@ -84,7 +85,7 @@ def slim(
         file: A .tflite file; or a SavedModel directory, which is converted first (that runs its code).
         out: Directory of the bundle.
         data: Anything that `as_data` takes: inputs to compare with, beside random inputs and edge values.
-        target: ``mobile`` leaves ``micro/`` away.
+        target: ``mobile`` leaves ``micro/`` out.
         bare: Whether signatures, names of inputs and outputs, and metadata may go, too: for programs that number their inputs.
         options: Scaling of the data, and whether a SavedModel may run its code.
         timeout: Seconds without progress after which an interpreter counts as hung.
@@ -177,7 +178,8 @@ class _Work:
     def _originals(self, arrays: Sequence[np.ndarray]) -> list[Original]:
         names = [name for name in deployed_interpreters() if name != "tflm"]
         found = []
-        for number, name in enumerate(sorted(names, key=lambda name: name != _judge())):
+        first = _judge()
+        for number, name in enumerate(sorted(names, key=lambda name: name != first)):
             self.progress("run the original", number, len(names), name)
             try:
                 found.append(self._original(name, arrays))
@@ -215,10 +217,8 @@ class _Work:
         return bytes(made["content"])
 
     def _compare(self, originals: Sequence[Original], content: bytes) -> list[Proof]:
-        trial = self.bundle.path / "trial.tflite"
-        write_atomic(trial, content)
         proofs = []
-        try:
+        with self._trial(content) as trial:
             for number, original in enumerate(originals):
                 self.progress("compare", number, len(originals), original.interpreter)
                 try:
@@ -227,9 +227,17 @@ class _Work:
                     case = _said(error, trial)
                     proofs.append(Proof(original.interpreter, original.version, 0, 0, (case,)))
             self.progress("compare", len(originals), len(originals))
+        return proofs
+
+    @contextlib.contextmanager
+    def _trial(self, content: bytes) -> Iterator[pathlib.Path]:
+        """Yields a file with this content, which is no part of the bundle."""
+        trial = self.bundle.path / "trial.tflite"
+        write_atomic(trial, content)
+        try:
+            yield trial
         finally:
             trial.unlink()
-        return proofs
 
     def write_download(self) -> None:
         """Writes model.xaic, after unpacking it again."""
@@ -260,10 +268,8 @@ class _Work:
                     break
             else:
                 raise ExportError(_why(proof))
-            trial = self.bundle.path / "trial.tflite"
-            write_atomic(trial, content)
-            self.arena = measure_arena(trial, timeout=self.limits.timeout).minimum
-            trial.unlink()
+            with self._trial(content) as trial:
+                self.arena = measure_arena(trial, timeout=self.limits.timeout).minimum
             made = self._step("micro_kit_foreign", content, self.arena)
         except (EdgeError, ExportError) as error:
             self.left_out["micro/"] = _said(error, self.input)
@@ -291,9 +297,7 @@ class _Work:
         self.bundle.check.mkdir()
         save_arrays(self.bundle.check / "inputs.npz", {f"x{i}": array for i, array in enumerate(samples)})
         save_arrays(self.bundle.check / "expected.npz", {f"y{i}": array for i, array in enumerate(given)})
-        for script in (device_files() / "edge_check.py", pathlib.Path(unpacking.__file__)):
-            name = "unpack_xaic.py" if script.stem == "unpacking" else script.name
-            write_atomic(self.bundle.check / name, script.read_bytes())
+        write_check_scripts(self.bundle.check)
 
     def time_both(self) -> None:
         """Times the file that was given and model.tflite in turn, and looks what delegates take of them."""
@@ -364,7 +368,7 @@ class _Work:
                 left_out=self.left_out,
                 proof=self.proofs,
             ),
-            sha256={self.bundle.model.name: hashlib.sha256(self.bundle.model.read_bytes()).hexdigest()},
+            sha256={self.bundle.model.name: file_sha256(self.bundle.model)},
             seconds={"slim": seconds},
             verdict=verdict,
             warnings=self.notes,

@@ -14,7 +14,7 @@ import keras_xaic as xaic
 from keras_xaic.cli.app import app
 from keras_xaic.edge import deployed_interpreters, judge
 from keras_xaic.edge.equality import Original, Proof
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.pipeline import slimming
 from keras_xaic.report import rebuild_html
 from keras_xaic.unpacking import unpack
@@ -108,6 +108,18 @@ def test_a_step_that_changes_what_is_computed_is_left_out(int8, tmp_path, one_in
     small = (tmp_path / "out" / "model.tflite").read_bytes()
     assert names in small
     assert len(small) < int8.stat().st_size
+
+
+@pytest.mark.skipif("tflm" not in deployed_interpreters(), reason="tflite-micro is not installed")
+def test_where_the_arena_cannot_be_measured_nothing_of_micro_is_left(int8, tmp_path, monkeypatch):
+    def fails(path, **_):
+        raise EdgeError(f"tflm gave no allocation report for {path.name}")
+
+    monkeypatch.setattr(slimming, "measure_arena", fails)
+    monkeypatch.setattr(slimming, "deployed_interpreters", lambda: (judge(), "tflm"))
+    report = xaic.slim(int8, tmp_path / "out")
+    assert "no allocation report" in report.slim.left_out["micro/"]
+    assert [path.name for path in (tmp_path / "out").glob("*.tflite")] == ["model.tflite"]
 
 
 @pytest.mark.slow
