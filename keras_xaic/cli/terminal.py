@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from keras_xaic.cli.progress_lines import ProgressLines
 from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import sweep
@@ -52,6 +53,7 @@ class Terminal:
         self.exit_code = 0
         self._progress: Optional[Progress] = None
         self._tasks: dict[str, TaskID] = {}
+        self._lines = ProgressLines(partial(self.err.print, soft_wrap=True))
 
     def __enter__(self) -> Terminal:
         return self
@@ -70,8 +72,11 @@ class Terminal:
             self._progress = None
 
     def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Shows how far a stage is (a `keras_xaic.progress.Progress`)."""
-        if self.quiet or self.json or not self.err.is_terminal:
+        """Shows how far a stage is (a `keras_xaic.progress.Progress`), where stderr is a file by lines."""
+        if self.quiet or self.json:
+            return
+        if not self.err.is_terminal:
+            self._lines(stage, done, total, note)
             return
         if self._progress is None:
             self._progress = Progress(

@@ -115,6 +115,8 @@ def in_order(value: Any, names: Sequence[str], also: Sequence[str], key: str, wh
         DataError: Naming the key that is missing, unknown, or too much.
     """
     wanted = f"{key}_NAME for each {what} of the model: {', '.join(f'{key}_{name}' for name in names)}"
+    if len(names) == 1:
+        wanted = f"{key} (or {key}_{names[0]}): the model has one {what}"
     if not isinstance(value, Parts):
         if len(names) == 1:
             return value

@@ -136,3 +136,12 @@ def test_samples_whose_task_is_decided_are_in_order_already(arrays):
     x, _ = arrays
     samples = Samples(Parts([x["right"], x["left"]]), task=object())
     assert Data(samples).ordered(("left", "right"), ()).train is samples
+
+
+def test_parts_for_a_model_with_one_output_name_the_plain_key():
+    x, y = np.zeros((4, 3), np.float32), np.arange(4)
+    data = as_data({"x_train": x, "y_train_digit": y, "y_train_box": y})
+    with pytest.raises(
+        DataError, match=r"y_train_head is missing .*Expected y_train \(or y_train_head\): the model has one output"
+    ):
+        data.ordered(["image"], ["head"])
