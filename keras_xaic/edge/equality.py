@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic.edge.child import INTERFACE
+from keras_xaic.edge.child.digests import INTERFACE
 from keras_xaic.edge.process import Limits, private_directory, run_child
 from keras_xaic.edge.running import job_of, read_or_quote, store, try_file
 from keras_xaic.errors import DataError, EdgeError

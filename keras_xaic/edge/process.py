@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from keras_xaic.edge.child import MACHINE, START
+from keras_xaic.edge.child.host import MACHINE, START
 from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.errors import DataError, EdgeError, MachineError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.units import format_size
 
-CHILD = pathlib.Path(__file__).with_name("child.py")
+CHILD = pathlib.Path(__file__).with_name("child") / "__main__.py"
 _NOISE = ("INFO:", "WARNING: Attempting to use a delegate")
 _SIGNALS = {
     "SIGABRT": "it gave up (SIGABRT)",
@@ -55,10 +55,10 @@ def python_of(interpreter: str) -> str:
 def run_child(
     job: Mapping[str, Any], scratch: pathlib.Path, limits: Limits, progress: Optional[Callable[[int], None]] = None
 ) -> tuple[dict[str, Any], str]:
-    """Runs one job of `child.py`.
+    """Runs one job of `keras_xaic.edge.child`.
 
     Args:
-        job: What to do; see `child.py`. Names the interpreter and the model.
+        job: What to do; see `keras_xaic.edge.child.jobs`. Names the interpreter and the model.
         scratch: A private directory for the job, the result and stderr.
         limits: Time and memory.
         progress: Called with the number of finished samples, a few times a second.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pathlib
 import resource
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from keras_xaic._keras import tf
 from keras_xaic.edge import available_interpreters, judge, measure_arena, run_file
-from keras_xaic.edge.child import Lite, quantize
+from keras_xaic.edge.child.adapters import Lite, quantize
 from keras_xaic.edge.doctor import TINY
 from keras_xaic.edge.process import Limits, run_child
 from keras_xaic.errors import DataError, EdgeError, MachineError
@@ -283,15 +284,18 @@ def test_edge_does_not_import_tensorflow():
     assert done.stdout.strip() == "set()"
 
 
-def test_child_needs_numpy_and_the_interpreter_only():
+@pytest.mark.parametrize("safe_path", ["", "1"])
+def test_child_needs_numpy_and_the_interpreter_only(safe_path):
     from keras_xaic.edge.process import CHILD
 
+    others = {"child", "keras_xaic", "tensorflow", "flatbuffers", "pydantic"}
     code = (
         f"import runpy, sys; runpy.run_path({str(CHILD)!r}); "
-        "print(sorted({m.split('.')[0] for m in sys.modules} & {'keras_xaic', 'tensorflow', 'flatbuffers', 'pydantic'}))"
+        f"print(sorted({{m.split('.')[0] for m in sys.modules}} & {others}), {str(CHILD.parents[1])!r} in sys.path)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    environment = {**os.environ, "PYTHONSAFEPATH": safe_path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "['child'] False"
 
 
 def test_a_recurrent_model_starts_afresh_with_every_sample(tmp_path):

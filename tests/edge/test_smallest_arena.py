@@ -10,7 +10,8 @@ import pytest
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.edge import available_interpreters, measure_arena, run_file
-from keras_xaic.edge.child import _in_copy, _smallest
+from keras_xaic.edge.child.host import in_copy
+from keras_xaic.edge.child.jobs import smallest
 from tests.tflite.models import require_reference_bits
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
@@ -89,7 +90,7 @@ def test_the_search_finds_the_least_from_any_guess_in_few_trials(least, guess):
         tried.append(size)
         return size >= least
 
-    assert _smallest(guess, 1 << 22, works) == least
+    assert smallest(guess, 1 << 22, works) == least
     assert len(tried) == len(set(tried)) <= 30
     if guess == least:
         assert len(tried) <= 2
@@ -99,8 +100,8 @@ def test_a_probe_may_die_in_any_way():
     import os
     import signal
 
-    assert _in_copy(lambda: b"fine") == b"fine"
-    assert _in_copy(lambda: b"") == b""
-    assert _in_copy(lambda: os.kill(os.getpid(), signal.SIGKILL)) is None
-    assert _in_copy(lambda: 1 / 0) is None
-    assert _in_copy(lambda: os._exit(0)) is None
+    assert in_copy(lambda: b"fine") == b"fine"
+    assert in_copy(lambda: b"") == b""
+    assert in_copy(lambda: os.kill(os.getpid(), signal.SIGKILL)) is None
+    assert in_copy(lambda: 1 / 0) is None
+    assert in_copy(lambda: os._exit(0)) is None

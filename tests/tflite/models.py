@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.edge import judge
-from keras_xaic.edge.child import Lite
+from keras_xaic.edge.child.adapters import Lite
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.tflite.flatbuffer import load, pack
