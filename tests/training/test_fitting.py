@@ -268,3 +268,13 @@ def test_minutes_are_translated_to_epochs_and_leave_the_model_alone():
     assert within_minutes(model, data, TASK, Schedule(7)) == Schedule(7)
     for one, other in zip(before, model.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+def test_same_seed_same_weights_and_another_seed_others():
+    """What the slow tests say of whole runs, of training alone."""
+    first, again, other = (make_model() for _ in range(3))
+    for model, seed in ((first, 1), (again, 1), (other, 2)):
+        fit(model, make_data(64), make_data(64, seed=1), TASK, Schedule(2, 1e-2, 16, seed=seed))
+    for one, same in zip(first.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(one, same)
+    assert any((one != changed).any() for one, changed in zip(first.get_weights(), other.get_weights()))
