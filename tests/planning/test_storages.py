@@ -51,12 +51,14 @@ def test_every_combination_was_measured_on_every_interpreter_and_version():
 
 
 def test_what_is_computed_wrongly_is_never_legal():
-    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    table, wrong = json.loads(TABLE.read_text(encoding="utf-8")), 0
     for name, versions in table["measured"].items():
         for row in list(versions.values())[-1]:
             if not row["right"]:
+                wrong += 1
                 legal = legal_storages(row["kind"], 4, row["granularity"] == WHOLE, row["activations"], [name])
                 assert row["storage"] not in legal
+    assert wrong > 20
 
 
 WHOLE, FINE = "tensor", "channel"

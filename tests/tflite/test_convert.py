@@ -140,11 +140,15 @@ def test_what_tflite_lacks_is_written_with_what_it_has(kind, tmp_path):
     model = keras.Model(start, layers.Dense(3)(layers.Flatten()(body(start))))
     x = np.random.default_rng(0).normal(size=(30, *shape)).astype(np.float32)
     expected = model.predict(x, verbose=0)
-    for made, limit in ((float_twin(model), 1e-5), (int8_twin(model, x), 0.05)):
-        path = tmp_path / "model.tflite"
-        path.write_bytes(made)
-        given = run_file(path, x).outputs[0].reshape(expected.shape)
-        assert np.abs(given - expected).mean() < limit * expected.std()
+    agrees(float_twin(model), x, expected, 1e-5, tmp_path)
+    agrees(int8_twin(model, x), x, expected, 0.05, tmp_path)
+
+
+def agrees(content, x, expected, limit, folder):
+    """The file's outputs are those expected, to a mean deviation of `limit` standard deviations."""
+    (folder / "model.tflite").write_bytes(content)
+    given = run_file(folder / "model.tflite", x).outputs[0].reshape(expected.shape)
+    assert np.abs(given - expected).mean() < limit * expected.std()
 
 
 def test_sequences_with_steps_to_skip_are_right(tmp_path):
@@ -156,8 +160,5 @@ def test_sequences_with_steps_to_skip_are_right(tmp_path):
     x = np.random.default_rng(0).integers(1, 9, (30, 6)).astype(np.int32)
     x[np.arange(6) >= np.random.default_rng(1).integers(2, 7, 30)[:, None]] = 0
     expected = model.predict(x, verbose=0)
-    for made, limit in ((float_twin(model), 1e-5), (int8_twin(model, x), 0.08)):
-        path = tmp_path / "model.tflite"
-        path.write_bytes(made)
-        given = run_file(path, x).outputs[0].reshape(expected.shape)
-        assert np.abs(given - expected).mean() < limit * expected.std()
+    agrees(float_twin(model), x, expected, 1e-5, tmp_path)
+    agrees(int8_twin(model, x), x, expected, 0.08, tmp_path)

@@ -49,7 +49,9 @@ def test_grids_behind_int16_activations_are_exact(bits, make, tmp_path):
     small = on_grids(make(), bits=bits, storage="int8")
     samples = [array / 3 for array in inputs_of(small.model, 12)]
     content = build_tflite(small, inputs_of(small.model, 200), precision="int16")
-    for key, entries in match_stored(content, small.model).items():
+    found = match_stored(content, small.model)
+    assert set(found) == set(small.kernels)
+    for key, entries in found.items():
         assert entries[0].storage == "int8"
         kernel = small.kernels[key]
         stored = entries[0].integers.astype(np.int64).ravel()

@@ -59,6 +59,7 @@ def test_int4_outputs_equal_the_same_integers_in_int8(twins):
     small = twins.small
     content = with_grids(twins.int8, twins.float32, small.kernels, small.storages)
     samples = inputs_of(small.model, 16)
+    assert len(_as_int8(content)) > len(content), "something is packed"
     for packed, bytewise in zip(run(content, samples), run(_as_int8(content), samples)):
         np.testing.assert_array_equal(packed, bytewise)
 
@@ -80,7 +81,9 @@ def test_every_bit_width_agrees_with_keras(bits):
 def test_biases_follow_the_new_steps(digits):
     content = with_grids(digits.int8, digits.float32, digits.small.kernels, digits.small.storages)
     model = load(content)
-    for operator, layer in zip([o for o in operators(model) if o.kind == "FULLY_CONNECTED"], ("hidden", "head")):
+    dense = [operator for operator in operators(model) if operator.kind == "FULLY_CONNECTED"]
+    assert len(dense) == 2
+    for operator, layer in zip(dense, ("hidden", "head")):
         data, weights, bias = operator.input(0), operator.input(1), operator.input(2)
         expected = digits.small.model.get_layer(layer).bias.numpy()
         step = float(data.quantization.scale[0]) * float(weights.quantization.scale[0])
