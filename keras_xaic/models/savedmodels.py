@@ -39,8 +39,8 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
         raise ModelError(
             f"{directory} is a SavedModel without {METADATA}: its layers are lost",
             "a directory written by model.save(...) of Keras 2",
-            "Give the .keras or .h5 file that it was exported from; or make it smaller without training: xaic slim "
-            f"{directory}",
+            "Give the .keras or .h5 file that it was exported from; or make it smaller without training, if you trust it: "
+            f"xaic slim {directory} --allow-unsafe --out slim/",
         )
     if metadata.stat().st_size > MAX_CONFIG_BYTES:
         raise ModelError(f"{metadata} has {metadata.stat().st_size:,} B", f"at most {MAX_CONFIG_BYTES:,} B")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.util
 import os
 import pathlib
 import re
@@ -76,6 +79,152 @@ OTHERS = {"--keep", "--time"}
 """Options of other programs: bench/compare.py."""
 
 
+# What messages, templates and the files for devices say.
+
+
+def spoken() -> list[tuple[str, str]]:
+    """(where, text) of all that the package and the files for devices can say; what is filled in is an X."""
+    found = []
+    for file in sorted([*(ROOT / "keras_xaic").rglob("*.py"), *(ROOT / "export").rglob("*.py")]):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+            else:
+                continue
+            found.append((f"{file.relative_to(ROOT)}:{node.lineno}", text))
+    for file in sorted([*(ROOT / "keras_xaic").rglob("*.j2"), *(ROOT / "export").rglob("*.*")]):
+        if file.is_file() and file.suffix != ".py" and file.suffix != ".pyc":
+            found.append((str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")))
+    return found
+
+
+def advised(text: str) -> list[list[str]]:
+    """The command lines within a text: the command, and behind it options, their values, and what looks like a file."""
+    found = []
+    for name, rest in re.findall(r"(?<![\w/.-])xaic ([a-z]+)(?![\w-])([^\n`;()\"]*)", re.sub(r"\[/?bold\]", "", text)):
+        if name not in COMMANDS.commands:
+            continue  # a sentence: "xaic wrote there"
+        takes = {opt: not p.is_flag for p in COMMANDS.commands[name].params if hasattr(p, "is_flag") for opt in p.opts}
+        line, words, value = [name], [word.rstrip(".,:[") for word in rest.split()], False
+        for word in words:
+            if not (value or word.startswith("-") or re.fullmatch(r"[A-Z]+|\S*[./]\S*", word)):
+                break
+            line.append(word)
+            value = word.startswith("-") and takes.get(word, False)
+        found.append(line)
+    return found
+
+
+def test_commands_of_messages_can_be_typed():
+    seen = 0
+    for where, text in spoken():
+        for words in advised(text):
+            seen += 1
+            known = {name for one in COMMANDS.commands[words[0]].params for name in (*one.opts, *one.secondary_opts)}
+            assert [word for word in words if word.startswith("-") and word not in known] == [], where
+            if len(words) > 1 and not words[1].startswith("-"):
+                parse(words)  # all of it, not only an option
+    assert seen > 40
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("make it smaller: xaic slim X", [["slim", "X"]]),
+        ("xaic did not write it", []),
+        ("`xaic verify --interpreter all` says more", [["verify", "--interpreter", "all"]]),
+        ("xaic plan MODEL --relevance DIR uses it.", [["plan", "MODEL", "--relevance", "DIR"]]),
+        ("see xaic doctor.", [["doctor"]]),
+    ],
+)  # fmt: skip
+def test_commands_within_messages_are_seen(text, lines):
+    assert advised(text) == lines
+
+
+# Other programs that pages name: make, scripts of this repository, modules, extras.
+
+EVERY_PAGE = [*PAGES, *sorted((ROOT / "bench").rglob("*.md")), *sorted((ROOT / "export").rglob("*.md"))]
+SCRIPTS = {"check/edge_check.py": "export/edge_check.py", "edge_check.py": "export/edge_check.py"}
+"""Where scripts lie that bundles hold."""
+OF_OTHERS = "tflite-micro/"
+
+
+def others() -> list[tuple[str, str]]:
+    """(where, text) of pages, and of the docstrings of programs that are started by hand."""
+    found = [(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")) for page in EVERY_PAGE]
+    for file in sorted([*(ROOT / "bench").rglob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "export").rglob("*.py")]):
+        found.append((str(file.relative_to(ROOT)), ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""))
+    return [*found, *spoken()]
+
+
+def test_scripts_that_are_named_exist_and_have_these_options():
+    seen = 0
+    for where, text in others():
+        for script, rest in re.findall(r"\bpython3? (?!-)(\S+\.py)\b([^\n`#;]*)", text):
+            if script.startswith(OF_OTHERS):
+                continue
+            here = (ROOT / where.partition(":")[0]).parent / script
+            file = here if here.exists() else ROOT / SCRIPTS.get(script, script)
+            if script == "unpack_xaic.py":
+                file = ROOT / "keras_xaic" / "unpacking.py"
+            assert file.exists(), (where, script)
+            seen += 1
+            code = file.read_text(encoding="utf-8") + (ROOT / "bench" / "common.py").read_text(encoding="utf-8")
+            options = re.findall(r"(?<![\w-])--[a-z][\w-]*", re.split(r" {2,}", rest)[0])
+            assert [option for option in options if f'"{option}"' not in code] == [], (where, script)
+    assert seen > 15
+
+
+def test_modules_that_are_named_exist():
+    found = [(where, name) for where, text in others() for name in re.findall(r"\bpython3? -m ([\w.]+)", text)]
+    assert len(found) > 3
+    assert [(where, name) for where, name in found if importlib.util.find_spec(name) is None] == []
+
+
+def test_targets_and_settings_of_make_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (targets,) = re.findall(r"^\.PHONY: (env .*)$", makefile, re.M)
+    settings = re.findall(r"^(\w+) \?=", makefile, re.M)
+    seen = 0
+    for page in EVERY_PAGE:
+        text = page.read_text(encoding="utf-8")
+        for line in [
+            *re.findall(r"^ {4,}(?:\w+=\S+ )*make ([^\n]+)$", text, re.M),
+            *re.findall(r"`(?:\w+=\S+ )*make ([^`]+)`", text),
+        ]:
+            for word in re.split(r" {2,}", line)[0].split():
+                seen += 1
+                assert word.split("=")[0] in (settings if "=" in word else targets.split()), (page.name, line)
+    assert seen > 10
+    for target in targets.split():
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_extras_that_are_named_exist():
+    (extras,) = re.findall(
+        r"^\[project\.optional-dependencies\]\n(.*?)^\[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M | re.S
+    )
+    known = set(re.findall(r"^(\w+) = ", extras, re.M))
+    found = [
+        (where, name)
+        for where, text in others()
+        for names in re.findall(r"['\"](?:\.|keras-xaic)\[([\w,]+)\]['\"]", text)
+        for name in names.split(",")
+    ]
+    assert len(found) > 5
+    assert [(where, name) for where, name in found if name not in known] == []
+
+
+def test_environment_variables_that_are_named_are_read():
+    code = [file.read_text(encoding="utf-8") for room in ("keras_xaic", "tests") for file in (ROOT / room).rglob("*.py")]
+    named = {name for page in EVERY_PAGE for name in re.findall(r"\bXAIC_[A-Z_]+", page.read_text(encoding="utf-8"))}
+    named -= {name for name in named if name.startswith("XAIC_OK")}  # of the decoder in C
+    assert named
+    assert [name for name in named if not any(f'"{name}"' in text for text in code)] == []
+
+
 def test_what_is_wrong_is_found():
     for words in (
         ["compress", "m.h5", "--data", "d", "--out", "o", "--flesh", "1kB"],
@@ -92,9 +241,11 @@ def test_what_is_wrong_is_found():
 
 RUN = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("index", "tutorial", "recipes")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "tutorial", "recipes", "slim")),
     *sorted((ROOT / "docs" / "targets").glob("*.md")),
 ]
+BEFORE = {"slim.md": ["compress model.h5 --data data.npz --epochs 0 --target mobile --out small/"]}
+"""What a page takes as done."""
 PREPARED = {"ethos-u.md": 'import keras_xaic as xaic\nplan = xaic.Plan.load("small/plan.json")'}
 
 
@@ -138,6 +289,42 @@ def quick(words: list[str]) -> list[str]:
     return [word for word in words if word != "--open"]  # no browser
 
 
+def whole(page: pathlib.Path) -> list[str]:
+    """The commands within sentences that need nothing but what the page has made."""
+    found = []
+    for line in INLINE.findall(page.read_text(encoding="utf-8")):
+        with contextlib.suppress(Exception):  # only an option, or a command without what it takes
+            parse(words_of(line))
+            found.append(line)
+    return [line for line in found if not re.search(r"\b[A-Z]{3,}\b", line)]
+
+
+def run(line: str, place: pathlib.Path, overwrite: bool = False) -> None:
+    """Runs a shown command, with little effort; `overwrite` what an earlier one wrote."""
+    words = quick(words_of(line))
+    takes = [name for one in COMMANDS.commands[words[0]].params for name in one.opts]
+    if overwrite and "--overwrite" in takes and "--out" in words and (place / words[words.index("--out") + 1]).exists():
+        words.append("--overwrite")
+    command = [sys.executable, "-m", "keras_xaic.cli", *words]
+    done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 3), line + done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    if " > " in line:
+        (place / re.split(r" {2,}", line)[0].rpartition(" > ")[2]).write_text(done.stdout, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_examples_of_the_help_run(made, tmp_path):
+    for name in (*MODELS, *DATA):
+        shutil.copy(made / name, tmp_path / name)
+    for line in helped():
+        if "small" in line and not (tmp_path / "model.xaic").exists() and (tmp_path / "small").exists():
+            for name in ("model.tflite", "model.xaic"):
+                shutil.copy(tmp_path / "small" / name, tmp_path / name)
+        run(line.replace("resnet8.h5", "model.h5").replace("cifar10.npz", "data.npz"), tmp_path, overwrite=True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", RUN, ids=[page.stem for page in RUN])
@@ -145,18 +332,16 @@ def test_a_page_does_what_it_says(page, made, tmp_path):
     for name in (*MODELS, *DATA):
         shutil.copy(made / name, tmp_path / name)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    for line in shown(page):
-        words = quick(words_of(line))
-        command = [sys.executable, "-m", "keras_xaic.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode in (0, 3), line + done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        if " > " in line:
-            (tmp_path / re.split(r" {2,}", line)[0].rpartition(" > ")[2]).write_text(done.stdout, encoding="utf-8")
+    for line in [*BEFORE.get(page.name, []), *shown(page), *whole(page)]:
+        run(line, tmp_path)
+    for line in re.findall(r"^ {4}python3 (check/\S+)$", page.read_text(encoding="utf-8"), re.M):
+        done = subprocess.run([sys.executable, line], cwd=tmp_path / "small", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.splitlines()[-1] == "PASS"
     if page.name != "tutorial.md" and blocks(page):
         python("\n".join([PREPARED.get(page.name, ""), *blocks(page)]), tmp_path)
     if page.name == "README.md":
         python(blocks(ROOT / "docs" / "files.md")[0], tmp_path)
         promised = re.findall(r"^    (small/[\w./]+) ", page.read_text(encoding="utf-8"), re.M)
-        assert len(promised) == 6
+        assert len(promised) == 7
         assert [name for name in promised if not (tmp_path / name).exists()] == []
