@@ -128,11 +128,14 @@ def report_fields() -> str:
 
     parts = [
         ("the file itself", schema.Report),
+        ("metric", schema.MetricFacts),
+        ("judge", schema.JudgeFacts),
         ("model", schema.ModelFacts),
         ("budget", schema.BudgetFacts),
         ("original", schema.OriginalFacts),
         ("baselines.NAME", schema.BaselineFacts),
         ("compressed", schema.CompressedFacts),
+        ("outputs[]", schema.OutputFacts),
         ("latency_ms.INTERPRETER", schema.LatencyFacts),
         ("interpreters.NAME", schema.InterpreterFacts),
         ("layers[]", schema.LayerFacts),

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from keras_xaic.recipes import RECIPES
+from keras_xaic.report import schema
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
@@ -39,6 +40,31 @@ def test_the_recipe_reference_comes_from_the_registry():
     fields = hooks.on_page_markdown("<!-- generated: report.json -->")
     assert "| `explanation_similarity` | float or null |" in fields
     assert "| `schema` | integer |" in fields
+    for part in _parts(schema.Report):
+        assert f"`\n\n{part.__doc__.splitlines()[0]}\n" in fields, part
+
+
+def _parts(part):
+    """The models within a model of report.json, and itself."""
+    named = re.findall(r"\w+Facts\b", " ".join(str(field.annotation) for field in part.model_fields.values()))
+    return {part}.union(*(_parts(getattr(schema, name)) for name in named))
+
+
+def test_every_section_of_a_report_is_explained():
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    template = ROOT / "keras_xaic" / "report" / "templates" / "report.html.j2"
+    sections = re.findall(r"<h2>([^<]+)</h2>", template.read_text(encoding="utf-8"))
+    assert len(sections) >= 8
+    assert [section for section in sections if f"**{section}.**" not in page] == []
+
+
+def test_every_file_of_a_bundle_is_explained():
+    """The names are those of `Bundle`, and of what travels to the device."""
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    code = (ROOT / "keras_xaic" / "bundle.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'self\.path / "([\w.]+)"', code))
+    assert len(names) > 8
+    assert [name for name in sorted(names) if not re.search(rf"`{re.escape(name)}/?`", page)] == []
 
 
 def test_the_tables_beside_the_rows_are_those_of_the_rows():
