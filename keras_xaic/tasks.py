@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
+from keras_xaic.data.parts import Parts, arrays_of
 from keras_xaic.errors import DataError
 from keras_xaic.metrics import DEFAULT, KINDS, Family, Task, TaskKind, get_metric
 
@@ -186,10 +187,10 @@ def infer(head: Head, data: Any, task: Optional[str] = None, metric: Optional[st
     sizes = [size or 1 for size in head.shape]
     outputs = int(np.prod(sizes)) if kind in ("regression", "reconstruction") else head.width
     made = Task(kind, outputs, head.activation or "linear", judge.name if judge is not None else "")
-    usual = _usual_labels(made, data)
+    first = first_class(made, _targets_of(data))
     for part, samples in data.parts():
         if samples.y is not None:
-            _check_targets(made, head, np.asarray(usual(samples.y)), f"{data.name}: y_{part}")
+            _check_targets(made, head, from_zero(np.asarray(samples.y), first), f"{data.name}: y_{part}", max(0, first))
     return made
 
 
@@ -278,8 +279,8 @@ def _misfit(head: Head, targets: Optional[_Targets], name: str) -> DataError:
     return DataError(f"{name}: {targets} do not fit the {head}", ", ".join(forms))
 
 
-def _check_targets(task: Task, head: Head, y: np.ndarray, where: str) -> None:
-    """Refuses targets that the task cannot judge.
+def _check_targets(task: Task, head: Head, y: np.ndarray, where: str, first: int) -> None:
+    """Refuses targets that the task cannot judge; `first` is what the user calls class 0.
 
     Raises:
         DataError: Naming the key and what differs.
@@ -302,8 +303,8 @@ def _check_targets(task: Task, head: Head, y: np.ndarray, where: str) -> None:
             row = flat[wrong[0]]
             value = row[(row < 0) | (row >= task.outputs)][0]
             raise DataError(
-                f"{where}[{wrong[0]}] is class {value:g}",
-                f"classes 0 to {task.outputs - 1}: the model has {task.outputs} outputs",
+                f"{where}[{wrong[0]}] is class {value + first:g}",
+                f"classes {first} to {task.outputs - 1 + first}: the model has {task.outputs} outputs",
             )
     elif task.family == "yes_no":
         low = -1 if "hinge" in head.loss else 0
@@ -323,34 +324,45 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
 
 
 def with_task(data: Any, task: Any) -> Any:
-    """Returns the data with `task` written on its samples, so that all who see them judge alike."""
-    usual = _usual_labels(task, data)
+    """Returns the data with `task` written on its samples and classes counted from 0 on, so that all who see them judge alike."""
+    tasks = getattr(task, "tasks", (task,))
+    found = _targets_of(data)
+    firsts = [first_class(*one) for one in zip(tasks, arrays_of(found))] if found is not None else []
+
+    def usual(y: Any) -> Any:
+        if y is None or not any(firsts):
+            return y
+        made = [from_zero(*one) for one in zip(arrays_of(y), firsts)]
+        return Parts(made, y.names) if isinstance(y, Parts) else made[0]
+
     return data.changed(lambda name, part: replace(part, task=task, y=usual(part.y)))
 
 
-def _usual_labels(task: Any, data: Any) -> Callable[[Any], Any]:
-    """Returns what makes class numbers from 0 on of labels -1 and 1, or of classes that are counted from 1 on."""
-    if not isinstance(task, Task):  # several outputs
-        return lambda given: given
-    y = next((part.y for _, part in data.parts() if part.y is not None), None)
-    if isinstance(y, np.ndarray) and task.family != "values" and _counted_otherwise(y, task.outputs):
-        if _is_signs(y):
-            return lambda given: None if given is None else (np.asarray(given) > 0).astype(np.int64)
-        return lambda given: None if given is None else np.asarray(given) - 1
-    return lambda given: given
+def _targets_of(data: Any) -> Any:
+    return next((part.y for _, part in data.parts() if part.y is not None), None)
 
 
-def _counted_otherwise(y: np.ndarray, outputs: int) -> bool:
-    """Whether labels are -1 and 1, or class numbers of which the largest is the number of outputs, and none is 0."""
-    if y.ndim != 1 or y.size == 0:
-        return False
-    if _is_signs(y):
-        return outputs <= 2
-    return bool(outputs > 1 and y.dtype.kind in "iuf" and y.min() == 1 and y.max() == outputs and np.all(y == np.round(y)))
+def first_class(task: Any, y: Any) -> int:
+    """Returns what the first class is called in targets: 0; 1 where `y` is counted from 1 on; -1 of labels -1 and 1.
+
+    Classes are counted from 1 on where the largest is the number of outputs, which would be too large else, and none is 0.
+
+    >>> task = Task("classification", 3)
+    >>> first_class(task, np.array([1, 2, 3])), first_class(task, np.array([1, 2]))
+    (1, 0)
+    """
+    if not isinstance(y, np.ndarray) or y.size == 0 or y.size != len(y) or y.dtype.kind not in "iuf" or task.is_values:
+        return 0
+    if np.all(np.abs(y) == 1) and np.any(y == -1):
+        return -1 if task.outputs <= 2 else 0
+    return int(task.outputs > 1 and y.min() == 1 and y.max() == task.outputs and bool(np.all(y == np.round(y))))
 
 
-def _is_signs(y: np.ndarray) -> bool:
-    return bool(np.all(np.abs(y) == 1) and np.any(np.asarray(y) == -1))
+def from_zero(y: np.ndarray, first: int) -> np.ndarray:
+    """Returns class numbers from 0 on, of targets whose first class is called `first` (see `first_class`)."""
+    if first == 1:
+        return np.asarray(y - np.ones(1, np.int64))  # bytes have no -1
+    return np.where(y == -1, 0, y) if first == -1 else y
 
 
 def _fits(shape: Sequence[int], expected: Sequence[Optional[int]]) -> bool:

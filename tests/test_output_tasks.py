@@ -9,7 +9,7 @@ from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.errors import DataError
 from keras_xaic.metrics import Task
 from keras_xaic.output_tasks import Tasks, by_output, infer_all, output_weights, task_of
-from keras_xaic.tasks import Head
+from keras_xaic.tasks import Head, with_task
 
 NAMES = ("digit", "box")
 TRUTH = Parts([np.array([0, 1, 2, 1]), np.array([[0.0], [1.0], [2.0], [3.0]])], NAMES)
@@ -73,6 +73,26 @@ def test_what_is_ambiguous_names_the_output_and_the_option():
     assert "output sure: " in str(caught.value)
     assert "task='sure=binary'" in str(caught.value)
     assert infer_all(heads, data, task="sure=binary").tasks[1].kind == "binary"
+
+
+def test_labels_of_each_output_are_read_as_people_count_them():
+    heads = [Head((3,), "softmax", "", (2,), "digit"), Head((1,), "sigmoid", "", (2,), "sure"), Head((1,), "", "", (2,), "box")]
+    digit, sure, box = np.array([1, 2, 3, 3], np.uint8), np.array([-1.0, 1, 1, -1]), np.array([1.0, 2, 3, 4.5])
+
+    def given(digit):
+        return Samples(np.ones((4, 2)), Parts([digit, sure, box], ("digit", "sure", "box")))
+
+    data = Data(given(digit), given(digit[::-1].copy()))
+    found = infer_all(heads, data)
+    read = with_task(data, found)
+    for part, way in ((read.train, 1), (read.test, -1)):
+        for one, right in zip(part.y.arrays, ([0, 1, 2, 2][::way], [0, 1, 1, 0], box)):
+            np.testing.assert_array_equal(one, right)
+    outputs = Parts([np.eye(3)[[0, 1, 2, 2]], np.array([[0.1], [0.9], [0.9], [0.1]]), box[:, None]])
+    assert found.score(outputs, read.train.y) == (1.0, 1.0, 0.0)
+    assert with_task(read, found).train.y.arrays[0].tolist() == [0, 1, 2, 2]
+    with pytest.raises(DataError, match=r"y_test\[2\] is class 0. Expected classes 1 to 3"):
+        infer_all(heads, Data(given(digit), given(np.array([1, 2, 0, 3], np.uint8))))
 
 
 def test_facts_say_everything():

@@ -17,6 +17,7 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
+from keras_xaic.tasks import with_task
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data,
     """
     data = fitted(model, data)
     task = infer_task(model, data, strict=False)
+    data = with_task(data, task)
     _, held_back = data.split(seed=made.seed)
     answers = predict(model, held_back)
     held_back = task.labelled(held_back, answers)

@@ -15,6 +15,7 @@ from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.output_tasks import Tasks
+from keras_xaic.tasks import with_task
 
 BATCH = 32
 """Samples at a time; bounds memory."""
@@ -67,6 +68,7 @@ def _judged(model: Model, samples: Samples) -> tuple[Samples, list[Task], Sequen
     """Returns samples in the model's order, and task and weight of each output."""
     data = fitted(model, Data(samples))
     task = infer_task(model, data, strict=False)
+    data = with_task(data, task)
     return (data.train, list(task.tasks), task.weights) if isinstance(task, Tasks) else (data.train, [task], (1.0,))
 
 

@@ -14,7 +14,7 @@ from keras_xaic.errors import DataError, choices, require_one
 from keras_xaic.metrics import Task
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.relevance.choices import STARTS, Start, Target
-from keras_xaic.tasks import Head, infer
+from keras_xaic.tasks import Head, first_class, from_zero, infer
 
 TARGETS = ("true", "predicted", "all")
 TargetKind = Literal["class", "classes", "predicted", "all"]
@@ -162,6 +162,7 @@ def find_targets(
     kind: TargetKind
     for i, (shape, head, task) in enumerate(zip(shapes, heads, tasks)):
         given = None if y is None or y[i] is None else np.asarray(y[i])
+        given = given if given is None or task is None else from_zero(given, first_class(task, given))
         values_of_several = len(shapes) > 1 and target == "predicted" and task is not None and task.is_values
         if start == "squared_error" or target == "all" or values_of_several:
             kind, value = "all", np.zeros(count, np.float32)

@@ -104,6 +104,8 @@ def test_labels_get_the_numbers_that_a_bundle_remembers():
         (Head((2,), "softmax"), [True, False, True, True], [1, 0, 1, 1]),
         (Head((1,), "sigmoid"), [True, False, True, True], [1, 0, 1, 1]),
         (Head((4,), "softmax"), [1, 2, 3, 3], [1, 2, 3, 3]),
+        (Head((1,), "sigmoid"), [[-1.0], [1.0], [1.0], [-1.0]], [0, 1, 1, 0]),
+        (Head((3,), "softmax"), [[1.0], [2.0], [3.0], [3.0]], [0, 1, 2, 2]),
     ],
 )
 def test_labels_as_people_count_them(head, given, meant):
@@ -115,6 +117,20 @@ def test_labels_as_people_count_them(head, given, meant):
     assert read.train.task.score(outputs, read.train.y) == 1.0
     again = with_task(read, read.train.task)
     np.testing.assert_array_equal(again.train.y, read.train.y)
+
+
+@pytest.mark.parametrize(
+    ("head", "train", "test", "said"),
+    [
+        (Head((3,), "softmax"), [1, 2, 3], [1, 0], r"y_test\[1\] is class 0. Expected classes 1 to 3"),
+        (Head((1,), "sigmoid"), [-1, 1, 1], [1, 2], r"y_test\[1\] is 2. Expected 0 or 1"),
+        (Head((2,), "softmax"), [-1, 1, 1], [1, 2], r"y_test\[1\] is class 2. Expected classes 0 to 1"),
+    ],
+)
+def test_labels_that_are_counted_otherwise_in_another_part_are_refused(head, train, test, said):
+    data = Data(Samples(X[:3], np.array(train)), Samples(X[:2], np.array(test)))
+    with pytest.raises(XaicError, match=said):
+        infer(head, data)
 
 
 def test_class_weights_and_sample_weights_count_as_in_fit():

@@ -159,3 +159,18 @@ def test_a_model_of_dictionaries_is_trained(model, data):
     given = dict(zip(("all", "sum"), small.model.predict([x["left"], x["right"]], verbose=0)))
     for name, expected in y.items():
         assert np.abs(given[name] - expected).mean() < 0.3 * expected.std()
+
+
+@pytest.mark.parametrize("start", ["one", "squared_error"])
+def test_classes_counted_from_1_give_the_same_relevance_and_plans(model, data, start):
+    named = dict(zip(data.train.y.names, data.train.y.arrays))
+    otherwise = Samples(data.train.x, {"kind": named["kind"] + 1, "alpha": named["alpha"]})
+    single = keras.Model(model.inputs, model.outputs[0])
+    how = {"reduce": "sum", "start": start}
+    expected = attribute(single, data.train.x, named["kind"], **how)
+    found = attribute(single, data.train.x, named["kind"] + 1, **how)
+    several, other = (attribute(model, one.x, one.y, **how) for one in (data.train, otherwise))
+    for key in expected.weights:
+        np.testing.assert_array_equal(found.weights[key], expected.weights[key])
+        np.testing.assert_array_equal(other.weights[key], several.weights[key])
+    assert hessian_traces(model, otherwise) == hessian_traces(model, Samples(data.train.x, data.train.y))
