@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from keras_xaic.silence import captured_stderr
-from keras_xaic.strided_gradients import use_safe_gradient
+from keras_xaic.strided_gradients import use_safe_gradients
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the C++ side reads these once, at import
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -16,7 +16,7 @@ with captured_stderr():
     import tensorflow as tf
 
 tf.get_logger().setLevel("ERROR")
-use_safe_gradient(tf)
+use_safe_gradients(tf)
 try:  # absl repeats every converter message on stderr
     from absl import logging as _absl_logging
 
