@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +13,10 @@ from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError, choices
 
 
-def with_numbers(data: Data, classes: Optional[Sequence[str]] = None) -> Data:
+def with_numbers(data: Data) -> Data:
     """Returns the data with numbers in place of labels that are texts, True or False.
 
-    Args:
-        data: What the user has.
-        classes: Names of the classes in their order; None takes those of the training part (else the test part), sorted.
+    Classes are those of the training part (else the test part), sorted, where the data does not name them.
 
     Raises:
         DataError: If a part has a label that is none of the classes.
@@ -26,13 +24,13 @@ def with_numbers(data: Data, classes: Optional[Sequence[str]] = None) -> Data:
     named = next((part.y for _, part in data.parts() if part.y is not None and _is_text(part.y)), None)
     if named is None:
         return data.changed(lambda name, part: replace(part, y=np.asarray(part.y, np.int64)) if _is_bool(part) else part)
-    known = list(classes or data.classes or sorted({str(one) for one in np.ravel(named)}))
+    known = list(data.classes or sorted({_text(one) for one in np.ravel(named)}))
     numbers = {name: number for number, name in enumerate(known)}
 
     def numbered(name: str, part: Samples) -> Samples:
         if part.y is None or not _is_text(part.y):
             return part
-        labels = [str(one) for one in part.y.reshape(len(part.y), -1)[:, 0]] if part.y.size == len(part.y) else []
+        labels = [_text(one) for one in part.y.reshape(len(part.y), -1)[:, 0]] if part.y.size == len(part.y) else []
         if not labels:
             raise DataError(f"{data.name}: y_{name} holds texts of shape {part.y.shape}", "one label per sample")
         for number, one in enumerate(labels):
@@ -47,8 +45,13 @@ def _is_text(y: Any) -> bool:
     if isinstance(y, Parts) or not y.ndim:  # no labels of samples: `check_samples` says so
         return False
     if y.dtype.kind == "O":
-        return all(isinstance(one, (str, bytes)) for one in y.ravel()[:1000]) and y.size > 0
+        return all(isinstance(one, (str, bytes)) for one in y.ravel()) and y.size > 0
     return y.dtype.kind in "US"
+
+
+def _text(one: Any) -> str:
+    """Returns a label as text: `tf.data` gives bytes."""
+    return one.decode(errors="replace") if isinstance(one, bytes) else str(one)
 
 
 def _is_bool(part: Samples) -> bool:

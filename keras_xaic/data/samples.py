@@ -36,16 +36,16 @@ class Rows(np.lib.mixins.NDArrayOperatorsMixin):
             return self.base[(rows, *others)] if np.ndim(rows) == 0 else self.base[rows][(slice(None), *others)]
         return self.base[self.index[key]]
 
-    def __array__(self, dtype: Any = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self.base[self.index], dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         return getattr(ufunc, method)(*(np.asarray(one) if isinstance(one, Rows) else one for one in inputs), **options)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not hasattr(np.ndarray, name):  # asking for what no array has copies nothing
+        if name.startswith("_") or not callable(getattr(np.ndarray, name, None)):
             raise AttributeError(name)
-        return getattr(np.asarray(self), name)
+        return lambda *given, **options: getattr(np.asarray(self), name)(*given, **options)  # asking alone copies nothing
 
 
 def _take(x: Any, index: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_xaic._keras import tf
-from keras_xaic.data import Data, Rows, Samples, as_data, check_inputs, load_data
+from keras_xaic.data import Data, Parts, Rows, Samples, as_data, check_inputs, load_data
 from keras_xaic.errors import DataError, XaicError
 from keras_xaic.npz import LARGE
 
@@ -265,6 +265,19 @@ def test_asking_for_what_arrays_do_not_have_copies_nothing(many, monkeypatch):
     monkeypatch.setattr(Rows, "__array__", lambda *given: pytest.fail("a copy of everything"))
     assert not hasattr(rows, "arrays")
     assert not hasattr(rows, "numpy")
+    assert not hasattr(rows, "flags")
+    assert hasattr(rows, "mean")
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_and_parts_become_arrays_as_numpy_asks_for_it(many):
+    rows = many.take(np.arange(30_000)[::-1]).x
+    assert isinstance(rows, Rows)
+    np.testing.assert_array_equal(np.array(rows)[:, 3], np.arange(30_000)[::-1])
+    assert np.array(rows, np.float32).dtype == np.float32
+    assert rows.mean(axis=1)[-1] == 0
+    with pytest.raises(TypeError, match="2 arrays of unlike kinds"):
+        np.array(Parts([np.zeros(3), np.zeros((3, 2))]))
 
 
 def test_large_inputs_are_shuffled_and_split_without_copies(many):

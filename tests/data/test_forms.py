@@ -75,7 +75,9 @@ NAMES = np.array(["cat", "dog", "ant", "dog"])
 
 
 @pytest.mark.parametrize(
-    "labels", [NAMES, NAMES.astype(object), NAMES[:, None], list(NAMES)], ids=["U", "object", "N,1", "list"]
+    "labels",
+    [NAMES, NAMES.astype(object), NAMES[:, None], list(NAMES), NAMES.astype("S"), NAMES.astype("S").astype(object)],
+    ids=["U", "object", "N,1", "list", "S", "objects of bytes"],
 )
 def test_labels_that_are_texts_become_numbers_with_names(labels):
     data = as_data(((X[:4], labels), (X[:1], np.array(["dog"]))))
@@ -84,6 +86,18 @@ def test_labels_that_are_texts_become_numbers_with_names(labels):
     np.testing.assert_array_equal(data.test.y, [2])
     with pytest.raises(XaicError, match=r"y_test\[0\] is 'dogg'. Expected 'dog'"):
         as_data(((X[:4], labels), (X[:1], np.array(["dogg"]))))
+
+
+def test_texts_of_a_dataset_have_the_names_that_they_have_in_arrays():
+    dataset = tf.data.Dataset.from_tensor_slices((X[:4], NAMES)).batch(2)
+    assert as_data(dataset).classes == as_data((X[:4], NAMES)).classes == ("ant", "cat", "dog")
+
+
+def test_a_label_that_is_missing_among_many_texts_is_no_class():
+    labels = np.array(["cat", "dog"] * 800, object)
+    labels[1500] = float("nan")
+    with pytest.raises(XaicError, match="y_train has dtype object"):
+        as_data((np.zeros((1600, 2)), labels))
 
 
 def test_labels_get_the_numbers_that_a_bundle_remembers():
