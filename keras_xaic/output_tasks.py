@@ -218,7 +218,7 @@ def infer_all(
     for number, head in enumerate(heads):
         own = data
         if several or isinstance(data.train.x, Parts):
-            own = data.changed(functools.partial(_part_of_output, number=number, head=head))
+            own = data.changed(functools.partial(_of_output, number=number, head=head))
         if not several:
             return infer(head, own, kinds[0], metrics[0], strict)
         try:
@@ -229,11 +229,7 @@ def infer_all(
     return Tasks(tuple(found), tuple(names), counts)
 
 
-def _part_of_output(name: str, part: Any, number: int, head: Any) -> Any:
-    return _of_output(part, number, head)
-
-
-def _of_output(samples: Samples, number: int, head: Head) -> Samples:
+def _of_output(part: str, samples: Samples, number: int, head: Head) -> Samples:
     """Returns samples as if the model had this output alone, with the input that it may give again."""
     y = None if samples.y is None else arrays_of(samples.y)
     if y is not None and number >= len(y):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from dataclasses import replace
+from typing import Any, Optional
 
 import numpy as np
 
@@ -43,43 +43,42 @@ def _key(value: Any, key: str, number: int) -> str:
     return f"{key}_{value.named(number)}" if isinstance(value, Parts) else key
 
 
-def check_samples(samples: Samples, part: str, where: Union[str, pathlib.Path]) -> None:
-    """Checks inputs and targets; labels of shape (N, 1), as Keras' own datasets store them, become (N,).
+def checked_samples(samples: Samples, part: str, where: str) -> Samples:
+    """Returns samples whose inputs and targets are checked; labels of shape (N, 1), as in Keras' own datasets, become (N,).
 
     Args:
         samples: What is checked.
-        part: ``"train"``, ``"test"`` or ``""``: how their keys end.
-        where: The file they come from, for messages.
+        part: ``"train"``, ``"test"`` or ``"val"``: how their keys end.
+        where: Where they come from, for messages.
 
     Raises:
         DataError: Naming the key.
     """
-    part = f"_{part}" if part else ""
-    check_numbers(samples, f"{where}: x{part}")
+    check_numbers(samples, f"{where}: x_{part}")
     if samples.y is None:
-        return
+        return samples
     weight = samples.weight
     if weight is not None:
         if weight.dtype.kind not in "biuf" or weight.shape != (len(samples),):
-            found = f"{where}: the weights of x{part} have shape {weight.shape} and dtype {weight.dtype}"
+            found = f"{where}: the weights of x_{part} have shape {weight.shape} and dtype {weight.dtype}"
             raise DataError(found, "one number per sample")
-        check_values(weight, f"{where}: the weights of x{part}")
+        check_values(weight, f"{where}: the weights of x_{part}")
         if float(np.min(weight)) < 0 or float(np.max(weight)) <= 0:
-            raise DataError(f"{where}: the weights of x{part} go from {np.min(weight):g} to {np.max(weight):g}", "0 or more")
+            raise DataError(f"{where}: the weights of x_{part} go from {np.min(weight):g} to {np.max(weight):g}", "0 or more")
     checked = []
     for number, y in enumerate(arrays_of(samples.y)):
-        key = _key(samples.y, f"y{part}", number)
+        key = _key(samples.y, f"y_{part}", number)
         if y.dtype.kind not in "biuf":
             raise DataError(f"{where}: {key} has dtype {y.dtype}", "integer labels, one-hot labels or real targets")
         if y.ndim == 0 or len(y) != len(samples):
             raise DataError(
-                f"{where}: {key} has {0 if y.ndim == 0 else len(y)} entries, x{part} has {len(samples)}",
+                f"{where}: {key} has {0 if y.ndim == 0 else len(y)} entries, x_{part} has {len(samples)}",
                 "one target per sample",
             )
         check_values(y, f"{where}: {key}")
         whole = y.ndim == 2 and y.shape[1] == 1 and np.issubdtype(y.dtype, np.integer)
         checked.append(y[:, 0] if whole else y)
-    object.__setattr__(samples, "y", Parts(checked, samples.y.names) if isinstance(samples.y, Parts) else checked[0])
+    return replace(samples, y=Parts(checked, samples.y.names) if isinstance(samples.y, Parts) else checked[0])
 
 
 def check_numbers(samples: Samples, name: str) -> None:

@@ -42,7 +42,7 @@ def with_numbers(data: Data) -> Data:
 
 
 def _is_text(y: Any) -> bool:
-    if isinstance(y, Parts) or not y.ndim:  # no labels of samples: `check_samples` says so
+    if isinstance(y, Parts) or not y.ndim:  # no labels of samples: `checked_samples` says so
         return False
     if y.dtype.kind == "O":
         return all(isinstance(one, (str, bytes)) for one in y.ravel()) and y.size > 0

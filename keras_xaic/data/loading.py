@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic.arguments import a_path, checked, two_sizes
-from keras_xaic.data.checks import check_samples
+from keras_xaic.data.checks import checked_samples
 from keras_xaic.data.classes import with_numbers
 from keras_xaic.data.forms import array_of, as_samples
 from keras_xaic.data.images import load_directory
@@ -62,10 +62,7 @@ def checked_data(data: Data) -> Data:
     Raises:
         DataError: Naming the key.
     """
-    data = with_numbers(data)
-    for name, samples in data.parts():
-        check_samples(samples, name, data.name)
-    return data
+    return with_numbers(data).changed(lambda part, samples: checked_samples(samples, part, data.name))
 
 
 @checked(image_size=two_sizes)

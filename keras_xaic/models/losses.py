@@ -15,10 +15,8 @@ from keras_xaic.errors import PlanError
 from keras_xaic.metrics import Task
 from keras_xaic.output_tasks import AnyTask, Tasks
 
-CARRIED = "_xaic_loss"
-"""Attribute of a loaded model: name of the loss in its file."""
-CARRIED_PARTS = "_xaic_losses"
-"""Attribute of a loaded model: what its file says of the losses of several outputs."""
+_CARRIED = "_xaic_loss"
+"""Attribute of a loaded model: the loss that its file names, or of several outputs the losses."""
 _SHORT = {
     "mse": "mean_squared_error",
     "mae": "mean_absolute_error",
@@ -54,7 +52,7 @@ def loss_name(loss: Any) -> str:
 
 def carried_loss(model: Model) -> str:
     """Returns the name of the loss that a model carries: what it was compiled with, else what its file says; else empty."""
-    return loss_name(getattr(model, "loss", None)) or str(getattr(model, CARRIED, ""))
+    return loss_name(_carried(model))
 
 
 def carried_losses(model: Model, names: Sequence[str]) -> list[str]:
@@ -66,7 +64,7 @@ def carried_losses(model: Model, names: Sequence[str]) -> list[str]:
     """
     if len(names) == 1:
         return [carried_loss(model)]
-    carried = getattr(model, "loss", None) or vars(model).get(CARRIED_PARTS)
+    carried = _carried(model)
     if isinstance(carried, Mapping) and "class_name" not in carried:
         return [loss_name(carried.get(name)) for name in names]
     if isinstance(carried, (list, tuple)):
@@ -76,19 +74,22 @@ def carried_losses(model: Model, names: Sequence[str]) -> list[str]:
 
 def carry_losses(model: Model, clone: Model) -> None:
     """Keeps on a clone which losses the model carries."""
-    setattr(clone, CARRIED, carried_loss(model))
-    vars(clone)[CARRIED_PARTS] = getattr(model, "loss", None) or vars(model).get(CARRIED_PARTS)
+    vars(clone)[_CARRIED] = _carried(model)
+
+
+def _carried(model: Model) -> Any:
+    return getattr(model, "loss", None) or vars(model).get(_CARRIED)
 
 
 def remember_loss(model: Model, training: Any) -> None:
     """Keeps on a loaded model what the training configuration in its file (a mapping, or JSON) says of the loss."""
     try:
         config = json.loads(training) if isinstance(training, (str, bytes)) else training
-        name = loss_name(config.get("loss"))
+        found = config.get("loss")
+        loss_name(found)
     except (ValueError, AttributeError, TypeError, RecursionError):
         return
-    setattr(model, CARRIED, name)
-    vars(model)[CARRIED_PARTS] = config.get("loss")
+    vars(model)[_CARRIED] = found
 
 
 class Targets:

@@ -93,6 +93,12 @@ def test_texts_of_a_dataset_have_the_names_that_they_have_in_arrays():
     assert as_data(dataset).classes == as_data((X[:4], NAMES)).classes == ("ant", "cat", "dog")
 
 
+def test_samples_of_the_user_stay_as_they_are():
+    given = Samples(X[:4], np.arange(4)[:, None])
+    assert as_data(given).train.y.shape == (4,)
+    assert given.y.shape == (4, 1)
+
+
 def test_a_label_that_is_missing_among_many_texts_is_no_class():
     labels = np.array(["cat", "dog"] * 800, object)
     labels[1500] = float("nan")
