@@ -55,16 +55,19 @@ def checked_samples(samples: Samples, part: str, where: str) -> Samples:
         DataError: Naming the key.
     """
     check_numbers(samples, f"{where}: x_{part}")
-    if samples.y is None:
-        return samples
     weight = samples.weight
     if weight is not None:
+        if isinstance(weight, Parts):
+            found = f"{where}: the weights of x_{part} are several: {weight.described()}"
+            raise DataError(found, "one number per sample")
         if weight.dtype.kind not in "biuf" or weight.shape != (len(samples),):
             found = f"{where}: the weights of x_{part} have shape {weight.shape} and dtype {weight.dtype}"
             raise DataError(found, "one number per sample")
         check_values(weight, f"{where}: the weights of x_{part}")
         if float(np.min(weight)) < 0 or float(np.max(weight)) <= 0:
             raise DataError(f"{where}: the weights of x_{part} go from {np.min(weight):g} to {np.max(weight):g}", "0 or more")
+    if samples.y is None:
+        return samples
     checked = []
     for number, y in enumerate(arrays_of(samples.y)):
         key = _key(samples.y, f"y_{part}", number)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.data.parts import Parts, arrays_of, as_parts
+from keras_xaic.data.parts import Parts, array_of, arrays_of
 from keras_xaic.data.samples import Samples
 from keras_xaic.errors import DataError, first_line
 
@@ -59,21 +59,6 @@ def _of_arrays(part: Any) -> tuple[Any, Any, Any]:
 
 def _rank(value: Any) -> int:
     return 1 if isinstance(value, (Mapping, Parts, list, tuple)) or (hasattr(value, "__len__") and np.ndim(value)) else 0
-
-
-def array_of(value: Any) -> Any:
-    """Returns an array, or `Parts` where a mapping or a list of arrays is given.
-
-    Raises:
-        DataError: If it is no array.
-    """
-    if isinstance(value, (set, frozenset)):
-        raise DataError(f"data holds a {type(value).__name__}", "arrays with one first axis of samples")
-    try:
-        value = as_parts(value)
-        return value if isinstance(value, Parts) else np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"data is not an array ({first_line(error)})", "arrays with one first axis of samples") from None
 
 
 def _of_dataset(dataset: Any) -> tuple[Any, Any, Any]:

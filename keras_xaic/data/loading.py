@@ -13,7 +13,7 @@ import numpy as np
 from keras_xaic.arguments import a_path, checked, two_sizes
 from keras_xaic.data.checks import checked_samples
 from keras_xaic.data.classes import with_numbers
-from keras_xaic.data.forms import array_of, as_samples
+from keras_xaic.data.forms import as_samples
 from keras_xaic.data.images import load_directory
 from keras_xaic.data.parts import as_parts
 from keras_xaic.data.samples import Data, Samples
@@ -145,15 +145,11 @@ def _of_keys(arrays: Mapping[str, Any], where: str, scale: float, offset: float)
     train, test, validation = (
         None
         if given is None
-        else Samples(array_of(given), _maybe(found(f"y_{part}")), scale, offset, weight=_maybe(found(f"weight_{part}")))
+        else Samples(given, found(f"y_{part}"), scale, offset, weight=found(f"weight_{part}"))
         for part, given in x.items()
     )
     assert train is not None
     return Data(train, test, where, validation)
-
-
-def _maybe(value: Any) -> Any:
-    return None if value is None else array_of(value)
 
 
 def _are_parts(data: Sequence[Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, first_line
 
 
 class Parts:
@@ -95,6 +95,21 @@ def as_parts(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value and all(np.ndim(one) > 0 and hasattr(one, "shape") for one in value):
         return Parts([_plain(one) for one in value])
     return value
+
+
+def array_of(value: Any) -> Any:
+    """Returns an array, or `Parts` where a mapping or a list of arrays is given.
+
+    Raises:
+        DataError: If it is no array.
+    """
+    if isinstance(value, (set, frozenset)):
+        raise DataError(f"data holds a {type(value).__name__}", "arrays with one first axis of samples")
+    try:
+        value = as_parts(value)
+        return value if isinstance(value, Parts) else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"data is not an array ({first_line(error)})", "arrays with one first axis of samples") from None
 
 
 def _plain(value: Any) -> Any:

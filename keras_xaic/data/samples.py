@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic.data.parts import Array, Parts, arrays_of, as_parts, in_order
+from keras_xaic.data.parts import Array, Parts, array_of, arrays_of, in_order
 from keras_xaic.errors import DataError
 from keras_xaic.npz import LARGE, release
 
@@ -86,8 +86,10 @@ class Samples:
     weight: Optional[np.ndarray] = None
 
     def __post_init__(self) -> None:
-        for name in ("x", "y"):
-            object.__setattr__(self, name, as_parts(getattr(self, name)))
+        for name in ("x", "y", "weight"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (np.ndarray, Rows, Parts)):
+                object.__setattr__(self, name, array_of(value))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -158,6 +160,11 @@ class Data:
     name: str = "data"
     validation: Optional[Samples] = None
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, part in (("train", self.train), ("test", self.test), ("validation", self.validation)):
+            if not isinstance(part, Samples) and (part is not None or name == "train"):
+                raise DataError(f"{name} of Data is a {type(part).__name__}", "Samples(x, y)")
 
     def parts(self) -> Iterator[tuple[str, Samples]]:
         """Yields the parts that there are, under the names that end their keys."""

@@ -99,6 +99,35 @@ def test_samples_of_the_user_stay_as_they_are():
     assert given.y.shape == (4, 1)
 
 
+def test_samples_take_lists_and_tensors_as_as_data_does():
+    for x, y in ((X[:4].tolist(), list(NAMES)), (tf.constant(X[:4]), tf.constant(NAMES))):
+        data = as_data(Data(Samples(x, y, weight=[1, 2, 1, 2])))
+        np.testing.assert_array_equal(data.train.x, X[:4])
+        np.testing.assert_array_equal(data.train.y, [1, 2, 0, 2])
+        assert data.train.weight.tolist() == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("given", [lambda: Data(X), lambda: Data(None), lambda: Data(Samples(X), X)])
+def test_data_holds_samples(given):
+    with pytest.raises(XaicError, match=r"of Data is a (ndarray|NoneType). Expected Samples\(x, y\)"):
+        given()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x_train": X[:4], "weight_train": np.ones(3)}, r"the weights of x_train have shape \(3,\)"),
+        (
+            {"x_train": X[:4], "y_train_a": Y[:4], "y_train_b": Y[:4], "weight_train_a": Y[:4], "weight_train_b": Y[:4]},
+            "the weights of x_train are several: a .4,., b .4,.. Expected one number per sample",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(given, said):
+    with pytest.raises(XaicError, match=said):
+        as_data(given)
+
+
 def test_a_label_that_is_missing_among_many_texts_is_no_class():
     labels = np.array(["cat", "dog"] * 800, object)
     labels[1500] = float("nan")
