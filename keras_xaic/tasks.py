@@ -324,7 +324,7 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
 
 
 def with_task(data: Any, task: Any) -> Any:
-    """Returns the data with `task` written on its samples and classes counted from 0 on, so that all who see them judge alike."""
+    """Returns the data with `task` written on its samples and classes counted from 0 on: all who see them judge alike."""
     tasks = getattr(task, "tasks", (task,))
     found = _targets_of(data)
     firsts = [first_class(*one) for one in zip(tasks, arrays_of(found))] if found is not None else []

@@ -143,9 +143,7 @@ def _of_keys(arrays: Mapping[str, Any], where: str, scale: float, offset: float)
             "the keys x_train, y_train, x_test, y_test; for several inputs or outputs x_train_NAME, y_train_NAME",
         )
     train, test, validation = (
-        None
-        if given is None
-        else Samples(given, found(f"y_{part}"), scale, offset, weight=found(f"weight_{part}"))
+        None if given is None else Samples(given, found(f"y_{part}"), scale, offset, weight=found(f"weight_{part}"))
         for part, given in x.items()
     )
     assert train is not None
