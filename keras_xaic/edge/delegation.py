@@ -57,13 +57,12 @@ def read_delegation(info: FileInfo, parts: Sequence[Mapping[str, Sequence[int]]]
     """
     graph = info.main
     delegated = _delegated(graph, parts)
-    depending = _depending(graph)
-    macs = {number: operator_macs(graph, graph.operators[number]) for number in depending}
-    left = [number for number in depending if number not in delegated]
+    macs = {number: operator_macs(graph, graph.operators[number]) for number in graph.depending}
+    left = [number for number in macs if number not in delegated]
     first = min(left, key=lambda number: (macs[number] == 0, number), default=None)
     return Delegation(
-        operators=len(depending),
-        delegated_operators=len(depending) - len(left),
+        operators=len(macs),
+        delegated_operators=len(macs) - len(left),
         macs=sum(macs.values()),
         delegated_macs=sum(count for number, count in macs.items() if number in delegated),
         refused=None if first is None else f"operator {first} ({_why(info, graph.operators[first], interpreter)})",
@@ -102,17 +101,6 @@ def _delegated(graph: GraphInfo, parts: Sequence[Mapping[str, Sequence[int]]]) -
             if tensor not in given and number is not None and number not in found:
                 found.add(number)
                 waiting += graph.operators[number].inputs
-    return found
-
-
-def _depending(graph: GraphInfo) -> list[int]:
-    """Returns the operators that depend on an input or a state."""
-    reached = {*graph.inputs, *(number for number, tensor in enumerate(graph.tensors) if tensor.variable)}
-    found = []
-    for number, operator in enumerate(graph.operators):
-        if not reached.isdisjoint(operator.inputs):
-            reached.update(operator.outputs)
-            found.append(number)
     return found
 
 

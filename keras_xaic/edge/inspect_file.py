@@ -97,6 +97,17 @@ class GraphInfo:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
+    @property
+    def depending(self) -> tuple[int, ...]:
+        """Numbers of the operators whose results depend on an input or a state, in order of execution."""
+        reached = {*self.inputs, *(number for number, tensor in enumerate(self.tensors) if tensor.variable)}
+        found = []
+        for number, operator in enumerate(self.operators):
+            if not reached.isdisjoint(operator.inputs):
+                reached.update(operator.outputs)
+                found.append(number)
+        return tuple(found)
+
 
 @dataclass(frozen=True)
 class FileInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
@@ -14,7 +14,7 @@ from keras_xaic.data import Array, arrays_of, joined
 from keras_xaic.edge.delegation import Delegation, read_delegation
 from keras_xaic.edge.exposing import with_outputs
 from keras_xaic.edge.file_ram import predict_arena
-from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, OperatorInfo, read_file
+from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, read_file
 from keras_xaic.edge.installed import judge
 from keras_xaic.edge.interpreters import AUTO, get_interpreter
 from keras_xaic.edge.process import Limits, private_directory, run_child
@@ -277,16 +277,8 @@ def inner_scales(path: PathLike) -> Scales:
 
 
 def _computed(graph: GraphInfo) -> list[int]:
-    return [operator.outputs[0] for operator in _following_inputs(graph) if operator.name not in _CONVERTING]
-
-
-def _following_inputs(graph: GraphInfo) -> Iterator[OperatorInfo]:
-    """Yields the operators whose results depend on the inputs or on a state."""
-    reached = {*graph.inputs, *(number for number, tensor in enumerate(graph.tensors) if tensor.variable)}
-    for operator in graph.operators:
-        if not reached.isdisjoint(operator.inputs):
-            reached.update(operator.outputs)
-            yield operator
+    operators = [graph.operators[number] for number in graph.depending]
+    return [operator.outputs[0] for operator in operators if operator.name not in _CONVERTING]
 
 
 def measure_arena(
