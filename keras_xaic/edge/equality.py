@@ -10,10 +10,11 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from keras_xaic.edge.child.digests import INTERFACE
-from keras_xaic.edge.process import Limits, private_directory, run_child
+from keras_xaic.edge.process import Limits, run_child
 from keras_xaic.edge.running import job_of, read_or_quote, store, try_file
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
+from keras_xaic.temporary import temporary_directory
 
 Case = Optional[list[Optional[str]]]
 SECONDS = 60.0
@@ -123,8 +124,7 @@ class Original:
         info = read_or_quote(path, self.interpreter, self._limits)
         if self._inputs and len(self._inputs) != len(info.inputs):
             raise DataError(f"{info.name} has {len(info.inputs)} inputs, {len(self._inputs)} were given", "one array per input")
-        with private_directory() as name:
-            scratch = pathlib.Path(name)
+        with temporary_directory() as scratch:
             stored = [store(np.asarray(array), scratch / f"x{i}.npy") for i, array in enumerate(self._inputs)]
             how = {"inputs": stored, "signatures": self._signatures, "twice": twice, "seconds": SECONDS}
             job = {**job_of("digest", path, self.interpreter, info), **how}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import pathlib
 from functools import cache
 from typing import Optional
 
 from keras_xaic.edge.interpreters import JUDGES, LITERT_PYTHON, REGISTRY, Interpreter, get_interpreter
-from keras_xaic.edge.process import Limits, private_directory, python_of, run_child
+from keras_xaic.edge.process import Limits, python_of, run_child
 from keras_xaic.errors import EdgeError
+from keras_xaic.temporary import temporary_directory
 
 
 def judge() -> str:
@@ -68,7 +68,7 @@ def _version(one: Interpreter) -> Optional[str]:
 
 @cache
 def _foreign_version(interpreter: str, python: str) -> str:
-    with private_directory() as name:
+    with temporary_directory() as scratch:
         job = {"mode": "version", "interpreter": interpreter, "model": python}
-        answer, _ = run_child(job, pathlib.Path(name), Limits(30.0))
+        answer, _ = run_child(job, scratch, Limits(30.0))
     return str(answer["version"])

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from keras_xaic.edge.interpreters import MissingInterpreter
-from keras_xaic.edge.process import private_directory, words
+from keras_xaic.edge.process import words
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike
+from keras_xaic.temporary import temporary_directory
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def estimate_npu(path: PathLike, accelerator: str = "ethos-u55-128", timeout: fl
     if importlib.util.find_spec("ethosu") is None:
         raise MissingInterpreter("ethos-u-vela is not installed", "", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)")
     file = pathlib.Path(path).resolve()
-    with private_directory() as place:
+    with temporary_directory() as place:
         scratch = str(place)
         command = [sys.executable, "-m", "ethosu.vela", "--accelerator-config", accelerator, "--output-dir", scratch]
         try:

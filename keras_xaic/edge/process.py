@@ -19,7 +19,6 @@ from keras_xaic.edge.child.host import MACHINE, START
 from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
 from keras_xaic.errors import DataError, EdgeError, MachineError
 from keras_xaic.files import machine_error
-from keras_xaic.temporary import temporary_directory
 from keras_xaic.units import format_size
 
 CHILD = pathlib.Path(__file__).with_name("child") / "__main__.py"
@@ -59,7 +58,7 @@ def run_child(
 
     Args:
         job: What to do; see `keras_xaic.edge.child.jobs`. Names the interpreter and the model.
-        scratch: A private directory for the job, the result and stderr.
+        scratch: A `temporary_directory` for the job, the result and stderr.
         limits: Time and memory.
         progress: Called with the number of finished samples, a few times a second.
 
@@ -135,11 +134,6 @@ def _wrong_python(python: str, interpreter: str, what: str) -> UnusableInterpret
         f"a Python 3.9 or newer with numpy and {get_interpreter(interpreter).package}",
         f"Set {LITERT_PYTHON} to one, or unset it",
     )
-
-
-def private_directory() -> contextlib.AbstractContextManager[pathlib.Path]:
-    """Returns a directory that only this user can read, removed when its context ends."""
-    return temporary_directory()
 
 
 def words(said: str, most: int = 400) -> str:

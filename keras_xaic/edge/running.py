@@ -17,11 +17,12 @@ from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, read_file
 from keras_xaic.edge.installed import judge
 from keras_xaic.edge.interpreters import AUTO, get_interpreter
-from keras_xaic.edge.process import Limits, private_directory, run_child
+from keras_xaic.edge.process import Limits, run_child
 from keras_xaic.edge.structure import check_micro, check_structure
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.files import PathLike
 from keras_xaic.npz import release
+from keras_xaic.temporary import temporary_directory
 
 PIECE = 1 << 22
 """Bytes that are written at a time."""
@@ -164,8 +165,8 @@ def try_file(path: PathLike, interpreter: str, *, timeout: float = 120.0) -> Non
     get_interpreter(interpreter)
     limits = Limits(timeout)
     job = job_of("once", path, interpreter, read_or_quote(path, interpreter, limits))
-    with private_directory() as name:
-        run_child(job, pathlib.Path(name), limits)
+    with temporary_directory() as scratch:
+        run_child(job, scratch, limits)
 
 
 def race(
@@ -191,8 +192,8 @@ def race(
     first = next(iter(paths.values()))
     job = {**job_of("race", first, interpreter, infos[0]), "latency_runs": runs}
     job["models"] = [str(pathlib.Path(path).resolve()) for path in paths.values()]
-    with private_directory() as name:
-        answer, _ = run_child(job, pathlib.Path(name), limits)
+    with temporary_directory() as scratch:
+        answer, _ = run_child(job, scratch, limits)
     return {
         name: (
             Latency(timing["median"], timing["p90"]),
@@ -224,8 +225,8 @@ def run_layers(
     info = read_or_quote(path, interpreter, limits)
     graph = info.main
     wanted = _computed(graph)
-    with private_directory() as name:
-        exposed = pathlib.Path(name) / info.name
+    with temporary_directory() as scratch:
+        exposed = scratch / info.name
         exposed.write_bytes(with_outputs(info, wanted))
         job = {**job_of("run", exposed, interpreter, info), "scale": 1.0, "offset": 0.0, "latency_runs": 0}
         job["tensors"][1] = len(wanted)
@@ -241,8 +242,7 @@ def _run(
     job: dict[str, Any], arrays: Sequence[Any], count: int, limits: Limits, progress: Optional[Callable[[int], None]] = None
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Runs samples in a child; returns what it says and what the `count` outputs are, as the file gives them."""
-    with private_directory() as name:
-        scratch = pathlib.Path(name)
+    with temporary_directory() as scratch:
         job["inputs"] = [store(array, scratch / f"x{i}.npy") for i, array in enumerate(arrays)]
         job["outputs"] = [str(scratch / f"y{i}.npy") for i in range(count)]
         answer, _ = run_child(job, scratch, limits, progress)
@@ -298,9 +298,9 @@ def measure_arena(
     """
     limits = Limits(timeout, memory)
     info = read_or_quote(path, "tflm", limits)
-    with private_directory() as name:
+    with temporary_directory() as scratch:
         job = {**job_of("arena", path, "tflm", info), "alternate_bytes": alternate_bytes, "guess": _guess(info)}
-        answer, said = run_child(job, pathlib.Path(name), limits)
+        answer, said = run_child(job, scratch, limits)
     report = {kind: int(count) for kind, count in re.findall(r"allocation (total|head|tail) (\d+)", said)}
     if len(report) != 3:
         raise EdgeError(f"tflm gave no allocation report for {info.name}", "lines 'Arena allocation total ... bytes'")
@@ -364,9 +364,9 @@ def read_or_quote(path: PathLike, interpreter: str, limits: Limits) -> FileInfo:
         info = read_file(path)
         check_structure(info)
     except EdgeError as damage:
-        with private_directory() as name:
+        with temporary_directory() as scratch:
             try:
-                run_child(job_of("load", path, interpreter, None), pathlib.Path(name), limits)
+                run_child(job_of("load", path, interpreter, None), scratch, limits)
                 opinion = f"{interpreter} would load it all the same"
             except EdgeError as error:
                 opinion = error.found
