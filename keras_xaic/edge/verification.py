@@ -11,19 +11,18 @@ from typing import Any, Callable, Optional, Union
 
 from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle, open_bundle
-from keras_xaic.data import Array, Data, Parts, Samples, as_data, renamed
+from keras_xaic.data import Array, Samples, as_data, renamed
+from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.delegation import Delegation
-from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.running import EdgeResult, Latency, run_file
-from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike
-from keras_xaic.json_files import read_json
-from keras_xaic.metrics import Metric, Task
-from keras_xaic.output_tasks import AnyTask, PerOutput, Tasks, by_output, infer_all, task_of
+from keras_xaic.metrics import Metric
+from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.settings import DataOptions
-from keras_xaic.tasks import Head, infer, with_task
+from keras_xaic.tasks import with_task
 
 
 @dataclass(frozen=True)
@@ -234,17 +233,15 @@ def verify(
     options = options or DataOptions()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     names = _names(opened, interpreters)
-    told = read_json(opened.report) if opened.report.is_file() else {}
-    kept = _remembered(opened)
-    loaded = as_data(data, *_scaling(kept, told, options.scale, options.offset), options.image_size)
+    facts = BundleFacts(opened)
+    loaded = as_data(data, *facts.scaling(options.scale, options.offset), options.image_size)
     loaded = renamed(loaded, opened.class_names())
-    loaded = _in_order(loaded, opened)
-    kept = {**_told_task(told), **kept}
-    does = _task(kept, opened, loaded, options.task, options.metric)
+    loaded = facts.in_order(loaded)
+    does = facts.task(loaded, options.task, options.metric)
     loaded = with_task(loaded, does)
     samples, part = loaded.judging, "train" if loaded.test is None else "test"
     digest = file_sha256(opened.model)
-    stored = told.get("sha256") if isinstance(told, dict) else None
+    stored = facts.report.get("sha256")
     stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored
     runs = {}
     for interpreter in names:
@@ -278,7 +275,7 @@ def verify(
         runs=runs,
     )
     if isinstance(does, Tasks) and verification.judge is not None and verification.judge.value is not None:
-        originals = _originals(told, does)
+        originals = facts.originals(does)
         drops = () if originals is None else does.drops(originals, verification.judge.value, samples.y)
         does = does.headed(does.worst(drops)) if drops else does
         verification = replace(verification, task=does, originals=originals, drops=drops)
@@ -330,113 +327,6 @@ def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str
     for name in names:
         get_interpreter(name)
     return names
-
-
-def _in_order(data: Data, bundle: Bundle) -> Data:
-    """Returns data in the order of the file's inputs and outputs, by the names that the bundle remembers."""
-    ports = bundle.ports()
-    if ports is not None:
-        return data.ordered(*ports)
-    alone = [one.names or ("0",) if isinstance(one, Parts) else ("0",) for one in (data.train.x, data.train.y)]
-    return data.ordered(alone[0][:1], alone[1][:1])
-
-
-def _originals(report: Any, task: Tasks) -> Optional[tuple[float, ...]]:
-    """Returns what report.json says of the original's outputs, if it speaks of the same metrics."""
-    listed = report.get("outputs") if isinstance(report, dict) else None
-    listed = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    found = []
-    for name, one in zip(task.names, task.tasks):
-        value = next((facts.get("original") for facts in listed if facts.get("name") == name), None)
-        metric = next((facts.get("metric") for facts in listed if facts.get("name") == name), None)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or metric != one.metric_name:
-            return None
-        if not abs(value) < 1e300:
-            return None
-        found.append(float(value))
-    return tuple(found)
-
-
-def _remembered(bundle: Bundle) -> dict[str, Any]:
-    """Returns what the bundle's check kit says of the task; empty for bundles without it."""
-    path = bundle.check / "task.json"
-    kept = read_json(path) if path.is_file() else {}
-    return kept if isinstance(kept, dict) else {}
-
-
-def _told_task(report: Any) -> dict[str, Any]:
-    """Returns what report.json says of task and metric: all there is for bundles without ``check/task.json``."""
-    if not isinstance(report, dict):
-        return {}
-    metric = report.get("metric")
-    name = metric.get("name") if isinstance(metric, dict) else metric
-    return {"told": (report.get("task"), name if isinstance(name, str) else None)}
-
-
-def _scaling(kept: dict[str, Any], told: Any, scale: Optional[float], offset: Optional[float]) -> tuple[float, float]:
-    """Returns how the model sees inputs: as asked for, else as the bundle remembers it."""
-    inputs = kept.get("inputs") or (told.get("inputs") if isinstance(told, dict) else None)
-    inputs = inputs if isinstance(inputs, dict) else {}
-    found = []
-    for name, given, usual in (("scale", scale, 1.0), ("offset", offset, 0.0)):
-        value = inputs.get(name, usual) if given is None else given
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise DataError(f"the bundle's {name} is {value!r}", "a number")
-        found.append(float(value))
-    return found[0], found[1]
-
-
-def _task(kept: dict[str, Any], bundle: Bundle, data: Data, task: PerOutput, metric: PerOutput) -> AnyTask:
-    """Returns what the model does: as asked for, else as the bundle remembers it, else as its output and the targets say."""
-    ports = bundle.ports()
-    if ports is not None:
-        return _tasks(kept, ports[1], bundle, data, task, metric)
-    known, task, metric = Task.of(kept), _alone(task), _alone(metric)
-    if known is not None and task in (None, known.kind):
-        return known if metric is None else Task(known.kind, known.outputs, known.activation, metric)
-    head = Head.of(kept["head"]) if "head" in kept else _head(read_file(bundle.model))
-    if task is None and metric is None:
-        task, metric = kept.get("told", (None, None))
-    return infer(head, data, _alone(task), _alone(metric))
-
-
-def _tasks(
-    kept: dict[str, Any], names: Sequence[str], bundle: Bundle, data: Data, task: PerOutput, metric: PerOutput
-) -> AnyTask:
-    """Returns the same for a model with several inputs or outputs."""
-    known = task_of(kept)
-    if known is not None and task is None:
-        metrics = by_output("metric", metric, names)
-        told = list(known.tasks) if isinstance(known, Tasks) else [known]
-        made = [
-            one if asked is None else Task(one.kind, one.outputs, one.activation, asked) for one, asked in zip(told, metrics)
-        ]
-        return replace(known, tasks=tuple(made)) if isinstance(known, Tasks) else made[0]
-    facts, info = kept.get("heads"), read_file(bundle.model)
-    heads = [_head(info, number) for number in range(len(names))]
-    if isinstance(facts, list) and len(facts) == len(names):
-        heads = [Head.of(one) for one in facts]
-    if len(info.outputs) != len(names):
-        raise DataError(f"{bundle.model} has {len(info.outputs)} outputs", f"{len(names)}, as check/task.json says")
-    return infer_all([replace(head, name=name) for head, name in zip(heads, names)], data, task, metric)
-
-
-def _alone(value: PerOutput) -> Optional[str]:
-    """Returns what is said of the only output."""
-    if value is None or isinstance(value, str):
-        return value
-    raise DataError(f"{value!r} for a model with one output", "one name")
-
-
-def _head(info: FileInfo, number: int = 0) -> Head:
-    """Returns what a file says of an output."""
-    sizes = [tuple(None if n < 0 else n for n in tensor.signature[1:]) for tensor in (info.outputs[number], info.inputs[0])]
-    ends = {i: operator for operator in info.main.operators for i in operator.outputs}
-    last = ends.get(info.main.outputs[number])
-    while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE", "RESHAPE"):
-        last = ends.get(last.inputs[0])
-    activations = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "TANH": "tanh"}
-    return Head(sizes[0], activations.get("" if last is None else last.name, "linear"), "", sizes[1])
 
 
 def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
