@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
@@ -9,6 +11,8 @@ import numpy as np
 
 from keras_xaic._keras import Model, Tensor, keras, tf
 from keras_xaic.data import Array, Samples, arrays_of
+from keras_xaic.errors import MachineError, PlanError, XaicError, first_line
+from keras_xaic.files import machine_error
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import all_targets
 from keras_xaic.output_tasks import AnyTask, Tasks
@@ -26,6 +30,46 @@ def sets_rate(callbacks: Sequence[Any]) -> bool:
 def may_set_rate(callbacks: Sequence[Any]) -> bool:
     """Returns whether a callback of the user's own making is among them, which may set the learning rate."""
     return any(not type(one).__module__.startswith(_PASSIVE) for one in callbacks)
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Refuses a callback of Keras that needs what is not installed, before any work.
+
+    Raises:
+        PlanError: Naming it.
+    """
+    kinds = [kind for one in callbacks for kind in type(one).__mro__ if kind.__module__.startswith(_PASSIVE)]
+    if any(kind.__name__ == "TensorBoard" for kind in kinds) and importlib.util.find_spec("tensorboard") is None:
+        found = "the callback TensorBoard needs the package tensorboard, which is not installed"
+        raise PlanError(found, "", "pip install tensorboard, or leave it out of {callbacks}")
+
+
+class Named:
+    """A callback of the user, of whose errors one line says that they are its own.
+
+    Args:
+        one: The callback, which Keras asks for everything but for what its hooks raise.
+    """
+
+    def __init__(self, one: Any) -> None:
+        self.one = one
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.one, name)
+        return functools.partial(_called, self.one, name, found) if name.startswith(("on_", "set_")) else found
+
+
+def _called(one: Any, name: str, hook: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return hook(*args, **options)
+    except XaicError:
+        raise
+    except Exception as error:
+        machine = machine_error(error)
+        said = f"{type(error).__name__}: {first_line(error)}" if machine is None else machine.found
+        found = f"the callback {type(one).__name__} failed in {name} ({said})"
+        kind, fix = (PlanError, "Mend it, or leave it out of {callbacks}") if machine is None else (MachineError, machine.fix)
+        raise kind(found, "", fix) from error
 
 
 class FollowCosine(keras.callbacks.Callback):

@@ -14,7 +14,7 @@ import numpy as np
 from keras_xaic._keras import Model, keras, tf
 from keras_xaic.arguments import keyword_only, shown
 from keras_xaic.data import Array, Samples, concatenated, joined
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import PlanError, XaicError
 from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.models.losses import Targets, all_targets, check_loss, output_losses
@@ -25,6 +25,8 @@ from keras_xaic.training.callbacks import (
     FollowCosine,
     Judge,
     Keeper,
+    Named,
+    check_callbacks,
     may_set_rate,
     sets_rate,
     states_of,
@@ -138,12 +140,13 @@ class Schedule:
 
 
 def check_training(training: Training) -> None:
-    """Refuses an optimizer or a loss that Keras does not know, before any work.
+    """Refuses an optimizer or a loss that Keras does not know, and a callback that cannot work, before any work.
 
     Raises:
         PlanError: Naming it.
     """
     Schedule.of(training, 1, 0).make_optimizer(1)
+    check_callbacks(training.callbacks)
     if training.loss is not None:
         several = training.loss.values() if isinstance(training.loss, Mapping) else training.loss
         for loss in several if isinstance(training.loss, (Mapping, list, tuple)) else [training.loss]:
@@ -236,9 +239,7 @@ def fit(
     """
     judge = judge or (lambda model: task.goodness(predict(model, held_back), held_back))
     ours, theirs = _by_owner(callbacks)
-    weight = schedule.distillation if teacher is not None else 0.0
-    weight = 1.0 if train.y is None else weight
-    losses = output_losses(task, train, teacher, weight, schedule.temperature, schedule.loss)
+    losses = _losses(task, train, teacher, schedule)
     constant = sets_rate(theirs) or (may_set_rate(theirs) and not schedule.has_optimizer)
     metrics = train_metrics(task) if theirs else None
     model.compile(schedule.make_optimizer(len(train), constant), metrics=metrics, **losses)
@@ -267,16 +268,27 @@ def fit(
         if theirs:
             said = validation_logs(task, held_back, output_losses(task, held_back, None, 0.0, 1.0, schedule.loss), predict)
         following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
-        model.fit(
-            _Batches(train, all_targets(task, train, teacher), schedule, len(history)),
-            verbose=0,
-            shuffle=False,
-            callbacks=[*ours, *following, Judge(judge, judged, said), *theirs, Keeper(theirs, known, step, end)],
-            initial_epoch=len(history),
-            epochs=schedule.epochs,
-        )
+        users = [Named(one) for one in theirs]
+        users = [Named(one) for one in theirs]
+        try:
+            model.fit(
+                _Batches(train, all_targets(task, train, teacher), schedule, len(history)),
+                verbose=0,
+                shuffle=False,
+                callbacks=[*ours, *following, Judge(judge, judged, said), *users, Keeper(theirs, known, step, end)],
+                initial_epoch=len(history),
+                epochs=schedule.epochs,
+            )
+        except XaicError as error:
+            raise error from error.__context__  # the cause, which Keras hides
     state.restore_best()
     return history
+
+
+def _losses(task: AnyTask, train: Samples, teacher: Optional[Array], schedule: Schedule) -> dict[str, Any]:
+    """Returns what Keras' `compile` takes: labels teach where there are some, the teacher where there is one."""
+    weight = 1.0 if train.y is None else 0.0 if teacher is None else schedule.distillation
+    return output_losses(task, train, teacher, weight, schedule.temperature, schedule.loss)
 
 
 def _by_owner(callbacks: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -302,9 +314,7 @@ def within_minutes(
     """
     if schedule.minutes is None or schedule.epochs == 0:
         return schedule
-    weight = schedule.distillation if teacher is not None else 0.0
-    weight = 1.0 if train.y is None else weight
-    losses = output_losses(task, train, teacher, weight, schedule.temperature, schedule.loss)
+    losses = _losses(task, train, teacher, schedule)
     before = model.get_weights()
     model.compile("sgd", **losses)
     few = _Batches(train, all_targets(task, train, teacher), schedule, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
+from keras_xaic.errors import MachineError, PlanError, XaicError
 from keras_xaic.metrics import Task
+from keras_xaic.pipeline import compress
 from keras_xaic.settings import Training
 from keras_xaic.training import Schedule, fit, predict
 from keras_xaic.training.fitting import _Batches
@@ -231,3 +234,55 @@ def cross_entropy(labels, outputs):
 def test_losses_in_every_form(loss):
     losses = [one.loss for one in ours([], epochs=2, loss=Training(loss=loss).loss)]
     np.testing.assert_allclose(losses, [one.loss for one in ours([], epochs=2)], rtol=1e-4)
+
+
+class Failing(keras.callbacks.Callback):
+    def __init__(self, hook, error):
+        super().__init__()
+        self.error = error
+        setattr(self, hook, self.fail)
+
+    def fail(self, *_):
+        raise self.error
+
+
+HOOKS = ["set_model", "set_params", "on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"]
+
+
+@pytest.mark.parametrize("hook", [*HOOKS, "on_epoch_end", "on_train_end"])
+def test_a_callback_that_fails_is_named(hook):
+    with pytest.raises(PlanError) as caught:
+        ours([Failing(hook, KeyError("val_auc"))], epochs=1)
+    said = f"the callback Failing failed in {hook} (KeyError: 'val_auc'). Mend it, or leave it out of callbacks."
+    assert str(caught.value) == said
+    assert isinstance(caught.value.__cause__, KeyError)  # with the traceback of the user's own lines
+
+
+def test_a_lambda_that_fails_is_named():
+    with pytest.raises(PlanError, match=r"LambdaCallback failed in on_epoch_end \(ZeroDivisionError"):
+        ours([keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / 0)], epochs=1)
+
+
+def test_a_callback_whose_file_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(XaicError, match=r"callback CSVLogger failed in on_.*[Nn]o such file or directory"):
+        ours([keras.callbacks.CSVLogger(tmp_path / "none" / "log.csv")], epochs=1)
+    with pytest.raises(MachineError, match=r"callback Failing failed in on_epoch_end \(x.csv: the disk is full"):
+        ours([Failing("on_epoch_end", OSError(errno.ENOSPC, "", "x.csv"))], epochs=1)
+
+
+def test_what_a_callback_says_itself_stays():
+    error = PlanError("no more")
+    with pytest.raises(PlanError) as caught:
+        ours([Failing("on_epoch_end", error)], epochs=1)
+    assert caught.value is error
+
+
+def test_tensorboard_without_its_package_is_refused_before_any_work(monkeypatch, tmp_path):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "tensorboard" else found(name, *rest))
+    board = keras.callbacks.TensorBoard(tmp_path)
+    with pytest.raises(PlanError) as caught:
+        compress("none.keras", "none.npz", out=tmp_path / "out", training=Training(callbacks=board))
+    expected = "TensorBoard needs the package tensorboard, which is not installed. Pip install tensorboard, or leave it out"
+    assert expected in str(caught.value)
+    assert str(caught.value).endswith("callbacks of Training.")
