@@ -156,7 +156,7 @@ class Device:
     Attributes:
         target: ``mobile`` (phones, Linux boards), ``micro`` (TensorFlow Lite Micro) or ``both``.
         interpreters: Edge interpreters to verify on: names, ``auto`` for the judge alone, or ``all`` that are installed.
-        baselines: Recipes to compare with on the same data.
+        baselines: Recipes to compare with on the same data; None or ``()`` for none.
 
     Raises:
         PlanError: Naming the setting that is not usable.
@@ -171,11 +171,8 @@ class Device:
     def __post_init__(self) -> None:
         one_of("target", self.target, TARGETS)
         object.__setattr__(self, "interpreters", as_names("interpreters", self.interpreters) or ("auto",))
-        object.__setattr__(
-            self,
-            "baselines",
-            () if isinstance(self.baselines, str) and not self.baselines else as_names("baselines", self.baselines),
-        )
+        without = self.baselines is None or (isinstance(self.baselines, str) and not self.baselines)
+        object.__setattr__(self, "baselines", () if without else as_names("baselines", self.baselines))
 
     @property
     def asked(self) -> Union[str, Sequence[str]]:

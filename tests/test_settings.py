@@ -36,6 +36,11 @@ def test_one_name_is_a_list_of_one():
     assert as_names("protect", "stem") == ("stem",)
 
 
+@pytest.mark.parametrize("none", [None, "", (), []])
+def test_no_baselines_are_none(none):
+    assert Device(baselines=none).baselines == ()
+
+
 def test_one_callback_is_a_list_of_one():
     callback = type("Mine", (), {"on_epoch_end": None, "set_model": None})()
     assert Training(callbacks=callback).callbacks == (callback,)
