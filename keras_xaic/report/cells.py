@@ -37,6 +37,11 @@ def cell(report: Report, pointer: str, form: Callable[[Any], str]) -> Cell:
     return made
 
 
+def escaped(key: str) -> str:
+    """Returns a key as part of a JSON Pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def look_up(report: Report, pointer: str) -> Any:
     """Returns the entry at a JSON Pointer; None where a part of the way is missing."""
     found: Any = report

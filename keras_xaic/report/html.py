@@ -57,7 +57,7 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
     environment.filters["data"] = _data
     if report.slim is not None:
         at = functools.partial(_at, report, _forms(report))
-        return environment.get_template("slim.html.j2").render(report=report, at=at, escaped=_escaped)
+        return environment.get_template("slim.html.j2").render(report=report, at=at, escaped=cells.escaped)
     return environment.get_template("report.html.j2").render(
         report=report,
         at=functools.partial(_at, report, _forms(report)),
@@ -75,7 +75,7 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
         grids=_grids(report, evidence),
         examples=_examples(report, evidence),
         worst=_worst_classes(report),
-        escaped=_escaped,
+        escaped=cells.escaped,
     )
 
 
@@ -124,11 +124,6 @@ def _forms(report: Report) -> dict[str, Callable[[Any], str]]:
         "significant": cells.significant,
         "tenths": functools.partial(cells.number, digits=1),
     }
-
-
-def _escaped(key: str) -> str:
-    """Returns a key as part of a JSON pointer."""
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _at(report: Report, forms: dict[str, Callable[[Any], str]], pointer: str, form: str = "text") -> Markup:

@@ -15,6 +15,7 @@ from keras_xaic.report.cells import (
     decimal,
     drop_of,
     drop_unit,
+    escaped,
     known_metric,
     metric_name,
     metric_of,
@@ -103,8 +104,7 @@ def output_rows(report: Report) -> list[Row]:
         values = [cell(report, f"{here}/{name}", form) for name, form in (("task", text), ("metric", text))]
         values.append(cell(report, f"{here}/original", scored))
         for name in report.baselines:
-            escaped = name.replace("~", "~0").replace("/", "~1")
-            values.append(cell(report, f"{here}/baselines/{escaped}", scored))
+            values.append(cell(report, f"{here}/baselines/{escaped(name)}", scored))
         values.append(cell(report, f"{here}/compressed", scored))
         values.append(cell(report, f"{here}/drop", functools.partial(points, metric=metric)))
         values.append(cell(report, f"{here}/agreement", share))
