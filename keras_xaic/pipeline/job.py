@@ -182,9 +182,9 @@ class Job:
         save, load = (_save_parts, _load_parts) if several else (lambda a, p: save_array(p, a), np.load)
         name = "original.npz" if several else "original.npy"
         outputs = self.work.cached(name, lambda: predict(self.model, self.test), save, load)
-        path = self.work.path / "original.tflite"
+        path, canonical = self.work.path / "original.tflite", canonicalize(self.model).model
         if not path.exists():
-            write_atomic(path, tflite.float_twin(canonicalize(self.model).model))
+            write_atomic(path, tflite.float_twin(canonical))
         content = path.read_bytes()
         facts = {
             "outputs": outputs,
@@ -197,7 +197,6 @@ class Job:
         except EdgeError as error:  # the user deploys another file, which may well run
             said = f"The original's float32 .tflite does not run: {error}. The drop is measured against the Keras model."
             return {**facts, **metric_facts(self.task, "edge", None), "latency_ms": {}, "fault": said}
-        canonical = canonicalize(self.model).model
         fault = faulty_original(canonical, path, self.test, outputs, given.together, given.interpreter)
         return {**facts, **self.measured(given), "fault": fault}
 
