@@ -255,6 +255,19 @@ def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs
     return target
 
 
+def check_continued(out: PathLike, kind: str, inputs: Iterable[Any] = ()) -> pathlib.Path:
+    """Returns where `out` really is if a command may begin there, or continue what one of the same kind has begun.
+
+    Raises:
+        ExportError: If something else is there, or an input.
+        MachineError: If it cannot be written.
+    """
+    mark = Mark.read(pathlib.Path(out))
+    if mark is None or mark.kind != kind:
+        return check_directory(out, kind, inputs=inputs)
+    return check_inputs(pathlib.Path(out), inputs)
+
+
 def check_inputs(shown: pathlib.Path, inputs: Iterable[Any]) -> pathlib.Path:
     """Returns where `shown` really is if no input lies there.
 

@@ -9,18 +9,15 @@ from typing import Optional
 import typer
 
 from keras_xaic.budget import Budget
-from keras_xaic.cli.given import check_data, check_given
+from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
-from keras_xaic.cli.options import DataOption, MethodOptions, Model, Out, Overwrite, Seed
+from keras_xaic.cli.options import READING, DataOption, MethodOptions, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal
-from keras_xaic.hdf5 import check_model_path
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
 LIMITS = ("flash", "download", "ram", "max_drop", "macs")
 RECIPE = tuple(field.name for field in dataclasses.fields(MethodOptions) if field.name != "plan")
-WAYS_IN = ("input_shape", "allow_unsafe", "custom_objects", "architecture")
-READING = ("scale", "offset", "calibration", "task", "metric", "output_weights", *WAYS_IN)
 
 
 @command(json=True, only={Budget: LIMITS})
@@ -41,12 +38,13 @@ def compress(
     Example: [bold]xaic compress resnet8.h5 --data cifar10.npz --flash 64kB --max-drop 1.5 --epochs 3 --out small/[/bold]
     """
     from keras_xaic.edge.interpreters import check_interpreters
-    from keras_xaic.recipes import get_baselines
+    from keras_xaic.recipes import get_baselines, recipe_file
 
     check_interpreters(device.asked)
     chosen = method.chosen()
     get_baselines(device.baselines)
-    check_given(model, data, out=out, kind="bundle", overwrite=overwrite)
+    files = [*method.files, *map(recipe_file, device.baselines)]
+    check_given(model, data, out=out, kind="bundle", overwrite=overwrite, others=files)
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import compress as run
 
@@ -65,7 +63,7 @@ def compress(
     terminal.show_report(report, out)
 
 
-@command(only={MethodOptions: RECIPE, DataOptions: ("scale", "offset", "calibration", "task", "output_weights", *WAYS_IN)})
+@command(only={MethodOptions: RECIPE, DataOptions: READING})
 def plan(
     terminal: Terminal,
     budget: Budget,
@@ -87,9 +85,11 @@ def plan(
 
     Example: [bold]xaic plan resnet8.h5 --relevance why/ --flash 48kB --out plan.json[/bold]
     """
+    from keras_xaic.planning.plan import check_place
     from keras_xaic.relevance import Relevance
 
     chosen = method.chosen()
+    check_place(out, overwrite, inputs=[model, relevance, data, *method.files])
     Relevance.load(relevance)
     check_given(model, data)
     from keras_xaic.pipeline import preview
@@ -109,7 +109,7 @@ def plan(
     terminal.show_preview(found, out)
 
 
-@command(only={Device: ("target",), DataOptions: READING})
+@command(only={Device: ("target",), DataOptions: (*READING, "metric")})
 def export(
     terminal: Terminal,
     device: Device,
@@ -133,9 +133,7 @@ def export(
 
     Example: [bold]xaic export small/ --data cifar10.npz --out again/[/bold]
     """
-    check_data(data)
-    if not (model / "model.keras").is_file():  # no bundle
-        check_model_path(model)
+    check_given(model, data, out=out, kind="bundle", overwrite=overwrite, bundles=True)
     from keras_xaic.pipeline import export as run
 
     bundle = run(
@@ -152,7 +150,7 @@ def export(
     terminal.last(f"{bundle.path}: model.tflite {format_bytes(bundle.model.stat().st_size)}")
 
 
-@command(only={Training: ("epochs", "seed"), DataOptions: READING})
+@command(only={Training: ("epochs", "seed"), DataOptions: (*READING, "metric")})
 def search(
     terminal: Terminal,
     training: Training,
@@ -168,7 +166,7 @@ def search(
 
     Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
     """
-    check_given(model, data)
+    check_given(model, data, out=out, kind="search")
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.searching import search as run
 

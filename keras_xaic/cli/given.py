@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
-from typing import Optional
+from collections.abc import Sequence
+from typing import Optional, Union
 
+from keras_xaic.bundle import Bundle
 from keras_xaic.data import load_data
 from keras_xaic.edge import structure
 from keras_xaic.hdf5 import check_model_path
-from keras_xaic.ownership import check_directory
+from keras_xaic.ownership import check_continued, check_directory
 
 SMALL = 4_000_000
 """Bytes of data that are read twice: here to say what is wrong with them, and later to use them."""
@@ -21,8 +24,10 @@ def check_given(
     out: Optional[pathlib.Path] = None,
     kind: str = "",
     overwrite: bool = False,
+    others: Sequence[Union[str, pathlib.Path, None]] = (),
+    bundles: bool = False,
 ) -> None:
-    """Makes sure that inputs are there and that the output may be written.
+    """Makes sure that the output may be written and that inputs are there; only then their content is looked at.
 
     Args:
         model: A Keras model.
@@ -30,13 +35,17 @@ def check_given(
         out: The directory to write; None where it is no directory, or looked at elsewhere.
         kind: What it will be (see `keras_xaic.ownership.output`).
         overwrite: Whether one that is there may be replaced.
+        others: Further files that are read; None among them is none.
+        bundles: Whether the model may be a bundle, too.
 
     Raises:
         XaicError: The one that the command would raise later.
     """
     if out is not None:
-        check_directory(out, kind, overwrite=overwrite, inputs=[model, data])
-    check_model_path(model)
+        check = check_continued if kind == "search" else functools.partial(check_directory, overwrite=overwrite)
+        check(out, kind, inputs=[model, data, *others])
+    if not (bundles and Bundle(model).keras_model.is_file()):
+        check_model_path(model)
     if data is not None:
         check_data(data)
 

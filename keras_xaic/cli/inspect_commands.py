@@ -10,23 +10,11 @@ import typer
 
 from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
-from keras_xaic.cli.options import DataOption, Model, Out, Overwrite, Seed
+from keras_xaic.cli.options import READING, DataOption, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.json_files import read_json
 from keras_xaic.settings import AttributionOptions, DataOptions
-
-READING = (
-    "scale",
-    "offset",
-    "calibration",
-    "task",
-    "output_weights",
-    "input_shape",
-    "allow_unsafe",
-    "custom_objects",
-    "architecture",
-)
 
 
 def _interpreters() -> list[str]:
@@ -52,8 +40,9 @@ def explain(
     """
     from keras_xaic.relevance.methods import check_rule
 
-    check_rule(read_json(attribution.rule) if attribution.rule.endswith(".json") else attribution.rule)
-    check_given(model, data, out=out, kind="explanation", overwrite=overwrite)
+    file = attribution.rule if attribution.rule.endswith(".json") else None
+    check_given(model, data, out=out, kind="explanation", overwrite=overwrite, others=[file])
+    check_rule(attribution.rule if file is None else read_json(file))
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import explain as run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from keras_xaic.planning import Plan
     from keras_xaic.recipes import Recipe
 
+WAYS_IN = ("input_shape", "allow_unsafe", "custom_objects", "architecture")
+"""Options of data with which a model is loaded."""
+READING = ("scale", "offset", "calibration", "task", "output_weights", *WAYS_IN)
+"""Options of data with which a model and data are read."""
 Model = typer.Argument(..., help="A Keras model: .h5, .keras or a SavedModel directory.", metavar="MODEL", show_default=False)
 DataOption = typer.Option(
     ..., "--data", help="An .npz with x_train, y_train, x_test, y_test, or a directory of images per class.", show_default=False
@@ -46,6 +51,13 @@ class MethodOptions:
     )
     recipe: str = option("auto", "A recipe of `xaic recipes`, or the path of one in JSON.")
     plan: Optional[str] = option(None, "A plan.json of `xaic plan`, perhaps edited, to carry out as it is.", kind=str)
+
+    @property
+    def files(self) -> list[Union[str, pathlib.Path, None]]:
+        """The files among them."""
+        from keras_xaic.recipes import recipe_file
+
+        return [self.plan, recipe_file(self.recipe)]
 
     def chosen(self) -> Union[Recipe, Plan]:
         """Returns the recipe with the entries that are given, or the plan.

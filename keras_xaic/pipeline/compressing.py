@@ -11,11 +11,10 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
-from keras_xaic.models import channel_groups, weighted_kernels
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
-from keras_xaic.pipeline.inputs import load_both
+from keras_xaic.pipeline.inputs import check_names, load_both
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.process_state import seeded
@@ -23,7 +22,7 @@ from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Workspace, run_fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.progress import Progress, silent
-from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_baselines, get_recipe
+from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_baselines, get_recipe, recipe_file
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
@@ -85,14 +84,14 @@ def compress(
     plan = recipe if isinstance(recipe, Plan) else None
     chosen = _recipe_of(plan) if plan is not None else get_recipe(recipe)  # type: ignore[arg-type]
     settings = RunSettings(chosen, budget or Budget(), training, device, options, get_baselines(device.baselines), plan)
-    source = recipe if isinstance(recipe, str) and recipe.endswith(".json") else None
-    with output(out, "bundle", overwrite=overwrite, inputs=[model, data, source]) as place:
+    files = [model, data, *map(recipe_file, (recipe, *device.baselines))]
+    with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
         loaded, samples_of, task = load_both(model, data, options, progress)
         frozen = said_of_frozen(loaded, training.train_frozen)
         loaded = thawed(loaded) if training.train_frozen else loaded
         if not loaded.trainable_weights:
             settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
-        _check_names(loaded, chosen)
+        check_names(loaded, chosen)
         activations = chosen_activations(plan, chosen, settings.budget, device)
         if plan is not None:
             check_plan(plan, loaded)
@@ -117,12 +116,6 @@ def _recipe_of(plan: Plan) -> Recipe:
     """Returns the recipe that a plan names; `auto` where that is no recipe that takes plans."""
     found = RECIPES.get(plan.recipe)
     return RECIPES["auto"] if found is None or found.rule is None else found
-
-
-def _check_names(model: Model, recipe: Recipe) -> None:
-    """Refuses name patterns of a recipe that match nothing in the model."""
-    layers = [name for group in channel_groups(model).values() for name in group.producers] if recipe.protect else []
-    recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers)
 
 
 def _published(bundle: Bundle) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import warnings
@@ -69,8 +70,8 @@ def export(
     options = options or DataOptions()
     one_of("target", target, TARGETS)
     float_layers = as_names("float_layers", float_layers)
-    files = [one for one in (model, calibration) if isinstance(one, (str, pathlib.Path))]
-    with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
+    model = model.path if isinstance(model, Bundle) else model
+    with output(out, "bundle", overwrite=overwrite, inputs=[model, calibration]) as place:
         data = as_data(calibration, *options.scaling, options.image_size)
         small, data = _compressed(model, options, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
@@ -105,12 +106,10 @@ def export(
 
 
 def _compressed(
-    model: Union[Model, CompressedModel, Bundle, PathLike], options: DataOptions, data: Any
+    model: Union[Model, CompressedModel, PathLike], options: DataOptions, data: Any
 ) -> tuple[Union[Model, CompressedModel], Any]:
     """Returns the model, and the data in the order of its inputs and outputs."""
-    if isinstance(model, Bundle):
-        model = model.path
-    if isinstance(model, (str, pathlib.Path)) and Bundle(pathlib.Path(model)).keras_model.is_file():
+    if isinstance(model, (str, os.PathLike)) and Bundle(pathlib.Path(model)).keras_model.is_file():
         model = CompressedModel.load(Bundle(pathlib.Path(model)))
     if isinstance(model, CompressedModel):
         return model, fitted(model.model, data)

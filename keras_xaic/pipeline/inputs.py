@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.data import Data, arrays_of, as_data
 from keras_xaic.errors import ModelError
-from keras_xaic.models import fitted, infer_task
+from keras_xaic.models import channel_groups, fitted, infer_task, weighted_kernels
 from keras_xaic.models.given import as_model
 from keras_xaic.models.regular import regularize
 from keras_xaic.output_tasks import AnyTask
@@ -17,6 +17,7 @@ from keras_xaic.tasks import with_task
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
     from keras_xaic.files import PathLike
+    from keras_xaic.recipes import Recipe
 
 
 def load(
@@ -62,3 +63,13 @@ def load_both(
     task = infer_task(loaded, found, options.task, options.metric, options.output_weights)
     progress("load", 1, 1)
     return loaded, with_task(found, task), task
+
+
+def check_names(model: Model, recipe: Recipe) -> None:
+    """Refuses name patterns of a recipe that match nothing in the model.
+
+    Raises:
+        PlanError: Naming the pattern.
+    """
+    layers = [name for group in channel_groups(model).values() for name in group.producers] if recipe.protect else []
+    recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.arguments import an, checked, this_or_path
 from keras_xaic.data import Data
-from keras_xaic.errors import XaicError, XaicWarning
+from keras_xaic.errors import XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
-from keras_xaic.models import weighted_kernels
-from keras_xaic.ownership import check_file
-from keras_xaic.pipeline.inputs import load, load_both
+from keras_xaic.pipeline.inputs import check_names, load, load_both
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.size_fitting import SizeFitter, predict_accuracy
 from keras_xaic.planning import Budget, Plan
+from keras_xaic.planning.plan import check_place
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
@@ -92,11 +91,12 @@ def plan(
         XaicError: Of the kind that fits what is wrong, e.g. a relevance that is not that of this model.
     """
     options = options or DataOptions()
-    _check_out(out, overwrite, model, relevance, data)
+    if out is not None:
+        check_place(out, overwrite, inputs=[model, relevance, data])
     loaded, scores, samples_of = _loaded(model, relevance, data, options)
     samples = None if samples_of is None else samples_of.calibration(options.calibration, seed)
     chosen, budget = get_recipe(recipe), budget or Budget()
-    chosen.plan_options().check(kernel.key for kernel in weighted_kernels(loaded))
+    check_names(loaded, chosen)
     made = SizeFitter(loaded, scores, chosen, samples_of, samples, seed=seed, progress=progress).fitting(budget)
     _say_missed(made, budget)
     if out is not None:
@@ -117,7 +117,8 @@ def preview(
 ) -> Preview:
     """Plans as `plan` does, and measures what the planned model does before any training; takes the same arguments."""
     options = options or DataOptions()
-    _check_out(out, overwrite, model, relevance, data)
+    if out is not None:
+        check_place(out, overwrite, inputs=[model, relevance, data])
     loaded, scores, samples_of = _loaded(model, relevance, data, options)
     made = plan(loaded, scores, data=samples_of, options=options, out=out, overwrite=overwrite, **how)
     samples = None if samples_of is None else samples_of.calibration(options.calibration, made.seed)
@@ -126,11 +127,6 @@ def preview(
         return Preview(made, without_micro=without)
     original, untrained = predict_accuracy(loaded, made, scores, samples_of, options.calibration)
     return Preview(made, original, untrained, without)
-
-
-def _check_out(out: Optional[PathLike], overwrite: bool, *inputs: Any) -> None:
-    if out is not None:
-        check_file(out, "a plan", _is_plan(out), overwrite, inputs=inputs)
 
 
 def _loaded(
@@ -160,11 +156,3 @@ def _say_missed(made: Plan, budget: Budget) -> None:
     if missed:
         said = f"No plan of this recipe keeps the budget: {'; '.join(missed)}. This is the nearest one."
         warnings.warn(said, XaicWarning, stacklevel=2)
-
-
-def _is_plan(path: PathLike) -> bool:
-    try:
-        Plan.load(path)
-    except XaicError:
-        return False
-    return True

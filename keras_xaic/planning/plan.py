@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
@@ -11,9 +12,10 @@ import numpy as np
 import pydantic
 
 from keras_xaic.budget import Budget
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import PlanError, XaicError
 from keras_xaic.files import PathLike, a_place, write_atomic
 from keras_xaic.json_files import read_json
+from keras_xaic.ownership import check_file
 from keras_xaic.planning.cost import weight_bytes
 from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
 from keras_xaic.units import LARGEST
@@ -212,6 +214,16 @@ class Plan(Written):
         return f"<Plan {self.recipe!r} for {self.budget}>\n{self.describe()}"
 
     __str__ = __repr__
+
+
+def check_place(out: PathLike, overwrite: bool, inputs: Iterable[Any]) -> None:
+    """Makes sure that a plan may be written to `out`, before any work (see `keras_xaic.ownership.check_file`)."""
+    try:
+        Plan.load(out)
+        there = True
+    except XaicError:
+        there = False
+    check_file(out, "a plan", there, overwrite, inputs=inputs)
 
 
 def find_layer(plan: Plan, key: str) -> Optional[LayerPlan]:

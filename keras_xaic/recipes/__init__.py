@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import Union
+from typing import Optional, Union
 
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.files import PathLike
 from keras_xaic.recipes.published import RECIPES
 from keras_xaic.recipes.recipe import Recipe
 
-__all__ = ["RECIPES", "Recipe", "RecipeLike", "get_baselines", "get_recipe"]
+__all__ = ["RECIPES", "Recipe", "RecipeLike", "get_baselines", "get_recipe", "recipe_file"]
 
 RecipeLike = Union[str, Recipe, PathLike]
 """The name of a recipe, a recipe, or the path of one in JSON."""
@@ -28,11 +28,18 @@ def get_recipe(recipe: RecipeLike) -> Recipe:
         return recipe
     if not isinstance(recipe, (str, os.PathLike)):
         raise PlanError(f"recipe is a {type(recipe).__name__}", "a name, a Recipe, or the path of a .json")
-    if isinstance(recipe, os.PathLike) or recipe.endswith(".json") or os.sep in recipe:
-        return Recipe.load(pathlib.Path(recipe).expanduser())
+    file = recipe_file(recipe)
+    if file is not None:
+        return Recipe.load(file)
     if recipe not in RECIPES:
         raise PlanError(f"there is no recipe {recipe!r}", choices(recipe, RECIPES), "`xaic recipes` explains them")
     return RECIPES[recipe]
+
+
+def recipe_file(recipe: object) -> Optional[pathlib.Path]:
+    """Returns the file that a recipe is read from; None where it is the name of one, or the recipe itself."""
+    is_file = isinstance(recipe, os.PathLike) or (isinstance(recipe, str) and (recipe.endswith(".json") or os.sep in recipe))
+    return pathlib.Path(recipe).expanduser() if is_file else None  # type: ignore[arg-type]
 
 
 def get_baselines(names: Iterable[RecipeLike]) -> tuple[Recipe, ...]:

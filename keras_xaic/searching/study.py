@@ -10,7 +10,6 @@ import os
 import pathlib
 import signal
 import urllib.parse
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Optional
 
@@ -18,7 +17,7 @@ from keras_xaic.arguments import a_path, a_text, an, checked, shown, whole
 from keras_xaic.errors import DataError, EdgeError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors, write_atomic
 from keras_xaic.identity import facts_of
-from keras_xaic.ownership import Mark, check_directory, check_inputs
+from keras_xaic.ownership import Mark, check_continued
 from keras_xaic.progress import Progress, silent
 from keras_xaic.searching.chart import save_chart
 from keras_xaic.searching.trial import Setting, run_trial, smallest_and_largest
@@ -92,7 +91,8 @@ def search(
         if not isinstance(path, (str, os.PathLike)) or not os.path.exists(path):
             raise DataError(f"{name} is {shown(path)}, which is no file", "the path of one: every trial reads it again")
     optuna = _optuna()
-    directory = check_search(out, [model, data, _sqlite_file(storage, pathlib.Path(out))])
+    directory = pathlib.Path(out)
+    check_continued(out, "search", inputs=[model, data, _sqlite_file(storage, pathlib.Path(out))])
     with telling():
         (directory / "trials").mkdir(parents=True, exist_ok=True)
     Mark("search").write(directory)
@@ -174,20 +174,6 @@ def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> Non
             "the same ones, to continue it",
             "Choose another {out}, and another {storage} if you gave one",
         )
-
-
-def check_search(out: PathLike, inputs: Sequence[Any]) -> pathlib.Path:
-    """Returns `out` if a search may be written there: it is new, empty, or a search of ours.
-
-    Raises:
-        ExportError: If it is something else.
-    """
-    directory, mark = pathlib.Path(out), Mark.read(pathlib.Path(out))
-    if mark is None or mark.kind != "search":
-        check_directory(directory, "search", inputs=inputs)
-    else:
-        check_inputs(directory, inputs)
-    return directory
 
 
 def _work_side_by_side(work: Callable[[int], None], seed: int, workers: int) -> None:

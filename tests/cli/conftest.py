@@ -10,5 +10,3 @@ def anything_given(monkeypatch):
     """Commands take names of files that do not exist: what is tested comes later."""
     for module in (build_commands, inspect_commands):
         monkeypatch.setattr(module, "check_given", lambda *_, **__: None)
-    for name in ("check_data", "check_model_path"):
-        monkeypatch.setattr(build_commands, name, lambda *_, **__: None)

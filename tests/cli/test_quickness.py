@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from keras_xaic.edge.doctor import TINY
+from keras_xaic.recipes import RECIPES
 from keras_xaic.report import Report
 from keras_xaic.tflite import pack_download
 from tests.report.conftest import facts
 
+WRITING = ("compress", "explain", "export", "search")
+"""Commands that write a directory."""
 RUN = """
 import sys
 from keras_xaic.cli import main
@@ -39,10 +42,15 @@ def place(tmp_path_factory):
     (folder / "empty").mkdir()
     (folder / "full").mkdir()
     (folder / "full" / "thesis.txt").write_text("mine")
+    (folder / "in").mkdir()
+    for name in ("text.h5", "text.npz"):
+        (folder / "in" / name).write_text("neither model nor data")
+    (folder / "in" / "plan.json").write_text('{"schema": 1}')
+    (folder / "in" / "recipe.json").write_text(RECIPES["int8"].to_json())
     (folder / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     os.mkfifo(folder / "pipe")
     (folder / "text.h5").write_text("no model")
-    (folder / "plan.json").write_text('{"schema": 1, "layers": 5}')
+    (folder / "damaged.json").write_text('{"schema": 1, "layers": 5}')
     (folder / "rule.json").write_text('{"*": "lrp.magic"}')
     x, y = np.zeros((4, 3), np.float32), np.zeros(4, int)
     np.savez(folder / "d.npz", x_train=x, y_train=y)
@@ -98,7 +106,7 @@ def test_it_answers_without_loading_tensorflow(place, words, code):
         ("compress m.h5 --data d.npz --out o --rule lrp.nothing", "lrp.nothing"),
         ("compress m.h5 --data d.npz --out o --baselines nothing", "no recipe 'nothing'"),
         ("compress m.h5 --data d.npz --out o --plan none.json", "none.json does not exist"),
-        ("compress m.h5 --data d.npz --out o --plan plan.json", "plan.json: layers"),
+        ("compress m.h5 --data d.npz --out o --plan damaged.json", "damaged.json: layers"),
         ("compress m.h5 --data d.npz --out o --flash lots", "'lots'"),
         ("compress m.h5 --data d.npz --out o --target moon", "moon"),
         ("compress m.h5 --data d.npz --out o --interpreter moon", "moon"),
@@ -115,6 +123,14 @@ def test_it_answers_without_loading_tensorflow(place, words, code):
         ("export m.h5 --data none.npz --out o", "none.npz does not exist"),
         ("search none.h5 --data d.npz --out o", "none.h5 does not exist"),
         ("search m.h5 --data none.npz --out o", "none.npz does not exist"),
+        *[(f"{command} in/text.h5 --data in/text.npz --out in", "lies in in, which is written") for command in WRITING],
+        *[(f"{command} text.h5 --data text.h5 --out full", "output directory full is not empty") for command in WRITING],
+        ("compress m.h5 --data d.npz --out in --plan in/plan.json", "in/plan.json lies in in"),
+        ("compress m.h5 --data d.npz --out in --recipe in/recipe.json", "in/recipe.json lies in in"),
+        ("explain m.h5 --data d.npz --out in --rule in/none.json", "in/none.json lies in in"),
+        ("plan m.h5 --relevance text.h5 --out m.h5", "output m.h5 is the input m.h5"),
+        ("plan m.h5 --relevance text.h5 --recipe in/recipe.json --out in/recipe.json", "is the input in/recipe.json"),
+        ("plan m.h5 --relevance text.h5 --out d.npz", "d.npz exists and is not a plan"),
         ("verify nothing --data d.npz", "nothing is not a directory"),
         ("verify bundle --data none.npz", "none.npz does not exist"),
         ("verify bundle --data d.npz --interpreter moon", "moon"),

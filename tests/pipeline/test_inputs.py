@@ -1,0 +1,41 @@
+"""What is handed over is looked at before any work: no input lies where the result goes, and every name pattern fits."""
+
+from __future__ import annotations
+
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers
+from keras_xaic.bundle import Bundle
+from keras_xaic.errors import ExportError, PlanError
+from keras_xaic.recipes import RECIPES
+from keras_xaic.relevance.magnitude import magnitude
+from keras_xaic.settings import Device
+
+
+def test_a_bundle_is_not_exported_into_itself(tmp_path):
+    bundle = Bundle(tmp_path / "small")
+    bundle.path.mkdir()
+    bundle.keras_model.write_text("mine")
+    with pytest.raises(ExportError, match=r"the input .*small lies in .*small, which is written"):
+        xaic.export(bundle, bundle.path, calibration=tmp_path / "data.npz", overwrite=True)
+    assert bundle.keras_model.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["recipe", "baseline"])
+@pytest.mark.parametrize("form", [str, lambda path: path], ids=["text", "path"])
+def test_files_of_recipes_are_inputs(tmp_path, kind, form):
+    file = tmp_path / "small" / "mine.json"
+    file.parent.mkdir()
+    RECIPES["int8"].save(file)
+    given = {"recipe": form(file)} if kind == "recipe" else {"device": Device(baselines=str(file))}
+    with pytest.raises(ExportError, match=r"mine\.json lies in .*small, which is written"):
+        xaic.compress(tmp_path / "m.h5", tmp_path / "d.npz", out=tmp_path / "small", overwrite=True, **given)
+
+
+@pytest.mark.parametrize("entry", ["protect", "float_layers"])
+def test_a_plan_says_which_names_fit_nothing(entry):
+    body, head = layers.Dense(4, "relu", name="body"), layers.Dense(3, "softmax", name="head")
+    model = keras.Sequential([keras.Input((8,)), body, head])
+    with pytest.raises(PlanError, match=r"no layer matches 'bodi'\. Expected 'body'"):
+        xaic.plan(model, magnitude(model), recipe=RECIPES["auto"].changed(**{entry: ("bodi",)}))
