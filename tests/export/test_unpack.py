@@ -246,6 +246,18 @@ def test_it_is_small_and_needs_nothing():
     assert not re.search(r"\b(malloc|calloc|realloc|free|alloca|printf|float|double|static\s+\w+\s+\w+\s*=)\b", source)
 
 
+@pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
+def test_the_command_of_the_readme_unpacks(tmp_path, int8):
+    """In the directory `unpack/` of a bundle, copied to another place with the container in it."""
+    (command,) = re.findall(r"`(cc main\.c [^`]+)`", (SOURCES / "README.md").read_text())
+    assert command in (SOURCES / "main.c").read_text()
+    shutil.copytree(SOURCES, tmp_path / "unpack")
+    (tmp_path / "unpack" / "model.xaic").write_bytes(pack_download(int8))
+    done = subprocess.run(command, shell=True, cwd=tmp_path / "unpack", capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "unpack" / "model.tflite").read_bytes() == int8
+
+
 @pytest.mark.skipif(not shutil.which("cmake"), reason="no CMake")
 def test_cmake_builds_the_example(tmp_path, int8):
     for command in (["cmake", "-S", SOURCES, "-B", tmp_path / "build"], ["cmake", "--build", tmp_path / "build"]):
