@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,41 @@ def test_litert_runs_it_too(kit):
     command = [python_of("litert"), str(kit / "check" / "edge_check.py"), "--interpreter", "litert"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Counting:
+    """An interpreter of a model that adds up its inputs until it is reset, or forgets them after every sample."""
+
+    def __init__(self, forgets: bool):
+        self.forgets, self.total, self.given = forgets, 0.0, 0.0
+
+    def get_input_details(self):
+        return [{"index": 0, "dtype": np.float32, "shape": np.array([1, 1]), "quantization": (0.0, 0)}]
+
+    get_output_details = get_input_details
+
+    def reset_all_variables(self):
+        self.total = 0.0
+
+    def set_tensor(self, _index, value):
+        self.given = float(value.sum())
+
+    def invoke(self):
+        self.total = self.given + (0.0 if self.forgets else self.total)
+
+    def get_tensor(self, _index):
+        return np.array([[self.total]], np.float32)
+
+
+def test_a_state_is_seen_and_forgotten_again():
+    """Fast; the slow test below does it with a recurrent model."""
+    remembers = runpy.run_path(str(SCRIPT))["remembers"]
+    inputs = {"x0": np.ones((2, 1), np.float32)}
+    kept = Counting(forgets=False)
+    kept.total = 5.0
+    assert remembers(kept, inputs)
+    assert kept.total == 0.0
+    assert not remembers(Counting(forgets=True), inputs)
 
 
 @pytest.mark.slow
