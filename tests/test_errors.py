@@ -17,8 +17,9 @@ from keras_xaic.cli.terminal import spelled_by
 from keras_xaic.errors import MOST_CHARACTERS, OPTION, DataError, Spelling, XaicError
 
 COMMANDS = typer.main.get_command(app).commands
-PYTHON = {"engine", "rule", "reduce", "allow_approximate"}
+PYTHON = {"callbacks", "engine", "rule", "reduce", "allow_approximate"}
 """Options that only functions have."""
+FILLED = "NAME"
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
@@ -31,6 +32,14 @@ def test_whatever_a_file_holds_the_message_is_one_short_line():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+def written(node):
+    """The text of a literal, an f-string's with `FILLED` for what stands in braces; "" for everything else."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    if not all(isinstance(part, ast.FormattedValue) or isinstance(getattr(part, "value", None), str) for part in parts):
+        return ""
+    return "".join(part.value if isinstance(part, ast.Constant) else FILLED for part in parts)
+
+
 @functools.cache
 def texts():
     """(file and line, text) of every literal text that people may read: all that are words, but for docstrings and help."""
@@ -39,10 +48,12 @@ def texts():
         if "cli" in file.parts or file.name == "settings.py":
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        left_out = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
-            text = node.value if isinstance(node, ast.Constant) and id(node) not in documentation else ""
-            if isinstance(text, str) and " " in text.strip():
+            if isinstance(node, ast.JoinedStr):
+                left_out |= {id(part) for part in node.values}  # they are one text
+            text = written(node) if id(node) not in left_out else ""
+            if " " in text.strip():
                 found.append((f"{file.name}:{node.lineno}", text))
     return found
 
@@ -110,7 +121,7 @@ FAILING = (
     "pipeline.compressing.get_recipe",
     "pipeline.exporting.output",
     "pipeline.explaining.output",
-    "pipeline.previewing._check_out",
+    "pipeline.previewing._loaded",
     "edge.marking.open_bundle",
     "relevance.attribution.as_model",
 )
