@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import pathlib
@@ -25,6 +26,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODULES = {"tflite-runtime": "tflite_runtime.interpreter", "litert": "ai_edge_litert.interpreter"}
+PACKAGES = {"tflite-runtime": "tflite-runtime", "litert": "ai-edge-litert"}
 WARM_UP = 5
 
 
@@ -89,8 +91,16 @@ def open_interpreter(options: argparse.Namespace) -> tuple:
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise CheckError(f"{name} refuses {options.model.name}: {' '.join(str(error).split())}") from error
-        return interpreter, name
+        return interpreter, f"{name} {version_of(name)}".rstrip()
     raise CheckError("no interpreter is installed; run: pip install ai-edge-litert (or tflite-runtime, up to Python 3.11)")
+
+
+def version_of(name: str) -> str:
+    """Returns the version of an interpreter's package, "" where it is not known."""
+    try:
+        return importlib.metadata.version(PACKAGES[name])
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def read_arrays(path: pathlib.Path, key: str) -> dict:
@@ -260,6 +270,11 @@ def read_tasks(folder: pathlib.Path, count: int) -> tuple:
 
 def peak_memory() -> int | None:
     """Returns the most bytes this process ever held, None where the system does not tell."""
+    try:  # Linux: getrusage also counts what the program that started this one held
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        pass
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Compress trained Keras models by what explainable AI says matters, and prove the result on edge interpreters.
+"""Compress trained Keras models by attribution (LRP, DeepLIFT), and verify the result on edge interpreters.
 
 The public functions are loaded when they are first used, so that importing the package (or `keras_xaic.edge` on a device
 without TensorFlow) is quick.

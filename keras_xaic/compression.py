@@ -123,7 +123,7 @@ def apply(
 ) -> CompressedModel:
     """Carries out `plan` on a trained model.
 
-    Filters are removed physically, in one step or in several with training in between; sparsity ramps up under
+    Filters are removed (structured pruning), in one step or in several with training in between; sparsity ramps up under
     relevance-ordered TFMOT masks whose scores are refreshed on the way; then the model trains with its weights on the
     planned grids. The original teaches throughout, and epochs are chosen on validation data.
 

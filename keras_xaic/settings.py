@@ -45,7 +45,7 @@ def option(default: Any, text: str, *, flag: str = "", kind: Any = None, values:
 @keyword_only(after=2)
 @dataclass(frozen=True)
 class Training:
-    """How the model is trained to live within its plan.
+    """How the model is fine-tuned under its plan.
 
     >>> Training(epochs=5).batch_size
     64
@@ -55,7 +55,7 @@ class Training:
             `minutes`.
         minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
             bytes.
-        seed: One seed in, the same bytes out on the same machine; None: the plan's, else 0.
+        seed: Random seed; the same seed gives the same bytes on the same machine; None: the plan's, else 0.
         batch_size: Samples a step.
         learning_rate: First learning rate; it falls along a cosine.
         optimizer: Name or class of a Keras optimizer, ``legacy`` ones included, or one that is set up; its own learning rate
@@ -86,7 +86,7 @@ class Training:
         None, "Passes over the training data, all stages together; default: 10, or what fits the minutes.", kind=int
     )
     minutes: Optional[float] = option(None, "Time that training may take.", kind=float)
-    seed: Optional[int] = option(None, "One seed in, the same bytes out; default: 0, or the plan's.", kind=int)
+    seed: Optional[int] = option(None, "Random seed; the same seed gives the same bytes; default: 0, or the plan's.", kind=int)
     batch_size: int = 64
     learning_rate: float = 1e-3
     optimizer: Any = "adam"

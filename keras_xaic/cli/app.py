@@ -8,7 +8,7 @@ from keras_xaic.cli import build_commands, inspect_commands
 
 app = typer.Typer(
     name="xaic",
-    help="Compress a trained Keras model by what explainable AI says matters, and prove it on an edge interpreter.\n\n"
+    help="Compress a trained Keras model by attribution (LRP, DeepLIFT) and verify the result on an edge interpreter.\n\n"
     "Example: [bold]xaic compress model.h5 --data data.npz --flash 64kB --out small/[/bold]",
     epilog="Exit codes: 0 done, every budget met; 2 wrong input; 3 done, a budget missed; 4 an edge interpreter refused; "
     "5 the machine (disk full, no permission, out of memory, database out of reach); "

@@ -11,7 +11,7 @@ import typer
 from keras_xaic.budget import Budget
 from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
-from keras_xaic.cli.options import READING, DataOption, MethodOptions, Model, Out, Overwrite, Seed
+from keras_xaic.cli.options import READING, REPORT, DataOption, MethodOptions, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.units import format_bytes
@@ -20,7 +20,7 @@ LIMITS = ("flash", "download", "ram", "max_drop", "macs")
 RECIPE = tuple(field.name for field in dataclasses.fields(MethodOptions) if field.name != "plan")
 
 
-@command(json=True, only={Budget: LIMITS})
+@command(json=REPORT, only={Budget: LIMITS})
 def compress(
     terminal: Terminal,
     budget: Budget,
@@ -122,11 +122,12 @@ def export(
     precision: Optional[str] = typer.Option(
         None,
         "--precision",
-        help="int8, int16, dynamic-range, weight-only, float16 or float32; default: what the bundle's plan says, else int8.",
+        help="int8 or int16; or, without micro/, dynamic-range, weight-only, float16 or float32; default: what the "
+        "bundle's plan says, else int8.",
         show_default=False,
     ),
     float_layers: list[str] = typer.Option([], "--float-layers", help="PATTERN: layers that stay float32; may be repeated."),
-    lookup: bool = typer.Option(True, help="Whether 2-bit weights may lie four to a byte; GPUs and NPUs want them plain."),
+    lookup: bool = typer.Option(True, help="Whether 2-bit weights may be packed four to a byte; not for GPUs and NPUs."),
     overwrite: bool = Overwrite,
 ) -> None:
     """Write the bundle from a model that is compressed already; no training.
@@ -184,7 +185,7 @@ def search(
     terminal.show_search(found, out)
 
 
-@command(json=True, only={Device: ("target",), DataOptions: ("scale", "offset", "allow_unsafe")})
+@command(json=REPORT, only={Device: ("target",), DataOptions: ("scale", "offset", "allow_unsafe")})
 def slim(
     terminal: Terminal,
     device: Device,

@@ -13,7 +13,8 @@ from typing import Any, Callable, Optional, get_type_hints
 import typer
 
 from keras_xaic.budget import Budget
-from keras_xaic.cli.options import Json, MethodOptions, Quiet
+from keras_xaic.cli.completion import COMPLETED
+from keras_xaic.cli.options import MethodOptions, Quiet
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import XaicWarning
 from keras_xaic.settings import AttributionOptions, DataOptions, Device, Training
@@ -29,14 +30,14 @@ GROUPS: dict[type, str] = {
 """Classes of settings -> the panel of the help that shows their options."""
 
 
-def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: bool = False) -> Callable[[Any], Any]:
+def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: str = "") -> Callable[[Any], Any]:
     """Makes a command of a function whose first parameter is the terminal.
 
     Parameters that are annotated with a class of `GROUPS` become the options that its fields declare.
 
     Args:
         only: Class -> the fields that this command offers; others keep their defaults.
-        json: Whether it has ``--json``.
+        json: Help of its ``--json``; empty where it has none.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -46,7 +47,9 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: bool =
         plain = [one.replace(annotation=hints[one.name]) for one in parameters if one.name not in groups]
         fields = {name: _offered(group, (only or {}).get(group)) for name, group in groups.items()}
         options = [_parameter(groups[name], field) for name in groups for field in fields[name]]
-        ends = [("quiet", Quiet)] + ([("json", Json)] if json else [])
+        ends = [("quiet", Quiet)]
+        if json:
+            ends.append(("json", typer.Option(False, "--json", help=json, rich_help_panel="Output")))
         final = [inspect.Parameter(name, _KIND, default=default, annotation=bool) for name, default in ends]
 
         @functools.wraps(function)
@@ -103,7 +106,7 @@ def _parameter(group: type, field: Any) -> inspect.Parameter:
         help=facts["help"],
         show_default=default not in (None, "", []),
         rich_help_panel=GROUPS[group],
-        autocompletion=(lambda: values) if values else None,
+        autocompletion=COMPLETED.get(field.name) or ((lambda: values) if values else None),
     )
     return inspect.Parameter(field.name, _KIND, default=made, annotation=Optional[kind] if default is None else kind)
 

@@ -8,6 +8,7 @@ from typing import Optional
 
 import typer
 
+from keras_xaic.cli import completion
 from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
 from keras_xaic.cli.options import READING, DataOption, Model, Out, Overwrite, Seed
@@ -59,7 +60,7 @@ def explain(
     terminal.show_explanation(found, out)
 
 
-@command(json=True, only={DataOptions: ("scale", "offset", "task", "metric")})
+@command(json="Print what was measured as JSON, and nothing else.", only={DataOptions: ("scale", "offset", "task", "metric")})
 def verify(
     terminal: Terminal,
     options: DataOptions,
@@ -100,7 +101,9 @@ def report(
 
 
 def recipes(
-    name: Optional[str] = typer.Argument(None, help="A recipe, or the path of one in JSON; default: all.", show_default=False),
+    name: Optional[str] = typer.Argument(
+        None, help="A recipe, or the path of one in JSON; default: all.", show_default=False, autocompletion=completion.recipes
+    ),
     json: bool = typer.Option(False, "--json", help="Print the recipe as JSON, to start a recipe of your own from."),
 ) -> None:
     """Explain the recipes, each with its source.

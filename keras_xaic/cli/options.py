@@ -25,10 +25,10 @@ DataOption = typer.Option(
     ..., "--data", help="An .npz with x_train, y_train, x_test, y_test, or a directory of images per class.", show_default=False
 )
 Out = typer.Option(..., "--out", help="Directory to write.", show_default=False)
-Seed = typer.Option(0, "--seed", help="One seed in, the same bytes out.")
+Seed = typer.Option(0, "--seed", help="Random seed; the same seed gives the same bytes.")
 Overwrite = typer.Option(False, "--overwrite", help="Replace what xaic wrote there earlier.", rich_help_panel="Output")
 Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.", rich_help_panel="Output")
-Json = typer.Option(False, "--json", help="Print report.json and nothing else.", rich_help_panel="Output")
+REPORT = "Print report.json and nothing else."
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class MethodOptions:
     bits: Optional[str] = option(None, "Bit-widths in place of the recipe's, e.g. 2,3,4,8.", kind=str)
     pin: Sequence[str] = option((), "PATTERN=BITS: layers with a fixed bit-width; may be repeated.", kind=list)
     float_layers: Sequence[str] = option((), "PATTERN: layers that stay float32; may be repeated.", kind=list)
-    zeros: Sequence[str] = option((), "PATTERN=2:4 or PATTERN=4x1: zeros that go together; may be repeated.", kind=list)
+    zeros: Sequence[str] = option((), "PATTERN=2:4 or PATTERN=4x1: structured sparsity; may be repeated.", kind=list)
     align: Optional[int] = option(None, "Layers that lose filters keep a multiple of this many.", kind=int)
     protect: Sequence[str] = option((), "Name pattern of layers that keep all filters; may be repeated.", kind=list)
     activations: Optional[str] = option(

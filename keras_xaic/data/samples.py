@@ -149,7 +149,7 @@ class Data:
 
     Attributes:
         train: What everything is chosen and trained on.
-        test: What judges and never chooses; None where there is none.
+        test: Used for the final evaluation only; None where there is none.
         name: Where it came from, for messages and the report.
         validation: What epochs and rounds are chosen on; None takes a tenth of the training part.
         classes: Names of the classes, where labels were texts or directories.

@@ -55,7 +55,7 @@ def export(
         target: ``mobile``, ``micro`` or ``both``.
         precision: What the files compute with (see `keras_xaic.tflite.Precision`); None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
-        lookup: Whether 2-bit weights may lie four to a byte (see `keras_xaic.tflite.look_up`); delegates want them plain.
+        lookup: Whether 2-bit weights may be packed four to a byte (see `keras_xaic.tflite.look_up`); delegates need them plain.
         prove: Whether the files are run; False marks the bundle as unverified.
         options: How data and model are read.
         overwrite: Replace a bundle that is there already.

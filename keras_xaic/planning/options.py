@@ -32,7 +32,7 @@ class PlanOptions:
         bits: Bit-widths that a layer may get; () leaves them to the TFLite converter: plain int8, and no layers in the plan.
         pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer.
         float_layers: Name patterns of layers that are not quantized.
-        zeros: Name pattern -> which zeros go together in those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
+        zeros: Name pattern -> structured sparsity of those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
             1 output); unstructured elsewhere.
         activations: Type of activations between layers. Behind ``int16`` and ``float32`` weights take a byte each, but dense
             layers of up to 4 bits half a byte behind ``float32``. ``float32`` is about as fast as the float32 model where
@@ -111,7 +111,7 @@ class PlanOptions:
         return (self.pin[pinned],) if pinned else tuple(sorted(self.bits or (8,)))
 
     def pattern(self, key: str) -> str:
-        """Returns which zeros go together in a kernel."""
+        """Returns the structured sparsity of a kernel."""
         return self.zeros.get(self._match(self.zeros, key), "unstructured")
 
     def reason(self, key: str) -> str:

@@ -48,7 +48,7 @@ class LayerPlan(Written):
             not on a grid at all.
         sparsity: Planned fraction of zero weights; with ``ecq`` and ``ecqx`` what the entropy constraint is driven to, by
             `Plan.entropy_weight` where it is 0.
-        pattern: Which zeros go together: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
+        pattern: Structured sparsity: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
             blocks.
         relevance: The layer's share of all relevance, 0 to 1.
         flash_bytes: Predicted bytes in the file: weights, biases and quantization records.

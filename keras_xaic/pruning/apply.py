@@ -37,7 +37,7 @@ def prune_by_relevance(
         end_step: Training step at which the ramp ends.
         frequency: Masks are updated every that many steps.
         score: What ranks weights (see `keras_xaic.planning.weight_score`).
-        patterns: Kernel key -> which zeros go together (see `pattern_mask`); unstructured where not named.
+        patterns: Kernel key -> structured sparsity (see `pattern_mask`); unstructured where not named.
     """
     frequency, patterns = min(frequency, max(1, end_step // 4)), patterns or {}
 

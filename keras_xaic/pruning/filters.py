@@ -1,4 +1,4 @@
-"""The stage that takes filters out of the model, physically, in one step or in several with training in between."""
+"""The stage that removes filters (structured pruning), in one step or in several with training in between."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class PruneByRelevance(pruning_wrapper.PruneLowMagnitude):
         pruning_schedule: A TFMOT schedule, e.g. `RelevanceSchedule`.
         relevance: Relevance of every weight of the layer's kernel, of its shape; None: all alike, until `set_relevance`.
         score: What ranks weights (see `keras_xaic.planning.weight_score`).
-        pattern: Which zeros go together (see `pattern_mask`).
+        pattern: Structured sparsity (see `pattern_mask`).
         **kwargs: As for `PruneLowMagnitude`.
     """
 

@@ -56,7 +56,7 @@ class Recipe(Written):
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
         pin: Name pattern -> bit-width that those layers get whatever the budget.
         float_layers: Name patterns of layers that are not quantized.
-        zeros: Name pattern -> which zeros go together: ``2:4`` or ``4x1``.
+        zeros: Name pattern -> structured sparsity: ``2:4`` or ``4x1``.
         rounds: Whether planning and training are repeated until limits and accuracy are met (see `keras_xaic.pipeline.driver`).
         control: Whether it is a method of ours made blind, to be run as a baseline.
         baseline: For methods of others: which of them runs as it is; other entries then do nothing.

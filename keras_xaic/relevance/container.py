@@ -51,7 +51,7 @@ class Relevance:
         samples: How many there were.
         seed: The seed given.
         approximate: Paths of layers that were linearised because no sound rule exists for them.
-        gates: Paths of weighted layers that only steer gates: LRP gives them zero by construction. That does not mean that
+        gates: Paths of weighted layers that only compute gates: LRP gives them zero by construction. That does not mean that
             they do not matter; protect them, or use a rule that scores them (DeepLIFT, taylor).
         filter_rule: Name of the rule of `filters` and `layers`, where it is another.
         biases: Path -> relevance of the biases, (channels,), where the rule gives them any. With ``reduce="sum"``, weights and
@@ -106,7 +106,7 @@ class Relevance:
         return f"<table><caption>{head}</caption>{titles}{''.join(rows)}</table>"
 
     def save(self, path: PathLike) -> pathlib.Path:
-        """Writes one .npz without pickles; it appears whole or not at all.
+        """Writes one .npz without pickles; it is written atomically.
 
         Args:
             path: File name; ``.npz`` is added if it is missing.

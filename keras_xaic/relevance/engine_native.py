@@ -142,7 +142,7 @@ class NativeEngine:
 
 
 def _steering_only(program: Program) -> tuple[str, ...]:
-    """Paths of weighted layers that only steer gates: they get no relevance by construction, whatever they matter."""
+    """Paths of weighted layers that only compute gates: they get no relevance by construction, whatever they matter."""
     reached = set(program.operations.outputs)
     steering = []
     for operation in reversed(list(program.operations)):

@@ -72,7 +72,7 @@ def export(
     largest_decoded: int = LARGEST_DECODED,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Bundle:
-    """Writes the bundle of a compressed model; the directory appears whole or not at all.
+    """Writes the bundle of a compressed model; the directory is written atomically.
 
     Args:
         small: What `compress` returns, or a Keras model (plain int8 weights then).
@@ -85,7 +85,7 @@ def export(
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
             `build_tflite`). None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
-        lookup: Whether 2-bit kernels of ``model.tflite`` may lie four to a byte (see `look_up`); never those in ``micro/``.
+        lookup: Whether 2-bit kernels of ``model.tflite`` may be packed four to a byte (see `look_up`); in ``micro/`` never.
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
         warn: Told why ``micro/`` is not there where the target is ``both``.

@@ -1,4 +1,4 @@
-"""Trains a model to live within its plan: the original teaches, validation data chooses the epoch, interruptions continue."""
+"""Fine-tunes a model under its plan, taught by the original; validation data chooses the epoch, interruptions continue."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import sys
+import zipfile
 
+import h5py
 import pytest
 from typer.testing import CliRunner
 
@@ -59,12 +62,57 @@ def test_recipes_are_explained_with_their_source():
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"), [("xaic re", {"report", "recipes"}), ("xaic verify --interpreter tfl", {"tflite-runtime", "tflm"})]
+    ("typed", "offered"),
+    [
+        ("xaic re", {"report", "recipes"}),
+        ("xaic verify --interpreter tfl", {"tflite-runtime", "tflm"}),
+        ("xaic recipes ec", {"ecq", "ecqx"}),
+        ("xaic compress m.h5 --recipe deeplift-f", {"deeplift-filters"}),
+        ("xaic compress m.h5 --baselines int8,mag", {"int8,magnitude"}),
+        ("xaic explain m.h5 --rule lrp.alpha_2", {"lrp.alpha_2_beta_1"}),
+        ("xaic explain m.h5 --engine n", {"native"}),
+    ],
 )
 def test_the_shell_completes(typed, offered):
+    assert completed(typed) >= offered
+    assert len(completed(typed)) < 4
+
+
+def completed(typed):
     words = {"_XAIC_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    result = CliRunner().invoke(app, [], prog_name="xaic", env=words)
-    assert set(result.output.split()) == offered
+    return set(CliRunner().invoke(app, [], prog_name="xaic", env=words).output.split())
+
+
+@pytest.fixture(params=["m.keras", "m.h5"])
+def model_file(request, tmp_path):
+    """What completion reads of a model: its configuration."""
+    dense = {"class_name": "Dense", "config": {"name": "head", "units": 3}}
+    wrapped = {"class_name": "TimeDistributed", "config": {"name": "steps", "layer": dense}}
+    inner = {"class_name": "Sequential", "config": {"name": "inner", "layers": [dense]}}
+    pooling = {"class_name": "Flatten", "config": {"name": "flat"}}
+    config = json.dumps({"class_name": "Sequential", "config": {"layers": [pooling, dense, wrapped, inner]}})
+    path = tmp_path / request.param
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", config)
+            archive.writestr("model.weights.h5", b"")
+    else:
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = config
+    return path
+
+
+def test_the_shell_completes_layers_with_weights(model_file):
+    assert completed(f"xaic compress {model_file} --float-layers ") == {"head", "steps", "inner/head"}
+    assert completed(f"xaic plan {model_file} --pin in") == {"inner/head="}
+    if model_file.suffix == ".keras":
+        assert completed(f"xaic compress {model_file} --zeros head=") == {"head=2:4", "head=4x1"}
+
+
+def test_the_shell_completes_nothing_of_what_is_no_model(tmp_path):
+    for name in ("m.keras", "m.h5"):
+        (tmp_path / name).write_bytes(b"PK")
+        assert completed(f"xaic compress {tmp_path / name} --float-layers ") == set()
 
 
 @pytest.mark.usefixtures("anything_given")

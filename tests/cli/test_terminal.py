@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import typer
 from rich.table import Table
+from typer.testing import CliRunner
 
+from keras_xaic.cli.app import app
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.edge.doctor import EXTRAS, Check
 from keras_xaic.errors import XaicError
@@ -41,3 +43,19 @@ def test_names_of_layers_are_no_markup(capsys):
     with pytest.raises(typer.Exit), failing(terminal):
         raise XaicError(STRANGE)
     assert STRANGE in capsys.readouterr().err
+
+
+def test_names_of_layers_are_no_markup_in_progress(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    terminal = Terminal()
+    assert terminal.err.is_terminal
+    terminal.progress(STRANGE, 1, 2, STRANGE)
+    terminal.stop()
+    assert capsys.readouterr().err.count(STRANGE) >= 2
+
+
+@pytest.mark.parametrize("words", [["recipes", "auto", STRANGE], [STRANGE], ["compress", f"--{STRANGE}"]])
+def test_what_is_typed_is_no_markup(words):
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).output
+    assert STRANGE in output

@@ -19,6 +19,15 @@ PRIVATE = {
     r"\bsteps? (per|a|for each) channel|\bnor steps\b|float32 steps?\b|positive (finite )?steps?\b|grid with step": "scale",
     r"(?<!no )(?<!make )\brooms?\b|\bhouse\b|\bwalks?\b": "package, part, order",
     r"\btroubles?\b": "error",
+    r"\bone seed in\b": "random seed; the same seed gives the same bytes",
+    r"\bliv(e|ing) within\b": "fine-tune under",
+    r"whole or not at all": "atomically",
+    r"explainable AI (says|what)|asking explainable": "attribution (LRP, DeepLIFT)",
+    r"\bphysically\b": "structured pruning",
+    r"\bzeros (that|which) go together": "structured sparsity",
+    r"\bsteers? gates?|\bsteer a gate": "compute gating factors",
+    r"\banything goes\b|\brid(e|es|ing) along\b|\bnearly blind\b|\bleft away\b|\bdies on\b|\bwidens once\b": "what it does",
+    r"judges and never chooses|\bearned its place\b|\bsignals of equal standing\b|\bzeros are dear\b": "what it does",
 }
 """Words -> what is said instead."""
 OF_THE_PACKAGE = ("architecture.md", "CONTRIBUTING.md", "decisions")
@@ -74,7 +83,7 @@ def test_the_page_of_a_report_uses_no_private_words():
 
 
 @pytest.mark.parametrize(
-    "text", ["0.93 on held-back data", "the same figures", "planned anew", "its answers", "a step per channel"]
+    "text", ["0.93 on held-back data", "the same figures", "planned anew", "its answers", "a step per channel", "one seed in"]
 )
 def test_a_private_word_is_seen(text):
     assert wrong(text)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import json
 import pathlib
@@ -49,7 +50,15 @@ def test_the_right_model_passes(kit):
     done = run(kit)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "PASS"
-    for word in (judge(), "of classes are the same", "are those of the Keras model", "accuracy", "latency", "memory"):
+    version = importlib.metadata.version({"litert": "ai-edge-litert"}.get(judge(), judge()))
+    for word in (
+        f"{judge()} {version}, 1 thread(s)",
+        "of classes are the same",
+        "those of the Keras model",
+        "accuracy",
+        "latency",
+        "memory",
+    ):
         assert word in done.stdout
 
 
