@@ -1,4 +1,4 @@
-"""How files appear: whole or not at all; and what is said when the machine does not let them.
+"""How files are written: atomically; and what is said when the machine does not let them.
 
 Nothing else in the package opens a final name for writing: content goes to a temporary name in the same directory, reaches the
 disk, and takes its name in one step. Whose a directory is, is the subject of `keras_xaic.ownership`. What lies in a temporary

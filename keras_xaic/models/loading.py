@@ -153,7 +153,7 @@ def _build_keras(
 
 
 def save_model(model: Model, path: PathLike) -> pathlib.Path:
-    """Writes a model as ``.keras``, whole or not at all, without optimizer state; the same model gives the same bytes.
+    """Writes a model as ``.keras`` atomically, without optimizer state; the same model gives the same bytes.
 
     Args:
         model: A built `keras.Model`.

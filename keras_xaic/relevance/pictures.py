@@ -90,7 +90,7 @@ def plot_layers(relevance: Relevance) -> Any:
 
 
 def save_figure(figure: Any, path: PathLike) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as PNG atomically."""
     with writing(path) as file:
         figure.savefig(file, format="png", dpi=120)
 

@@ -80,7 +80,7 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
 
 
 def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = None) -> pathlib.Path:
-    """Writes the page, whole or not at all.
+    """Writes the page atomically.
 
     Args:
         report: The report.

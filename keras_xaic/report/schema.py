@@ -400,7 +400,7 @@ class Report(_Facts):
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
     def save(self, path: PathLike) -> pathlib.Path:
-        """Writes report.json, whole or not at all.
+        """Writes report.json atomically.
 
         Args:
             path: The file, or the directory it belongs in.
