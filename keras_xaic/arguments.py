@@ -91,6 +91,11 @@ def number(name: str, value: Any) -> Any:
     return float(require(name, value, "a number that float32 holds", lambda n: abs(n) <= LARGEST_NUMBER))
 
 
+def seconds(name: str, value: Any) -> float:
+    """Returns a time, and refuses everything else."""
+    return float(require(name, value, "seconds, more than 0", lambda n: 0 < n <= LARGEST_NUMBER))
+
+
 def an(*kinds: type, words: str = "") -> Check:
     """Returns the check for instances of classes."""
 

@@ -209,20 +209,63 @@ DEFAULT: Mapping[TaskKind, str] = MappingProxyType(
     }
 )
 """Kind of task -> its metric where none is asked for."""
-_ALSO = {"top1": "accuracy", "top_1": "accuracy", "top_5": "top5", "miou": "mean_iou", "iou": "mean_iou"}
+_ALSO = {
+    "acc": "accuracy",
+    "top1": "accuracy",
+    "categoricalaccuracy": "accuracy",
+    "sparsecategoricalaccuracy": "accuracy",
+    "binaryaccuracy": "label_accuracy",
+    "topkcategoricalaccuracy": "top5",
+    "sparsetopkcategoricalaccuracy": "top5",
+    "f1score": "f1",
+    "iou": "mean_iou",
+    "miou": "mean_iou",
+    "onehotmeaniou": "mean_iou",
+    "meansquarederror": "mse",
+    "meanabsoluteerror": "mae",
+    "rootmeansquarederror": "rmse",
+    "r2score": "r2",
+    **{name.replace("_", ""): name for name in METRICS},
+}
+"""Other names, those of Keras among them, in small letters -> name of the metric."""
 
 
 def get_metric(name: str) -> Metric:
-    """Returns the metric called `name`; hyphens and capitals do not matter.
+    """Returns the metric called `name`, as here or as in Keras; hyphens, underscores and capitals do not matter.
+
+    >>> get_metric("mean_squared_error").name, get_metric("SparseCategoricalAccuracy").name
+    ('mse', 'accuracy')
 
     Raises:
         DataError: If there is none.
     """
-    plain = str(name).lower().replace("-", "_")
-    plain = _ALSO.get(plain, plain)
-    if plain not in METRICS:
+    found = _ALSO.get(str(name).lower().replace("-", "").replace("_", ""))
+    if found is None:
         raise DataError(f"metric {name!r} is not known", ", ".join(METRICS))
-    return METRICS[plain]
+    return METRICS[found]
+
+
+def metric_of(name: str, kind: TaskKind, outputs: int) -> Metric:
+    """Returns the metric called `name` for a task: the accuracy of labels and positions has a name of its own.
+
+    Args:
+        name: See `get_metric`; empty: the task's usual one.
+        kind: Of the task.
+        outputs: Size of the last axis.
+
+    Raises:
+        DataError: If it does not judge the task.
+    """
+    metric = get_metric(name or DEFAULT[kind])
+    same: dict[str, dict[TaskKind, str]] = {
+        "accuracy": {"multi-label": "label_accuracy", "segmentation": "pixel_accuracy"},
+        "label_accuracy": {"binary": "accuracy", **({"segmentation": "pixel_accuracy"} if outputs == 1 else {})},
+    }
+    metric = METRICS[same.get(metric.name, {}).get(kind, metric.name)]
+    if kind not in metric.tasks:
+        fitting = ", ".join(one.name for one in METRICS.values() if kind in one.tasks)
+        raise DataError(f"metric {metric.name} does not judge the task {kind}", f"one of {fitting}")
+    return metric
 
 
 @dataclass(frozen=True)
@@ -247,10 +290,7 @@ class Task:
             raise DataError(f"task {self.kind!r} is not known", ", ".join(KINDS))
         if self.outputs < 1:
             raise DataError(f"a task with {self.outputs} outputs", "at least one")
-        metric = get_metric(self.metric_name or DEFAULT[self.kind])
-        if self.kind not in metric.tasks:
-            fitting = ", ".join(one.name for one in METRICS.values() if self.kind in one.tasks)
-            raise DataError(f"metric {metric.name} does not judge the task {self.kind}", f"one of {fitting}")
+        metric = metric_of(self.metric_name, self.kind, self.outputs)
         if metric.name == "top5" and self.outputs <= 5:
             raise DataError(f"top5 of a model with {self.outputs} classes is always 1", "more than 5 classes, or accuracy")
         object.__setattr__(self, "metric_name", metric.name)

@@ -206,8 +206,8 @@ class DataOptions:
         calibration: Number of training samples for relevance and activation ranges.
         task: Kind of the task, one of `keras_xaic.metrics.KINDS`; None: what the output, the model's loss and the targets say.
             Of several outputs by name, a mapping or ``"digit=classification,box=regression"``.
-        metric: Name of the metric that chooses epochs and judges (see `keras_xaic.metrics`); None: the task's usual one. Of
-            several outputs by name, like `task`.
+        metric: What chooses epochs and judges: a name of `keras_xaic.metrics.METRICS` or of Keras, or a class, an instance or
+            a function of `keras.metrics`; None: the task's usual one. Of several outputs by name, like `task`.
         output_weights: How much each of several outputs counts in relevance, planning, training and the choice of epochs:
             a mapping, names (the others count 0), or ``"digit=1,box=0.5"``; None: all the same.
         input_shape: Sizes for the model's free dimensions in place of the data's, without the batch: ``(128, 128, 3)`` or
@@ -274,11 +274,7 @@ class DataOptions:
         object.__setattr__(self, "calibration", calibration)
         for one in said_of_outputs(self.task):
             one_of("task", one, KINDS)
-        for one in said_of_outputs(self.metric):
-            try:
-                get_metric(one)
-            except DataError as error:
-                raise PlanError(error.found, choices(one, METRICS)) from None
+        object.__setattr__(self, "metric", _metric_names(self.metric))
         for name in ("allow_unsafe", "strict"):
             object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 
@@ -286,6 +282,57 @@ class DataOptions:
     def scaling(self) -> tuple[float, float]:
         """Scale and offset as numbers."""
         return 1.0 if self.scale is None else self.scale, 0.0 if self.offset is None else self.offset
+
+
+def _metric_names(given: Any) -> Any:
+    """Returns what is said of metrics with names in place of the metrics of Keras."""
+    if isinstance(given, Mapping):
+        return {name: _metric_name(one) for name, one in given.items()}
+    if given is None or (isinstance(given, str) and "=" in given):
+        for one in said_of_outputs(given):
+            _metric_name(one)
+        return given
+    return _metric_name(given)
+
+
+KEPT: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "auc": {"curve": ("ROC",)},
+    "f1": {"threshold": (None, 0.5), "average": (None, "macro")},
+    "r2": {"class_aggregation": ("uniform_average",), "num_regressors": (0,)},
+    "mean_iou": {"ignore_class": (None,)},
+    "top5": {"k": (5,)},
+    "label_accuracy": {"threshold": (0.5,)},
+}
+"""Metric -> what a metric of Keras must be set to, to be the same."""
+
+
+def _metric_name(given: Any) -> str:
+    """Returns the name of a metric that is a name, or a class, an instance or a function of Keras.
+
+    Raises:
+        PlanError: If there is no such metric here.
+    """
+    if isinstance(given, (list, tuple)) and len(given) == 1:
+        given = given[0]
+    name = given
+    if not isinstance(given, str):
+        named = given if hasattr(given, "__name__") else type(given)
+        if not str(getattr(named, "__module__", "")).startswith(("keras.", "tf_keras.", "tensorflow.")):
+            several = ", or a mapping from outputs to metrics" if isinstance(given, (list, tuple)) else ""
+            expected = f"one metric, by its name or as it is in keras.metrics{several}: {', '.join(METRICS)}"
+            raise PlanError(f"metric is {shown(given)}", expected)
+        name = named.__name__
+        if name == "MeanMetricWrapper":
+            return _metric_name(given._fn)
+    try:
+        found = get_metric(name).name
+    except DataError as error:
+        raise PlanError(error.found, choices(name, METRICS)) from None
+    config = given.get_config() if hasattr(given, "get_config") and not isinstance(given, type) else {}
+    for key, values in KEPT.get(found, {}).items():
+        if config.get(key, values[0]) not in values:
+            raise PlanError(f"metric is {name} with {key}={shown(config[key])}", f"{key}={values[0]!r}")
+    return found
 
 
 @settings

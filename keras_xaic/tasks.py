@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xaic.data.parts import Parts, arrays_of
 from keras_xaic.errors import DataError
-from keras_xaic.metrics import DEFAULT, KINDS, Family, Task, TaskKind, get_metric
+from keras_xaic.metrics import DEFAULT, KINDS, Family, Metric, Task, TaskKind, get_metric, metric_of
 
 CLASS_LOSSES = frozenset(
     (
@@ -174,8 +174,9 @@ def infer(head: Head, data: Any, task: Optional[str] = None, metric: Optional[st
         kinds = _readings(head, targets)
         if not kinds:
             raise _misfit(head, targets, data.name)
-        fitting = [kind for kind in kinds if judge is None or kind in judge.tasks]
-        kinds = fitting or kinds[:1]
+        if judge is not None:
+            judged = [kind for kind in kinds if kind in judge.tasks] or [kind for kind in kinds if _judges(judge, kind, head)]
+            kinds = judged or kinds[:1]
     if len(kinds) > 1 and strict:
         raise DataError(
             f"{data.name}: {head} and {targets or 'no targets'} can be read as {kinds[0]} ({WORDS[kinds[0]]}) "
@@ -192,6 +193,14 @@ def infer(head: Head, data: Any, task: Optional[str] = None, metric: Optional[st
         if samples.y is not None:
             _check_targets(made, head, from_zero(np.asarray(samples.y), first), f"{data.name}: y_{part}", max(0, first))
     return made
+
+
+def _judges(metric: Metric, kind: TaskKind, head: Head) -> bool:
+    """Whether it does under another name (see `metric_of`)."""
+    try:
+        return bool(metric_of(metric.name, kind, head.width))
+    except DataError:
+        return False
 
 
 def _named(task: str, head: Head) -> TaskKind:

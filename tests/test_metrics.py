@@ -129,8 +129,8 @@ def test_metrics_by_name_and_by_task():
     assert metrics.get_metric("Top-1") is METRICS["accuracy"]
     assert metrics.get_metric("mean-iou") is METRICS["mean_iou"]
     assert {name for name, one in METRICS.items() if one.better == "lower"} == {"mse", "mae", "rmse"}
-    with pytest.raises(DataError, match=r"'acc' is not known.*accuracy"):
-        metrics.get_metric("acc")
+    with pytest.raises(DataError, match=r"'acuracy' is not known.*accuracy"):
+        metrics.get_metric("acuracy")
     with pytest.raises(DataError, match=r"mse does not judge the task binary.*accuracy, auc, f1"):
         Task("binary", 1, "sigmoid", "mse")
     with pytest.raises(DataError, match="3 classes is always 1"):

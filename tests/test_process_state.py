@@ -52,6 +52,7 @@ def job(tmp_path_factory):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dropout(0.1), layers.Dense(3, "softmax")])
     x, y = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32), np.arange(60) % 3
     model.save(folder / "model.keras")
+    np.savez(folder / "data.npz", x_train=x, y_train=y)
     relevance = xaic.attribute(model, x, y)
     bundle = xaic.export(model, folder / "bundle", calibration=(x, y), target="mobile", prove=False)
     made = xaic.plan(model, relevance, xaic.Budget(mean_bits=5))
@@ -66,6 +67,10 @@ CALLS = {
     "apply": lambda j, out: xaic.apply(j["model"], j["plan"], j["data"], training=xaic.Training(epochs=1)),
     "explain": lambda j, out: xaic.explain(j["model"], j["data"], out),
     "export": lambda j, out: xaic.export(j["model"], out, calibration=j["data"], target="mobile"),
+    "slim": lambda j, out: xaic.slim(j["bundle"].model, out, data=j["data"], target="mobile"),
+    "search": lambda j, out: xaic.search(
+        j["folder"] / "model.keras", j["folder"] / "data.npz", out, trials=1, training=xaic.Training(epochs=1)
+    ),
     "verify": lambda j, out: xaic.verify(j["bundle"], j["data"]),
     "compress": lambda j, out: xaic.compress(
         j["model"], j["data"], out=out, recipe="deeplift-mixed", device=FEW, training=xaic.Training(epochs=1)

@@ -102,6 +102,19 @@ def test_what_can_be_read_in_two_ways_is_refused_naming_both_and_the_options(fir
     assert decide(shape, activation, loss, targets, strict=False).kind == first
 
 
+@pytest.mark.parametrize(
+    ("shape", "activation", "y", "metric", "expected"),
+    [
+        ((3,), "sigmoid", LABELS, "accuracy", "label_accuracy"),
+        ((3,), "sigmoid", LABELS, "BinaryAccuracy", "label_accuracy"),
+        ((1,), "sigmoid", CLASSES % 2, "binary_accuracy", "accuracy"),
+        ((4, 4, 3), "softmax", MASKS, "sparse_categorical_accuracy", "pixel_accuracy"),
+    ],
+)
+def test_accuracy_is_that_of_the_task_as_in_keras(shape, activation, y, metric, expected):
+    assert decide(shape, activation, "", y, metric=metric).metric_name == expected
+
+
 def test_a_metric_says_which_reading_is_meant():
     targets = YES_NO.astype(np.float32)
     assert decide((1,), "linear", "", targets, metric="mae") == Task("regression", 1, "linear", "mae")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pathlib
 
@@ -61,13 +62,14 @@ def no_work(monkeypatch, bundle, tmp_path):
         "keras_xaic.searching.study.smallest_and_largest",
         "keras_xaic.compression.remove_filters",
         "keras_xaic.relevance.attribution.Attribution._step",
+        "keras_xaic.pipeline.slimming._Work.write_model",
     ):
         monkeypatch.setattr(target, begins)
 
 
 def usual(bundle):
     """Public function -> arguments that are right."""
-    model, data, out = bundle["model"], (bundle["x"], bundle["y"]), bundle["folder"] / "out"
+    model, data, out = bundle["model"], (bundle["x"], bundle["y"]), pathlib.Path("out")
     return {
         "compress": {"model": model, "data": data, "out": out, "device": xaic.Device("mobile", baselines=())},
         "explain": {"model": model, "data": data, "out": out},
@@ -77,6 +79,7 @@ def usual(bundle):
         "search": {"model": bundle["folder"] / "model.keras", "data": bundle["folder"] / "data.npz", "out": out},
         "apply": {"model": model, "plan": Plan(), "data": data, "training": xaic.Training(epochs=0)},
         "attribute": {"model": model, "x": bundle["x"], "y": bundle["y"]},
+        "slim": {"file": bundle["bundle"].model, "out": out, "data": bundle["x"]},
         "as_data": {"data": data},
         "load_data": {"path": bundle["folder"] / "data.npz"},
         "load_model": {"path": bundle["folder"] / "model.keras"},
@@ -92,15 +95,16 @@ OTHERS = {
     "search": "trials storage workers training options progress",
     "apply": "relevance calibration teacher replan checkpoint progress",
     "attribute": "rule engine target start reduce reference batch_size seed allow_approximate per_class progress checkpoint",
-    "as_data": "scale offset",
-    "load_data": "scale offset",
-    "load_model": "allow_unsafe",
+    "slim": "target bare options timeout overwrite progress",
+    "as_data": "scale offset image_size",
+    "load_data": "scale offset image_size",
+    "load_model": "allow_unsafe custom_objects architecture",
 }
 REQUIRED = {
     "compress": "model data out", "explain": "model data out", "plan": "model relevance data",
     "export": "model out calibration",
     "verify": "bundle data", "search": "model data out", "apply": "model plan data training", "attribute": "model x y",
-    "as_data": "data", "load_data": "path", "load_model": "path",
+    "slim": "file out data", "as_data": "data", "load_data": "path", "load_model": "path",
 }  # fmt: skip
 
 
@@ -109,24 +113,28 @@ def is_right(name, value, function):
     if value is None:
         return name in (
             "budget", "training", "device", "options", "attribution", "precision", "relevance", "teacher", "replan",
-            "reference",            "checkpoint", "storage", "y",
-        ) or (function in ("plan", "attribute") and name in ("out", "data", "progress"))  # fmt: skip
+            "reference",            "checkpoint", "storage", "y", "image_size", "custom_objects", "architecture",
+            *(("out", "data", "progress") if function in ("plan", "attribute") else ()),
+            *(("data",) if function == "slim" else ()),
+        )  # fmt: skip
     if isinstance(value, bool):
-        return name in ("overwrite", "prove", "lookup", "allow_unsafe", "allow_approximate", "per_class")
+        return name in ("overwrite", "prove", "lookup", "allow_unsafe", "allow_approximate", "per_class", "bare")
     if isinstance(value, Plan):
         return name in ("recipe", "plan")
     if name in ("scale", "offset"):
         return isinstance(value, (int, float, np.integer)) and abs(value) < 1e38 and (name == "offset" or value != 0)
     if isinstance(value, (tuple, range)) and len(value) == 3:  # three samples
-        return (function, name) in (("as_data", "data"), ("verify", "data"))
+        return (function, name) in (("as_data", "data"), ("verify", "data"), ("slim", "data"))
     if name == "seed" and isinstance(value, int):
         return 0 <= value < 2**32
     if name in ("calibration", "trials", "workers", "batch_size") and isinstance(value, int) and function != "export":
         return value >= 1
     if name == "target" and function == "attribute":
         return type(value) is int and value == 0
-    if name in ("out", "checkpoint"):
+    if name in ("out", "checkpoint", "architecture"):  # where the file is a whole model, nobody reads its architecture
         return isinstance(value, pathlib.Path) or (isinstance(value, str) and value.strip() and "\0" not in value)
+    if name == "timeout" and isinstance(value, (int, float)):
+        return 0 < value < 1e38
     if name in ("progress", "replan"):
         return callable(value) and not isinstance(value, type)
     if name == "float_layers":
@@ -150,6 +158,17 @@ def test_wrong_arguments_are_one_line(bundle, function):
             except BaseException as error:
                 said.append(f"{name}={short(value)}: {type(error).__name__}: {error}"[:160])
     assert not said, f"{len(said)}\n" + "\n".join(said)
+    with contextlib.suppress(Began):
+        getattr(xaic, function)(**right)  # nothing else was wrong, all the time
+
+
+def test_every_public_function_is_tried():
+    functions = {name for name in xaic.__all__ if inspect.isfunction(getattr(xaic, name))}
+    assert functions == set(REQUIRED)
+    for name in functions:
+        parameters = inspect.signature(getattr(xaic, name)).parameters
+        tried = {*REQUIRED[name].split(), *OTHERS[name].split()}
+        assert {one for one in parameters if one != "details"} <= tried, name
 
 
 GROUPS = [xaic.Budget, xaic.Training, xaic.Device, xaic.DataOptions, AttributionOptions, xaic.Plan, xaic.LayerPlan]

@@ -31,7 +31,7 @@ from keras_xaic.usual import in_usual_keras
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive can hold
 
 
-@checked(path=a_path)
+@checked(path=a_path, custom_objects=a_path, architecture=a_path)
 @in_usual_keras
 def load_model(
     path: PathLike,

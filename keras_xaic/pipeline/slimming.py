@@ -14,7 +14,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic import unpacking
-from keras_xaic.arguments import a_path, an, checked
+from keras_xaic.arguments import a_path, an, checked, one_of_these, seconds, yes_no
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
 from keras_xaic.device_files import write_check_scripts, write_decoder
@@ -44,7 +44,7 @@ from keras_xaic.report.schema import (
     Report,
     SlimFacts,
 )
-from keras_xaic.settings import TARGETS, DataOptions, Target, one_of
+from keras_xaic.settings import TARGETS, DataOptions, Target
 from keras_xaic.units import format_bytes
 
 MOST = 500_000_000
@@ -62,8 +62,8 @@ MEMORY = 4_000_000_000
 _FOREIGN = "keras_xaic.tflite.foreign"
 
 
-@checked(file=a_path, options=an(DataOptions))
 @tells_machine_errors
+@checked(file=a_path, options=an(DataOptions), target=one_of_these(TARGETS), bare=yes_no, timeout=seconds)
 def slim(
     file: PathLike,
     out: PathLike,
@@ -108,7 +108,6 @@ def slim(
         True
     """
     options = options or DataOptions()
-    one_of("target", target, TARGETS)
     source = pathlib.Path(file)
     with output(out, "bundle", overwrite=overwrite, inputs=[source]) as place, place.fresh() as scratch:
         started = time.monotonic()

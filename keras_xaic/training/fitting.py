@@ -269,7 +269,6 @@ def fit(
             said = validation_logs(task, held_back, output_losses(task, held_back, None, 0.0, 1.0, schedule.loss), predict)
         following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
         users = [Named(one) for one in theirs]
-        users = [Named(one) for one in theirs]
         try:
             model.fit(
                 _Batches(train, all_targets(task, train, teacher), schedule, len(history)),

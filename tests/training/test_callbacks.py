@@ -14,7 +14,7 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import MachineError, PlanError, XaicError
 from keras_xaic.metrics import Task
 from keras_xaic.pipeline import compress
-from keras_xaic.settings import Training
+from keras_xaic.settings import DataOptions, Training
 from keras_xaic.training import Schedule, fit, predict
 from keras_xaic.training.fitting import _Batches
 
@@ -173,14 +173,27 @@ def test_tensorboard_writes_one_run_per_stage(tmp_path):
     assert ("epoch_loss", 3) in found["ours"][2]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed")
-def test_mlflow_sees_one_run_per_stage(tmp_path):
+def test_mlflow_records_what_it_records_in_fit(tmp_path, monkeypatch):
+    """`pip install mlflow-skinny pandas` has it run; its files hold lines of time, value and step."""
+    pytest.importorskip("mlflow")
+    pytest.importorskip("pandas")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     import mlflow
+    from mlflow.tensorflow import MlflowCallback
 
     mlflow.set_tracking_uri(f"file://{tmp_path}")
-    with mlflow.start_run() as run:
-        ours([mlflow.keras.MlflowCallback(run)] if hasattr(mlflow.keras, "MlflowCallback") else [])
-    assert len(list(tmp_path.rglob("metrics/loss"))) == 1
+    mlflow.set_experiment("habits")
+    found = {}
+    for name, run in (("ours", ours), ("plain", plain)):
+        with mlflow.start_run(run_name=name) as started:
+            run([constant(), MlflowCallback()])
+        files = (tmp_path / started.info.experiment_id / started.info.run_id / "metrics").iterdir()
+        found[name] = {file.name: [line.split()[1:3] for line in file.read_text().splitlines()] for file in files}
+    assert {"loss", "val_loss", "accuracy", "lr"} <= set(found["ours"])
+    for metric, lines in found["ours"].items():
+        assert [step for _, step in lines] == ["0", "1", "2", "3"], metric
+        theirs = [float(value) for value, _ in found["plain"][metric]]
+        assert [float(value) for value, _ in lines] == pytest.approx(theirs, abs=2e-4), metric
 
 
 class Interrupt(Exception):
@@ -234,6 +247,52 @@ def cross_entropy(labels, outputs):
 def test_losses_in_every_form(loss):
     losses = [one.loss for one in ours([], epochs=2, loss=Training(loss=loss).loss)]
     np.testing.assert_allclose(losses, [one.loss for one in ours([], epochs=2)], rtol=1e-4)
+
+
+def top_two(labels, outputs):
+    return keras.metrics.sparse_top_k_categorical_accuracy(labels, outputs, k=2)
+
+
+K = keras.metrics
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("acc", "accuracy"),
+        ("mean_absolute_error", "mae"),
+        ("RootMeanSquaredError", "rmse"),
+        (K.SparseCategoricalAccuracy, "accuracy"),
+        (K.AUC(num_thresholds=50), "auc"),
+        (K.BinaryAccuracy(), "label_accuracy"),
+        (K.SparseTopKCategoricalAccuracy(), "top5"),
+        (K.mean_squared_error, "mse"),
+        (K.MeanMetricWrapper(K.mean_squared_error), "mse"),
+        (K.get("mae"), "mae"),
+        (["accuracy"], "accuracy"),
+        ({"a": [K.MeanIoU(3)], "b": "f1"}, {"a": "mean_iou", "b": "f1"}),
+    ],
+)
+def test_metrics_in_every_form(given, name):
+    assert DataOptions(metric=given).metric == name
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (top_two, r"top_two .*\. Expected one metric, by its name or as it is in keras.metrics: accuracy"),
+        (type("Mine", (K.AUC,), {"__module__": "mine"})(), "metric is a Mine"),
+        (["accuracy", "auc"], "or a mapping from outputs to metrics: accuracy"),
+        (K.AUC(curve="PR"), "AUC with curve='PR'. Expected curve='ROC'"),
+        (K.BinaryAccuracy(threshold=0.3), "threshold=0.3. Expected threshold=0.5"),
+        (K.TopKCategoricalAccuracy(k=3), "k=3. Expected k=5"),
+        (K.Precision(), "metric 'Precision' is not known. Expected one of accuracy"),
+        ("val_accuracy", "Expected 'label_accuracy' or 'accuracy'"),
+    ],
+)
+def test_metrics_that_cannot_judge_are_named(given, said):
+    with pytest.raises(PlanError, match=said):
+        DataOptions(metric=given)
 
 
 class Failing(keras.callbacks.Callback):
