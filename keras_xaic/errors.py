@@ -60,11 +60,20 @@ class XaicError(Exception):
         usable = [one for one in advice if known is None or all(_takes(known, *option) for option in OPTION.findall(one))]
         if usable:
             fix = "; ".join(OPTION.sub(functools.partial(_shown, known), one) for one in usable)
-            parts.append(fix[0].upper() + fix[1:])
+            parts.append(sentence(fix))
         return ". ".join(parts) + "."
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.found, self.expected, self.fix), {"spelled": self.spelled}
+
+
+def sentence(advice: str) -> str:
+    """Returns advice with a capital letter, commands as they are typed.
+
+    >>> sentence("give more data"), sentence("xaic doctor")
+    ('Give more data', 'xaic doctor')
+    """
+    return advice if advice.startswith(("pip ", "xaic ")) else advice[0].upper() + advice[1:]
 
 
 class Spelling(NamedTuple):

@@ -32,6 +32,10 @@ def test_whatever_a_file_holds_the_message_is_one_short_line():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+def test_commands_of_advice_can_be_copied():
+    assert str(XaicError("it is not there", "", "pip install it")) == "it is not there. pip install it."
+
+
 def written(node):
     """The text of a literal, an f-string's with `FILLED` for what stands in braces; "" for everything else."""
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]

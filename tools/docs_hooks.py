@@ -16,7 +16,8 @@ from latex2mathml.converter import convert
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # mkdocs knows this file by its path alone
 
-from bench import comparison  # noqa: E402
+from bench import comparison, headline  # noqa: E402
+from tools import error_catalogue  # noqa: E402
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 
@@ -44,6 +45,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "mixed": mixed,
         "entropy": entropy,
         "storages": storages,
+        "errors": error_catalogue.tables,
+        "headline": lambda: headline.table(headline.read()),
     }
     return re.sub(r"<!-- generated: ([^>]+?) -->", lambda match: makers[match.group(1)](), markdown)
 

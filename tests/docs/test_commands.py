@@ -241,7 +241,7 @@ def test_what_is_wrong_is_found():
 
 RUN = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("index", "tutorial", "recipes", "slim")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("index", "tutorial", "recipes", "slim", "explainability")),
     *sorted((ROOT / "docs" / "targets").glob("*.md")),
 ]
 BEFORE = {"slim.md": ["compress model.h5 --data data.npz --epochs 0 --target mobile --out small/"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import pathlib
 import re
 
@@ -20,6 +22,101 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_links_lead_to_sections(page):
+    for target, section in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            text = ((page.parent / target) if target else page).read_text(encoding="utf-8")
+            titles = [
+                re.sub(r"[^\w\- ]", "", one.lower()).strip().replace(" ", "-") for one in re.findall(r"^#+ (.+)$", text, re.M)
+            ]
+            assert section in titles, (target, section)
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r": ([\w/-]+\.md)$", text, re.M)
+    there = [
+        page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "decisions"
+    ]
+    assert sorted(listed) == sorted(there)
+
+
+def test_the_table_of_the_readme_is_that_of_the_rows():
+    from bench import headline
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert headline.fill(readme) == readme, "python bench/headline.py"
+    assert headline.fill(readme, "| other rows |\n") != readme
+
+
+def test_only_equal_schedules_are_compared():
+    from bench import headline
+
+    lines = headline.read()
+    assert headline.table(lines).count("\n| ") == len({line.model for line in lines})
+    for line in lines:
+        if line.method == headline.INT8:
+            for row in line.rows:
+                row["epochs"] += 1
+    assert headline.table(lines).count("\n| ") == 0
+
+
+def test_the_catalogue_of_errors_is_made_from_the_code():
+    from tools import error_catalogue
+
+    page = error_catalogue.tables()
+    for kind in ("DataError: exit code 2", "ModelError: exit code 2", "EdgeError: exit code 4", "MachineError: exit code 5"):
+        assert f"## {kind}\n" in page
+    line = "| the tf.data dataset never ends | one pass over the samples | Leave repeat() out, or use take(n) |"
+    assert line in page.splitlines()
+    assert "| pip install 'keras-xaic[cluster]' |" in page
+    assert not re.search(r"\{[a-z_]+[=}]", page), "an option that is not spelled as it is typed"
+    assert all(row.count("|") - row.count("\\|") == 4 for row in page.splitlines() if row.startswith("| "))
+    assert "<!-- generated: errors -->" in (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+
+
+MIGRATE = ROOT / "docs" / "migrate.md"
+RAN = {
+    "mct": "mct.py",
+    "qtyping": "ai_edge.py",
+    "quantizer": "ai_edge.py",
+    "recipe_manager": "ai_edge.py",
+    "tool": "ai_edge.py",
+}
+"""What other tools' names in the page start with -> the benchmark's program that ran with them."""
+
+
+def dotted(text):
+    """The dotted names in the Python blocks of a page."""
+    found = set()
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Attribute) and re.fullmatch(r"[\w.]+", ast.unparse(node)):
+                found.add(ast.unparse(node))
+    return found
+
+
+def test_names_of_tools_that_are_not_installed_here_are_those_that_ran():
+    names = [name for name in dotted(MIGRATE.read_text(encoding="utf-8")) if name.split(".")[0] in RAN]
+    assert len(names) > 10
+    for name in names:
+        assert name in (ROOT / "bench" / "peers" / RAN[name.split(".")[0]]).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.slow
+def test_names_of_tensorflow_and_of_ours_exist():
+    import tensorflow_model_optimization as tfmot
+
+    import keras_xaic as xaic
+    from keras_xaic._keras import tf
+
+    names = [name for name in dotted(MIGRATE.read_text(encoding="utf-8")) if name.split(".")[0] in ("tf", "tfmot", "xaic")]
+    assert len(names) > 8
+    for name in names:
+        assert operator.attrgetter(name.partition(".")[2])({"tf": tf, "tfmot": tfmot, "xaic": xaic}[name.split(".")[0]])
 
 
 def test_every_recipe_gets_advice():

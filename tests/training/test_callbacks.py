@@ -342,6 +342,6 @@ def test_tensorboard_without_its_package_is_refused_before_any_work(monkeypatch,
     board = keras.callbacks.TensorBoard(tmp_path)
     with pytest.raises(PlanError) as caught:
         compress("none.keras", "none.npz", out=tmp_path / "out", training=Training(callbacks=board))
-    expected = "TensorBoard needs the package tensorboard, which is not installed. Pip install tensorboard, or leave it out"
+    expected = "TensorBoard needs the package tensorboard, which is not installed. pip install tensorboard, or leave it out"
     assert expected in str(caught.value)
     assert str(caught.value).endswith("callbacks of Training.")
