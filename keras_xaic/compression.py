@@ -206,6 +206,7 @@ def apply(
         schedule,
         activation_ranges=training.activation_ranges,
         unrounded=untrained,
+        round_frozen=training.rounding == "outputs",
         refresh=training.refresh,
     )
     if made.history:

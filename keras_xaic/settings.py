@@ -73,8 +73,9 @@ class Training:
             their grids and lose weights as planned, and only the other layers make up for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
             `keras_xaic.pruning.weights.prune_weights`), four times on the grids ``ecq`` and ``ecqx``.
-        rounding: How weights are rounded without training: so that layer ``outputs`` change least on calibration data (see
-            `keras_xaic.quantization.round_by_outputs`), or each to its ``nearest`` level. Training rounds to nearest.
+        rounding: How weights are rounded that are not trained, those of frozen layers among them: so that layer ``outputs``
+            change least on calibration data (see `keras_xaic.quantization.round_by_outputs`), or each to its ``nearest``
+            level. Training rounds to nearest.
         activation_ranges: Trains with activations on grids, too (see `keras_xaic.quantization.quantize_activations`); None
             leaves them float until export.
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from keras_xaic.quantization.activations import Ranges, quantize_activations
-from keras_xaic.quantization.apply import copy_master_weights, fold_kernels, freeze, quantize_by_plan, refresh_prices
+from keras_xaic.quantization.apply import (
+    copy_into_wrapped,
+    copy_master_weights,
+    fold_kernels,
+    freeze,
+    quantize_by_plan,
+    refresh_prices,
+)
 from keras_xaic.quantization.codebook import choose_levels
 from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
 from keras_xaic.quantization.entropy_quantizers import EntropyQuantizer, RelevanceEntropyQuantizer
@@ -18,6 +25,7 @@ __all__ = [
     "Ranges",
     "RelevanceEntropyQuantizer",
     "choose_levels",
+    "copy_into_wrapped",
     "copy_master_weights",
     "fold_kernels",
     "freeze",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Optional
 
 import numpy as np
@@ -76,6 +76,19 @@ def refresh_prices(quantized: Model, relevance: Optional[Mapping[str, np.ndarray
             quantizer = wrapper.quantize_config.grids.get(kernel.attribute)
             if isinstance(quantizer, EntropyQuantizer):
                 quantizer.refresh(masters[kernel.attribute].numpy(), (relevance or {}).get(kernel.key))
+
+
+def copy_into_wrapped(model: Model, quantized: Model, names: Collection[str]) -> None:
+    """Writes weights of the plain model into what `quantize_by_plan` made of such a model.
+
+    Args:
+        model: The plain model.
+        quantized: The other; its weights are replaced in place.
+        names: Of the plain model's layers that are copied.
+    """
+    for old, new in zip(model.layers, quantized.layers):
+        if old.name in names:
+            _copy_originals(old, new)
 
 
 def copy_master_weights(quantized: Model, model: Model) -> None:

@@ -16,6 +16,7 @@ from keras_xaic.planning import Plan
 from keras_xaic.planning.plan import ENTROPY_GRIDS
 from keras_xaic.quantization import (
     Ranges,
+    copy_into_wrapped,
     copy_master_weights,
     fold_kernels,
     freeze,
@@ -59,6 +60,7 @@ def quantize_weights(
     *,
     activation_ranges: Optional[Ranges] = None,
     unrounded: Optional[Model] = None,
+    round_frozen: bool = False,
     refresh: Optional[int] = None,
 ) -> OnGrids:
     """Returns the model exactly on its planned grids.
@@ -73,6 +75,7 @@ def quantize_weights(
         activation_ranges: Trains with activations on grids, too (see `quantize_activations`).
         unrounded: The model before pruning and rounding, for rounding uniform grids by outputs (see `round_by_outputs`); None
             rounds to nearest.
+        round_frozen: Whether the uniform grids of frozen layers are rounded by outputs before the others are trained.
         refresh: Training steps between attributions and prices of the grids ``ecq`` and ``ecqx``; None: `REFRESHES` an epoch.
     """
     if any(layer.granularity == "tensor" for layer in plan.layers):
@@ -82,6 +85,7 @@ def quantize_weights(
     follower = _RelevanceFollower(model, context, relevance) if grids & {"codebook", "ecqx"} else None
     scores = None if follower is None else follower.first(relevance)
     quantized = quantize_by_plan(model, plan, masks, scores)
+    frozen = _round_frozen(quantized, model, plan, masks, context) if schedule.epochs and round_frozen else {}
     history: list[Epoch] = []
     if schedule.epochs:
         schedule = context.within(schedule, quantized, "quantize")
@@ -95,6 +99,8 @@ def quantize_weights(
         history = context.fit(trained, schedule, "quantize", refreshing)
     copy_master_weights(quantized, model)
     trainable = _masked(remove_channels(model, {}), masks or {})
+    for name, values in frozen.items():
+        trainable.get_layer(name).set_weights(values)
     kernels = freeze(quantized, model)
     canonical = canonicalize(model)
     kernels = fold_kernels(kernels, canonical)
@@ -102,6 +108,32 @@ def quantize_weights(
         reference = canonicalize(unrounded).model
         kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
     return OnGrids(canonical.model, kernels, history, trainable)
+
+
+def _round_frozen(
+    quantized: Model, model: Model, plan: Plan, masks: Optional[Mapping[str, np.ndarray]], context: Context
+) -> dict[str, list[np.ndarray]]:
+    """Rounds frozen layers by their outputs (see `round_by_outputs`) before the others learn to live with them.
+
+    Training cannot make up inside a frozen layer for what rounding does to it, and it never changes how its weights round.
+
+    Returns:
+        Name of each of these layers -> its weights before.
+    """
+    planned = {layer.key for layer in plan.layers if layer.grid == "uniform" and not layer.is_float}
+    kernels = [kernel for kernel in weighted_kernels(model) if not kernel.layer.trainable and kernel.key in planned]
+    if not kernels:
+        return {}
+    before, reference = model.get_weights(), remove_channels(model, {})
+    grids = freeze(quantized, model)
+    model.set_weights(before)
+    for kernel in kernels:
+        kernel.variable.assign(grids[kernel.key].values)
+    round_by_outputs(model, {kernel.key: grids[kernel.key] for kernel in kernels}, reference, context.calibration, masks)
+    names = {kernel.layer.name for kernel in kernels}
+    copy_into_wrapped(model, quantized, names)
+    model.set_weights(before)
+    return {name: model.get_layer(name).get_weights() for name in names}
 
 
 def _masked(model: Model, masks: Mapping[str, np.ndarray]) -> Model:

@@ -68,6 +68,16 @@ def test_training_leaves_frozen_layers_as_they_are(data, freeze, grid):
     np.testing.assert_array_equal(weights_of(model)["base/norm/moving_mean:0"], before["base/norm/moving_mean:0"])
 
 
+def test_frozen_layers_are_rounded_so_that_their_outputs_change_least(data):
+    model = make_model("base")
+    plan, wanted, errors = make_plan(model, bits=3), model.get_layer("base").predict(data[0][0], verbose=0), []
+    for how in (xaic.Training(epochs=1, distillation=0), xaic.Training(epochs=0, rounding="nearest")):
+        small = xaic.apply(model, plan, data, training=how).model
+        found = keras.Model(small.input, small.get_layer("head").input).predict(data[0][0], verbose=0)
+        errors.append(np.square(found - wanted).mean())
+    assert errors[0] < 0.8 * errors[1]
+
+
 def test_frozen_layers_get_their_zeros(data):
     model = make_model("base")
     before = weights_of(model)
