@@ -73,7 +73,8 @@ def examine() -> list[Check]:
         checks.append(_package(name, purpose, "pip install keras-xaic", needed=True))
     for name, (purpose, fix) in EXTRAS.items():
         checks.append(_package(name, purpose, fix, needed=False))
-    return checks + [_interpreter(name) for name in INTERPRETERS]
+    judging = _judge()
+    return checks + [_interpreter(name, needed=name == judging) for name in INTERPRETERS]
 
 
 def _package(name: str, purpose: str, fix: str, needed: bool) -> Check:
@@ -91,8 +92,7 @@ def _judge() -> str:
         return JUDGES[-1]
 
 
-def _interpreter(name: str) -> Check:
-    needed = name == _judge()
+def _interpreter(name: str, needed: bool) -> Check:
     try:
         result = run_file(TINY, INPUT, interpreter=name, timeout=TIMEOUT)
     except MissingInterpreter as error:

@@ -13,6 +13,9 @@ from keras_xaic.edge.process import Limits, python_of, run_child
 from keras_xaic.errors import EdgeError
 from keras_xaic.temporary import temporary_directory
 
+TIMEOUT = 30.0
+"""Seconds within which a Python of the user's says which version it has."""
+
 
 def judge() -> str:
     """Returns the name of the interpreter whose outputs are the metric values of reports: the first that is installed.
@@ -70,5 +73,5 @@ def _version(one: Interpreter) -> Optional[str]:
 def _foreign_version(interpreter: str, python: str) -> str:
     with temporary_directory() as scratch:
         job = {"mode": "version", "interpreter": interpreter, "model": python}
-        answer, _ = run_child(job, scratch, Limits(30.0))
+        answer, _ = run_child(job, scratch, Limits(TIMEOUT))
     return str(answer["version"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_xaic.edge import doctor, judge, read_file
+from keras_xaic.edge import doctor, installed, judge, read_file
 
 
 def state(checks, name):
@@ -29,7 +29,8 @@ def test_what_is_installed_works():
 @pytest.mark.parametrize("script", ["kill -ILL $$", "exec sleep 60"])
 def test_an_interpreter_that_crashes_or_hangs_is_broken(litert_is, monkeypatch, script):
     monkeypatch.setattr(doctor, "INTERPRETERS", ("litert",))
-    monkeypatch.setattr(doctor, "TIMEOUT", 1.0)
+    for module in (doctor, installed):
+        monkeypatch.setattr(module, "TIMEOUT", 1.0)
     litert_is(script)
     check = state(doctor.examine(), "litert")
     assert check.state == doctor.BROKEN

@@ -111,11 +111,11 @@ def test_a_child_that_hangs_in_the_middle_of_a_line_counts_as_hung(files, images
 
 
 def test_an_answer_that_was_given_counts_whatever_happens_at_exit(files, images, litert_is):
-    child = edge.process.CHILD
+    child, name, expected = edge.process.CHILD, edge.judge(), run_file(files["int8"], images).raw[0]
     for end in ("kill -SEGV $$", "sleep 60"):
-        litert_is(f'sed -i "s/\\"litert\\"/\\"{edge.judge()}\\"/" "$2"; {sys.executable} {child} "$2" > /dev/null; {end}')
+        litert_is(f'sed -i "s/\\"litert\\"/\\"{name}\\"/" "$2"; {sys.executable} {child} "$2" > /dev/null; {end}')
         given = run_file(files["int8"], images, interpreter="litert", timeout=10 if end.startswith("kill") else 3)
-        np.testing.assert_array_equal(given.raw[0], run_file(files["int8"], images).raw[0])
+        np.testing.assert_array_equal(given.raw[0], expected)
 
 
 @pytest.mark.parametrize(
