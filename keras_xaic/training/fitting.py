@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
@@ -243,10 +244,9 @@ def fit(
     constant = sets_rate(theirs) or (may_set_rate(theirs) and not schedule.has_optimizer)
     metrics = train_metrics(task) if theirs else None
     model.compile(schedule.make_optimizer(len(train), constant), metrics=metrics, **losses)
+    _build(model)
     state = _State(model, checkpoint, _identity(train, held_back, task, schedule, teacher, theirs))
     history, known = state.restore()
-    if not history and schedule.select_from == 0:  # training may make things worse
-        state.consider(judge(model))
     values: list[float] = []
 
     def judged(number: int, value: float) -> None:
@@ -263,23 +263,26 @@ def fit(
         model.stop_training = model.stop_training or schedule.is_over(history)
         state.save(history, states_of(theirs), stopped=bool(model.stop_training))
 
-    if not schedule.is_over(history) and not state.stopped:
-        said = None
-        if theirs:
-            said = validation_logs(task, held_back, output_losses(task, held_back, None, 0.0, 1.0, schedule.loss), predict)
-        following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
-        users = [Named(one) for one in theirs]
-        try:
-            model.fit(
-                _Batches(train, all_targets(task, train, teacher), schedule, len(history)),
-                verbose=0,
-                shuffle=False,
-                callbacks=[*ours, *following, Judge(judge, judged, said), *users, Keeper(theirs, known, step, end)],
-                initial_epoch=len(history),
-                epochs=schedule.epochs,
-            )
-        except XaicError as error:
-            raise error from error.__context__  # the cause, which Keras hides
+    with _traced_once(model):
+        if not history and schedule.select_from == 0:  # training may make things worse
+            state.consider(judge(model))
+        if not schedule.is_over(history) and not state.stopped:
+            said = None
+            if theirs:
+                said = validation_logs(task, held_back, output_losses(task, held_back, None, 0.0, 1.0, schedule.loss), predict)
+            following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
+            users = [Named(one) for one in theirs]
+            try:
+                model.fit(
+                    _Batches(train, all_targets(task, train, teacher), schedule, len(history)),
+                    verbose=0,
+                    shuffle=False,
+                    callbacks=[*ours, *following, Judge(judge, judged, said), *users, Keeper(theirs, known, step, end)],
+                    initial_epoch=len(history),
+                    epochs=schedule.epochs,
+                )
+            except XaicError as error:
+                raise error from error.__context__  # the cause, which Keras hides
     state.restore_best()
     return history
 
@@ -330,9 +333,36 @@ def within_minutes(
     return replace(schedule, epochs=min(schedule.epochs, int(epochs)))
 
 
+_traced: dict[int, Any] = {}
+"""The compiled calls of models that are being trained, by the `id` of the model."""
+
+
+@contextlib.contextmanager
+def _traced_once(model: Model) -> Iterator[None]:
+    """Has `predict` trace `model` once in all; training changes its variables, not what it computes with them."""
+    before = _traced.get(id(model))
+    _traced[id(model)] = before or _compiled(model)
+    try:
+        yield
+    finally:
+        if before is None:
+            del _traced[id(model)]
+
+
+def _compiled(model: Model) -> Any:
+    return tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+
+
+def _build(model: Model) -> None:
+    """Makes the optimizer's variables: where a training step makes them, TensorFlow traces it twice."""
+    optimizer = model.optimizer
+    build = optimizer.build if hasattr(optimizer, "build") else optimizer._create_all_weights  # legacy ones
+    build(model.trainable_variables)
+
+
 def predict(model: Model, samples: Samples, batch_size: int = 256) -> Any:
     """Returns the model's outputs, (N, ...) float32, batch by batch; of several outputs `Parts`."""
-    call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    call = _traced.get(id(model)) or _compiled(model)
     names, parts = ports_of(model).outputs, []
     for start in range(0, len(samples), batch_size):
         feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + batch_size))]
@@ -375,9 +405,6 @@ class _State:
         saved = json.loads((self.directory / "epochs.json").read_text())
         if saved.get("identity") != self.identity:
             return [], []  # of other settings: training starts over, and its files take the place of these
-        optimizer = self.model.optimizer
-        build = optimizer.build if hasattr(optimizer, "build") else optimizer._create_all_weights  # legacy ones
-        build(self.model.trainable_variables)
         self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
         self.best_value = saved["best_value"] if saved["best_value"] is not None else -np.inf
         if saved["best"] is not None:

@@ -44,6 +44,32 @@ def test_training_learns_and_keeps_the_best_epoch():
     assert TASK.goodness(predict(model, held), held) == max(epoch.held_back for epoch in history)
 
 
+@pytest.mark.parametrize("kind", ["adam", keras.optimizers.legacy.Adam])
+def test_what_is_compiled_is_traced_once_however_many_epochs(kind, monkeypatch):
+    model, traced = make_model(), {True: 0, False: 0}
+    layer = model.get_layer("b")
+    call = layer.call
+
+    def counted(inputs):
+        traced[training] += 1
+        return call(inputs)
+
+    train_step, training = model.train_step, False
+
+    def step(data):
+        nonlocal training
+        training = True
+        try:
+            return train_step(data)
+        finally:
+            training = False
+
+    monkeypatch.setattr(layer, "call", counted)
+    monkeypatch.setattr(model, "train_step", step)
+    fit(model, make_data(), make_data(seed=1), TASK, Schedule(3, 1e-2, 64, optimizer=kind))
+    assert traced == {True: 1, False: 1}
+
+
 def test_training_that_makes_things_worse_is_undone():
     model, held = make_model(), make_data(seed=1)
     fit(model, make_data(), held, TASK, Schedule(10, 1e-2, 16))
