@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,14 +19,29 @@ from tests.report.conftest import facts
 WRITING = ("compress", "explain", "export", "search")
 """Commands that write a directory."""
 RUN = """
-import sys
+import json, os, sys
 from keras_xaic.cli import main
-try:
-    main()
-finally:
-    heavy = {"tensorflow", "tf_keras", "sklearn", "scipy", "matplotlib", "optuna"} & set(sys.modules)
-    print("\\nloaded:", *heavy)
+import keras_xaic.cli.app, keras_xaic.cli.given, keras_xaic.planning.plan, keras_xaic.recipes, keras_xaic.report
+for line in sys.stdin:
+    sys.argv[1:] = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, name in ((1, "said"), (2, "errors")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        code = 1
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        finally:
+            heavy = {"tensorflow", "tf_keras", "sklearn", "scipy", "matplotlib", "optuna"} & set(sys.modules)
+            print("\\nloaded:", *heavy, flush=True)
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Runs the command line once for every line it is given, each in a process of its own that need not load Python again."""
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +75,21 @@ def place(tmp_path_factory):
     return folder
 
 
-def ask(place, words: str) -> tuple[int, str, str]:
-    """Returns exit code, what was said, and which large libraries were loaded."""
-    done = subprocess.run([sys.executable, "-c", RUN, *words.split()], cwd=place, capture_output=True, text=True, check=False)
-    said, _, loaded = done.stdout.rpartition("loaded:")
-    return done.returncode, said + done.stderr, loaded.strip()
+@pytest.fixture(scope="module")
+def ask(place):
+    """Runs a command; returns exit code, what was said, and which large libraries were loaded."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN], cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def asked(words: str) -> tuple[int, str, str]:
+            process.stdin.write(json.dumps(words.split()) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+            said, _, loaded = (place / "said").read_text().rpartition("loaded:")
+            return code, said + (place / "errors").read_text(), loaded.strip()
+
+        yield asked
 
 
 @pytest.mark.parametrize(
@@ -77,8 +103,8 @@ def ask(place, words: str) -> tuple[int, str, str]:
         ("report bundle", 0),
     ],
 )
-def test_it_answers_without_loading_tensorflow(place, words, code):
-    found, said, loaded = ask(place, words)
+def test_it_answers_without_loading_tensorflow(ask, words, code):
+    found, said, loaded = ask(words)
     assert found == code, said
     assert loaded in ("", "matplotlib")  # of the page
 
@@ -136,8 +162,8 @@ def test_it_answers_without_loading_tensorflow(place, words, code):
         ("verify bundle --data d.npz --interpreter moon", "moon"),
     ],
 )
-def test_what_is_wrong_is_said_without_loading_tensorflow(place, words, said):
-    code, answer, loaded = ask(place, words)
+def test_what_is_wrong_is_said_without_loading_tensorflow(place, ask, words, said):
+    code, answer, loaded = ask(words)
     assert code == 2, answer
     assert said in " ".join(answer.split()), answer
     assert loaded == ""
