@@ -6,10 +6,10 @@ without TensorFlow) is quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_xaic._version import __version__
+from keras_xaic.lazy import loaded_later
 
 if TYPE_CHECKING:
     from keras_xaic.budget import Budget
@@ -101,10 +101,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'keras_xaic' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"keras_xaic.{_HOME[name]}"), name)
+__getattr__ = loaded_later(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,10 @@
-"""TensorFlow for files whose names are needed without it: it is loaded when something of it is used."""
+"""What is loaded when it is first used: TensorFlow, and the names that a package hands on from its modules."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Callable
 
 
 class _Later:
@@ -19,3 +20,20 @@ class _Later:
 
 
 tf: Any = _Later("tf")
+"""TensorFlow."""
+
+
+def loaded_later(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns the ``__getattr__`` of a package.
+
+    Args:
+        package: Its name.
+        home: Name that it hands on -> the module of the package that has it.
+    """
+
+    def find(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+
+    return find

@@ -45,12 +45,14 @@ class Canonical:
         folded: Path of the layer that took up a BatchNorm -> path of that BatchNorm.
         heads: Per output the activation at the user's output, ``"softmax"``, ``"sigmoid"`` or None; it is still in
             `model` unless the clone was made without it.
+        operations: The operations of the user's model.
     """
 
     model: Model
     gains: Mapping[str, np.ndarray]
     folded: Mapping[str, str]
     heads: tuple[Optional[str], ...]
+    operations: Operations
 
 
 def canonicalize(
@@ -142,7 +144,8 @@ class _Builder:
                 self.add(operation)
         clone = keras.Model(inputs, [self.tensors[key] for key in self.operations.outputs], name=self.user_model.name)
         keep_ports(clone, ports_of(self.user_model))
-        return Canonical(clone, self.gains(), {path: bn.path for path, bn in self.batchnorms.items()}, self.heads)
+        folded = {path: batchnorm.path for path, batchnorm in self.batchnorms.items()}
+        return Canonical(clone, self.gains(), folded, self.heads, self.operations)
 
     def find_head(self, key: str) -> Optional[tuple[Operation, str]]:
         """The operation with the softmax or sigmoid of an output that nothing else reads, through what only reshapes."""

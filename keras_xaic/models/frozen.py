@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from keras_xaic._keras import Model, keras
-from keras_xaic.models.kernels import layer_kernels
+from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.surgery import remove_channels
 
@@ -33,12 +33,12 @@ def keep_frozen(model: Model) -> None:
 def said_of_frozen(model: Model, train_frozen: bool) -> Optional[str]:
     """Returns what a report says of a model with frozen kernels; None where there are none."""
     operations = Operations(model)
-    kernels = {one.key: (one, op.path) for op in operations for one in layer_kernels(op.layer, op.path)}
-    paths = list(dict.fromkeys(path for _, path in kernels.values() if path in operations.frozen))
+    kernels = kernels_in(operations)
+    paths = list(dict.fromkeys(one.path for one in kernels if one.path in operations.frozen))
     if not paths:
         return None
-    weights = sum(one.size for one, path in kernels.values() if path in operations.frozen)
-    whole = sum(one.size for one, _ in kernels.values())
+    weights = sum(one.size for one in kernels if one.path in operations.frozen)
+    whole = sum(one.size for one in kernels)
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
     found = f"{', '.join(paths[:NAMED])}{more} are frozen ({weights:,} of {whole:,} weights)"
     if train_frozen:

@@ -73,8 +73,13 @@ def weighted_kernels(model: Model) -> list[Kernel]:
     Args:
         model: A functional or sequential `keras.Model`; nested models are opened.
     """
+    return kernels_in(Operations(model))
+
+
+def kernels_in(operations: Operations) -> list[Kernel]:
+    """Returns the same of a model whose operations are known."""
     found: dict[str, Kernel] = {}
-    for operation in Operations(model):
+    for operation in operations:
         for kernel in layer_kernels(operation.layer, operation.path):
             found.setdefault(kernel.key, kernel)
     return list(found.values())

@@ -12,7 +12,6 @@ from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.folding import IDENTITIES, as_float32
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.losses import carry_losses
-from keras_xaic.models.operations import Operations
 from keras_xaic.models.ports import keep_ports, ports_of
 
 VANISHED = 1e-9
@@ -35,12 +34,11 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     Raises:
         ModelError: See `canonicalize`.
     """
-    operations = Operations(model)
     wanted: list[tuple[Optional[int], ...]] = [tuple(tensor.shape) for tensor in model.inputs]
     samples = [*shapes[: len(wanted)], *([()] * (len(wanted) - len(shapes)))]
     fixed = [_filled(shape, sample) for shape, sample in zip(wanted, samples)]
     folded = canonicalize(model, fold_into=(), fold_forward=True, shapes=fixed)
-    zeros = _zero_vanished(folded.model)
+    zeros, operations = _zero_vanished(folded.model), folded.operations
     batchnorms = sum(isinstance(one.layer, layers.BatchNormalization) for one in operations)
     left = sum(isinstance(layer, layers.BatchNormalization) for layer in folded.model.layers)
     odd = any(isinstance(one.layer, IDENTITIES) and not isinstance(one.layer, _STAY) for one in operations)

@@ -5,10 +5,10 @@ What needs TensorFlow is loaded when it is first used: plans and recipes are rea
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_xaic.budget import Budget
+from keras_xaic.lazy import loaded_later
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_plan, with_grid
 from keras_xaic.planning.sparsity import kept_weights, weight_score
@@ -48,7 +48,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = loaded_later(__name__, _HOME)

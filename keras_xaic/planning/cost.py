@@ -77,11 +77,12 @@ def structure_bytes(model: Model, activations: Activations = "int8") -> int:
         activations: Type of activations between layers.
     """
     layout = LAYOUTS[activations]
-    from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+    from keras_xaic.models.kernels import kernels_in, layer_kernels
     from keras_xaic.models.operations import Operations
 
-    kernels = weighted_kernels(model)
-    others = sum(1 for op in Operations(model) if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path))
+    operations = Operations(model)
+    kernels = kernels_in(operations)
+    others = sum(1 for op in operations if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path))
     zero_points = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels})
     weighted = sum(layout.dense if kernel.kind == "dense" else layout.convolution for kernel in kernels)
     return layout.file + weighted + layout.operator * others + zero_points

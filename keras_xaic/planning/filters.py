@@ -13,7 +13,7 @@ from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups, group_scores
 from keras_xaic.models.costs import kept_macs, kept_parameters, kept_shapes
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.surgery import kept_values, remove_channels
 from keras_xaic.planning import cost
 from keras_xaic.planning.filter_ranking import choose_filters
@@ -98,7 +98,7 @@ class FilterCost:
             )
         self.groups, self.limits, self.costs, self.fixed = groups, limits.limits, costs, fixed
         self.activations = activations
-        self.kernels = weighted_kernels(groups.operations.model)
+        self.kernels = kernels_in(groups.operations)
         self._stored = {key: Stored(one.unpacked, one.granularity == "channel") for key, one in costs.items()}
         self._arena = ModelArena(groups, activations) if "ram_bytes" in self.limits else None
 
@@ -180,7 +180,7 @@ class FilterRemoval:
         self.model, self.relevance, self.how = model, relevance, how
         self.groups: ChannelGroups = channel_groups(model)
         self.scores = group_scores(self.groups, relevance.filters, norm="l2")
-        self.kernels = weighted_kernels(model)
+        self.kernels = kernels_in(self.groups.operations)
         fewest, download = (min(bits), SPARSE_BITS) if bits else (8, PLAIN_BITS)
         costs = {}
         for kernel in self.kernels:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_xaic._keras import Layer, Model, Tensor, tf
 from keras_xaic.data import Data, Samples, arrays_of
 from keras_xaic.metrics import Task
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.output_tasks import Tasks
@@ -38,7 +38,7 @@ def measured_damage(
         samples: Calibration data.
     """
     operations, (samples, tasks, weights) = Operations(model), _judged(model, samples)
-    kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
+    kernels = {kernel.key: kernel for kernel in kernels_in(operations)}
     totals = [dict.fromkeys(rounded, 0.0) for _ in tasks]
     exact_outputs: list[list[np.ndarray]] = [[] for _ in tasks]
     for start in range(0, len(samples), BATCH):
@@ -86,8 +86,8 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
         seed: Seed of the vectors.
     """
     samples, tasks, weights = _judged(model, samples)
-    operations, kernels = Operations(model), weighted_kernels(model)
-    factors = _loss_factors(model, samples, tasks, weights)
+    operations = Operations(model)
+    kernels, factors = kernels_in(operations), _loss_factors(operations, samples, tasks, weights)
     variables, random = [kernel.variable for kernel in kernels], np.random.default_rng(seed)
 
     def products(inputs: Any, targets: list[Tensor], signs: list[Tensor]) -> list[Tensor]:
@@ -116,12 +116,12 @@ def hessian_traces(model: Model, samples: Samples, seed: int = 0) -> dict[str, f
     return {kernel.key: float(total / len(samples)) for kernel, total in zip(kernels, totals)}
 
 
-def _loss_factors(model: Model, samples: Samples, tasks: Sequence[Task], weights: Sequence[float]) -> list[float]:
+def _loss_factors(operations: Operations, samples: Samples, tasks: Sequence[Task], weights: Sequence[float]) -> list[float]:
     """Returns what the loss of each output is multiplied by, so that several add up: values are in units of their variance."""
     if len(tasks) == 1:
         return [1.0]
-    start = Operations(model).start(samples.feeds(slice(BATCH)))
-    outputs = [np.asarray(one) for one in tf.nest.flatten(model(list(start.values()), training=False))]
+    start = operations.start(samples.feeds(slice(BATCH)))
+    outputs = [np.asarray(one) for one in tf.nest.flatten(operations.model(list(start.values()), training=False))]
     spreads = [max(float(one.var()) * one[0].size, 1e-30) if task.is_values else 1.0 for task, one in zip(tasks, outputs)]
     return [weight / spread for weight, spread in zip(weights, spreads)]
 

@@ -49,7 +49,7 @@ class DeepLift:
 
     def __init__(self, program: Program, rule: str, allow_approximate: bool = False) -> None:
         self.program, self.reveal_cancel = program, rule == "deeplift.reveal_cancel"
-        self.approximate = check_supported(program.operations, "deeplift", rule, allow_approximate)
+        self.approximate = check_supported(program.treatments, "deeplift", rule, allow_approximate)
 
     def check(self, xs: Sequence[Tensor]) -> None:
         """See `Engine.check`: any input will do."""

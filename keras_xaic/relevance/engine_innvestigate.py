@@ -17,6 +17,7 @@ from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.composites import Composite
 from keras_xaic.relevance.engine import Record
 from keras_xaic.relevance.engine_native import NativeEngine
+from keras_xaic.relevance.layer_table import Method
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import (
     Alpha1Beta0,
@@ -54,7 +55,7 @@ class InnvestigateEngine(NativeEngine):
         ModelError: Naming every layer that it cannot treat.
     """
 
-    column = "innvestigate"
+    column: Method = "innvestigate"
 
     def __init__(self, program: Program, composite: Composite, allow_approximate: bool = False) -> None:
         super().__init__(program, composite, allow_approximate)

@@ -14,7 +14,7 @@ from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.attention import attention_relevance
 from keras_xaic.relevance.composites import Composite
 from keras_xaic.relevance.engine import Record, Step, per_sample
-from keras_xaic.relevance.layer_table import check_supported
+from keras_xaic.relevance.layer_table import Method, check_supported
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.propagation import find_gates, propagate
 from keras_xaic.relevance.recurrent import recurrent_relevance
@@ -37,14 +37,14 @@ class NativeEngine:
         ModelError: Naming every layer without a sound rule.
     """
 
-    column = "lrp"
+    column: Method = "lrp"
     compares = False
     needs_values = False
     copies = 1
 
     def __init__(self, program: Program, composite: Composite, allow_approximate: bool = False) -> None:
         self.program, self.composite = program, composite
-        self.approximate = check_supported(program.operations, self.column, composite.name, allow_approximate)
+        self.approximate = check_supported(program.treatments, self.column, composite.name, allow_approximate)
         self.rules: dict[str, Rule] = {
             path: composite.rule_for(path, program.kind(path), path in program.first) for path in program.maps
         }

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
 from keras_xaic._keras import Layer, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.operations import Operation, activation_name, symbol_of
+
+Method = Literal["lrp", "deeplift", "innvestigate"]
+"""Columns of the table."""
 
 
 @dataclass(frozen=True)
@@ -157,34 +160,44 @@ def name_in_table(layer: Layer) -> str:
     return type(layer).__name__
 
 
-def row_of(layer: Layer) -> Optional[Row]:
-    """Returns the row of a layer, or None where there is none. Subclasses of Keras layers may do anything and have none."""
-    name = name_in_table(layer)
+def _row(layer: Layer, name: str) -> Optional[Row]:
+    """The row of a layer, or None where there is none. Subclasses of Keras layers may do anything and have none."""
     if symbol_of(layer) is None and type(layer) is not layers.Activation and getattr(layers, name, None) is not type(layer):
         return None
     return _BY_NAME.get(name)
 
 
-def how_of(operation: Operation) -> str:
-    """Returns the treatment of an operation, ``"approximate"`` where there is no sound one."""
-    row = row_of(operation.layer)
-    return "approximate" if row is None or _unusual(operation, row.how) else row.how
+@dataclass(frozen=True)
+class Treatment:
+    """What the table says of one operation.
 
-
-def unsupported(operations: Iterable[Operation], method: str) -> dict[str, str]:
-    """Returns the layers without a sound treatment: path -> name in the table.
-
-    Args:
-        operations: The operations of the canonical model.
-        method: Column of the table: ``"lrp"``, ``"deeplift"`` or ``"innvestigate"``.
+    Attributes:
+        path: The layer's path.
+        name: What the table would call the layer.
+        row: Its row; None where there is none.
+        unusual: What the call does beyond the usual of its layer, or "".
     """
-    found = {}
-    for operation in operations:
-        row = row_of(operation.layer)
-        odd = "" if row is None else _unusual(operation, row.how)
-        if row is None or not getattr(row, method) or odd:
-            found[operation.path] = name_in_table(operation.layer) + odd
-    return found
+
+    path: str
+    name: str
+    row: Optional[Row]
+    unusual: str
+
+    @classmethod
+    def of(cls, operation: Operation) -> Treatment:
+        """Looks an operation up."""
+        name = name_in_table(operation.layer)
+        row = _row(operation.layer, name)
+        return cls(operation.path, name, row, "" if row is None else _unusual(operation, row.how))
+
+    @property
+    def how(self) -> str:
+        """Name of the treatment, ``"approximate"`` where there is no sound one."""
+        return "approximate" if self.row is None or self.unusual else self.row.how
+
+    def is_sound(self, method: Method) -> bool:
+        """Whether a column of the table has a sound rule for it."""
+        return self.row is not None and bool(getattr(self.row, method)) and not self.unusual
 
 
 def _unusual(operation: Operation, how: str) -> str:
@@ -212,11 +225,11 @@ def _unusual_recurrence(operation: Operation) -> str:
     return ""
 
 
-def check_supported(operations: Iterable[Operation], method: str, rule: str, allow_approximate: bool) -> tuple[str, ...]:
+def check_supported(treatments: Iterable[Treatment], method: Method, rule: str, allow_approximate: bool) -> tuple[str, ...]:
     """Refuses, before any work, what would not be the published quantity.
 
     Args:
-        operations: The operations of the canonical model.
+        treatments: Of the operations of the canonical model.
         method: Column of the table.
         rule: What was asked for, for the message.
         allow_approximate: Accept a linearisation of such layers instead.
@@ -227,7 +240,7 @@ def check_supported(operations: Iterable[Operation], method: str, rule: str, all
     Raises:
         ModelError: Naming every layer concerned.
     """
-    found = unsupported(operations, method)
+    found = {one.path: one.name + one.unusual for one in treatments if not one.is_sound(method)}
     if found and not allow_approximate:
         named = ", ".join(f"{path} ({name})" for path, name in found.items())
         raise ModelError(

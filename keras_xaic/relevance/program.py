@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from keras_xaic._keras import Model, Tensor, layers, tf
 from keras_xaic.models.canonical import Canonical, canonicalize
-from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
+from keras_xaic.models.kernels import Kernel, kernels_in, layer_kernels
 from keras_xaic.models.operations import Operation, Operations, symbol_of
-from keras_xaic.relevance.layer_table import how_of, name_in_table
+from keras_xaic.relevance.layer_table import Treatment
 from keras_xaic.relevance.linear import LinearMap, linear_map
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Program:
     Attributes:
         canonical: The clone without output softmax, activations separate.
         operations: Its operations.
-        how: How each operation is treated, by its name (see `layer_table.how_of`).
-        called: What the table of layers calls each operation, by its name.
+        treatments: What the table of layers says of each operation.
+        how: How each operation is treated, by its name (see `Treatment.how`).
+        called: What the table calls each operation, by its name.
         maps: Linear map of every dense and convolution layer, by path.
         kernels: The user's kernels by weight key.
     """
@@ -52,9 +53,11 @@ class Program:
         self.user_model = model
         self.canonical: Canonical = canonicalize(model, keep_output_activation=False, separate_activations=True)
         self.operations = Operations(self.canonical.model)
-        self.kernels: dict[str, Kernel] = {kernel.key: kernel for kernel in weighted_kernels(model)}
-        self.how = {operation.name: how_of(operation) for operation in self.operations}
-        self.called = {operation.name: name_in_table(operation.layer) for operation in self.operations}
+        self.kernels: dict[str, Kernel] = {kernel.key: kernel for kernel in kernels_in(self.canonical.operations)}
+        self.treatments = [Treatment.of(operation) for operation in self.operations]
+        treated = [(operation.name, one) for operation, one in zip(self.operations, self.treatments)]
+        self.how = {name: one.how for name, one in treated}
+        self.called = {name: one.name for name, one in treated}
         inside = {operation.path: layer_kernels(operation.layer, operation.path) for operation in self.operations}
         self.maps: dict[str, LinearMap] = {}
         for operation in self.operations:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.relevance.container import Relevance
 
@@ -51,11 +51,11 @@ def layer_rows(model: Model, relevance: Relevance) -> list[LayerRow]:
         model: The model that was attributed.
         relevance: Its relevance.
     """
-    kinds: dict[str, str] = {}
-    for kernel in weighted_kernels(model):
+    operations, kinds = Operations(model), dict[str, str]()
+    for kernel in kernels_in(operations):
         kinds[kernel.path] = kernel.kind
         kinds[kernel.key] = kernel.kind
-    classes = {operation.path: type(operation.layer).__name__ for operation in Operations(model)}
+    classes = {operation.path: type(operation.layer).__name__ for operation in operations}
     signed = relevance.reduce in ("mean", "sum", "momentum")
     rows = []
     for name, filters in relevance.filters.items():
