@@ -8,19 +8,12 @@ from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge, speed_judge
 from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter, get_interpreter
+from keras_xaic.edge.measured import InterpreterRun, Verification, latency_entry
 from keras_xaic.edge.micro import micro_refusal
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, race, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
-from keras_xaic.edge.verification import (
-    InterpreterRun,
-    Verification,
-    deployed_on,
-    file_sha256,
-    latency_entry,
-    verify,
-    with_judge,
-)
+from keras_xaic.edge.verification import deployed_on, file_sha256, verify, with_judge
 
 __all__ = [
     "AUTO",

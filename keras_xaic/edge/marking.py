@@ -7,7 +7,8 @@ from typing import Any, Optional, Union
 from keras_xaic.arguments import a_text, an, checked, this_or_path
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.edge.interpreters import UnusableInterpreter
-from keras_xaic.edge.verification import Verification, deployed_on
+from keras_xaic.edge.measured import Verification
+from keras_xaic.edge.verification import deployed_on
 from keras_xaic.edge.verification import verify as measure
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic import unpacking
 from keras_xaic.arguments import a_path, an, checked, one_of_these, seconds, yes_no
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
-from keras_xaic.device_files import write_check_scripts, write_decoder
-from keras_xaic.edge.equality import Original, Proof
-from keras_xaic.edge.inspect_file import TensorInfo, read_file
-from keras_xaic.edge.installed import deployed_interpreters, judge
-from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.process import Limits
-from keras_xaic.edge.running import measure_arena, race, run_file
-from keras_xaic.edge.structure import check_given_file
-from keras_xaic.edge.verification import file_sha256, latency_entry
-from keras_xaic.errors import DataError, EdgeError, ExportError
-from keras_xaic.files import PathLike, save_arrays, tells_machine_errors, write_atomic
-from keras_xaic.isolation import ChildDied, run_isolated
-from keras_xaic.json_files import read_bytes
+from keras_xaic.edge.verification import file_sha256
+from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.ownership import output
+from keras_xaic.pipeline.slim_work import Work
 from keras_xaic.progress import Progress, silent
 from keras_xaic.report.html import write_html
 from keras_xaic.report.schema import (
     CompressedFacts,
-    EqualityFacts,
     InterpreterFacts,
     JudgeFacts,
-    LatencyFacts,
     ModelFacts,
     OriginalFacts,
     Report,
@@ -47,19 +32,8 @@ from keras_xaic.report.schema import (
 from keras_xaic.settings import TARGETS, DataOptions, Target
 from keras_xaic.units import format_bytes
 
-MOST = 500_000_000
-"""Bytes of a .tflite file."""
 SAMPLES = 64
 """Samples of the data that are run."""
-TIMED = 20
-"""Invocations of each file that are timed."""
-CHECKED = 16
-"""Samples in ``check/``."""
-MICRO_DECODED = 128 * 1024
-"""Bytes of weights that TensorFlow Lite Micro may unpack for one operator."""
-MEMORY = 4_000_000_000
-"""Bytes of address space of the child process that writes files, beside 40 times their size."""
-_FOREIGN = "keras_xaic.tflite.foreign"
 
 
 @tells_machine_errors
@@ -102,7 +76,8 @@ def slim(
 
     Example:
         >>> import tempfile
-        >>> theirs = pathlib.Path(unpacking.__file__).with_name("edge") / "tiny.tflite"
+        >>> from keras_xaic import edge
+        >>> theirs = pathlib.Path(edge.__file__).with_name("tiny.tflite")
         >>> report = slim(theirs, pathlib.Path(tempfile.mkdtemp()) / "slim", target="mobile")
         >>> report.compressed.flash_bytes <= theirs.stat().st_size
         True
@@ -111,7 +86,7 @@ def slim(
     source = pathlib.Path(file)
     with output(out, "bundle", overwrite=overwrite, inputs=[source]) as place, place.fresh() as scratch:
         started = time.monotonic()
-        work = _Work(Bundle(scratch), source.stem, bare, Limits(timeout), progress)
+        work = Work(Bundle(scratch), source.stem, bare, Limits(timeout), progress)
         work.read(source, options)
         arrays = [] if data is None else _arrays(data, options)
         work.write_model(arrays)
@@ -120,307 +95,63 @@ def slim(
             work.write_micro(arrays)
         work.write_check(arrays)
         work.time_both()
-        report = work.report(time.monotonic() - started)
+        report = _report(work, time.monotonic() - started)
         work.input.unlink()
         report.save(work.bundle.report)
         write_html(report, work.bundle.html)
     return report
 
 
-@dataclass
-class _Work:
-    """One file on its way."""
-
-    bundle: Bundle
-    name: str
-    bare: bool
-    limits: Limits
-    progress: Progress
-    content: bytes = field(default=b"", init=False)
-    saved: dict[str, int] = field(default_factory=dict, init=False)
-    left_out: dict[str, str] = field(default_factory=dict, init=False)
-    proofs: dict[str, EqualityFacts] = field(default_factory=dict, init=False)
-    notes: list[str] = field(default_factory=list, init=False)
-    arena: Optional[int] = field(default=None, init=False)
-    latency: dict[str, dict[str, LatencyFacts]] = field(default_factory=dict, init=False)
-
-    @property
-    def input(self) -> pathlib.Path:
-        """The file as it was given, under a name that messages may show."""
-        return self.bundle.path / f"{self.name}.tflite.input"
-
-    def read(self, source: pathlib.Path, options: DataOptions) -> None:
-        """Reads and checks the file."""
-        self.progress("read", 0, 1, source.name)
-        if source.is_dir():
-            self.content = _converted(source, options)
-        else:
-            self.content = read_bytes(source, MOST, "a .tflite file")
-            check_given_file(source)
-        write_atomic(self.input, self.content)
-
-    def write_model(self, arrays: Sequence[np.ndarray]) -> None:
-        """Writes model.tflite: the smallest file that is proved to compute the same; the input itself where none is."""
-        originals = self._originals(arrays)
-        content = self.content
-        if not originals:
-            self.left_out["slimming"] = "no interpreter that is installed here runs the file, so nothing could be proved"
-        else:
-            try:
-                content = self._slimmed(originals)
-            except (ExportError, ChildDied) as error:
-                self.left_out["slimming"] = error.found
-        if len(content) >= len(self.content):
-            content, self.saved = self.content, {}
-        write_atomic(self.bundle.model, content)
-
-    def _originals(self, arrays: Sequence[np.ndarray]) -> list[Original]:
-        names = [name for name in deployed_interpreters() if name != "tflm"]
-        found = []
-        first = _judge()
-        for number, name in enumerate(sorted(names, key=lambda name: name != first)):
-            self.progress("run the original", number, len(names), name)
-            try:
-                found.append(self._original(name, arrays))
-            except EdgeError as error:
-                self.proofs[name] = EqualityFacts(refused=_said(error, self.input))
-        self.progress("run the original", len(names), len(names))
-        return found
-
-    def _original(self, name: str, arrays: Sequence[np.ndarray]) -> Original:
-        return Original(self.input, name, inputs=arrays, signatures=not self.bare and name != "tflm", limits=self.limits)
-
-    def _slimmed(self, originals: Sequence[Original]) -> bytes:
-        """Returns the file after all steps; where these change what it computes, after those that do not."""
-        made = self._step("slim_foreign", self.content, self.bare)
-        proofs = self._compare(originals, made["content"])
-        if any(proof.differing for proof in proofs):
-            steps, kept = list(made["saved"])[1:], []  # the first is that the file is written at all
-            for step in steps:
-                without = [other for other in steps if other != step and other not in kept]
-                trial = self._step("slim_foreign", self.content, self.bare, without)
-                wrong = [proof for proof in self._compare(originals, trial["content"]) if not proof.holds]
-                if wrong:
-                    self.left_out[step] = _why(wrong[0])
-                else:
-                    kept.append(step)
-            made = self._step("slim_foreign", self.content, self.bare, [step for step in steps if step not in kept])
-            proofs = self._compare(originals, made["content"])
-        wrong = [proof for proof in proofs if not proof.holds]
-        if wrong:
-            self.left_out["slimming"] = _why(wrong[0])
-            made = {"content": self.content, "saved": {}}
-            proofs = self._compare(originals, self.content)
-        self.saved = made["saved"]
-        self.proofs.update({proof.interpreter: EqualityFacts(**proof.as_dict()) for proof in proofs})
-        return bytes(made["content"])
-
-    def _compare(self, originals: Sequence[Original], content: bytes) -> list[Proof]:
-        proofs = []
-        with self._trial(content) as trial:
-            for number, original in enumerate(originals):
-                self.progress("compare", number, len(originals), original.interpreter)
-                try:
-                    proofs.append(original.compare(trial))
-                except EdgeError as error:
-                    case = _said(error, trial)
-                    proofs.append(Proof(original.interpreter, original.version, 0, 0, (case,)))
-            self.progress("compare", len(originals), len(originals))
-        return proofs
-
-    @contextlib.contextmanager
-    def _trial(self, content: bytes) -> Iterator[pathlib.Path]:
-        """Yields a file with this content, which is no part of the bundle."""
-        trial = self.bundle.path / "trial.tflite"
-        write_atomic(trial, content)
-        try:
-            yield trial
-        finally:
-            trial.unlink()
-
-    def write_download(self) -> None:
-        """Writes model.xaic, after unpacking it again."""
-        self.progress("pack", 0, 1, "model.xaic")
-        content = self.bundle.model.read_bytes()
-        try:
-            packed = bytes(self._step("container_foreign", content)["content"])
-            if unpacking.unpack(packed) != content:
-                raise ExportError("it does not give model.tflite back")
-        except (ExportError, unpacking.Damaged) as error:
-            self.left_out["model.xaic"] = getattr(error, "found", str(error))
-        else:
-            write_atomic(self.bundle.download, packed)
-            write_decoder(self.bundle.decoder)
-
-    def write_micro(self, arrays: Sequence[np.ndarray]) -> None:
-        """Writes ``micro/`` where TensorFlow Lite Micro runs the file."""
-        if "tflm" not in deployed_interpreters():
-            self.left_out["micro/"] = "tflm is not installed here, so nothing could be proved"
-            return
-        self.progress("micro", 0, 1, "tflm")
-        try:
-            original = self._original("tflm", arrays)
-            for decoded in (MICRO_DECODED, 0):
-                content = bytes(self._step("micro_foreign", self.content, decoded)["content"])
-                (proof,) = self._compare([original], content)
-                if proof.holds:
-                    break
-            else:
-                raise ExportError(_why(proof))
-            with self._trial(content) as trial:
-                self.arena = measure_arena(trial, timeout=self.limits.timeout).minimum
-            made = self._step("micro_kit_foreign", content, self.arena)
-        except (EdgeError, ExportError) as error:
-            self.left_out["micro/"] = _said(error, self.input)
-        else:
-            self.bundle.micro.mkdir()
-            for name, part in made.items():
-                write_atomic(self.bundle.micro / name, part)
-            self.proofs["tflm"] = EqualityFacts(**proof.as_dict())
-
-    def write_check(self, arrays: Sequence[np.ndarray]) -> None:
-        """Writes ``check/``: samples, what the file that was given makes of them, and the script that compares on a device."""
-        equal = [name for name, proof in self.proofs.items() if proof.equal and name != "tflm"]
-        if not equal:
-            self.left_out["check/"] = "no interpreter that devices have runs the file here"
-            return
-        info = read_file(self.input)
-        try:
-            if any(one.shape[:1] != (1,) or not one.bits for one in info.inputs):
-                raise DataError("inputs that are not one sample of numbers")
-            samples = list(arrays)[:CHECKED] or [_real_values(one) for one in info.inputs]
-            given = run_file(self.input, samples, interpreter=equal[0], timeout=self.limits.timeout).outputs
-        except (DataError, EdgeError) as error:
-            self.left_out["check/"] = _said(error, self.input)
-            return
-        self.bundle.check.mkdir()
-        save_arrays(self.bundle.check / "inputs.npz", {f"x{i}": array for i, array in enumerate(samples)})
-        save_arrays(self.bundle.check / "expected.npz", {f"y{i}": array for i, array in enumerate(given)})
-        write_check_scripts(self.bundle.check)
-
-    def time_both(self) -> None:
-        """Times the file that was given and model.tflite in turn, and looks what delegates take of them."""
-        for name in [name for name, proof in self.proofs.items() if proof.equal and name != "tflm"]:
-            self.progress("time", 0, 1, name)
-            files = {"original": self.input, "slim": self.bundle.model}
-            try:
-                timed = race(files, interpreter=name, runs=TIMED, timeout=self.limits.timeout)
-            except EdgeError:  # with inputs of its own size it does not run
-                continue
-            facts = {which: LatencyFacts(**latency_entry(*one)) for which, one in timed.items()}
-            self.latency[name] = facts
-            before, after = (facts[which].delegated_macs for which in files)
-            if before is not None and after is not None and after < before:
-                self.notes.append(
-                    f"On {name} the delegate computes {after:.0%} of model.tflite, {before:.0%} of the file given."
-                )
-
-    def _step(self, name: str, *arguments: Any) -> dict[str, Any]:
-        return run_isolated(
-            f"{_FOREIGN}:{name}",
-            *arguments,
-            timeout=self.limits.timeout + len(self.content) / 20_000,
-            memory=MEMORY + 40 * len(self.content),
-            what="writing the file again",
-            preload=_FOREIGN,
-        )
-
-    def report(self, seconds: float) -> Report:
-        """Returns what was done and found."""
-        size, ours = len(self.content), self.bundle.model.stat().st_size
-        download = self.bundle.download.stat().st_size if self.bundle.download.is_file() else None
-        micro = self.bundle.micro / "model.tflite"
-        equal = [name for name, proof in self.proofs.items() if proof.equal]
-        on = " and ".join(f"{name} {self.proofs[name].version}" for name in equal)
-        verdict = (
-            f"model.tflite has {format_bytes(ours)}, {1 - ours / size:.0%} less than the file that was given, "
-            f"and computes the same bits on {on}."
-            if ours < size
-            else "model.tflite is the file that was given."
-        )
-        weak = [name for name in equal if (self.proofs[name].outcomes or 0) < 2]
-        if weak:
-            self.notes.append(f"On {', '.join(weak)} all inputs gave the same outputs; data of your own says more.")
-        self.notes += [f"{what} was left out: {why.rstrip('.')}." for what, why in self.left_out.items()]
-        return Report(
-            recipe="slim",
-            model=ModelFacts(name=self.name),
-            metric=None,
-            judge=JudgeFacts(interpreter=equal[0], version=self.proofs[equal[0]].version) if equal else None,
-            original=OriginalFacts(latency_ms={name: one["original"] for name, one in self.latency.items()}),
-            compressed=CompressedFacts(
-                flash_bytes=ours,
-                download_bytes=download,
-                micro_flash_bytes=micro.stat().st_size if micro.is_file() else None,
-                arena_bytes=self.arena,
-                latency_ms={name: one["slim"] for name, one in self.latency.items()},
-            ),
-            interpreters={
-                name: InterpreterFacts(version=proof.version, ran=bool(proof.equal), error=proof.refused)
-                for name, proof in self.proofs.items()
-            },
-            slim=SlimFacts(
-                original_bytes=size,
-                original_gzip_bytes=len(gzip.compress(self.content, 9)),
-                original_sha256=hashlib.sha256(self.content).hexdigest(),
-                saved_bytes={name: count for name, count in self.saved.items() if count},
-                left_out=self.left_out,
-                proof=self.proofs,
-            ),
-            sha256={self.bundle.model.name: file_sha256(self.bundle.model)},
-            seconds={"slim": seconds},
-            verdict=verdict,
-            warnings=self.notes,
-        )
-
-
-def _judge() -> Optional[str]:
-    try:
-        return judge()
-    except EdgeError:
-        return None
-
-
-def _said(error: Any, path: pathlib.Path) -> str:
-    said = str(error.found).replace(path.name, "it")
-    return said if not isinstance(error, UnusableInterpreter) else f"{said} {error.fix}"
-
-
-def _why(proof: Proof) -> str:
-    """Returns why a file is not proved to be equal, as the end of a sentence."""
-    if proof.differing:
-        return f"{proof.interpreter} would compute something else: {', '.join(proof.differing)}"
-    return f"{proof.interpreter} gives something else each time even with the file that was given"
+def _report(work: Work, seconds: float) -> Report:
+    """Returns what was done and found."""
+    size, ours = len(work.content), work.bundle.model.stat().st_size
+    download = work.bundle.download.stat().st_size if work.bundle.download.is_file() else None
+    micro = work.bundle.micro / "model.tflite"
+    equal = [name for name, proof in work.proofs.items() if proof.equal]
+    on = " and ".join(f"{name} {work.proofs[name].version}" for name in equal)
+    verdict = (
+        f"model.tflite has {format_bytes(ours)}, {1 - ours / size:.0%} less than the file that was given, "
+        f"and computes the same bits on {on}."
+        if ours < size
+        else "model.tflite is the file that was given."
+    )
+    weak = [name for name in equal if (work.proofs[name].outcomes or 0) < 2]
+    if weak:
+        work.notes.append(f"On {', '.join(weak)} all inputs gave the same outputs; data of your own says more.")
+    work.notes += [f"{what} was left out: {why.rstrip('.')}." for what, why in work.left_out.items()]
+    return Report(
+        recipe="slim",
+        model=ModelFacts(name=work.name),
+        metric=None,
+        judge=JudgeFacts(interpreter=equal[0], version=work.proofs[equal[0]].version) if equal else None,
+        original=OriginalFacts(latency_ms={name: one["original"] for name, one in work.latency.items()}),
+        compressed=CompressedFacts(
+            flash_bytes=ours,
+            download_bytes=download,
+            micro_flash_bytes=micro.stat().st_size if micro.is_file() else None,
+            arena_bytes=work.arena,
+            latency_ms={name: one["slim"] for name, one in work.latency.items()},
+        ),
+        interpreters={
+            name: InterpreterFacts(version=proof.version, ran=bool(proof.equal), error=proof.refused)
+            for name, proof in work.proofs.items()
+        },
+        slim=SlimFacts(
+            original_bytes=size,
+            original_gzip_bytes=len(gzip.compress(work.content, 9)),
+            original_sha256=hashlib.sha256(work.content).hexdigest(),
+            saved_bytes={name: count for name, count in work.saved.items() if count},
+            left_out=work.left_out,
+            proof=work.proofs,
+        ),
+        sha256={work.bundle.model.name: file_sha256(work.bundle.model)},
+        seconds={"slim": seconds},
+        verdict=verdict,
+        warnings=work.notes,
+    )
 
 
 def _arrays(data: Any, options: DataOptions) -> list[np.ndarray]:
     """Returns the first samples of the data, one array per input."""
     read = as_data(data, *options.scaling, options.image_size)
-    part = read.train if read.test is None else read.test
-    given: Any = part.take(slice(SAMPLES)).inputs()
-    parts = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, (list, tuple)) else [given]
-    return [np.asarray(one) for one in parts]
-
-
-def _converted(source: pathlib.Path, options: DataOptions) -> bytes:
-    if not (source / "saved_model.pb").is_file():
-        raise DataError(f"{source} is a directory without saved_model.pb", "a .tflite file, or a SavedModel")
-    if not options.allow_unsafe:
-        raise DataError(
-            f"{source} is a SavedModel, which runs its own code when it is converted",
-            "a .tflite file",
-            "If you trust it: {allow_unsafe=True}",
-        )
-    made = run_isolated(f"{_FOREIGN}:convert_foreign", str(source), what="TensorFlow's converter", preload=_FOREIGN)
-    return bytes(made["content"])
-
-
-def _real_values(tensor: TensorInfo) -> np.ndarray:
-    """Returns random samples for an input, as real values."""
-    rng, shape = np.random.default_rng(0), (CHECKED, *tensor.shape[1:])
-    if len(tensor.scales):
-        limits = np.iinfo(tensor.dtype)
-        codes = rng.integers(limits.min, limits.max, shape, endpoint=True) - tensor.zero_points[0]
-        return (codes * tensor.scales[0]).astype(np.float32)
-    is_float = tensor.dtype.startswith(("float", "bfloat"))
-    return (rng.random(shape) if is_float else rng.integers(0, 2, shape)).astype(np.float32)
+    return read.judging.feeds(slice(SAMPLES))

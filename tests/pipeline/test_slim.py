@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 import keras_xaic as xaic
 from keras_xaic.cli.app import app
+from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.edge import deployed_interpreters, judge
 from keras_xaic.edge.equality import Original, Proof
 from keras_xaic.errors import DataError, EdgeError
-from keras_xaic.pipeline import slimming
+from keras_xaic.pipeline import slim_work, slimming
 from keras_xaic.report import rebuild_html
 from keras_xaic.unpacking import unpack
 from tests.tflite import foreign_files as files
@@ -30,7 +31,7 @@ def int8(tmp_path_factory):
 
 @pytest.fixture
 def one_interpreter(monkeypatch):
-    monkeypatch.setattr(slimming, "deployed_interpreters", lambda: (judge(),))
+    monkeypatch.setattr(slim_work, "deployed_interpreters", lambda: (judge(),))
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +116,17 @@ def test_where_the_arena_cannot_be_measured_nothing_of_micro_is_left(int8, tmp_p
     def fails(path, **_):
         raise EdgeError(f"tflm gave no allocation report for {path.name}")
 
-    monkeypatch.setattr(slimming, "measure_arena", fails)
-    monkeypatch.setattr(slimming, "deployed_interpreters", lambda: (judge(), "tflm"))
+    monkeypatch.setattr(slim_work, "measure_arena", fails)
+    monkeypatch.setattr(slim_work, "deployed_interpreters", lambda: (judge(), "tflm"))
     report = xaic.slim(int8, tmp_path / "out")
     assert "no allocation report" in report.slim.left_out["micro/"]
     assert [path.name for path in (tmp_path / "out").glob("*.tflite")] == ["model.tflite"]
+
+
+def test_data_of_several_inputs_is_one_array_for_each():
+    both = Parts([np.zeros((90, 2)), np.ones((90, 4))], ["a", "b"])
+    given = slimming._arrays(Data(Samples(both)), xaic.DataOptions(scale=0.5))
+    assert [(one.shape, float(one.max())) for one in given] == [((64, 2), 0.0), ((64, 4), 0.5)]
 
 
 @pytest.mark.slow

@@ -1,0 +1,97 @@
+"""What training needs to go on after an interruption, and the weights that were best until then."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import Model, tf
+from keras_xaic.data import Array, Samples
+from keras_xaic.files import save_arrays, telling, write_atomic
+from keras_xaic.identity import digest_of, facts_of
+from keras_xaic.output_tasks import AnyTask
+from keras_xaic.training.schedule import Epoch, Schedule
+
+
+def identity_of(
+    train: Samples,
+    held_back: Samples,
+    task: AnyTask,
+    schedule: Schedule,
+    teacher: Optional[Array],
+    theirs: Sequence[Any],
+) -> str:
+    """What tells one training from another; of callbacks the user's, since ours follow from the plan."""
+    data = [
+        None if array is None else digest_of(array)
+        for array in (train.x, train.y, train.weight, held_back.x, held_back.y, teacher)
+    ]
+    seen = [(one.scale, one.offset, one.task) for one in (train, held_back)]
+    return json.dumps(facts_of([replace(schedule, minutes=None), task, seen, data, theirs]), sort_keys=True)
+
+
+class State:
+    """Everything needed to go on after an interruption, kept after every epoch, and the best weights so far.
+
+    Args:
+        model: The model that trains; it is compiled.
+        directory: Where the state is kept; None keeps nothing.
+        identity: See `identity_of`; a state of another training is not taken up.
+    """
+
+    def __init__(self, model: Model, directory: Optional[pathlib.Path], identity: str) -> None:
+        self.model, self.directory = model, directory
+        self.best: Optional[list[np.ndarray]] = None
+        self.best_value = -np.inf
+        self.identity, self.stopped = identity, False
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+    def restore(self) -> tuple[list[Epoch], list[dict[str, Any]]]:
+        """Returns the epochs that are done and the state of callbacks, with the model as it was after them."""
+        if self.directory is None or not (self.directory / "epochs.json").exists():
+            return [], []
+        saved = json.loads((self.directory / "epochs.json").read_text())
+        if saved.get("identity") != self.identity:
+            return [], []  # of other settings: training starts over, and its files take the place of these
+        self.checkpoint.restore(str(self.directory / saved["checkpoint"])).expect_partial()
+        self.best_value = saved["best_value"] if saved["best_value"] is not None else -np.inf
+        if saved["best"] is not None:
+            with np.load(self.directory / saved["best"]) as arrays:
+                self.best = [arrays[f"{i:04d}"] for i in range(len(arrays.files))]
+        self.stopped = saved.get("stopped", False)
+        return [Epoch(**epoch) for epoch in saved["epochs"]], saved.get("callbacks", [])
+
+    def save(self, history: list[Epoch], callbacks: list[dict[str, Any]], stopped: bool) -> None:
+        """Keeps the model after an epoch, and whether it was the last."""
+        if self.directory is None:
+            return
+        with telling():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            name, best = f"epoch-{len(history)}", None if self.best is None else f"best-{len(history)}.npz"
+            if self.best is not None and best is not None:
+                save_arrays(self.directory / best, {f"{i:04d}": value for i, value in enumerate(self.best)}, compressed=False)
+            self.checkpoint.write(str(self.directory / name))
+            value = None if self.best is None else float(self.best_value)
+            epochs = [vars(epoch) for epoch in history]
+            content = {"checkpoint": name, "best": best, "best_value": value, "epochs": epochs, "identity": self.identity}
+            content.update({"callbacks": callbacks, "stopped": stopped})
+            write_atomic(self.directory / "epochs.json", json.dumps(content))
+            for stale in self.directory.glob(f"*-{len(history) - 1}.*"):  # epochs.json names others now
+                stale.unlink()
+
+    def consider(self, value: float) -> None:
+        """Remembers the weights of now if no earlier ones were better."""
+        if value >= self.best_value:
+            self.best_value = value
+            self.best = [variable.numpy() for variable in self.model.variables]
+
+    def restore_best(self) -> None:
+        """Leaves the model with its best weights."""
+        if self.best is not None:
+            for variable, value in zip(self.model.variables, self.best):
+                variable.assign(value)
