@@ -53,7 +53,7 @@ class QuantizedKernel:
     @property
     def limit(self) -> int:
         """Largest level that the grid may hold."""
-        return 2 ** (self.level_bits - 1) - 1
+        return int(2 ** (self.level_bits - 1) - 1)
 
     @property
     def values(self) -> np.ndarray:
@@ -210,7 +210,7 @@ def fit_scale(kernel: np.ndarray, bits: int, axes: tuple[int, ...]) -> np.ndarra
         level = np.clip(np.round(kernel / best), -limit, limit)
         power = np.square(level).sum(axis=others, keepdims=True)
         consider(np.where(power > 0, (kernel * level).sum(axis=others, keepdims=True) / np.maximum(power, 1.0), best))
-    return best.astype(np.float32)
+    return np.asarray(best, np.float32)
 
 
 def quantize(kernel: np.ndarray, bits: int, scale: np.ndarray) -> QuantizedKernel:

@@ -138,11 +138,12 @@ def _overlaps(judged: Judged) -> np.ndarray:
     """(classes or labels, 2): true positives, and false positives and negatives together; of classes only those that occur."""
     chosen, truth = np.asarray(judged.chosen), judged.truth
     if truth.ndim > 1:
-        return np.stack([((chosen == 1) & (truth == 1)).sum(axis=0), (chosen != truth).sum(axis=0)], axis=1).astype(float)
+        counts = [((chosen == 1) & (truth == 1)).sum(axis=0), (chosen != truth).sum(axis=0)]
+        return np.asarray(np.stack(counts, axis=1), float)
     classes = int(max(chosen.max(), truth.max())) + 1
     hits = np.bincount(truth[chosen == truth], minlength=classes)
     both = np.bincount(truth, minlength=classes) + np.bincount(chosen, minlength=classes)
-    return np.stack([hits, both - 2 * hits], axis=1)[both > 0].astype(float)
+    return np.asarray(np.stack([hits, both - 2 * hits], axis=1)[both > 0], float)
 
 
 def _f1(judged: Judged) -> float:
@@ -333,7 +334,7 @@ class Task:
         if self.is_values:
             return None
         if self.family == "classes":
-            return outputs.argmax(axis=-1)
+            return np.asarray(outputs.argmax(axis=-1))
         yes = (outputs > (0.0 if self.logits else 0.5)).astype(np.int64)
         return yes if self.kind == "multi-label" else yes.reshape(yes.shape[:-1] if yes.ndim > 1 else yes.shape)
 
@@ -351,7 +352,7 @@ class Task:
         if self.family == "values" or self.kind == "multi-label":
             wanted = shape
         elif self.family == "classes" and targets.shape == shape:
-            return targets.argmax(axis=-1)
+            return np.asarray(targets.argmax(axis=-1))
         else:
             wanted = shape[:-1] if len(shape) > 1 else shape
         if len(targets) != shape[0] or targets.size != int(np.prod(wanted)):

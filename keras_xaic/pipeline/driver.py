@@ -284,7 +284,8 @@ class Driver:
     @functools.cached_property
     def _answers(self) -> Array:
         """What the original says about the training samples: the same in every round."""
-        return predict(self.model, self.train)
+        outputs: Array = predict(self.model, self.train)
+        return outputs
 
     def _fitter(self, model: Model, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
         """Returns what plans `model` as it stands, by the recipe or a variant of it."""

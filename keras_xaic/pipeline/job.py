@@ -280,9 +280,14 @@ class Job:
 
     def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
         """Runs another method with the same data and effort, and measures its file."""
-        kept = self.work.path / f"baseline-{recipe.name}.json"
-        if kept.exists():
-            return json.loads(kept.read_text())
+        return self.work.cached(
+            f"baseline-{recipe.name}.json",
+            lambda: self._measured_baseline(recipe, small, samples),
+            lambda facts, path: write_atomic(path, json.dumps(facts)),
+            lambda path: dict(json.loads(path.read_text())),
+        )
+
+    def _measured_baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
         if recipe.baseline is None:
             model = self.compress(
                 recipe, attribute(self.model, samples, rule=recipe.rule or "magnitude", allow_approximate=True), samples
@@ -302,14 +307,12 @@ class Job:
             content = tflite.int8_twin(model.model, samples)  # as the converter writes it, without our slimming
         path = self.work.path / f"baseline-{recipe.name}.tflite"
         write_atomic(path, content)
-        facts = {
+        return {
             "flash_bytes": len(content),
             "download_bytes": len(tflite.pack_download(content)),
             **metric_facts(self.task, "keras", self.task.value(predict(model.model, self.test), self.test)),
             **self.measured(self.run_file(path, f"baseline {recipe.name}")),
         }
-        write_atomic(kept, json.dumps(facts))
-        return facts
 
     def baseline_epochs(self, small: CompressedModel) -> int:
         """Returns how long a baseline trains: as long as `small` did where minutes said how long that was."""

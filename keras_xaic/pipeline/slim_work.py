@@ -279,6 +279,6 @@ def _real_values(tensor: TensorInfo) -> np.ndarray:
     if len(tensor.scales):
         limits = np.iinfo(tensor.dtype)
         codes = rng.integers(limits.min, limits.max, shape, endpoint=True) - tensor.zero_points[0]
-        return (codes * tensor.scales[0]).astype(np.float32)
+        return np.asarray(codes * tensor.scales[0], np.float32)
     is_float = tensor.dtype.startswith(("float", "bfloat"))
     return (rng.random(shape) if is_float else rng.integers(0, 2, shape)).astype(np.float32)

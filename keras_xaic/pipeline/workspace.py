@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from keras_xaic.bundle import cached
+from keras_xaic.bundle import Made, cached
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
 from keras_xaic.identity import digest_of, facts_of
@@ -39,7 +39,7 @@ class Workspace:
         clock = self.path / "seconds.json"
         self.seconds.update(json.loads(clock.read_text()) if clock.exists() else {})
 
-    def timed(self, name: str, action: Callable[[], Any]) -> Any:
+    def timed(self, name: str, action: Callable[[], Made]) -> Made:
         """Runs a step and keeps how long it took, over all its interruptions."""
         start = time.perf_counter()
         try:
@@ -49,8 +49,12 @@ class Workspace:
             write_atomic(self.path / "seconds.json", json.dumps(self.seconds))
 
     def cached(
-        self, name: str, make: Callable[[], Any], save: Callable[[Any, pathlib.Path], Any], load: Callable[[pathlib.Path], Any]
-    ) -> Any:
+        self,
+        name: str,
+        make: Callable[[], Made],
+        save: Callable[[Made, pathlib.Path], Any],
+        load: Callable[[pathlib.Path], Made],
+    ) -> Made:
         """Returns what was made before, or makes and keeps it (see `keras_xaic.bundle.cached`)."""
         return cached(self.path / name, make, save, load)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_xaic.quantization.activations import Ranges, quantize_activations
+from keras_xaic.quantization.activations import quantize_activations
 from keras_xaic.quantization.apply import (
     copy_into_wrapped,
     copy_master_weights,
@@ -22,7 +22,6 @@ __all__ = [
     "EntropyQuantizer",
     "GridQuantizer",
     "PlannedQuantizeConfig",
-    "Ranges",
     "RelevanceEntropyQuantizer",
     "choose_levels",
     "copy_into_wrapped",

@@ -15,7 +15,6 @@ from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan
 from keras_xaic.planning.plan import ENTROPY_GRIDS
 from keras_xaic.quantization import (
-    Ranges,
     copy_into_wrapped,
     copy_master_weights,
     fold_kernels,
@@ -26,6 +25,7 @@ from keras_xaic.quantization import (
     round_by_outputs,
 )
 from keras_xaic.relevance import Attribution, Relevance
+from keras_xaic.settings import Ranges
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
 

@@ -137,6 +137,16 @@ class _Details:
     per_class: bool = False
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What is attributed: inputs, what relevance starts from, what inputs are compared with, and samples in a batch."""
+
+    inputs: Inputs
+    targets: Targets
+    references: Sequence[np.ndarray]
+    size: int
+
+
 class Attribution:
     """A model made ready for one rule; for callers that attribute again and again while weights change.
 
@@ -182,19 +192,17 @@ class Attribution:
         """Returns the relevance over samples; see `attribute` for the arguments."""
         how = _Details(**details)
         statistic = check_reduction(reduce)
-        inputs = as_inputs(self.model, x, y)
-        targets = self._targets(inputs, target, how.start, how.outputs)
-        references = self._references(inputs, how.reference)
-        size = min(max(1, _checked_size(how.batch_size) // self.engine.copies), len(inputs))
-        batches = _batches(len(inputs), size, _classes(targets) if how.per_class else None)
+        work = self._work(x, y, target, how.start, how.outputs, how.reference, how.batch_size)
+        inputs, targets = work.inputs, work.targets
+        batches = _batches(len(inputs), work.size, _classes(targets) if how.per_class else None)
         owners: list[Optional[int]] = [None, *sorted({owner for owner, _ in batches if owner is not None})]
         sums = {owner: Sums(reduce) for owner in owners}
         settings = {
             "rule": (self.rule_name, self.engine_name, str(target), how.start, reduce),
-            "batches": (size, how.per_class, len(inputs)),
+            "batches": (work.size, how.per_class, len(inputs)),
             "seen": [(part.scale, part.offset) for part in inputs.parts],
             "targets": (targets.kinds, targets.weights, [digest_of(value) for value in targets.values]),
-            "references": [digest_of(one) for one in references],
+            "references": [digest_of(one) for one in work.references],
         }
         keeper = Checkpoint(
             checkpoint, "" if checkpoint is None else attribution_fingerprint(self.model, inputs.stored, settings)
@@ -204,7 +212,7 @@ class Attribution:
         whole = True  # no batch is half added
         try:
             for owner, index in batches[done:]:
-                step = self._step(inputs, targets, references, index, size, statistic, reduce)
+                step = self._step(work, index, statistic, reduce)
                 whole = False
                 for one in {None, owner}:
                     sums[one].add(step, len(index))
@@ -233,18 +241,20 @@ class Attribution:
         batch_size: int = 64,
     ) -> list[np.ndarray]:
         """Returns the signed relevance of every input value, one array (N, ...) per input; meant for a few samples."""
-        inputs = as_inputs(self.model, x, y)
-        targets = self._targets(inputs, target, start, outputs)
-        references = self._references(inputs, reference)
-        size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
-        parts: list[list[np.ndarray]] = [[] for _ in inputs.parts]
-        for _, index in _batches(len(inputs), size, None):
-            found = self._call("inputs", inputs, targets, references, index, size, "sum")
-            arrays = [np.asarray(array)[: len(index)] for array in found]
-            self._check_finite({f"inputs/{number}": array for number, array in enumerate(arrays)}, inputs, index)
+        work = self._work(x, y, target, start, outputs, reference, batch_size)
+        parts: list[list[np.ndarray]] = [[] for _ in work.inputs.parts]
+        for _, index in _batches(len(work.inputs), work.size, None):
+            arrays = [np.asarray(array)[: len(index)] for array in self._call("inputs", work, index, "sum")]
+            self._check_finite({f"inputs/{number}": array for number, array in enumerate(arrays)}, work.inputs, index)
             for part, array in zip(parts, arrays):
                 part.append(array)
         return [np.concatenate(part) for part in parts]
+
+    def _work(self, x: Any, y: Any, target: Target, start: Start, outputs: PerOutput, reference: Any, batch_size: int) -> _Work:
+        inputs = as_inputs(self.model, x, y)
+        targets, references = self._targets(inputs, target, start, outputs), self._references(inputs, reference)
+        size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
+        return _Work(inputs, targets, references, size)
 
     def _references(self, inputs: Inputs, reference: Any) -> list[np.ndarray]:
         """What the engine compares with, if it does; a wrong one is refused in any case."""
@@ -266,19 +276,9 @@ class Attribution:
         needs_values = self.engine.needs_values
         return find_targets(target, start, inputs.y, inputs.parts, shapes, canonical.heads, tasks, needs_values, weights)
 
-    def _step(
-        self,
-        inputs: Inputs,
-        targets: Targets,
-        references: Sequence[np.ndarray],
-        index: np.ndarray,
-        size: int,
-        statistic: Statistic,
-        reduce: Reduce,
-    ) -> dict[str, np.ndarray]:
-        arrays = self._call(statistic, inputs, targets, references, index, size, reduce)
-        found = {name: array.numpy() for name, array in arrays.items()}
-        self._check_finite(found, inputs, index)
+    def _step(self, work: _Work, index: np.ndarray, statistic: Statistic, reduce: Reduce) -> dict[str, np.ndarray]:
+        found = {name: array.numpy() for name, array in self._call(statistic, work, index, reduce).items()}
+        self._check_finite(found, work.inputs, index)
         return found
 
     def _check_finite(self, found: Mapping[str, np.ndarray], inputs: Inputs, index: np.ndarray) -> None:
@@ -306,32 +306,23 @@ class Attribution:
             "Choose a rule that damps small sums: {rule=lrp.epsilon:0.01}; or one without them: {rule=lrp.z_plus}",
         )
 
-    def _call(
-        self,
-        wanted: Wanted,
-        inputs: Inputs,
-        targets: Targets,
-        references: Sequence[np.ndarray],
-        index: np.ndarray,
-        size: int,
-        reduce: Reduce,
-    ) -> Any:
+    def _call(self, wanted: Wanted, work: _Work, index: np.ndarray, reduce: Reduce) -> Any:
         """Runs one padded batch; `wanted` is a statistic, or "inputs" for the relevance of the inputs."""
+        targets, size = work.targets, work.size
         key = (wanted, size, targets.kinds, targets.start, targets.heads, targets.weights)
         if key not in self._steps:
             self._steps[key] = self._compiled(wanted, targets)
         padded = np.concatenate([index, np.full(size - len(index), index[-1])])
-        xs = [tf.constant(array) for array in inputs.batch(index, size)]
+        xs = [tf.constant(array) for array in work.inputs.batch(index, size)]
         values = [tf.constant(value[padded]) for value in targets.values]
         weights = tf.constant(sample_weights(reduce, len(index), size))
-        return self._steps[key](xs, values, weights, [tf.constant(one) for one in references])
+        return self._steps[key](xs, values, weights, [tf.constant(one) for one in work.references])
 
     def _compiled(self, wanted: Wanted, targets: Targets) -> Any:
         engine = self.engine
         statistic = "signed" if wanted == "inputs" else wanted
 
-        @tf.function(autograph=False)
-        def compiled(xs: Any, values: Any, weights: Any, references: Any) -> Any:
+        def call(xs: Any, values: Any, weights: Any, references: Any) -> Any:
             step: Step = engine.step(xs, BatchTargets(targets, values, weights), statistic, references)
             if wanted == "inputs":
                 return step.inputs
@@ -341,7 +332,7 @@ class Attribution:
             result["start"] = tf.reduce_sum(tf.abs(step.start))
             return result
 
-        return compiled
+        return tf.function(call, autograph=False)
 
     def _relevance(self, sums: Sums, facts: dict[str, Any], per_class: dict[int, Relevance]) -> Relevance:
         found = sums.result()

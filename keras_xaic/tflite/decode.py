@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
+from keras_xaic.tflite.adding import add_constant, add_operator_code, new_operator
 from keras_xaic.tflite.clamping import require_exact_clamps, write_clamps_as_relu
 from keras_xaic.tflite.encoders import Encoded, encode_huffman, encode_lookup_table, encode_pruning
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, TensorType, builtin_code, load, pack, schema
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, OperatorT, TensorType, builtin_code, load, pack
 from keras_xaic.tflite.micro_kit import DECODE
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
@@ -113,49 +114,21 @@ def _with_decoding(content: bytes, encodings: Mapping[int, Encoded]) -> bytes:
     graph = model.subgraphs[0]
     for code in model.operatorCodes:
         code.builtinCode = builtin_code(code)  # files before schema 3a have it in the deprecated field only
-    decoder = len(model.operatorCodes)
-    model.operatorCodes.append(_decode_code())
+    decoder = add_operator_code(model, BuiltinOperator.CUSTOM, custom=DECODE)
     targets = {place: one for place, one in enumerate(weight_operators(model)) if place in encodings}
-    before: dict[int, Any] = {}
+    before: dict[int, OperatorT] = {}
     for place, one in targets.items():
         decoded = copy.copy(own_input(one.operator, 1))
         decoded.type, decoded.buffer = TensorType.INT8, 0
-        inputs = [_add_tensor(model, values) for values in (encodings[place].data, encodings[place].ancillary)]
+        parts = (encodings[place].data, encodings[place].ancillary)
+        inputs = [add_constant(model, values, TensorType.UINT8) for values in parts]
         graph.tensors.append(decoded)
         one.operator.record.inputs = np.array(one.operator.record.inputs, np.int32)
         one.operator.record.inputs[1] = len(graph.tensors) - 1
-        before[id(one.operator.record)] = _decode_operator(decoder, inputs, len(graph.tensors) - 1)
+        before[id(one.operator.record)] = new_operator(decoder, inputs, len(graph.tensors) - 1)
     ordered = []
     for record in graph.operators:  # what is decoded lives until the next operator has run
         ordered += [before[id(record)], record] if id(record) in before else [record]
     graph.operators = ordered
     make_slim(model, micro=True)
     return pack(model)
-
-
-def _decode_code() -> Any:
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = BuiltinOperator.CUSTOM
-    code.customCode = DECODE.encode()
-    code.version = 1
-    return code
-
-
-def _decode_operator(code: int, inputs: list[int], output: int) -> Any:
-    record = schema.OperatorT()
-    record.opcodeIndex = code
-    record.inputs = np.array(inputs, np.int32)
-    record.outputs = np.array([output], np.int32)
-    return record
-
-
-def _add_tensor(model: ModelT, values: np.ndarray) -> int:
-    buffer = schema.BufferT()
-    buffer.data = np.ascontiguousarray(values, np.uint8)
-    model.buffers.append(buffer)
-    tensor = schema.TensorT()
-    tensor.shape = np.array([values.size], np.int32)
-    tensor.type = TensorType.UINT8
-    tensor.buffer = len(model.buffers) - 1
-    model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1

@@ -29,11 +29,17 @@ if TYPE_CHECKING:  # the generated schema has no types: these say which of its o
     class ModelT(_Object):
         """A whole file (`schema.ModelT`)."""
 
+    class SubGraphT(_Object):
+        """A graph of a file (`schema.SubGraphT`)."""
+
     class TensorT(_Object):
         """A tensor of a file (`schema.TensorT`)."""
 
+    class OperatorT(_Object):
+        """An operator of a file (`schema.OperatorT`)."""
+
 else:
-    ModelT, TensorT = schema.ModelT, schema.TensorT
+    ModelT, SubGraphT, TensorT, OperatorT = schema.ModelT, schema.SubGraphT, schema.TensorT, schema.OperatorT
 
 _KINDS = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
 _DTYPES: dict[int, Any] = {
@@ -64,13 +70,14 @@ class Operator:
     index: int
     kind: str
     model: ModelT
-    record: Any
+    record: OperatorT
     place: int = 0
 
     @property
-    def graph(self) -> Any:
+    def graph(self) -> SubGraphT:
         """The graph that it is part of (`schema.SubGraphT`)."""
-        return self.model.subgraphs[self.place]
+        graph: SubGraphT = self.model.subgraphs[self.place]
+        return graph
 
     def input(self, position: int) -> Any:
         """Returns the input tensor (`schema.TensorT`) at `position`, None where there is none."""
@@ -80,7 +87,8 @@ class Operator:
 
     def output(self, position: int = 0) -> TensorT:
         """Returns the output tensor (`schema.TensorT`) at `position`."""
-        return self.graph.tensors[self.record.outputs[position]]
+        tensor: TensorT = self.graph.tensors[self.record.outputs[position]]
+        return tensor
 
 
 def load(content: bytes) -> ModelT:
@@ -92,7 +100,7 @@ def load(content: bytes) -> ModelT:
     if len(content) < 8 or bytes(content[4:8]) != IDENTIFIER:
         raise ExportError(f"{len(content)} bytes that are not a .tflite file", "a flatbuffer with the identifier TFL3")
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytes(content), 0))
+        model: ModelT = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytes(content), 0))
     except Exception as error:  # the generated reader raises whatever a wrong offset leads to
         raise ExportError(f"a .tflite file that is damaged ({type(error).__name__}: {error})") from None
     if not model.subgraphs or not model.buffers or not model.operatorCodes:
@@ -129,7 +137,7 @@ def operators(model: ModelT, graph: int = 0) -> Iterator[Operator]:
 
 def builtin_code(code: Any) -> int:
     """Returns the operator number of a `schema.OperatorCodeT` (files before schema 3a keep it in the deprecated field)."""
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def require_version(operator: Operator, version: int) -> None:
@@ -160,7 +168,7 @@ def constant(model: ModelT, tensor: TensorT) -> Optional[np.ndarray]:
         raise ExportError(f"tensor {name_of(tensor)!r} of shape {shape} is stored in {raw.size} bytes", f"{needed} bytes")
     if tensor.type == TensorType.INT4:
         return unpack_int4(raw, count).reshape(shape)
-    return raw.view(_DTYPES[tensor.type]).reshape(shape)
+    return np.reshape(raw.view(_DTYPES[tensor.type]), shape)
 
 
 def set_constant(model: ModelT, tensor: TensorT, values: np.ndarray, tensor_type: int) -> None:

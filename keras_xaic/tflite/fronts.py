@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, TensorType, schema, set_constant
+from keras_xaic.tflite.adding import add_constant, add_operator_code, add_tensor, new_operator
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, OperatorT, TensorType, schema
 
 
 def write_front(model: ModelT, number: int, center: np.ndarray, gain: np.ndarray, name: str) -> None:
@@ -22,43 +21,25 @@ def write_front(model: ModelT, number: int, center: np.ndarray, gain: np.ndarray
     graph = model.subgraphs[0]
     before = graph.tensors[graph.inputs[number]]
     whole = before.type == TensorType.FLOAT32
-    given = _add_tensor(model, before.shape, f"{name}/given")
-    centered = _add_tensor(model, before.shape, f"{name}/centered")
-    result = int(graph.inputs[number]) if whole else _add_tensor(model, before.shape, f"{name}/scaled")
+
+    def tensor(what: str) -> int:
+        return add_tensor(model, before.shape, TensorType.FLOAT32, f"{name}/{what}")
+
+    def constant(values: np.ndarray, what: str) -> int:
+        return add_constant(model, values, TensorType.FLOAT32, f"{name}/{what}")
+
+    def operator(kind: str, inputs: list[int], output: int) -> OperatorT:
+        code = add_operator_code(model, getattr(BuiltinOperator, kind.upper()))
+        return new_operator(code, inputs, output, getattr(schema, f"{kind}OptionsT")())
+
+    given, centered = tensor("given"), tensor("centered")
+    result = int(graph.inputs[number]) if whole else tensor("scaled")
     before.name = f"{name}/front".encode()
     added = [
-        _operator(model, "SUB", [given, _add_constant(model, center, f"{name}/center")], centered),
-        _operator(model, "MUL", [centered, _add_constant(model, gain, f"{name}/gain")], result),
+        operator("Sub", [given, constant(center, "center")], centered),
+        operator("Mul", [centered, constant(gain, "gain")], result),
     ]
     if not whole:
-        added.append(_operator(model, "QUANTIZE", [result], int(graph.inputs[number])))
+        added.append(operator("Quantize", [result], int(graph.inputs[number])))
     graph.operators[:0] = added
     graph.inputs = np.array([given if place == number else int(index) for place, index in enumerate(graph.inputs)], np.int32)
-
-
-def _add_tensor(model: ModelT, shape: Any, name: str) -> int:
-    tensor = schema.TensorT()
-    tensor.shape = np.array(shape, np.int32)
-    tensor.type, tensor.name, tensor.buffer = TensorType.FLOAT32, name.encode(), len(model.buffers)
-    model.buffers.append(schema.BufferT())
-    model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1
-
-
-def _add_constant(model: ModelT, values: np.ndarray, name: str) -> int:
-    index = _add_tensor(model, values.shape, name)
-    set_constant(model, model.subgraphs[0].tensors[index], values, TensorType.FLOAT32)
-    return index
-
-
-def _operator(model: ModelT, kind: str, inputs: list[int], output: int) -> Any:
-    code, record = schema.OperatorCodeT(), schema.OperatorT()
-    number = getattr(BuiltinOperator, kind)
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
-    record.opcodeIndex = len(model.operatorCodes)
-    model.operatorCodes.append(code)
-    record.inputs, record.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
-    options = {"SUB": "SubOptions", "MUL": "MulOptions", "QUANTIZE": "QuantizeOptions"}[kind]
-    record.builtinOptionsType = getattr(schema.BuiltinOptions, options)
-    record.builtinOptions = getattr(schema, f"{options}T")()
-    return record

@@ -16,15 +16,16 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.planning.storages import weights_per_byte
+from keras_xaic.tflite.adding import add_constant, add_operator_code, add_tensor, new_operator
 from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
     ModelT,
+    OperatorT,
     TensorType,
     builtin_code,
     load,
     pack,
     schema,
-    set_constant,
 )
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
@@ -76,15 +77,15 @@ def _write_lookup(model: ModelT, one: WeightOperator) -> None:
     codes = digits @ levels ** np.arange(group - 1, -1, -1)
 
     weights = own_input(one.operator, 1)
-    indices = _tensor(model, (len(codes),), TensorType.INT32)
-    groups = _tensor(model, (len(codes), group), TensorType.INT8)
+    indices = add_tensor(model, (len(codes),), TensorType.INT32)
+    groups = add_tensor(model, (len(codes), group), TensorType.INT8)
     cast, gather = schema.CastOptionsT(), schema.GatherOptionsT()
     cast.inDataType, cast.outDataType = TensorType.INT8, TensorType.INT32
     kernel = int(one.operator.record.inputs[1])
     steps = [
-        _operator(model, BuiltinOperator.CAST, [_constant(model, codes, TensorType.INT8)], indices, cast),
-        _operator(model, BuiltinOperator.GATHER, [_constant(model, table, TensorType.INT8), indices], groups, gather),
-        _operator(model, BuiltinOperator.RESHAPE, [groups, _constant(model, weights.shape, TensorType.INT32)], kernel),
+        _operator(model, BuiltinOperator.CAST, [add_constant(model, codes, TensorType.INT8)], indices, cast),
+        _operator(model, BuiltinOperator.GATHER, [add_constant(model, table, TensorType.INT8), indices], groups, gather),
+        _operator(model, BuiltinOperator.RESHAPE, [groups, add_constant(model, weights.shape, TensorType.INT32)], kernel),
     ]
     weights.type, weights.buffer = TensorType.INT8, 0
     records = model.subgraphs[0].operators
@@ -92,38 +93,11 @@ def _write_lookup(model: ModelT, one: WeightOperator) -> None:
     records[before:before] = steps  # what is looked up takes RAM until its operator has run
 
 
-def _operator(model: ModelT, kind: int, inputs: list[int], output: int, options: Any = None) -> Any:
+def _operator(model: ModelT, kind: int, inputs: list[int], output: int, options: Any = None) -> OperatorT:
     version = GATHER_VERSION if kind == BuiltinOperator.GATHER else 1
     fitting = [
         place for place, code in enumerate(model.operatorCodes) if builtin_code(code) == kind and code.version >= version
     ]
     if not fitting:
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = kind
-        code.version = version
-        fitting = [len(model.operatorCodes)]
-        model.operatorCodes.append(code)
-    record = schema.OperatorT()
-    record.opcodeIndex = fitting[0]
-    record.inputs, record.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
-    if options is not None:
-        record.builtinOptions = options
-        record.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])
-    return record
-
-
-def _tensor(model: ModelT, shape: tuple[int, ...], kind: int) -> int:
-    tensor = schema.TensorT()
-    tensor.shape, tensor.type = np.array(shape, np.int32), kind
-    model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1
-
-
-def _constant(model: ModelT, values: Any, kind: int) -> int:
-    values = np.asarray(values)
-    index = _tensor(model, values.shape, kind)
-    model.buffers.append(schema.BufferT())
-    tensor = model.subgraphs[0].tensors[index]
-    tensor.buffer = len(model.buffers) - 1
-    set_constant(model, tensor, values, kind)
-    return index
+        fitting = [add_operator_code(model, kind, version)]
+    return new_operator(fitting[0], inputs, output, options)

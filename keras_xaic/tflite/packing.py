@@ -11,7 +11,7 @@ BUFFER_ALIGNMENT = 16
 """The TFLite schema promises that constants start at a multiple of 16 bytes (``force_align: 16``)."""
 
 
-class SharingBuilder(flatbuffers.Builder):
+class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # which has no types
     """A flatbuffers builder that writes equal vectors, strings and tables once and points to them from everywhere.
 
     Offsets in a flatbuffer may meet, so every reader accepts the result: the zero points of all tensors with equally many

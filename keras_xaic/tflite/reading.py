@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
 import numpy as np
 
 from keras_xaic.models.kernels import KernelKind, weighted_kernels
-from keras_xaic.tflite.flatbuffer import TensorType, load
+from keras_xaic.tflite.flatbuffer import TensorT, TensorType, load
 from keras_xaic.tflite.pairing import WeightOperator, pair_by_value, weight_operators
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class StoredWeights:
     @property
     def values(self) -> np.ndarray:
         """The weights as real numbers, float32."""
-        return np.asarray(self.integers, np.float32) * self.scale
+        return np.asarray(np.asarray(self.integers, np.float32) * self.scale)
 
 
 def read_grids(content: bytes) -> list[StoredWeights]:
@@ -72,7 +72,7 @@ def _read(one: WeightOperator) -> StoredWeights:
     return StoredWeights(one.operator.index, one.kind, storage, one.weights, scale, one.bias, weight_bytes, total)
 
 
-def _steps(tensor: Any) -> np.ndarray:
+def _steps(tensor: TensorT) -> np.ndarray:
     record = tensor.quantization
     if record is None or record.scale is None:
         return np.zeros(0, np.float32)

@@ -135,12 +135,12 @@ def _write(
 
 
 def _type_of(storage: Storage) -> int:
-    return TensorType.INT4 if storage == "int4" else TensorType.INT8
+    return int(TensorType.INT4 if storage == "int4" else TensorType.INT8)
 
 
 def _dead_channels(integers: np.ndarray, target: WeightOperator) -> np.ndarray:
     rows = np.moveaxis(integers, target.channel_axis, 0).reshape(integers.shape[target.channel_axis], -1)
-    return ~rows.any(axis=1)
+    return np.asarray(~rows.any(axis=1))
 
 
 def _room_for_bias(key: str, steps: np.ndarray, bias: np.ndarray, input_step: float, dead: np.ndarray) -> np.ndarray:
@@ -191,4 +191,5 @@ def own_input(operator: Operator, position: int) -> TensorT:
         graph.tensors.append(copy.copy(graph.tensors[index]))
         record.inputs = np.array(record.inputs, np.int32)
         record.inputs[position] = len(graph.tensors) - 1
-    return operator.input(position)
+    tensor: TensorT = operator.input(position)
+    return tensor

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import fit_scale, quantize
-from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorType, operators, set_constant
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, TensorType, operators, set_constant
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input, quantization, write_bias
 
@@ -79,12 +79,12 @@ def keep_scale_of_copies(model: ModelT) -> None:
             made.quantization = copy.copy(given.quantization)
 
 
-def _scale(tensor: Any) -> Any:
+def _scale(tensor: TensorT) -> Any:
     """Returns the scale of values that have one for all, None for others."""
     record = tensor.quantization
     return None if record is None or record.scale is None or len(record.scale) != 1 else record.scale[0]
 
 
-def _has_range(tensor: Any) -> bool:
+def _has_range(tensor: TensorT) -> bool:
     scale = _scale(tensor)
     return scale is None or bool(np.isfinite(scale) and scale > SMALLEST_SCALE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_xaic.tflite.flatbuffer import ModelT, name_of, schema
+from keras_xaic.tflite.flatbuffer import ModelT, SubGraphT, name_of, schema
 
 SIGNATURE = "serving_default"
 
@@ -30,7 +30,7 @@ def add_signature(model: ModelT) -> None:
     model.signatureDefs = [signature]
 
 
-def _entry(graph: Any, index: int) -> Any:
+def _entry(graph: SubGraphT, index: int) -> Any:
     entry = schema.TensorMapT()
     entry.name = name_of(graph.tensors[index])
     entry.tensorIndex = int(index)

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.tflite.flatbuffer import ModelT, TensorT, TensorType, load, operators, pack, text
+from keras_xaic.tflite.flatbuffer import ModelT, SubGraphT, TensorT, TensorType, load, operators, pack, text
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 
 CONVERSION_METADATA = ("min_runtime_version", "CONVERSION_METADATA")
@@ -189,7 +189,7 @@ def drop_unused_tensors(model: ModelT) -> None:
         _drop_unused_tensors(graph, signatures)
 
 
-def _drop_unused_tensors(graph: Any, signatures: Sequence[Any]) -> None:
+def _drop_unused_tensors(graph: SubGraphT, signatures: Sequence[Any]) -> None:
     entries = [entry for signature in signatures for entry in [*(signature.inputs or []), *(signature.outputs or [])]]
     used = {int(i) for i in [*_some(graph.inputs), *_some(graph.outputs)]} | {int(entry.tensorIndex) for entry in entries}
     for record in graph.operators or []:

@@ -47,7 +47,7 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
             part["config"]["unroll"] = True
     if not isinstance(layer, layers.Bidirectional):
         config["unroll"] = True
-    copy = type(layer).from_config(config)
+    copy: Layer = type(layer).from_config(config)
     copy.build((1, *shape[1:]))
     copy.set_weights(layer.get_weights())
     return copy

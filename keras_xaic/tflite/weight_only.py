@@ -14,10 +14,11 @@ import numpy as np
 
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.planning.storages import INT4_VERSIONS, Storage, can_be_packed, require_legal
+from keras_xaic.tflite.adding import add_constant, add_operator_code, new_operator
 from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
     ModelT,
-    TensorT,
+    OperatorT,
     TensorType,
     builtin_code,
     require_version,
@@ -91,22 +92,13 @@ def _pack(one: WeightOperator, integers: np.ndarray, record: Any) -> None:
     require_version(one.operator, INT4_VERSIONS[one.operator.kind])
 
 
-def _widen(model: ModelT, index: int, integers: np.ndarray, record: Any) -> TensorT:
+def _widen(model: ModelT, index: int, integers: np.ndarray, record: Any) -> OperatorT:
     """Stores integers in a tensor of their own; returns the operator that makes tensor `index`, until now constant, of it."""
     graph = model.subgraphs[0]
-    wide, narrow = graph.tensors[index], schema.TensorT()
-    narrow.shape, narrow.quantization, narrow.buffer = wide.shape, record, len(model.buffers)
-    model.buffers.append(schema.BufferT())
-    set_constant(model, narrow, integers, TensorType.INT8)
-    graph.tensors.append(narrow)
-    wide.buffer, wide.quantization = 0, None
-    operator = schema.OperatorT()
-    operator.opcodeIndex = _operator_code(model)
-    operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
-    operator.outputs = np.array([index], np.int32)
-    operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
-    operator.builtinOptions = schema.DequantizeOptionsT()
-    return operator
+    narrow = add_constant(model, integers, TensorType.INT8)
+    graph.tensors[narrow].quantization = record
+    graph.tensors[index].buffer, graph.tensors[index].quantization = 0, None
+    return new_operator(_operator_code(model), [narrow], index, schema.DequantizeOptionsT())
 
 
 def _operator_code(model: ModelT) -> int:
@@ -115,8 +107,4 @@ def _operator_code(model: ModelT) -> int:
         if builtin_code(code) == BuiltinOperator.DEQUANTIZE:
             code.version = max(code.version, DEQUANTIZE_VERSION)
             return index
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = BuiltinOperator.DEQUANTIZE
-    code.version = DEQUANTIZE_VERSION
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
+    return add_operator_code(model, BuiltinOperator.DEQUANTIZE, DEQUANTIZE_VERSION)

@@ -125,8 +125,8 @@ def test_where_the_arena_cannot_be_measured_nothing_of_micro_is_left(int8, tmp_p
 
 def test_data_of_several_inputs_is_one_array_for_each():
     both = Parts([np.zeros((90, 2)), np.ones((90, 4))], ["a", "b"])
-    given = slimming._arrays(Data(Samples(both)), xaic.DataOptions(scale=0.5))
-    assert [(one.shape, float(one.max())) for one in given] == [((64, 2), 0.0), ((64, 4), 0.5)]
+    given = slimming._arrays(Data(Samples(both)), xaic.DataOptions())
+    assert [(one.shape, float(one.max())) for one in given] == [((64, 2), 0.0), ((64, 4), 1.0)]
 
 
 @pytest.mark.slow
