@@ -62,7 +62,7 @@ def no_work(monkeypatch, bundle, tmp_path):
         "keras_xaic.searching.study.smallest_and_largest",
         "keras_xaic.compression.remove_filters",
         "keras_xaic.relevance.attribution.Attribution._step",
-        "keras_xaic.pipeline.slimming._Work.write_model",
+        "keras_xaic.pipeline.slim_work.Work.write_model",
     ):
         monkeypatch.setattr(target, begins)
 

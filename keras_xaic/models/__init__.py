@@ -1,16 +1,51 @@
-"""Keras models: loading, one canonical form, kernels, channels and surgery."""
+"""Keras models: loading, one canonical form, kernels, channels and surgery.
+
+Names are loaded when they are first used: files are looked into without TensorFlow.
+"""
 
 from __future__ import annotations
 
-from keras_xaic.models.canonical import Canonical, canonicalize
-from keras_xaic.models.channels import ChannelGroup, ChannelGroups, channel_groups, group_scores
-from keras_xaic.models.costs import kept_macs, kept_parameters, macs, parameters
-from keras_xaic.models.kernels import Kernel, weighted_kernels
-from keras_xaic.models.loading import load_model, save_model
-from keras_xaic.models.operations import Operation, Operations
-from keras_xaic.models.ports import Ports, keep_ports, ports_of
-from keras_xaic.models.surgery import remove_channels
-from keras_xaic.models.task import Task, fitted, heads_of, infer_task
+from typing import TYPE_CHECKING
+
+from keras_xaic.lazy import loaded_later
+
+if TYPE_CHECKING:
+    from keras_xaic.models.canonical import Canonical, canonicalize
+    from keras_xaic.models.channels import ChannelGroup, ChannelGroups, channel_groups, group_scores
+    from keras_xaic.models.costs import kept_macs, kept_parameters, macs, parameters
+    from keras_xaic.models.kernels import Kernel, weighted_kernels
+    from keras_xaic.models.loading import load_model, save_model
+    from keras_xaic.models.operations import Operation, Operations
+    from keras_xaic.models.ports import Ports, keep_ports, ports_of
+    from keras_xaic.models.surgery import remove_channels
+    from keras_xaic.models.task import Task, fitted, heads_of, infer_task
+
+_HOME = {
+    "Canonical": "canonical",
+    "ChannelGroup": "channels",
+    "ChannelGroups": "channels",
+    "Kernel": "kernels",
+    "Operation": "operations",
+    "Operations": "operations",
+    "Ports": "ports",
+    "Task": "task",
+    "canonicalize": "canonical",
+    "channel_groups": "channels",
+    "fitted": "task",
+    "group_scores": "channels",
+    "heads_of": "task",
+    "infer_task": "task",
+    "keep_ports": "ports",
+    "kept_macs": "costs",
+    "kept_parameters": "costs",
+    "load_model": "loading",
+    "macs": "costs",
+    "parameters": "costs",
+    "ports_of": "ports",
+    "remove_channels": "surgery",
+    "save_model": "loading",
+    "weighted_kernels": "kernels",
+}
 
 __all__ = [
     "Canonical",
@@ -38,3 +73,6 @@ __all__ = [
     "save_model",
     "weighted_kernels",
 ]
+
+
+__getattr__ = loaded_later(__name__, _HOME)
