@@ -134,13 +134,19 @@ def _together(maps: list[np.ndarray]) -> np.ndarray:
 def _shown(
     truth: Optional[np.ndarray], answers: Optional[tuple[np.ndarray, np.ndarray]], count: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Numbers and groups of the samples to show: newly wrong ones first; every class in turn, in the order of the data."""
+    """Numbers and groups of the samples to show: newly wrong ones first; every class in turn, in the order of the data.
+
+    Where the original is right about none, the first ones stand for all.
+    """
     if answers is None:
         return np.arange(min(SHOWN, count)), ["sample"] * min(SHOWN, count)
     right = answers[0] if truth is None else truth
     was_right = answers[0] == right
     wrong = _in_turn(np.flatnonzero(was_right & (answers[1] != right)), right)
     still = _in_turn(np.flatnonzero(was_right & (answers[1] == right)), right)
+    if not was_right.any():
+        shown = _in_turn(np.arange(count), right)
+        return shown, ["wrong before"] * len(shown)
     return np.concatenate([wrong, still]), ["newly wrong"] * len(wrong) + ["still right"] * len(still)
 
 

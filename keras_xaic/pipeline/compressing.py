@@ -14,7 +14,7 @@ from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
-from keras_xaic.pipeline.inputs import check_names, load_both
+from keras_xaic.pipeline.inputs import check_judged, check_names, load_both
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.process_state import seeded
@@ -92,6 +92,7 @@ def compress(
         if not loaded.trainable_weights:
             settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
         check_names(loaded, chosen)
+        check_judged(task, samples_of, settings.seed)
         activations = chosen_activations(plan, chosen, settings.budget, device)
         if plan is not None:
             check_plan(plan, loaded)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+import numpy as np
+
 from keras_xaic.data import Data, arrays_of, as_data
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import DataError, ModelError
 from keras_xaic.models import channel_groups, fitted, infer_task, weighted_kernels
 from keras_xaic.models.given import as_model
 from keras_xaic.models.regular import regularize
@@ -63,6 +65,25 @@ def load_both(
     task = infer_task(loaded, found, options.task, options.metric, options.output_weights)
     progress("load", 1, 1)
     return loaded, with_task(found, task), task
+
+
+def check_judged(task: Any, data: Data, seed: int) -> None:
+    """Refuses data that gives the metric no value: areas under a curve need both classes, in validation data, too.
+
+    Raises:
+        DataError: Naming the part.
+    """
+    _, held_back = data.split(seed=seed)
+    parts = [("validation data", held_back), ("training data" if data.test is None else "test data", data.judging)]
+    for name, samples in parts:
+        for one, y in zip(getattr(task, "tasks", (task,)), [] if samples.y is None else arrays_of(samples.y)):
+            try:
+                if one.metric_name == "auc":
+                    one.score(np.zeros((len(y), one.outputs)), y)
+            except DataError as error:
+                found = f"{data.name}: {name} ({len(y)} {'sample' if len(y) == 1 else 'samples'}): {error.found}"
+                fix = "Give x_val and y_val; " if name == "validation data" and data.validation is None else ""
+                raise DataError(found, error.expected, f"{fix}{{metric=accuracy}}") from None
 
 
 def check_names(model: Model, recipe: Recipe) -> None:

@@ -53,8 +53,8 @@ class Judge:
         if not all(np.isfinite(one).all() for one in arrays_of(outputs)):
             return -math.inf, math.inf, 0.0
         targets = samples.y
-        group = np.arange(len(targets)) % GROUPS
-        without = [self._drop(outputs, targets, group != one) for one in range(min(GROUPS, len(targets)))]
+        group, several = np.arange(len(targets)) % GROUPS, min(GROUPS, len(targets)) if len(targets) > 1 else 0
+        without = [self._drop(outputs, targets, group != one) for one in range(several)]
         known = np.array([lost for lost in without if math.isfinite(lost)])
         doubt = math.sqrt((len(known) - 1) * float(known.var())) if len(known) > 1 else 0.0
         return self.task.goodness(outputs, samples), self._drop(outputs, targets), doubt

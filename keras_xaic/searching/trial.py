@@ -13,7 +13,7 @@ from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
 from keras_xaic.models import canonicalize
 from keras_xaic.output_tasks import AnyTask
-from keras_xaic.pipeline.inputs import load_both
+from keras_xaic.pipeline.inputs import check_judged, load_both
 from keras_xaic.pipeline.process_state import seeded
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.relevance import Relevance, attribute
@@ -44,6 +44,7 @@ class Setting:
 @functools.lru_cache(maxsize=1)
 def _parts(setting: Setting) -> tuple[Any, Data, AnyTask, Relevance]:
     model, data, task = load_both(setting.model, setting.data, setting.options)
+    check_judged(task, data, setting.seed)
     samples = data.calibration(setting.options.calibration, setting.seed)
     return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
 

@@ -81,6 +81,13 @@ def test_a_model_compared_with_itself():
     assert {one["group"] for one in found.facts["shown"]} == {"still right"}
 
 
+def test_a_model_that_is_right_about_nothing_is_compared_nevertheless():
+    x = np.random.default_rng(0).uniform(0.1, 1, (5, 3)).astype(np.float32)
+    found = compared(linear(np.eye(3)), linear(np.eye(3)), x, (x.argmax(1) + 1) % 3)
+    assert {one["group"] for one in found.facts["shown"]} == {"wrong before"}
+    assert len(found.explanations.index) == len(found.facts["shown"]) == 5
+
+
 def test_regression_has_explanations_but_no_classes():
     x = np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)
     model = linear(np.ones((4, 2)), None)

@@ -150,6 +150,14 @@ def test_the_standard_error_of_a_drop_is_that_of_paired_decisions(tight, tmp_pat
     assert doubt == pytest.approx(100 * (0.1 * 0.9 / 1_000) ** 0.5, rel=0.7)  # 10 groups estimate it roughly
 
 
+def test_one_sample_judges_without_a_standard_error(tight, tmp_path, monkeypatch):
+    model, _ = tight
+    x = np.zeros((1, *model.input_shape[1:]), np.float32)
+    judge = Judge.of(model, infer_task(model, Data(Samples(x, np.array([0])))), Samples(x, np.array([0])))
+    monkeypatch.setattr(edge, "run_file", lambda *_, **__: edge.EdgeResult(edge.judge(), "2", [judge.outputs], []))
+    assert judge(tmp_path / "any.tflite")[1:] == (0.0, 0.0)
+
+
 def test_when_a_download_is_corrected():
     driver = _driver(download=1_000)
     assert not driver._is_off(_round(990, 2.0)), "close enough"

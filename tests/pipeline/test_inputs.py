@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
-from keras_xaic.errors import ExportError, PlanError
+from keras_xaic.errors import DataError, ExportError, PlanError
 from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.settings import Device
@@ -39,3 +40,14 @@ def test_a_plan_says_which_names_fit_nothing(entry):
     model = keras.Sequential([keras.Input((8,)), body, head])
     with pytest.raises(PlanError, match=r"no layer matches 'bodi'\. Expected 'body'"):
         xaic.plan(model, magnitude(model), recipe=RECIPES["auto"].changed(**{entry: ("bodi",)}))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_area_under_a_curve_needs_both_classes_in_validation_data(tmp_path, own):
+    x, y = np.zeros((40, 8), np.float32), np.arange(40) % 2
+    data = {"x_train": x, "y_train": y, "x_val": x[:4], "y_val": y[::2][:4]} if own else (x, (np.arange(40) == 0).astype(int))
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(1, "sigmoid")])
+    with pytest.raises(DataError, match=r"validation data \(4 samples\): auc: all targets are of one class") as caught:
+        xaic.compress(model, data, out=tmp_path / "out", options=xaic.DataOptions(metric=keras.metrics.AUC))
+    assert ("Give x_val and y_val" in str(caught.value)) is not own
+    assert not (tmp_path / "out").exists()
