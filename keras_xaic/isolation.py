@@ -4,8 +4,8 @@ A crash of the child is one clear error in the parent. Arguments travel as pickl
 and .npy only, since a file that took over the child must not reach the parent.
 
 A worker process is started at the first call and kept. It imports what takes long (TensorFlow: seconds) once, and forks a child
-per call before any of it has run. It is a program of its own, never a copy of the user's: scripts need no main guard. It dies
-with the process that started it.
+per call before any of it has run. It is a program of its own, never a copy of the user's: scripts need no main guard. Only
+of the command line, which is ours, it is a copy (`copy_worker`). It dies with the process that started it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn, Optional, Union
 
 import numpy as np
 
@@ -113,13 +113,68 @@ def _last_line(said: str) -> str:
     return f"; its last words: {lines[-1][:300]!r}" if lines else ""
 
 
+def copy_worker(preload: str) -> None:
+    """Makes the worker of `preload` a copy of this process, which has imported it: TensorFlow is not imported twice.
+
+    For the command line alone, between imports and work. Nothing happens where TensorFlow has computed already.
+    """
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    if sys.platform != "linux" or (context is not None and getattr(context, "_initialized", True)):
+        return
+    importlib.import_module(preload)
+    worker = _worker(preload)
+    if worker.process is None:
+        with contextlib.suppress(OSError):  # a program of its own will say it
+            worker.process = _Copy(preload)
+
+
+class _Copy:
+    """A worker that is a copy of this process, with what of `subprocess.Popen` is used here."""
+
+    def __init__(self, preload: str) -> None:
+        (jobs, stdin), (stdout, answers) = os.pipe(), os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for number, descriptor in enumerate((jobs, answers, os.open(os.devnull, os.O_WRONLY))):
+                    os.dup2(descriptor, number)
+                os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # locks, say
+                os.setsid()
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
+                work(parent, preload)
+            finally:
+                os._exit(0)  # nothing of the parent's is to be finished here
+        os.close(jobs)
+        os.close(answers)
+        self.stdin, self.stdout = os.fdopen(stdin, "w", encoding="utf-8"), os.fdopen(stdout, encoding="utf-8")
+        self._ended = False
+
+    def poll(self) -> Optional[int]:
+        """Returns 0 if the process has ended."""
+        self._ended = self._ended or os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        return 0 if self._ended else None
+
+    def kill(self) -> None:
+        """Ends it."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Waits until it has ended."""
+        if not self._ended:
+            os.waitpid(self.pid, 0)
+            self._ended = True
+
+
 class _Worker:
     """The parent's end of a worker process; it runs one call at a time."""
 
     def __init__(self, preload: str) -> None:
         self._preload = preload
         self._busy = threading.Lock()
-        self._process: Optional[subprocess.Popen[str]] = None
+        self.process: Union[subprocess.Popen[str], _Copy, None] = None
 
     def run(self, scratch: str, timeout: float) -> dict[str, Any]:
         """Has the worker do the job in directory `scratch`; starts the worker where there is none, or none any more."""
@@ -146,7 +201,7 @@ class _Worker:
 
     def close(self) -> None:
         """Ends the worker, and the call that it is at."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is not None:
             process.kill()
             process.wait()
@@ -155,10 +210,10 @@ class _Worker:
                     with contextlib.suppress(OSError):  # what was left in the buffer of a broken pipe
                         pipe.close()
 
-    def _living(self) -> subprocess.Popen[str]:
-        if self._process is not None and self._process.poll() is not None:
+    def _living(self) -> Union[subprocess.Popen[str], _Copy]:
+        if self.process is not None and self.process.poll() is not None:
             self.close()
-        if self._process is None:
+        if self.process is None:
             started: list[Any] = []
             ready = threading.Event()
 
@@ -176,9 +231,9 @@ class _Worker:
             ready.wait()
             if isinstance(started[0], BaseException):
                 raise started[0]
-            self._process = started[0]
-        assert self._process is not None
-        return self._process
+            self.process = started[0]
+        assert self.process is not None
+        return self.process
 
     def _start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(

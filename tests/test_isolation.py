@@ -12,10 +12,12 @@ import sys
 import textwrap
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
 
+from keras_xaic import isolation
 from keras_xaic.errors import DataError, MachineError
 from keras_xaic.isolation import ChildDied, run_isolated
 
@@ -198,3 +200,50 @@ def full_disk():
 def large_result():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     return {"values": np.zeros(10_000)}
+
+
+COPY = """
+import os, sys
+from keras_xaic import isolation
+sys.mark = "of the parent"
+isolation.copy_worker("json")
+call = lambda name, *given: isolation.run_isolated(f"tests.test_isolation:{name}", *given, preload="json")
+first = call("marked")
+assert first["mark"] == sys.mark and first["descriptors"] < 12, first
+try:
+    call("crash")
+except isolation.ChildDied as error:
+    assert "SIGSEGV" in str(error)
+else:
+    raise AssertionError
+assert call("marked")["worker"] == first["worker"] != os.getpid()
+os.kill(first["worker"], 9)
+assert call("marked")["mark"] is None, "a worker that died is a new program"
+isolation._close()
+isolation._workers.clear()
+isolation.copy_worker("json")
+print(call("marked")["worker"])
+os._exit(0)
+"""
+
+
+def marked():
+    return {
+        "mark": getattr(sys, "mark", None),
+        "worker": os.getppid(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+def test_a_worker_that_is_a_copy_works_like_one_that_is_none():
+    done = subprocess.run([sys.executable, "-c", COPY], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert _is_gone(int(done.stdout))
+
+
+def test_no_copy_is_made_where_tensorflow_has_computed(monkeypatch):
+    monkeypatch.setattr(isolation, "_workers", {})
+    for context in (types.SimpleNamespace(_initialized=True), object()):
+        monkeypatch.setitem(sys.modules, "tensorflow.python.eager.context", types.SimpleNamespace(_context=context))
+        isolation.copy_worker("json")
+    assert not isolation._workers

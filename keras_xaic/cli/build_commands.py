@@ -13,6 +13,7 @@ from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
 from keras_xaic.cli.options import READING, REPORT, DataOption, MethodOptions, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal
+from keras_xaic.isolation import copy_worker
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
@@ -47,7 +48,9 @@ def compress(
     check_given(model, data, out=out, kind="bundle", overwrite=overwrite, others=files)
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import compress as run
+    from keras_xaic.tflite.convert import CONVERTER
 
+    copy_worker(CONVERTER)
     report = run(
         model,
         data,
@@ -136,7 +139,9 @@ def export(
     """
     check_given(model, data, out=out, kind="bundle", overwrite=overwrite, bundles=True)
     from keras_xaic.pipeline import export as run
+    from keras_xaic.tflite.convert import CONVERTER
 
+    copy_worker(CONVERTER)
     bundle = run(
         model,
         out,

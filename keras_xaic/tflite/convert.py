@@ -26,6 +26,8 @@ from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
 Calibration = Union[Array, Sequence[np.ndarray], Samples]
+CONVERTER = "keras_xaic.tflite.converter"
+"""The module that converts, in a child process."""
 TIMEOUT = 3600.0
 """Seconds that one conversion may take."""
 KEPT, KEPT_BYTES = 16, 50_000_000
@@ -175,13 +177,13 @@ def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
         content = _kept.pop(key, None)
     if content is None:
         content = run_isolated(
-            "keras_xaic.tflite.converter:convert",
+            f"{CONVERTER}:convert",
             graph,
             wish,
             arrays,
             timeout=TIMEOUT,
             what="TensorFlow's converter",
-            preload="keras_xaic.tflite.converter",
+            preload=CONVERTER,
         )["content"]
     if graph.directory is None:
         _kept[key] = content
