@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import mmap
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import typer
 
-from keras_xaic.models.archives import MAX_CONFIG_BYTES, read_archive
-
+MOST = 16 * 1024**2
+"""Bytes of a configuration that are read."""
 _SIZES = {"units", "filters", "kernel_size", "output_dim", "key_dim"}
 """Settings of layers with weights."""
 
@@ -67,12 +68,13 @@ COMPLETED: Mapping[str, Callable[..., list[str]]] = {
 
 
 def _config(model: pathlib.Path) -> Any:
-    """Returns the configuration of a model file, without TensorFlow."""
+    """Returns the configuration of a model file, read without TensorFlow, which takes seconds to load."""
     if model.suffix == ".keras":
-        return json.loads(read_archive(model)["config.json"])
+        with zipfile.ZipFile(model) as archive, archive.open("config.json") as member:
+            return json.loads(member.read(MOST))
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content.find(b'{"class_name"')  # a text within HDF5, read without its library, which damaged files can crash
-        text = content[max(start, 0) : start + MAX_CONFIG_BYTES].decode("utf-8", "replace")
+        text = content[max(start, 0) : start + MOST].decode("utf-8", "replace")
     return json.JSONDecoder().raw_decode(text)[0]
 
 
