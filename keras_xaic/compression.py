@@ -21,6 +21,7 @@ from keras_xaic.models.given import as_model
 from keras_xaic.models.keras3_objects import save_keras3
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.loading import load_model
+from keras_xaic.models.losses import try_loss
 from keras_xaic.models.ports import Ports, keep_ports, ports_of
 from keras_xaic.models.regular import regularize
 from keras_xaic.models.surgery import remove_channels
@@ -179,6 +180,7 @@ def apply(
         minutes=training.minutes,
         teacher=teacher,
     )
+    try_loss(model, context.task, context.train, training.loss)
     whole = Schedule.of(training, epochs, seed)
     removal = _removal_epochs(epochs, plan, model)
     schedule = replace(whole, epochs=removal, minutes=context.minutes(REMOVAL_TIME if plan.layers else 1.0))

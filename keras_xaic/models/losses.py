@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_xaic._keras import Model, Tensor, keras, tf
 from keras_xaic.data import Array, Samples, arrays_of
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import PlanError, first_line
 from keras_xaic.metrics import Task
 from keras_xaic.output_tasks import AnyTask, Tasks
 
@@ -29,6 +29,9 @@ _SHORT = {
     "huber_loss": "huber",
     "logcosh": "log_cosh",
 }
+
+TRIED = 8
+"""Samples on which a user's loss is tried."""
 
 
 def loss_name(loss: Any) -> str:
@@ -189,7 +192,9 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
         own, taught = check_loss(labels), task_loss(task, 1.0, temperature)
 
         def mixed(both: Tensor, outputs: Tensor) -> Tensor:
-            term = _per_sample(own)(tf.reshape(both[:, 0], tf.shape(outputs)), outputs)
+            term = tf.convert_to_tensor(_per_sample(own)(tf.reshape(both[:, 0], tf.shape(outputs)), outputs))
+            if len(term.shape) > 1:  # of each output, or position
+                term = tf.reduce_mean(tf.reshape(term, (tf.shape(outputs)[0], -1)), axis=-1)
             return (1 - distillation) * term + distillation * taught.call(both, outputs)
 
         return _Loss(mixed)
@@ -243,6 +248,8 @@ def _log_probability(task: Task, outputs: Tensor) -> Tensor:
 def check_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """Returns a loss of one-hot labels as a function: given as a name, a class, an object or a function.
 
+    Those of Keras that take class numbers become their form for one-hot labels.
+
     Raises:
         PlanError: If Keras does not know it, or it takes class numbers.
     """
@@ -253,7 +260,46 @@ def check_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
             raise TypeError
     except (ValueError, TypeError):
         raise PlanError(f"loss is {loss!r}", "a Keras loss, its name, or a function (labels, outputs)") from None
+    if isinstance(found, keras.losses.SparseCategoricalCrossentropy) and found.get_config().get("ignore_class") is None:
+        return keras.losses.CategoricalCrossentropy(bool(found.get_config().get("from_logits")), reduction=found.reduction)
+    if found is keras.losses.sparse_categorical_crossentropy:
+        return keras.losses.categorical_crossentropy
     name = getattr(found, "__name__", type(found).__name__).lower()
     if "sparse" in name:
         raise PlanError(f"loss is {name!r}", "a loss of one-hot labels", "Use its form without 'sparse'")
     return found
+
+
+def _called(loss: Any) -> str:
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+
+
+def try_loss(model: Model, task: AnyTask, samples: Samples, loss: Any) -> None:
+    """Refuses a user's loss that fails on the first samples, or gives no number there.
+
+    Args:
+        model: A regular model.
+        task: What it does.
+        samples: Of its inputs, in their order; the first are taken.
+        loss: See `task_loss`; None is none.
+
+    Raises:
+        PlanError: Naming the loss.
+    """
+    if loss is None or samples.y is None:
+        return
+    few = samples.take(slice(TRIED))
+    feeds = [tf.constant(one) for one in few.feeds(slice(None))]
+    outputs = tf.nest.flatten(model(feeds if len(feeds) > 1 else feeds[0], training=False))
+    made = output_losses(task, few, None, 0.0, 1.0, loss)["loss"]
+    for one, targets, given in zip(made if isinstance(made, list) else [made], all_targets(task, few, None), outputs):
+        named = "a loss of an output" if isinstance(loss, (Mapping, list, tuple)) else f"the loss {_called(loss)}"
+        try:
+            value = float(one(tf.constant(targets[:]), given))
+        except Exception as error:
+            found = f"{named} failed on outputs {tuple(given.shape)} ({type(error).__name__}: {first_line(error)})"
+            raise PlanError(
+                found, "a function (labels, outputs) of tensors of one shape; labels of classes are one-hot"
+            ) from error
+        if not np.isfinite(value):
+            raise PlanError(f"{named} is {value} for the model as it is", "a number")

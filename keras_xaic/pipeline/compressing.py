@@ -12,6 +12,7 @@ from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models.frozen import said_of_frozen, thawed
+from keras_xaic.models.losses import try_loss
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
 from keras_xaic.pipeline.inputs import check_judged, check_names, load_both
@@ -93,6 +94,7 @@ def compress(
             settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
         check_names(loaded, chosen)
         check_judged(task, samples_of, settings.seed)
+        try_loss(loaded, task, samples_of.train, training.loss)
         activations = chosen_activations(plan, chosen, settings.budget, device)
         if plan is not None:
             check_plan(plan, loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
@@ -12,7 +13,7 @@ import numpy as np
 
 from keras_xaic._keras import Model, keras
 from keras_xaic.data import Array, Samples
-from keras_xaic.errors import PlanError, XaicError
+from keras_xaic.errors import PlanError, XaicError, XaicWarning
 from keras_xaic.models.losses import Targets, all_targets, output_losses
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.training.callbacks import (
@@ -157,6 +158,10 @@ def fit(
             except XaicError as error:
                 raise error from error.__context__  # the cause, which Keras hides
     state.restore_best()
+    lost = next((one.number for one in history if not np.isfinite(one.loss)), None)
+    if lost is not None:
+        said = f"The loss of training was no number in epoch {lost}: weights of before are kept. Is the learning rate too high?"
+        warnings.warn(said, XaicWarning, stacklevel=2)
     return history
 
 

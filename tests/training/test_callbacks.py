@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.compression import apply
 from keras_xaic.data import Samples
-from keras_xaic.errors import MachineError, PlanError, XaicError
+from keras_xaic.errors import MachineError, PlanError, XaicError, XaicWarning
 from keras_xaic.metrics import Task
 from keras_xaic.pipeline import compress
-from keras_xaic.settings import DataOptions, Training
+from keras_xaic.planning import Plan
+from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.training import Schedule, fit, predict
 from keras_xaic.training.fitting import _Batches
 
@@ -239,14 +241,61 @@ def cross_entropy(labels, outputs):
     return keras.losses.categorical_crossentropy(labels, outputs)
 
 
+L = keras.losses
+
+
 @pytest.mark.parametrize(
     "loss",
-    ["categorical_crossentropy", keras.losses.CategoricalCrossentropy, keras.losses.CategoricalCrossentropy(), cross_entropy],
-    ids=["name", "class", "instance", "function"],
+    [
+        "categorical_crossentropy",
+        L.CategoricalCrossentropy,
+        L.CategoricalCrossentropy(),
+        cross_entropy,
+        lambda labels, outputs: -3 * labels * tf.math.log(outputs),
+        "sparse_categorical_crossentropy",
+        L.SparseCategoricalCrossentropy(),
+        L.sparse_categorical_crossentropy,
+    ],
+    ids=["name", "class", "instance", "function", "of each output", "sparse name", "sparse instance", "sparse function"],
 )
 def test_losses_in_every_form(loss):
     losses = [one.loss for one in ours([], epochs=2, loss=Training(loss=loss).loss)]
     np.testing.assert_allclose(losses, [one.loss for one in ours([], epochs=2)], rtol=1e-4)
+
+
+def wrong_shape(labels, outputs):
+    return labels - outputs[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (wrong_shape, r"loss wrong_shape failed on outputs \(8, 3\) \(InvalidArgumentError"),
+        (lambda labels, outputs: 1 / 0, r"loss <lambda> failed .*ZeroDivisionError"),
+        (lambda labels, outputs: outputs * np.nan, "loss <lambda> is nan for the model as it is"),
+        (L.SparseCategoricalCrossentropy(ignore_class=0), "loss is 'sparsecategoricalcrossentropy'"),
+    ],
+)
+def test_a_loss_that_fails_is_named_before_any_work(loss, said, tmp_path):
+    for call in (apply_it, compress_it):
+        with pytest.raises(PlanError, match=said) as caught:
+            call(Training(epochs=1, loss=loss), tmp_path / "out")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.partial").exists()
+
+
+def apply_it(training, out):
+    head = {"key": "b", "kind": "dense", "weights": 36, "bits": 4, "granularity": "tensor", "storage": "int8"}
+    apply(make_model(), Plan(layers=[head]), (TRAIN.x, TRAIN.y), training=training)
+
+
+def compress_it(training, out):
+    compress(make_model(), (TRAIN.x, TRAIN.y), out=out, training=training, device=Device("mobile", baselines=()))
+
+
+def test_a_loss_that_becomes_no_number_is_said():
+    with pytest.warns(XaicWarning, match="no number in epoch 1: weights of before are kept"):
+        ours([], epochs=1, loss=lambda labels, outputs: outputs * tf.constant(np.nan))
 
 
 def top_two(labels, outputs):
