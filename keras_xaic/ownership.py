@@ -36,7 +36,7 @@ class Mark:
     """What a directory of ours says about itself.
 
     Attributes:
-        kind: ``work``, ``bundle``, ``explanation`` or ``search``.
+        kind: ``work``, ``bundle``, ``explanation``, ``search`` or ``project``.
         job: Digest of what was asked for; empty if that does not matter.
         finished: False from the moment a result has its name to the moment its command has cleaned up.
         files: Names of its files; others are not ours.

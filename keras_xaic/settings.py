@@ -22,6 +22,8 @@ from keras_xaic.relevance.choices import Target as Origin
 
 Target = Literal["mobile", "micro", "both"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+SYSTEMS = ("cmake", "arduino", "esp-idf", "zephyr")
+"""Build systems that `xaic project` writes for."""
 ORIGINS = ("true", "predicted", "all")
 REFERENCES = ("mean", "zeros")
 Rounding = Literal["outputs", "nearest"]

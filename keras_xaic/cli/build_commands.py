@@ -13,8 +13,10 @@ from keras_xaic.cli.given import check_given
 from keras_xaic.cli.groups import command
 from keras_xaic.cli.options import READING, REPORT, DataOption, MethodOptions, Model, Out, Overwrite, Seed
 from keras_xaic.cli.terminal import Terminal
+from keras_xaic.errors import PlanError, require_one
 from keras_xaic.isolation import copy_worker
-from keras_xaic.settings import DataOptions, Device, Training
+from keras_xaic.ownership import check_directory
+from keras_xaic.settings import SYSTEMS, DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
 LIMITS = ("flash", "download", "ram", "max_drop", "macs")
@@ -228,6 +230,30 @@ def slim(
         progress=terminal.progress,
     )
     terminal.show_slim(report, out)
+
+
+@command()
+def project(
+    terminal: Terminal,
+    bundle: pathlib.Path = typer.Argument(..., help="A bundle with a micro/.", metavar="DIR", show_default=False),
+    system: str = typer.Option(
+        ..., "--system", help=f"Build system: {', '.join(SYSTEMS)}.", show_default=False, autocompletion=lambda: list(SYSTEMS)
+    ),
+    out: pathlib.Path = Out,
+    overwrite: bool = Overwrite,
+) -> None:
+    """Write a firmware project around the model of a bundle, with a self-test.
+
+    Example: [bold]xaic project small/ --system zephyr --out firmware/[/bold]
+    """
+    require_one("--system", system, SYSTEMS, PlanError)
+    check_directory(out, "project", overwrite=overwrite, inputs=[bundle])
+    terminal.progress("load", 0, 1, "TensorFlow")
+    from keras_xaic.pipeline.board_projects import write_project
+
+    terminal.last(
+        f"{write_project(bundle, system, out, overwrite=overwrite)}: a project for {system}; its README.md says how to build it"
+    )
 
 
 MOST_DOWNLOAD = 500_000_000

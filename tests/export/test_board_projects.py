@@ -1,0 +1,170 @@
+"""Projects for boards: manifests as their build systems read them, and sources that compile and compute right.
+
+The interpreter is a stand-in with TensorFlow Lite Micro's names: one int8 FULLY_CONNECTED without bias, as in tiny.tflite.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from keras_xaic.cli.app import app
+from keras_xaic.edge.doctor import KERNEL, TINY
+from keras_xaic.errors import DataError, ExportError, PlanError
+from keras_xaic.pipeline.board_projects import SOURCES, write_project
+from keras_xaic.tflite.micro_kit import write_micro
+
+STAND_IN = pathlib.Path(__file__).parent / "stand_in"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "small"
+    (folder / "check").mkdir(parents=True)
+    write_micro(folder / "micro", TINY.read_bytes(), arena_bytes=1500)
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 4)).astype(np.float32)
+    np.savez(folder / "check" / "inputs.npz", x0=x)
+    np.savez(folder / "check" / "expected.npz", y0=(x @ KERNEL).astype(np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(bundle):
+    return {system: write_project(bundle, system, bundle.parent / system) for system in SOURCES}
+
+
+def compiled(project, *files, output=None):
+    options = ["-o", output] if output else ["-fsyntax-only"]
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{STAND_IN}", f"-I{project}", *options, *files]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+
+
+@needs_compiler
+def test_the_self_test_passes_and_sees_what_is_wrong(made, tmp_path):
+    project = shutil.copytree(made["cmake"], tmp_path / "firmware")
+    sources = sorted(project.glob("*.cc"))
+    assert len(sources) == 4
+    done = compiled(project, *sources, output=tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    run = subprocess.run([tmp_path / "run"], capture_output=True, text=True)
+    assert run.stdout.splitlines() == [
+        *(f"sample {i}: as expected" for i in range(4)),
+        "arena: 1234 of 3936 bytes are used",
+        "xaic self-test: PASS",
+    ]
+    assert run.returncode == 0
+    samples = project / "xaic_samples.h"
+    samples.write_text(re.sub(r"(out_2_0\[\] = \{\n\s+)[^,]+", r"\g<1>9.5f", samples.read_text()))
+    compiled(project, *sources, output=tmp_path / "run")
+    run = subprocess.run([tmp_path / "run"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "sample 2: DIFFERENT" in run.stdout
+    assert run.stdout.endswith("xaic self-test: FAIL\n")
+
+
+@needs_compiler
+def test_the_sources_of_all_systems_are_the_same_and_their_own_compile(made):
+    def shared(project, system):
+        folder, ending = SOURCES[system]
+        found = {path.name.replace(ending, ".cc"): path.read_text() for path in (project / folder).glob("*_*.*")}
+        return {name: text for name, text in found.items() if name.startswith(("xaic_", "model_data"))}
+
+    assert len(shared(made["cmake"], "cmake")) == 7
+    for system, project in made.items():
+        assert shared(project, system) == shared(made["cmake"], "cmake"), system
+    for main in (made["esp-idf"] / "main" / "main.cc", made["zephyr"] / "src" / "main.cc"):
+        done = compiled(main.parent, main)
+        assert done.returncode == 0, done.stderr
+
+
+def properties(path):
+    return dict(line.split("=", 1) for line in path.read_text().splitlines() if line)
+
+
+def test_manifests_have_what_their_build_systems_ask_for(made):
+    library = properties(made["arduino"] / "library.properties")
+    assert {"name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url", "architectures"} <= set(
+        library
+    )
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}", library["name"])
+    assert not library["name"].lower().startswith("arduino")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", library["version"])
+    assert library["category"] == "Data Processing"
+    for header in library["includes"].split(","):
+        assert (made["arduino"] / "src" / header).is_file()
+    assert (made["arduino"] / "examples" / "SelfTest" / "SelfTest.ino").is_file()  # a sketch is called as its directory
+
+    cmake = {system: (made[system] / "CMakeLists.txt").read_text() for system in ("cmake", "esp-idf", "zephyr")}
+    assert "include($ENV{IDF_PATH}/tools/cmake/project.cmake)\nproject(" in cmake["esp-idf"]
+    assert (
+        cmake["zephyr"].index("find_package(Zephyr REQUIRED")
+        < cmake["zephyr"].index("project(")
+        < cmake["zephyr"].index("target_")
+    )
+    for place in (
+        made["cmake"] / "CMakeLists.txt",
+        made["esp-idf"] / "main" / "CMakeLists.txt",
+        made["zephyr"] / "CMakeLists.txt",
+    ):
+        named = re.findall(r"[\w/]+\.cc\b", re.sub(r"#.*", "", place.read_text()))
+        assert len(set(named)) == 4
+        assert [name for name in named if not (place.parent / name).is_file()] == []
+    kconfig = (made["zephyr"] / "prj.conf").read_text()
+    assert all(re.fullmatch(r"#.*|CONFIG_[A-Z0-9_]+=(y|n|\d+)", line) for line in kconfig.splitlines())
+    assert "CONFIG_TENSORFLOW_LITE_MICRO=y" in kconfig
+
+    yaml = pytest.importorskip("yaml")
+    component = yaml.safe_load((made["esp-idf"] / "main" / "idf_component.yml").read_text())
+    assert set(component["dependencies"]) == {"idf", "espressif/esp-tflite-micro"}
+    west = yaml.safe_load((made["zephyr"] / "west.yml").read_text())["manifest"]
+    assert set(west) <= {"defaults", "remotes", "projects", "group-filter", "self", "version"}
+    assert {one["remote"] for one in west["projects"]} <= {one["name"] for one in west["remotes"]}
+    assert west["group-filter"] == ["+optional"]
+
+
+def test_only_projects_of_ours_are_replaced(bundle, tmp_path):
+    out = write_project(bundle, "cmake", tmp_path / "firmware")
+    with pytest.raises(ExportError, match="is not empty"):
+        write_project(bundle, "cmake", out)
+    write_project(bundle, "arduino", out, overwrite=True)
+    assert not (out / "CMakeLists.txt").exists()
+    (out / "mine.c").write_text("mine")
+    with pytest.raises(ExportError, match=r"mine\.c, which xaic did not write"):
+        write_project(bundle, "cmake", out, overwrite=True)
+
+
+def test_what_cannot_be_a_project_is_one_line(bundle, tmp_path):
+    with pytest.raises(PlanError, match="'zephyr'"):
+        write_project(bundle, "zefyr", tmp_path / "out")
+    with pytest.raises(DataError, match=r"holds no micro/model\.tflite"):
+        write_project(tmp_path, "zephyr", tmp_path.parent / "out")
+    shutil.copytree(bundle / "micro", tmp_path / "bare" / "micro")
+    with pytest.raises(DataError, match="no samples"):
+        write_project(tmp_path / "bare", "zephyr", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_it(bundle, tmp_path):
+    out = tmp_path / "firmware"
+    result = CliRunner().invoke(app, ["project", str(bundle), "--system", "esp-idf", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    files = [file for file in out.rglob("*") if file.is_file() and file.name != ".xaic"]
+    assert len(files) == 12
+    wrong = CliRunner().invoke(app, ["project", str(bundle), "--system", "esp", "--out", str(tmp_path / "other")])
+    assert wrong.exit_code == 2
+    assert "'esp-idf'" in wrong.output
+
+
+def test_templates_are_filled(made):
+    files = [file for project in made.values() for file in project.rglob("*") if file.is_file()]
+    assert len(files) > 40
+    assert [file for file in files if re.search(r"\{\{[A-Z_]+\}\}", file.read_text())] == []
