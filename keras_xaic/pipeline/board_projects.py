@@ -71,7 +71,7 @@ def project_files(bundle: Bundle, system: str) -> dict[str, str]:
     """Returns the files of a project, by name."""
     content = (bundle.micro / "model.tflite").read_bytes()
     file = load(content)
-    filled = {**_ports(file), **_arena(bundle), "SAID": _SAID.format(state=_STATE if keeps_state(file) else "")}
+    filled = {**_ports(file), **_arena(bundle), "SAID": _said(file)}
     calls = resolver_calls(file)
     filled.update(OPS_COUNT=str(len(calls)), OPS_ADD_CALLS="\n".join(f"  resolver.{call}();" for call in calls))
     folder, ending = SOURCES[system]
@@ -92,9 +92,7 @@ It runs the samples of the bundle's `check/` and prints `xaic self-test: PASS`, 
 ```cpp
 #include "xaic_predict.h"
 
-float input[XAIC_INPUT_0_SIZE], output[XAIC_OUTPUT_0_SIZE];
-const float* inputs[] = {{input}};
-float* outputs[] = {{output}};
+{example}
 int code = xaic_predict_all(inputs, outputs);  // XAIC_OK, or what xaic_predict.h says
 ```
 
@@ -105,6 +103,16 @@ The sources were compiled and run against a stand-in of the interpreter; nothing
 _STATE = """
 
 The model keeps a state between calls: call `xaic_reset()` before every new sequence."""
+
+
+def _said(file: ModelT) -> str:
+    """Returns what every project's README says."""
+    lines = []
+    for role, kind in (("input", "const float*"), ("output", "float*")):
+        names = [f"{role}_{i}" for i in range(len(_tensors(file, f"{role}s")))]
+        lines += [f"static float {name}[XAIC_{name.upper()}_SIZE];" for name in names]
+        lines.append(f"{kind} {role}s[] = {{{', '.join(names)}}};")
+    return _SAID.format(example="\n".join(lines), state=_STATE if keeps_state(file) else "")
 
 
 def _templates(directory: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:

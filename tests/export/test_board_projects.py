@@ -164,6 +164,16 @@ def test_the_command_writes_it(bundle, tmp_path):
     assert "'esp-idf'" in wrong.output
 
 
+@needs_compiler
+def test_the_example_of_the_readme_compiles(made, tmp_path):
+    for project in made.values():
+        (code,) = re.findall(r"^```cpp\n(.*?)^```", (project / "README.md").read_text(), re.M | re.S)
+        include, _, body = code.partition("\n")
+        (tmp_path / "example.cc").write_text(f"{include}\nint main() {{\n{body}\nreturn code;\n}}\n")
+        done = compiled(made["cmake"], tmp_path / "example.cc")
+        assert done.returncode == 0, done.stderr
+
+
 def test_templates_are_filled(made):
     files = [file for project in made.values() for file in project.rglob("*") if file.is_file()]
     assert len(files) > 40
