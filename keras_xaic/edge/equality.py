@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -70,7 +70,6 @@ class Original:
         inputs: One (N, ...) array per input, to be run beside random inputs and edge values.
         signatures: Whether the file's signatures are run, too.
         limits: Seconds without progress, and memory of the interpreter.
-        progress: Called with the number of finished cases.
 
     Raises:
         EdgeError: If the interpreter does not run the file; its words are quoted.
@@ -85,9 +84,8 @@ class Original:
         inputs: Sequence[np.ndarray] = (),
         signatures: bool = True,
         limits: Optional[Limits] = None,
-        progress: Optional[Callable[[int], None]] = None,
     ) -> None:
-        self.interpreter, self._limits, self._progress = interpreter, limits or Limits(), progress
+        self.interpreter, self._limits = interpreter, limits or Limits()
         self._inputs, self._signatures = inputs, signatures
         self.version, self._cases, again = self._run(path, twice=True)
         self._unsteady = tuple(name for name, case in self._cases.items() if case is not None and not _same(case, again, name))
@@ -128,7 +126,7 @@ class Original:
             stored = [store(np.asarray(array), scratch / f"x{i}.npy") for i, array in enumerate(self._inputs)]
             how = {"inputs": stored, "signatures": self._signatures, "twice": twice, "seconds": SECONDS}
             job = {**job_of("digest", path, self.interpreter, info), **how}
-            answer, _ = run_child(job, scratch, self._limits, self._progress)
+            answer, _ = run_child(job, scratch, self._limits)
         return str(answer["version"]), dict(answer["cases"]), dict(answer["again"])
 
 

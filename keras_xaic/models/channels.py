@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import numpy as np
 
@@ -204,15 +204,14 @@ def channel_groups(model: Model) -> ChannelGroups:
 
 
 def group_scores(
-    groups: ChannelGroups, filters: Mapping[str, np.ndarray], combine: str = "sum", norm: Optional[str] = None
+    groups: ChannelGroups, filters: Mapping[str, np.ndarray], norm: Optional[Literal["l2"]] = None
 ) -> dict[str, np.ndarray]:
-    """Combines the scores of single filters into scores of group channels.
+    """Adds up the scores of the filters that go with each channel of a group.
 
     Args:
         groups: The model's channel groups.
         filters: Layer path -> score of every output channel, (channels,), such as `Relevance.filters`. Layers that make no
             channels of their own are ignored; producers without scores count 0.
-        combine: ``sum``, ``mean`` or ``max`` over the filters that go with a channel.
         norm: ``l2`` divides every group's scores by their Euclidean length, which strong pruning needs; None compares
             groups as they are.
 
@@ -220,28 +219,19 @@ def group_scores(
         Group name -> (size,) float64 scores, for every removable group with a score.
 
     Raises:
-        PlanError: If scores have the wrong shape, or `combine` or `norm` is unknown.
+        PlanError: If scores have the wrong shape.
     """
-    if combine not in ("sum", "mean", "max"):
-        raise PlanError(f"combine={combine!r}", "sum, mean or max")
-    if norm not in (None, "l2"):
-        raise PlanError(f"norm={norm!r}", "None or 'l2'")
     scores = {}
     for group in groups.removable:
         scored = [path for path in group.producers if path in filters]
         if not scored:
             continue
-        total = np.full(group.size, -np.inf if combine == "max" else 0.0)
-        count = np.zeros(group.size)
+        total = np.zeros(group.size)
         for path in scored:
             one, members = np.asarray(filters[path], np.float64), group.members[path]
             if one.shape != members.shape:
                 raise PlanError(f"layer {path!r} has filter scores of shape {one.shape}", f"{members.shape}")
-            (np.maximum if combine == "max" else np.add).at(total, members, one)
-            np.add.at(count, members, 1)
-        total = np.where(count > 0, total, 0.0)
-        if combine == "mean":
-            total = total / np.maximum(count, 1)
+            np.add.at(total, members, one)
         length = np.linalg.norm(total)
         scores[group.name] = total / length if norm == "l2" and length > 0 else total
     return scores

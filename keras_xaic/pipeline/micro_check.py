@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
-import tempfile
 from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic import edge, tflite
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.models import canonicalize
+from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite import Precision, Target
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ def micro_refusal(model: Model, samples: Any = None, precision: Precision = "int
             content = tflite.build_tflite(model, samples, precision=precision, lookup=False)
     except ExportError:
         return None
-    with tempfile.TemporaryDirectory(prefix="xaic-") as name:
-        path = pathlib.Path(name) / "model.tflite"
+    with temporary_directory() as scratch:
+        path = scratch / "model.tflite"
         path.write_bytes(content)
         return edge.micro_refusal(path)
 

@@ -80,14 +80,7 @@ class LayerOptions:
         }
         return RoundedKernels(self.model, self.values, rounded, self.relevance, samples, seed)
 
-    def choose(
-        self,
-        damage: Damage,
-        flash: Optional[int],
-        download: Optional[int],
-        mean_bits: Optional[float] = None,
-        least_sparsity: float = 0.0,
-    ) -> Optional[list[LayerPlan]]:
+    def choose(self, damage: Damage, limits: Limits, least_sparsity: float = 0.0) -> Optional[list[LayerPlan]]:
         """Returns the least damaging choice of bits and zeros for all kernels within the limits, or None if there is none.
 
         Kernels that the file looks up (see `keras_xaic.tflite.look_up`) count with fewer bytes of flash only if they would get
@@ -95,13 +88,13 @@ class LayerOptions:
 
         Args:
             damage: What rounding and zeros do.
-            flash: Bytes of `model.tflite`, or None.
-            download: Bytes of `model.xaic`, or None; without, there are no more zeros than `least_sparsity`.
-            mean_bits: Mean bit-width over all weights, or None.
+            limits: Bytes of `model.tflite` and of `model.xaic`, and mean bit-width over all weights. Without a limit on the
+                download there are no more zeros than `least_sparsity`.
             least_sparsity: Fraction of zeros that there shall be at least.
         """
+        flash, download = limits.flash, limits.download
         spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
-        limits = Limits(None if flash is None else flash - self.fixed, spare, mean_bits)
+        limits = replace(limits, flash=None if flash is None else flash - self.fixed, download=spare)
         levels = {key: masks if download is not None else masks[:1] for key, masks in self._levels(least_sparsity).items()}
         smallest = {
             kernel.key: [self._looked_up(kernel.key, one) for one in self._smallest(damage, kernel, levels[kernel.key][-1])]
@@ -129,25 +122,17 @@ class LayerOptions:
         chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=room))
         return None if chosen is None else self._plans(chosen)
 
-    def best_effort(
-        self,
-        damage: Damage,
-        flash: Optional[int],
-        download: Optional[int],
-        mean_bits: Optional[float] = None,
-        least_sparsity: float = 0.0,
-    ) -> list[LayerPlan]:
+    def best_effort(self, damage: Damage, limits: Limits, least_sparsity: float = 0.0) -> list[LayerPlan]:
         """Returns the best choice where none meets all limits: these are eased, where they must be, to the least there is.
 
         Flash comes first: the limit on the download is eased to what is possible with the least flash.
 
         Args:
             damage: As for `choose`.
-            flash: As for `choose`.
-            download: As for `choose`.
-            mean_bits: As for `choose`.
+            limits: As for `choose`.
             least_sparsity: As for `choose`.
         """
+        flash, download, mean_bits = limits.flash, limits.download, limits.mean_bits
         levels = self._levels(least_sparsity)
         least = {
             kernel.key: min(
@@ -158,12 +143,12 @@ class LayerOptions:
         }
         least_flash = self.fixed + sum(one.flash_bytes for one in least.values())
         least_download = self.download_bytes([]) + sum(one.download_bytes for one in least.values())
-        eased = (
+        eased = Limits(
             None if flash is None else max(flash, least_flash),
             None if download is None else max(download, least_download),
             None if mean_bits is None else max(mean_bits, _mean_bits(least.values())),
         )
-        return self.choose(damage, *eased, least_sparsity) or self._plans(least)
+        return self.choose(damage, eased, least_sparsity) or self._plans(least)
 
     def faster(self, layers: Sequence[LayerPlan], flash: Optional[int]) -> tuple[list[LayerPlan], bool]:
         """Returns layers with a byte a weight where packing makes them slow and flash is left, and whether any is looked up.

@@ -11,6 +11,7 @@ from keras_xaic.budget import Budget
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
+from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import LayerOptions
 from keras_xaic.planning.filters import FilterRemoval, limits_of
 from keras_xaic.planning.options import PlanOptions
@@ -94,7 +95,7 @@ def plan(
         kernels = LayerOptions(following.model, following.relevance, options, flash_correction)
         layers = _choose(kernels, damage, budget, bits, sparsity)
     if layers is None:
-        layers = kernels.best_effort(damage, *_limits(budget, bits), sparsity)
+        layers = kernels.best_effort(damage, _limits(budget, bits), sparsity)
     lookup = True
     if bits and (budget.flash, budget.download) != (None, None):
         layers, lookup = kernels.faster(layers, budget.flash_bytes)
@@ -159,15 +160,15 @@ def _choose(
 ) -> Optional[list[LayerPlan]]:
     """Returns the least damaging choice within the budget, or None; plain int8 has no zeros to meet a download limit with."""
     download = budget.download_bytes
-    layers = kernels.choose(damage, *_limits(budget, bits), sparsity)
+    layers = kernels.choose(damage, _limits(budget, bits), sparsity)
     if layers is not None and not bits and download is not None and kernels.download_bytes(layers) > download:
         return None
     return layers
 
 
-def _limits(budget: Budget, bits: Sequence[int]) -> tuple[Optional[int], Optional[int], Optional[float]]:
+def _limits(budget: Budget, bits: Sequence[int]) -> Limits:
     """Returns the limits on flash, download and mean bit-width that a choice of bits and zeros can do something about."""
-    return budget.flash_bytes, budget.download_bytes if bits else None, budget.mean_bits
+    return Limits(budget.flash_bytes, budget.download_bytes if bits else None, budget.mean_bits)
 
 
 def _fits(kernels: LayerOptions, layers: Optional[Sequence[LayerPlan]], budget: Budget, bits: Sequence[int]) -> bool:

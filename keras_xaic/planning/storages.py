@@ -148,20 +148,19 @@ def require_legal(
     bits: int,
     per_tensor: bool,
     activations: Optional[Activations],
-    runtimes: Optional[Sequence[Runtime]] = None,
 ) -> None:
     """Refuses a storage that is not exact for the layer `key`; `activations` is None for types that have no name here.
 
     Raises:
         ExportError: Naming the layer and what would be right.
     """
-    legal = legal_storages(kind, bits, per_tensor, activations, runtimes) if activations else ()
+    legal = legal_storages(kind, bits, per_tensor, activations) if activations else ()
     if storage in legal:
         return
     granularity = "one step per tensor" if per_tensor else "one scale per channel"
     raise ExportError(
         f"layer {key!r}: a {bits}-bit {kind} kernel with {granularity} behind {activations or 'unknown'} activations "
-        f"cannot be stored as {storage} for {', '.join(runtimes or RUN_BY[activations or 'int8'])}",
+        f"cannot be stored as {storage} for {', '.join(RUN_BY[activations or 'int8'])}",
         " or ".join(legal) if legal else "another combination; this one has no exact storage",
         "Change the plan's storage, granularity or bits for this layer",
     )

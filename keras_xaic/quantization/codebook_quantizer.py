@@ -24,20 +24,11 @@ class CodebookQuantizer(quantizers.Quantizer):
         scale: The step, broadcastable to the kernel (see `level_scale`); it is not trained.
         bits: Bit-width of the index.
         mask: Boolean, of the kernel's shape; False stays zero. None: all may be non-zero.
-        members: Place in `levels` of every weight, for training centroids with members fixed; None assigns again.
     """
 
-    def __init__(
-        self,
-        levels: np.ndarray,
-        scale: np.ndarray,
-        bits: int,
-        mask: Optional[np.ndarray] = None,
-        members: Optional[np.ndarray] = None,
-    ) -> None:
+    def __init__(self, levels: np.ndarray, scale: np.ndarray, bits: int, mask: Optional[np.ndarray] = None) -> None:
         self.levels, self.scale, self.bits = np.asarray(levels, np.int8), np.asarray(scale, np.float32), bits
-        self.mask, self.members = mask, members
-        self.unit = float(np.mean(self.scale))
+        self.mask, self.unit = mask, float(np.mean(self.scale))
 
     @classmethod
     def fit(
@@ -82,8 +73,7 @@ class CodebookQuantizer(quantizers.Quantizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs."""
-        names = ("levels", "scale", "bits", "mask", "members")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("levels", "scale", "bits", "mask")}
 
     def _centroids(self, shift: Tensor) -> Tensor:
         """Integer levels, straight-through; they keep their sides of 0 and their order."""
@@ -95,11 +85,7 @@ class CodebookQuantizer(quantizers.Quantizer):
 
     def _shared(self, inputs: Tensor, shift: Tensor) -> Tensor:
         centroids = self._centroids(shift)
-        if self.members is None:
-            flat = tf.reshape(tf.stop_gradient(inputs) / self.scale, [-1])
-            place = tf.searchsorted(tf.stop_gradient(centroids[1:] + centroids[:-1]) / 2, flat, side="right")
-            place = tf.reshape(place, tf.shape(inputs))
-        else:
-            place = tf.constant(self.members)
-        level = tf.gather(centroids, place)
+        flat = tf.reshape(tf.stop_gradient(inputs) / self.scale, [-1])
+        place = tf.searchsorted(tf.stop_gradient(centroids[1:] + centroids[:-1]) / 2, flat, side="right")
+        level = tf.gather(centroids, tf.reshape(place, tf.shape(inputs)))
         return level if self.mask is None else level * tf.constant(self.mask, level.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
-from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Runtime, Storage, require_legal
+from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Storage, require_legal
 from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, TensorType, require_version, schema, set_constant
 from keras_xaic.tflite.pairing import (
     WeightOperator,
@@ -37,7 +37,6 @@ def write_grids(
     floating: Sequence[WeightOperator],
     kernels: Mapping[str, QuantizedKernel],
     storages: Mapping[str, Storage],
-    runtimes: Optional[Sequence[Runtime]] = None,
 ) -> None:
     """Gives the loaded int8 twin every planned kernel's integers and steps exactly as planned.
 
@@ -50,7 +49,6 @@ def write_grids(
         floating: The weight operators of the float32 twin; their weights must lie on the grids.
         kernels: Weight key -> grid, in network order.
         storages: Weight key -> ``int4`` or ``int8``.
-        runtimes: Interpreters that must run the file; None: those of `RUN_BY`.
 
     Raises:
         ExportError: Naming the layer, if a grid is not what the model holds or a storage would not be exact.
@@ -63,7 +61,7 @@ def write_grids(
             continue
         if key not in storages:
             raise ExportError(f"layer {key!r} has a grid and no storage", "int4 or int8 for every grid")
-        _write(key, kernels[key], gain, storages[key], weight_operator, source.bias, runtimes)
+        _write(key, kernels[key], gain, storages[key], weight_operator, source.bias)
 
 
 def pair_with_grids(
@@ -110,12 +108,11 @@ def _write(
     storage: Storage,
     target: WeightOperator,
     bias: Optional[np.ndarray],
-    runtimes: Optional[Sequence[Runtime]],
 ) -> None:
     steps = (channel_steps(kernel.scale, kernel.integers.shape, target, key) * gain).astype(np.float32)
     activation = target.operator.input(target.data_position)
     assert activation is not None
-    require_legal(key, storage, target.kind, kernel.level_bits, steps.size == 1, _ACTIVATIONS.get(activation.type), runtimes)
+    require_legal(key, storage, target.kind, kernel.level_bits, steps.size == 1, _ACTIVATIONS.get(activation.type))
     integers = to_operator_layout(kernel.integers, target.kind, target.weights.shape)
     assert integers is not None  # `pair_by_value` found that it fits
     widening = 1 if storage == "int4" else 2 ** (8 - kernel.level_bits)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import SPARSITIES, LayerOptions
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.sensitivity import SENSITIVITIES, ZERO_COST, Damage
@@ -29,10 +30,10 @@ RELEVANCE = Damage(SENSITIVITIES["relevance"])
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.6])
 def test_the_choice_is_the_best_of_all_combinations(options, share):
-    full = options.choose(RELEVANCE, None, None)
+    full = options.choose(RELEVANCE, Limits())
     rest = options.download_bytes([]) + 1
     limit = rest + round(share * sum(layer.download_bytes for layer in full))
-    chosen = options.choose(RELEVANCE, None, limit)
+    chosen = options.choose(RELEVANCE, Limits(None, limit))
     assert options.download_bytes(chosen) <= limit
     best = np.inf
     masks = options._levels(0.0)
@@ -55,16 +56,16 @@ def test_the_choice_is_the_best_of_all_combinations(options, share):
 
 
 def test_without_a_download_limit_there_are_no_zeros(options):
-    assert all(layer.sparsity == 0.0 for layer in options.choose(RELEVANCE, 1_400 + options.fixed, None))
+    assert all(layer.sparsity == 0.0 for layer in options.choose(RELEVANCE, Limits(1_400 + options.fixed)))
 
 
 def test_zeros_that_are_asked_for_are_the_least(options):
-    chosen = options.choose(RELEVANCE, None, options.download_bytes([]) + 900, least_sparsity=0.5)
+    chosen = options.choose(RELEVANCE, Limits(None, options.download_bytes([]) + 900), least_sparsity=0.5)
     assert sum(layer.sparsity * layer.weights for layer in chosen) >= 0.49 * sum(layer.weights for layer in chosen)
 
 
 def test_what_cannot_be_met_is_said(options):
-    assert options.choose(RELEVANCE, None, options.download_bytes([]) + 50) is None
+    assert options.choose(RELEVANCE, Limits(None, options.download_bytes([]) + 50)) is None
 
 
 def test_a_zero_costs_more_than_the_same_error_by_rounding():
@@ -77,31 +78,31 @@ def test_a_zero_costs_more_than_the_same_error_by_rounding():
 
 def test_the_same_bits_everywhere_have_the_fewest_zeros_that_fit(options):
     uniform = Damage(SENSITIVITIES["uniform"])
-    assert {layer.bits for layer in options.choose(uniform, None, None)} == {8}
+    assert {layer.bits for layer in options.choose(uniform, Limits())} == {8}
     least = sum(options._candidate(uniform, kernel, 2, None).download_bytes for kernel in options.kernels)
-    assert {layer.bits for layer in options.choose(uniform, None, options.download_bytes([]) + least + 2)} == {2}
-    chosen = options.choose(uniform, None, options.download_bytes([]) + round(0.8 * least))
+    assert {layer.bits for layer in options.choose(uniform, Limits(None, options.download_bytes([]) + least + 2))} == {2}
+    chosen = options.choose(uniform, Limits(None, options.download_bytes([]) + round(0.8 * least)))
     assert {layer.bits for layer in chosen} == {2}
     assert 0.0 < max(layer.sparsity for layer in chosen) < SPARSITIES[-1]
 
 
 def test_a_flash_limit_beyond_reach_gives_the_least_flash_and_still_keeps_the_download_limit(options):
-    assert options.choose(RELEVANCE, 500, None) is None
-    free = options.best_effort(RELEVANCE, 500, None)
+    assert options.choose(RELEVANCE, Limits(500)) is None
+    free = options.best_effort(RELEVANCE, Limits(500))
     assert {layer.storage for layer in free} == {"int4"}
     assert {layer.bits for layer in free} == {4}  # fewer bits would not make the file smaller
     assert all(layer.sparsity == 0.0 for layer in free)  # nor would zeros
     limit = options.download_bytes(free) - 300
-    both = options.best_effort(RELEVANCE, 500, limit)
+    both = options.best_effort(RELEVANCE, Limits(500, limit))
     assert options.flash_bytes(both) == options.flash_bytes(free)
     assert options.download_bytes(both) <= limit
 
 
 def test_limits_beyond_reach_are_eased_to_the_least_there_is(options):
-    least = options.best_effort(RELEVANCE, 500, 10)
+    least = options.best_effort(RELEVANCE, Limits(500, 10))
     table = [
         min(options._candidate(RELEVANCE, kernel, 2, mask).download_bytes for mask in options._levels(0.0)[kernel.key])
         for kernel in options.kernels
     ]
     assert sum(layer.download_bytes for layer in least) == sum(table)
-    assert {layer.bits for layer in options.best_effort(RELEVANCE, None, None, mean_bits=1.0)} == {2}
+    assert {layer.bits for layer in options.best_effort(RELEVANCE, Limits(None, None, mean_bits=1.0))} == {2}
