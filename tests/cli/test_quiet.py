@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -107,14 +108,9 @@ def test_nothing_comes_through_on_a_terminal(place):
     said: list[bytes] = []
 
     def listen() -> None:
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                return
-            if not piece:
-                return
-            said.append(piece)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 65536):
+                said.append(piece)
 
     listener = threading.Thread(target=listen)
     listener.start()

@@ -91,13 +91,19 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture
-def litert_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    """Makes a shell script play LiteRT's Python, so that every way to die can be had at will."""
+def python_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """Makes a shell script play the Python that XAIC_LITERT_PYTHON names."""
 
     def play(script: str) -> None:
         fake = tmp_path / "python"
-        fake.write_text(f"#!/bin/sh\necho started\n{script}\n")
+        fake.write_text(f"#!/bin/sh\n{script}\n")
         fake.chmod(0o755)
         monkeypatch.setenv("XAIC_LITERT_PYTHON", str(fake))
 
     return play
+
+
+@pytest.fixture
+def litert_is(python_is):
+    """The same for a Python that begins the work, so that every way to die can be had at will."""
+    return lambda script: python_is(f"echo started\n{script}")

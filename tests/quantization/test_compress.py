@@ -10,10 +10,11 @@ from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.data import Data, Samples
 from keras_xaic.models import weighted_kernels
-from keras_xaic.planning import LayerPlan, Plan, with_grid
+from keras_xaic.planning import with_grid
 from keras_xaic.tflite import build_tflite, match_stored
 from keras_xaic.tflite.decode import compress_for_micro
 from keras_xaic.tflite.encoders import encode_lookup_table
+from tests.plans import plan_for
 
 CLASSES = 4
 
@@ -41,20 +42,8 @@ def trained():
     return model, Data(Samples(x[:500], y[:500]), Samples(x[500:], y[500:]))
 
 
-def plan_for(model, grid, bits=4, sparsity=0.0):
-    entries = [
-        LayerPlan(
-            key=k.key,
-            kind=k.kind,
-            weights=k.size,
-            bits=bits,
-            granularity="tensor" if k.kind == "dense" else "channel",
-            storage="int4",
-            sparsity=sparsity if k.kind != "depthwise" else 0.0,
-        )
-        for k in weighted_kernels(model)
-    ]
-    return with_grid(Plan(layers=entries, seed=5), grid)
+def on_grid(model, grid, bits=4, sparsity=0.0):
+    return with_grid(plan_for(model, bits, sparsity), grid)
 
 
 def in_keras_layout(integers, kind, shape):
@@ -68,7 +57,7 @@ def in_keras_layout(integers, kind, shape):
 )
 def test_what_is_written_is_what_was_trained(trained, grid, bits, epochs, tmp_path):
     model, data = trained
-    small = xaic.apply(model, plan_for(model, grid, bits), data, training=xaic.Training(epochs=epochs, batch_size=50))
+    small = xaic.apply(model, on_grid(model, grid, bits), data, training=xaic.Training(epochs=epochs, batch_size=50))
     found = {kernel.key: kernel.value for kernel in weighted_kernels(small.model)}
     assert set(found) == set(small.kernels) == {"stem", "depthwise", "conv", "head"}
     for key, kernel in small.kernels.items():
@@ -93,7 +82,7 @@ def test_what_is_written_is_what_was_trained(trained, grid, bits, epochs, tmp_pa
 def test_tflite_micro_looks_a_codebook_up(trained):
     tflm = pytest.importorskip("tflite_micro")
     model, data = trained
-    small = xaic.apply(model, plan_for(model, "codebook", 3), data, training=xaic.Training(epochs=0))
+    small = xaic.apply(model, on_grid(model, "codebook", 3), data, training=xaic.Training(epochs=0))
     content = build_tflite(small, data.train.inputs(np.arange(64)))
     for (one,) in match_stored(content, small.model).values():
         channels = one.scale.size if one.scale.size > 1 else None
@@ -117,7 +106,7 @@ def test_tflite_micro_looks_a_codebook_up(trained):
 
 def test_ecq_reaches_the_planned_sparsity(trained):
     model, data = trained
-    small = xaic.apply(model, plan_for(model, "ecq", 4, sparsity=0.6), data, training=xaic.Training(epochs=0))
+    small = xaic.apply(model, on_grid(model, "ecq", 4, sparsity=0.6), data, training=xaic.Training(epochs=0))
     for key in ("stem", "conv", "head"):
         assert small.kernels[key].sparsity == pytest.approx(0.6, abs=0.01)
     assert "prune" not in small.history
@@ -126,7 +115,7 @@ def test_ecq_reaches_the_planned_sparsity(trained):
 @pytest.mark.slow
 def test_ecqx_trains_to_the_planned_sparsity_and_is_repeatable(trained):
     model, data = trained
-    plan = plan_for(model, "ecqx", 4, sparsity=0.6)
+    plan = on_grid(model, "ecqx", 4, sparsity=0.6)
     runs = [xaic.apply(model, plan, data, training=xaic.Training(epochs=1, batch_size=100)) for _ in range(2)]
     for key, kernel in runs[0].kernels.items():
         if key != "depthwise":
@@ -139,7 +128,7 @@ def test_ecqx_trains_to_the_planned_sparsity_and_is_repeatable(trained):
 def test_two_bits_train(trained):
     """The published step makes nearly all weights zero at 2 bits, and training cannot mend it."""
     model, data = trained
-    small = xaic.apply(model, plan_for(model, "ecqx", 2), data, training=xaic.Training(epochs=4, batch_size=25))
+    small = xaic.apply(model, on_grid(model, "ecqx", 2), data, training=xaic.Training(epochs=4, batch_size=25))
     answers = small.model.predict(data.test.x, verbose=0).argmax(axis=1)
     assert np.mean(answers == data.test.y) > 0.9
     assert all(np.abs(kernel.integers).max() <= 1 for kernel in small.kernels.values())

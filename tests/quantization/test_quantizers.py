@@ -6,8 +6,8 @@ import pytest
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.planning.plan import LayerPlan, Plan
 from keras_xaic.quantization import GridQuantizer, fold_kernels, freeze, quantize_by_plan
+from tests.plans import plan_for
 
 
 class Host(layers.Layer):
@@ -90,22 +90,6 @@ def small_model():
     rng = np.random.default_rng(0)
     norm.set_weights([rng.normal(size=6), rng.normal(size=6), rng.normal(size=6), rng.random(6) + 0.5])
     return model
-
-
-def plan_for(model, bits):
-    return Plan(
-        layers=[
-            LayerPlan(
-                key=k.key,
-                kind=k.kind,
-                weights=k.size,
-                bits=bits,
-                granularity="tensor" if k.kind == "dense" else "channel",
-                storage="int4",
-            )
-            for k in weighted_kernels(model)
-        ]
-    )
 
 
 @pytest.mark.parametrize("bits", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -13,7 +13,7 @@ from keras_xaic.edge import judge
 from keras_xaic.edge.child.adapters import Lite
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.tflite.flatbuffer import load, pack
+from keras_xaic.tflite.flatbuffer import TensorType, constant, load, pack, set_constant
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.rewrite import write_grids
 
@@ -119,3 +119,12 @@ def with_grids(int8, float32, kernels, storages):
     file = load(int8)
     write_grids(file, weight_operators(load(float32)), kernels, storages)
     return pack(file)
+
+
+def as_int8(content: bytes) -> bytes:
+    """The same integers and steps, one byte each."""
+    model = load(content)
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.type == TensorType.INT4:
+            set_constant(model, tensor, constant(model, tensor), TensorType.INT8)
+    return pack(model)

@@ -11,8 +11,8 @@ from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
 from keras_xaic.planning.storages import legal_storages
 from keras_xaic.tflite import build_tflite, compress_for_micro, match_stored
-from keras_xaic.tflite.flatbuffer import TensorType, constant, load, pack, set_constant
-from tests.tflite.models import Small, inputs_of, run
+from keras_xaic.tflite.flatbuffer import load
+from tests.tflite.models import Small, as_int8, inputs_of, run
 
 FAST, ALL = 3, 40
 
@@ -80,14 +80,6 @@ def _drawn(seed: int) -> Small:
     return Small(model, kernels, storages)
 
 
-def _bytewise(content: bytes) -> bytes:
-    model = load(content)
-    for tensor in model.subgraphs[0].tensors:
-        if tensor.type == TensorType.INT4:
-            set_constant(model, tensor, constant(model, tensor), TensorType.INT8)
-    return pack(model)
-
-
 @pytest.fixture
 def litert(tmp_path):
     """Runs a file on LiteRT; on the one that judges where it is not installed."""
@@ -112,7 +104,7 @@ def test_random_architectures(seed, litert):
     (on_litert,) = litert(build_tflite(small, calibration, "float"), samples)
     assert np.abs(on_litert - expected).mean() < 0.02 * span + 0.004
     content = build_tflite(small, calibration)
-    np.testing.assert_array_equal(run(content, samples)[0], run(_bytewise(content), samples)[0])
+    np.testing.assert_array_equal(run(content, samples)[0], run(as_int8(content), samples)[0])
     stored = match_stored(content, small.model)
     assert {key: entries[0].storage for key, entries in stored.items() if key in small.kernels} == small.storages
 
@@ -139,7 +131,7 @@ def test_random_architectures_under_tflite_micro(seed):
     assert len(micro.content) <= len(content)
     plain = outputs(content)
     np.testing.assert_array_equal(outputs(micro.content), plain)
-    np.testing.assert_array_equal(outputs(_bytewise(content)), plain)
+    np.testing.assert_array_equal(outputs(as_int8(content)), plain)
     assert np.unique(plain, axis=0).shape[0] > 1  # the outputs do depend on the inputs
     other = run(content, samples)[0]
     assert np.abs(plain.astype(int) - other).mean() <= 2  # other kernels round differently

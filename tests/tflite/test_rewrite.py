@@ -9,9 +9,9 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.tflite.convert import float_twin, int8_twin
-from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
+from keras_xaic.tflite.flatbuffer import constant, load, operators
 from keras_xaic.tflite.reading import match_stored, read_grids
-from tests.tflite.models import Small, inputs_of, on_grids, run, with_grids
+from tests.tflite.models import Small, as_int8, inputs_of, on_grids, run, with_grids
 
 
 def _in_keras_layout(integers: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -20,15 +20,6 @@ def _in_keras_layout(integers: np.ndarray, kind: str, shape: tuple[int, ...]) ->
         return integers.T
     axes = {"conv": (1, 2, 3, 0), "depthwise": (0, 1, 2, 3), "conv_transpose": (1, 2, 0, 3)}[kind]
     return integers.transpose(axes).reshape(shape)
-
-
-def _as_int8(content: bytes) -> bytes:
-    """The same integers and steps, one byte each."""
-    model = load(content)
-    for tensor in model.subgraphs[0].tensors:
-        if tensor.type == TensorType.INT4:
-            set_constant(model, tensor, constant(model, tensor), TensorType.INT8)
-    return pack(model)
 
 
 def _build(model, **grid) -> tuple[Small, bytes]:
@@ -59,8 +50,8 @@ def test_int4_outputs_equal_the_same_integers_in_int8(twins):
     small = twins.small
     content = with_grids(twins.int8, twins.float32, small.kernels, small.storages)
     samples = inputs_of(small.model, 16)
-    assert len(_as_int8(content)) > len(content), "something is packed"
-    for packed, bytewise in zip(run(content, samples), run(_as_int8(content), samples)):
+    assert len(as_int8(content)) > len(content), "something is packed"
+    for packed, bytewise in zip(run(content, samples), run(as_int8(content), samples)):
         np.testing.assert_array_equal(packed, bytewise)
 
 
