@@ -232,27 +232,32 @@ def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs
     if target.is_dir() and (os.path.ismount(target) or not target.name):
         raise ExportError(f"output {shown} is a mount point", "a directory in it, e.g. " + str(shown / "small"), another)
     if target.is_dir() and any(target.iterdir()):
-        mark = Mark.read(target)
-        if not overwrite and (mark is None or mark.finished or mark.kind != kind):
-            raise _full(shown)
-        if mark is None:
-            raise ExportError(
-                f"output directory {shown} is not empty and not {_a(kind)} of ours, so it is never replaced",
-                f"{_a(kind)} that xaic wrote",
-                f"{another}, or empty it yourself",
-            )
-        if mark.kind != kind:
-            raise ExportError(f"output directory {shown} holds {_a(mark.kind)}, not {_a(kind)}", "", another)
-        foreign = sorted(name for name in set(_files(target)) - set(mark.files) if not _LATER.fullmatch(name))
-        if foreign:
-            raise ExportError(
-                f"output directory {shown} holds {foreign[0]}, which xaic did not write", "", f"{another}, or move it away"
-            )
+        _check_replaceable(target, shown, kind, overwrite)
     if os.path.lexists(work) and (work.is_symlink() or (Mark.read(work) or Mark("")).kind != "work"):
         found = f"{shown}.partial is there and xaic did not write it, but needs that name"
         raise ExportError(found, "", f"Rename or move it, or {another[0].lower()}{another[1:]}")
     _check_writable(target.parent, shown)
     return target
+
+
+def _check_replaceable(target: pathlib.Path, shown: pathlib.Path, kind: str, overwrite: bool) -> None:
+    """Refuses to replace a directory with something in it that is not all ours, and of the same kind."""
+    another, mark = "Choose another {out}", Mark.read(target)
+    if not overwrite and (mark is None or mark.finished or mark.kind != kind):
+        raise _full(shown)
+    if mark is None:
+        raise ExportError(
+            f"output directory {shown} is not empty and not {_a(kind)} of ours, so it is never replaced",
+            f"{_a(kind)} that xaic wrote",
+            f"{another}, or empty it yourself",
+        )
+    if mark.kind != kind:
+        raise ExportError(f"output directory {shown} holds {_a(mark.kind)}, not {_a(kind)}", "", another)
+    foreign = sorted(name for name in set(_files(target)) - set(mark.files) if not _LATER.fullmatch(name))
+    if foreign:
+        raise ExportError(
+            f"output directory {shown} holds {foreign[0]}, which xaic did not write", "", f"{another}, or move it away"
+        )
 
 
 def check_continued(out: PathLike, kind: str, inputs: Iterable[Any] = ()) -> pathlib.Path:

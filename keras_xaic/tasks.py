@@ -229,20 +229,28 @@ def _readings(head: Head, targets: Optional[_Targets]) -> list[TaskKind]:
         return _without_targets(head, many, single)
     if targets.inputs_again and _fits(targets.shape, head.shape):
         return ["reconstruction"]
-    if head.width > 1:
-        if _fits(targets.shape, head.shape[:-1]) or _fits(targets.shape, (*head.shape[:-1], 1)):
-            return [many] if targets.whole else []
-        if not _fits(targets.shape, head.shape):
-            return []
-        if head.activation == "softmax" or (head.losses == "classes" and targets.in_unit):
-            return [many]
-        if targets.one_hot:
-            if head.activation == "sigmoid" or head.losses == "yes_no":
-                return [many, "multi-label"]
-            return [many, "regression"] if head.losses == "values" else [many]
-        if targets.zero_one:
-            return _two_ways(head, targets, "multi-label", values)
-        return [values]
+    return _of_vectors(head, targets, many, values) if head.width > 1 else _of_numbers(head, targets, single, values)
+
+
+def _of_vectors(head: Head, targets: _Targets, many: TaskKind, values: TaskKind) -> list[TaskKind]:
+    """The readings of an output with several values at each position."""
+    if _fits(targets.shape, head.shape[:-1]) or _fits(targets.shape, (*head.shape[:-1], 1)):
+        return [many] if targets.whole else []
+    if not _fits(targets.shape, head.shape):
+        return []
+    if head.activation == "softmax" or (head.losses == "classes" and targets.in_unit):
+        return [many]
+    if targets.one_hot:
+        if head.activation == "sigmoid" or head.losses == "yes_no":
+            return [many, "multi-label"]
+        return [many, "regression"] if head.losses == "values" else [many]
+    if targets.zero_one:
+        return _two_ways(head, targets, "multi-label", values)
+    return [values]
+
+
+def _of_numbers(head: Head, targets: _Targets, single: TaskKind, values: TaskKind) -> list[TaskKind]:
+    """The readings of an output with one value at each position."""
     if not _fits(targets.shape, head.shape) and not _fits(targets.shape, head.shape[:-1]):
         return []
     if targets.zero_one or (targets.signs and (head.losses == "yes_no" or head.activation == "sigmoid")):

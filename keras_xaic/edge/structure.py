@@ -63,18 +63,31 @@ def check_micro(info: FileInfo) -> None:
 
 
 def _graph_fault(info: FileInfo, graph: GraphInfo, is_main: bool) -> Optional[str]:
+    return _interface_fault(graph, is_main) or _tensor_fault(info, graph) or _order_fault(info, graph)
+
+
+def _interface_fault(graph: GraphInfo, is_main: bool) -> Optional[str]:
     count = len(graph.tensors)
     if is_main and not (graph.inputs and graph.outputs):
         return "it has no inputs or no outputs"
     if any(not 0 <= i < count for i in (*graph.inputs, *graph.outputs)):
         return f"its inputs {graph.inputs} and outputs {graph.outputs} are not all among its {count} tensors"
+    return None
+
+
+def _tensor_fault(info: FileInfo, graph: GraphInfo) -> Optional[str]:
     encoded = {t for operator in graph.operators if operator.name.startswith("CUSTOM") for t in operator.inputs}
     for i, tensor in enumerate(graph.tensors):
         # What a custom operator (TFLite Micro's DECODE) reads keeps the scales of what it is decoded to.
         fault = _buffer_fault(info, tensor) or (None if i in encoded else _scale_fault(tensor))
         if fault:
             return f"tensor {i}{f' ({tensor.name})' if tensor.name else ''} {fault}"
-    known = set(graph.inputs)
+    return None
+
+
+def _order_fault(info: FileInfo, graph: GraphInfo) -> Optional[str]:
+    """What an operator, or the end, reads before it is there."""
+    count, known = len(graph.tensors), set(graph.inputs)
     known.update(i for i, t in enumerate(graph.tensors) if t.variable or info.buffers[t.buffer][1] or 0 in t.shape)
     for i, operator in enumerate(graph.operators):
         wrong = [t for t in operator.inputs if t < -1 or t >= count] + [t for t in operator.outputs if not 0 <= t < count]

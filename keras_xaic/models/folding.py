@@ -7,7 +7,9 @@ Folding rewrites ``BN(W x + b)`` as ``(g W) x + (g (b - mean) + beta)`` with ``g
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -132,20 +134,29 @@ def find_forward(wiring: Wiring) -> dict[str, Affine]:
         gain, offset = batchnorm_affine(operation.layer)
         if wiring.resolve(operation.inputs[0]) in wiring.operations.inputs and _is_unlike(gain, offset):
             continue
-        full = tuple(size or 1 for size in shape[1:])
-        parts = [np.broadcast_to(part, full) for part in (gain, offset)]
-        key = operation.outputs[0]
-        while wiring.readers[key] == 1 and key in reading:
-            reader, key = reading[key], reading[key].outputs[0]
-            after = wiring.operations.shapes[key][1:]
-            if isinstance(reader.layer, SHAPE_ONLY) and None not in (*shape[1:], *after) and _keeps_order(reader.layer):
-                parts = [part.reshape(after) for part in parts]
-                continue
-            rows = [part.reshape(-1, part.shape[-1]) for part in parts]
-            if all(np.all(part == part[:1]) for part in rows) and _takes_forward(wiring, reader) and reader.path not in found:
-                found[reader.path] = Affine(operation.name, rows[0][0], rows[1][0])
-            break
+        taker = _taker(wiring, reading, operation, gain, offset)
+        if taker is not None and taker[0].path not in found:
+            found[taker[0].path] = Affine(operation.name, *taker[1:])
     return found
+
+
+def _taker(
+    wiring: Wiring, reading: Mapping[str, Operation], batchnorm: Operation, gain: np.ndarray, offset: np.ndarray
+) -> Optional[tuple[Operation, np.ndarray, np.ndarray]]:
+    """Returns the layer behind a BatchNorm that takes it up, with gain and offset of its input channels; None if none does."""
+    key = batchnorm.outputs[0]
+    shape = wiring.operations.shapes[key][1:]
+    parts = [np.broadcast_to(part, tuple(size or 1 for size in shape)) for part in (gain, offset)]
+    while wiring.readers[key] == 1 and key in reading:
+        reader, key = reading[key], reading[key].outputs[0]
+        after = wiring.operations.shapes[key][1:]
+        if isinstance(reader.layer, SHAPE_ONLY) and None not in (*shape, *after) and _keeps_order(reader.layer):
+            parts = [part.reshape(after) for part in parts]
+            continue
+        gains, offsets = (part.reshape(-1, part.shape[-1]) for part in parts)
+        alike = np.all(gains == gains[:1]) and np.all(offsets == offsets[:1])
+        return (reader, gains[0], offsets[0]) if alike and _takes_forward(wiring, reader) else None
+    return None
 
 
 def _is_unlike(gain: np.ndarray, offset: np.ndarray) -> bool:

@@ -88,21 +88,25 @@ class _Translation:
                 settings[new] = settings.pop(old)
         if known is None:  # registered by the user, who knows its settings
             return {**{k: config[k] for k in ("class_name", "module", "registered_name") if k in config}, "config": settings}
-        accepted = accepted_settings(known)
-        for key in [key for key in settings if key not in accepted]:
-            if settings[key] not in (None, False) and key not in _WITHOUT_EFFECT:
-                raise ModelError(
-                    f"{self.source}: layer {name!r} ({kind}) has {key}={settings[key]!r}, which Keras 2 does not have",
-                    "settings that Keras 2 has as well",
-                    "Save the model without it",
-                )
-            del settings[key]
+        settings = self._accepted(settings, known, f"layer {name!r} ({kind})")
         if kind == "MultiHeadAttention":  # Keras 2 makes its weights from these
             built = config.get("build_config") or {}
             shapes = built.get("shapes_dict") or built
             settings.update({f"{part}_shape": shapes.get(f"{part}_shape") for part in ("query", "value")})
             settings["key_shape"] = shapes.get("key_shape") or settings["value_shape"]
         return {"class_name": kind, "name": name, "config": settings}
+
+    def _accepted(self, settings: dict[str, Any], known: type, what: str) -> dict[str, Any]:
+        """The settings that a class of Keras 2 takes; others must be such that nothing is lost without them."""
+        accepted = accepted_settings(known)
+        for key, value in settings.items():
+            if key not in accepted and value not in (None, False) and key not in _WITHOUT_EFFECT:
+                raise ModelError(
+                    f"{self.source}: {what} has {key}={value!r}, which Keras 2 does not have",
+                    "settings that Keras 2 has as well",
+                    "Save the model without it",
+                )
+        return {key: value for key, value in settings.items() if key in accepted}
 
     def _operator(self, kind: str, name: str) -> dict[str, Any]:
         if kind not in _FUNCTIONS:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -96,35 +97,24 @@ def _digests(
 ) -> list[Optional[str]]:
     """Runs one case."""
     interpreter = open_file(job)
-    runner = interpreter.interpreter.get_signature_runner(signature) if signature else None
     rows = [np.load(path, mmap_mode="r") for path in job["inputs"]] if samples[0].startswith("data") else []
     details: dict[Any, Any]
-    if runner is None:
+    call: Callable[[dict[Any, np.ndarray]], list[np.ndarray]]
+    if signature:
+        runner = interpreter.interpreter.get_signature_runner(signature)
+        details = {name: Lite.described(detail) for name, detail in runner.get_input_details().items()}
+        call = functools.partial(_by_name, runner)
+    else:
         if size > 1:
-            for detail in interpreter.interpreter.get_input_details():
-                free = [int(n) for n in detail["shape_signature"]]
-                shape = [int(n) if n != -1 else min(size, 2) if axis == 0 else size for axis, n in enumerate(free)]
-                if np.prod(shape, dtype=np.float64) > MOST_VALUES:
-                    raise JobError("data", "inputs that take long")
-                interpreter.interpreter.resize_tensor_input(detail["index"], shape, strict=bool(shape))
+            _resize(interpreter.interpreter, size)
         interpreter.prepare([array.shape[1:] for array in rows])
         details = dict(enumerate(interpreter.inputs))
-    else:
-        details = {name: Lite.described(detail) for name, detail in runner.get_input_details().items()}
+        call = functools.partial(_by_number, interpreter, keeps_state)
     found: list[Optional[str]] = []
     for sample in samples:
         values = {key: _sample(sample, place, details[key], rows) for place, key in enumerate(sorted(details))}
         try:
-            if runner is not None:
-                given = runner(**values)
-                outputs = [np.asarray(given[name]) for name in sorted(given)]
-            else:
-                if not keeps_state:
-                    interpreter.forget()
-                for place, value in values.items():
-                    interpreter.set(place, value)
-                interpreter.invoke()
-                outputs = [interpreter.get(place) for place in range(len(interpreter.outputs))]
+            outputs = call(values)
         except (RuntimeError, ValueError):  # an input that the file refuses
             found.append(None)
         else:
@@ -133,6 +123,32 @@ def _digests(
         if time.monotonic() > end:
             break
     return found
+
+
+def _resize(interpreter: Any, size: int) -> None:
+    """Gives the free dimensions of all inputs a size."""
+    for detail in interpreter.get_input_details():
+        free = [int(n) for n in detail["shape_signature"]]
+        shape = [n if n != -1 else min(size, 2) if axis == 0 else size for axis, n in enumerate(free)]
+        if np.prod(shape, dtype=np.float64) > MOST_VALUES:
+            raise JobError("data", "inputs that take long")
+        interpreter.resize_tensor_input(detail["index"], shape, strict=bool(shape))
+
+
+def _by_name(runner: Any, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs of a signature."""
+    given = runner(**values)
+    return [np.asarray(given[name]) for name in sorted(given)]
+
+
+def _by_number(interpreter: Any, keeps_state: bool, values: dict[int, np.ndarray]) -> list[np.ndarray]:
+    """Outputs of the file itself."""
+    if not keeps_state:
+        interpreter.forget()
+    for place, value in values.items():
+        interpreter.set(place, value)
+    interpreter.invoke()
+    return [interpreter.get(place) for place in range(len(interpreter.outputs))]
 
 
 def _digest_of(output: np.ndarray) -> str:
