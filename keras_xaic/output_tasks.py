@@ -15,7 +15,7 @@ from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
-from keras_xaic.data.parts import Parts, arrays_of
+from keras_xaic.data.parts import Array, Parts, arrays_of
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
 from keras_xaic.metrics import Metric, Task
@@ -77,11 +77,11 @@ class Tasks:
         """Returns the same with another headline."""
         return replace(self, headline=number)
 
-    def shown(self, values: Any) -> Optional[float]:
+    def shown(self, values: Optional[Values]) -> Optional[float]:
         """Returns the headline's value."""
         return None if values is None else values[self.headline]
 
-    def score(self, outputs: Any, targets: Any) -> Values:
+    def score(self, outputs: Parts, targets: Parts) -> Values:
         """Returns the metric value of every output.
 
         Raises:
@@ -90,11 +90,11 @@ class Tasks:
         found = zip(self.tasks, self._parts(outputs), self._parts(targets))
         return tuple(task.score(given, truth) for task, given, truth in found)
 
-    def value(self, outputs: Any, samples: Any) -> Optional[Values]:
+    def value(self, outputs: Parts, samples: Samples) -> Optional[Values]:
         """Returns the metric values against the targets of `samples`; None where they have none."""
         return None if samples.y is None else self.score(outputs, samples.y)
 
-    def goodness(self, outputs: Any, samples: Any) -> float:
+    def goodness(self, outputs: Parts, samples: Samples) -> float:
         """Returns one number that is better the higher it is: the weighted mean over outputs; NaN without targets.
 
         Metrics in [0, 1] count as they are, errors as a share of that of the best constant, negative.
@@ -107,14 +107,18 @@ class Tasks:
             total += weight * one
         return total / sum(self.weights)
 
-    def drops(self, original: Any, compressed: Any, targets: Any = None) -> tuple[Optional[float], ...]:
+    def drops(
+        self, original: Optional[Values], compressed: Optional[Values], targets: Optional[Parts] = None
+    ) -> tuple[Optional[float], ...]:
         """Returns how much worse each output is, each in the unit of its metric (see `Task.drop`)."""
         if original is None or compressed is None:
             return (None,) * len(self.tasks)
         truths: list[Any] = [None] * len(self.tasks) if targets is None else list(self._parts(targets))
         return tuple(task.drop(*one) for task, one in zip(self.tasks, zip(original, compressed, truths)))
 
-    def drop(self, original: Any, compressed: Any, targets: Any = None) -> Optional[float]:
+    def drop(
+        self, original: Optional[Values], compressed: Optional[Values], targets: Optional[Parts] = None
+    ) -> Optional[float]:
         """Returns the largest drop of an output that counts; None where values are missing or one cannot be told."""
         found = [self.drops(original, compressed, targets)[number] for number in self.counted]
         return None if None in found else max(one for one in found if one is not None)
@@ -124,16 +128,16 @@ class Tasks:
         ranked = [math.inf if one is None else one for one in lost]
         return max(self.counted, key=lambda number: ranked[number])
 
-    def agreements(self, outputs: Any, reference: Any) -> tuple[Optional[float], ...]:
+    def agreements(self, outputs: Parts, reference: Parts) -> tuple[Optional[float], ...]:
         """Returns per output the share of decisions that are the same (see `Task.agreement`)."""
         return tuple(task.agreement(*one) for task, *one in zip(self.tasks, self._parts(outputs), self._parts(reference)))
 
-    def agreement(self, outputs: Any, reference: Any) -> Optional[float]:
+    def agreement(self, outputs: Parts, reference: Parts) -> Optional[float]:
         """Returns the smallest agreement of an output; None where all are values."""
         found = [one for one in self.agreements(outputs, reference) if one is not None]
         return min(found) if found else None
 
-    def labelled(self, samples: Any, answers: Any) -> Any:
+    def labelled(self, samples: Samples, answers: Parts) -> Samples:
         """Returns the samples with targets: their own, else what `answers`, the outputs of a model on them, decide."""
         if samples.y is not None:
             return samples
@@ -141,11 +145,11 @@ class Tasks:
         truths = [one if made is None else made for one, made in zip(answers.arrays, decided)]
         return replace(samples, y=Parts(truths, self.names))
 
-    def explained(self, samples: Any) -> Literal["true", "predicted"]:
+    def explained(self, samples: Samples) -> Literal["true", "predicted"]:
         """Returns where attributions start: the true classes, the predicted ones without labels; all of values."""
         return "predicted" if samples.y is None else "true"
 
-    def doubt(self, outputs: Any, targets: Any) -> Optional[str]:
+    def doubt(self, outputs: Parts, targets: Parts) -> Optional[str]:
         """Returns a warning where an output is worth no more than chance (see `Task.doubt`); else None."""
         found = zip(self.names, self.tasks, self._parts(outputs), self._parts(targets))
         said = [(name, task.doubt(given, truth)) for name, task, given, truth in found]
@@ -174,7 +178,7 @@ class Tasks:
         usable = all(0 <= weight < math.inf for weight in found.weights) and sum(found.weights) > 0
         return found if len(found.tasks) == len(parts) and usable else None
 
-    def _parts(self, value: Any) -> list[np.ndarray]:
+    def _parts(self, value: Array) -> list[np.ndarray]:
         arrays = arrays_of(value)
         if len(arrays) != len(self.tasks):
             raise DataError(f"there are {len(arrays)} arrays for {len(self.tasks)} outputs", "one array per output")

@@ -9,6 +9,7 @@ from typing import Any, Literal, Optional, Union
 import numpy as np
 
 from keras_xaic.data.parts import Parts, arrays_of
+from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
 from keras_xaic.metrics import DEFAULT, KINDS, Family, Metric, Task, TaskKind, get_metric, metric_of
 
@@ -127,7 +128,7 @@ class _Targets:
     inputs_again: bool
 
     @classmethod
-    def of(cls, samples: Any) -> Optional[_Targets]:
+    def of(cls, samples: Optional[Samples]) -> Optional[_Targets]:
         if samples is None or samples.y is None:
             return None
         x, y = samples.x, np.asarray(samples.y)
@@ -153,7 +154,7 @@ class _Targets:
         return f"targets of shape {('N', *self.shape)} ({kind})".replace("'N'", "N")
 
 
-def infer(head: Head, data: Any, task: Optional[str] = None, metric: Optional[str] = None, strict: bool = True) -> Task:
+def infer(head: Head, data: Data, task: Optional[str] = None, metric: Optional[str] = None, strict: bool = True) -> Task:
     """Returns what an output does, after checking that the targets fit it.
 
     Args:
@@ -340,7 +341,7 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
     return [given[i] if i < len(given) else 1 for i in range(len(shape))]
 
 
-def with_task(data: Any, task: Any) -> Any:
+def with_task(data: Data, task: Any) -> Data:
     """Returns the data with `task` written on its samples and classes counted from 0 on: all who see them judge alike."""
     tasks = getattr(task, "tasks", (task,))
     found = _targets_of(data)
@@ -355,11 +356,11 @@ def with_task(data: Any, task: Any) -> Any:
     return data.changed(lambda name, part: replace(part, task=task, y=usual(part.y)))
 
 
-def _targets_of(data: Any) -> Any:
+def _targets_of(data: Data) -> Any:
     return next((part.y for _, part in data.parts() if part.y is not None), None)
 
 
-def first_class(task: Any, y: Any) -> int:
+def first_class(task: Task, y: Any) -> int:
     """Returns what the first class is called in targets: 0; 1 where `y` is counted from 1 on; -1 of labels -1 and 1.
 
     Classes are counted from 1 on where the largest is the number of outputs, which would be too large else, and none is 0.

@@ -9,10 +9,10 @@ import pathlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 from rich.console import Console
@@ -25,6 +25,15 @@ from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import sweep
 from keras_xaic.units import format_bytes
+
+if TYPE_CHECKING:
+    from keras_xaic.edge import Verification
+    from keras_xaic.edge.doctor import Check
+    from keras_xaic.pipeline.explaining import Explanation
+    from keras_xaic.pipeline.previewing import Preview
+    from keras_xaic.recipes import Recipe
+    from keras_xaic.report import Report
+    from keras_xaic.searching.study import Found
 
 try:  # newer releases of typer hold a click of their own
     from typer._click.globals import get_current_context
@@ -111,7 +120,7 @@ class Terminal:
         if not self.json:
             self.out.print(line, soft_wrap=True)
 
-    def show_report(self, report: Any, out: pathlib.Path) -> None:
+    def show_report(self, report: Report, out: pathlib.Path) -> None:
         """Prints a report; exit code 3 if a budget was missed."""
         from keras_xaic.report import render, summary_line
 
@@ -122,12 +131,13 @@ class Terminal:
         self.last(f"{out}: {summary_line(report)}")
         self.exit_code = 0 if report.budget.met else 3
 
-    def show_slim(self, report: Any, out: pathlib.Path) -> None:
+    def show_slim(self, report: Report, out: pathlib.Path) -> None:
         """Prints what slimming saved and what the interpreters found."""
         self.stop()
         if self.json:
             sys.stdout.write(report.to_json() + "\n")
         table = Table("interpreter", "version", "samples", "different outputs", "equal in every bit")
+        assert report.slim is not None
         for name, proof in report.slim.proof.items():
             counts = ["" if count is None else str(count) for count in (proof.samples, proof.outcomes)]
             table.add_row(name, proof.version or "", *counts, "yes" if proof.equal else Text(proof.refused or "no"))
@@ -137,24 +147,16 @@ class Terminal:
         sizes = [("model.tflite", report.compressed.flash_bytes), ("model.xaic", report.compressed.download_bytes)]
         sizes.append(("micro/model.tflite", report.compressed.micro_flash_bytes))
         shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size is not None)
-        self.last(f"{out}: {shown}; the file that was given has {format_bytes(report.slim.original_bytes)}")
+        self.last(f"{out}: {shown}; the file that was given has {format_bytes(report.slim.original_bytes or 0)}")
 
-    def show_verification(self, verification: Any) -> None:
+    def show_verification(self, verification: Verification) -> None:
         """Prints what was measured."""
         self.stop()
         if self.json:
             sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
         by_output = verification.by_output()
         metric = verification.metric.name + (f" of {verification.output}" if by_output else "")
-        table = Table("interpreter", "version", metric, "median ms", "p90 ms", "delegated", "arena", "RAM")
-        for name, run in verification.runs.items():
-            value = verification.task.shown(run.value)
-            accuracy = "did not run" if run.error else "" if value is None else f"{value:.4f}"
-            times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
-            delegated = None if run.delegation is None else run.delegation.share
-            memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
-            table.add_row(name, run.version or "", accuracy, *times, "" if delegated is None else f"{delegated:.0%}", *memory)
-        self.say(table)
+        self.say(_runs(verification, metric))
         for name, run in verification.runs.items():
             if run.delegation is not None and run.delegation.share not in (None, 1.0):
                 self.say(f"{name} leaves to its slower kernels: first {run.delegation.refused}")
@@ -174,7 +176,7 @@ class Terminal:
         if verification.error is not None:
             raise verification.error
 
-    def show_explanation(self, explanation: Any, out: pathlib.Path) -> None:
+    def show_explanation(self, explanation: Explanation, out: pathlib.Path) -> None:
         """Prints the layers with their relevance, and where the engines differ."""
         relevance = explanation.relevance
         table = Table(title=f"{relevance.rule}, {relevance.engine} engine, {relevance.samples} samples", title_justify="left")
@@ -195,19 +197,19 @@ class Terminal:
             self.say(check)
         self.last(f"{out}: relevance of {len(explanation.rows)} layers by {relevance.rule}")
 
-    def show_preview(self, preview: Any, out: pathlib.Path) -> None:
+    def show_preview(self, preview: Preview, out: pathlib.Path) -> None:
         """Prints a plan, what its file weighs, and how good it is before training."""
         plan = preview.plan
         self.say(plan.describe())
         if preview.original is not None:
-            before, after = _figures(preview.original), _figures(preview.untrained)
+            before, after = _values(preview.original), _values(preview.untrained)
             self.say(f"on validation data: original {before}, as planned and before any training {after}")
         if preview.without_micro is not None:
             self.warn(preview.without_micro.replace("was not written", "will not be written"))
         sizes = f"{format_bytes(plan.predicted_flash_bytes)} flash, {format_bytes(plan.predicted_download_bytes)} download"
         self.last(f"{out}: {sizes}, {plan.mean_bits:.2f} bits a weight")
 
-    def show_search(self, found: Any, out: pathlib.Path) -> None:
+    def show_search(self, found: Sequence[Found], out: pathlib.Path) -> None:
         """Prints the models that no other beats."""
         table = Table("trial", "flash", "validation value", title="Pareto front", title_justify="left")
         front = [one for one in found if one.best]
@@ -216,7 +218,7 @@ class Terminal:
         self.say(table)
         self.last(f"{out}: {len(found)} trials, {len(front)} on the Pareto front, pareto.json and pareto.png")
 
-    def show_recipes(self, recipes: Mapping[str, Any]) -> None:
+    def show_recipes(self, recipes: Mapping[str, Recipe]) -> None:
         """Prints the recipes."""
         table = Table("recipe", "what it does", show_lines=True)
         for recipe in recipes.values():
@@ -229,7 +231,7 @@ class Terminal:
         self.say(table)
         self.last("xaic compress MODEL --data DATA --recipe NAME --out DIR uses one of them.")
 
-    def show_checks(self, checks: Any) -> None:
+    def show_checks(self, checks: Sequence[Check]) -> None:
         """Prints what works here; exit code 4 if something needed does not."""
         table = Table("", "what", "found", "what to do")
         for check in checks:
@@ -241,7 +243,20 @@ class Terminal:
         self.exit_code = 4 if broken else 0
 
 
-def _figures(value: Any) -> str:
+def _runs(verification: Verification, metric: str) -> Table:
+    """Returns a row for each interpreter."""
+    table = Table("interpreter", "version", metric, "median ms", "p90 ms", "delegated", "arena", "RAM")
+    for name, run in verification.runs.items():
+        value = verification.task.shown(run.value)
+        accuracy = "did not run" if run.error else "" if value is None else f"{value:.4f}"
+        times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
+        delegated = None if run.delegation is None else run.delegation.share
+        memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
+        table.add_row(name, run.version or "", accuracy, *times, "" if delegated is None else f"{delegated:.0%}", *memory)
+    return table
+
+
+def _values(value: Any) -> str:
     """Returns a metric value, or those of several outputs in the model's order."""
     return ", ".join(f"{one:.4g}" for one in (value if isinstance(value, tuple) else (value,)))
 

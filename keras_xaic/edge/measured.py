@@ -126,12 +126,12 @@ class Verification:
     @property
     def agreement(self) -> Optional[float]:
         """The agreement on the first interpreter that ran."""
-        return next((run.agreement for run in self.runs.values() if run.error is None), None)
+        return None if self.judge is None else self.judge.agreement
 
     @property
     def outputs(self) -> Optional[Array]:
         """The outputs of the first interpreter that ran, (N, ...) float32, `Parts` of several."""
-        return next((run.outputs for run in self.runs.values() if run.error is None), None)
+        return None if self.judge is None else self.judge.outputs
 
     @property
     def arena_bytes(self) -> Optional[int]:

@@ -14,7 +14,7 @@ from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.measured import InterpreterRun, Verification
-from keras_xaic.edge.running import EdgeResult, run_file
+from keras_xaic.edge.running import run_file
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike
 from keras_xaic.output_tasks import AnyTask, Tasks
@@ -70,23 +70,10 @@ def verify(
     stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored
     runs = {}
     for interpreter in names:
-        report = None if progress is None else _Progress(progress, interpreter, len(samples))
-        try:
-            result = run_file(
-                _file_for(opened, interpreter),
-                samples.x,
-                interpreter=interpreter,
-                scale=samples.scale,
-                offset=samples.offset,
-                threads=threads,
-                latency_runs=latency_runs,
-                timeout=timeout,
-                progress=report,
-            )
-        except EdgeError as error:
-            runs[interpreter] = InterpreterRun(interpreter, error=error)
-        else:
-            runs[interpreter] = _judge(result, samples, does, reference)
+        how: dict[str, Any] = {"threads": threads, "latency_runs": latency_runs, "timeout": timeout}
+        if progress is not None:
+            how["progress"] = _Progress(progress, interpreter, len(samples))
+        runs[interpreter] = _run(_file_for(opened, interpreter), interpreter, samples, does, reference, how)
     verification = Verification(
         path=opened.path,
         task=does,
@@ -153,7 +140,13 @@ def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
     return micro if interpreter == "tflm" and micro.is_file() else bundle.model
 
 
-def _judge(result: EdgeResult, samples: Samples, task: AnyTask, reference: Any) -> InterpreterRun:
+def _run(
+    file: pathlib.Path, interpreter: str, samples: Samples, task: AnyTask, reference: Any, how: dict[str, Any]
+) -> InterpreterRun:
+    try:
+        result = run_file(file, samples.x, interpreter=interpreter, scale=samples.scale, offset=samples.offset, **how)
+    except EdgeError as error:
+        return InterpreterRun(interpreter, error=error)
     outputs: Any = result.together
     return InterpreterRun(
         interpreter=result.interpreter,
