@@ -46,6 +46,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "entropy": entropy,
         "storages": storages,
         "errors": error_catalogue.tables,
+        "commands": commands,
         "headline": lambda: headline.table(headline.read()),
     }
     return re.sub(r"<!-- generated: ([^>]+?) -->", lambda match: makers[match.group(1)](), markdown)
@@ -116,6 +117,34 @@ def recipe_entries() -> str:
         meaning = re.sub(r"``(.*?)``", r"`\1`", " ".join(meanings[name].split())).replace("|", "\\|")
         rows.append(f"| `{name}` | {default} | {meaning} |")
     return "| entry | default | what |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def commands() -> str:
+    """One section for each command: its example and a table of its arguments and options."""
+    import typer
+
+    from keras_xaic.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    sections = []
+    for name, one in group.commands.items():
+        text, _, example = re.sub(r"\[/?bold\]", "", one.help or "").partition("Example: ")
+        rows = []
+        for parameter in one.params:
+            shown = ", ".join(
+                f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts) if option.startswith("-")
+            )
+            default = parameter.default() if callable(parameter.default) else parameter.default
+            plain = default not in (None, "", [], (), False) and getattr(parameter, "show_default", False)
+            what = f"{parameter.help or ''}{' Required.' if parameter.required else ''}".replace("|", "\\|")
+            rows.append(
+                f"| {shown or f'`{parameter.metavar}`'} | {f'`{default}`' if plain else ''} | {what} |".replace(
+                    "`MODEL|", "`MODEL\\|"
+                )
+            )
+        table = "\n".join(["| option | default | what |", "|---|---|---|", *rows])
+        sections.append(f"## `xaic {name}`\n\n{text.strip()}\n\n    {example.strip()}\n\n{table}\n")
+    return "\n".join(sections)
 
 
 def rules() -> str:

@@ -64,6 +64,22 @@ def test_only_equal_schedules_are_compared():
     assert headline.table(lines).count("\n| ") == 0
 
 
+def test_every_option_of_every_command_is_listed():
+    hooks = pytest.importorskip("tools.docs_hooks", reason="the documentation's extra is not installed")
+    import typer
+
+    from keras_xaic.cli.app import app
+
+    page = hooks.commands()
+    for name, command in typer.main.get_command(app).commands.items():
+        section = page.partition(f"## `xaic {name}`\n")[2].partition("\n## ")[0]
+        assert f"\n    xaic {name}" in section
+        for one in command.params:
+            assert all(f"`{option}`" in section for option in one.opts if option.startswith("-")), one.opts
+    assert "| `--recipe` | `auto` | A recipe of `xaic recipes`, or the path of one in JSON. |" in page
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in page.splitlines() if row.startswith("| ")), "a cell too many"
+
+
 def test_the_catalogue_of_errors_is_made_from_the_code():
     from tools import error_catalogue
 
