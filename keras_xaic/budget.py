@@ -1,4 +1,4 @@
-"""What the user can spend: bytes of flash, of download, of RAM, multiply-accumulates, and accuracy."""
+"""What the user can spend: bytes of flash, of download, of RAM, time, multiply-accumulates, and accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Optional, Union
 
 from keras_xaic.arguments import require, settings
 from keras_xaic.settings import option
-from keras_xaic.units import format_size, parse_count, parse_size
+from keras_xaic.units import format_milliseconds, format_size, parse_count, parse_milliseconds, parse_size
 
 
 @settings
@@ -25,6 +25,9 @@ class Budget:
         max_drop: Accuracy that may be lost, in percentage points of the original's edge accuracy.
         macs: Multiply-accumulates for one sample; a number, or text such as ``1.5M``.
         mean_bits: Mean bit-width over all weights, zeros included.
+        latency: Milliseconds of one inference on this machine, one thread, on the interpreter that files are timed on (LiteRT): a
+            number, or text such as ``0.5ms``.
+        max_slowdown: The same as a multiple of the time of the original as plain int8: 1.0 is as fast, 0.5 twice as fast.
 
     Raises:
         PlanError: If a limit is not usable.
@@ -38,6 +41,12 @@ class Budget:
     )
     macs: Optional[Union[int, str]] = option(None, "Limit of multiply-accumulates for one sample, e.g. 1.5M.", kind=str)
     mean_bits: Optional[float] = option(None, "Limit for the mean bit-width.", kind=float)
+    latency: Optional[Union[float, str]] = option(
+        None, "Limit for one inference on LiteRT, on this machine, e.g. 0.5ms.", kind=str
+    )
+    max_slowdown: Optional[float] = option(
+        None, "The same as a multiple of the original's time as plain int8, e.g. 1.0; less removes filters.", kind=float
+    )
 
     def __post_init__(self) -> None:
         for name in ("flash", "download", "ram"):
@@ -51,6 +60,13 @@ class Budget:
         if self.mean_bits is not None:
             bits = require("mean_bits", self.mean_bits, "2 to 32, e.g. 4.0", lambda n: 2 <= n <= 32)
             object.__setattr__(self, "mean_bits", bits)
+        if self.latency is not None:
+            object.__setattr__(self, "latency", parse_milliseconds(self.latency, "the latency budget"))
+        if self.max_slowdown is not None:
+            slowdown = require(
+                "max_slowdown", self.max_slowdown, "0.01 to 1000, e.g. 1.0: as fast as plain int8", lambda n: 0.01 <= n <= 1000
+            )
+            object.__setattr__(self, "max_slowdown", float(slowdown))
 
     @property
     def flash_bytes(self) -> Optional[int]:
@@ -68,6 +84,16 @@ class Budget:
         return None if self.ram is None else int(self.ram)
 
     @property
+    def latency_ms(self) -> Optional[float]:
+        """The limit of time as a number, in milliseconds."""
+        return None if self.latency is None else float(self.latency)
+
+    @property
+    def in_time(self) -> bool:
+        """Whether time is limited."""
+        return self.latency is not None or self.max_slowdown is not None
+
+    @property
     def macs_limit(self) -> Optional[int]:
         """The limit of multiply-accumulates as a number."""
         return None if self.macs is None else int(self.macs)
@@ -76,6 +102,10 @@ class Budget:
         limits = [(name, getattr(self, name)) for name in ("flash", "download", "ram")]
         parts = [f"{name} <= {format_size(int(value))}" for name, value in limits if value is not None]
         parts += [] if self.macs is None else [f"multiply-accumulates <= {int(self.macs):,}"]
+        if self.latency_ms is not None:
+            parts.append(f"latency <= {format_milliseconds(self.latency_ms)}")
+        if self.max_slowdown is not None:
+            parts.append(f"time <= {self.max_slowdown:g} times plain int8")
         if self.mean_bits is not None:
             parts.append(f"mean bits <= {self.mean_bits:g}")
         return ", ".join([*parts, f"drop <= {self.max_drop:g} pp"])

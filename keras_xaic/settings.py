@@ -159,7 +159,8 @@ class Device:
     Attributes:
         target: ``mobile`` (phones, Linux boards), ``micro`` (TensorFlow Lite Micro) or ``both``.
         interpreters: Edge interpreters to verify on: names, ``auto`` for the judge alone, or ``all`` that are installed.
-        baselines: Recipes to compare with on the same data; None or ``()`` for none.
+        baselines: Recipes to compare with on the same data; ``all`` that there are, None or ``()`` for none. Those that train
+            take as long as the recipe itself.
 
     Raises:
         PlanError: Naming the setting that is not usable.
@@ -169,7 +170,7 @@ class Device:
     interpreters: Sequence[str] = option(
         ("auto",), "Interpreter to verify on: auto, all, or a name of `xaic doctor`.", flag="--interpreter"
     )
-    baselines: Sequence[str] = option(("int8", "magnitude"), "Comparisons to run, separated by commas; '' for none.", kind=str)
+    baselines: Sequence[str] = option(("int8",), "Comparisons to run, separated by commas; all for every one, '' for none.", kind=str)
 
     def __post_init__(self) -> None:
         one_of("target", self.target, TARGETS)

@@ -16,6 +16,10 @@ LARGEST = 10**15
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*")
 
 
+_TIME = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*(s|ms|us|µs|)\s*")
+_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "": 1.0}
+
+
 def parse_size(size: Union[int, str], name: str = "size") -> int:
     """Returns a size in bytes.
 
@@ -69,6 +73,37 @@ def parse_count(count: Union[int, str], name: str = "count") -> int:
     if not 1 <= value <= LARGEST:
         raise PlanError(f"{name} is {_shown(given)}", "a positive number such as 1500000, 1500k or 1.5M")
     return value
+
+
+def parse_milliseconds(time: Union[int, float, str], name: str = "time") -> float:
+    """Returns a time in milliseconds.
+
+    >>> parse_milliseconds("0.5ms"), parse_milliseconds("300us"), parse_milliseconds("0.02 s"), parse_milliseconds(2)
+    (0.5, 0.3, 20.0, 2.0)
+
+    Args:
+        time: Milliseconds, or text such as ``0.5ms``, ``300us`` or ``0.02s``.
+        name: Name of the option, for the error message.
+
+    Raises:
+        PlanError: If `time` is not a positive time.
+    """
+    number = isinstance(time, numbers.Real) and not isinstance(time, bool)
+    text = f"{float(time):.15g}" if number and abs(time) < LARGEST else time if isinstance(time, str) else ""
+    match = _TIME.fullmatch(text)
+    value = float(match.group(1)) * _MILLISECONDS[match.group(2)] if match and len(text) < 40 else 0.0
+    if not 1e-6 <= value <= 1e9:
+        raise PlanError(f"{name} is {shown(time)}", "a time such as 0.5ms, 300us or 0.02s, 1 ns to 1,000,000 s")
+    return round(value, 9)
+
+
+def format_milliseconds(time: float) -> str:
+    """Returns a time to three places.
+
+    >>> format_milliseconds(0.06123), format_milliseconds(12.5)
+    ('0.0612 ms', '12.5 ms')
+    """
+    return f"{time:.3g} ms"
 
 
 def _plain(value: Any) -> Any:

@@ -31,11 +31,12 @@ _CONVERTING = ("QUANTIZE", "DEQUANTIZE", "CUSTOM:TFLM_DECODE")
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one invocation after warm-up, and the threads that were allowed."""
+    """Milliseconds of one invocation after warm-up, the threads that were allowed, and the milliseconds of the fastest one."""
 
     median: float
     p90: float
     threads: int = 1
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def run_file(
         version=answer["version"],
         outputs=[dequantize(r, d["scale"], d["zero_point"]) for r, d in zip(raw, answer["outputs"])],
         raw=raw,
-        latency=Latency(timing["median"], timing["p90"], threads) if timing else None,
+        latency=Latency(timing["median"], timing["p90"], threads, timing["least"]) if timing else None,
         peak_memory_bytes=answer["peak_memory"],
         arena=measure_arena(path, timeout=timeout, memory=memory) if interpreter == "tflm" else None,
         delegation=None if answer["delegated"] is None else read_delegation(info, answer["delegated"], interpreter),
@@ -196,7 +197,7 @@ def race(
         answer, _ = run_child(job, scratch, limits)
     return {
         name: (
-            Latency(timing["median"], timing["p90"]),
+            Latency(timing["median"], timing["p90"], least=timing["least"]),
             None if parts is None else read_delegation(info, parts, interpreter),
         )
         for name, info, timing, parts in zip(paths, infos, answer["latency"], answer["delegated"])

@@ -53,13 +53,15 @@ DOUBTS = 2.0
 SPARE = 0.03
 """A limit that is missed by less than this share is used up."""
 SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
-"""Without limits: flash of the rounds, as shares of plain int8. Each ends in a model that is kept if it is good enough."""
+"""Without limits: size of the rounds, as shares of plain int8: the download, for microcontrollers flash, too. Each ends in a model
+that is kept if it is good enough."""
 PART = 1 / 3
 """Without limits: share of the effort that is left which the next round gets."""
 DOWNLOAD = 0.6
 """Without limits: download of a round as a share of its flash."""
 BITS_ONLY = 0.75
-"""Without limits: flash, as a share of plain int8, of the round that keeps all filters, where no smaller one is good enough."""
+"""Without limits: bits, for microcontrollers flash, as a share of plain int8, of the round that keeps all filters, where no smaller
+one is good enough."""
 FEW = 100
 """Below this many validation samples, a round has to keep its accuracy on as many training samples, too: where only a few
 judge, a ruined model may be right by chance."""
@@ -178,9 +180,10 @@ class Driver:
         before: Optional[Round] = None
         left = self.settings.epochs
         for number, share in enumerate(SHRINKING, 1):
-            flash = round(plain * share)
-            made = fitter.fitting(replace(self.budget, flash=flash, download=round(DOWNLOAD * flash)))
-            if before is not None and made.predicted_flash_bytes > flash:
+            limits = self._share_of(plain, share)
+            made = fitter.fitting(limits)
+            sizes = (made.predicted_flash_bytes, limits.flash_bytes), (made.predicted_download_bytes, limits.download_bytes)
+            if before is not None and any(limit is not None and size > limit for size, limit in sizes):
                 return
             removed, epochs = {} if before is None else before.small.plan.remove, math.ceil(left * PART)
             before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)
@@ -202,7 +205,8 @@ class Driver:
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
             if activations == self.settings.recipe.plain_activations and (left > 0 or not self._limited):
                 plain = self._plain_bytes(fitter)
-                tries.insert(0, (self._with_margin() if self._limited else Budget(round(BITS_ONLY * plain)), max(0, left)))
+                free = Budget(flash=round(BITS_ONLY * plain)) if self._packed else Budget(mean_bits=8 * BITS_ONLY)
+                tries.insert(0, (self._with_margin() if self._limited else free, max(0, left)))
             for limits, epochs in tries:
                 made = fitter.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
                 if self._limited and not self._fits(made):
@@ -218,6 +222,18 @@ class Driver:
                 good = good or self._is_good(one)
             if good:
                 return
+
+    def _share_of(self, plain: int, share: float) -> Budget:
+        """Returns the limits of a round without limits: a share of the flash of plain int8, and what is downloaded of that.
+
+        Flash itself is limited only for microcontrollers: elsewhere packing would cost time (see `PlanOptions.packed`).
+        """
+        flash = round(plain * share)
+        return replace(self.budget, flash=flash if self._packed else None, download=round(DOWNLOAD * flash))
+
+    @property
+    def _packed(self) -> bool:
+        return self.settings.device.target == "micro"
 
     @staticmethod
     def _plain_bytes(fitter: SizeFitter) -> int:
@@ -292,7 +308,8 @@ class Driver:
         if relevance is None:
             relevance = attribute_by(self.settings.recipe, model, self.samples, self.task, self.settings.seed)
         recipe = recipe or self.settings.recipe
-        return SizeFitter(model, relevance, recipe, self.data, self.samples, seed=self.settings.seed, progress=self.progress)
+        how: dict[str, Any] = {"packed": self._packed, "seed": self.settings.seed, "progress": self.progress}
+        return SizeFitter(model, relevance, recipe, self.data, self.samples, **how)
 
     def _replan(self, model: Model, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
@@ -319,7 +336,7 @@ class Driver:
         """
         return self._is_good(one) and (self._limited or one.drop + DOUBTS * one.doubt <= self.budget.max_drop)
 
-    def _worth(self, one: Round) -> tuple[bool, float, float]:
+    def _worth(self, one: Round) -> tuple[bool, float, float, float]:
         """What makes a round better than another.
 
         Within the limits first, then accurate. Without limits the smallest of those that surely keep the accuracy, and if none
@@ -327,9 +344,10 @@ class Driver:
         """
         if self._limited:
             over = self._overrun(one)
-            return over <= 1.0, -max(1.0, over), -one.drop
+            return over <= 1.0, -max(1.0, over), -one.drop, 0.0
         safe = self._is_safe(one)
-        return safe, -float(one.flash_bytes) if safe else 0.0, -one.drop - one.doubt
+        size = float(one.flash_bytes if self._packed else one.download_bytes)
+        return safe, -size if safe else 0.0, -float(one.flash_bytes) if safe else 0.0, -one.drop - one.doubt
 
     def _is_off(self, one: Round) -> bool:
         """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.

@@ -248,7 +248,8 @@ class Job:
 
     def plan(self, recipe: Recipe, relevance: Relevance, samples: Samples) -> Plan:
         """Returns a plan whose file is measured to fit."""
-        how: dict[str, Any] = {"seed": self.settings.seed, "progress": self.work.progress}
+        packed = self.settings.device.target == "micro"
+        how: dict[str, Any] = {"packed": packed, "seed": self.settings.seed, "progress": self.work.progress}
         return SizeFitter(self.model, relevance, recipe, self.data, samples, **how).fitting(self.settings.budget)
 
     def widened(self, small: CompressedModel) -> Optional[str]:

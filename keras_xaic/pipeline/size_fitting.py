@@ -45,6 +45,7 @@ class SizeFitter:
         recipe: What may be done.
         data: Where untrained files are calibrated; None calibrates them on noise, which does not change their size by much.
         samples: Calibration data to measure what bit-widths do; None predicts it from relevance alone.
+        packed: Whether few bits are packed even where no limit asks for it (see `PlanOptions`).
         seed: Written into plans.
         progress: Told how far the work is.
     """
@@ -57,6 +58,7 @@ class SizeFitter:
         data: Optional[Data],
         samples: Optional[Samples],
         *,
+        packed: bool = False,
         seed: int = 0,
         progress: Progress = silent,
     ) -> None:
@@ -65,7 +67,7 @@ class SizeFitter:
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
         self.seed = seed
-        options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)))
+        options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)), packed=packed)
         progress("plan", 0, TRIES, "measuring what bit-widths do")
         measured = measure_damage(model, relevance, options, samples=samples, seed=seed)
         self.options = replace(options, sensitivity=measured)

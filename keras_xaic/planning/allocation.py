@@ -21,6 +21,8 @@ class Candidate:
         download_bytes: Bytes after entropy coding.
         weights: Number of weights.
         sparsity: Fraction of zeros that masks make.
+        stored: How it lies in the file; None leaves that to its bit-width.
+        microseconds: Predicted time, see `keras_xaic.planning.latency`.
     """
 
     bits: int
@@ -29,6 +31,8 @@ class Candidate:
     download_bytes: int
     weights: int = 0
     sparsity: float = 0.0
+    stored: Optional[str] = None
+    microseconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class Limits:
         flash: Bytes of flash.
         download: Bytes of download.
         mean_bits: Mean bit-width over all weights.
+        microseconds: Predicted time.
     """
 
     flash: Optional[int] = None
     download: Optional[int] = None
     mean_bits: Optional[float] = None
+    microseconds: Optional[float] = None
 
     def rows(self, candidates: Sequence[Candidate], total_weights: int) -> list[tuple[np.ndarray, float]]:
         """Returns ``(a, b)`` for every limit: the candidates chosen by x in {0, 1} must keep ``a x <= b``."""
@@ -54,6 +60,8 @@ class Limits:
             rows.append((np.array([one.download_bytes for one in candidates], np.float64), float(self.download)))
         if self.mean_bits is not None:
             rows.append((np.array([one.bits * one.weights for one in candidates], np.float64), self.mean_bits * total_weights))
+        if self.microseconds is not None:
+            rows.append((np.array([one.microseconds for one in candidates], np.float64), self.microseconds))
         return rows
 
 

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 import numpy as np
 
 from keras_xaic.data import Samples
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.costs import macs
 from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.planning import cost
-from keras_xaic.planning.allocation import Candidate, Limits
+from keras_xaic.planning.allocation import Candidate, Limits, allocate
+from keras_xaic.planning.latency import StoredAs, Times, microseconds
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import LayerPlan, pattern_sparsity
 from keras_xaic.planning.ram import predict_ram
 from keras_xaic.planning.sensitivity import Damage, RoundedKernels
 from keras_xaic.planning.sparsity import kept_weights, weight_score
-from keras_xaic.planning.storages import Granularity, Storage, is_slow
+from keras_xaic.planning.storages import SLOW, Granularity, Storage
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 """Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
+LITTLE = 0.002
+"""Share of plain int8's time that a layer may take longer for bytes that nobody has limited."""
 FLOAT_ENTROPY = 0.9
 """What is left of float32 weights after compression: only exponents repeat."""
-PAYS = "packed for flash: LiteRT's fast kernels leave it over"
-"""What a plan says of layers whose storage makes them slow."""
-
 Mask = Optional[np.ndarray]
 
 
@@ -67,6 +66,8 @@ class LayerOptions:
             self.positive = _positive({key: relevance[key] for key in prunable})
         self.scores = {key: weight_score(originals[key], self.relevance[key], options.score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
+        self.times = Times(self.model, options.activations)
+        self.works = self.times.works()
         self.fixed = cost.structure_bytes(self.model, options.activations) + flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a scale per channel."""
 
@@ -88,18 +89,22 @@ class LayerOptions:
 
         Args:
             damage: What rounding and zeros do.
-            limits: Bytes of `model.tflite` and of `model.xaic`, and mean bit-width over all weights. Without a limit on the
-                download there are no more zeros than `least_sparsity`.
+            limits: Bytes of `model.tflite` and of `model.xaic`, mean bit-width over all weights, and predicted time. Without a
+                limit on the download there are no more zeros than `least_sparsity`; with one on time nothing is looked up.
             least_sparsity: Fraction of zeros that there shall be at least.
         """
         flash, download = limits.flash, limits.download
         spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
-        limits = replace(limits, flash=None if flash is None else flash - self.fixed, download=spare)
+        time = limits.microseconds
+        in_time = None if time is None else time - self.times.fixed
+        limits = Limits(None if flash is None else flash - self.fixed, spare, limits.mean_bits, in_time)
         levels = {key: masks if download is not None else masks[:1] for key, masks in self._levels(least_sparsity).items()}
         smallest = {
             kernel.key: [self._looked_up(kernel.key, one) for one in self._smallest(damage, kernel, levels[kernel.key][-1])]
             for kernel in self.kernels
         }
+        if time is not None:
+            smallest = {key: self._ways(key, found) for key, found in smallest.items()}
         if damage.sensitivity.allocate(smallest, replace(limits, mean_bits=None)) is None:
             return None  # said before all candidates are weighed: those of large kernels take a while
         candidates = {
@@ -110,6 +115,10 @@ class LayerOptions:
             ]
             for kernel in self.kernels
         }
+        if time is not None:
+            candidates = {key: self._ways(key, found) for key, found in candidates.items()}
+            chosen = damage.sensitivity.allocate(candidates, limits)
+            return None if chosen is None else self._plans(chosen)
         chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=None))
         if flash is None or chosen is None:
             return None if chosen is None else self._plans(chosen)
@@ -150,40 +159,85 @@ class LayerOptions:
         )
         return self.choose(damage, eased, least_sparsity) or self._plans(least)
 
-    def faster(self, layers: Sequence[LayerPlan], flash: Optional[int]) -> tuple[list[LayerPlan], bool]:
-        """Returns layers with a byte a weight where packing makes them slow and flash is left, and whether any is looked up.
+    def fastest(self, layers: Sequence[LayerPlan], flash: Optional[int], plain: float) -> tuple[list[LayerPlan], bool]:
+        """Returns layers as they take the least time within the limit on flash, and whether any is looked up.
 
-        A byte holds the same grid, takes the same download and is as fast as plain int8 (see `storages.is_slow`). Layers with
-        the most multiply-adds for the bytes that it takes go first.
+        A byte a weight holds the same grid, takes the same download and is as fast as plain int8; packing makes layers slow that
+        fast kernels do not take so. Those that have to be packed for flash are the ones that it costs least time; nothing is
+        looked up that need not be.
 
         Args:
             layers: What was chosen.
             flash: Bytes of `model.tflite`, or None.
+            plain: Microseconds of plain int8, which the cost is told in.
         """
+        for may_look_up in (False, True):
+            ways = {layer.key: self._storages_of(layer, may_look_up) for layer in layers}
+            offered = {
+                key: [
+                    Candidate(one.bits, self._cost(key, stored, plain), one.flash_bytes, 0, stored=stored)
+                    for stored, one in found
+                ]
+                for key, found in ways.items()
+            }
+            table = cost.TABLE_BYTES if may_look_up else 0
+            chosen = allocate(offered, Limits(None if flash is None else flash - self.fixed - table))
+            if chosen is not None:
+                taken = [(str(chosen[key].stored), dict(found)[chosen[key].stored]) for key, found in ways.items()]
+                break
+        else:
+            taken = [(self._stored_as(layer), layer) for layer in layers]
+        return [self._told(stored, layer, plain) for stored, layer in taken], any(stored == "lookup" for stored, _ in taken)
 
-        def fits(chosen: Sequence[LayerPlan]) -> bool:
-            return flash is None or self.flash_bytes(chosen) <= flash
+    def _storages_of(self, layer: LayerPlan, may_look_up: bool) -> list[tuple[Any, LayerPlan]]:
+        """Returns the ways to store what a layer was given, each with the bytes that it takes."""
+        if layer.is_float:
+            return [("float32", layer)]
+        smallest = self._storage(self.by_key[layer.key], layer.bits)
+        found: list[tuple[Any, LayerPlan]] = []
+        for storage in dict.fromkeys((layer.storage, smallest, "int8")):
+            one = layer.model_copy(update={"storage": storage})
+            found.append((storage, one.model_copy(update={"flash_bytes": self._stored_bytes(one)})))
+        if may_look_up and self._stored_as(layer) == "lookup":
+            found.append(("lookup", layer))
+        return found
 
-        looked_up = [layer for layer in layers if layer.flash_bytes < self._stored_bytes(layer)]
-        plain = [layer.model_copy(update={"flash_bytes": self._stored_bytes(layer)}) for layer in layers]
-        made = plain if fits(plain) else list(layers)
-        work = macs(self.model)
-        slow = {}
-        for place, layer in enumerate(made):
-            if layer in looked_up or not is_slow(layer.kind, layer.storage, self.options.activations):
-                continue
-            one = layer.model_copy(update={"storage": "int8"})
-            one = one.model_copy(update={"flash_bytes": self._stored_bytes(one)})
-            more = max(1, one.flash_bytes - layer.flash_bytes)
-            slow[place] = (-work.get(self.by_key[layer.key].path, 0) / more, place, one)
-        for _, place, one in sorted(slow.values(), key=lambda entry: entry[:2]):
-            following = [one if number == place else layer for number, layer in enumerate(made)]
-            made = following if fits(following) else made
-        told = []
-        for layer in made:
-            pays = layer in looked_up or is_slow(layer.kind, layer.storage, self.options.activations)
-            told.append(layer.model_copy(update={"reason": f"{layer.reason}; {PAYS}"}) if pays else layer)
-        return told, any(layer in looked_up for layer in made)
+    def _told(self, stored: Any, layer: LayerPlan, plain: float) -> LayerPlan:
+        """Returns a layer with what its storage costs in time."""
+        taken, usual = self._time(layer.key, stored), self._time(layer.key, "float32" if layer.is_float else "int8")
+        slowdown = round(taken / usual, 2) if usual > 0 else 1.0
+        if slowdown <= SLOW:
+            return layer.model_copy(update={"slowdown": slowdown})
+        how = "looked up" if stored == "lookup" else "packed"
+        said = f"{how} for flash: {slowdown:.1f} times its time, {(taken - usual) / max(plain, 1e-9):+.0%} of plain int8's"
+        return layer.model_copy(update={"slowdown": slowdown, "reason": f"{layer.reason}; {said}"})
+
+    def microseconds(self, layers: Sequence[LayerPlan]) -> float:
+        """Returns the predicted time of the file (see `keras_xaic.planning.latency`)."""
+        return self.times.fixed + sum(self._time(layer.key, self._stored_as(layer)) for layer in layers)
+
+    def _time(self, key: str, stored: Any) -> float:
+        return microseconds(self.works[key], stored, "int8" if stored == "float32" else self.options.activations)
+
+    def _cost(self, key: str, stored: Any, plain: float) -> float:
+        """Returns the time that a storage takes where that is worth more bytes; else that of a byte a weight."""
+        taken, usual = self._time(key, stored), self._time(key, "int8")
+        is_little = usual < taken <= max(SLOW * usual, usual + LITTLE * plain)
+        return usual if is_little else taken
+
+    def _stored_as(self, layer: LayerPlan) -> StoredAs:
+        return "lookup" if layer.flash_bytes < self._stored_bytes(layer) else layer.storage
+
+    def _ways(self, key: str, found: Sequence[Candidate]) -> list[Candidate]:
+        """Returns candidates in every storage that holds them, each with the time that it takes; none is looked up."""
+        ways, kernel = [], self.by_key[key]
+        for one in found:
+            smallest = self._storage(kernel, one.bits)
+            granularity = cost.best_granularity(kernel.kind, smallest, self.options.activations)
+            for storage in dict.fromkeys((smallest, "float32" if smallest == "float32" else "int8")):
+                flash = cost.weight_bytes(one.weights, storage) + self._records(kernel, granularity, storage)
+                ways.append(replace(one, stored=storage, flash_bytes=flash, microseconds=self._time(key, storage)))
+        return ways
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""
@@ -251,6 +305,8 @@ class LayerOptions:
         return cost.weight_bytes(layer.weights, layer.storage) + records
 
     def _saved(self, key: str, one: Candidate) -> int:
+        if one.stored is not None:
+            return 0
         storage = self._storage(self.by_key[key], one.bits)
         looked_up = cost.weight_bytes(one.weights, storage, one.bits, self.options.activations)
         return cost.weight_bytes(one.weights, storage) - looked_up
@@ -280,8 +336,9 @@ class LayerOptions:
             candidate = chosen[kernel.key]
             share = float(self.relevance[kernel.key].sum()) / total
             pattern = "unstructured" if kernel.kind == "depthwise" else self.options.pattern(kernel.key)
-            storage = self._storage(kernel, candidate.bits)
-            granularity = cost.best_granularity(kernel.kind, storage, self.options.activations)
+            smallest = self._storage(kernel, candidate.bits)
+            granularity = cost.best_granularity(kernel.kind, smallest, self.options.activations)
+            storage = cast("Storage", candidate.stored or smallest)
             flash_bytes = cost.weight_bytes(kernel.size, storage) + self._records(kernel, granularity, storage)
             flash_bytes -= self._saved(kernel.key, candidate) if table else 0
             why = f"{share:.1%} of the relevance, {candidate.damage / damage:.1%} of the predicted damage"

@@ -17,6 +17,7 @@ from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.surgery import kept_values, remove_channels
 from keras_xaic.planning import cost
 from keras_xaic.planning.filter_ranking import choose_filters
+from keras_xaic.planning.latency import Times
 from keras_xaic.planning.plan import FilterPlan, LayerPlan
 from keras_xaic.planning.ram import ModelArena, Stored, position
 from keras_xaic.planning.storages import Activations, Granularity, Storage, can_be_packed
@@ -57,12 +58,19 @@ class KernelCost:
         bits: Its bit-width; None counts it as stored, not as looked up.
         download: Bytes of download of every weight.
         granularity: How fine its scales are.
+        fastest: Whether its time counts as that of the fastest storage: where that is not decided yet.
     """
 
     storage: Storage
     bits: Optional[int]
     download: float
     granularity: Granularity
+    fastest: bool = False
+
+    @property
+    def timed(self) -> Storage:
+        """The storage that its time is that of."""
+        return "int8" if self.fastest else self.storage
 
     @property
     def unpacked(self) -> bool:
@@ -94,13 +102,15 @@ class FilterCost:
     ) -> None:
         if not limits.limits:
             raise PlanError(
-                "the plan for filters has no limit", "one of macs, parameters, flash_bytes, download_bytes, ram_bytes"
+                "the plan for filters has no limit",
+                "one of macs, parameters, flash_bytes, download_bytes, ram_bytes, microseconds",
             )
         self.groups, self.limits, self.costs, self.fixed = groups, limits.limits, costs, fixed
         self.activations = activations
         self.kernels = kernels_in(groups.operations)
         self._stored = {key: Stored(one.unpacked, one.granularity == "channel") for key, one in costs.items()}
         self._arena = ModelArena(groups, activations) if "ram_bytes" in self.limits else None
+        self._times = Times(groups.operations.model, activations) if "microseconds" in self.limits else None
 
     def __call__(self, keep: Keep) -> float:
         """Returns the largest ratio of cost and limit for the channels that stay."""
@@ -117,6 +127,9 @@ class FilterCost:
             left["flash_bytes"], left["download_bytes"] = self._bytes(keep)
         if self._arena is not None:
             left["ram_bytes"] = float(self._arena(keep, self._stored))
+        if self._times is not None:
+            stored = {key: one.timed for key, one in self.costs.items()}
+            left["microseconds"] = self._times(stored, kept_shapes(self.groups, keep))
         return {name: left[name] for name in self.limits}
 
     def _bytes(self, keep: Keep) -> tuple[float, float]:
@@ -134,9 +147,11 @@ class FilterCost:
         return flash, download
 
 
-def limits_of(layers: Sequence[LayerPlan], budget: Budget, activations: Activations = "int8") -> dict[str, Optional[int]]:
+def limits_of(
+    layers: Sequence[LayerPlan], budget: Budget, activations: Activations = "int8", time: Optional[float] = None
+) -> dict[str, Optional[float]]:
     """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and what the budget limits."""
-    limits: dict[str, Optional[int]] = {"macs": budget.macs_limit, "ram_bytes": budget.ram_bytes}
+    limits: dict[str, Optional[float]] = {"macs": budget.macs_limit, "ram_bytes": budget.ram_bytes, "microseconds": time}
     if budget.flash is not None:
         limits["flash_bytes"] = sum(layer.flash_bytes for layer in layers)
     if budget.download is not None:
@@ -166,6 +181,7 @@ class FilterRemoval:
         bits: Bit-widths that kernels may get; filters go until the fewest fit. () stands for plain int8 without zeros.
         how: Alignment, floors and protected layers; its limits are those of the budget.
         activations: Type of activations between layers.
+        time: Predicted microseconds, or None.
     """
 
     def __init__(
@@ -176,6 +192,7 @@ class FilterRemoval:
         bits: Sequence[int],
         how: FilterPlan,
         activations: Activations = "int8",
+        time: Optional[float] = None,
     ) -> None:
         self.model, self.relevance, self.how = model, relevance, how
         self.groups: ChannelGroups = channel_groups(model)
@@ -186,12 +203,13 @@ class FilterRemoval:
         for kernel in self.kernels:
             storage = cost.best_storage(kernel.kind, fewest, activations)
             granularity = cost.best_granularity(kernel.kind, storage, activations)
-            costs[kernel.key] = KernelCost(storage, None, download / 8, granularity)
-        limits = {
+            costs[kernel.key] = KernelCost(storage, None, download / 8, granularity, fastest=True)
+        limits: dict[str, Optional[float]] = {
             "macs": budget.macs_limit,
             "flash_bytes": budget.flash_bytes,
             "download_bytes": budget.download_bytes,
             "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
+            "microseconds": time,
         }
         fixed = cost.structure_bytes(model, activations)
         self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
@@ -233,7 +251,7 @@ def choose_next(
     groups, costs = channel_groups(model), planned_costs(layers)
     goal = FilterCost(groups, how, costs, activations=activations)
     if not last:
-        aims = {name: int(math.sqrt(max(how.limits[name], now) * how.limits[name])) for name, now in goal.left({}).items()}
+        aims = {name: math.floor(math.sqrt(max(how.limits[name], now) * how.limits[name])) for name, now in goal.left({}).items()}
         goal = FilterCost(groups, how.model_copy(update=aims), costs, activations=activations)
     return choose(groups, group_scores(groups, filters, norm="l2"), goal, 1.0, how)
 

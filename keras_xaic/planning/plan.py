@@ -53,6 +53,7 @@ class LayerPlan(Written):
         relevance: The layer's share of all relevance, 0 to 1.
         flash_bytes: Predicted bytes in the file: weights, biases and quantization records.
         download_bytes: Predicted bytes after entropy coding.
+        slowdown: How many times as long the layer is predicted to take on LiteRT as with a byte a weight.
         reason: Why, in words.
     """
 
@@ -68,6 +69,7 @@ class LayerPlan(Written):
     relevance: float = pydantic.Field(default=0.0, ge=0.0, le=1.0)
     flash_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
     download_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
+    slowdown: float = pydantic.Field(default=1.0, ge=0.0, le=1e6)
     reason: str = ""
 
     @pydantic.field_validator("bits")
@@ -124,6 +126,8 @@ class Plan(Written):
         predicted_download_bytes: Predicted size of `model.xaic`.
         predicted_ram_bytes: Predicted arena of TensorFlow Lite Micro without compressed weights that it unpacks; None where
             nothing was predicted.
+        predicted_slowdown: Predicted time of `model.tflite` on LiteRT, as a multiple of that of the original as plain int8; None
+            where nothing was predicted.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -143,6 +147,7 @@ class Plan(Written):
     predicted_flash_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
     predicted_download_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
     predicted_ram_bytes: Optional[int] = pydantic.Field(default=None, ge=0, le=LARGEST)
+    predicted_slowdown: Optional[float] = pydantic.Field(default=None, ge=0.0, le=1e6)
 
     def __getitem__(self, key: str) -> LayerPlan:
         for layer in self.layers:
@@ -193,8 +198,9 @@ class Plan(Written):
         if self.filters is not None and self.filters.steps > 1:
             rows.append(f"filters go in {self.filters.steps} steps; which of them is decided again after each")
         ram = "" if self.predicted_ram_bytes is None else f", {self.predicted_ram_bytes:,} B RAM"
+        time = "" if self.predicted_slowdown is None else f", {self.predicted_slowdown:.2f} times plain int8's time on LiteRT"
         tail = (
-            f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download{ram}; "
+            f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download{ram}{time}; "
             f"{removed} channels removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"
         )
         return "\n".join([head, *rows, tail])
@@ -263,6 +269,7 @@ class FilterPlan(Written):
         flash_bytes: Bytes of all kernels with their biases and steps, as planned for their layers, that may be left.
         download_bytes: The same after entropy coding.
         ram_bytes: Bytes of the tensor arena of TensorFlow Lite Micro, without unpacked lookup tables.
+        microseconds: Predicted time (see `keras_xaic.planning.latency`).
         steps: Number of steps; more let relevance follow the model as it shrinks.
         align: What stays of a layer is a multiple of this, where it loses any.
         min_filters: Filters that every layer keeps at least.
@@ -274,6 +281,7 @@ class FilterPlan(Written):
     flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
     download_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
     ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    microseconds: Optional[float] = pydantic.Field(default=None, gt=0, le=1e12)
     steps: int = pydantic.Field(default=1, ge=1, le=10_000)
     align: int = pydantic.Field(default=1, ge=1, le=LARGEST)
     min_filters: int = pydantic.Field(default=4, ge=1, le=LARGEST)
@@ -285,9 +293,9 @@ class FilterPlan(Written):
         return (names,) if isinstance(names, str) else names
 
     @property
-    def limits(self) -> dict[str, int]:
+    def limits(self) -> dict[str, float]:
         """The limits that are set, by name."""
-        names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes")
+        names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes", "microseconds")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 

@@ -37,13 +37,15 @@ def plan(
     seed: int = 0,
     recipe: str = "auto",
     flash_correction: int = 0,
+    plain: Optional[float] = None,
 ) -> Plan:
     """Returns what each layer should get so that the model fits the budget with the least predicted damage.
 
     1. Bit-widths and, under a download limit, zeros minimise the predicted damage (see `SENSITIVITIES`) under all limits, as
        one integer program (`allocate`). Within a layer weights go lowest `weight_score` first.
-    2. Where that is not enough, or multiply-accumulates or RAM are limited, filters go, least relevant first over the whole
-       model.
+    2. Where that is not enough, or time, multiply-accumulates or RAM are limited, filters go, least relevant first over the
+       whole model.
+    3. Layers are stored as they take the least time on LiteRT; those that flash needs packed are the ones that it costs least.
 
     >>> from keras_xaic._keras import keras, layers
     >>> from keras_xaic.relevance.magnitude import magnitude
@@ -62,30 +64,37 @@ def plan(
         seed: Written into the plan; training uses it.
         recipe: Name written into the plan.
         flash_correction: Bytes by which a file was measured to be larger than predicted.
+        plain: Microseconds that the original is predicted to take as plain int8 (see `keras_xaic.planning.latency`), where
+            `model` is what is left of it; None: `model` is the original.
 
     Returns:
         The plan. Limits that cannot be met are eased to the least that the recipe allows, that on flash first.
 
     Raises:
-        PlanError: If the relevance is not that of this model, or the options do not go with the budget or the relevance.
+        PlanError: If the relevance is not that of this model, or the options do not go with the budget or the relevance; or if
+            the budget is in milliseconds, which `keras_xaic.plan` makes a multiple of plain int8's time.
     """
     options = options or PlanOptions()
     bits, activations = options.bits, options.activations
     sparsity = options.sparsity if bits else 0.0
     total = sum(macs(model).values())
-    if options.removal and (budget.flash, budget.download, budget.macs) == (None, None, None):
+    if budget.latency is not None:
+        raise PlanError("a limit in milliseconds, which only a measurement tells", "max_slowdown", "Use keras_xaic.plan")
+    if options.removal and (budget.flash, budget.download, budget.macs, budget.max_slowdown) == (None,) * 4:
         budget = replace(budget, macs=max(1, round((1 - options.removal) * total)))
     on_micro = "tflm" in RUN_BY[activations]
     _check(model, relevance, budget, options, on_micro)
     kernels = LayerOptions(model, relevance.weights, options, flash_correction)
     options.check(kernel.key for kernel in kernels.kernels)
+    plain = kernels.times.plain() if plain is None else plain
+    time = None if budget.max_slowdown is None else budget.max_slowdown * plain
     damage = _damage(kernels, options.sensitivity, samples, seed)
     too_slow = options.filters and total > (budget.macs_limit or total)
-    layers = None if too_slow else _choose(kernels, damage, budget, bits, sparsity)
+    layers = None if too_slow else _choose(kernels, damage, budget, bits, sparsity, time)
     how = FilterPlan(steps=options.steps or 1, align=options.align, protect=tuple(options.protect))
-    limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram))
+    limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram, time))
     short = options.filters and limited and not _fits(kernels, layers, budget, bits)
-    removing = FilterRemoval(model, relevance, budget, bits, how, activations) if short else None
+    removing = FilterRemoval(model, relevance, budget, bits, how, activations, time) if short else None
     remove: dict[str, list[int]] = {}
     while removing is not None and not _fits(kernels, layers, budget, bits):
         following = removing.next()
@@ -93,12 +102,12 @@ def plan(
             break
         remove = following.remove
         kernels = LayerOptions(following.model, following.relevance, options, flash_correction)
-        layers = _choose(kernels, damage, budget, bits, sparsity)
+        layers = _choose(kernels, damage, budget, bits, sparsity, time)
     if layers is None:
         layers = kernels.best_effort(damage, _limits(budget, bits), sparsity)
     lookup = True
-    if bits and (budget.flash, budget.download) != (None, None):
-        layers, lookup = kernels.faster(layers, budget.flash_bytes)
+    if bits and not (options.packed and (budget.flash, budget.download, time) == (None, None, None)):
+        layers, lookup = kernels.fastest(layers, budget.flash_bytes, plain)
     if options.steps is None:
         how = how.model_copy(update={"steps": _steps(relevance, kernels)})
     return Plan(
@@ -111,10 +120,11 @@ def plan(
         sensitivity=damage.sensitivity.name,
         layers=layers if bits else [],
         remove=remove,
-        filters=how.model_copy(update=limits_of(layers, budget, activations)) if remove and how.steps > 1 else None,
+        filters=how.model_copy(update=limits_of(layers, budget, activations, time)) if remove and how.steps > 1 else None,
         predicted_flash_bytes=kernels.flash_bytes(layers),
         predicted_download_bytes=kernels.download_bytes(layers),
         predicted_ram_bytes=_ram_bytes(kernels, layers, bits) if on_micro else None,
+        predicted_slowdown=round(kernels.microseconds(layers) / plain, 4) if plain else None,
     )
 
 
@@ -156,11 +166,11 @@ def _steps(relevance: Relevance, kernels: LayerOptions) -> int:
 
 
 def _choose(
-    kernels: LayerOptions, damage: Damage, budget: Budget, bits: Sequence[int], sparsity: float
+    kernels: LayerOptions, damage: Damage, budget: Budget, bits: Sequence[int], sparsity: float, time: Optional[float]
 ) -> Optional[list[LayerPlan]]:
     """Returns the least damaging choice within the budget, or None; plain int8 has no zeros to meet a download limit with."""
     download = budget.download_bytes
-    layers = kernels.choose(damage, _limits(budget, bits), sparsity)
+    layers = kernels.choose(damage, replace(_limits(budget, bits), microseconds=time), sparsity)
     if layers is not None and not bits and download is not None and kernels.download_bytes(layers) > download:
         return None
     return layers

@@ -14,6 +14,8 @@ from keras_xaic.recipes.recipe import Recipe
 
 __all__ = ["RECIPES", "Recipe", "RecipeLike", "get_baselines", "get_recipe", "recipe_file"]
 
+ALL = "all"
+"""Stands for every baseline."""
 RecipeLike = Union[str, Recipe, PathLike]
 """The name of a recipe, a recipe, or the path of one in JSON."""
 
@@ -43,14 +45,15 @@ def recipe_file(recipe: object) -> Optional[pathlib.Path]:
 
 
 def get_baselines(names: Iterable[RecipeLike]) -> tuple[Recipe, ...]:
-    """Returns the recipes that a result is compared with.
+    """Returns the recipes that a result is compared with; `ALL` stands for every one of the registry.
 
     Raises:
         PlanError: If one is unknown, or no baseline.
     """
-    found = tuple(get_recipe(name) for name in names)
+    names = list(names)
+    comparable = [name for name, one in RECIPES.items() if one.comparable]
+    found = tuple(get_recipe(name) for name in (comparable if names == [ALL] else names))
     for one in found:
         if not one.comparable:
-            known = ", ".join(name for name, one in RECIPES.items() if one.comparable)
-            raise PlanError(f"recipe {one.name!r} is not a baseline", f"some of {known}")
+            raise PlanError(f"recipe {one.name!r} is not a baseline", f"{ALL}, or some of {', '.join(comparable)}")
     return found

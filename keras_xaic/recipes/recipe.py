@@ -159,7 +159,7 @@ class Recipe(Written):
 
     def plan_options(self, **options: Any) -> PlanOptions:
         """Returns how plans are made by this recipe; `options` take the place of its own entries."""
-        entries = {one.name: getattr(self, one.name) for one in fields(PlanOptions)}
+        entries = {one.name: getattr(self, one.name) for one in fields(PlanOptions) if one.name in Recipe.model_fields}
         return PlanOptions(**{**entries, "activations": self.plain_activations, **options})
 
     def to_json(self) -> str:

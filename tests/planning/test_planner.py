@@ -77,7 +77,7 @@ def test_predicted_sizes_of_weight_only_files_are_those_of_written_files(case, b
 
 def test_a_flash_budget_between_4_and_8_bits_gives_the_bits_to_what_matters(case):
     model, data, relevance = case
-    small, large = (plan(model, relevance, Budget(), PlanOptions(bits=(bits,))).predicted_flash_bytes for bits in (4, 8))
+    small, large = (plan(model, relevance, Budget(), PlanOptions(bits=(bits,), packed=True)).predicted_flash_bytes for bits in (4, 8))
     budget = (small + large) // 2
     made = plan(model, relevance, Budget(budget))
     assert {layer.bits for layer in made.layers} >= {4, 8}
@@ -87,7 +87,7 @@ def test_a_flash_budget_between_4_and_8_bits_gives_the_bits_to_what_matters(case
 
 def test_below_4_bits_filters_go_and_the_file_fits(case):
     model, data, relevance = case
-    budget = round(0.7 * plan(model, relevance, Budget(), PlanOptions(bits=(4,))).predicted_flash_bytes)
+    budget = round(0.7 * plan(model, relevance, Budget(), PlanOptions(bits=(4,), packed=True)).predicted_flash_bytes)
     made = plan(model, relevance, Budget(budget))
     assert made.remove
     assert len(written(model, made, data, relevance)) <= 1.05 * budget

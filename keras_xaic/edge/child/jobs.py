@@ -216,7 +216,7 @@ def _latency(interpreter: Any, parts: list[np.ndarray], runs: int) -> Optional[d
 
 
 def _percentiles(times: list[float]) -> dict[str, float]:
-    return {"median": float(np.median(times)), "p90": float(np.percentile(times, 90))}
+    return {"median": float(np.median(times)), "p90": float(np.percentile(times, 90)), "least": min(times)}
 
 
 def _set(interpreter: Any, parts: list[np.ndarray], k: int) -> None:

@@ -1,0 +1,201 @@
+"""How long files take, by how their weights are stored.
+
+    python bench/latency.py --table                     # measures single layers: writes keras_xaic/edge/latency.json
+    python bench/latency.py --data-root DIR             # real models: our storages beside the converter's int8, and what was predicted
+
+Files are run in turn in one process, so that what else the machine does slows all of them alike. Rows hold the least and the
+median time of each, and its ratio to the converter's int8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import platform
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+TABLE = pathlib.Path(__file__).parents[1] / "keras_xaic" / "edge" / "latency.json"
+CONVOLUTIONS = [
+    (32, 3, 16, 3), (32, 16, 16, 3), (16, 16, 32, 3), (16, 32, 32, 3), (8, 64, 64, 3), (28, 1, 32, 3), (14, 32, 64, 3),
+    (16, 8, 12, 3), (32, 4, 8, 3), (4, 64, 64, 3), (8, 32, 64, 1), (16, 32, 16, 1), (25, 64, 64, 1), (16, 24, 20, 1),
+    (48, 8, 16, 1), (8, 96, 160, 1),
+]  # fmt: skip
+"""Side of the input, channels that go in and out, side of the kernel."""
+DEPTHWISE = [(32, 16), (16, 64), (8, 64), (24, 8), (25, 64), (12, 96)]
+DENSE = [(784, 512), (512, 256), (256, 10), (64, 32), (3136, 128), (128, 10), (32, 16), (640, 128), (2048, 64)]
+TRANSPOSED = [(8, 16, 8, 3), (16, 8, 8, 3), (8, 64, 32, 3), (8, 32, 64, 2), (4, 64, 16, 3)]
+STACKS = [(3, 16, 16, 3), (5, 16, 16, 3), (3, 8, 64, 3)]
+"""Convolutions behind each other, side of the input, channels, side of the kernel."""
+STORED = [("int8", "int8"), ("int4", "int8"), ("lookup", "int8"), ("int8", "float32"), ("int4", "float32"), ("float32", "float32")]
+"""How weights are stored, and the type of activations."""
+RUNS, TURNS = 400, 3
+INVOCATION = 0.3
+"""Microseconds of a call of a file in which nothing is computed."""
+
+
+def probes() -> list[tuple[str, Any]]:
+    """Returns models of one layer, or of a few that are alike."""
+    from keras_xaic._keras import keras, layers
+
+    made = []
+
+    def add(kind: str, shape: tuple[int, ...], *stack: Any) -> None:
+        keras.utils.set_random_seed(0)
+        inputs = tensor = keras.Input(shape)
+        for layer in stack:
+            tensor = layer(tensor)
+        made.append((kind, keras.Model(inputs, tensor)))
+
+    for side, ins, outs, size in CONVOLUTIONS:
+        add("conv", (side, side, ins), layers.Conv2D(outs, size, padding="same", activation="relu"))
+    for side, channels in DEPTHWISE:
+        add("depthwise", (side, side, channels), layers.DepthwiseConv2D(3, padding="same"))
+    for ins, outs in DENSE:
+        add("dense", (ins,), layers.Dense(outs))
+    for side, ins, outs, size in TRANSPOSED:
+        add("conv_transpose", (side, side, ins), layers.Conv2DTranspose(outs, size, 2, padding="same"))
+    for depth, side, channels, size in STACKS:
+        add("conv", (side, side, channels), *[layers.Conv2D(channels, size, padding="same") for _ in range(depth)])
+    for pool in (layers.MaxPooling2D, layers.AveragePooling2D):
+        add("conv", (16, 16, 16), layers.Conv2D(16, 3, padding="same"), pool(2))
+    return made
+
+
+def measured_probes() -> list[dict[str, Any]]:
+    """Returns the least time of every probe, stored in every way."""
+    from storages import content, on_grid
+
+    from keras_xaic import edge
+    from keras_xaic.errors import XaicError
+    from keras_xaic.tflite.lookup import look_up
+
+    rows, timing = [], edge.speed_judge()
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (kind, model) in enumerate(probes()):
+            samples = np.random.default_rng(1).normal(size=(8, *model.input_shape[1:])).astype(np.float32)
+            paths = {}
+            for stored, activations in STORED:
+                bits = {"int8": 8, "int4": 4, "lookup": 2, "float32": 8}[stored]
+                kernels = on_grid(model, bits, per_tensor=activations == "float32" and stored == "int4")
+                path = pathlib.Path(folder) / f"{number}-{stored}-{activations}.tflite"
+                try:
+                    made = content(model, kernels, "int4" if stored == "lookup" else stored, activations, samples)
+                except XaicError as error:
+                    print(kind, stored, activations, error)
+                    continue
+                if stored == "lookup":
+                    packed = made
+                    made = look_up(packed)
+                    if made is packed:  # it would not pay
+                        continue
+                path.write_bytes(made)
+                if runs(path, timing):
+                    paths[stored, activations] = path
+            least: dict[Any, float] = {}
+            for _ in range(TURNS):
+                names = {"|".join(what): path for what, path in paths.items()}
+                for name, (latency, _) in edge.race(names, interpreter=timing, runs=RUNS).items():
+                    least[name] = min(latency.least, least.get(name, latency.least))
+            for name, taken in least.items():
+                stored, activations = name.split("|")
+                rows.append({"kind": kind, "stored": stored, "activations": activations, "us": 1000 * taken, **calls(model)})
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def fitted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the table: costs with the least relative error, none of them negative."""
+    from scipy.optimize import nnls
+
+    from keras_xaic import edge
+    from keras_xaic.planning.latency import Work
+
+    costs: list[dict[str, Any]] = []
+    for group in sorted({(row["kind"], row["stored"], row["activations"]) for row in rows}):
+        kind, stored, activations = group
+        own = [row for row in rows if (row["kind"], row["stored"], row["activations"]) == group and not row["others"]]
+        taken = np.array([row["us"] for row in own])
+        best: dict[str, Any] = {}
+        for blocks in [(1, 1)] if kind == "dense" else [(out, into) for out in (1, 4, 8, 16, 32) for into in (1, 4, 8, 16)]:
+            amounts = np.array([Work(kind, row["calls"]).amounts(blocks) for row in own], float)
+            if stored != "lookup":
+                amounts[:, 4] = 0.0
+            size = np.maximum(amounts.max(0), 1e-9)
+            found, error = nnls(amounts / size / taken[:, None], (taken - INVOCATION) / taken)
+            error /= np.sqrt(len(own))
+            if not best or error < best["error"] - 0.003:
+                names = ("call", "mac", "output", "patch", "weight")
+                best = {name: float(f"{value:.4g}") for name, value in zip(names, found / size)}
+                best.update(error=round(float(error), 3), blocks=list(blocks))
+        costs.append({"kind": kind, "stored": stored, "activations": activations, **best})
+    plain = {one["kind"]: one for one in costs if (one["stored"], one["activations"]) == ("int8", "int8")}
+    rest = []
+    for row in rows:
+        if row["others"] and (row["stored"], row["activations"]) == ("int8", "int8"):
+            one = plain[row["kind"]]
+            amounts = Work(row["kind"], row["calls"]).amounts(tuple(one["blocks"]))
+            kernels = sum(one[name] * amount for name, amount in zip(("call", "mac", "output", "patch", "weight"), amounts))
+            rest.append((row["us"] - INVOCATION - kernels) / row["others"])
+    timing = edge.speed_judge()
+    return {
+        "timed_on": timing,
+        "version": edge.available_interpreters()[timing],
+        "machine": machine(),
+        "invocation": INVOCATION,
+        "operator": round(max(0.1, min(rest)), 3),
+        "costs": costs,
+    }
+
+
+def machine() -> str:
+    """Returns the name of the processor."""
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.machine()
+
+
+def as_text(table: dict[str, Any]) -> str:
+    """Returns the table as JSON with one entry a line."""
+    heads = [f' "{name}": {json.dumps(value)}' for name, value in table.items() if name != "costs"]
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in table["costs"])
+    return "{\n" + ",\n".join(heads) + f',\n "costs": [\n{rows}\n ]\n}}\n'
+
+
+def runs(path: pathlib.Path, interpreter: str) -> bool:
+    from keras_xaic.edge.running import try_file
+    from keras_xaic.errors import XaicError
+
+    try:
+        try_file(path, interpreter)
+    except XaicError as error:
+        print(path.name, str(error)[:100])
+        return False
+    return True
+
+
+def calls(model: Any) -> dict[str, Any]:
+    """Returns shape and positions of every call of a kernel, and how many other operators there are."""
+    from keras_xaic.models.kernels import kernel_calls
+    from keras_xaic.models.operations import Operations
+
+    found = [(list(one.shape), one.positions) for one in kernel_calls(Operations(model))]
+    return {"calls": found, "others": sum(1 for op in Operations(model) if "Pool" in type(op.layer).__name__)}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--table", action="store_true")
+    given = options.parse_args()
+    if given.table:
+        TABLE.write_text(as_text(fitted(measured_probes())), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

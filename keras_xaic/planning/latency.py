@@ -1,0 +1,155 @@
+"""How long a file will take on the interpreter that files are timed on, predicted before anything is written.
+
+What one layer takes is a cost per call, per multiply-add and per output, by kind of kernel and by how its weights are stored:
+`keras_xaic/edge/latency.json`, which `bench/latency.py` measures. Another machine is faster or slower as a whole, so predictions
+are ratios first: to plain int8, or times what plain int8 was measured to take here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Optional
+
+from keras_xaic.planning.storages import Activations
+
+if TYPE_CHECKING:
+    from keras_xaic._keras import Model
+    from keras_xaic.models.kernels import Kernel
+
+StoredAs = Literal["int4", "int8", "float32", "lookup"]
+"""How weights lie in the file; ``lookup`` where several share a byte (see `keras_xaic.tflite.look_up`)."""
+
+_TABLE = json.loads((pathlib.Path(__file__).parents[1] / "edge" / "latency.json").read_text(encoding="utf-8"))
+"""Written by `bench/latency.py`."""
+TIMED_ON: str = _TABLE["timed_on"]
+"""The interpreter that was timed."""
+UNKNOWN = 4.0
+"""Storages and activations that were not measured have no fast kernels: so many times as slow are those that were and have none."""
+Shape = Sequence[int]
+Blocks = tuple[int, int]
+"""How many channels that come out, and that go in, are computed together: kernels of fewer take as long."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What kernels of one kind take that are stored in one way; microseconds.
+
+    Attributes:
+        blocks: See `Blocks`.
+        call: Of one call.
+        mac: Of a multiply-add, channels counted in whole blocks.
+        output: Of a value that comes out.
+        patch: Of a value that is gathered to be multiplied.
+        weight: Of a weight.
+    """
+
+    blocks: Blocks
+    call: float
+    mac: float
+    output: float
+    patch: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one kernel has to do for one sample.
+
+    Attributes:
+        kind: Kind of kernel.
+        calls: Shape in Keras, and at how many positions it is applied; of every call of the layer.
+    """
+
+    kind: str
+    calls: Sequence[tuple[Shape, int]]
+
+    def amounts(self, blocks: Blocks) -> list[int]:
+        """Returns what the entries of a `Cost` are multiplied with, in their order."""
+        total = [0] * 5
+        for shape, positions in self.calls:
+            taps, ins, outs = math.prod(shape[:-2]), shape[-2], shape[-1]
+            if self.kind == "depthwise":
+                ins, outs = 1, ins * outs
+            elif self.kind == "conv_transpose":
+                ins, outs = outs, ins
+            padded = taps * (ins if self.kind == "depthwise" else _in_blocks(ins, blocks[1])) * _in_blocks(outs, blocks[0])
+            made = positions * outs * (taps if self.kind == "conv_transpose" else 1)
+            amounts = (1, positions * padded, made, positions * taps * ins, math.prod(shape))
+            total = [one + more for one, more in zip(total, amounts)]
+        return total
+
+
+def _in_blocks(channels: int, block: int) -> int:
+    return -(-channels // block) * block
+
+
+_COSTS = {
+    (row["kind"], row["stored"], row["activations"]): Cost(
+        (row["blocks"][0], row["blocks"][1]), row["call"], row["mac"], row["output"], row["patch"], row["weight"]
+    )
+    for row in _TABLE["costs"]
+}
+
+
+def microseconds(work: Work, stored: StoredAs, activations: Activations = "int8") -> float:
+    """Returns what a kernel takes on the machine of the table; what was not measured counts `UNKNOWN` times as INT8."""
+    cost, times = _COSTS.get((work.kind, stored, activations)), 1.0
+    if cost is None:
+        cost, times = _COSTS[work.kind, "int8", "int8"], UNKNOWN
+    rates = (cost.call, cost.mac, cost.output, cost.patch, cost.weight)
+    return times * sum(rate * amount for rate, amount in zip(rates, work.amounts(cost.blocks)))
+
+
+class Times:
+    """What the kernels of a model take, as they may be stored, and everything else together: microseconds by the table.
+
+    Args:
+        model: A functional or sequential model.
+        activations: Type of activations between layers.
+    """
+
+    def __init__(self, model: Model, activations: Activations = "int8") -> None:
+        from keras_xaic.models.kernels import kernel_calls, layer_kernels, weighted_kernels
+        from keras_xaic.models.operations import Operations
+        from keras_xaic.planning.cost import FUSED
+
+        self.activations = activations
+        operations = Operations(model)
+        self._calls = kernel_calls(operations)
+        self._kernels = {kernel.key: (kernel, _number(kernel)) for kernel in weighted_kernels(model)}
+        others = [op for op in operations if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path)]
+        self.fixed: float = _TABLE["invocation"] + _TABLE["operator"] * len(others)
+        """Of what is no kernel."""
+
+    def works(self, shapes: Optional[Mapping[str, Sequence[tuple[int, ...]]]] = None) -> dict[str, Work]:
+        """Returns kernel key -> its work.
+
+        Args:
+            shapes: Layer path -> shapes of its weights where channels went (see `keras_xaic.models.costs.kept_shapes`).
+        """
+        found = {}
+        for key, (kernel, number) in self._kernels.items():
+            shape = kernel.shape if shapes is None else shapes[kernel.path][number]
+            uses = [call for call in self._calls if (call.path, call.number) == (kernel.path, number)]
+            found[key] = Work(kernel.kind, [(shape, call.positions) for call in uses])
+        return found
+
+    def plain(self) -> float:
+        """Returns the time of the model as plain int8."""
+        return self.fixed + sum(microseconds(work, "int8") for work in self.works().values())
+
+    def __call__(
+        self, stored: Mapping[str, StoredAs], shapes: Optional[Mapping[str, Sequence[tuple[int, ...]]]] = None
+    ) -> float:
+        """Returns the time of a file; kernels that are not named are INT8."""
+        works = self.works(shapes)
+        return self.fixed + sum(microseconds(work, stored.get(key, "int8"), self.activations) for key, work in works.items())
+
+
+def _number(kernel: Kernel) -> int:
+    """Returns which of the layer's weights a kernel is."""
+    return next(i for i, weight in enumerate(kernel.layer.weights) if weight is kernel.variable)

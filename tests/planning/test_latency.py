@@ -1,0 +1,111 @@
+"""Time as a budget: what is packed only as far as flash is limited, and which layers pay for it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.errors import PlanError
+from keras_xaic.planning import Budget, PlanOptions, plan
+from keras_xaic.planning.candidates import LayerOptions
+from keras_xaic.planning.latency import Times, Work, microseconds
+from keras_xaic.relevance.magnitude import magnitude
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((24, 24, 3))
+    x = layers.Conv2D(32, 3, padding="same", activation="relu", name="stem")(inputs)
+    x = layers.Conv2D(48, 3, strides=2, activation="relu", name="middle")(x)
+    x = layers.Conv2D(32, 3, strides=2, activation="relu", name="late")(x)
+    x = layers.Dense(64, activation="relu", name="hidden")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax", name="head")(x))
+
+
+@pytest.fixture(scope="module")
+def relevance(model):
+    return magnitude(model)
+
+
+FOUR = PlanOptions(bits=(4,))
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(download=4_000), Budget(mean_bits=4.0)], ids=str)
+def test_without_a_flash_limit_no_layer_is_slower_than_int8(model, relevance, budget):
+    made = plan(model, relevance, budget)
+    assert {layer.storage for layer in made.layers if layer.kind == "conv"} == {"int8"}
+    assert not made.lookup
+    assert max(layer.slowdown for layer in made.layers) <= 1.25
+    assert made.predicted_slowdown <= 1.0
+
+
+def test_dense_layers_are_packed_where_that_is_faster(model, relevance):
+    made = plan(model, relevance, Budget(), FOUR)
+    assert made["hidden"].storage == "int4"
+    assert made["hidden"].slowdown < 1.0
+
+
+def test_for_microcontrollers_few_bits_are_packed_without_any_limit(model, relevance):
+    made = plan(model, relevance, Budget(), PlanOptions(bits=(4,), packed=True))
+    assert {layer.storage for layer in made.layers} == {"int4"}
+
+
+def test_flash_is_paid_for_by_the_layers_that_it_costs_least_time(model, relevance):
+    smallest = plan(model, relevance, Budget(), PlanOptions(bits=(4,), packed=True)).predicted_flash_bytes
+    largest = plan(model, relevance, Budget(), FOUR).predicted_flash_bytes
+    limit = (smallest + largest) // 2
+    made = plan(model, relevance, Budget(limit), FOUR)
+    assert made.predicted_flash_bytes <= limit
+    slow = [layer for layer in made.layers if layer.slowdown > 1.25]
+    assert slow
+    assert all("packed for flash" in layer.reason and f"{layer.slowdown:.1f} times" in layer.reason for layer in slow)
+    # Independently: all combinations of two storages, by brute force.
+    kernels, times = LayerOptions(model, relevance.weights, FOUR), Times(model)
+    works = times.works()
+    best = np.inf
+    for storages in itertools.product(("int4", "int8"), repeat=len(made.layers)):
+        given = [one.model_copy(update={"storage": storage}) for one, storage in zip(made.layers, storages)]
+        given = [one.model_copy(update={"flash_bytes": kernels._stored_bytes(one)}) for one in given]
+        if kernels.fixed + sum(one.flash_bytes for one in given) <= limit:
+            best = min(best, sum(microseconds(works[one.key], one.storage) for one in given))
+    taken = sum(microseconds(works[one.key], one.storage) for one in made.layers)
+    assert taken == pytest.approx(best, rel=0.01)
+
+
+def test_filters_go_where_that_buys_time(model, relevance):
+    made = plan(model, relevance, Budget(max_slowdown=0.5))
+    assert made.remove
+    assert made.predicted_slowdown <= 0.5
+    assert all(layer.slowdown <= 1.25 for layer in made.layers)
+
+
+def test_time_and_flash_together_remove_filters_rather_than_pack_what_is_slow(model, relevance):
+    smallest = plan(model, relevance, Budget(), PlanOptions(bits=(4,), packed=True)).predicted_flash_bytes
+    made = plan(model, relevance, Budget(round(1.1 * smallest), max_slowdown=1.0))
+    assert made.predicted_slowdown <= 1.0
+    assert made.predicted_flash_bytes <= 1.1 * smallest
+    assert made.remove
+
+
+def test_a_limit_in_milliseconds_needs_a_measurement(model, relevance):
+    with pytest.raises(PlanError, match="milliseconds"):
+        plan(model, relevance, Budget(latency="0.5ms"))
+
+
+def test_work_counts_whole_blocks_of_channels():
+    assert Work("conv", [((3, 3, 3, 20), 100)]).amounts((16, 8)) == [1, 100 * 9 * 8 * 32, 2000, 2700, 540]
+    assert Work("depthwise", [((3, 3, 8, 2), 10)]).amounts((1, 1))[:3] == [1, 10 * 9 * 16, 160]
+    assert Work("dense", [((30, 7), 1), ((30, 7), 1)]).amounts((1, 1)) == [2, 420, 14, 60, 420]
+    assert Work("conv_transpose", [((2, 2, 4, 6), 5)]).amounts((1, 1))[:2] == [1, 5 * 4 * 24]
+
+
+def test_removed_channels_take_no_time(model):
+    times = Times(model)
+    shapes = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights}
+    assert times({}, shapes) == pytest.approx(times.plain())
+    shapes["late"], shapes["hidden"] = [(3, 3, 48, 16), (16,)], [(400, 64), (64,)]
+    assert times({}, shapes) < times.plain()
