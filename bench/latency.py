@@ -1,7 +1,7 @@
 """How long files take, by how their weights are stored.
 
-    python bench/latency.py --table                     # measures single layers: writes keras_xaic/edge/latency.json
-    python bench/latency.py --data-root DIR             # real models: our storages beside the converter's int8, and what was predicted
+    python bench/latency.py --table             # single layers: writes keras_xaic/edge/latency.json
+    python bench/latency.py --data-root DIR     # real models: our storages beside the converter's int8, and what was predicted
 
 Files are run in turn in one process, so that what else the machine does slows all of them alike. Rows hold the least and the
 median time of each, and its ratio to the converter's int8.
@@ -32,7 +32,8 @@ DENSE = [(784, 512), (512, 256), (256, 10), (64, 32), (3136, 128), (128, 10), (3
 TRANSPOSED = [(8, 16, 8, 3), (16, 8, 8, 3), (8, 64, 32, 3), (8, 32, 64, 2), (4, 64, 16, 3)]
 STACKS = [(3, 16, 16, 3), (5, 16, 16, 3), (3, 8, 64, 3)]
 """Convolutions behind each other, side of the input, channels, side of the kernel."""
-STORED = [("int8", "int8"), ("int4", "int8"), ("lookup", "int8"), ("int8", "float32"), ("int4", "float32"), ("float32", "float32")]
+STORED = [("int8", "int8"), ("int4", "int8"), ("lookup", "int8")]
+STORED += [("int8", "float32"), ("int4", "float32"), ("float32", "float32")]
 """How weights are stored, and the type of activations."""
 RUNS, TURNS = 400, 3
 INVOCATION = 0.3

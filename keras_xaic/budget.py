@@ -25,8 +25,7 @@ class Budget:
         max_drop: Accuracy that may be lost, in percentage points of the original's edge accuracy.
         macs: Multiply-accumulates for one sample; a number, or text such as ``1.5M``.
         mean_bits: Mean bit-width over all weights, zeros included.
-        latency: Milliseconds of one inference on this machine, one thread, on the interpreter that files are timed on (LiteRT): a
-            number, or text such as ``0.5ms``.
+        latency: Milliseconds of one inference on LiteRT, on this machine, with one thread: a number, or text such as ``0.5ms``.
         max_slowdown: The same as a multiple of the time of the original as plain int8: 1.0 is as fast, 0.5 twice as fast.
 
     Raises:

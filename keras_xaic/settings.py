@@ -170,7 +170,9 @@ class Device:
     interpreters: Sequence[str] = option(
         ("auto",), "Interpreter to verify on: auto, all, or a name of `xaic doctor`.", flag="--interpreter"
     )
-    baselines: Sequence[str] = option(("int8",), "Comparisons to run, separated by commas; all for every one, '' for none.", kind=str)
+    baselines: Sequence[str] = option(
+        ("int8",), "Comparisons to run, separated by commas; all for every one, '' for none.", kind=str
+    )
 
     def __post_init__(self) -> None:
         one_of("target", self.target, TARGETS)

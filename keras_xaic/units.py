@@ -88,10 +88,11 @@ def parse_milliseconds(time: Union[int, float, str], name: str = "time") -> floa
     Raises:
         PlanError: If `time` is not a positive time.
     """
-    number = isinstance(time, numbers.Real) and not isinstance(time, bool)
-    text = f"{float(time):.15g}" if number and abs(time) < LARGEST else time if isinstance(time, str) else ""
+    text = time if isinstance(time, str) else ""
+    if not isinstance(time, (str, bool)) and isinstance(time, numbers.Real) and 0 < time < LARGEST:
+        text = f"{float(time):.12f}"
     match = _TIME.fullmatch(text)
-    value = float(match.group(1)) * _MILLISECONDS[match.group(2)] if match and len(text) < 40 else 0.0
+    value = float(match.group(1)) * _MILLISECONDS[match.group(2)] if match and len(text) <= 40 else 0.0
     if not 1e-6 <= value <= 1e9:
         raise PlanError(f"{name} is {shown(time)}", "a time such as 0.5ms, 300us or 0.02s, 1 ns to 1,000,000 s")
     return round(value, 9)

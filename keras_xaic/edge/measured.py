@@ -191,4 +191,4 @@ class Verification:
 def latency_entry(latency: Latency, delegation: Optional[Delegation] = None) -> dict[str, Any]:
     """Returns a latency as report.json holds it: milliseconds, and how much of the file the delegate computes."""
     told = {} if delegation is None else delegation.as_dict()
-    return {"median": latency.median, "p90": latency.p90, "threads": latency.threads, **told}
+    return {"median": latency.median, "p90": latency.p90, "least": latency.least, "threads": latency.threads, **told}

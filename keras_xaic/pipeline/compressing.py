@@ -18,6 +18,7 @@ from keras_xaic.pipeline.activations import chosen_activations, wider_activation
 from keras_xaic.pipeline.inputs import check_judged, check_names, load_both
 from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.micro_check import known_target
+from keras_xaic.pipeline.pacing import check_pace
 from keras_xaic.pipeline.process_state import seeded
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Workspace, run_fingerprint
@@ -82,6 +83,7 @@ def compress(
     training, device, options = training or Training(), device or Device(), options or DataOptions()
     check_training(training)
     check_interpreters(device.asked)
+    check_pace(budget or Budget(), device)
     plan = recipe if isinstance(recipe, Plan) else None
     chosen = _recipe_of(plan) if plan is not None else get_recipe(recipe)  # type: ignore[arg-type]
     settings = RunSettings(chosen, budget or Budget(), training, device, options, get_baselines(device.baselines), plan)

@@ -22,8 +22,9 @@ from keras_xaic.models.costs import macs
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.run_settings import RunSettings
-from keras_xaic.pipeline.size_fitting import SizeFitter
+from keras_xaic.pipeline.size_fitting import LATE, SizeFitter
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
@@ -53,15 +54,15 @@ DOUBTS = 2.0
 SPARE = 0.03
 """A limit that is missed by less than this share is used up."""
 SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
-"""Without limits: size of the rounds, as shares of plain int8: the download, for microcontrollers flash, too. Each ends in a model
-that is kept if it is good enough."""
+"""Without limits: size of the rounds as shares of plain int8: of the download, for microcontrollers of flash, too. Each ends in
+a model that is kept if it is good enough."""
 PART = 1 / 3
 """Without limits: share of the effort that is left which the next round gets."""
 DOWNLOAD = 0.6
 """Without limits: download of a round as a share of its flash."""
 BITS_ONLY = 0.75
-"""Without limits: bits, for microcontrollers flash, as a share of plain int8, of the round that keeps all filters, where no smaller
-one is good enough."""
+"""Without limits: bits, for microcontrollers flash, as a share of plain int8, of the round that keeps all filters, where no
+smaller one is good enough."""
 FEW = 100
 """Below this many validation samples, a round has to keep its accuracy on as many training samples, too: where only a few
 judge, a ruined model may be right by chance."""
@@ -124,6 +125,8 @@ class Driver:
     progress: Progress
     wider: Sequence[Activations] = ()
     """Types of activations that may take the place of the recipe's where it cannot keep the accuracy, the cheapest first."""
+    pace: Optional[Pace] = None
+    """What limits of time mean; None: they are predicted alone."""
 
     def run(self) -> tuple[CompressedModel, list[Round]]:
         """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there."""
@@ -152,7 +155,7 @@ class Driver:
     @property
     def _limited(self) -> bool:
         limits = (self.budget.flash, self.budget.download, self.budget.ram, self.budget.macs, self.budget.mean_bits)
-        return any(limit is not None for limit in limits)
+        return self.budget.in_time or any(limit is not None for limit in limits)
 
     def _within_limits(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
@@ -247,8 +250,15 @@ class Driver:
             (made.predicted_download_bytes, self.budget.download_bytes),
             (made.predicted_ram_bytes, self.budget.ram_bytes),
             (sum(macs(self.model).values()), self.budget.macs_limit),
+            (made.predicted_slowdown, self._slowest),
         )
         return all(limit is None or size is None or size <= limit for size, limit in sizes)
+
+    @property
+    def _slowest(self) -> Optional[float]:
+        """The limit of time as a multiple of plain int8's, with what two measurements of one file differ by."""
+        slowdown = self.budget.max_slowdown if self.pace is None else self.pace.slowdown(self.budget)
+        return None if slowdown is None else slowdown * (1.0 + LATE)
 
     def _round(
         self,
@@ -308,7 +318,7 @@ class Driver:
         if relevance is None:
             relevance = attribute_by(self.settings.recipe, model, self.samples, self.task, self.settings.seed)
         recipe = recipe or self.settings.recipe
-        how: dict[str, Any] = {"packed": self._packed, "seed": self.settings.seed, "progress": self.progress}
+        how: dict[str, Any] = {"pace": self.pace, "packed": self._packed, "seed": self.settings.seed, "progress": self.progress}
         return SizeFitter(model, relevance, recipe, self.data, self.samples, **how)
 
     def _replan(self, model: Model, carried_out: Plan) -> Plan:

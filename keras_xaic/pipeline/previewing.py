@@ -12,13 +12,15 @@ from keras_xaic.errors import XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.pipeline.inputs import check_names, load, load_both
 from keras_xaic.pipeline.micro_check import known_target
-from keras_xaic.pipeline.size_fitting import SizeFitter, predict_accuracy
+from keras_xaic.pipeline.pacing import Pace, check_pace
+from keras_xaic.pipeline.size_fitting import LATE, SizeFitter, noise_for, predict_accuracy
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.plan import check_place
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
-from keras_xaic.settings import DataOptions
+from keras_xaic.settings import DataOptions, Device
+from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite import PRECISION_OF
 from keras_xaic.units import format_bytes
 from keras_xaic.usual import in_usual_keras
@@ -97,7 +99,11 @@ def plan(
     samples = None if samples_of is None else samples_of.calibration(options.calibration, seed)
     chosen, budget = get_recipe(recipe), budget or Budget()
     check_names(loaded, chosen)
-    made = SizeFitter(loaded, scores, chosen, samples_of, samples, seed=seed, progress=progress).fitting(budget)
+    check_pace(budget, Device())
+    calibration = noise_for(loaded).train if samples is None else samples
+    with temporary_directory() as folder:
+        how: dict[str, Any] = {"pace": Pace(loaded, calibration, folder / "int8.tflite"), "seed": seed, "progress": progress}
+        made = SizeFitter(loaded, scores, chosen, samples_of, samples, **how).fitting(budget)
     _say_missed(made, budget)
     if out is not None:
         made.save(out)
@@ -151,6 +157,9 @@ def _say_missed(made: Plan, budget: Budget) -> None:
         for name, size, limit in sizes
         if size is not None and limit is not None and size > limit
     ]
+    slowdown = budget.max_slowdown
+    if slowdown is not None and made.predicted_slowdown is not None and made.predicted_slowdown > (1 + LATE) * slowdown:
+        missed.append(f"time is {made.predicted_slowdown:.2f} times plain int8's, its limit {slowdown:g} times")
     if budget.mean_bits is not None and made.mean_bits > budget.mean_bits + 1e-9:
         missed.append(f"mean bits are {made.mean_bits:.2f}, their limit {budget.mean_bits:g}")
     if missed:

@@ -12,7 +12,7 @@ from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data
-from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256
+from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256, speed_judge
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
@@ -20,7 +20,7 @@ from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.pipeline.comparing import Changes
 from keras_xaic.pipeline.output_table import OutputTable
 from keras_xaic.pipeline.run_settings import RunSettings
-from keras_xaic.planning.storages import Activations
+from keras_xaic.planning.storages import SLOW, Activations
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import measure_layers
@@ -142,6 +142,9 @@ def build_report(
                 "ram_bytes": budget.ram_bytes,
                 "max_drop_pp": budget.max_drop,
                 "macs": budget.macs_limit,
+                "latency_ms": budget.latency_ms,
+                "max_slowdown": budget.max_slowdown,
+                "timed_on": speed_judge() if budget.in_time else None,
             },
             "original": dict(original),
             "reference": reference,
@@ -197,6 +200,14 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
             "without its fast kernels. Fewer bits save bytes; removing filters saves time; "
             "float32 activations keep weights small, too, and run about as fast as the original."
         )
+    paying = [f"{layer.name} ({layer.slowdown:.1f}x)" for layer in report.layers if (layer.slowdown or 0.0) > SLOW]
+    if paying and report.budget.flash_bytes is not None:
+        ratios = [one.ratio_to_int8 for one in report.compressed.latency_ms.values() if one.ratio_to_int8 is not None]
+        whole = f": the file takes {ratios[0]:.2f} times as long as plain int8" if ratios else ""
+        found.append(
+            f"Flash is so short that layers are packed in a way that takes longer on {speed_judge() or 'LiteRT'}: "
+            f"{', '.join(paying)}{whole}. They are those that it costs least; plan.json says how much each."
+        )
     for name, latency in report.compressed.latency_ms.items():
         taken = latency.delegated_macs
         if REGISTRY[name].judges_speed and taken is not None and taken < MOST_DELEGATED:
@@ -211,6 +222,7 @@ def _layers(model: Model, small: CompressedModel, relevance: Optional[Relevance]
     channels = {kernel.key: kernel.channels for kernel in weighted_kernels(model)}
     measured = {one.key: one for one in measure_layers(bundle.model.read_bytes(), small.model)}
     planned = {layer.key: layer.relevance for layer in small.plan.layers}
+    slowdowns = {layer.key: layer.slowdown for layer in small.plan.layers}
     if relevance is not None and not planned:
         totals = {key: float(abs(values).sum(dtype=float)) for key, values in relevance.weights.items()}
         planned = {key: value / (sum(totals.values()) or 1.0) for key, value in totals.items()}
@@ -229,6 +241,7 @@ def _layers(model: Model, small: CompressedModel, relevance: Optional[Relevance]
                 "filters_kept": kernel.channels,
                 "flash_bytes": file.flash_bytes if file is not None else None,
                 "storage": file.storage if file is not None else None,
+                "slowdown": slowdowns.get(kernel.key),
             }
         )
     return layers

@@ -12,6 +12,7 @@ from keras_xaic import tflite
 from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples, joined
 from keras_xaic.models import fitted, infer_task, ports_of, weighted_kernels
+from keras_xaic.pipeline.pacing import Pace, in_slowdown
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
@@ -29,6 +30,9 @@ TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
 SLACK = 0.02
 """A download this much below its limit, as a share of it, is good enough; above it, zeros are given back."""
+LATE, EARLY = 0.03, 0.1
+"""A file that is measured to take this share longer than its limit is in time: two measurements differ by as much. Above this
+share of time to spare, filters are given back."""
 LEAST_ZEROS = 0.05
 """Fewer zeros than this are chance, not the work of masks."""
 
@@ -45,6 +49,7 @@ class SizeFitter:
         recipe: What may be done.
         data: Where untrained files are calibrated; None calibrates them on noise, which does not change their size by much.
         samples: Calibration data to measure what bit-widths do; None predicts it from relevance alone.
+        pace: What limits of time mean, of the original that `model` is or is made of; None: they are predicted alone.
         packed: Whether few bits are packed even where no limit asks for it (see `PlanOptions`).
         seed: Written into plans.
         progress: Told how far the work is.
@@ -58,6 +63,7 @@ class SizeFitter:
         data: Optional[Data],
         samples: Optional[Samples],
         *,
+        pace: Optional[Pace] = None,
         packed: bool = False,
         seed: int = 0,
         progress: Progress = silent,
@@ -66,7 +72,7 @@ class SizeFitter:
         self.data = noise_for(model) if data is None else data
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
-        self.seed = seed
+        self.seed, self.pace = seed, pace
         options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)), packed=packed)
         progress("plan", 0, TRIES, "measuring what bit-widths do")
         measured = measure_damage(model, relevance, options, samples=samples, seed=seed)
@@ -88,20 +94,23 @@ class SizeFitter:
             seed=self.seed,
             recipe=self.recipe.name,
             flash_correction=flash_correction,
+            plain=None if self.pace is None else self.pace.plain,
         )
 
     def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:
         """Returns a plan whose file, written without training, is measured to fit; its predictions are these measurements.
 
-        Training does not change flash. It does change the download, whose prediction counts every weight by itself, while the
-        container also sees patterns: there the measurement is the better start.
+        Training does not change flash and time. It does change the download, whose prediction counts every weight by itself,
+        while the container also sees patterns: there the measurement is the better start.
 
         Args:
             budget: What may be spent.
             filters: As for `plan`.
         """
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
-        aim, correction, tried, before = budget, 0, [], None
+        slowdown = budget.max_slowdown if self.pace is None else self.pace.slowdown(budget)
+        most_early = EARLY if (flash, download) == (None, None) else math.inf  # else other limits may be what took filters
+        aim, correction, tried, before = in_slowdown(budget, slowdown), 0, [], None
         fits, overruns = 0, math.inf  # what was aimed at: the most of which the file fitted, the least of which it did not
         for attempt in range(TRIES):
             uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
@@ -114,12 +123,20 @@ class SizeFitter:
                 "predicted_download_bytes": written,
                 "budget": self.recipe.aim(budget),
             }
+            late = 0.0
+            if slowdown is not None and self.pace is not None:
+                ratio = self.pace.ratio(content)
+                found["predicted_slowdown"], late = ratio, ratio / slowdown - 1.0
             tried.append(made.model_copy(update=found))
             miss = len(content) - uniform.predicted_flash_bytes
             near = flash is None or (len(content) <= flash and abs(miss) < TOLERANCE * flash)
             used = 1.0 if download is None else written / download
-            if near and (1.0 - SLACK <= used <= 1.0 or made.layers == before):
+            in_time, same = -most_early <= late <= LATE or (late < 0 and not made.remove), made.layers == before
+            if near and (in_time or same) and (1.0 - SLACK <= used <= 1.0 or same):
                 break
+            if not in_time and uniform.predicted_slowdown is not None:
+                aimed_at = uniform.predicted_slowdown * (1.0 - LATE / 2) / (1.0 + late)
+                aim = replace(aim, max_slowdown=min(max(aimed_at, 0.01), 1000.0))
             correction, before = correction + miss, made.layers
             if download is not None:
                 aimed = aim.download_bytes or 0
@@ -130,7 +147,9 @@ class SizeFitter:
                 aim = replace(aim, download=following)
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.
-        return min(tried, key=lambda one: (_overrun(one, flash, download), -one.predicted_download_bytes, one.sparsity))
+        return min(
+            tried, key=lambda one: (_overrun(one, flash, download, slowdown), -one.predicted_download_bytes, one.sparsity)
+        )
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
         """Returns what a plan makes of the model without training."""
@@ -161,10 +180,14 @@ def noise_for(model: Model) -> Data:
     return Data(Samples(joined(arrays, ports_of(model).inputs)))
 
 
-def _overrun(made: Plan, flash: Optional[int], download: Optional[int]) -> float:
-    """Returns by which share of its limit the larger size overruns it; 0 within all limits."""
+def _overrun(made: Plan, flash: Optional[int], download: Optional[int], slowdown: Optional[float]) -> float:
+    """Returns by which share of its limit what overruns it most does; 0 within all limits."""
     sizes = ((made.predicted_flash_bytes, flash), (made.predicted_download_bytes, download))
-    return max([0.0, *(size / limit - 1.0 for size, limit in sizes if limit is not None)])
+    over = [0.0, *(size / limit - 1.0 for size, limit in sizes if limit is not None)]
+    if slowdown is not None and made.predicted_slowdown is not None:
+        late = made.predicted_slowdown / slowdown - 1.0
+        over.append(late if late > LATE else 0.0)
+    return max(over)
 
 
 def predict_accuracy(model: Model, made: Plan, relevance: Relevance, data: Data, calibration: int = 256) -> tuple[Any, Any]:

@@ -162,9 +162,9 @@ class LayerOptions:
     def fastest(self, layers: Sequence[LayerPlan], flash: Optional[int], plain: float) -> tuple[list[LayerPlan], bool]:
         """Returns layers as they take the least time within the limit on flash, and whether any is looked up.
 
-        A byte a weight holds the same grid, takes the same download and is as fast as plain int8; packing makes layers slow that
-        fast kernels do not take so. Those that have to be packed for flash are the ones that it costs least time; nothing is
-        looked up that need not be.
+        A byte a weight holds the same grid, takes the same download and is as fast as plain int8; packing makes layers slow
+        that fast kernels do not take so. Those that have to be packed for flash are the ones that it costs least time; nothing
+        is looked up that need not be.
 
         Args:
             layers: What was chosen.

@@ -251,7 +251,8 @@ def choose_next(
     groups, costs = channel_groups(model), planned_costs(layers)
     goal = FilterCost(groups, how, costs, activations=activations)
     if not last:
-        aims = {name: math.floor(math.sqrt(max(how.limits[name], now) * how.limits[name])) for name, now in goal.left({}).items()}
+        limits, left = how.limits, goal.left({})
+        aims = {name: math.ceil(math.sqrt(max(limit, left[name]) * limit)) for name, limit in limits.items()}
         goal = FilterCost(groups, how.model_copy(update=aims), costs, activations=activations)
     return choose(groups, group_scores(groups, filters, norm="l2"), goal, 1.0, how)
 

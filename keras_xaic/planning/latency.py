@@ -1,8 +1,8 @@
 """How long a file will take on the interpreter that files are timed on, predicted before anything is written.
 
 What one layer takes is a cost per call, per multiply-add and per output, by kind of kernel and by how its weights are stored:
-`keras_xaic/edge/latency.json`, which `bench/latency.py` measures. Another machine is faster or slower as a whole, so predictions
-are ratios first: to plain int8, or times what plain int8 was measured to take here.
+`keras_xaic/edge/latency.json`, which `bench/latency.py` measures. Another machine is faster or slower as a whole, so plans are
+made with ratios to plain int8.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TABLE = json.loads((pathlib.Path(__file__).parents[1] / "edge" / "latency.json"
 TIMED_ON: str = _TABLE["timed_on"]
 """The interpreter that was timed."""
 UNKNOWN = 4.0
-"""Storages and activations that were not measured have no fast kernels: so many times as slow are those that were and have none."""
+"""Storages and activations that were not measured have no fast kernels: so many times as slow are others that have none."""
 Shape = Sequence[int]
 Blocks = tuple[int, int]
 """How many channels that come out, and that go in, are computed together: kernels of fewer take as long."""

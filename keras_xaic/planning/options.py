@@ -41,8 +41,8 @@ class PlanOptions:
         sparsity: Fraction of zeros over all kernels but depthwise ones; more if the download limit needs more.
         sensitivity: What predicts damage: a name of `SENSITIVITIES`; ``auto`` is ``combined`` with samples and
             ``relevance`` without; or what `measure_damage` returned, to measure once for several plans.
-        packed: Whether grids of up to 4 bits are packed wherever no limit of bytes is given, too: for microcontrollers, where flash
-            is what counts. Else layers that packing makes slow on LiteRT are packed only as far as flash is limited.
+        packed: Whether grids of up to 4 bits are packed where no limit is given, too: for microcontrollers, where flash is what
+            counts. Else layers that packing makes slow on LiteRT are packed only as far as flash is limited.
         filters: Whether filters may be removed.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget limits neither those, flash nor
             download.

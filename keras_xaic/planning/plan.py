@@ -126,8 +126,8 @@ class Plan(Written):
         predicted_download_bytes: Predicted size of `model.xaic`.
         predicted_ram_bytes: Predicted arena of TensorFlow Lite Micro without compressed weights that it unpacks; None where
             nothing was predicted.
-        predicted_slowdown: Predicted time of `model.tflite` on LiteRT, as a multiple of that of the original as plain int8; None
-            where nothing was predicted.
+        predicted_slowdown: Predicted time of `model.tflite` on LiteRT, as a multiple of that of the original as plain int8;
+            None where nothing was predicted.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -119,6 +119,11 @@ def milliseconds(latency: Optional[LatencyFacts]) -> str:
     return NONE if latency is None or latency.median is None else f"{latency.median:.3g} ms"
 
 
+def slowdown(times: Optional[float]) -> str:
+    """Returns how many times as long a layer takes as with a byte a weight."""
+    return NONE if times is None else f"{times:.1f}x"
+
+
 def metric_name(report: Report) -> str:
     """Returns the name of what the ``*_metric`` fields hold, and of which of several outputs."""
     if report.metric is None:

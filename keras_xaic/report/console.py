@@ -56,7 +56,7 @@ def layer_table(report: Report) -> Table:
     table = Table(title="Layers", title_justify="left")
     table.add_column("layer")
     table.add_column("kind")
-    for name in ("relevance", "weights", "bits", "zeros", "filters", "flash", "storage"):
+    for name in ("relevance", "weights", "bits", "zeros", "filters", "flash", "storage", "time"):
         table.add_column(name, justify="right")
     for layer in report.layers:
         table.add_row(
@@ -69,6 +69,7 @@ def layer_table(report: Report) -> Table:
             cells.number(layer.filters_kept),
             cells.size(layer.flash_bytes),
             layer.storage or cells.NONE,
+            cells.slowdown(layer.slowdown),
         )
     return table
 
@@ -85,6 +86,7 @@ def summary_line(report: Report) -> str:
         parts.append(f"drop {cells.points(small.drop_pp, metric)}")
     if small.edge_metric is None and small.agreement is not None:
         parts.append(f"agreement {cells.share(small.agreement)}")
+    parts += filter(None, [wording.time_taken(report)])
     misses = wording.budget_misses(report)
     if misses:
         parts.append("budget missed: " + "; ".join(misses))

@@ -122,6 +122,7 @@ def _forms(report: Report) -> dict[str, Callable[[Any], str]]:
         "number": cells.number,
         "decimal": cells.decimal,
         "significant": cells.significant,
+        "slowdown": cells.slowdown,
         "tenths": functools.partial(cells.number, digits=1),
     }
 

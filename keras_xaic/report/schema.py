@@ -67,7 +67,8 @@ class ModelFacts(_Facts):
 class BudgetFacts(_Facts):
     """What was asked for (null: no limit), and whether it was met.
 
-    `max_drop_pp` is in percentage points, for errors (mse, mae, ...) in percent of the original's.
+    `latency_ms` and `max_slowdown`, a multiple of plain int8's time, are limits on the interpreter `timed_on`. `max_drop_pp` is
+    in percentage points, for errors (mse, mae, ...) in percent of the original's.
     """
 
     flash_bytes: Optional[FileBytes] = None
@@ -75,18 +76,22 @@ class BudgetFacts(_Facts):
     ram_bytes: Optional[Count] = None
     max_drop_pp: Optional[Percent] = None
     macs: Optional[Count] = None
+    latency_ms: Optional[Positive] = None
+    max_slowdown: Optional[Positive] = None
+    timed_on: Optional[str] = None
     met: Optional[bool] = None
 
 
 class LatencyFacts(_Facts):
     """Milliseconds of one invocation after warm-up, and what share of the multiply-adds and operators a delegate computes.
 
-    `refused_operator` is the first operator that it leaves over, and why; `ratio_to_int8` the median over that of the plain
-    int8 file, which was run in turn with this one.
+    `least` is the fastest of all. `refused_operator` is the first operator that it leaves over, and why; `ratio_to_int8` the
+    least time over that of the plain int8 file, which was run in turn with this one.
     """
 
     median: Optional[Positive] = None
     p90: Optional[Positive] = None
+    least: Optional[Positive] = None
     threads: Count = 1
     delegated_macs: Optional[Share] = None
     delegated_operators: Optional[Share] = None
@@ -179,7 +184,10 @@ class InterpreterFacts(_Facts):
 
 
 class LayerFacts(_Facts):
-    """One weighted layer. `relevance` is its share of all layers' relevance; of its `filters`, `filters_kept` are left."""
+    """One weighted layer. `relevance` is its share of all layers' relevance; of its `filters`, `filters_kept` are left.
+
+    `slowdown` is how many times as long it was predicted to take on LiteRT as with a byte a weight.
+    """
 
     name: str
     kind: str = ""
@@ -191,6 +199,7 @@ class LayerFacts(_Facts):
     filters_kept: Optional[Count] = None
     flash_bytes: Optional[Count] = None
     storage: Optional[str] = None
+    slowdown: Optional[Positive] = None
 
 
 class ConfusionFacts(_Facts):

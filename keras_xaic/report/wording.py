@@ -28,7 +28,10 @@ from keras_xaic.report.cells import (
     text,
 )
 from keras_xaic.report.schema import Report
+from keras_xaic.units import format_milliseconds
 
+NOISE = 0.05
+"""A time counts as kept if it is longer by no more than this share: two measurements of one file differ by as much."""
 ALIKE_PP = 0.4
 """Accuracies closer than this many points are called alike, on however many samples they were measured."""
 
@@ -129,6 +132,7 @@ def budget_misses(report: Report) -> list[str]:
             misses.append(f"{what} is {size(value)}, the budget {size(limit)}")
     if budget.macs is not None and small.macs is not None and small.macs > budget.macs:
         misses.append(f"multiply-accumulates are {number(small.macs)}, the budget {number(budget.macs)}")
+    misses += _late(report)
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
         return misses
@@ -140,6 +144,40 @@ def budget_misses(report: Report) -> list[str]:
         lost = points(small.drop_pp, report.metric)
         misses.append(f"{what} drops by {lost}, at most {limit_pp:g} {drop_unit(report.metric)} was allowed")
     return misses
+
+
+def time_taken(report: Report) -> Optional[str]:
+    """Returns how fast the file is where time is limited, beside the limits; None where it is not, or was not measured."""
+    budget = report.budget
+    timed = report.compressed.latency_ms.get(budget.timed_on or "")
+    if timed is None or timed.median is None:
+        return None
+    of_latency = "" if budget.latency_ms is None else f" (at most {format_milliseconds(budget.latency_ms)})"
+    said = f"{format_milliseconds(timed.median)}{of_latency} on {budget.timed_on}"
+    if timed.ratio_to_int8 is not None:
+        of_ratio = "" if budget.max_slowdown is None else f" (at most {budget.max_slowdown:g})"
+        said += f", {timed.ratio_to_int8:.2f} times plain int8's time{of_ratio}"
+    return said
+
+
+def _late(report: Report) -> list[str]:
+    """Returns one phrase for each limit of time that was not kept, by the file as it was measured."""
+    budget, found = report.budget, []
+    timed = report.compressed.latency_ms.get(budget.timed_on or "")
+    on = f"on {budget.timed_on}" if budget.timed_on else "anywhere"
+    if budget.latency_ms is not None:
+        asked, taken = f"the budget {format_milliseconds(budget.latency_ms)}", None if timed is None else timed.median
+        if taken is None:
+            found.append(f"latency was not measured {on}, {asked}")
+        elif taken > budget.latency_ms * (1 + NOISE):
+            found.append(f"latency is {format_milliseconds(taken)} {on}, {asked}")
+    if budget.max_slowdown is not None:
+        ratio = None if timed is None else timed.ratio_to_int8
+        if ratio is None:
+            found.append(f"time was not compared with plain int8's {on}, the budget is {budget.max_slowdown:g} times that")
+        elif ratio > budget.max_slowdown * (1 + NOISE):
+            found.append(f"time is {ratio:.2f} times plain int8's {on}, the budget {budget.max_slowdown:g} times")
+    return found
 
 
 def needed(report: Report) -> Optional[str]:
@@ -177,7 +215,7 @@ def verdict(report: Report) -> str:
             parts[-1] += f" (drop {points(small.drop_pp, report.metric)}{against})"
     elif small.agreement is not None:
         parts.append(f"{share(small.agreement)} agreement with the original")
-    sentences = [", ".join(parts)]
+    sentences = [", ".join([*parts, *filter(None, [time_taken(report)])])]
     misses = budget_misses(report)
     if misses:
         sentences.append("Budget not met: " + "; ".join(misses))

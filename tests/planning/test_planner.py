@@ -77,7 +77,9 @@ def test_predicted_sizes_of_weight_only_files_are_those_of_written_files(case, b
 
 def test_a_flash_budget_between_4_and_8_bits_gives_the_bits_to_what_matters(case):
     model, data, relevance = case
-    small, large = (plan(model, relevance, Budget(), PlanOptions(bits=(bits,), packed=True)).predicted_flash_bytes for bits in (4, 8))
+    small, large = (
+        plan(model, relevance, Budget(), PlanOptions(bits=(bits,), packed=True)).predicted_flash_bytes for bits in (4, 8)
+    )
     budget = (small + large) // 2
     made = plan(model, relevance, Budget(budget))
     assert {layer.bits for layer in made.layers} >= {4, 8}

@@ -116,7 +116,7 @@ def test_int4_weights_are_unpacked_into_the_arena(make, tmp_path):
     relevance = attribute(model, x, target="all")
     small = apply(
         model,
-        plan(model, relevance, Budget(), PlanOptions(bits=(4,))),
+        plan(model, relevance, Budget(), PlanOptions(bits=(4,), packed=True)),
         x,
         relevance=relevance,
         training=xaic.Training(epochs=0),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from dataclasses import replace
 
 import pytest
 
@@ -172,7 +173,7 @@ def test_no_slow_storage_where_only_the_download_is_limited(download):
 def test_flash_that_is_left_buys_speed_for_the_layers_with_most_multiply_adds():
     model = _net()
     options = PlanOptions(bits=(4,), filters=False)
-    packed = plan(model, magnitude(model), Budget(), options).predicted_flash_bytes
+    packed = plan(model, magnitude(model), Budget(), replace(options, packed=True)).predicted_flash_bytes
     found = {}
     for more in (0, 2_500, 8_000, 20_000):
         made = plan(model, magnitude(model), Budget(flash=packed + more), options)
@@ -191,5 +192,5 @@ def test_kernels_are_looked_up_only_where_flash_is_short():
     options = PlanOptions(bits=(2,), filters=False)
     short = plan(model, magnitude(model), Budget(flash=1), options)
     assert short.lookup
-    assert any("packed for flash" in layer.reason for layer in short.layers if layer.kind == "dense")
+    assert any("looked up for flash" in layer.reason for layer in short.layers if layer.kind == "dense")
     assert not plan(model, magnitude(model), Budget(flash=200_000), options).lookup

@@ -17,7 +17,9 @@ def test_the_keys_are_those_of_the_contract():
         "schema", "xaic", "recipe", "seed", "versions", "seconds", "model", "budget", "original", "baselines", "compressed",
         "interpreters", "layers",
     } <= set(written)  # fmt: skip
-    assert set(written["budget"]) == {"flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "macs", "met"}
+    assert set(written["budget"]) == {
+        "flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "macs", "latency_ms", "max_slowdown", "timed_on", "met",
+    }  # fmt: skip
     assert set(written["original"]) == {
         "keras_accuracy", "keras_metric", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy",
         "edge_metric", "latency_ms",
@@ -31,6 +33,7 @@ def test_the_keys_are_those_of_the_contract():
     layer = json.loads(Report(layers=[LayerFacts(name="a")]).to_json())["layers"][0]
     assert set(layer) == {
         "name", "kind", "relevance", "weights", "bits", "sparsity", "filters", "filters_kept", "flash_bytes", "storage",
+        "slowdown",
     }  # fmt: skip
 
 
