@@ -38,10 +38,14 @@ def check_pace(budget: Budget, device: Device) -> None:
     if device.target == "micro":
         raise PlanError(
             f"a limit of time on {named.name} for the target micro, which says nothing of microcontrollers",
-            "the target mobile or both, or a limit on multiply-accumulates: --macs",
+            "the target mobile or both, or a limit on multiply-accumulates",
         )
     if edge.speed_judge() is None:
-        raise PlanError(f"a limit of time, and {named.name}, which files are timed on, is not installed", "it", named.install)
+        raise PlanError(
+            f"a limit of time, and {named.name}, which files are timed on, is not installed",
+            named.package,
+            f"Get it: {named.install}",
+        )
 
 
 @dataclass
