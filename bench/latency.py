@@ -10,6 +10,8 @@ median time of each, and its ratio to the converter's int8.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
 import pathlib
 import platform
@@ -190,12 +192,108 @@ def calls(model: Any) -> dict[str, Any]:
     return {"calls": found, "others": sum(1 for op in Operations(model) if "Pool" in type(op.layer).__name__)}
 
 
+MODELS = {"resnet8": "resnet8_cifar10.h5", "cnn": "cnn_fashion_mnist.h5", "mlp": "mlp_fashion_mnist.h5"}
+
+
+def like_ds_cnn() -> Any:
+    """Returns a depthwise separable net for spectrograms, with random weights."""
+    from keras_xaic._keras import keras, layers
+
+    x = inputs = keras.Input((49, 10, 1))
+    x = layers.Conv2D(64, (10, 4), 2, "same", activation="relu")(x)
+    for _ in range(4):
+        x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(64, 1, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(12, "softmax")(layers.GlobalAveragePooling2D()(x)))
+
+
+def like_mobilenet() -> Any:
+    """Returns a narrow MobileNetV2 with random weights."""
+    from keras_xaic._keras import keras
+
+    return keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
+
+
+def compare(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns one row for every way to store a model: predicted and measured time, both also as multiples of int8's."""
+    import keras_xaic as xaic
+    from keras_xaic import edge, tflite
+    from keras_xaic.data import Data, Samples
+    from keras_xaic.models import canonicalize
+    from keras_xaic.planning import Budget, PlanOptions, plan
+    from keras_xaic.planning.latency import Times
+    from keras_xaic.relevance.magnitude import magnitude
+
+    x = np.random.default_rng(0).random((32, *model.input_shape[1:])).astype(np.float32)
+    data, relevance, flat = Data(Samples(x)), magnitude(model), canonicalize(model).model
+    plain = tflite.int8_twin(flat, x)
+    written = {"converter int8": plain, "float32": tflite.float_twin(flat)}
+    predicted = {"converter int8": Times(flat).plain()}
+    size, four = len(plain), PlanOptions(bits=(4,), filters=False)
+    ways = {
+        "no limit": (Budget(), PlanOptions()),
+        "download a quarter of int8": (Budget(download=len(tflite.pack_download(plain)) // 4), PlanOptions()),
+        "4 bits": (Budget(), four),
+        "4 bits, all packed": (Budget(), dataclasses.replace(four, packed=True)),
+        "flash 0.65 of int8": (Budget(flash=65 * size // 100), PlanOptions(filters=False)),
+        "flash half of int8": (Budget(flash=size // 2), PlanOptions(filters=False)),
+        "max_slowdown 0.5": (Budget(max_slowdown=0.5), PlanOptions()),
+    }
+    slow = {}
+    for name, (budget, options) in ways.items():
+        made = plan(model, relevance, budget, options)
+        training = xaic.Training(epochs=0, rounding="nearest")
+        written[name] = tflite.build_tflite(xaic.apply(model, made, data, relevance=relevance, training=training), data.train)
+        predicted[name] = (made.predicted_slowdown or 0.0) * predicted["converter int8"]
+        slow[name] = {layer.key: layer.slowdown for layer in made.layers if layer.slowdown > 1.25}
+    paths = {name: folder / f"{number}.tflite" for number, name in enumerate(written)}
+    for name, content in written.items():
+        paths[name].write_bytes(content)
+    least: dict[str, float] = {}
+    medians: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(TURNS):
+        for name, (latency, _) in edge.race(paths, interpreter=edge.speed_judge(), runs=200).items():
+            least[name] = min(latency.least, least.get(name, latency.least))
+            medians[name].append(latency.median)
+    rows = []
+    for name, content in written.items():
+        row = {"file": name, "bytes": len(content), "least_us": round(1000 * least[name], 2)}
+        row["median_us"] = round(1000 * float(np.median(medians[name])), 2)
+        row["times_int8"] = round(least[name] / least["converter int8"], 3)
+        if name in predicted:
+            row["predicted_us"] = round(predicted[name], 2)
+            row["predicted_times_int8"] = round(predicted[name] / predicted["converter int8"], 3)
+        rows.append({**row, "packed_for_flash": slow.get(name, {})})
+    return rows
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--table", action="store_true")
+    options.add_argument("--table", action="store_true", help="measure single layers")
+    options.add_argument("--data-root", type=pathlib.Path, help="directory of the models (.h5)")
+    options.add_argument("--only", help="one of resnet8, cnn, mlp, ds-cnn, mobilenet")
+    options.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / "latency.jsonl")
     given = options.parse_args()
     if given.table:
         TABLE.write_text(as_text(fitted(measured_probes())), encoding="utf-8")
+    if given.data_root is None:
+        return
+    from keras_xaic import edge, load_model
+
+    makers = {name: functools.partial(load_model, given.data_root / file) for name, file in MODELS.items()}
+    makers.update({"ds-cnn": like_ds_cnn, "mobilenet": like_mobilenet})
+    version = edge.available_interpreters()[edge.speed_judge()]
+    kept = given.out.read_text().splitlines() if given.out.exists() else []
+    for name in [given.only] if given.only else list(makers):
+        with tempfile.TemporaryDirectory() as folder:
+            rows = [
+                {"model": name, **row, "litert": version, "machine": machine()}
+                for row in compare(makers[name](), pathlib.Path(folder))
+            ]
+        kept = [line for line in kept if json.loads(line)["model"] != name] + [json.dumps(row) for row in rows]
+        given.out.write_text("\n".join(kept) + "\n")
+        for row in rows:
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
