@@ -8,10 +8,9 @@ import keras_xaic as xaic  # xaic.search needs pip install 'keras-xaic[search]'
 
 model, data = ready()
 trials = int(sys.argv[1]) if len(sys.argv) > 1 else 12
-found = xaic.search(model, data, "build/examples/front", trials=trials, training=xaic.Training(epochs=2))
+found = xaic.search(model, data, "build/examples/front", xaic.SearchOptions(trials=trials), training=xaic.Training(epochs=2))
 print(f"{'trial':>5} {'flash':>10} {'validation accuracy':>20}")
 for one in found:
-    print(
-        f"{one.trial:>5} {one.flash_bytes:>8,} B {one.held_back_accuracy:>20.4f}{'  <- no other is better' if one.best else ''}"
-    )
-print("build/examples/front/pareto.png; every model: build/examples/front/trials/NUMBER/model.tflite")
+    mark = "  <- no other is better" if one.best else ""
+    print(f"{one.trial:>5} {one.values['flash']:>8,.0f} B {one.values['metric']:>20.4f}{mark}")
+print("build/examples/front/front.html; every bundle: build/examples/front/trials/NUMBER")

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from keras_xaic.edge.marking import verify
     from keras_xaic.errors import DataError, EdgeError, ExportError, MachineError, ModelError, PlanError, XaicError
     from keras_xaic.models import load_model
+    from keras_xaic.objectives import SearchOptions
     from keras_xaic.pipeline import compress, explain, export, plan, slim
     from keras_xaic.planning import FilterPlan, LayerPlan, Plan
     from keras_xaic.recipes import Recipe
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
-    from keras_xaic.searching import search
+    from keras_xaic.searching import pick, search
     from keras_xaic.settings import DataOptions, Device, Training
 
 _HOME = {
@@ -47,6 +48,7 @@ _HOME = {
     "Relevance": "relevance",
     "Report": "report",
     "Samples": "data",
+    "SearchOptions": "objectives",
     "Training": "settings",
     "XaicError": "errors",
     "apply": "compression",
@@ -57,6 +59,7 @@ _HOME = {
     "export": "pipeline",
     "load_data": "data",
     "load_model": "models",
+    "pick": "searching",
     "plan": "pipeline",
     "search": "searching",
     "slim": "pipeline",
@@ -83,6 +86,7 @@ __all__ = [
     "Relevance",
     "Report",
     "Samples",
+    "SearchOptions",
     "Training",
     "XaicError",
     "__version__",
@@ -94,6 +98,7 @@ __all__ = [
     "export",
     "load_data",
     "load_model",
+    "pick",
     "plan",
     "search",
     "slim",

@@ -264,7 +264,7 @@ def _close() -> None:
             worker.close()
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Has the system end this process together with `parent`."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -274,7 +274,7 @@ def _die_with(parent: int) -> None:
 
 def work(parent: int, preload: str) -> None:
     """Reads jobs, one a line, until the parent closes the pipe; forks a child for each. In the worker."""
-    _die_with(parent)
+    die_with(parent)
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     failed = ""
@@ -303,7 +303,7 @@ def work(parent: int, preload: str) -> None:
 def _in_child(worker: int, job: dict[str, Any]) -> NoReturn:
     code = 1
     try:
-        _die_with(worker)
+        die_with(worker)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, job["timeout"])  # ends it even where native code hangs
         scratch = pathlib.Path(job["scratch"])

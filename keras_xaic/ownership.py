@@ -169,6 +169,11 @@ def partial(target: pathlib.Path) -> pathlib.Path:
     return target.with_name(f"{target.name}.partial")
 
 
+def remove_work(target: pathlib.Path) -> None:
+    """Removes the finished steps of a directory that nobody writes any more, if they are ours."""
+    Output(target, target, "", False)._remove_work()
+
+
 def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs: Iterable[Any] = ()) -> pathlib.Path:
     """Returns `out` if a file may be written there; called before any work.
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
+from keras_xaic.ownership import Mark
 from keras_xaic.planning import Plan
+from keras_xaic.report import Found, Front, save_front
 from keras_xaic.settings import AttributionOptions
 
 NAN = float("nan")
@@ -47,6 +50,10 @@ def bundle(tmp_path_factory):
     model.save(folder / "model.keras")
     np.savez(folder / "data.npz", x_train=x, y_train=y)
     made = xaic.export(model, folder / "bundle", calibration=(x, y), target="mobile", prove=False)
+    shutil.copytree(made.path, folder / "front" / "trials" / "0")
+    Mark("search").write(folder / "front")
+    point = Found(trial=0, values={"flash": 2000, "metric": 0.5})
+    save_front(Front(objectives=("flash", "metric"), points=(point,)), folder / "front")
     return {"folder": folder, "model": model, "x": x, "y": y, "bundle": made, "relevance": xaic.attribute(model, x, y)}
 
 
@@ -77,6 +84,7 @@ def usual(bundle):
         "export": {"model": model, "out": out, "calibration": data},
         "verify": {"bundle": bundle["bundle"], "data": data},
         "search": {"model": bundle["folder"] / "model.keras", "data": bundle["folder"] / "data.npz", "out": out},
+        "pick": {"front": bundle["folder"] / "front", "data": data, "out": out, "rule": "flash<48kB"},
         "apply": {"model": model, "plan": Plan(), "data": data, "training": xaic.Training(epochs=0)},
         "attribute": {"model": model, "x": bundle["x"], "y": bundle["y"]},
         "slim": {"file": bundle["bundle"].model, "out": out, "data": bundle["x"]},
@@ -92,7 +100,8 @@ OTHERS = {
     "plan": "budget recipe options seed out overwrite progress",
     "export": "target precision float_layers lookup prove options overwrite",
     "verify": "interpreter options progress",
-    "search": "trials storage workers training options progress",
+    "search": "effort budget recipe training device options progress",
+    "pick": "options overwrite progress",
     "apply": "relevance calibration teacher replan checkpoint progress",
     "attribute": "rule engine target start reduce reference batch_size seed allow_approximate per_class progress checkpoint",
     "slim": "target bare options timeout overwrite progress",
@@ -103,7 +112,8 @@ OTHERS = {
 REQUIRED = {
     "compress": "model data out", "explain": "model data out", "plan": "model relevance data",
     "export": "model out calibration",
-    "verify": "bundle data", "search": "model data out", "apply": "model plan data training", "attribute": "model x y",
+    "verify": "bundle data", "search": "model data out", "pick": "front data out rule",
+    "apply": "model plan data training", "attribute": "model x y",
     "slim": "file out data", "as_data": "data", "load_data": "path", "load_model": "path",
 }  # fmt: skip
 
@@ -112,7 +122,7 @@ def is_right(name, value, function):
     """Whether a value of the list is no wrong one here."""
     if value is None:
         return name in (
-            "budget", "training", "device", "options", "attribution", "precision", "relevance", "teacher", "replan",
+            "budget", "training", "device", "effort", "options", "attribution", "precision", "relevance", "teacher", "replan",
             "reference",            "checkpoint", "storage", "y", "image_size", "custom_objects", "architecture",
             *(("out", "data", "progress") if function in ("plan", "attribute") else ()),
             *(("data",) if function == "slim" else ()),
@@ -171,8 +181,17 @@ def test_every_public_function_is_tried():
         assert {one for one in parameters if one != "details"} <= tried, name
 
 
-GROUPS = [xaic.Budget, xaic.Training, xaic.Device, xaic.DataOptions, AttributionOptions, xaic.Plan, xaic.LayerPlan]
-GROUPS += [xaic.FilterPlan, xaic.Recipe]
+GROUPS = [
+    xaic.Budget,
+    xaic.Training,
+    xaic.Device,
+    xaic.DataOptions,
+    AttributionOptions,
+    xaic.Plan,
+    xaic.LayerPlan,
+    xaic.SearchOptions,
+]
+GROUPS += [xaic.FilterPlan, xaic.Recipe, xaic.SearchOptions]
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)

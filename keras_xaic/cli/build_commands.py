@@ -9,13 +9,14 @@ from typing import Optional
 import typer
 
 from keras_xaic.budget import Budget
-from keras_xaic.cli.given import check_given
+from keras_xaic.cli.given import check_data, check_given
 from keras_xaic.cli.groups import command
-from keras_xaic.cli.options import READING, REPORT, DataOption, MethodOptions, Model, Out, Overwrite, Seed
+from keras_xaic.cli.options import READING, REPORT, DataOption, MethodOptions, Model, Out, Overwrite, SearchArguments, Seed
 from keras_xaic.cli.terminal import Terminal
 from keras_xaic.errors import PlanError, require_one
 from keras_xaic.isolation import copy_worker
-from keras_xaic.ownership import check_directory
+from keras_xaic.objectives import parse_conditions
+from keras_xaic.ownership import Mark, check_directory
 from keras_xaic.settings import SYSTEMS, DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
@@ -158,38 +159,63 @@ def export(
     terminal.last(f"{bundle.path}: model.tflite {format_bytes(bundle.model.stat().st_size)}")
 
 
-@command(only={Training: ("epochs", "seed"), DataOptions: (*READING, "metric")})
+@command(only={Budget: LIMITS, MethodOptions: RECIPE, Training: ("epochs", "seed", "train_frozen"), Device: ("target",)})
 def search(
     terminal: Terminal,
+    effort: SearchArguments,
+    budget: Budget,
+    method: MethodOptions,
     training: Training,
+    device: Device,
     options: DataOptions,
-    model: pathlib.Path = Model,
+    model: pathlib.Path = typer.Argument(
+        ..., help="A Keras model; with --pick also the directory of a search.", metavar="MODEL|DIR", show_default=False
+    ),
     data: pathlib.Path = DataOption,
     out: pathlib.Path = Out,
-    trials: int = typer.Option(20, "--trials", min=1, help="Number of trials, finished ones included."),
-    storage: Optional[str] = typer.Option(None, "--storage", help="Optuna storage URL, shared by machines; default: a file."),
-    workers: int = typer.Option(1, "--workers", min=1, help="Processes on this machine."),
 ) -> None:
-    """Find the Pareto front of size against accuracy; the same command again continues.
+    """Find the front of bytes, metric, speed and RAM; the same command again continues.
+
+    Every trial is an `xaic compress`; front.html shows them, each with its command.
 
     Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
     """
-    check_given(model, data, out=out, kind="search")
+    is_search = effort.pick is not None and model.is_dir() and (Mark.read(model) or Mark("")).kind == "search"
+    if effort.pick is not None:
+        parse_conditions(effort.pick)
+    if is_search:
+        check_directory(out, "bundle", inputs=[model, data])
+        check_data(data)
+    else:
+        chosen = method.chosen()
+        check_given(model, data, out=out, kind="search", others=method.files)
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
+    from keras_xaic.searching import pick, read_search
     from keras_xaic.searching import search as run
 
-    found = run(
+    if is_search:
+        terminal.show_verification(pick(model, data, out, str(effort.pick), options=options, progress=terminal.progress))
+        return
+    run(
         model,
         data,
         out,
-        trials=trials,
-        storage=storage,
-        workers=workers,
+        effort,
+        budget=budget,
+        recipe=chosen,  # type: ignore[arg-type]
         training=training,
+        device=device,
         options=options,
         progress=terminal.progress,
     )
-    terminal.show_search(found, out)
+    found = read_search(out)
+    if effort.pick is None:
+        terminal.show_search(found, out)
+        return
+    terminal.show_search(found, out, last=False)
+    terminal.show_verification(
+        pick(out, data, out / "picked", effort.pick, options=options, overwrite=True, progress=terminal.progress)
+    )
 
 
 @command(json=REPORT, only={Device: ("target",), DataOptions: ("scale", "offset", "allow_unsafe")})

@@ -14,12 +14,13 @@ import typer
 
 from keras_xaic.budget import Budget
 from keras_xaic.cli.completion import COMPLETED
-from keras_xaic.cli.options import MethodOptions, Quiet
+from keras_xaic.cli.options import MethodOptions, Quiet, SearchArguments
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import XaicWarning
 from keras_xaic.settings import AttributionOptions, DataOptions, Device, Training
 
 GROUPS: dict[type, str] = {
+    SearchArguments: "Search",
     Budget: "Budget",
     MethodOptions: "Method",
     AttributionOptions: "Method",

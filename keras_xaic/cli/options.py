@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import typer
 
 from keras_xaic.errors import PlanError
+from keras_xaic.objectives import SearchOptions
 from keras_xaic.settings import option
 
 if TYPE_CHECKING:
@@ -29,6 +30,18 @@ Seed = typer.Option(0, "--seed", help="Random seed; the same seed gives the same
 Overwrite = typer.Option(False, "--overwrite", help="Replace what xaic wrote there earlier.", rich_help_panel="Output")
 Quiet = typer.Option(False, "--quiet", "-q", help="Print only the last summary line.", rich_help_panel="Output")
 REPORT = "Print report.json and nothing else."
+
+
+@dataclass(frozen=True)
+class SearchArguments(SearchOptions):
+    """How far a search goes, and which of its models is taken out."""
+
+    pick: Optional[str] = option(
+        None,
+        "Conditions, e.g. 'flash<48kB' or 'metric>=0.9,latency<2': the best model that meets them is copied out and proved "
+        "again.",
+        kind=str,
+    )
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from keras_xaic.pipeline.previewing import Preview
     from keras_xaic.recipes import Recipe
     from keras_xaic.report import Report
-    from keras_xaic.searching.study import Found
+    from keras_xaic.report.points import Front
 
 try:  # newer releases of typer hold a click of their own
     from typer._click.globals import get_current_context
@@ -209,14 +209,20 @@ class Terminal:
         sizes = f"{format_bytes(plan.predicted_flash_bytes)} flash, {format_bytes(plan.predicted_download_bytes)} download"
         self.last(f"{out}: {sizes}, {plan.mean_bits:.2f} bits a weight")
 
-    def show_search(self, found: Sequence[Found], out: pathlib.Path) -> None:
+    def show_search(self, found: Front, out: pathlib.Path, last: bool = True) -> None:
         """Prints the models that no other beats."""
-        table = Table("trial", "flash", "validation value", title="Pareto front", title_justify="left")
-        front = [one for one in found if one.best]
-        for one in front:
-            table.add_row(str(one.trial), format_bytes(one.flash_bytes), f"{one.held_back_accuracy:.4f}")
+        from keras_xaic.report import shown_value
+
+        table = Table("trial", *found.objectives, title="Pareto front", title_justify="left")
+        best = [one for one in found.points if one.best]
+        for one in best:
+            table.add_row(str(one.trial), *(shown_value(name, one.values[name]) for name in found.objectives))
         self.say(table)
-        self.last(f"{out}: {len(found)} trials, {len(front)} on the Pareto front, pareto.json and pareto.png")
+        if found.failed:
+            self.warn(f"{found.failed} trials ended without a model.")
+        said = f"{out}: {len(found.points)} models, {len(best)} on the Pareto front, front.json and front.html"
+        if last:
+            self.last(said)
 
     def show_recipes(self, recipes: Mapping[str, Recipe]) -> None:
         """Prints the recipes."""

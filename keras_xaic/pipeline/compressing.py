@@ -13,7 +13,7 @@ from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.models.losses import try_loss
-from keras_xaic.ownership import output
+from keras_xaic.ownership import Output, output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
 from keras_xaic.pipeline.inputs import check_judged, check_names, load_both
 from keras_xaic.pipeline.job import Job
@@ -21,7 +21,7 @@ from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.pacing import check_pace
 from keras_xaic.pipeline.process_state import seeded
 from keras_xaic.pipeline.run_settings import RunSettings
-from keras_xaic.pipeline.workspace import Workspace, run_fingerprint
+from keras_xaic.pipeline.workspace import Shared, Workspace, run_fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_baselines, get_recipe, recipe_file
@@ -89,32 +89,60 @@ def compress(
     settings = RunSettings(chosen, budget or Budget(), training, device, options, get_baselines(device.baselines), plan)
     files = [model, data, *map(recipe_file, (recipe, *device.baselines))]
     with output(out, "bundle", overwrite=overwrite, inputs=files) as place:
-        loaded, samples_of, task = load_both(model, data, options, progress)
-        frozen = said_of_frozen(loaded, training.train_frozen)
-        loaded = thawed(loaded) if training.train_frozen else loaded
-        if not loaded.trainable_weights:
-            settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
-        check_names(loaded, chosen)
-        check_judged(task, samples_of, settings.seed)
-        try_loss(loaded, task, samples_of.train, training.loss)
-        activations = chosen_activations(plan, chosen, settings.budget, device)
-        if plan is not None:
-            check_plan(plan, loaded)
-        if chosen.rule not in (None, "magnitude"):
-            # Names layers that the rule cannot treat, before any long work.
-            Attribution(loaded, rule=chosen.rule, allow_approximate=not options.strict)
-        progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
-        precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)
-        reachable, warning = known_target(device.target, loaded, samples, precision, required="tflm" in device.interpreters)
-        progress("micro", 1, 1)
-        if place.start(run_fingerprint(loaded, samples_of, settings)):
-            return _published(Bundle(place.target))
-        with seeded(settings.seed):
-            wider = wider_activations(chosen, settings.budget, replace(device, target=reachable))
-            settings = replace(settings, recipe=chosen.changed(activations=activations))
-            job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress), wider)
-            job.warnings = [one for one in (warning, frozen) if one is not None]
-            return job.run(place, reachable)
+        return carry_out(model, data, settings, place, progress)
+
+
+def carry_out(
+    model: Union[Model, PathLike],
+    data: Any,
+    settings: RunSettings,
+    place: Output,
+    progress: Progress = silent,
+    shared: Optional[Shared] = None,
+) -> Report:
+    """Does what the settings say, in a directory that is held.
+
+    Args:
+        model: A `keras.Model`, or the path of one.
+        data: Anything that `as_data` takes, or a path.
+        settings: Everything that was asked for.
+        place: Where the bundle goes.
+        progress: Told how far the work is.
+        shared: What this run shares with others on the same model and data.
+
+    Raises:
+        XaicError: As `compress` does.
+    """
+    chosen, plan, training = settings.recipe, settings.plan, settings.training
+    device, options = settings.device, settings.options
+    loaded, samples_of, task = load_both(model, data, options, progress)
+    frozen = said_of_frozen(loaded, training.train_frozen)
+    loaded = thawed(loaded) if training.train_frozen else loaded
+    if not loaded.trainable_weights:
+        settings = replace(settings, training=replace(training, epochs=0))  # there is nothing that training could move
+    check_names(loaded, chosen)
+    check_judged(task, samples_of, settings.seed)
+    try_loss(loaded, task, samples_of.train, training.loss)
+    activations = chosen_activations(plan, chosen, settings.budget, device)
+    if plan is not None:
+        check_plan(plan, loaded)
+    if chosen.rule not in (None, "magnitude"):
+        # Names layers that the rule cannot treat, before any long work.
+        Attribution(loaded, rule=chosen.rule, allow_approximate=not options.strict)
+    progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
+    precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)
+    reachable, warning = known_target(device.target, loaded, samples, precision, required="tflm" in device.interpreters)
+    progress("micro", 1, 1)
+    if place.start(run_fingerprint(loaded, samples_of, settings)):
+        return _published(Bundle(place.target))
+    with seeded(settings.seed):
+        wider = wider_activations(chosen, settings.budget, replace(device, target=reachable))
+        settings = replace(settings, recipe=chosen.changed(activations=activations))
+        if shared is not None:
+            shared.identity = run_fingerprint(loaded, samples_of, None)
+        job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress, shared=shared), wider)
+        job.warnings = [one for one in (warning, frozen) if one is not None]
+        return job.run(place, reachable)
 
 
 def _recipe_of(plan: Plan) -> Recipe:

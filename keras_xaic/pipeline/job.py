@@ -188,11 +188,11 @@ class Job:
         several = len(self.model.outputs) > 1
         save, load = (_save_parts, _load_parts) if several else (lambda a, p: save_array(p, a), np.load)
         name = "original.npz" if several else "original.npy"
-        outputs = self.work.cached(name, lambda: predict(self.model, self.test), save, load)
+        outputs = self.work.cached(name, lambda: predict(self.model, self.test), save, load, of="test data")
         path, canonical = self.work.path / "original.tflite", canonicalize(self.model).model
+        content = self.work.cached(path.name, lambda: tflite.float_twin(canonical), _write, pathlib.Path.read_bytes, of="model")
         if not path.exists():
-            write_atomic(path, tflite.float_twin(canonical))
-        content = path.read_bytes()
+            write_atomic(path, content)
         facts = {
             "outputs": outputs,
             **metric_facts(self.task, "keras", self.task.value(outputs, self.test)),
@@ -209,11 +209,13 @@ class Job:
 
     def attribute(self, samples: Samples) -> Relevance:
         """Computes the relevance that the recipe asks for."""
+        recipe = self.settings.recipe
         return self.work.cached(
             "relevance.npz",
-            lambda: attribute_by(self.settings.recipe, self.model, samples, self.task, self.settings.seed, self.work.progress),
+            lambda: attribute_by(recipe, self.model, samples, self.task, self.settings.seed, self.work.progress),
             lambda made, path: made.save(path),
             Relevance.load,
+            of=[recipe.rule, recipe.filter_rule, recipe.reduce, self.settings.options, self.settings.seed],
         )
 
     def compress(self, recipe: Recipe, relevance: Optional[Relevance], samples: Samples) -> CompressedModel:
@@ -387,6 +389,10 @@ class Job:
         shares = np.arange(0.01, 0.99, 0.01)
         needed = -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * PLAIN_BITS
         return float(shares[int(np.argmin(np.abs(needed - bits)))])
+
+
+def _write(content: bytes, path: pathlib.Path) -> None:
+    write_atomic(path, content)
 
 
 def _save_parts(parts: Parts, path: pathlib.Path) -> None:

@@ -7,7 +7,7 @@ import json
 import pathlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
@@ -29,11 +29,13 @@ class Workspace:
         path: The directory (see `keras_xaic.ownership.Output.start`).
         progress: Told how far the work is.
         seconds: Step -> how long it took, over all interruptions.
+        shared: What this run shares with others; None: nothing.
     """
 
     path: pathlib.Path
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    shared: Optional[Shared] = None
 
     def __post_init__(self) -> None:
         clock = self.path / "seconds.json"
@@ -54,9 +56,63 @@ class Workspace:
         make: Callable[[], Made],
         save: Callable[[Made, pathlib.Path], Any],
         load: Callable[[pathlib.Path], Made],
+        of: Any = None,
     ) -> Made:
-        """Returns what was made before, or makes and keeps it (see `keras_xaic.bundle.cached`)."""
+        """Returns what was made before, or makes and keeps it (see `keras_xaic.bundle.cached`).
+
+        Args:
+            name: Of the file.
+            make: Makes it.
+            save: Writes it to a path.
+            load: Reads it back.
+            of: What it depends on beside model and data, where other runs may use it, too (see `Shared`).
+        """
+        if self.shared is not None and of is not None:
+            return self.shared.cached(name, of, make, save, load)
         return cached(self.path / name, make, save, load)
+
+
+@dataclass
+class Shared:
+    """What runs on the same model and data make once, in a directory that is addressed by what it depends on.
+
+    Attributes:
+        directory: Where it is kept.
+        identity: Digest of model and data.
+        used: How often something was there already.
+        made: How often it was not.
+        seconds_saved: What making it took, once for every time that it was used.
+    """
+
+    directory: pathlib.Path
+    identity: str = ""
+    used: int = 0
+    made: int = 0
+    seconds_saved: float = 0.0
+
+    def cached(
+        self,
+        name: str,
+        of: Any,
+        make: Callable[[], Made],
+        save: Callable[[Made, pathlib.Path], Any],
+        load: Callable[[pathlib.Path], Made],
+    ) -> Made:
+        """Returns what another run made, or makes it for all (see `Workspace.cached`)."""
+        address = hashlib.sha256(json.dumps([self.identity, facts_of(of)]).encode()).hexdigest()[:32]
+        path = self.directory / address / name
+        clock = path.with_name(f"{name}.seconds")  # written last: without it the file may be of a run that is at work
+        if clock.exists():
+            self.used += 1
+            self.seconds_saved += float(clock.read_text())
+            return load(path)
+        start = time.perf_counter()
+        made = make()
+        self.made += 1
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(made, path)
+        write_atomic(clock, f"{time.perf_counter() - start:.2f}")
+        return made
 
 
 def run_fingerprint(model: Model, data: Data, settings: Any) -> str:

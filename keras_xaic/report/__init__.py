@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from keras_xaic.report.console import comparison_table, layer_table, render, summary_line
 from keras_xaic.report.evidence import Evidence
+from keras_xaic.report.front_page import render_front, save_front, shown_value
 from keras_xaic.report.html import rebuild_html, render_html, write_html
+from keras_xaic.report.points import Found, Front, read_front
 from keras_xaic.report.schema import (
     BaselineFacts,
     BudgetFacts,
@@ -32,6 +34,8 @@ __all__ = [
     "ConfusionFacts",
     "Evidence",
     "ExplanationFacts",
+    "Found",
+    "Front",
     "InterpreterFacts",
     "LatencyFacts",
     "LayerFacts",
@@ -44,9 +48,13 @@ __all__ = [
     "comparison_table",
     "layer_table",
     "plot_tradeoff",
+    "read_front",
     "rebuild_html",
     "render",
+    "render_front",
     "render_html",
+    "save_front",
+    "shown_value",
     "summary_line",
     "verdict",
     "write_html",

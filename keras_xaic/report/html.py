@@ -47,14 +47,7 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
         evidence: What is drawn beside it.
     """
     evidence = evidence or Evidence()
-    environment = Environment(
-        loader=PackageLoader("keras_xaic.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data"] = _data
+    environment = templates()
     if report.slim is not None:
         at = functools.partial(_at, report, _forms(report))
         return environment.get_template("slim.html.j2").render(report=report, at=at, escaped=cells.escaped)
@@ -77,6 +70,19 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
         worst=_worst_classes(report),
         escaped=cells.escaped,
     )
+
+
+def templates() -> Environment:
+    """Returns the environment of the pages' templates: everything is escaped, nothing may be missing."""
+    environment = Environment(
+        loader=PackageLoader("keras_xaic.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data"] = _data
+    return environment
 
 
 def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = None) -> pathlib.Path:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from keras_xaic.report import svg
 from keras_xaic.report.cells import in_percent, look_up, metric_name, reference_pointer
+from keras_xaic.report.points import Found
 from keras_xaic.report.schema import Report
 from keras_xaic.report.wording import columns
 
 
-def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Optional[Any]:
+def plot_tradeoff(report: Report, front: Sequence[Found] = ()) -> Optional[Any]:
     """Returns a matplotlib figure of flash against the metric on the edge interpreter; None with fewer than two models.
 
     Args:
@@ -37,7 +38,8 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
         axes.set_xscale("log")
         axes.grid(True)
         axes.set_axisbelow(True)
-        found = [(one["flash_bytes"] / 1000, abs(one["held_back_accuracy"]) * factor, one["best"]) for one in front]
+        points = [one for one in front if {"flash", "metric"} <= set(one.values)]
+        found = [(one.values["flash"] / 1000, abs(one.values["metric"]) * factor, one.best) for one in points]
         if found:
             axes.scatter(
                 *zip(*[one[:2] for one in found]), s=16, color=svg.LINE, label="trials of the search (validation data)"
@@ -72,7 +74,7 @@ def plot_tradeoff(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> Op
     return figure
 
 
-def tradeoff_svg(report: Report, front: Sequence[Mapping[str, Any]] = ()) -> str:
+def tradeoff_svg(report: Report, front: Sequence[Found] = ()) -> str:
     """Returns the picture for the page, or nothing."""
     figure = plot_tradeoff(report, front)
     if figure is None:

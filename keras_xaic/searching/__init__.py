@@ -1,7 +1,9 @@
-"""Many runs: the Pareto front of size against accuracy, resumable, on one machine or many."""
+"""Many runs: the front of bytes, metric, latency, RAM and similarity, resumable, on one machine or several."""
 
 from __future__ import annotations
 
-from keras_xaic.searching.study import Found, search
+from keras_xaic.report import Found
+from keras_xaic.searching.picking import pick, read_search
+from keras_xaic.searching.study import search
 
-__all__ = ["Found", "search"]
+__all__ = ["Found", "pick", "read_search", "search"]

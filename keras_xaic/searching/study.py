@@ -1,4 +1,4 @@
-"""A search over budgets with Optuna: every trial is one compression, judged on validation data."""
+"""A search with Optuna: every trial is a run of `compress`, judged on validation data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ import os
 import pathlib
 import signal
 import urllib.parse
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Callable, Optional
 
-from keras_xaic.arguments import a_path, a_text, an, checked, shown, whole
+import numpy as np
+
+from keras_xaic.arguments import a_path, an, checked, shown
+from keras_xaic.budget import Budget
+from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import DataError, EdgeError, MachineError, PlanError, XaicError
-from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors, write_atomic
+from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors
 from keras_xaic.identity import facts_of
-from keras_xaic.ownership import Mark, check_continued
+from keras_xaic.isolation import die_with
+from keras_xaic.locks import held
+from keras_xaic.objectives import OBJECTIVES, SearchOptions
+from keras_xaic.ownership import Mark, check_continued, remove_work
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.progress import Progress, silent
-from keras_xaic.searching.chart import save_chart
-from keras_xaic.searching.trial import Setting, run_trial, smallest_and_largest
-from keras_xaic.settings import DataOptions, Training
+from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
+from keras_xaic.report import Found, Front, save_front
+from keras_xaic.searching.trial import TRIALS, Setting, run_trial, smallest_and_largest
+from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.temporary import sweep
 from keras_xaic.usual import in_usual_keras
 
@@ -29,89 +39,95 @@ EPOCHS, MOST_EPOCHS = 2, 120
 """Epochs of a trial where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
 STUDY = "keras-xaic"
 DATABASE = "study.db"
-
-
-@dataclass(frozen=True)
-class Found:
-    """One compressed model of the search.
-
-    Attributes:
-        trial: Its number; its files are in ``trials/NUMBER``.
-        flash_bytes: Size of its `model.tflite`.
-        held_back_accuracy: Its metric value on validation data, from the interpreter that judges; higher is better.
-        best: Whether no other model is both smaller and better.
-    """
-
-    trial: int
-    flash_bytes: int
-    held_back_accuracy: float
-    best: bool
+FIRST = (0.8, 0.5, 0.35, 0.25, 0.15)
+"""Flash limits, as shares of the plain int8 file, of the trials that come first: the recipe as it is."""
+RULES = ("lrp.epsilon_plus", "deeplift.rescale")
+"""Attribution rules that are tried beside the recipe's own."""
 
 
 @tells_machine_errors
-@checked(training=an(Training), options=an(DataOptions), trials=whole(1), workers=whole(1), model=a_path, storage=a_text)
+@checked(
+    effort=an(SearchOptions),
+    budget=an(Budget, words="a Budget, e.g. Budget(download='48kB')"),
+    training=an(Training),
+    device=an(Device),
+    options=an(DataOptions),
+    model=a_path,
+)
 @in_usual_keras
 def search(
     model: PathLike,
     data: Any,
     out: PathLike,
+    effort: Optional[SearchOptions] = None,
     *,
-    trials: int = 20,
-    storage: Optional[str] = None,
-    workers: int = 1,
+    budget: Optional[Budget] = None,
+    recipe: RecipeLike = "auto",
     training: Optional[Training] = None,
+    device: Optional[Device] = None,
     options: Optional[DataOptions] = None,
     progress: Progress = silent,
 ) -> list[Found]:
     """Compresses a model under many budgets and returns what was found, smallest first.
 
-    Finished trials are kept in the storage; the same call again runs only those that are missing.
+    Every trial is a run of `compress` with another limit on flash, and with the recipe as it is or with another attribution
+    rule, filters kept or removed, other activations. Its bundle stays in ``trials/NUMBER``; ``front.json`` and ``front.html``
+    show all of them, each with the command that makes it again. Finished trials are kept in the storage; the same call again
+    runs only those that are missing.
 
     Args:
         model: Path of a Keras model.
         data: Path of the data.
-        out: Directory for the trials, ``pareto.json`` and ``pareto.png``.
-        trials: Number of trials, finished ones included.
-        storage: An Optuna storage URL that several machines can share; by default a SQLite file in `out`.
-        workers: Processes on this machine.
+        out: Directory of the search.
+        effort: How far it goes, and what for; None: 20 trials, flash against the metric.
+        budget: Limits that a model has to meet to be on the front.
+        recipe: What trials start from.
         training: How every trial trains; None: 2 epochs. Its seed is that of the sampler, too.
-        options: How data and model are read; the metric is the second objective.
+        device: Where the model will run; None: phones, boards and microcontrollers. Baselines are not run.
+        options: How data and model are read.
         progress: Told how many trials are done.
 
     Returns:
-        Bytes and metric value of every trial that was finished, smallest first, and whether it is on the front.
+        What every finished trial measured, in the order of the first objective.
 
     Raises:
-        XaicError: If Optuna is not installed, or of the kind that fits what is wrong.
+        XaicError: If Optuna is not installed, if no trial made a model, or of the kind that fits what is wrong.
     """
-    training, options = training or Training(), options or DataOptions()
-    training = replace(training, epochs=training.effort(EPOCHS, MOST_EPOCHS), seed=training.seed or 0)
-    seed = training.seed or 0
+    wanted, training, options = effort or SearchOptions(), training or Training(), options or DataOptions()
+    training = replace(training, epochs=training.effort(EPOCHS, MOST_EPOCHS), minutes=None, seed=training.seed or 0)
+    device = replace(device or Device(), baselines=())
+    check_interpreters(device.asked)
     for name, path in (("model", model), ("data", data)):
         if not isinstance(path, (str, os.PathLike)) or not os.path.exists(path):
             raise DataError(f"{name} is {shown(path)}, which is no file", "the path of one: every trial reads it again")
     optuna = _optuna()
-    directory = pathlib.Path(out)
-    check_continued(out, "search", inputs=[model, data, _sqlite_file(storage, pathlib.Path(out))])
+    run = RunSettings(get_recipe(recipe), budget or Budget(), training, device, options)
+    place = check_continued(out, "search", inputs=[model, data, recipe_file(recipe), _sqlite_file(wanted.storage, out)])
     with telling():
-        (directory / "trials").mkdir(parents=True, exist_ok=True)
-    Mark("search").write(directory)
-    sweep(directory / "trials")
-    url = storage or sqlite_url(directory.absolute() / DATABASE)
-    setting = Setting(str(model), str(data), str(directory), training, options)
-    study = _study(optuna, url, seed)
-    _same_settings(study, setting, directory)
-    low, high = smallest_and_largest(setting)
-    progress("load", 1, 1)
-    work = functools.partial(_work, url, setting, trials, (low, high))
-    if workers == 1:
-        work(seed, progress)
-    else:
-        _work_side_by_side(work, seed, workers)
-    found = _found(optuna, study)
-    write_atomic(directory / "pareto.json", json.dumps([asdict(one) for one in found], indent=1) + "\n")
-    save_chart([(one.flash_bytes, one.held_back_accuracy, one.best) for one in found], directory / "pareto.png")
-    return found
+        (place / TRIALS).mkdir(parents=True, exist_ok=True)
+    with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)):
+        Mark("search").write(place)
+        sweep(place / TRIALS)
+        url = wanted.storage or sqlite_url(place / DATABASE)
+        setting = Setting(str(model), str(data), str(pathlib.Path(out)), run, tuple(wanted.objectives))
+        study = _study(optuna, url, setting)
+        _same_settings(study, setting, place)
+        sizes = _sizes(study, setting)
+        _pick_up(optuna, study, setting, alone=wanted.storage is None)
+        progress("load", 1, 1)
+        work = functools.partial(_work, url, setting, wanted.trials, sizes)
+        try:
+            if wanted.workers == 1:
+                work(progress)
+            else:
+                _work_side_by_side(work, wanted.workers)
+        finally:
+            front = front_of(optuna, study, setting)
+            if front.points:
+                save_front(front, place)
+        if not front.points:
+            raise PlanError(f"none of {wanted.trials} trials made a model; the last one said: {_last_error(study)}")
+        return list(front.points)
 
 
 def sqlite_url(path: pathlib.Path) -> str:
@@ -125,20 +141,26 @@ def sqlite_url(path: pathlib.Path) -> str:
     return f"sqlite:///file:{quoted}?uri=true"  # of a SQLAlchemy that takes the path as it stands
 
 
-def _sqlite_file(storage: Optional[str], out: pathlib.Path) -> Optional[str]:
+def _sqlite_file(storage: Optional[str], out: PathLike) -> Optional[str]:
     """Returns the file that a storage URL of the user names; None if it is none, or the one that is used anyway."""
     path = storage[len("sqlite:///") :].partition("?")[0] if storage and storage.startswith("sqlite:///") else ""
-    return path if path and os.path.realpath(path) != os.path.realpath(out / DATABASE) else None
+    return path if path and os.path.realpath(path) != os.path.realpath(pathlib.Path(out) / DATABASE) else None
 
 
-def _study(optuna: Any, url: str, seed: int) -> Any:
+def _study(optuna: Any, url: str, setting: Setting, begun: int = 0) -> Any:
     """Opens the study at a storage URL, or makes it.
+
+    Args:
+        optuna: The package.
+        url: Where it is.
+        setting: What all trials have in common.
+        begun: Number of trials there: what the sampler says next depends on it, not on how often a search was continued.
 
     Raises:
         MachineError: If the database cannot be reached, or what speaks to it is not installed.
     """
-    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
-    directions = ["minimize", "maximize"]
+    sampler = optuna.samplers.TPESampler(seed=setting.run.seed + begun, multivariate=True, constraints_func=_broken)
+    directions = ["maximize" if OBJECTIVES[name].larger else "minimize" for name in setting.objectives]
     try:
         return optuna.create_study(study_name=STUDY, storage=url, directions=directions, load_if_exists=True, sampler=sampler)
     except ImportError:
@@ -151,14 +173,18 @@ def _study(optuna: Any, url: str, seed: int) -> Any:
         raise MachineError(f"the storage {scheme}://... cannot be used ({error})", "a URL such as sqlite:///study.db") from None
 
 
+def _broken(trial: Any) -> tuple[float]:
+    """What Optuna takes for limits that are broken if it is above 0."""
+    return (0.0 if trial.user_attrs.get("meets", True) else 1.0,)
+
+
 def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> None:
     """Keeps trials of different settings apart.
 
     Raises:
         PlanError: If the study was begun with another model, other data or other settings.
     """
-    facts = [facts_of(setting.training), facts_of(setting.options)]
-    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest = hashlib.sha256(json.dumps([facts_of(setting.run), setting.objectives]).encode())
     for given in (pathlib.Path(setting.model), pathlib.Path(setting.data)):
         for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
             if path.is_file():
@@ -176,7 +202,49 @@ def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> Non
         )
 
 
-def _work_side_by_side(work: Callable[[int], None], seed: int, workers: int) -> None:
+def _sizes(study: Any, setting: Setting) -> tuple[int, int]:
+    """Returns the range of flash limits; with it, a new study gets its first trials."""
+    known = study.user_attrs.get("sizes")
+    if known is None:
+        known = smallest_and_largest(setting)
+        plain = {name: choices[0] for name, choices in _entries(setting).items()}
+        for share in FIRST:
+            flash = int(np.clip(round(share * known[1]), *known))
+            study.enqueue_trial({"flash": flash, **plain}, skip_if_exists=True)
+        study.set_user_attr("sizes", list(known))
+    return known[0], known[1]
+
+
+def _entries(setting: Setting) -> dict[str, Sequence[Any]]:
+    """Returns entry of the recipe -> what is tried, its own first; entries that the user has set himself are left alone."""
+    recipe = setting.run.recipe
+    found: dict[str, Sequence[Any]] = {}
+    if recipe.rounds:
+        found["filters"] = (recipe.filters, not recipe.filters)
+    if isinstance(recipe.rule, str) and recipe.baseline is None:
+        found["rule"] = (recipe.rule, *(rule for rule in RULES if rule != recipe.rule))
+    if recipe.activations == "auto" and setting.run.device.target == "mobile":
+        found["activations"] = ("auto", "float32")
+    return found
+
+
+def _pick_up(optuna: Any, study: Any, setting: Setting, alone: bool) -> None:
+    """Has the trials that a dead or interrupted process was at begin once more."""
+    states, again = optuna.trial.TrialState, set(study.user_attrs.get("again", ()))
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == states.RUNNING and alone:
+            study.tell(trial.number, state=states.FAIL)
+        elif trial.state != states.FAIL or "error" in trial.user_attrs or trial.number in again:
+            continue
+        if alone:
+            remove_work(pathlib.Path(setting.out) / TRIALS / str(trial.number))
+        again.add(trial.number)
+        if trial.params:
+            study.enqueue_trial(trial.params)
+    study.set_user_attr("again", sorted(again))
+
+
+def _work_side_by_side(work: Callable[[], None], workers: int) -> None:
     """Runs trials in several processes.
 
     Raises:
@@ -184,7 +252,7 @@ def _work_side_by_side(work: Callable[[int], None], seed: int, workers: int) -> 
     """
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     said = context.SimpleQueue()
-    processes = [context.Process(target=_told, args=(work, seed + number, said), daemon=True) for number in range(workers)]
+    processes = [context.Process(target=_told, args=(work, said, os.getpid()), daemon=True) for _ in range(workers)]
     try:
         for process in processes:
             process.start()
@@ -200,39 +268,78 @@ def _work_side_by_side(work: Callable[[int], None], seed: int, workers: int) -> 
         raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
 
 
-def _told(work: Callable[[int], None], seed: int, said: Any) -> None:
+def _told(work: Callable[[], None], said: Any, parent: int) -> None:
     """Does the work of one process, whose errors go to the first one."""
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     try:
-        work(seed)
+        work()
     except Exception as error:
         words = f"{type(error).__name__}: {error}"
         said.put(error if isinstance(error, XaicError) else machine_error(error) or XaicError(words))
 
 
-def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], seed: int, progress: Progress = silent) -> None:
+class _NoModel(Exception):
+    """A trial ended without a model; why is kept with it."""
+
+
+def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], progress: Progress = silent) -> None:
     """Runs trials until the study has as many as wanted."""
     optuna = _optuna()
-    done = optuna.trial.TrialState.COMPLETE
-    study = _study(optuna, url, seed)
+    study = _study(optuna, url, setting)
 
-    def objective(trial: Any) -> tuple[float, float]:
+    def objective(trial: Any) -> tuple[float, ...]:
         flash = trial.suggest_int("flash", *sizes, log=True)
-        zeros = trial.suggest_float("zeros", 0.0, 0.9)
-        return run_trial(setting, trial.number, flash, zeros)
+        entries = {name: trial.suggest_categorical(name, choices) for name, choices in _entries(setting).items()}
+        try:
+            tried = run_trial(setting, trial.number, flash, entries)
+        except MachineError:
+            raise
+        except XaicError as error:
+            trial.set_user_attr("error", str(error))
+            raise _NoModel from None
+        for name in ("meets", "command", "shared"):
+            trial.set_user_attr(name, getattr(tried, name))
+        return tuple(tried.values[name] for name in setting.objectives)
 
-    while (finished := sum(one.state == done for one in study.get_trials(deepcopy=False))) < trials:
+    while (finished := sum(_is_finished(optuna, one) for one in study.get_trials(deepcopy=False))) < trials:
         progress("search", finished, trials)
-        study.optimize(objective, n_trials=1)
+        study = _study(optuna, url, setting, begun=len(study.get_trials(deepcopy=False)))
+        study.optimize(objective, n_trials=1, catch=(_NoModel,))
     progress("search", trials, trials)
 
 
-def _found(optuna: Any, study: Any) -> list[Found]:
-    best = {trial.number for trial in study.best_trials}
-    finished = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    return sorted(
-        (Found(trial.number, int(trial.values[0]), float(trial.values[1]), trial.number in best) for trial in finished),
-        key=lambda one: (one.flash_bytes, -one.held_back_accuracy),
+def _is_finished(optuna: Any, trial: Any) -> bool:
+    return trial.state == optuna.trial.TrialState.COMPLETE or "error" in trial.user_attrs
+
+
+def _last_error(study: Any) -> str:
+    said = [trial.user_attrs["error"] for trial in study.get_trials(deepcopy=False) if "error" in trial.user_attrs]
+    return said[-1] if said else "nothing"
+
+
+def front_of(optuna: Any, study: Any, setting: Setting) -> Front:
+    """Returns what the finished trials of a study found."""
+    finished = [one for one in study.get_trials(deepcopy=False) if one.state == optuna.trial.TrialState.COMPLETE]
+    points = [
+        Found(
+            trial=one.number,
+            values=dict(zip(setting.objectives, one.values)),
+            meets=bool(one.user_attrs.get("meets", True)),
+            command=str(one.user_attrs.get("command", "")),
+        )
+        for one in finished
+    ]
+    shared = [one.user_attrs["shared"] for one in finished if "shared" in one.user_attrs]
+    used, made, saved = (sum(column) for column in zip(*shared)) if shared else (0, 0, 0.0)
+    return Front.of(
+        setting.objectives,
+        points,
+        model=setting.model,
+        failed=sum("error" in one.user_attrs for one in study.get_trials(deepcopy=False)),
+        used=used,
+        made=made,
+        seconds_saved=round(float(saved), 1),
     )
 
 
@@ -241,5 +348,5 @@ def _optuna() -> Any:
         import optuna
     except ImportError:
         raise XaicError("`xaic search` needs Optuna", "", "pip install 'keras-xaic[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -1,87 +1,204 @@
-"""One trial of a search: plan, compress, write, and run the file on validation data."""
+"""One trial of a search: a run of `compress`, and what its file is worth on validation data."""
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import pathlib
-from dataclasses import dataclass
-from typing import Any
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Optional
 
-from keras_xaic import edge, tflite
-from keras_xaic.compression import CompressedModel, apply
-from keras_xaic.data import Data
-from keras_xaic.files import write_atomic
+from keras_xaic import tflite
+from keras_xaic.budget import Budget
+from keras_xaic.bundle import Bundle
+from keras_xaic.compression import CompressedModel
+from keras_xaic.edge.installed import judge, speed_judge
+from keras_xaic.errors import PlanError
 from keras_xaic.models import canonicalize
-from keras_xaic.output_tasks import AnyTask
+from keras_xaic.objectives import OBJECTIVES
+from keras_xaic.ownership import output
+from keras_xaic.pipeline.compressing import carry_out
+from keras_xaic.pipeline.driver import JUDGES
 from keras_xaic.pipeline.inputs import check_judged, load_both
-from keras_xaic.pipeline.process_state import seeded
-from keras_xaic.planning import Budget, Plan, PlanOptions, plan
-from keras_xaic.relevance import Relevance, attribute
-from keras_xaic.settings import DataOptions, Training
-from keras_xaic.temporary import temporary_directory
-from keras_xaic.training import predict
+from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.run_settings import RunSettings
+from keras_xaic.pipeline.workspace import Shared
+from keras_xaic.planning import Plan
+from keras_xaic.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from keras_xaic.report import Report
 
 SMALLEST = 0.1
-"""The smallest budget that is tried, as a share of the plain int8 file."""
+"""The smallest flash limit that is tried, as a share of the plain int8 file."""
+TRIALS, SHARED, RECIPE_FILES = "trials", "shared", "recipes"
+"""Directories of a search: bundles by number, what trials share, and recipes that are no named ones."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all trials share; plain values, so that it reaches other processes."""
+    """What all trials have in common; it reaches other processes as pickle.
+
+    Attributes:
+        model: Path of the model.
+        data: Path of the data.
+        out: Directory of the search.
+        run: What a run is asked for, but for what trials choose.
+        objectives: Names of what is measured.
+    """
 
     model: str
     data: str
     out: str
-    training: Training
-    options: DataOptions
-
-    @property
-    def seed(self) -> int:
-        """The seed of every trial."""
-        return self.training.seed or 0
+    run: RunSettings
+    objectives: tuple[str, ...]
 
 
-@functools.lru_cache(maxsize=1)
-def _parts(setting: Setting) -> tuple[Any, Data, AnyTask, Relevance]:
-    model, data, task = load_both(setting.model, setting.data, setting.options)
-    check_judged(task, data, setting.seed)
-    samples = data.calibration(setting.options.calibration, setting.seed)
-    return model, data, task, attribute(model, samples, target=task.explained(samples), allow_approximate=True)
+@dataclass(frozen=True)
+class Tried:
+    """What came out of a trial.
+
+    Attributes:
+        values: Objective -> value.
+        meets: Whether the limits of the user's budget hold: bytes, multiply-accumulates, mean bits, and, if it is not the
+            default, what the metric may lose on validation data.
+        command: The `xaic compress` that makes the same files; empty where only Python can say it.
+        shared: How often other trials' work was used, how often not, and the seconds that it saved.
+    """
+
+    values: dict[str, float]
+    meets: bool
+    command: str
+    shared: tuple[int, int, float]
 
 
 def smallest_and_largest(setting: Setting) -> tuple[int, int]:
-    """Returns the range of flash budgets: a tenth of the plain int8 file up to all of it."""
-    model, data, _, _ = _parts(setting)
+    """Returns the range of flash limits: a tenth of the plain int8 file up to all of it, or to the user's own limit."""
+    model, data, task = load_both(setting.model, setting.data, setting.run.options)
+    check_judged(task, data, setting.run.seed)
     plain = CompressedModel(canonicalize(model).model, {}, Plan(), {})
-    size = len(tflite.build_tflite(plain, data.calibration(setting.options.calibration, setting.seed)))
-    return max(1, round(SMALLEST * size)), size
+    size = len(tflite.build_tflite(plain, data.calibration(setting.run.options.calibration, setting.run.seed)))
+    low, high = max(1, round(SMALLEST * size)), size
+    given = setting.run.budget.flash_bytes
+    high = high if given is None else min(given, high)
+    return min(low, high), high
 
 
-def run_trial(setting: Setting, number: int, flash: int, zeros: float) -> tuple[float, float]:
-    """Returns (bytes of the file, its metric value on validation data) and keeps file and plan.
+def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]) -> Tried:
+    """Compresses the model and measures the file; the bundle stays in ``trials/NUMBER``.
 
     Args:
-        setting: What all trials share.
+        setting: What all trials have in common.
         number: Number of the trial.
-        flash: Flash budget in bytes.
-        zeros: Sparsity of all kernels but depthwise ones.
+        flash: Limit for model.tflite, in bytes.
+        entries: Entries of the recipe in place of its own.
+
+    Raises:
+        XaicError: As `compress` does.
     """
-    model, data, task, relevance = _parts(setting)
-    with seeded(setting.seed, deterministic=False):
-        made = plan(model, relevance, Budget(flash=flash), PlanOptions(sparsity=zeros), seed=setting.seed)
-        how: Any = {"training": setting.training, "calibration": setting.options.calibration}
-        small = apply(model, made, data, relevance=relevance, **how)
-    content = tflite.build_tflite(small, data.calibration(setting.options.calibration, setting.seed))
-    directory = pathlib.Path(setting.out) / "trials" / str(number)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    _, held_back = data.split(seed=setting.seed)
-    held_back = task.labelled(held_back, predict(model, held_back))
-    with temporary_directory(directory.parent, directory.name) as scratch:
-        new = scratch / "new"
-        new.mkdir()
-        made.save(new / "plan.json")
-        write_atomic(new / "model.tflite", content)
-        result = edge.run_file(new / "model.tflite", held_back.x, scale=held_back.scale, offset=held_back.offset)
-        new.rename(directory)
-    outputs: Any = result.together
-    return float(len(content)), task.goodness(outputs, held_back)
+    out, asked = pathlib.Path(setting.out), setting.run
+    recipe = asked.recipe.changed(**entries)
+    settings = replace(asked, recipe=recipe, budget=replace(asked.budget, flash=flash))
+    shared = Shared(out / SHARED)
+    with output(out / TRIALS / str(number), "bundle", inputs=[setting.model, setting.data]) as place:
+        report = carry_out(setting.model, setting.data, settings, place, shared=shared)
+    path = Bundle(out / TRIALS / str(number)).model
+    model, data, task = load_both(setting.model, setting.data, asked.options)
+    _, held_back = data.split(seed=asked.seed)
+    if settings.epochs == 0:
+        held_back = data.calibration(JUDGES, asked.seed)  # nothing was trained on them
+    worth, lost, _ = Judge.of(model, task, held_back)(path)
+    values = {name: worth if name == "metric" else _measured(report, name) for name in setting.objectives}
+    return Tried(
+        values,
+        _meets(report, asked.budget, lost),
+        command_of(setting, settings),
+        (shared.used, shared.made, shared.seconds_saved),
+    )
+
+
+def _measured(report: Report, name: str) -> float:
+    small = report.compressed
+    times = small.latency_ms.get(speed_judge() or judge()) or small.latency_ms.get(judge())
+    found: Optional[float] = {
+        "flash": small.flash_bytes,
+        "download": small.download_bytes,
+        "ram": small.arena_bytes,
+        "latency": None if times is None else times.median,
+        "similarity": small.explanation_similarity,
+    }[name]
+    if found is None:
+        raise PlanError(f"no {name} was measured ({OBJECTIVES[name].words})", "", "Choose other {objectives}")
+    return float(found)
+
+
+def _meets(report: Report, budget: Budget, lost: float) -> bool:
+    small = report.compressed
+    sizes = (
+        (small.flash_bytes, budget.flash_bytes),
+        (small.download_bytes, budget.download_bytes),
+        (small.arena_bytes, budget.ram_bytes),
+        (small.macs, budget.macs_limit),
+    )
+    within = all(limit is None or (size is not None and size <= limit) for size, limit in sizes)
+    accurate = budget.max_drop == Budget().max_drop or lost <= budget.max_drop  # a front trades accuracy, unless told how far
+    return within and accurate and (budget.mean_bits is None or (small.mean_bits or 0.0) <= budget.mean_bits)
+
+
+def command_of(setting: Setting, settings: RunSettings) -> str:
+    """Returns the `xaic compress` that does what a run did; empty where an option exists in Python alone."""
+    method = []
+    if settings.recipe != RECIPES["auto"]:
+        named = RECIPES.get(settings.recipe.name) == settings.recipe
+        method = ["--recipe", settings.recipe.name if named else str(_kept(setting, settings))]
+    try:
+        device = replace(settings.device, baselines=setting.run.device.baselines)
+        groups = (settings.budget, settings.training, device, settings.options)
+        chosen = [word for group in groups for word in flags_of(group)]
+    except TypeError:
+        return ""
+    return shlex.join(["xaic", "compress", setting.model, "--data", setting.data, *method, *chosen, "--out", "again/"])
+
+
+def _kept(setting: Setting, settings: RunSettings) -> pathlib.Path:
+    """Returns the file of a recipe that is no named one."""
+    text = settings.recipe.to_json()
+    path = pathlib.Path(setting.out) / RECIPE_FILES / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        settings.recipe.save(path)
+    return path
+
+
+def flags_of(group: Any) -> list[str]:
+    """Returns the options of the command line that say what a group of settings says.
+
+    >>> flags_of(Training(epochs=3, train_frozen=True))
+    ['--epochs', '3', '--train-frozen']
+
+    Raises:
+        TypeError: If there are none for it.
+    """
+    words: list[str] = []
+    for field in fields(group):
+        value = getattr(group, field.name)
+        if value == field.default:
+            continue
+        if "help" not in field.metadata:
+            raise TypeError(field.name)
+        flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+        words += [flag] if value is True else [one for text in _texts(field, value) for one in (flag, text)]
+    return words
+
+
+def _texts(field: Any, value: Any) -> list[str]:
+    """Returns what follows the option of a field, once for every time that it is said."""
+    if isinstance(value, (str, int, float, pathlib.Path)):
+        return [str(value)]
+    if isinstance(value, Mapping):
+        return [",".join(f"{name}={one}" for name, one in value.items())]
+    if not isinstance(value, (tuple, list)) or not all(isinstance(one, (str, int)) for one in value):
+        raise TypeError(field.name)
+    parts = [str(one) for one in value]
+    return parts if field.metadata["kind"] is list else [("x" if field.name == "image_size" else ",").join(parts)]

@@ -32,8 +32,7 @@ from keras_xaic.planning import Plan, check_plan, planner
 from keras_xaic.recipes import RECIPES, Recipe
 from keras_xaic.relevance import Explanations, Relevance
 from keras_xaic.relevance.composites import as_composite
-from keras_xaic.report import Evidence, Report, render_html
-from keras_xaic.report.evidence import read_front
+from keras_xaic.report import Evidence, Report, read_front, render_front, render_html
 from keras_xaic.report.histograms import histogram_svg
 from keras_xaic.tflite import pack_download, unpack_download
 from keras_xaic.tflite.flatbuffer import load, pack
@@ -209,10 +208,15 @@ def _read_report(path: pathlib.Path) -> Any:
 
 
 def _read_front(path: pathlib.Path) -> Any:
-    render_html(_report(), Evidence(front=read_front(path)))
+    front = read_front(path)
+    render_front(front)
+    render_html(_report(), Evidence(front=front.points))
 
 
-FRONT = [{"trial": n, "flash_bytes": 9000 + n, "held_back_accuracy": 0.9 - n / 10, "best": n < 2} for n in range(4)]
+FRONT = {
+    "objectives": ["flash", "metric"],
+    "points": [{"trial": n, "values": {"flash": 9000 + n, "metric": 0.9 - n / 10}, "best": n < 2} for n in range(4)],
+}
 COMPOSITE = {"first": "lrp.z_box:0,1", "conv": "lrp.gamma:0.5", "one*": "lrp.epsilon:0.01", "*": "lrp.epsilon"}
 
 
@@ -327,7 +331,7 @@ READERS = {
             "report", "report.json", lambda _: [_report().to_json().encode()], _read_report,
             (bytes_changed, json_changed, json_changed),
         ),
-        Reader("pareto", "pareto.json", _as_bytes(FRONT), _read_front, (bytes_changed, json_changed, json_changed)),
+        Reader("front", "front.json", _as_bytes(FRONT), _read_front, (bytes_changed, json_changed, json_changed)),
         Reader(
             "composite", "rule.json", _as_bytes(COMPOSITE), lambda path: as_composite(read_json(path)),
             (bytes_changed, json_changed),

@@ -48,7 +48,7 @@ def test_the_hunt_notices_what_it_is_there_for(tmp_path):
     from tests.fuzz.hunt import judge
 
     def wrong(read, **changes):
-        reader = dataclasses.replace(READERS["pareto"], read=read, **changes)
+        reader = dataclasses.replace(READERS["front"], read=read, **changes)
         return judge(reader, b"a", b"b", None, tmp_path / "x")
 
     assert wrong(lambda path: None) is None

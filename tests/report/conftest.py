@@ -5,7 +5,7 @@ import pytest
 
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.relevance import Explanations
-from keras_xaic.report import Evidence, Report
+from keras_xaic.report import Evidence, Found, Report
 
 
 def facts(**changes) -> dict:
@@ -103,8 +103,8 @@ def make_evidence(*shape: int) -> Evidence:
     inputs, first, second, third = rng.normal(size=(4, 2, *shape)).astype(np.float32)
     kernel = QuantizedKernel(np.arange(-3, 4, dtype=np.int8).repeat([1, 2, 3, 8, 5, 2, 0]), np.ones(1, np.float32), 3)
     front = [
-        {"trial": 0, "flash_bytes": 50_000, "held_back_accuracy": 0.8, "best": True},
-        {"trial": 1, "flash_bytes": 70_000, "held_back_accuracy": 0.79, "best": False},
+        Found(trial=0, values={"flash": 50_000.0, "metric": 0.8}, best=True),
+        Found(trial=1, values={"flash": 70_000.0, "metric": 0.79}, best=False),
     ]
     return Evidence({"head": kernel}, Explanations(np.array([21, 3]), inputs, first, second, third), front)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
-from keras_xaic.report import Evidence, LayerFacts, Report, rebuild_html, render_html, write_html
+from keras_xaic.report import Evidence, Front, LayerFacts, Report, rebuild_html, render_html, save_front, write_html
 from keras_xaic.report.histograms import histogram_svg
 
 VOID = {"meta", "br", "link", "img", "input"}
@@ -224,7 +224,7 @@ def test_it_is_written_into_the_bundle_and_rebuilt_from_its_files(report, eviden
     (tmp_path / "model.tflite").write_bytes(b"x")
     report.save(tmp_path)
     evidence.explanations.save(tmp_path / "explanations.npz")
-    (tmp_path / "pareto.json").write_text(json.dumps(evidence.front))
+    save_front(Front(objectives=("flash", "metric"), points=evidence.front), tmp_path)
     bundle = rebuild_html(tmp_path)
     whole = Evidence(explanations=evidence.explanations, front=evidence.front)
     assert bundle.html.read_text(encoding="utf-8") == render_html(report, whole)

@@ -97,19 +97,22 @@ def test_a_missing_report(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["[-1]", "{}", '[{"flash_bytes": 0, "held_back_accuracy": 1, "best": true}]', '[{"flash_bytes": 9, "best": true}]',
-     '[{"flash_bytes": 9, "held_back_accuracy": "1", "best": true}]', "[null]"],
-    ids=range(6),
+    ["[-1]", "{}", '{"objectives": ["flash"], "points": [{"trial": -1, "values": {"flash": 9}}]}', "[null]",
+     '{"objectives": ["flash"], "points": [{"trial": 1, "values": {"metric": 0.5}}]}', '{"objectives": ["size"], "points": []}',
+     '{"objectives": ["flash"], "points": [{"trial": 1, "values": {"flash": "1"}}]}',
+     '{"objectives": ["flash"], "points": [{"trial": 1, "values": {"flash": NaN}}]}'],
+    ids=range(8),
 )  # fmt: skip
 def test_a_front_that_is_none_is_one_line(tmp_path, content):
-    (tmp_path / "pareto.json").write_text(content)
-    with pytest.raises(DataError, match=r"pareto\.json: ") as caught:
+    (tmp_path / "front.json").write_text(content)
+    with pytest.raises(DataError, match=r"front\.json(: | is not readable)") as caught:
         Evidence.read(Bundle(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_front_above_the_bundle_is_not_the_bundles(tmp_path):
-    (tmp_path / "pareto.json").write_text('[{"flash_bytes": 9, "held_back_accuracy": 1, "best": true, "trial": 1}]')
+    point = {"trial": 1, "values": {"flash": 9, "metric": 1}, "best": True}
+    (tmp_path / "front.json").write_text(json.dumps({"objectives": ["flash", "metric"], "points": [point]}))
     (tmp_path / "in" / "bundle").mkdir(parents=True)
     assert len(Evidence.read(Bundle(tmp_path)).front) == 1
     for place in (tmp_path / "in", tmp_path / "in" / "bundle"):

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
-from keras_xaic.searching import search
-from keras_xaic.settings import Training
+from keras_xaic.cli.app import app
+from keras_xaic.report import read_front
+from keras_xaic.searching import pick, search, study, trial
+from keras_xaic.searching.study import STUDY, sqlite_url
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
+QUICK = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +39,199 @@ def place(tmp_path_factory):
     return folder
 
 
-def test_a_search_finds_a_front_and_continues(place, tmp_path):
-    first = search(place / "m.keras", place / "d.npz", tmp_path / "out", trials=2, training=Training(epochs=0))
-    assert len(first) == 2
-    again = search(place / "m.keras", place / "d.npz", tmp_path / "out", trials=3, training=Training(epochs=0))
-    assert len(again) == 3
-    assert {one.trial for one in first} < {one.trial for one in again}
-    front = [one for one in again if one.best]
-    assert front
-    for one in again:
+@pytest.fixture(scope="module")
+def found(place):
+    """Two real trials; only tests that are slow use it."""
+    return search(place / "m.keras", place / "d.npz", place / "front", xaic.SearchOptions(trials=2), **QUICK)
+
+
+def again(place, trials, **options):
+    return search(place / "m.keras", place / "d.npz", place / "front", xaic.SearchOptions(trials=trials), **QUICK, **options)
+
+
+@pytest.mark.slow
+def test_a_search_finds_a_front_and_continues(place, found):
+    assert len(found) == 2
+    more = again(place, 3)
+    assert len(more) == 3
+    assert {one.trial for one in found} < {one.trial for one in more}
+    front = read_front(place / "front" / "front.json")
+    assert list(front.points) == more
+    assert front.used >= 2  # the second trial took relevance and the original's file from the first
+    for one in more:
         beaten = any(
-            other.flash_bytes <= one.flash_bytes
-            and other.held_back_accuracy >= one.held_back_accuracy
-            and (other.flash_bytes, other.held_back_accuracy) != (one.flash_bytes, one.held_back_accuracy)
-            for other in again
+            (other.values["flash"], -other.values["metric"]) != (one.values["flash"], -one.values["metric"])
+            and other.values["flash"] <= one.values["flash"]
+            and other.values["metric"] >= one.values["metric"]
+            for other in more
         )
         assert one.best != beaten
-        assert (tmp_path / "out" / "trials" / str(one.trial) / "model.tflite").stat().st_size == one.flash_bytes
-    assert len(json.loads((tmp_path / "out" / "pareto.json").read_text())) == 3
-    assert (tmp_path / "out" / "pareto.png").stat().st_size > 5000
+        assert (place / "front" / "trials" / str(one.trial) / "model.tflite").stat().st_size == one.values["flash"]
+    page = (place / "front" / "front.html").read_text(encoding="utf-8")
+    assert page.count("report.html") == 3
+    assert "http" not in page
+
+
+@pytest.mark.slow
+def test_the_printed_command_makes_the_same_bytes(place, found, monkeypatch):
+    monkeypatch.chdir(place)
+    words = shlex.split(found[0].command)
+    assert words[:2] == ["xaic", "compress"]
+    done = CliRunner().invoke(app, [*words[1:], "--baselines", "", "--quiet"])
+    assert done.exit_code in (0, 3), done.output
+    ours = place / "front" / "trials" / str(found[0].trial) / "model.tflite"
+    assert (place / "again" / "model.tflite").read_bytes() == ours.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_model_is_taken_out_and_proved_again(place, found, monkeypatch):
+    smallest, largest = (int(found[at].values["flash"]) for at in (0, -1))
+    result = pick(place / "front", place / "d.npz", place / "best", f"flash<={largest}")
+    assert result.runs
+    assert (place / "best" / "model.tflite").is_file()
+    given = [str(place / "front"), "--data", str(place / "d.npz"), "--out", str(place / "small")]
+    done = CliRunner().invoke(app, ["search", *given, "--pick", f"flash<={smallest}"])
+    assert done.exit_code == 0, done.output
+    assert (place / "small" / "model.tflite").stat().st_size == smallest
+    options = ["--trials", "2", "--epochs", "0", "--target", "mobile", "--pick", f"flash<={smallest}"]
+    done = CliRunner().invoke(app, ["search", str(place / "m.keras"), *given[1:-1], str(place / "front"), *options])
+    assert done.exit_code == 0, done.output
+    assert (place / "front" / "picked" / "model.tflite").stat().st_size == smallest
+    done = CliRunner().invoke(app, ["search", *given[:-1], str(place / "none"), "--pick", "flash<1kB"])
+    assert done.exit_code == 2
+    assert "none of" in done.output
+    assert not (place / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("flash", "conditions on"),
+        ("flsh<3", "'flash'"),
+        ("flash<big", "not a size"),
+        ("metric>x", "a number"),
+        ("", "conditions"),
+    ],
+)
+def test_rules_that_are_none_are_one_line(place, rule, said):
+    with pytest.raises(xaic.PlanError, match=said):
+        pick(place, place, place / "x", rule)
+
+
+def test_what_is_picked_is_best_in_what_the_rule_leaves_free():
+    from keras_xaic.objectives import best_of, parse_conditions
+    from keras_xaic.report import Found
+
+    points = [Found(trial=n, values={"flash": 10 + n, "metric": 0.5 + n / 10}) for n in range(4)]
+    assert best_of(points, parse_conditions("flash<12")).trial == 1
+    assert best_of(points, parse_conditions("metric>=0.6")).trial == 1
+    assert best_of(points, parse_conditions("metric > 60%, flash<=13B")).trial == 3  # nothing is free: the metric comes first
+    assert best_of(points, parse_conditions("flash<9")) is None
+
+
+@pytest.fixture
+def quick(place, tmp_path, monkeypatch):
+    """A search whose trials only say what they were asked for: the smaller, the worse."""
+
+    def tried(setting, number, flash, entries):
+        (tmp_path / "front" / "trials" / str(number)).mkdir()
+        return trial.Tried({"flash": float(flash), "metric": flash / 1e6}, flash > 500, "xaic compress", (1, 2, 0.5))
+
+    monkeypatch.setattr(study, "run_trial", tried)
+    monkeypatch.setattr(study, "smallest_and_largest", lambda setting: (200, 2000))
+    return lambda trials: search(
+        place / "m.keras", place / "d.npz", tmp_path / "front", xaic.SearchOptions(trials=trials), **QUICK
+    )
+
+
+def test_the_same_search_continues_and_marks_what_no_other_beats(quick, tmp_path):
+    assert [one.values["flash"] for one in quick(2)] == [1000, 1600]  # the first ones: shares of plain int8
+    points = quick(9)
+    assert len(points) == 9
+    assert all(one.best == (one.values["flash"] > 500) for one in points)  # smaller ones miss a limit
+    front = read_front(tmp_path / "front" / "front.json")
+    assert (front.points, front.used, front.made, front.seconds_saved) == (tuple(points), 9, 18, 4.5)
+    page = (tmp_path / "front" / "front.html").read_text(encoding="utf-8")
+    assert page.count("report.html") == 9
+    assert "http" not in page
+
+
+def test_a_search_that_was_continued_tries_what_a_whole_one_tries(quick, tmp_path):
+    quick(6)
+    continued = quick(8)
+    (tmp_path / "front").rename(tmp_path / "before")
+    assert quick(8) == continued
+
+
+def test_a_search_that_another_process_is_at_is_refused(quick, tmp_path):
+    waits = (
+        "import pathlib, sys, time\nfrom keras_xaic.locks import held\n"
+        "with held(pathlib.Path(sys.argv[1]), pathlib.Path('x')): print(1, flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", waits, str(tmp_path / ".front.xaic-lock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        try:
+            with pytest.raises(xaic.ExportError, match="being written by another process"):
+                quick(2)
+        finally:
+            other.kill()
+
+
+def test_a_trial_that_a_killed_search_was_at_begins_once_more(quick, tmp_path):
+    quick(2)
+    opened = optuna.load_study(study_name=STUDY, storage=sqlite_url(tmp_path / "front" / "study.db"))
+    lost = opened.ask()
+    lost.suggest_int("flash", 200, 2000, log=True)
+    quick(6)
+    trials = opened.get_trials(deepcopy=False)
+    assert [one.state.name for one in trials].count("COMPLETE") == 6
+    assert trials[lost.number].state.name == "FAIL"
+    assert lost.params["flash"] in [one.params["flash"] for one in trials if one.state.name == "COMPLETE"]
+    quick(7)
+    assert opened.user_attrs["again"] == [lost.number]  # once
+
+
+def test_a_search_whose_trials_all_fail_says_why(place, monkeypatch):
+    def fails(*_, **__):
+        raise xaic.ExportError("no operator for it", "", "Use another layer")
+
+    monkeypatch.setattr(trial, "carry_out", fails)
+    monkeypatch.setattr(study, "smallest_and_largest", lambda setting: (200, 2000))
+    options = xaic.SearchOptions(trials=2)
+    with pytest.raises(xaic.PlanError, match=r"none of 2 trials made a model; the last one said: no operator for it"):
+        search(place / "m.keras", place / "d.npz", place / "fails", options, **QUICK)
+
+
+def test_options_of_the_command_line_say_what_settings_say():
+    said = [*trial.flags_of(xaic.Budget(flash="48kB")), *trial.flags_of(xaic.DataOptions(scale=1 / 255, image_size="8x9"))]
+    assert said == ["--flash", "48000", "--scale", repr(1 / 255), "--image-size", "8x9"]
+    assert dataclasses.replace(xaic.Device(), baselines=()) != xaic.Device()
+    with pytest.raises(TypeError):
+        trial.flags_of(xaic.Training(batch_size=3))
+
+
+@pytest.mark.slow
+def test_two_workers_and_five_objectives(place, tmp_path):
+    options = xaic.SearchOptions(("download", "metric", "flash", "latency", "similarity"), trials=3, workers=2)
+    points = search(place / "m.keras", place / "d.npz", tmp_path / "out", options, **QUICK)
+    assert len(points) == 3
+    assert all(len(one.values) == 5 for one in points)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_completes(place, tmp_path):
+    out = tmp_path / "out"
+    given = [place / "m.keras", "--data", place / "d.npz", "--out", out, "--trials", "3", "--epochs", "0", "--target", "mobile"]
+    words = [sys.executable, "-m", "keras_xaic.cli", "search", *map(str, given)]
+    for seconds in (6, 11, 17):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    front = json.loads((out / "front.json").read_text())
+    assert len(front["points"]) >= 3
+    names = sorted(one.name for one in (out / "trials").iterdir())
+    assert [name for name in names if name.endswith((".partial", ".xaic-lock"))] == []
