@@ -134,7 +134,7 @@ def is_right(name, value, function):
     if name in ("scale", "offset"):
         return isinstance(value, (int, float, np.integer)) and abs(value) < 1e38 and (name == "offset" or value != 0)
     if isinstance(value, (tuple, range)) and len(value) == 3:  # three samples
-        return (function, name) in (("as_data", "data"), ("verify", "data"), ("slim", "data"))
+        return (function, name) in (("as_data", "data"), ("verify", "data"), ("pick", "data"), ("slim", "data"))
     if name == "seed" and isinstance(value, int):
         return 0 <= value < 2**32
     if name in ("calibration", "trials", "workers", "batch_size") and isinstance(value, int) and function != "export":

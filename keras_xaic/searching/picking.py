@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+from dataclasses import replace
 from typing import Any, Optional
 
 from keras_xaic.arguments import a_path, an, checked
@@ -50,6 +51,7 @@ def pick(
 
     Raises:
         PlanError: If no model meets the conditions.
+        EdgeError: If an interpreter fails; nothing is copied then.
         XaicError: Of the kind that fits what is wrong.
     """
     conditions, found = parse_conditions(rule), read_search(front)
@@ -65,7 +67,8 @@ def pick(
         raise DataError(f"{source} is not there: trial {best.trial} ran elsewhere, or was moved", "the bundle of that trial")
     with output(out, "bundle", overwrite=overwrite, inputs=[source.path, data]) as place, place.fresh() as fresh:
         shutil.copytree(source.path, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MARK))
-    return verify(out, data, interpreter="all", options=options, progress=progress)
+        proved = verify(fresh, data, interpreter="all", options=options, progress=progress)
+    return replace(proved, path=pathlib.Path(out))
 
 
 def read_search(place: PathLike) -> Front:
