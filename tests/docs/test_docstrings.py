@@ -70,6 +70,7 @@ WITHOUT_EXAMPLE = {name for name in NAMES if name.endswith("Error")} | {
     "compress",
     "explain",
     "export",
+    "pick",
     "search",
     "verify",
 }
