@@ -30,6 +30,7 @@ class PlanOptions:
 
     Attributes:
         bits: Bit-widths that a layer may get; () leaves them to the TFLite converter: plain int8, and no layers in the plan.
+            The default has no 2, which needs training; most recipes, and so `xaic plan` and `xaic compress`, have it.
         pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer.
         float_layers: Name patterns of layers that are not quantized.
         zeros: Name pattern -> structured sparsity of those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
