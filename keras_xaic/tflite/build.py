@@ -10,6 +10,7 @@ from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.ports import ports_of
 from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
@@ -177,7 +178,7 @@ def _quantized(small: Compressed, wish: Wish, calibration: Calibration, islands:
 
 def _places(model: Model, floating: Sequence[WeightOperator], keys: set[str]) -> list[int]:
     """Returns which of the weight operators of the float32 twin hold these kernels."""
-    stored = match_operators(floating, model) if keys else {}
+    stored = match_operators(floating, weighted_kernels(model)) if keys else {}
     unknown = sorted(keys - set(stored))
     if unknown:
         raise ExportError(f"no layer {unknown[0]!r} with weights", f"some of {', '.join(stored)}", "Check the float layers")

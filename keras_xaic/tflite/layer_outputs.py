@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_xaic._keras import Model, tf
+from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.convert import layer_name
@@ -30,8 +31,10 @@ def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -
     """
     file = load(floating)
     drop_reshapes_before_dense(file)  # as in the file that is compared
-    names = [operation.layer.name for operation in Operations(model)]
-    weighted = {one.index: key for key, entries in match_operators(weight_operators(file), model).items() for one in entries}
+    operations = Operations(model)
+    names = [operation.layer.name for operation in operations]
+    stored = match_operators(weight_operators(file), kernels_in(operations))
+    weighted = {one.index: key for key, entries in stored.items() for one in entries}
     computing = [one for one in operators(file) if one.kind not in _CONVERSIONS]
     with captured_stderr():  # newer releases announce its end
         interpreter = tf.lite.Interpreter(

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keras_xaic.models.kernels import KernelKind, weighted_kernels
-from keras_xaic.tflite.reading import StoredAs, match_stored
+from keras_xaic.tflite.flatbuffer import load
+from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.reading import StoredAs, match_operators
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -38,9 +40,9 @@ def measure_layers(content: bytes, model: Model) -> list[LayerBytes]:
         content: The file.
         model: The canonical Keras model.
     """
-    stored = match_stored(content, model)
-    layers = []
-    for kernel in weighted_kernels(model):
+    kernels, layers = weighted_kernels(model), []
+    stored = match_operators(weight_operators(load(content)), kernels)
+    for kernel in kernels:
         if kernel.key not in stored:
             continue
         first, *further = stored[kernel.key]

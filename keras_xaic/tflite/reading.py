@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Optional
 
 import numpy as np
 
-from keras_xaic.models.kernels import KernelKind, weighted_kernels
+from keras_xaic.models.kernels import Kernel, KernelKind, weighted_kernels
 from keras_xaic.tflite.flatbuffer import TensorT, TensorType, load
 from keras_xaic.tflite.pairing import WeightOperator, pair_by_value, weight_operators
 
@@ -86,20 +86,20 @@ def match_stored(content: bytes, model: Model) -> dict[str, list[StoredWeights]]
         content: A .tflite file with float, int8 or low-bit weights.
         model: The Keras model that it was made from.
     """
-    return match_operators(weight_operators(load(content)), model)
+    return match_operators(weight_operators(load(content)), weighted_kernels(model))
 
 
-def match_operators(found: Sequence[WeightOperator], model: Model) -> dict[str, list[StoredWeights]]:
-    """Returns what `match_stored` does, of the weight operators of a loaded file."""
+def match_operators(found: Sequence[WeightOperator], kernels: Iterable[Kernel]) -> dict[str, list[StoredWeights]]:
+    """Returns what `match_stored` does, of the weight operators of a loaded file and the kernels of the model."""
     stored = [_read(one) for one in found]
-    kernels = {kernel.key: kernel.value for kernel in weighted_kernels(model)}
+    values = {kernel.key: kernel.value for kernel in kernels}
     # Rounding moved a weight by up to half a step; the largest step of any operator of that size is a safe bound, since the
     # closest kernel wins.
     bound = {
         key: np.asarray(max((one.scale.max() for one in stored if one.integers.size == kernel.size), default=0.0), np.float32)
-        for key, kernel in kernels.items()
+        for key, kernel in values.items()
     }
-    pairs = pair_by_value(found, [one.values for one in stored], kernels, bound)
+    pairs = pair_by_value(found, [one.values for one in stored], values, bound)
     groups: dict[str, list[StoredWeights]] = {}
     for key, one in zip(pairs, stored):
         if key is not None:
