@@ -7,6 +7,7 @@ import pathlib
 import re
 import sys
 import zipfile
+from dataclasses import fields
 
 import h5py
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import keras_xaic.pipeline
 from keras_xaic import errors
+from keras_xaic.budget import Budget
 from keras_xaic.cli.app import app
 from keras_xaic.ownership import Mark
 from keras_xaic.recipes import RECIPES
@@ -26,6 +28,14 @@ def test_every_command_has_an_example(command):
     result = CliRunner().invoke(app, [command, "--help"], terminal_width=200)
     assert result.exit_code == 0
     assert f"Example: xaic {command}" in result.output
+
+
+@pytest.mark.parametrize("command", ["compress", "plan"])
+def test_every_limit_is_an_option(command):
+    said = CliRunner().invoke(app, [command, "--help"], terminal_width=200).output
+    limits = [field.name for field in fields(Budget) if (command, field.name) != ("compress", "mean_bits")]
+    assert {"latency", "max_slowdown"} < set(limits)
+    assert [name for name in limits if f"--{name.replace('_', '-')} " not in said] == []
 
 
 def test_the_overview_names_every_command_and_the_exit_codes():

@@ -8,10 +8,11 @@ import pathlib
 import pytest
 from typer.testing import CliRunner
 
+import keras_xaic as xaic
 from keras_xaic.cli.app import app
 from keras_xaic.cli.options import MethodOptions
 from keras_xaic.errors import DataError, PlanError
-from keras_xaic.recipes import RECIPES, Recipe, get_recipe
+from keras_xaic.recipes import RECIPES, Recipe, get_baselines, get_recipe
 
 OWN = pathlib.Path(__file__).parents[2] / "examples" / "own_recipe.json"
 
@@ -81,3 +82,10 @@ def test_the_example_is_a_recipe_that_is_not_ours():
     assert own.name not in RECIPES
     assert own.rule == "taylor"
     assert own.filter_rule == "lrp.z_plus"
+
+
+def test_all_baselines_are_every_recipe_that_can_be_compared_with():
+    names = [one.name for one in get_baselines(xaic.Device(baselines="all").baselines)]
+    assert names == [name for name, one in RECIPES.items() if one.comparable]
+    assert {"int8", "magnitude", "cluster", "auto-magnitude"} <= set(names)
+    assert xaic.Device().baselines == ("int8",), "others train as long as the recipe itself"
