@@ -10,10 +10,10 @@ from keras_xaic.arguments import shown
 from keras_xaic.errors import PlanError
 
 _FACTORS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "ki": 1024, "kib": 1024, "mi": 1024**2}
-_FACTORS["mib"] = _FACTORS["mi"]
+_FACTORS.update({"mib": 1024**2, "g": 1000**3, "gb": 1000**3, "gi": 1024**3, "gib": 1024**3})
 LARGEST = 10**15
 """No size and no count is larger."""
-_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*")
+_PATTERN = re.compile(r"\s*([0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]+(?:\.[0-9]+)?(?:[eE][+]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*")
 
 
 _TIME = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*(s|ms|us|µs|)\s*")
@@ -23,12 +23,12 @@ _MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "": 1.0}
 def parse_size(size: Union[int, str], name: str = "size") -> int:
     """Returns a size in bytes.
 
-    >>> parse_size("48kB"), parse_size("48KiB"), parse_size("48K"), parse_size("1e3"), parse_size(1200)
+    >>> parse_size("48kB"), parse_size("48KiB"), parse_size("48,000"), parse_size("1e3"), parse_size(1200)
     (48000, 49152, 48000, 1000, 1200)
 
     Args:
-        size: Bytes as a whole number, or text such as ``48kB`` or ``48K`` (48,000), ``48KiB`` (49,152), ``1.5MB``, ``1e3`` or
-            ``1200``.
+        size: Bytes as a whole number, or text such as ``48kB`` or ``48K`` (48,000), ``48KiB`` (49,152), ``1.5MB``, ``1e3``,
+            ``48,000`` or ``1200``.
         name: Name of the option, for the error message.
 
     Returns:
@@ -123,7 +123,7 @@ def _shown(value: object) -> str:
 
 
 def _rounded(number: str, factor: int) -> int:
-    return LARGEST + 1 if len(number) > 40 else round(float(number) * factor)
+    return LARGEST + 1 if len(number) > 40 else round(float(number.replace(",", "")) * factor)
 
 
 def format_count(count: float) -> str:

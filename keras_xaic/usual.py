@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, Callable, TypeVar, cast
@@ -13,9 +15,23 @@ from typing import Any, Callable, TypeVar, cast
 import numpy as np
 
 from keras_xaic._keras import keras, tf
+from keras_xaic.errors import MachineError
 
 _inside = threading.local()
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_forked = False
+"""Whether this process was forked from one in which TensorFlow had begun to work: its threads are not here."""
+
+
+def _after_fork() -> None:
+    global _forked
+    context = sys.modules["tensorflow.python.eager.context"]
+    _forked = _forked or bool(getattr(context.context_safe(), "_initialized", False))
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextlib.contextmanager
@@ -24,7 +40,13 @@ def usual_keras() -> Iterator[None]:
 
     That is: float32 as `floatx` and policy, functions compiled (not `tf.config.run_functions_eagerly`), and TensorFlow's logger
     at errors. The generators of Python and NumPy continue where they were. Inside another such call nothing happens.
+
+    Raises:
+        MachineError: In a fork of a process in which TensorFlow has worked, where it would wait for ever.
     """
+    if _forked:
+        found = "this process was forked from one in which TensorFlow has worked: here it would wait for ever"
+        raise MachineError(found, "", "start processes with multiprocessing.get_context('spawn')")
     if getattr(_inside, "yes", False):
         yield
         return

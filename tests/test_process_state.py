@@ -112,3 +112,18 @@ def test_what_users_change_for_the_process_does_not_matter(job, tmp_path, name, 
             np.testing.assert_allclose(value, job["relevance"].weights[key], atol=1e-6)
     if name == "compress":
         assert pathlib.Path(tmp_path / "out" / "model.tflite").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("name", ["attribute", "apply", "load_model"])
+def test_a_fork_of_a_process_that_used_tensorflow_says_so_and_does_not_hang(job, tmp_path, name):
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)
+            CALLS[name](job, tmp_path / "out")
+        except xaic.MachineError as error:
+            os._exit(7 if "was forked" in str(error) and "spawn" in str(error) else 8)
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

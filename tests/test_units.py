@@ -24,13 +24,17 @@ from keras_xaic.units import format_size, parse_count, parse_size
         (np.int64(48_000), 48_000),
         (np.float32(48_000), 48_000),
         (4.8e4, 48_000),
+        ("48,000", 48_000),
+        ("1_048_576 B", 1_048_576),
+        ("1GB", 10**9),
+        ("1GiB", 2**30),
     ],
 )
 def test_sizes_that_people_write(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e", "1e-3", None, True, 1.5])
+@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e", "1e-3", None, True, 1.5, "1,5", "48,00", ",000"])
 def test_what_is_not_a_size_is_named(text):
     with pytest.raises(PlanError, match="the flash budget is"):
         parse_size(text, "the flash budget")
