@@ -150,10 +150,14 @@ class MachineError(XaicError):
 def first_line(error: BaseException) -> str:
     """Returns what another library says, in one line: the first that is not empty, or the kind of error.
 
+    TensorFlow tells errors in traced functions as a traceback: of those the line of the error.
+
     >>> first_line(ValueError("bad shape\\nTraceback ...")), first_line(MemoryError())
     ('bad shape', 'MemoryError')
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines[:1] == ["in user code:"]:
+        lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)][-1:] or lines
     return lines[0][:200] if lines else type(error).__name__
 
 

@@ -69,7 +69,8 @@ class Training:
         callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one
             `fit` to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``.
             `ReduceLROnPlateau`, `LearningRateScheduler` and whatever else sets the learning rate win over the cosine. Which
-            epoch is kept, the metric on validation data decides.
+            epoch is kept, the metric on validation data decides. In them `self.model.predict` works as ever, `evaluate` does
+            not: the model learns from labels beside the original's outputs.
         class_weight: Class -> how much its samples count, as in `fit`; weights of single samples come with the data.
         train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto
             their grids and lose weights as planned, and only the other layers make up for it.

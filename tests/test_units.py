@@ -34,7 +34,7 @@ def test_sizes_that_people_write(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e", "1e-3", None, True, 1.5, "1,5", "48,00", ",000"])
+@pytest.mark.parametrize("text", ["", "big", "48 elephants", "-5kB", "0", 0, -3, "1e", "1e-3", None, True, 1.5, "1,5", "48,00"])
 def test_what_is_not_a_size_is_named(text):
     with pytest.raises(PlanError, match="the flash budget is"):
         parse_size(text, "the flash budget")

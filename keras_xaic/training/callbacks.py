@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from keras_xaic._keras import Model, Tensor, keras, tf
+from keras_xaic.arguments import shown
 from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.errors import MachineError, PlanError, XaicError, first_line
 from keras_xaic.files import machine_error
@@ -33,11 +34,16 @@ def may_set_rate(callbacks: Sequence[Any]) -> bool:
 
 
 def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuses a callback of Keras that needs what is not installed, before any work.
+    """Refuses what is no callback of this Keras, and one that needs what is not installed, before any work.
 
     Raises:
         PlanError: Naming it.
     """
+    other = next((one for one in callbacks if not isinstance(one, keras.callbacks.Callback)), None)
+    if other is not None:
+        found = f"callbacks of training hold {shown(other)}, which is no Callback of Keras 2"
+        home = "tf_keras" if keras.__name__.startswith("tf_keras") else "tf.keras"
+        raise PlanError(found, f"instances of subclasses of {home}.callbacks.Callback, one by one in a list")
     kinds = [kind for one in callbacks for kind in type(one).__mro__ if kind.__module__.startswith(_PASSIVE)]
     if any(kind.__name__ == "TensorBoard" for kind in kinds) and importlib.util.find_spec("tensorboard") is None:
         found = "the callback TensorBoard needs the package tensorboard, which is not installed"

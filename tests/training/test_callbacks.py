@@ -378,6 +378,21 @@ def test_a_callback_whose_file_cannot_be_written_is_named(tmp_path):
         ours([Failing("on_epoch_end", OSError(errno.ENOSPC, "", "x.csv"))], epochs=1)
 
 
+def test_a_callback_that_evaluates_is_named_with_the_line_of_the_error():
+    class Evaluates(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(HELD.x, HELD.y, verbose=0)
+
+    with pytest.raises(PlanError, match=r"callback Evaluates failed in on_epoch_end \(\w+: \w*Error: "):
+        ours([Evaluates()], epochs=1)
+
+
+@pytest.mark.parametrize("wrong", [keras.callbacks.CallbackList([]), type("Duck", (), {"on_epoch_end": 1, "set_model": 1})()])
+def test_what_is_no_callback_of_this_keras_is_refused_before_any_work(wrong, tmp_path):
+    with pytest.raises(PlanError, match=r"which is no Callback of Keras 2\. Expected instances of subclasses"):
+        compress("none.keras", "none.npz", out=tmp_path / "out", training=Training(callbacks=wrong))
+
+
 def test_what_a_callback_says_itself_stays():
     error = PlanError("no more")
     with pytest.raises(PlanError) as caught:
