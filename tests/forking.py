@@ -1,6 +1,7 @@
 """Children of edge interpreters for tests: forked from one process that has loaded Python and numpy, not started anew.
 
-What is asked of them, and how they work, die and answer is the same; that they start is what `tests/edge` shows.
+What is asked of them, and how they work, die and answer is the same. That they start, too, is what
+`tests/edge/test_running.py` and its neighbours show.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ def hunt(
     seconds: float = math.inf,
     tried: Counter[str] | None = None,
     turns: int = 20,
+    corpus: bool = False,
 ) -> Iterator[Finding]:
     """Yields what is wrong with the answers of readers to damaged files.
 
@@ -57,9 +58,10 @@ def hunt(
         seconds: After which no more inputs are tried, counted from the first.
         tried: Told how many inputs each reader was given.
         turns: Parts that the inputs of each reader are given in.
+        corpus: Whether every reader gets what is kept in the corpus, too.
     """
     tried = Counter() if tried is None else tried
-    jobs = []
+    jobs = [(reader.name, 0, len(list(reader.iterdir())), True) for reader in sorted(CORPUS.iterdir())] if corpus else []
     for part in range(turns):
         for reader, wanted in counts.items():
             count = wanted or len(kept(reader))
@@ -93,9 +95,10 @@ def hunt(
         if last is None:
             raise RuntimeError(f"the readers cannot be started: {how}")
         yield Finding(last["reader"], last["number"], how, bytes.fromhex(last["content"]))
-        at = [job[0] == last["reader"] and job[1] <= last["number"] < job[2] for job in jobs].index(True)
-        reader, _, count, corpus = jobs[at]
-        jobs = [job for job in ((reader, last["number"] + 1, count, corpus), *jobs[at + 1 :]) if job[1] < job[2]]
+        dead = last["reader"], last["corpus"]
+        at = [(job[0], job[3]) == dead and job[1] <= last["number"] < job[2] for job in jobs].index(True)
+        reader, _, count, is_kept = jobs[at]
+        jobs = [job for job in ((reader, last["number"] + 1, count, is_kept), *jobs[at + 1 :]) if job[1] < job[2]]
 
 
 def kept(reader: str) -> list[pathlib.Path]:
@@ -170,7 +173,7 @@ def main(jobs: list[tuple[str, int, int, bool]], seed: int, place: pathlib.Path)
             whole, how, damaged = one_input(reader, seeds[name], seed, number)
             if corpus:
                 damaged = files[number].read_bytes()
-            message = {"reader": name, "number": number, "content": damaged.hex()}
+            message = {"reader": name, "number": number, "content": damaged.hex(), "corpus": corpus}
             print(json.dumps(message), file=sys.__stdout__, flush=True)
             what = judge(reader, whole, damaged, None if corpus else how, place / name / reader.file)
             if what:
