@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -218,6 +219,7 @@ def measure(name: str, limit: float) -> dict[str, Any]:
             "model": name,
             "keras_bytes": size,
             "seconds": round(time.monotonic() - start, 1),
+            "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
             "exit": run.returncode,
         }
         if run.returncode not in (0, 3):
@@ -228,6 +230,7 @@ def measure(name: str, limit: float) -> dict[str, Any]:
         return {
             **row,
             "parameters": report["model"]["parameters"],
+            "stages": report["seconds"],
             "flash_bytes": compressed["flash_bytes"],
             "float32_bytes": report["original"]["tflite_fp32_bytes"],
             "micro": compressed["micro_flash_bytes"],
