@@ -211,14 +211,14 @@ class Driver:
                 free = Budget(flash=round(BITS_ONLY * plain)) if self._packed else Budget(mean_bits=8 * BITS_ONLY)
                 tries.insert(0, (self._with_margin() if self._limited else free, max(0, left)))
             for limits, epochs in tries:
-                made = fitter.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
-                if self._limited and not self._fits(made):
-                    continue
-                number += 1
                 try:
-                    one = self._round(number, self.model, made, fitter.relevance, epochs, 1.0)
+                    made = fitter.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
+                    if self._limited and not self._fits(made):
+                        continue
+                    one = self._round(number + 1, self.model, made, fitter.relevance, epochs, 1.0)
                 except (EdgeError, ExportError):  # not every layer exists with such activations; a wider type may do
                     continue
+                number += 1
                 yield one
                 if self._is_safe(one):
                     return

@@ -14,6 +14,7 @@ from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples, as_data
+from keras_xaic.errors import ExportError
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.driver import Driver, Round, in_original
@@ -302,6 +303,32 @@ def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path)
     assert report.compressed.drop_pp <= 4.0
     assert report.rounds[-1].activations != "int8"
     assert any(one.startswith(f"Activations are {report.rounds[-1].activations}") for one in report.warnings)
+
+
+def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(monkeypatch):
+    driver = _driver(flash=9_000, max_drop=1.0)
+    driver.wider = ("int16", "float32")
+
+    class Fitter:
+        model = relevance = None
+
+        def __init__(self, activations):
+            self.activations = activations
+
+        def fitting(self, limits, filters):
+            if self.activations == "int16":
+                raise ExportError("it needs an operator", "others", "Replace it")
+            sizes = {"predicted_flash_bytes": 5_000, "predicted_download_bytes": 800}
+            return Plan(activations=self.activations, budget=limits, **sizes)
+
+    monkeypatch.setattr(Driver, "_fitter", lambda self, model, relevance, recipe: Fitter(recipe.plain_activations))
+    monkeypatch.setattr("keras_xaic.pipeline.driver.macs", lambda model: {})
+    drops = {"int8": 20.0, "float32": 0.5}
+    monkeypatch.setattr(
+        Driver, "_round", lambda self, number, model, made, *_: _round(800, drops[made.activations], activations=made.activations)
+    )
+    found = list(driver._gentler([_round(800, 30.0)]))
+    assert [one.small.plan.activations for one in found if one.drop < 1.0] == ["float32"]
 
 
 def test_a_few_held_back_samples_do_not_judge_alone(tight):
