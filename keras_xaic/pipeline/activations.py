@@ -23,6 +23,8 @@ def wider_activations(recipe: Recipe, budget: Budget, device: Device) -> tuple[A
     order: tuple[Activations, ...] = get_args(Activations)
     found: list[Activations] = []
     for wider in order[1:] if recipe.activations == "auto" else ():
+        if wider == "int16" and recipe.float_layers:  # there are no float layers among int16 activations
+            continue
         with contextlib.suppress(PlanError):
             found.append(chosen_activations(None, recipe.changed(activations=wider), budget, device))
     return tuple(found)

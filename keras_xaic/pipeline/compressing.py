@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic import tflite
 from keras_xaic.arguments import an, checked
 from keras_xaic.bundle import Bundle
+from keras_xaic.data import Samples
 from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.models.losses import try_loss
+from keras_xaic.models.unlike import unlike_heads
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.ownership import Output, output
 from keras_xaic.pipeline.activations import chosen_activations, wider_activations
 from keras_xaic.pipeline.inputs import check_judged, check_names, load_both
@@ -28,7 +32,7 @@ from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_baselines, get_r
 from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
-from keras_xaic.training import check_training
+from keras_xaic.training import check_training, predict
 from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
@@ -136,13 +140,31 @@ def carry_out(
     if place.start(run_fingerprint(loaded, samples_of, settings)):
         return _published(Bundle(place.target))
     with seeded(settings.seed):
+        chosen, unlike = _with_float_heads(chosen, loaded, samples, task) if plan is None else (chosen, None)
         wider = wider_activations(chosen, settings.budget, replace(device, target=reachable))
         settings = replace(settings, recipe=chosen.changed(activations=activations))
         if shared is not None:
             shared.identity = run_fingerprint(loaded, samples_of, None)
         job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress, shared=shared), wider)
-        job.warnings = [one for one in (warning, frozen) if one is not None]
+        job.warnings = [one for one in (warning, frozen, unlike) if one is not None]
         return job.run(place, reachable)
+
+
+def _with_float_heads(recipe: Recipe, model: Model, samples: Samples, task: AnyTask) -> tuple[Recipe, Optional[str]]:
+    """Returns the recipe, with the layers float whose outputs one scale of 8 bits would ruin, and what to say of it.
+
+    A recipe that names its activations or its float layers is left as it is.
+    """
+    if recipe.rule is None or recipe.activations != "auto" or recipe.float_layers:
+        return recipe, None
+    heads = unlike_heads(model, predict(model, samples), task)
+    if not heads:
+        return recipe, None
+    said = (
+        f"Float32 stays in {', '.join(heads)}: that output holds values of unlike size, and one scale of 8 bits for all of them "
+        "would leave nothing of the small ones. Integers throughout need targets of the same size, or an output for each."
+    )
+    return recipe.changed(float_layers=[glob.escape(key) for key in heads]), said
 
 
 def _recipe_of(plan: Plan) -> Recipe:

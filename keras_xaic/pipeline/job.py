@@ -29,6 +29,7 @@ from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
+from keras_xaic.pipeline.judging import column_drops
 from keras_xaic.pipeline.pacing import RUNS, Pace
 from keras_xaic.pipeline.proving import (
     MicroProof,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 
+RUINED = 5.0
+"""Per cent of its variance by which one value of an output may always be worse before that is said."""
 COMPRESSED, PLAIN = "compressed", "int8"
 """What the written file and the baseline of plain int8 are called where files are timed against each other."""
 
@@ -124,7 +127,8 @@ class Job:
             told = original if name == "original" else measured.get(name, {})
             told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
         about_files = (*warnings, micro.warning, state_warning(bundle))
-        notes = (doubt, original["fault"], *about_files, self.widened(small), _approximated(relevance))
+        ruined = self.ruined(*outputs)
+        notes = (doubt, original["fault"], *about_files, ruined, self.widened(small), _approximated(relevance))
         outcome = Outcome(
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
@@ -270,6 +274,19 @@ class Job:
         return (
             f"Activations are {chosen}: no file with {first} activations kept accuracy within the limit on validation data. "
             f"The recipe's entry activations={first} insists on them."
+        )
+
+    def ruined(self, before: Any, after: Any) -> Optional[str]:
+        """Returns what is said where one of several values side by side is lost, which the mean over them does not show."""
+        if self.test.y is None:
+            return None
+        worst = max(column_drops(self.task, after, before, self.test.y), default=(0.0, ""))
+        if worst[0] <= max(RUINED, self.settings.budget.max_drop):
+            return None
+        lost, name = worst
+        return (
+            f"{name[0].upper()}{name[1:]} is worse by {lost:.0f} % of its variance, which {self.task.metric_name} over all "
+            "values hardly shows. Give the model an output for each value, targets of the same size, or more bytes."
         )
 
     def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:

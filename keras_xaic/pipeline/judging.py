@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_xaic import edge
 from keras_xaic.data import Array, Samples, arrays_of
-from keras_xaic.output_tasks import AnyTask
+from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -65,4 +65,32 @@ class Judge:
         task: Any = self.task
         given, own = (task.score(values[chosen], targets) for values in (outputs, self.outputs))
         lost: Optional[float] = task.drop(own, given, targets)
-        return math.inf if lost is None else lost
+        if lost is None:
+            return math.inf
+        return max([lost, *(column for column, _ in column_drops(task, outputs[chosen], self.outputs[chosen], targets))])
+
+
+def column_drops(task: AnyTask, given: Any, own: Any, targets: Any) -> list[tuple[float, str]]:
+    """Returns by how much of its variance, in per cent, the worst value of each regression's output is worse, and which it is.
+
+    A mean over values of unlike size speaks of the largest alone.
+
+    Args:
+        task: What the model does.
+        given: Outputs of the compressed model.
+        own: Outputs of the original.
+        targets: What both are judged on.
+    """
+    parts = list(zip(task.tasks, task.names)) if isinstance(task, Tasks) else [(task, "")]
+    found = []
+    for (one, name), *arrays in zip(parts, *(arrays_of(values) for values in (given, own, targets))):
+        width = arrays[0].shape[-1] if one.kind == "regression" and arrays[0].ndim > 1 else 1
+        if width < 2:
+            continue
+        compressed, original, truth = (np.asarray(array, np.float64).reshape(-1, width) for array in arrays)
+        more = ((compressed - truth) ** 2 - (original - truth) ** 2).mean(axis=0)
+        variance = truth.var(axis=0)
+        lost = 100.0 * np.divide(more, variance, out=np.zeros(width), where=variance > 0.0)
+        worst = int(lost.argmax())
+        found.append((float(lost[worst]), f"value {worst} of output {name!r}" if name else f"value {worst} of the output"))
+    return found

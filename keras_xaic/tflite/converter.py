@@ -114,20 +114,40 @@ def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> b
         content = bytes(_converter(graph, wish, calibration).convert())
         return _with_true_ranges(graph, wish, calibration, content) if _may_overwrite(graph, wish, content) else content
     plain = bytes(_converter(graph, Wish(wish.precision, "float"), calibration).convert())
-    found = weight_operators(load(plain))
-    islands = [name_of(found[place].operator.output()) for place in wish.floating]
+    file = load(plain)
+    found = weight_operators(file)
+    islands = _with_joins(file, [found[place].operator for place in wish.floating])
     debugger = tf.lite.experimental.QuantizationDebugger(
         converter=_converter(graph, Wish(wish.precision, "float"), calibration),
         debug_dataset=lambda: _one_by_one(calibration),
-        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=islands),
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(
+            denylisted_nodes=[*islands, *(name[:-1] for name in islands if name.endswith("1"))]
+        ),
     )
     content = bytes(debugger.get_nondebug_quantized_model())
     if wish.io == "int8":
         content = bytes(_modify_io(content, tf.int8, tf.int8))
     left = [one.operator.index for one in weight_operators(load(content)) if one.weights.dtype == np.float32]
-    if len(left) != len(islands):
-        raise ExportError(f"{len(islands)} layers were to stay float, the converter left {len(left)}")
+    if len(left) != len(wish.floating):
+        raise ExportError(f"{len(wish.floating)} layers were to stay float, the converter left {len(left)}")
     return content
+
+
+def _with_joins(model: Any, chosen: Sequence[Any]) -> list[str]:
+    """Returns the names of what operators give, and of what only puts that side by side: one scale would hold for all of it.
+
+    The integer form of an output of the model is called like the output and ``1``.
+    """
+    floating = {int(one.record.outputs[0]) for one in chosen}
+    names = [name_of(one.output()) for one in chosen]
+    for one in operators(model):
+        taken = [int(index) for index in one.record.inputs]
+        if one.kind == "QUANTIZE" and set(taken) <= floating:
+            floating.add(int(one.record.outputs[0]))
+        elif one.kind == "CONCATENATION" and set(taken) <= floating:
+            floating.add(int(one.record.outputs[0]))
+            names.append(name_of(one.output()))
+    return names
 
 
 def _may_overwrite(graph: Graph, wish: Wish, content: bytes) -> bool:

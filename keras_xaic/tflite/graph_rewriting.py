@@ -44,6 +44,11 @@ class _Editor:
         one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
         return str(one.name)
 
+    def reshaped(self, name: str, source: str, shape: Sequence[int]) -> str:
+        """Adds a change of shape; returns its name."""
+        where = self.constant(f"{name}/shape", np.array(shape, np.int32), tf.int32)
+        return self.add("Reshape", name, source, where, Tshape=tf.compat.v1.AttrValue(type=tf.int32.as_datatype_enum))
+
     def become(self, kind: str, *inputs: str) -> None:
         """Makes the node this operation on these inputs."""
         self.node.op = kind
@@ -71,6 +76,10 @@ def rewrite(graph: Any, shapes: Callable[[str], Sequence[int]], values: Callable
             _softsign(editor)
         elif node.op == "Sum" and tf.dtypes.as_dtype(node.attr["T"].type).is_floating:
             _sum(editor, shapes, values)
+        elif node.op in ("BatchMatMul", "BatchMatMulV2"):
+            _row_times_matrix(editor, shapes)
+        elif node.op == "Einsum":
+            _inner_product(editor, shapes)
         elif node.op in ("MaxPool3D", "AvgPool3D"):
             _pool_3d(editor, shapes)
         elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
@@ -114,6 +123,57 @@ def _sum(editor: _Editor, shapes: Callable[[str], Sequence[int]], values: Callab
     editor.become("Mul", mean, editor.constant("count", count))
 
 
+def _row_times_matrix(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:
+    """A row times a matrix, as the matrix times a column; of two vectors, as a sum.
+
+    TensorFlow 2.14's converter fails on it: a product with a batch of 1 and a single row loses a dimension.
+    """
+    turned = [editor.node.attr[name].b for name in ("adj_x", "adj_y")]
+    first, second = (list(shapes(name)) for name in editor.sources)
+    rows, inner = (first[-1], first[-2]) if turned[0] else (first[-2], first[-1])
+    columns = second[-2] if turned[1] else second[-1]
+    if rows != 1 or math.prod(first[:-2]) != 1 or math.prod(second[:-2]) != 1:
+        return
+    batch = max(first[:-2], second[:-2], key=len)
+    if columns == 1:
+        values = [editor.reshaped(f"row_{number}", name, [*batch, 1, inner]) for number, name in enumerate(editor.sources)]
+        _scaled_mean(editor, editor.add("Mul", "products", *values), [len(batch) + 1], inner, keep=True)
+        return
+    flags = {key: tf.compat.v1.AttrValue(b=not flag) for key, flag in zip(("adj_x", "adj_y"), reversed(turned))}
+    column = editor.add("BatchMatMulV2", "column", *reversed(editor.sources), **flags)
+    where = editor.constant("shape", np.array([*batch, 1, columns], np.int32), tf.int32)
+    editor.become("Reshape", column, where)
+    editor.node.attr["Tshape"].type = tf.int32.as_datatype_enum
+
+
+def _inner_product(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:
+    """Sums of products of values in the same places, ``bd,bd->b``, and of a row, ``bd,bnd->bn``; see `_row_times_matrix`."""
+    inputs, _, result = editor.node.attr["equation"].s.decode().partition("->")
+    labels = inputs.split(",")
+    kept = [label for label in labels[0] if label in result]
+    if len(labels) == 2 and set(labels[0]) < set(labels[1]):
+        editor.become("Einsum", *reversed(editor.sources))
+        editor.node.attr["N"].i, editor.node.attr["equation"].s = 2, f"{labels[1]},{labels[0]}->{result}".encode()
+        return
+    if len(labels) != 2 or labels[0] != labels[1] or len(set(labels[0])) != len(labels[0]) or kept != list(result):
+        return
+    axes = [axis for axis, label in enumerate(labels[0]) if label not in result]
+    count = math.prod(int(shapes(editor.sources[0])[axis]) for axis in axes)
+    if axes and shapes(editor.sources[0]) == shapes(editor.sources[1]):
+        _scaled_mean(editor, editor.add("Mul", "products", *editor.sources), axes, count, keep=False)
+
+
+def _scaled_mean(editor: _Editor, source: str, axes: Sequence[int], count: int, keep: bool) -> None:
+    """Makes the node the sum of `source` over axes that hold `count` values; see `_sum`."""
+    where = editor.constant("axes", np.array(axes, np.int32), tf.int32)
+    attributes = {
+        "Tidx": tf.compat.v1.AttrValue(type=tf.int32.as_datatype_enum),
+        "keep_dims": tf.compat.v1.AttrValue(b=keep),
+    }
+    mean = editor.add("Mean", "mean", source, where, **attributes)
+    editor.become("Mul", mean, editor.constant("count", count))
+
+
 def _pool_3d(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:
     """Pools the planes, then across them: TFLite has no pooling in three dimensions.
 
@@ -127,17 +187,14 @@ def _pool_3d(editor: _Editor, shapes: Callable[[str], Sequence[int]]) -> None:
     end = shapes(node.name)
     kind = node.op[:-2]
 
-    def shaped(name: str, source: str, shape: Sequence[int]) -> str:
-        where = editor.constant(f"{name}/shape", np.array(shape, np.int32), tf.int32)
-        return editor.add("Reshape", name, source, where, Tshape=tf.compat.v1.AttrValue(type=tf.int32.as_datatype_enum))
-
     def pooled(name: str, source: str, window: Sequence[int], step: Sequence[int]) -> str:
         lists = {"ksize": window, "strides": step}
         attributes = {key: tf.compat.v1.AttrValue(list={"i": [1, *value, 1]}) for key, value in lists.items()}
         return editor.add(kind, name, source, padding=node.attr["padding"], **attributes)
 
-    planes = pooled("planes", shaped("as_planes", editor.sources[0], [depth, *plane, channels]), size[2:4], strides[2:4])
-    across = shaped("as_rows", planes, [1, depth, end[2] * end[3], channels])
+    planes = editor.reshaped("as_planes", editor.sources[0], [depth, *plane, channels])
+    planes = pooled("planes", planes, size[2:4], strides[2:4])
+    across = editor.reshaped("as_rows", planes, [1, depth, end[2] * end[3], channels])
     across = pooled("across", across, [size[1], 1], [strides[1], 1])
     where = editor.constant("shape", np.array(end, np.int32), tf.int32)
     editor.become("Reshape", across, where)

@@ -325,7 +325,9 @@ def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(monkey
     monkeypatch.setattr("keras_xaic.pipeline.driver.macs", lambda model: {})
     drops = {"int8": 20.0, "float32": 0.5}
     monkeypatch.setattr(
-        Driver, "_round", lambda self, number, model, made, *_: _round(800, drops[made.activations], activations=made.activations)
+        Driver,
+        "_round",
+        lambda self, number, model, made, *_: _round(800, drops[made.activations], activations=made.activations),
     )
     found = list(driver._gentler([_round(800, 30.0)]))
     assert [one.small.plan.activations for one in found if one.drop < 1.0] == ["float32"]

@@ -127,6 +127,10 @@ CONVERTED_ANOTHER_WAY = {
     "softsign": ((5,), lambda t: layers.Dense(4, activation="softsign")(t)),
     "max of volumes": ((4, 6, 5, 2), lambda t: layers.MaxPooling3D(2, padding="same")(layers.Conv3D(3, 2)(t))),
     "mean of volumes": ((4, 6, 5, 2), lambda t: layers.AveragePooling3D((2, 3, 2), strides=(1, 2, 2))(t)),
+    "cosine of two vectors": ((4, 6), lambda t: layers.Dot(-1, normalize=True)([t[:, 0], t[:, 1]])),
+    "one row asks": ((4, 6), lambda t: layers.Attention()([t[:, :1], t])),
+    "sum of products": ((4, 6), lambda t: tf.einsum("bd,bd->b", t[:, 0], t[:, 1])[:, None]),
+    "row first": ((4, 6), lambda t: tf.einsum("bd,bnd->bn", t[:, 0], t)),
     "convolution over time": ((3, 6, 6, 2), lambda t: layers.ConvLSTM2D(3, 3, padding="same", return_sequences=True)(t)),
     "backwards": ((3, 6, 6, 2), lambda t: layers.ConvLSTM2D(3, 3, strides=2, go_backwards=True)(t)),
 }
