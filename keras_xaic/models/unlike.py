@@ -14,6 +14,8 @@ from keras_xaic.output_tasks import AnyTask, Tasks
 
 STEPS = 4.0
 """Least standard deviation of a column, in steps of the scale that all columns share, that survives 8 bits."""
+LEAST = 0.05
+"""Of values that hardly change, this share of the largest counts, as where files are compared."""
 _PASSED = (layers.Concatenate, layers.Reshape, layers.Flatten, layers.Activation, layers.Dropout)
 """Layers between the output and those that make its columns."""
 
@@ -39,7 +41,7 @@ def _is_unlike(values: np.ndarray) -> bool:
     if values.ndim < 2 or columns.shape[-1] < 2:
         return False
     step = (max(columns.max(), 0.0) - min(columns.min(), 0.0)) / 255.0
-    spread = columns.std(axis=0)
+    spread = np.maximum(columns.std(axis=0), LEAST * np.abs(columns).max(axis=0))
     return bool(np.any((spread < STEPS * step) & (spread > 0.0)))
 
 
