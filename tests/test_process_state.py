@@ -17,6 +17,7 @@ from tensorflow.python.framework import config
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.objectives import SearchOptions
 
 FEW = xaic.Device("mobile", baselines=())
 
@@ -69,7 +70,12 @@ CALLS = {
     "export": lambda j, out: xaic.export(j["model"], out, calibration=j["data"], target="mobile"),
     "slim": lambda j, out: xaic.slim(j["bundle"].model, out, data=j["data"], target="mobile"),
     "search": lambda j, out: xaic.search(
-        j["folder"] / "model.keras", j["folder"] / "data.npz", out, trials=1, training=xaic.Training(epochs=1)
+        j["folder"] / "model.keras",
+        j["folder"] / "data.npz",
+        out,
+        effort=SearchOptions(trials=1),
+        training=xaic.Training(epochs=1),
+        device=FEW,
     ),
     "verify": lambda j, out: xaic.verify(j["bundle"], j["data"]),
     "compress": lambda j, out: xaic.compress(
@@ -78,7 +84,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", list(CALLS))
+DEAR = ("slim", "search")
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] if one in DEAR else []) for one in CALLS])
 def test_the_process_is_as_before(job, tmp_path, name):
     np.random.seed(7)
     random.seed(7)
