@@ -90,7 +90,7 @@ class Metric:
         if original is None or compressed is None:
             return None
         if not self.is_error:
-            return (original - compressed) * 100.0
+            return round((original - compressed) * 100.0, 9)  # 1.0 - 0.95 is a little more than 0.05, and no limit missed
         if original == compressed:
             return 0.0
         return (compressed - original) / original * 100.0 if original > 0 else None

@@ -145,6 +145,7 @@ def test_metrics_by_name_and_by_task():
 def test_drop_in_points_and_for_errors_in_percent():
     accuracy, mse, mae = METRICS["accuracy"], METRICS["mse"], METRICS["mae"]
     assert accuracy.drop(0.9, 0.885) == pytest.approx(1.5)
+    assert accuracy.drop(1.0, 0.95) == 5.0, "a limit of 5 points is kept"
     assert accuracy.drop(0.9, 0.91) == pytest.approx(-1.0)
     assert mse.drop(0.2, 0.25) == pytest.approx(25.0)
     assert mae.drop(2.0, 1.0) == pytest.approx(-50.0)
