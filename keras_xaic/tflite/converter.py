@@ -14,6 +14,7 @@ from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
 from keras_xaic.files import machine_fault
 from keras_xaic.silence import captured_stderr
+from keras_xaic.tflite.adding import add_tensor, new_operator
 from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pack, with_outputs
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
@@ -124,7 +125,7 @@ def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> b
             denylisted_nodes=[*islands, *(name[:-1] for name in islands if name.endswith("1"))]
         ),
     )
-    content = bytes(debugger.get_nondebug_quantized_model())
+    content = _with_own_outputs(bytes(debugger.get_nondebug_quantized_model()))
     if wish.io == "int8":
         content = bytes(_modify_io(content, tf.int8, tf.int8))
     left = [one.operator.index for one in weight_operators(load(content)) if one.weights.dtype == np.float32]
@@ -148,6 +149,22 @@ def _with_joins(model: Any, chosen: Sequence[Any]) -> list[str]:
             floating.add(int(one.record.outputs[0]))
             names.append(name_of(one.output()))
     return names
+
+
+def _with_own_outputs(content: bytes) -> bytes:
+    """Returns a file in which float operators do not read what is widened for an output: integer files have no such output."""
+    model = load(content)
+    graph = model.subgraphs[0]
+    outputs = {int(index) for index in graph.outputs}
+    for one in reversed([one for one in operators(model) if one.kind == "DEQUANTIZE"]):
+        index = int(one.record.outputs[0])
+        takers = [other for other in graph.operators if index in other.inputs]
+        if index in outputs and takers:
+            own = add_tensor(model, graph.tensors[index].shape, graph.tensors[index].type, f"{name_of(one.output())}/own")
+            for other in takers:
+                other.inputs = np.where(np.equal(other.inputs, index), own, other.inputs).astype(np.int32)
+            graph.operators.insert(one.index + 1, new_operator(one.record.opcodeIndex, one.record.inputs, own))
+    return pack(model)
 
 
 def _may_overwrite(graph: Graph, wish: Wish, content: bytes) -> bool:
