@@ -52,7 +52,7 @@ class SearchOptions:
         objectives: At least two names of `OBJECTIVES`. ``metric`` is always measured on validation data; errors (mse, mae ...)
             count with a minus, so that more is better.
         trials: Number of trials, finished ones included.
-        workers: Processes on this machine.
+        workers: Processes on this machine; each ends the trial that it is at, so that there may be a few more.
         storage: An Optuna storage URL that several machines can share; None: a SQLite file in the search's directory.
 
     Raises:

@@ -153,7 +153,7 @@ def output(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterabl
     except OSError as error:
         raise machine_error(error, target.parent) or error from None
     try:
-        with held(target.with_name(f".{target.name}.xaic-lock"), shown):
+        with held(_lock_of(target), shown):
             sweep(target.parent)
             _restore(target)
             check_directory(shown, kind, overwrite=overwrite, inputs=inputs)  # another process may have been faster
@@ -169,9 +169,14 @@ def partial(target: pathlib.Path) -> pathlib.Path:
     return target.with_name(f"{target.name}.partial")
 
 
+def _lock_of(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.xaic-lock")
+
+
 def remove_work(target: pathlib.Path) -> None:
-    """Removes the finished steps of a directory that nobody writes any more, if they are ours."""
-    Output(target, target, "", False)._remove_work()
+    """Removes the finished steps of a directory, and the lock of the process that died at them, unless one writes it now."""
+    with contextlib.suppress(ExportError), held(_lock_of(target), target):
+        Output(target, target, "", False)._remove_work()
 
 
 def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs: Iterable[Any] = ()) -> pathlib.Path:

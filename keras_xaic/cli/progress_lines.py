@@ -51,7 +51,7 @@ def _duration(seconds: float) -> str:
     """Returns a time as people say it.
 
     >>> [_duration(one) for one in (7.4, 80, 7300)]
-    ['7 s', '1 min 20 s', '2 h 2 min']
+    ['7 s', '1 min 20 s', '2 h 1 min']
     """
     whole = round(seconds)
     if whole < 60:

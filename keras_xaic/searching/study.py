@@ -159,7 +159,8 @@ def _study(optuna: Any, url: str, setting: Setting, begun: int = 0) -> Any:
     Raises:
         MachineError: If the database cannot be reached, or what speaks to it is not installed.
     """
-    sampler = optuna.samplers.TPESampler(seed=setting.run.seed + begun, multivariate=True, constraints_func=_broken)
+    old: dict[str, Any] = {} if hasattr(optuna.trial.Trial, "set_constraint") else {"constraints_func": _broken}
+    sampler = optuna.samplers.TPESampler(seed=setting.run.seed + begun, multivariate=True, **old)
     directions = ["maximize" if OBJECTIVES[name].larger else "minimize" for name in setting.objectives]
     try:
         return optuna.create_study(study_name=STUDY, storage=url, directions=directions, load_if_exists=True, sampler=sampler)
@@ -174,7 +175,7 @@ def _study(optuna: Any, url: str, setting: Setting, begun: int = 0) -> Any:
 
 
 def _broken(trial: Any) -> tuple[float]:
-    """What Optuna takes for limits that are broken if it is above 0."""
+    """What Optuna before 5.0 takes for limits that are broken if it is above 0."""
     return (0.0 if trial.user_attrs.get("meets", True) else 1.0,)
 
 
@@ -300,6 +301,8 @@ def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], progr
             raise _NoModel from None
         for name in ("meets", "command", "shared"):
             trial.set_user_attr(name, getattr(tried, name))
+        if hasattr(trial, "set_constraint"):
+            trial.set_constraint("budget", 0.0 if tried.meets else 1.0)
         return tuple(tried.values[name] for name in setting.objectives)
 
     while (finished := sum(_is_finished(optuna, one) for one in study.get_trials(deepcopy=False))) < trials:

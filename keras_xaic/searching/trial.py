@@ -174,6 +174,7 @@ def _kept(setting: Setting, settings: RunSettings) -> pathlib.Path:
 def flags_of(group: Any) -> list[str]:
     """Returns the options of the command line that say what a group of settings says.
 
+    >>> from keras_xaic.settings import Training
     >>> flags_of(Training(epochs=3, train_frozen=True))
     ['--epochs', '3', '--train-frozen']
 

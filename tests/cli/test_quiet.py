@@ -32,6 +32,7 @@ COMMANDS = (
     "export recurrent.h5 --data r.npz --out exported-recurrent",
     "verify out --data d.npz --interpreter all",
     "report out",
+    "project out --system cmake --out firmware",
     "unpack out/model.xaic --out model.tflite",
     "slim out/model.tflite --out slim",
     "search m.keras --data d.npz --out found --trials 1 --epochs 0",

@@ -60,9 +60,9 @@ def test_without_limits_rounds_go_down_until_accuracy_is_gone(job, tmp_path):
         training=xaic.Training(epochs=8),
         device=xaic.Device(baselines=("int8",)),
     )
-    flash = [one.flash_bytes for one in report.rounds]
-    assert len(flash) >= 2
-    assert flash == sorted(flash, reverse=True)
+    download = [one.download_bytes for one in report.rounds]
+    assert len(download) >= 2
+    assert download == sorted(download, reverse=True)  # flash counts where it is limited, or for microcontrollers alone
     kept = [one for one in report.rounds if one.drop_pp <= 3.0]
     assert report.compressed.flash_bytes == kept[-1].flash_bytes < 0.6 * report.baselines["int8"].flash_bytes
     assert all(one.drop_pp <= 3.0 for one in report.rounds[:-1])

@@ -215,7 +215,7 @@ def test_options_of_the_command_line_say_what_settings_say():
 def test_two_workers_and_five_objectives(place, tmp_path):
     options = xaic.SearchOptions(("download", "metric", "flash", "latency", "similarity"), trials=3, workers=2)
     points = search(place / "m.keras", place / "d.npz", tmp_path / "out", options, **QUICK)
-    assert len(points) == 3
+    assert len(points) in (3, 4)  # each worker ends the trial that it is at
     assert all(len(one.values) == 5 for one in points)
 
 
