@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from types import FrameType
 from typing import Optional
+
+from keras_xaic.cli.interruptions import INTERRUPTED, interruptible
 
 __all__ = ["main"]
 
@@ -18,16 +16,20 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of the command `xaic`."""
     try:
-        with _interruptible(), contextlib.ExitStack() as stack:
+        with interruptible(), contextlib.ExitStack() as stack:
             from keras_xaic.cli.app import app
 
             _own_temporary_files(stack)
             app(prog_name="xaic", standalone_mode=True)
-    except KeyboardInterrupt:  # before a command is at work, which says more
-        sys.stderr.write("xaic: interrupted.\n")
-        sys.exit(130)
     except SystemExit as error:
         sys.exit(130 if error.code == 1 else error.code)  # 1: older releases of typer, interrupted while they read the options
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and not INTERRUPTED.is_set():
+            raise
+        sys.stderr.write("xaic: interrupted.\n")  # before a command is at work, which says more
+        sys.exit(130)
+    finally:
+        INTERRUPTED.clear()
 
 
 def _own_temporary_files(stack: contextlib.ExitStack) -> None:
@@ -48,22 +50,3 @@ def _set_again(name: str, value: Optional[str]) -> None:
     os.environ.pop(name, None)
     if value is not None:
         os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP interrupt as Ctrl-C does, so that what is temporary is cleaned up."""
-
-    def interrupt(number: int, frame: Optional[FrameType]) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from keras_xaic.cli.interruptions import INTERRUPTED
 from keras_xaic.cli.progress_lines import ProgressLines
 from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
@@ -281,14 +282,12 @@ def failing(terminal: Terminal) -> Iterator[None]:
         sweep(tempfile.gettempdir())
         yield
     except KeyboardInterrupt:
-        terminal.stop()
-        again = shlex.join(["xaic", *sys.argv[1:]])
-        terminal.err.print("xaic: interrupted. The same command continues from the last finished step:", soft_wrap=True)
-        terminal.err.print(f"  {again}", soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise _interrupted(terminal) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
+        if INTERRUPTED.is_set():
+            raise _interrupted(terminal) from None
         known = error if isinstance(error, XaicError) else machine_error(error)
         if known is None and os.environ.get(DEBUG):
             raise
@@ -297,6 +296,15 @@ def failing(terminal: Terminal) -> Iterator[None]:
         said = _bug(error) if known is None else known.render(None if context is None else spelled_by(context.command))
         terminal.err.print(f"xaic: {said}", style="red", soft_wrap=True)
         raise typer.Exit(4 if known is None else known.exit_code) from None
+
+
+def _interrupted(terminal: Terminal) -> typer.Exit:
+    """Says how to continue; returns the end of the command."""
+    terminal.stop()
+    again = shlex.join(["xaic", *sys.argv[1:]])
+    terminal.err.print("xaic: interrupted. The same command continues from the last finished step:", soft_wrap=True)
+    terminal.err.print(f"  {again}", soft_wrap=True)
+    return typer.Exit(130)
 
 
 def _bug(error: Exception) -> str:
