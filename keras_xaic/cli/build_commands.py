@@ -180,7 +180,7 @@ def search(
 
     Example: [bold]xaic search resnet8.h5 --data cifar10.npz --out front/ --trials 30[/bold]
     """
-    is_search = effort.pick is not None and model.is_dir() and (Mark.read(model) or Mark("")).kind == "search"
+    is_search = effort.pick is not None and model.is_dir() and Mark.read(model) is not None
     if effort.pick is not None:
         parse_conditions(effort.pick)
     if is_search:

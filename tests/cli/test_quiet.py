@@ -79,7 +79,7 @@ def test_noise_is_known_and_our_own_words_are_none():
         "WARNING:tensorflow:From x.py: The name is deprecated.",
         "/x/google/protobuf/runtime_version.py:98: UserWarning: Protobuf gencode version",
         "  warnings.warn('Statistics for quantized inputs were expected') UserWarning",
-        "Saved artifact at '/tmp/x'.",
+        "Saved artifact at 'x'.",
         "4/4 [==============================] - 0s 2ms/step",
     ):
         assert noise(line) == [line]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.cli.app import app
+from keras_xaic.ownership import Mark
 from keras_xaic.report import read_front
 from keras_xaic.searching import pick, search, study, trial
 from keras_xaic.searching.study import STUDY, sqlite_url
@@ -116,6 +117,15 @@ def test_a_model_is_taken_out_and_proved_again(place, found, monkeypatch):
 def test_rules_that_are_none_are_one_line(place, rule, said):
     with pytest.raises(xaic.PlanError, match=said):
         pick(place, place, place / "x", rule)
+
+
+def test_a_directory_of_ours_that_is_no_search_is_named(tmp_path):
+    Mark("bundle").write(tmp_path)
+    np.savez(tmp_path.with_suffix(".npz"), x_train=np.zeros((4, 2)))
+    given = ["search", str(tmp_path), "--data", str(tmp_path.with_suffix(".npz")), "--out", str(tmp_path.with_suffix(".new"))]
+    done = CliRunner().invoke(app, [*given, "--pick", "flash<3kB"])
+    assert done.exit_code == 2
+    assert "holds no search" in done.output
 
 
 def test_what_is_picked_is_best_in_what_the_rule_leaves_free():
