@@ -1,4 +1,4 @@
-"""What the user can spend: bytes of flash, of download, of RAM, time, multiply-accumulates, and accuracy."""
+"""What the user can spend: bytes of flash, of download, of RAM, time, multiply-accumulates, accuracy, and its reasons."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Budget:
         mean_bits: Mean bit-width over all weights, zeros included.
         latency: Milliseconds of one inference on LiteRT, on this machine, with one thread: a number, or text such as ``0.5ms``.
         max_slowdown: The same as a multiple of the time of the original as plain int8: 1.0 is as fast, 0.5 twice as fast.
+        min_similarity: Least similarity of the explanations of original and compressed model, 0 to 1: the mean rank correlation
+            of their relevance maps. Among models that keep the accuracy, one that keeps this is taken.
 
     Raises:
         PlanError: If a limit is not usable.
@@ -45,6 +47,9 @@ class Budget:
     )
     max_slowdown: Optional[float] = option(
         None, "The same as a multiple of the original's time as plain int8, e.g. 1.0; less removes filters.", kind=float
+    )
+    min_similarity: Optional[float] = option(
+        None, "Least similarity of the explanations of original and compressed model, 0 to 1, e.g. 0.9.", kind=float
     )
 
     def __post_init__(self) -> None:
@@ -66,6 +71,9 @@ class Budget:
                 "max_slowdown", self.max_slowdown, "0.01 to 1000, e.g. 1.0: as fast as plain int8", lambda n: 0.01 <= n <= 1000
             )
             object.__setattr__(self, "max_slowdown", float(slowdown))
+        if self.min_similarity is not None:
+            least = require("min_similarity", self.min_similarity, "0 to 1, e.g. 0.9", lambda n: 0 <= n <= 1)
+            object.__setattr__(self, "min_similarity", float(least))
 
     @property
     def flash_bytes(self) -> Optional[int]:
@@ -107,4 +115,6 @@ class Budget:
             parts.append(f"time <= {self.max_slowdown:g} times plain int8")
         if self.mean_bits is not None:
             parts.append(f"mean bits <= {self.mean_bits:g}")
+        if self.min_similarity is not None:
+            parts.append(f"similarity of explanations >= {self.min_similarity:g}")
         return ", ".join([*parts, f"drop <= {self.max_drop:g} pp"])

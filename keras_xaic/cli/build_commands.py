@@ -20,7 +20,7 @@ from keras_xaic.ownership import Mark, check_directory
 from keras_xaic.settings import SYSTEMS, DataOptions, Device, Training
 from keras_xaic.units import format_bytes
 
-LIMITS = ("flash", "download", "ram", "max_drop", "macs", "latency", "max_slowdown")
+LIMITS = ("flash", "download", "ram", "max_drop", "macs", "latency", "max_slowdown", "min_similarity")
 RECIPE = tuple(field.name for field in dataclasses.fields(MethodOptions) if field.name != "plan")
 
 

@@ -11,16 +11,12 @@ from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.errors import ModelError
 from keras_xaic.models import Task
 from keras_xaic.output_tasks import AnyTask, Tasks
+from keras_xaic.pipeline.reasons import COMPARED, RULE, explained, together, way_of
 from keras_xaic.relevance import Attribution, Explanations, mean_similarity, rank_similarity
-from keras_xaic.relevance.similarity import as_maps
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
-RULE = "lrp.gamma"
-"""Rule of the comparison: signed, and stable where epsilon rules follow the smallest change (docs/layers.md, Stability)."""
-COMPARED = 256
-"""Samples over which explanations are compared."""
 SHOWN = 6
 """Samples of each group whose relevance is kept as pictures."""
 CONFUSIONS = 3
@@ -34,7 +30,7 @@ class Changes:
     Attributes:
         classes: One entry per class for report.json; empty where nothing is classified.
         facts: How explanations were compared, and the samples that are shown, for report.json; None where the rule does not
-            take the model.
+            take the model, or gives relevance that is not finite.
         similarity: Mean rank correlation of the relevance maps of both models; None where there is none.
         explanations: A few samples with their relevance; None where there is none.
     """
@@ -66,22 +62,19 @@ def compare_models(
     own, truth, answers, name = _judging(task, test, before, after)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:COMPARED])
     shown, groups = _shown(truth, answers, len(test))
-    named: Any = "all" if not isinstance(task, Tasks) and answers is None else "true"
-    # Both models explain the same output, or their maps could not be compared.
-    answering: Any = task
-    meant, decided = answering.labelled(test, before).y, answering.labelled(replace(test, y=None), after).y
+    meant, named = explained(task, test, before)
+    decided, _ = explained(task, replace(test, y=None), after)
+
+    def maps(way: Attribution, index: np.ndarray, of: Samples) -> list[np.ndarray]:
+        return way.input_relevance(replace(of, x=of.x[index], y=None if of.y is None else of.y[index]), target=named)
+
     try:
-        ways = [Attribution(model, rule=RULE, allow_approximate=True) for model in (original, small)]
+        ways = [way_of(model) for model in (original, small)]
+        similarity = rank_similarity(*(together(maps(way, chosen, meant)) for way in ways))
+        first, second = (maps(way, shown, meant) for way in ways)
+        answered = maps(ways[1], shown, decided)
     except ModelError:
         return Changes(_classes(truth, answers, None, chosen, own, name), None, None, None)
-
-    def maps(way: Attribution, index: np.ndarray, targets: Any) -> list[np.ndarray]:
-        part = replace(test, x=test.x[index], y=None if named == "all" else targets[index])
-        return way.input_relevance(part, target=named)
-
-    similarity = rank_similarity(*(_together(maps(way, chosen, meant)) for way in ways))
-    first, second = (maps(way, shown, meant) for way in ways)
-    answered = second if named == "all" else maps(ways[1], shown, decided)
     said = "predicted" if named == "true" and test.y is None else named
     listed = [
         {
@@ -92,7 +85,7 @@ def compare_models(
             "answer": None if answers is None else int(answers[1][index]),
             "similarity": float(one),
         }
-        for index, group, one in zip(shown, groups, rank_similarity(_together(first), _together(second)))
+        for index, group, one in zip(shown, groups, rank_similarity(together(first), together(second)))
     ]
     facts = {"rule": RULE, "samples": len(chosen), "target": said, "shown": listed}
     place = max(range(len(first)), key=lambda number: (first[number].ndim, first[number].size, -number))
@@ -122,13 +115,6 @@ def _judging(
         return own, None, None, name
     truth = None if y is None else own.truth(np.asarray(y), (len(y), own.outputs))
     return own, truth, (np.asarray(own.decisions(given[0])), np.asarray(own.decisions(given[1]))), name
-
-
-def _together(maps: list[np.ndarray]) -> np.ndarray:
-    """Returns the maps of all inputs side by side, (N, positions); those of one input as they are."""
-    if len(maps) == 1:
-        return maps[0]
-    return np.concatenate([as_maps(one).reshape(len(one), -1) for one in maps], axis=1)
 
 
 def _shown(

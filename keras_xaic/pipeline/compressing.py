@@ -24,6 +24,7 @@ from keras_xaic.pipeline.job import Job
 from keras_xaic.pipeline.micro_check import known_target
 from keras_xaic.pipeline.pacing import check_pace
 from keras_xaic.pipeline.process_state import seeded
+from keras_xaic.pipeline.reasons import check_reasons
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Shared, Workspace, run_fingerprint
 from keras_xaic.planning import Budget, Plan, check_plan
@@ -133,6 +134,7 @@ def carry_out(
     if chosen.rule not in (None, "magnitude"):
         # Names layers that the rule cannot treat, before any long work.
         Attribution(loaded, rule=chosen.rule, allow_approximate=not options.strict)
+    check_reasons(loaded, task, samples_of.judging, settings.budget)
     progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
     precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)
     reachable, warning = known_target(device.target, loaded, samples, precision, required="tflm" in device.interpreters)

@@ -23,6 +23,7 @@ from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.pacing import Pace
+from keras_xaic.pipeline.reasons import Reasons
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import LATE, SizeFitter
 from keras_xaic.planning import Budget, Plan
@@ -84,6 +85,8 @@ class Round:
         epochs: Epochs that it trained.
         seconds: Time that it took.
         doubt: Standard error of the drop, in its unit: what other samples of the same kind may well show more.
+        similarity: Of the explanations of both models; None where it is not limited, or could not be measured.
+        similarity_doubt: Its standard error.
     """
 
     small: CompressedModel
@@ -94,6 +97,8 @@ class Round:
     epochs: int
     seconds: float
     doubt: float = 0.0
+    similarity: Optional[float] = None
+    similarity_doubt: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says about the round."""
@@ -105,6 +110,7 @@ class Round:
             "download_bytes": self.download_bytes,
             "held_back": self.held_back,
             "drop_pp": self.drop,
+            "similarity": self.similarity,
             "epochs": self.epochs,
             "seconds": round(self.seconds, 1),
             "activations": plan.activations,
@@ -146,6 +152,9 @@ class Driver:
         self.judges = [Judge.of(self.model, self.task, held_back)]
         if len(held_back) < FEW and self.settings.epochs > 0:
             self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
+        first = self.judges[0]
+        limited = self.budget.min_similarity is not None
+        self.reasons = Reasons.of(self.model, self.task, first.samples, first.outputs) if limited else None
 
     @property
     def budget(self) -> Budget:
@@ -202,7 +211,7 @@ class Driver:
         What does not fit the limits is left out. None but the first is trained.
         """
         number, left = len(rounds), self.settings.epochs - sum(one.epochs for one in rounds)
-        good = any(self._is_good(one) for one in rounds)
+        accurate = any(self._is_accurate(one) for one in rounds)
         for activations in (self.settings.recipe.plain_activations, *self.wider):
             fitter = self._fitter(self.model, self.relevance, self.settings.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
@@ -222,8 +231,8 @@ class Driver:
                 yield one
                 if self._is_safe(one):
                     return
-                good = good or self._is_good(one)
-            if good:
+                accurate = accurate or self._is_accurate(one)
+            if accurate:  # wider activations change no reasons
                 return
 
     def _share_of(self, plain: int, share: float) -> Budget:
@@ -288,6 +297,7 @@ class Driver:
         path = self.directory / f"round-{number}.tflite"
         write_atomic(path, content)
         values, drops, doubts = zip(*(judge(path) for judge in self.judges))
+        similarity, similarity_doubt = (None, 0.0) if self.reasons is None else self.reasons.similarity(small.model)
         return Round(
             small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
             flash_bytes=len(content),
@@ -297,6 +307,8 @@ class Driver:
             epochs=sum(len(stage) for stage in small.history.values()),
             seconds=time.perf_counter() - start,
             doubt=max(doubts),
+            similarity=similarity,
+            similarity_doubt=similarity_doubt,
         )
 
     def _share(self, epochs: int, share: float, rate: float) -> Training:
@@ -335,29 +347,49 @@ class Driver:
         sizes = ((one.flash_bytes, self.budget.flash_bytes), (one.download_bytes, self.budget.download_bytes))
         return max((size / limit for size, limit in sizes if limit is not None), default=0.0)
 
-    def _is_good(self, one: Round) -> bool:
+    def _keeps_reasons(self, one: Round, doubts: float = 0.0) -> bool:
+        """Returns whether a round keeps the limit on similarity, also if it is less by so many standard errors."""
+        least = self.budget.min_similarity
+        return least is None or (one.similarity is not None and one.similarity - doubts * one.similarity_doubt >= least)
+
+    def _is_accurate(self, one: Round) -> bool:
         """Returns whether a round keeps both the limits and the accuracy."""
         return self._overrun(one) <= 1.0 and one.drop <= self.budget.max_drop
+
+    def _is_good(self, one: Round) -> bool:
+        """Returns whether a round keeps the limits, the accuracy and the reasons."""
+        return self._is_accurate(one) and self._keeps_reasons(one)
 
     def _is_safe(self, one: Round) -> bool:
         """Returns whether a round is good, and without limits of size probably on other samples, too.
 
         Where sizes are given, a gentler round cannot be had for nothing; where none is, it costs only bytes nobody counts.
         """
-        return self._is_good(one) and (self._limited or one.drop + DOUBTS * one.doubt <= self.budget.max_drop)
+        if self._limited or not self._is_good(one):
+            return self._is_good(one)
+        return one.drop + DOUBTS * one.doubt <= self.budget.max_drop and self._keeps_reasons(one, DOUBTS)
 
-    def _worth(self, one: Round) -> tuple[bool, float, float, float]:
+    def _worth(self, one: Round) -> tuple[Any, ...]:
         """What makes a round better than another.
 
-        Within the limits first, then accurate. Without limits the smallest of those that surely keep the accuracy, and if none
-        does, the most accurate.
+        Within the limits first, then accurate; of those that keep the accuracy, those that keep the reasons, or come nearest.
+        Without limits the smallest of those that surely keep both, and if none does, the most accurate.
         """
         if self._limited:
             over = self._overrun(one)
-            return over <= 1.0, -max(1.0, over), -one.drop, 0.0
+            return over <= 1.0, -max(1.0, over), *self._faithful(one), -one.drop
         safe = self._is_safe(one)
         size = float(one.flash_bytes if self._packed else one.download_bytes)
-        return safe, -size if safe else 0.0, -float(one.flash_bytes) if safe else 0.0, -one.drop - one.doubt
+        small = (-size, -float(one.flash_bytes)) if safe else (0.0, 0.0)
+        return safe, *small, *self._faithful(one), -one.drop - one.doubt
+
+    def _faithful(self, one: Round) -> tuple[bool, float]:
+        """Returns whether a round keeps the accuracy, and if so, how near it comes to the limit on similarity."""
+        least = self.budget.min_similarity
+        if least is None:
+            return True, 0.0
+        accurate = one.drop <= self.budget.max_drop
+        return accurate, min(least, -1.0 if one.similarity is None else one.similarity) if accurate else 0.0
 
     def _is_off(self, one: Round) -> bool:
         """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.
@@ -367,13 +399,17 @@ class Driver:
         limit = self.budget.download_bytes
         if limit is None or (limit * (1 - SPARE) <= one.download_bytes <= limit):
             return False
-        return one.download_bytes > limit or one.drop > 0.0
+        return one.download_bytes > limit or self._may_win(one)
+
+    def _may_win(self, one: Round) -> bool:
+        """Returns whether more bytes or training could win something back: accuracy, or the reasons where they are limited."""
+        return one.drop > 0.0 or not self._keeps_reasons(one)
 
     def _following(self, one: Round, left: int) -> Optional[Plan]:
         """Returns what another round is to carry out on the trained model, or None where none is worth it.
 
         That is bits and zeros again if the download is off and they bring it nearer to its limit; else what was planned, where
-        something is lost and epochs are `left`: then more training is all there is.
+        something is lost (accuracy, or reasons that are limited) and epochs are `left`: then more training is all there is.
         """
         if self._is_off(one):
             limit = self.budget.download_bytes or 0
@@ -381,7 +417,7 @@ class Driver:
             made = fitter.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
                 return made.model_copy(update={"remove": {}, "budget": self.budget})
-        if left == 0 or self._overrun(one) > 1.0 or one.drop <= 0.0:
+        if left == 0 or self._overrun(one) > 1.0 or not self._may_win(one):
             return None
         return one.small.plan.model_copy(update={"remove": {}, "filters": None})
 

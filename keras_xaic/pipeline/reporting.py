@@ -144,6 +144,7 @@ def build_report(
                 "macs": budget.macs_limit,
                 "latency_ms": budget.latency_ms,
                 "max_slowdown": budget.max_slowdown,
+                "min_similarity": budget.min_similarity,
                 "timed_on": speed_judge() if budget.in_time else None,
             },
             "original": dict(original),

@@ -86,7 +86,7 @@ def summary_line(report: Report) -> str:
         parts.append(f"drop {cells.points(small.drop_pp, metric)}")
     if small.edge_metric is None and small.agreement is not None:
         parts.append(f"agreement {cells.share(small.agreement)}")
-    parts += filter(None, [wording.time_taken(report)])
+    parts += filter(None, [wording.time_taken(report), wording.reasons_kept(report)])
     misses = wording.budget_misses(report)
     if misses:
         parts.append("budget missed: " + "; ".join(misses))

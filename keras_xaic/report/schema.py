@@ -68,7 +68,8 @@ class BudgetFacts(_Facts):
     """What was asked for (null: no limit), and whether it was met.
 
     `latency_ms` and `max_slowdown`, a multiple of plain int8's time, are limits on the interpreter `timed_on`. `max_drop_pp` is
-    in percentage points, for errors (mse, mae, ...) in percent of the original's.
+    in percentage points, for errors (mse, mae, ...) in percent of the original's. `min_similarity` is the least
+    `explanation_similarity`.
     """
 
     flash_bytes: Optional[FileBytes] = None
@@ -78,6 +79,7 @@ class BudgetFacts(_Facts):
     macs: Optional[Count] = None
     latency_ms: Optional[Positive] = None
     max_slowdown: Optional[Positive] = None
+    min_similarity: Optional[Share] = None
     timed_on: Optional[str] = None
     met: Optional[bool] = None
 
@@ -243,7 +245,10 @@ class ExplanationFacts(_Facts):
 
 
 class RoundFacts(_Facts):
-    """One round of planning and training: what was predicted, and what came out, on validation data."""
+    """One round of planning and training: what was predicted, and what came out, on validation data.
+
+    `similarity` of explanations is measured where it is limited.
+    """
 
     predicted_flash_bytes: Optional[Count] = None
     flash_bytes: Optional[FileBytes] = None
@@ -251,6 +256,7 @@ class RoundFacts(_Facts):
     download_bytes: Optional[FileBytes] = None
     held_back: Optional[Value] = None
     drop_pp: Optional[Value] = None
+    similarity: Optional[Correlation] = None
     epochs: Optional[Count] = None
     seconds: Optional[Positive] = None
 

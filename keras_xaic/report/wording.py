@@ -133,6 +133,11 @@ def budget_misses(report: Report) -> list[str]:
     if budget.macs is not None and small.macs is not None and small.macs > budget.macs:
         misses.append(f"multiply-accumulates are {number(small.macs)}, the budget {number(budget.macs)}")
     misses += _late(report)
+    least, similarity = budget.min_similarity, small.explanation_similarity
+    if least is not None and similarity is None:
+        misses.append(f"similarity of explanations could not be measured, at least {least:g} was asked for")
+    elif least is not None and similarity is not None and similarity < least:
+        misses.append(f"similarity of explanations is {decimals(similarity, least)}, at least {least:g} was asked for")
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
         return misses
@@ -144,6 +149,24 @@ def budget_misses(report: Report) -> list[str]:
         lost = points(small.drop_pp, report.metric)
         misses.append(f"{what} drops by {lost}, at most {limit_pp:g} {drop_unit(report.metric)} was allowed")
     return misses
+
+
+def decimals(value: float, limit: float) -> str:
+    """Returns a value with as many decimals, at least two, as show on which side of a limit it is.
+
+    >>> decimals(0.71, 0.9), decimals(0.8997, 0.9)
+    ('0.71', '0.8997')
+    """
+    texts = [f"{value:.{digits}f}" for digits in range(2, 7)]
+    return next((text for text in texts if (float(text) < limit) is (value < limit)), f"{value:g}")
+
+
+def reasons_kept(report: Report) -> Optional[str]:
+    """Returns how similar explanations are beside the limit; None where there is none, or nothing was measured."""
+    least, found = report.budget.min_similarity, report.compressed.explanation_similarity
+    if least is None or found is None:
+        return None
+    return f"similarity of explanations {decimals(found, least)} (at least {least:g})"
 
 
 def time_taken(report: Report) -> Optional[str]:
@@ -215,7 +238,7 @@ def verdict(report: Report) -> str:
             parts[-1] += f" (drop {points(small.drop_pp, report.metric)}{against})"
     elif small.agreement is not None:
         parts.append(f"{share(small.agreement)} agreement with the original")
-    sentences = [", ".join([*parts, *filter(None, [time_taken(report)])])]
+    sentences = [", ".join([*parts, *filter(None, [time_taken(report), reasons_kept(report)])])]
     misses = budget_misses(report)
     if misses:
         sentences.append("Budget not met: " + "; ".join(misses))

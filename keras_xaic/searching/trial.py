@@ -22,6 +22,7 @@ from keras_xaic.pipeline.compressing import carry_out
 from keras_xaic.pipeline.driver import JUDGES
 from keras_xaic.pipeline.inputs import check_judged, load_both
 from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.reasons import check_reasons
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Shared
 from keras_xaic.planning import Plan
@@ -61,8 +62,8 @@ class Tried:
 
     Attributes:
         values: Objective -> value.
-        meets: Whether the limits of the user's budget hold: bytes, multiply-accumulates, mean bits, and, if it is not the
-            default, what the metric may lose on validation data.
+        meets: Whether the limits of the user's budget hold: bytes, multiply-accumulates, mean bits, similarity of explanations,
+            and, if it is not the default, what the metric may lose on validation data.
         command: The `xaic compress` that makes the same files; empty where only Python can say it.
         shared: How often other trials' work was used, how often not, and the seconds that it saved.
     """
@@ -77,6 +78,7 @@ def smallest_and_largest(setting: Setting) -> tuple[int, int]:
     """Returns the range of flash limits: a tenth of the plain int8 file up to all of it, or to the user's own limit."""
     model, data, task = load_both(setting.model, setting.data, setting.run.options)
     check_judged(task, data, setting.run.seed)
+    check_reasons(model, task, data.judging, setting.run.budget)
     plain = CompressedModel(canonicalize(model).model, {}, Plan(), {})
     size = len(tflite.build_tflite(plain, data.calibration(setting.run.options.calibration, setting.run.seed)))
     low, high = max(1, round(SMALLEST * size)), size
@@ -142,6 +144,8 @@ def _meets(report: Report, budget: Budget, lost: float) -> bool:
         (small.macs, budget.macs_limit),
     )
     within = all(limit is None or (size is not None and size <= limit) for size, limit in sizes)
+    least, similarity = budget.min_similarity, small.explanation_similarity
+    within = within and (least is None or (similarity is not None and similarity >= least))
     accurate = budget.max_drop == Budget().max_drop or lost <= budget.max_drop  # a front trades accuracy, unless told how far
     return within and accurate and (budget.mean_bits is None or (small.mean_bits or 0.0) <= budget.mean_bits)
 

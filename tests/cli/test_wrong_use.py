@@ -69,6 +69,8 @@ def place(tmp_path_factory):
         ("m.keras", "good.npz", ["--latency", "0ms"], "the latency budget is '0ms'"),
         ("m.keras", "good.npz", ["--max-slowdown", "0"], "max_slowdown is 0"),
         ("m.keras", "good.npz", ["--max-slowdown", "1", "--target", "micro"], "limit of time on litert for the target micro"),
+        ("m.keras", "good.npz", ["--min-similarity", "1.2"], "min_similarity is 1.2. Expected 0 to 1"),
+        ("m.keras", "good.npz", ["--min-similarity", "-0.1"], "min_similarity is -0.1"),
         ("m.keras", "good.npz", ["--baselines", "all,int8"], "no recipe 'all'"),
         ("m.keras", "good.npz", ["--recipe", "magic"], "no recipe 'magic'"),
         ("m.keras", "good.npz", ["--baselines", "int8,hope"], "no recipe 'hope'"),

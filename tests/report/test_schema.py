@@ -18,7 +18,8 @@ def test_the_keys_are_those_of_the_contract():
         "interpreters", "layers",
     } <= set(written)  # fmt: skip
     assert set(written["budget"]) == {
-        "flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "macs", "latency_ms", "max_slowdown", "timed_on", "met",
+        "flash_bytes", "download_bytes", "ram_bytes", "max_drop_pp", "macs", "latency_ms", "max_slowdown",
+        "min_similarity", "timed_on", "met",
     }  # fmt: skip
     assert set(written["original"]) == {
         "keras_accuracy", "keras_metric", "tflite_fp32_bytes", "tflite_fp32_gzip_bytes", "edge_accuracy",
