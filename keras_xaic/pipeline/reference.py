@@ -11,6 +11,7 @@ from keras_xaic import edge, tflite
 from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.files import write_atomic
+from keras_xaic.tflite.flatbuffer import load
 from keras_xaic.tflite.layer_outputs import SAMPLES, layer_outputs
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def faulty_original(
 def _first_faulty_layer(model: Model, path: pathlib.Path, inputs: list[np.ndarray], interpreter: str) -> Optional[str]:
     content, inner = path.read_bytes(), path.with_suffix(".layers.tflite")
     try:
-        expected = layer_outputs(model, content, inputs)
+        expected = layer_outputs(model, load(content), inputs)
         write_atomic(inner, tflite.slim(content))
         given = edge.run_layers(inner, inputs, interpreter=interpreter)
     except (EdgeError, ExportError):  # the finding stands without the layer's name

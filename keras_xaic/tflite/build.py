@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Protocol, Union, get_args
 
@@ -14,10 +15,10 @@ from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.ports import ports_of
 from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
-from keras_xaic.tflite.convert import Calibration, converted
+from keras_xaic.tflite.convert import Calibration, Source, traced
 from keras_xaic.tflite.converter import InputOutput, Precision, Wish
 from keras_xaic.tflite.flatbuffer import ModelT, pack
-from keras_xaic.tflite.lookup import look_up
+from keras_xaic.tflite.lookup import with_lookup
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.rewrite import write_grids
@@ -85,7 +86,6 @@ def as_compressed(small: Union[Model, Compressed]) -> Compressed:
     raise ExportError(f"a {type(small).__name__} cannot be exported", "a Keras model or what `compress` returns")
 
 
-_FLOATING: tuple[Precision, ...] = ("float32", "float16", "dynamic-range")
 PRECISION_OF: dict[Activations, Precision] = {"int8": "int8", "int16": "int16", "float32": "weight-only"}
 """Activations of a plan -> what its file computes with."""
 
@@ -102,7 +102,6 @@ def build_tflite(
     *,
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
-    signature: Optional[bool] = None,
     lookup: bool = True,
 ) -> bytes:
     """Returns the .tflite file of a compressed model: slim, with every planned grid exactly as planned.
@@ -116,7 +115,6 @@ def build_tflite(
             plans for float32 activations; with the other float forms weights are plain numbers.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file, beside those whose storage is ``float32``.
             An int8 file that begins or ends with one takes or gives float32 values there.
-        signature: Whether the file names its inputs and outputs; None: where there are several, as the Keras model names them.
         lookup: Whether kernels of three values may lie several to a byte in an int8 file (see `look_up`). False for TensorFlow
             Lite Micro, which has its own ways (see `compress_for_micro`), and for processors that want constant weights.
 
@@ -126,23 +124,45 @@ def build_tflite(
     """
     compressed = as_compressed(small)
     precision = precision or planned_precision(compressed)
-    islands = {*float_layers, *(key for key, storage in compressed.storages.items() if storage == "float32")}
-    if precision == "weight-only":
-        file = _weight_only(compressed, islands)
-    elif precision in _FLOATING:
-        file = converted(compressed.model, Wish(precision))
-    elif precision in ("int8", "int16"):
-        file = _quantized(compressed, Wish(precision, io), calibration, islands)
-    else:
+    with source_of(compressed, precision, calibration) as source:
+        file = build_file(compressed, source, Wish(precision, io), float_layers)
+    return pack(with_lookup(file) if lookup and may_look_up(compressed) else file)
+
+
+def source_of(small: Compressed, precision: Precision, calibration: Calibration) -> AbstractContextManager[Source]:
+    """Returns the traced model that files of a precision are made from (see `traced`).
+
+    Raises:
+        ExportError: If there is no such precision.
+    """
+    if precision not in get_args(Precision):
         raise ExportError(f"precision {precision!r}", ", ".join(get_args(Precision)))
+    return traced(small.model, precision, calibration if precision in ("int8", "int16") else None)
+
+
+def build_file(small: Compressed, source: Source, wish: Wish, float_layers: Collection[str] = ()) -> ModelT:
+    """Returns what `build_tflite` packs, before kernels are looked up.
+
+    Args:
+        small: The compressed model.
+        source: The same, traced (see `source_of`).
+        wish: What the file computes with, takes and gives.
+        float_layers: See `build_tflite`.
+    """
+    islands = {*float_layers, *(key for key, storage in small.storages.items() if storage == "float32")}
+    if wish.precision == "weight-only":
+        file = _weight_only(small, source, islands)
+    elif wish.precision in ("int8", "int16"):
+        file = _quantized(small, source, wish, islands)
+    else:
+        file = source.converted(wish)
     write_clamps_as_relu(file)
-    ports = ports_of(compressed.model)
+    ports = ports_of(small.model)
     several = len(ports.inputs) > 1 or len(ports.outputs) > 1
-    make_slim(file, several if signature is None else signature)
+    make_slim(file, signature=several)
     if several:
         name_signature(file, ports.inputs, ports.outputs)
-    content = pack(file)
-    return look_up(content) if lookup and may_look_up(compressed) else content
+    return file
 
 
 def may_look_up(small: Compressed) -> bool:
@@ -150,8 +170,8 @@ def may_look_up(small: Compressed) -> bool:
     return small.plan is None or small.plan.lookup
 
 
-def _weight_only(small: Compressed, islands: set[str]) -> ModelT:
-    file = converted(small.model, Wish("float32"))
+def _weight_only(small: Compressed, source: Source, islands: set[str]) -> ModelT:
+    file = source.converted(Wish("float32"))
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
     # Plans for other activations have int4 where only these may have it.
     storages = small.storages if planned_precision(small) == "weight-only" else {}
@@ -160,9 +180,8 @@ def _weight_only(small: Compressed, islands: set[str]) -> ModelT:
     return file
 
 
-def _quantized(small: Compressed, wish: Wish, calibration: Calibration, islands: set[str]) -> ModelT:
-    twin = Wish("float32", unrolled=wish.precision == "int16")
-    floating = weight_operators(converted(small.model, twin, calibration))
+def _quantized(small: Compressed, source: Source, wish: Wish, islands: set[str]) -> ModelT:
+    floating = weight_operators(source.floating)
     kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
     storages = dict(small.storages)
     if wish.precision == "int16":
@@ -170,7 +189,7 @@ def _quantized(small: Compressed, wish: Wish, calibration: Calibration, islands:
             raise ExportError(f"layer {min(islands)!r} is to stay float behind int16 activations", "float layers in int8 files")
         storages = dict.fromkeys(storages, "int8")
     wish = replace(wish, floating=tuple(sorted(_places(small.model, floating, islands))))
-    file = converted(small.model, wish, calibration)
+    file = source.converted(wish)
     if kernels:
         write_grids(file, floating, kernels, storages)
     return file

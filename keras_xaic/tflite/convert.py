@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -17,11 +19,11 @@ from keras_xaic.models.front import Front, needed_fronts
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
-from keras_xaic.tflite.converter import Graph, InputOutput, Wish, freeze
+from keras_xaic.tflite.converter import Graph, InputOutput, Precision, Wish, freeze
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.pairing import weight_operators
-from keras_xaic.tflite.scales import give_range, keep_scale_of_copies, without_range
+from keras_xaic.tflite.scales import settle_scales
 from keras_xaic.tflite.signature import add_signature
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
 
@@ -35,18 +37,16 @@ KEPT, KEPT_BYTES = 16, 50_000_000
 _kept: dict[bytes, bytes] = {}
 
 
-def float_twin(model: Model, calibration: Optional[Calibration] = None, unrolled: bool = False) -> bytes:
+def float_twin(model: Model) -> bytes:
     """Returns the model as float32 .tflite with a batch of 1.
 
     Args:
         model: Functional or sequential `keras.Model`. Rebuilding the same model gives the same bytes.
-        calibration: Inputs for which the operators shall be those of the file with integer activations.
-        unrolled: Whether an LSTM is written step by step, as files with int16 activations have it.
 
     Raises:
         ExportError: If TFLite has no operator for a part of the model; the message names it.
     """
-    return pack(converted(model, Wish("float32", unrolled=unrolled), calibration))
+    return pack(converted(model, Wish("float32")))
 
 
 def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
@@ -89,30 +89,58 @@ def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarra
 
 
 def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = None) -> ModelT:
-    """Returns the loaded file that TensorFlow's converter makes of a model.
+    """Returns the loaded file that TensorFlow's converter makes of a model (see `traced`)."""
+    with traced(model, wish.precision, calibration) as source:
+        return source.converted(wish)
 
-    The model is traced here and converted in a child process, which the converter may take with it.
+
+@contextlib.contextmanager
+def traced(model: Model, precision: Precision, calibration: Optional[Calibration] = None) -> Iterator[Source]:
+    """Yields a model as the converter takes it: traced once, for files of one precision and their float32 twin.
 
     Args:
         model: See `float_twin`.
-        wish: What is to be written.
+        precision: What the files compute with; ``int16`` has an LSTM written step by step.
         calibration: See `int8_twin`; for integer activations. Inputs that they would make too coarse get a float32 front
             (see `models.front`).
 
     Raises:
         DataError: If the calibration data does not fit the model.
-        ExportError: See `float_twin`.
+        ModelError: If an input has a free dimension.
     """
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
-    operations = Operations(model)
-    fronts = needed_fronts(operations, arrays)
-    arrays = [fronts[key](array) if key in fronts else array for key, array in zip(operations.inputs, arrays)]
     with temporary_directory() as directory:
-        graph = _traced(model, operations, fronts, str(directory), wish.unrolled or wish.precision == "int16")
+        yield Source(model, arrays, precision == "int16", str(directory))
+
+
+class Source:
+    """A traced model; made by `traced`."""
+
+    def __init__(self, model: Model, arrays: list[np.ndarray], every: bool, directory: str) -> None:
+        self.model = model
+        self.operations = Operations(model)
+        self.fronts = needed_fronts(self.operations, arrays)
+        inputs = zip(self.operations.inputs, arrays)
+        self.arrays = [self.fronts[key](array) if key in self.fronts else array for key, array in inputs]
+        self.graph = _traced(model, self.operations, self.fronts, directory, every)
+
+    @functools.cached_property
+    def floating(self) -> ModelT:
+        """The float32 twin; whoever changes it is the last who reads it."""
+        return self.converted(Wish("float32"))
+
+    def converted(self, wish: Wish) -> ModelT:
+        """Returns the loaded file that TensorFlow's converter makes, in a child process, which it may take with it.
+
+        Raises:
+            ExportError: If TFLite has no operator for a part of the model, or calibration data leaves values without a range;
+                the message names the layer.
+        """
+        name = self.model.name
         try:
-            content = _made(graph, wish, arrays)
+            content = _made(self.graph, wish, self.arrays)
         except ChildDied as death:
-            names = _looping(operations)
+            names = _looping(self.operations)
             if not names:
                 raise
             raise ChildDied(
@@ -122,37 +150,37 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
                 "choose float32 activations: {precision=weight-only}",
             ) from death
         except ExportError as error:
-            names = _looping(operations) if wish.precision == "int16" else ""
+            names = _looping(self.operations) if wish.precision == "int16" else ""
             if names:
                 raise ExportError(
-                    f"model {model.name!r} cannot be converted with int16 activations: {error.found}; it has loops: {names}",
+                    f"model {name!r} cannot be converted with int16 activations: {error.found}; it has loops: {names}",
                     f"sequences of a fixed length of at most {MOST_STEPS} steps, and layers that keep no state",
                     "Choose int8 or float32 activations: {activations=int8}",
                 ) from error
             raise ExportError(
-                f"model {model.name!r} cannot be converted to TFLite: {error.found}",
+                f"model {name!r} cannot be converted to TFLite: {error.found}",
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
-    file = load(content)
-    _restore_order(file)
-    dead = without_range(file)
-    if dead and wish.precision == "int16":
-        give_range(file, weight_operators(converted(model, Wish("float32", unrolled=True), calibration)))
-    elif dead:
-        layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in operations])
-        raise ExportError(
-            f"layer {layer!r} gives 0, or nearly so, for all calibration data: {wish.precision} activations have no step there",
-            "calibration data for which it gives something",
-            "Give more or other calibration data, remove the layer, or choose other activations",
-        )
-    keep_scale_of_copies(file)
-    for number, key in enumerate(operations.inputs):
-        if key in fronts:
-            last = [one.name for one in operations].index(fronts[key].operations[-1])
-            write_front(file, number, fronts[key].center, fronts[key].gain, f"op{last:04d}")
-    _name_stably(file)
-    return file
+        file = load(content)
+        _restore_order(file)
+        twin = (lambda: weight_operators(self.floating)) if wish.precision == "int16" else None
+        dead = settle_scales(file, twin)
+        if dead:
+            layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in self.operations])
+            raise ExportError(
+                f"layer {layer!r} gives 0, or nearly so, for all calibration data: "
+                f"{wish.precision} activations have no step there",
+                "calibration data for which it gives something",
+                "Give more or other calibration data, remove the layer, or choose other activations",
+            )
+        for number, key in enumerate(self.operations.inputs):
+            if key in self.fronts:
+                front = self.fronts[key]
+                last = [one.name for one in self.operations].index(front.operations[-1])
+                write_front(file, number, front.center, front.gain, f"op{last:04d}")
+        _name_stably(file)
+        return file
 
 
 def _looping(operations: Operations) -> str:

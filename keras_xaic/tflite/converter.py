@@ -57,13 +57,11 @@ class Wish:
         precision: See `keras_xaic.tflite.convert.Precision`.
         io: Whether a file with integer activations takes and gives integer codes (``int8``) or float32 values (``float``).
         floating: Which weight operators stay float in an int8 file, by their place among the weight operators.
-        unrolled: Whether an LSTM is written step by step, as int16 activations need it.
     """
 
     precision: Precision
     io: InputOutput = "int8"
     floating: tuple[int, ...] = ()
-    unrolled: bool = False
 
 
 def freeze(function: Any) -> Graph:

@@ -13,7 +13,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.tflite.adding import add_constant, add_operator_code, new_operator
 from keras_xaic.tflite.clamping import require_exact_clamps, write_clamps_as_relu
 from keras_xaic.tflite.encoders import Encoded, encode_huffman, encode_lookup_table, encode_pruning
-from keras_xaic.tflite.flatbuffer import BuiltinOperator, OperatorT, TensorType, builtin_code, load, pack
+from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, OperatorT, TensorType, builtin_code, copied, load, pack
 from keras_xaic.tflite.micro_kit import DECODE
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input
@@ -29,6 +29,7 @@ class MicroFile:
 
     Attributes:
         content: The file.
+        model: The same, loaded.
         encodings: Index of the weight operator -> ``lookup-table``, ``huffman`` or ``pruning``; operators that are not here
             keep their weights as they were.
         saved_bytes: Flash that compression saved.
@@ -36,6 +37,7 @@ class MicroFile:
     """
 
     content: bytes
+    model: ModelT
     encodings: Mapping[int, str]
     saved_bytes: int
     decoded_bytes: int
@@ -54,7 +56,11 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
     Raises:
         ExportError: If TensorFlow Lite Micro would compute an operator wrongly.
     """
-    model = load(content)
+    return micro_file(load(content), largest_decoded)
+
+
+def micro_file(model: ModelT, largest_decoded: int) -> MicroFile:
+    """Does what `compress_for_micro` does to a loaded file, which it changes."""
     found = weight_operators(model)
     if any(one.codes is not None for one in found):
         raise ExportError(
@@ -69,7 +75,7 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
     write_clamps_as_relu(model)
     require_exact_clamps(model)
     make_slim(model, micro=True)
-    plain = pack(model)
+    plain = best = pack(model)
     groups: dict[int, list[int]] = {}
     for place, one in enumerate(found):  # a layer that is called twice is stored once, and only both together save bytes
         if one.weights.size <= largest_decoded:
@@ -81,14 +87,18 @@ def compress_for_micro(content: bytes, largest_decoded: int = LARGEST_DECODED) -
         if len(encodings) == len(places):
             gain = _stored_bytes(found[places[0]]) - max(encoded.size for encoded in encodings.values())
             trials.append((gain, encodings))
-    best = plain
+    made = model
     chosen: dict[int, Encoded] = {}
     for gain, encodings in sorted(trials, key=lambda trial: -trial[0]):
-        smaller = _with_decoding(plain, {**chosen, **encodings}) if gain > 0 else best
+        if gain <= 0:
+            break
+        tried = _with_decoding(copied(model), {**chosen, **encodings})
+        smaller = pack(tried)
         if len(smaller) < len(best):
-            best, chosen = smaller, {**chosen, **encodings}
+            made, best, chosen = tried, smaller, {**chosen, **encodings}
     return MicroFile(
         best,
+        made,
         {place: encoded.kind for place, encoded in sorted(chosen.items())},
         len(plain) - len(best),
         max((found[place].weights.size for place in chosen), default=0),
@@ -109,8 +119,7 @@ def _smallest(one: WeightOperator) -> Optional[Encoded]:
     return min((encoded for encoded in encodings if encoded is not None), key=lambda encoded: encoded.size)
 
 
-def _with_decoding(content: bytes, encodings: Mapping[int, Encoded]) -> bytes:
-    model = load(content)
+def _with_decoding(model: ModelT, encodings: Mapping[int, Encoded]) -> ModelT:
     graph = model.subgraphs[0]
     for code in model.operatorCodes:
         code.builtinCode = builtin_code(code)  # files before schema 3a have it in the deprecated field only
@@ -131,4 +140,4 @@ def _with_decoding(content: bytes, encodings: Mapping[int, Encoded]) -> bytes:
         ordered += [before[id(record)], record] if id(record) in before else [record]
     graph.operators = ordered
     make_slim(model, micro=True)
-    return pack(model)
+    return model

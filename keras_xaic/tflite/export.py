@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import shutil
 import warnings
@@ -18,16 +17,16 @@ from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.models.ports import ports_of
 from keras_xaic.ownership import output
-from keras_xaic.tflite.build import Compressed, as_compressed, build_tflite, may_look_up, planned_precision
+from keras_xaic.tflite.build import Compressed, as_compressed, build_file, may_look_up, planned_precision, source_of
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
-from keras_xaic.tflite.convert import Calibration, calibration_arrays, float_twin
-from keras_xaic.tflite.converter import InputOutput, Precision
-from keras_xaic.tflite.decode import LARGEST_DECODED, compress_for_micro
+from keras_xaic.tflite.convert import Calibration, calibration_arrays
+from keras_xaic.tflite.converter import InputOutput, Precision, Wish
+from keras_xaic.tflite.decode import LARGEST_DECODED, micro_file
+from keras_xaic.tflite.flatbuffer import pack
 from keras_xaic.tflite.layer_outputs import layer_outputs
-from keras_xaic.tflite.lookup import look_up
+from keras_xaic.tflite.lookup import with_lookup
 from keras_xaic.tflite.micro_kit import write_micro
-from keras_xaic.tflite.slim import slim
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -106,33 +105,31 @@ def export(
         warn(precision_without_micro(precision))
     with output(out, "bundle") as place:
         arrays = calibration_arrays(compressed.model, calibration)
-        build = functools.partial(build_tflite, compressed, arrays, precision=precision, float_layers=float_layers)
         ports = ports_of(compressed.model)
-        named = max(len(ports.inputs), len(ports.outputs)) > 1
-        content = build(io, lookup=False)
-        with place.fresh() as scratch:
+        with place.fresh() as scratch, source_of(compressed, precision, arrays) as source:
             bundle = Bundle(scratch)
-            write_atomic(bundle.model, look_up(content) if lookup and may_look_up(compressed) else content)
-            write_atomic(bundle.download, pack_download(bundle.model.read_bytes()))
+            file = build_file(compressed, source, Wish(precision, io), float_layers)
+            content = pack(with_lookup(file) if lookup and may_look_up(compressed) else file)
+            write_atomic(bundle.model, content)
+            write_atomic(bundle.download, pack_download(content))
             write_decoder(bundle.decoder)
             save_model(compressed.model, bundle.keras_model)
             save_kernels(compressed.kernels, bundle.grids)
             if compressed.plan is not None:
                 compressed.plan.save(bundle.plan)
             if reachable != "mobile":
-                plain = build(signature=False, lookup=False) if io != "int8" else slim(content) if named else content
-                decoded = largest_decoded if precision == "int8" else 0
+                if io != "int8":
+                    file = build_file(compressed, source, Wish(precision), float_layers)
                 try:
-                    write_micro(bundle.micro, compress_for_micro(plain, decoded).content, names=(ports.inputs, ports.outputs))
+                    made = micro_file(file, largest_decoded if precision == "int8" else 0)
+                    write_micro(bundle.micro, made.content, names=(ports.inputs, ports.outputs), model=made.model)
                 except ExportError as error:
                     if target == "micro":
                         raise
                     shutil.rmtree(bundle.micro, ignore_errors=True)
                     warn(without_micro(error.found, "Replace this layer to run the model on microcontrollers"))
             write_check(bundle.check, compressed.model, arrays, calibration if isinstance(calibration, Samples) else None)
-            twin_data = arrays if precision in ("int8", "int16") else None
-            floating = float_twin(compressed.model, twin_data, unrolled=precision == "int16")
-            save_arrays(bundle.check / "layers.npz", layer_outputs(compressed.model, floating, arrays))
+            save_arrays(bundle.check / "layers.npz", layer_outputs(compressed.model, source.floating, arrays))
     return Bundle(pathlib.Path(out))
 
 

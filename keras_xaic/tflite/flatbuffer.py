@@ -5,6 +5,7 @@ The object API is TensorFlow's generated schema: `model.subgraphs[0].tensors[i].
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,11 @@ def pack(model: ModelT) -> bytes:
     builder = SharingBuilder()
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def copied(model: ModelT) -> ModelT:
+    """Returns a copy for edits in place; the bytes of constants, which edits replace, are those of the original."""
+    return copy.deepcopy(model, {id(one.data): one.data for one in model.buffers if one.data is not None})
 
 
 def with_outputs(model: ModelT, tensors: Sequence[int]) -> bytes:

@@ -106,13 +106,13 @@ def micro_foreign(content: bytes, largest_decoded: int) -> dict[str, Any]:
     """
     load_all(content)
     file = compress_for_micro(content, largest_decoded)
-    resolver_calls(load(file.content))
+    resolver_calls(file.model)
     return {"content": file.content}
 
 
 def micro_kit_foreign(content: bytes, arena_bytes: int) -> dict[str, Any]:
     """Returns the files of ``micro/`` by their names."""
-    return dict(micro_files(content, arena_bytes))
+    return dict(micro_files(content, load(content), arena_bytes))
 
 
 def convert_foreign(path: str) -> dict[str, Any]:

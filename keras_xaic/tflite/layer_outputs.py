@@ -11,7 +11,7 @@ from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.convert import layer_name
-from keras_xaic.tflite.flatbuffer import load, name_of, operators, with_outputs
+from keras_xaic.tflite.flatbuffer import ModelT, name_of, operators, with_outputs
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.slim import drop_reshapes_before_dense
@@ -21,15 +21,14 @@ SAMPLES = 4
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
-def layer_outputs(model: Model, floating: bytes, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def layer_outputs(model: Model, file: ModelT, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Returns "number layer" -> (samples, ...) float32: what the operators of the float32 twin give, in the order they run.
 
     Args:
         model: The Keras model.
-        floating: Its `float_twin`.
+        file: Its float32 twin, loaded; all results become outputs of it.
         arrays: One (N, ...) array of samples per input of the model.
     """
-    file = load(floating)
     drop_reshapes_before_dense(file)  # as in the file that is compared
     operations = Operations(model)
     names = [operation.layer.name for operation in operations]

@@ -23,6 +23,7 @@ from keras_xaic.tflite.flatbuffer import (
     OperatorT,
     TensorType,
     builtin_code,
+    copied,
     load,
     pack,
     schema,
@@ -41,13 +42,21 @@ def look_up(content: bytes) -> bytes:
     Args:
         content: A slim .tflite file.
     """
-    best = content
+    return pack(with_lookup(load(content)))
+
+
+def with_lookup(model: ModelT) -> ModelT:
+    """Does what `look_up` does to a loaded file; where nothing gets smaller, that is the result."""
     kernels: dict[int, tuple[int, list[int]]] = {}
-    for place, one in enumerate(weight_operators(load(content))):  # a layer that is called twice is stored once
+    for place, one in enumerate(weight_operators(model)):  # a layer that is called twice is stored once
         if _group(one) is not None:
             kernels.setdefault(int(one.weight_tensor.buffer), (one.weights.size, []))[1].append(place)
+    best, size = model, len(pack(model)) if kernels else 0
     for _, places in sorted(kernels.values(), reverse=True):  # the table has to pay for itself, too
-        best = min(best, _with_lookup(best, places), key=len)
+        tried = _with_lookup(copied(best), places)
+        smaller = len(pack(tried))
+        if smaller < size:
+            best, size = tried, smaller
     return best
 
 
@@ -59,13 +68,12 @@ def _group(one: WeightOperator) -> Optional[int]:
     return weights_per_byte(one.weights.size, largest=int(np.abs(one.weights).max()))
 
 
-def _with_lookup(content: bytes, places: Sequence[int]) -> bytes:
-    model = load(content)
+def _with_lookup(model: ModelT, places: Sequence[int]) -> ModelT:
     found = weight_operators(model)
     for place in places:
         _write_lookup(model, found[place])
     make_slim(model, signature=True)
-    return pack(model)
+    return model
 
 
 def _write_lookup(model: ModelT, one: WeightOperator) -> None:

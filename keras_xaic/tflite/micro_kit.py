@@ -78,7 +78,11 @@ _TYPES = {0: "float32", 7: "int16", 9: "int8", 3: "uint8", 2: "int32"}
 
 
 def write_micro(
-    directory: pathlib.Path, content: bytes, arena_bytes: Optional[int] = None, names: Optional[Names] = None
+    directory: pathlib.Path,
+    content: bytes,
+    arena_bytes: Optional[int] = None,
+    names: Optional[Names] = None,
+    model: Optional[ModelT] = None,
 ) -> None:
     """Writes ``model.tflite``, ``model_data.h``, ``model_data.cc`` and ``README.md``.
 
@@ -88,22 +92,25 @@ def write_micro(
         arena_bytes: RAM that the interpreter was measured to need; the README says how to find out where it is None.
         names: What the model's inputs and outputs are called, in the file's order; where there are several of either, the
             README and the header say which is which.
+        model: The file, loaded; None loads it.
 
     Raises:
         ExportError: If the file has an operator that TensorFlow Lite Micro cannot be asked for.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for name, made in micro_files(content, arena_bytes, names).items():
+    for name, made in micro_files(content, model or load(content), arena_bytes, names).items():
         write_atomic(directory / name, made)
 
 
-def micro_files(content: bytes, arena_bytes: Optional[int] = None, names: Optional[Names] = None) -> dict[str, bytes]:
+def micro_files(
+    content: bytes, model: ModelT, arena_bytes: Optional[int] = None, names: Optional[Names] = None
+) -> dict[str, bytes]:
     """Returns what `write_micro` writes, by name."""
     return {
         "model.tflite": content,
         "model_data.h": _HEADER.format(size=len(content), ports=_port_numbers(names)).encode(),
         "model_data.cc": c_source(content).encode(),
-        "README.md": micro_readme(content, arena_bytes, names).encode(),
+        "README.md": micro_readme(len(content), model, arena_bytes, names).encode(),
     }
 
 
@@ -132,16 +139,15 @@ def _port_numbers(names: Optional[Names]) -> str:
     return "\n".join([*lines, ""])
 
 
-def micro_readme(content: bytes, arena_bytes: Optional[int] = None, names: Optional[Names] = None) -> str:
-    """Returns the README of a ``micro/`` directory (see `write_micro`)."""
-    file = load(content)
+def micro_readme(size: int, file: ModelT, arena_bytes: Optional[int] = None, names: Optional[Names] = None) -> str:
+    """Returns the README of a ``micro/`` directory (see `write_micro`) with a file of `size` bytes."""
     calls = resolver_calls(file)
     if arena_bytes is None:
         arena = "The arena has not been measured: run `xaic verify` with the interpreter `tflm`, or try sizes on the device."
     else:
         arena = f"It needs an arena of {arena_bytes:,} bytes of RAM (measured on a 64-bit host; 32-bit devices need less)."
     return _README.format(
-        size=len(content),
+        size=size,
         arena=arena,
         arena_size="64 * 1024" if arena_bytes is None else arena_bytes,
         count=len(calls),

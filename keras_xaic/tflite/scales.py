@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
 
 import numpy as np
 
@@ -21,25 +21,35 @@ _RESCALING = ("MUL", "ADD", "SUB", "DIV", "BROADCAST_TO")
 """Operators that take inputs of any scale."""
 
 
-def without_range(model: ModelT) -> list[Operator]:
-    """Returns the operators whose results had no range: 0 for all calibration data."""
-    return [one for one in operators(model) if _scale(one.output()) is not None and not _has_range(one.output())]
+def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[WeightOperator]]]) -> list[Operator]:
+    """Gives a file true scales, in place.
+
+    Args:
+        model: The file.
+        floating: Gives the weight operators of the float32 twin, for a file of int16 values; None for other files.
+
+    Returns:
+        The operators whose results have no range: 0 for all calibration data.
+
+    Raises:
+        ExportError: If nothing in a file of int16 values has a range.
+    """
+    found = list(operators(model))
+    dead = [one for one in found if _scale(one.output()) is not None and not _has_range(one.output())]
+    if dead and floating is not None:
+        _give_range(model, found, floating())
+        dead = []
+    _keep_scale_of_copies(model, found)
+    return dead
 
 
-def give_range(model: ModelT, floating: Sequence[WeightOperator]) -> None:
+def _give_range(model: ModelT, found: Sequence[Operator], floating: Sequence[WeightOperator]) -> None:
     """Gives values of an int16 file that have no range one, in place: the largest of the file.
 
     Where they are not 0 after all, with other data, they have a range then; 16 bits leave a scale that is small enough. Weights
     and biases of the layers that read them follow.
-
-    Args:
-        model: The file.
-        floating: The weight operators of the float32 twin.
-
-    Raises:
-        ExportError: If nothing in the file has a range.
     """
-    computed = [one.output() for one in operators(model) if one.output().type == TensorType.INT16]
+    computed = [one.output() for one in found if one.output().type == TensorType.INT16]
     read = [model.subgraphs[0].tensors[index] for index in model.subgraphs[0].inputs]
     known = [float(_scale(one)) for one in [*read, *computed] if _scale(one) is not None and _has_range(one)]
     if not known:
@@ -64,9 +74,8 @@ def give_range(model: ModelT, floating: Sequence[WeightOperator]) -> None:
             write_bias(target, bias, steps, float(data.quantization.scale[0]))
 
 
-def keep_scale_of_copies(model: ModelT) -> None:
+def _keep_scale_of_copies(model: ModelT, found: Sequence[Operator]) -> None:
     """Gives what BROADCAST_TO copies the scale of what it copies, in place: interpreters do not rescale it."""
-    found = list(operators(model))
     for operator in (one for one in found if one.kind == "BROADCAST_TO"):
         given, made = operator.input(0), operator.output()
         if given is None or _scale(given) is None or _scale(given) == _scale(made):

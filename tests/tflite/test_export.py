@@ -13,6 +13,7 @@ from keras_xaic.errors import DataError, ExportError
 from keras_xaic.grids import load_kernels
 from keras_xaic.tflite import export, match_stored, measure_layers, unpack_download
 from keras_xaic.tflite.build import build_tflite
+from keras_xaic.tflite.flatbuffer import load
 from keras_xaic.tflite.micro_kit import c_source, micro_readme, resolver_call
 from tests.tflite.models import Small, inputs_of, run
 
@@ -162,7 +163,8 @@ def test_unknown_custom_operators_are_refused():
 
 
 def test_the_readme_states_operators_and_arena(digits):
-    text = micro_readme(build_tflite(digits.small, inputs_of(digits.small.model, 40)), arena_bytes=4321)
+    content = build_tflite(digits.small, inputs_of(digits.small.model, 40))
+    text = micro_readme(len(content), load(content), arena_bytes=4321)
     assert "4,321 bytes of RAM" in text
     assert "arena[4321]" in text
     assert "MicroMutableOpResolver<5> resolver;" in text  # what is flattened for a dense layer needs none
