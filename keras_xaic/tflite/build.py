@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Protocol, Union, get_args
@@ -19,7 +19,7 @@ from keras_xaic.tflite.convert import Calibration, Source, traced
 from keras_xaic.tflite.converter import InputOutput, Precision, Wish
 from keras_xaic.tflite.flatbuffer import ModelT, pack
 from keras_xaic.tflite.lookup import with_lookup
-from keras_xaic.tflite.pairing import WeightOperator, weight_operators
+from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.reading import match_operators
 from keras_xaic.tflite.rewrite import write_grids
 from keras_xaic.tflite.signature import name_signature
@@ -150,12 +150,19 @@ def build_file(small: Compressed, source: Source, wish: Wish, float_layers: Coll
         float_layers: See `build_tflite`.
     """
     islands = {*float_layers, *(key for key, storage in small.storages.items() if storage == "float32")}
-    if wish.precision == "weight-only":
-        file = _weight_only(small, source, islands)
-    elif wish.precision in ("int8", "int16"):
-        file = _quantized(small, source, wish, islands)
-    else:
-        file = source.converted(wish)
+    kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
+    integers, weight_only = wish.precision in ("int8", "int16"), wish.precision == "weight-only"
+    if islands and wish.precision == "int16":
+        raise ExportError(f"layer {min(islands)!r} is to stay float behind int16 activations", "float layers in int8 files")
+    places = _places(small, source, islands) if integers or weight_only else []
+    file = source.converted(Wish("float32") if weight_only else replace(wish, floating=tuple(sorted(places))))
+    if weight_only:
+        # Plans for other activations have int4 where only these may have it.
+        storages = small.storages if planned_precision(small) == "weight-only" else {}
+        write_weight_only(file, kernels, places, [key for key in kernels if storages.get(key) == "int4"])
+    elif integers and kernels:
+        storages = dict.fromkeys(small.storages, "int8") if wish.precision == "int16" else small.storages
+        write_grids(file, weight_operators(source.floating), kernels, storages)
     write_clamps_as_relu(file)
     ports = ports_of(small.model)
     several = len(ports.inputs) > 1 or len(ports.outputs) > 1
@@ -170,34 +177,12 @@ def may_look_up(small: Compressed) -> bool:
     return small.plan is None or small.plan.lookup
 
 
-def _weight_only(small: Compressed, source: Source, islands: set[str]) -> ModelT:
-    file = source.converted(Wish("float32"))
-    kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
-    # Plans for other activations have int4 where only these may have it.
-    storages = small.storages if planned_precision(small) == "weight-only" else {}
-    packed = [key for key in kernels if storages.get(key) == "int4"]
-    write_weight_only(file, kernels, _places(small.model, weight_operators(file), islands), packed)
-    return file
-
-
-def _quantized(small: Compressed, source: Source, wish: Wish, islands: set[str]) -> ModelT:
-    floating = weight_operators(source.floating)
-    kernels = {key: kernel for key, kernel in small.kernels.items() if key not in islands}
-    storages = dict(small.storages)
-    if wish.precision == "int16":
-        if islands:
-            raise ExportError(f"layer {min(islands)!r} is to stay float behind int16 activations", "float layers in int8 files")
-        storages = dict.fromkeys(storages, "int8")
-    wish = replace(wish, floating=tuple(sorted(_places(small.model, floating, islands))))
-    file = source.converted(wish)
-    if kernels:
-        write_grids(file, floating, kernels, storages)
-    return file
-
-
-def _places(model: Model, floating: Sequence[WeightOperator], keys: set[str]) -> list[int]:
+def _places(small: Compressed, source: Source, keys: set[str]) -> list[int]:
     """Returns which of the weight operators of the float32 twin hold these kernels."""
-    stored = match_operators(floating, weighted_kernels(model)) if keys else {}
+    if not keys:
+        return []
+    floating = weight_operators(source.floating)
+    stored = match_operators(floating, weighted_kernels(small.model))
     unknown = sorted(keys - set(stored))
     if unknown:
         raise ExportError(f"no layer {unknown[0]!r} with weights", f"some of {', '.join(stored)}", "Check the float layers")

@@ -16,7 +16,7 @@ from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.front import Front, needed_fronts
-from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, InputOutput, Precision, Wish, freeze
@@ -24,8 +24,8 @@ from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.scales import settle_scales
-from keras_xaic.tflite.signature import add_signature
-from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, unrolled
+from keras_xaic.tflite.signature import name_stably, restore_order
+from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, looping, without_loops
 
 Calibration = Union[Array, Sequence[np.ndarray], Samples]
 CONVERTER = "keras_xaic.tflite.converter"
@@ -140,7 +140,7 @@ class Source:
         try:
             content = _made(self.graph, wish, self.arrays)
         except ChildDied as death:
-            names = _looping(self.operations)
+            names = looping(self.operations)
             if not names:
                 raise
             raise ChildDied(
@@ -150,7 +150,7 @@ class Source:
                 "choose float32 activations: {precision=weight-only}",
             ) from death
         except ExportError as error:
-            names = _looping(self.operations) if wish.precision == "int16" else ""
+            names = looping(self.operations) if wish.precision == "int16" else ""
             if names:
                 raise ExportError(
                     f"model {name!r} cannot be converted with int16 activations: {error.found}; it has loops: {names}",
@@ -163,7 +163,7 @@ class Source:
                 "Replace the layer that uses it",
             ) from error
         file = load(content)
-        _restore_order(file)
+        restore_order(file)
         twin = (lambda: weight_operators(self.floating)) if wish.precision == "int16" else None
         dead = settle_scales(file, twin)
         if dead:
@@ -179,19 +179,8 @@ class Source:
                 front = self.fronts[key]
                 last = [one.name for one in self.operations].index(front.operations[-1])
                 write_front(file, number, front.center, front.gain, f"op{last:04d}")
-        _name_stably(file)
+        name_stably(file)
         return file
-
-
-def _looping(operations: Operations) -> str:
-    """Returns the layers that run over time in a loop, as the converter sees them, for a message; empty if none does."""
-    found = [one.layer for one in operations if one.inputs and has_loop(_unrolled(one, operations, False))]
-    return ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
-
-
-def _unrolled(operation: Operation, operations: Operations, every: bool) -> Any:
-    masked = getattr(tf.nest.flatten(operation.node.keras_inputs)[0], "_keras_mask", None) is not None
-    return unrolled(operation.layer, operations.shapes[operation.inputs[0]], every or masked)
 
 
 def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
@@ -225,7 +214,7 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
 
     Fronts are left out: what comes out of them is the input.
     """
-    functions = {one.name: _unrolled(one, operations, every) for one in operations if one.inputs}
+    functions = without_loops(operations, every)
     starts = [fronts[key].key if key in fronts else key for key in operations.inputs]
     left_out = {name for front in fronts.values() for name in front.operations}
 
@@ -250,29 +239,6 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
             tf.saved_model.save(model, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
         return Graph(inputs=tuple(one.name for one in specification), directory=directory)
     return freeze(function)
-
-
-def _name_stably(model: ModelT) -> None:
-    """Drops the layer names, which Keras may have made up, and names inputs and outputs by number."""
-    graph = model.subgraphs[0]
-    for tensor in graph.tensors:
-        tensor.name = re.sub(r"(op\d{4})/[^/;]+", r"\1", name_of(tensor)).encode()
-    for number, index in enumerate(graph.outputs):
-        graph.tensors[index].name = f"output_{number}".encode()
-    for number, index in enumerate(graph.inputs):
-        graph.tensors[index].name = f"input_{number}".encode()
-    add_signature(model)
-
-
-def _restore_order(model: ModelT) -> None:
-    """Brings inputs and outputs into the order of the model: of a SavedModel the converter keeps only their names."""
-    graph = model.subgraphs[0]
-    for signature in model.signatureDefs or []:
-        for role, entries in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-            found = {name_of(entry): int(entry.tensorIndex) for entry in entries}
-            order = [found.get(f"{role[:-1]}_{number}") for number in range(len(found))]
-            if None not in order and sorted(order) == sorted(int(one) for one in getattr(graph, role)):  # type: ignore[type-var]
-                setattr(graph, role, np.array(order, np.int32))
 
 
 def layer_name(tensor: str, names: Sequence[str]) -> str:

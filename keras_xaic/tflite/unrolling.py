@@ -9,9 +9,27 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic._keras import Layer, Tensor, layers, tf
+from keras_xaic.models.operations import Operations
 
 MOST_STEPS = 128
 """Longest sequence that is unrolled: every step has operators of its own in the file, about 0.1 to 0.2 kB each."""
+
+
+def without_loops(operations: Operations, every: bool = False) -> dict[str, Any]:
+    """Returns name of an operation -> its layer, or what runs in its place (see `unrolled`); a masked LSTM is unrolled, too."""
+    found = {}
+    for one in operations:
+        if one.inputs:
+            masked = getattr(tf.nest.flatten(one.node.keras_inputs)[0], "_keras_mask", None) is not None
+            found[one.name] = unrolled(one.layer, operations.shapes[one.inputs[0]], every or masked)
+    return found
+
+
+def looping(operations: Operations) -> str:
+    """Returns the layers that run over time in a loop, as the converter sees them, for a message; empty if none does."""
+    functions = without_loops(operations)
+    found = [one.layer for one in operations if one.name in functions and has_loop(functions[one.name])]
+    return ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
 
 
 def has_loop(layer: Union[Layer, Callable[..., Any]]) -> bool:

@@ -11,7 +11,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.device_files import DECODER
 from keras_xaic.errors import DataError, ExportError
 from keras_xaic.grids import load_kernels
-from keras_xaic.tflite import export, match_stored, measure_layers, unpack_download
+from keras_xaic.tflite import convert, decode, export, lookup, match_stored, measure_layers, micro_kit, unpack_download
 from keras_xaic.tflite.build import build_tflite
 from keras_xaic.tflite.flatbuffer import load
 from keras_xaic.tflite.micro_kit import c_source, micro_readme, resolver_call
@@ -160,6 +160,17 @@ def test_resolver_calls_are_those_of_the_header(kind, call):
 def test_unknown_custom_operators_are_refused():
     with pytest.raises(ExportError, match="'FlexErf'"):
         resolver_call("CUSTOM:FlexErf")
+
+
+def test_a_bundle_traces_the_model_once_and_reads_each_file_of_the_converter_once(digits, tmp_path, monkeypatch):
+    calls = []
+    for module, name in ((convert, "_traced"), (convert, "load"), (decode, "load"), (lookup, "load"), (micro_kit, "load")):
+        original = getattr(module, name)
+        counted = lambda *given, name=name, original=original: calls.append(name) or original(*given)  # noqa: E731
+        monkeypatch.setattr(module, name, counted)
+    bundle = export(digits.small, tmp_path / "out", calibration=inputs_of(digits.small.model, 40))
+    assert (bundle.micro / "model.tflite").is_file()
+    assert sorted(calls) == ["_traced", "load", "load"]  # the file and its float32 twin
 
 
 def test_the_readme_states_operators_and_arena(digits):
