@@ -14,6 +14,8 @@ import numpy as np
 
 DEPTH = 8
 """Levels of objects in objects that are looked at."""
+PIECE = 16 << 20
+"""Bytes of an array that are in memory at a time."""
 
 
 def facts_of(value: Any, depth: int = DEPTH) -> Any:
@@ -49,13 +51,15 @@ def facts_of(value: Any, depth: int = DEPTH) -> Any:
 
 
 def digest_of(array: Any) -> str:
-    """Returns a digest of shape, type and values of an array; of a large one about a thousand rows are read."""
+    """Returns a digest of shape, type and all values of an array, which is read piece by piece: it may be larger than memory."""
     if hasattr(array, "arrays"):  # several inputs or outputs
         return hashlib.sha256(repr((array.names, [digest_of(one) for one in array.arrays])).encode()).hexdigest()
     digest = hashlib.sha256(repr((tuple(array.shape), str(array.dtype))).encode())
-    if np.ndim(array):
-        array = array[:: max(1, len(array) // 1000)]
-    digest.update(np.ascontiguousarray(array).tobytes())
+    array = np.atleast_1d(array)
+    rows = max(1, PIECE * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), rows):
+        piece = array[start : start + rows]
+        digest.update("".join(map(repr, piece.tolist())).encode() if piece.dtype.hasobject else piece.tobytes())
     return digest.hexdigest()
 
 

@@ -204,3 +204,16 @@ def test_samples_scale_offset_and_task_are_part_of_it():
     net = model()
     found = [Data(data()), Data(data(scale=2.0)), Data(data(offset=1.0)), Data(data(task=TASK)), Data(data(3))]
     assert len({run_fingerprint(net, one, []) for one in found}) == len(found)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, "<U3", object])
+def test_one_label_or_pixel_that_was_corrected_is_other_data_however_large_the_set_is(dtype, monkeypatch):
+    monkeypatch.setattr("keras_xaic.identity.PIECE", 100_000)
+    array = np.full((5_003, 7), 1).astype(dtype)
+    corrected = array.copy()
+    corrected[4_567, 3] = 2
+    digest = digest_of(array)
+    assert digest_of(corrected) != digest
+    assert digest_of(array.copy()) == digest == digest_of(np.asfortranarray(array))
+    monkeypatch.setattr("keras_xaic.identity.PIECE", 1 << 24)
+    assert digest_of(array) == digest

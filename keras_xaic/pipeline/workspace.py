@@ -116,7 +116,7 @@ class Shared:
 
 
 def run_fingerprint(model: Model, data: Data, settings: Any) -> str:
-    """Returns a digest of everything that a run depends on; of large arrays a thousand samples."""
+    """Returns a digest of everything that a run depends on, every sample of the data among it."""
     digest = hashlib.sha256(json.dumps(facts_of(settings)).encode())
     digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())
     for weight in model.get_weights():
