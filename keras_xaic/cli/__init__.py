@@ -9,6 +9,7 @@ import tempfile
 from typing import Optional
 
 from keras_xaic.cli.interruptions import INTERRUPTED, interruptible
+from keras_xaic.errors import MachineError
 
 __all__ = ["main"]
 
@@ -17,12 +18,22 @@ def main() -> None:
     """Entry point of the command `xaic`."""
     try:
         with interruptible(), contextlib.ExitStack() as stack:
+            from keras_xaic.cli.streams import flush, open_closed_streams
+
+            open_closed_streams()
             from keras_xaic.cli.app import app
 
             _own_temporary_files(stack)
-            app(prog_name="xaic", standalone_mode=True)
+            try:
+                app(prog_name="xaic", standalone_mode=True)
+            finally:
+                flush()
     except SystemExit as error:
-        sys.exit(130 if error.code == 1 else error.code)  # 1: older releases of typer, interrupted while they read the options
+        # 1 comes from typer alone: interrupted while it reads the options, or nobody reads its help to the end.
+        sys.exit(error.code if error.code != 1 else 130 if INTERRUPTED.is_set() else 0)
+    except MachineError as error:
+        sys.stderr.write(f"xaic: {error}\n")
+        sys.exit(error.exit_code)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) and not INTERRUPTED.is_set():
             raise
@@ -34,7 +45,6 @@ def main() -> None:
 
 def _own_temporary_files(stack: contextlib.ExitStack) -> None:
     """Gives all temporary files, those of libraries too, a directory of ours; the next command removes what a kill left."""
-    from keras_xaic.errors import MachineError
     from keras_xaic.temporary import temporary_directory
 
     # What is raised while something is thrown away (an archive on a full disk, say) is no news to a user.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from typing import Optional
 
 import typer
@@ -117,7 +116,7 @@ def recipes(
             raise PlanError("--json without the name of a recipe", choices("", RECIPES), "xaic recipes auto --json")
         chosen = RECIPES if name is None else {name: get_recipe(name)}
         if json:
-            sys.stdout.write(chosen[str(name)].to_json())
+            terminal.out.write(chosen[str(name)].to_json().rstrip("\n"))
         terminal.show_recipes(chosen)
 
 

@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from keras_xaic.cli.interruptions import INTERRUPTED
 from keras_xaic.cli.progress_lines import ProgressLines
+from keras_xaic.cli.streams import Stream
 from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import sweep
@@ -57,7 +57,7 @@ class Terminal:
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.json = quiet, as_json
-        console = partial(Console, highlight=False, markup=False, emoji=False)  # [npu] in a text or a name is no style
+        console = partial(Stream, highlight=False, markup=False, emoji=False)  # [npu] in a text or a name is no style
         self.out = console(width=None if sys.stdout.isatty() else FILE_WIDTH)
         self.err = console(stderr=True)
         self.exit_code = 0
@@ -127,7 +127,7 @@ class Terminal:
 
         self.stop()
         if self.json:
-            sys.stdout.write(report.to_json() + "\n")
+            self.out.write(report.to_json())
         self.say(render(report))
         self.last(f"{out}: {summary_line(report)}")
         self.exit_code = 0 if report.budget.met else 3
@@ -136,7 +136,7 @@ class Terminal:
         """Prints what slimming saved and what the interpreters found."""
         self.stop()
         if self.json:
-            sys.stdout.write(report.to_json() + "\n")
+            self.out.write(report.to_json())
         table = Table("interpreter", "version", "samples", "different outputs", "equal in every bit")
         assert report.slim is not None
         for name, proof in report.slim.proof.items():
@@ -154,7 +154,7 @@ class Terminal:
         """Prints what was measured."""
         self.stop()
         if self.json:
-            sys.stdout.write(json.dumps(verification.as_dict(), indent=1) + "\n")
+            self.out.write(json.dumps(verification.as_dict(), indent=1))
         by_output = verification.by_output()
         metric = verification.metric.name + (f" of {verification.output}" if by_output else "")
         self.say(_runs(verification, metric))
