@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 from typing import TYPE_CHECKING, Any
 
+from keras_xaic.errors import MachineError
 from keras_xaic.silence import captured_stderr
 from keras_xaic.strided_gradients import use_safe_gradients
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the C++ side reads these once, at import
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
+LEAST_ADDRESS_SPACE = 2_500_000_000
+"""Bytes; where a process may have less (``ulimit -v``) TensorFlow 2.14 aborts in the middle of work, without a word."""
+
+
+def _check_address_space() -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
+        found = f"this process may use {allowed / 1e9:.2g} GB of address space (ulimit -v)"
+        raise MachineError(found, f"at least {LEAST_ADDRESS_SPACE / 1e9:.2g} GB", "Raise the limit: ulimit -v unlimited")
+
+
+_check_address_space()
 with captured_stderr():
     import tensorflow as tf
 

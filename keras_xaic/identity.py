@@ -51,7 +51,7 @@ def facts_of(value: Any, depth: int = DEPTH) -> Any:
 
 
 def digest_of(array: Any) -> str:
-    """Returns a digest of shape, type and all values of an array, which is read piece by piece: it may be larger than memory."""
+    """Returns a digest of shape, type and all values of an array; it is read piece by piece."""
     if hasattr(array, "arrays"):  # several inputs or outputs
         return hashlib.sha256(repr((array.names, [digest_of(one) for one in array.arrays])).encode()).hexdigest()
     digest = hashlib.sha256(repr((tuple(array.shape), str(array.dtype))).encode())

@@ -25,7 +25,7 @@ def open_closed_streams() -> None:
         except OSError:
             _to_nothing(number)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 class Stream(Console):

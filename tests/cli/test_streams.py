@@ -1,4 +1,4 @@
-"""Standard output that is closed, full or a pipe nobody reads to the end: the exit code stays true, and nothing is a traceback."""
+"""Standard streams that are closed, full or not read to the end, and a shell's limits: one line, the true exit code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from keras_xaic.cli.streams import open_closed_streams
@@ -35,6 +36,15 @@ def test_a_closed_error_stream_does_not_hide_the_exit_code():
 def test_output_to_a_full_disk_is_one_line():
     said = "xaic: standard output cannot be written: the disk is full. Send it elsewhere."
     assert shell(["recipes", "auto", "--json"], "> /dev/full") == (5, [said])
+
+
+def test_a_limit_that_tensorflow_dies_of_is_refused_before_any_work(tmp_path):
+    (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    np.savez(tmp_path / "d.npz", x_train=np.ones((4, 2), np.float32))
+    line = f"ulimit -v 2000000; {' '.join(PROGRAM)} compress {tmp_path}/m.h5 --data {tmp_path}/d.npz --out {tmp_path}/o"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    said = "xaic: this process may use 2 GB of address space (ulimit -v). Expected at least 2.5 GB. Raise the limit: "
+    assert (done.returncode, done.stderr) == (5, f"{said}ulimit -v unlimited.\n")
 
 
 def test_a_file_that_is_opened_never_gets_the_number_of_a_closed_stream():
