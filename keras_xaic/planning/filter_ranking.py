@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Optional, Union
@@ -14,6 +15,8 @@ from keras_xaic.models.channels import ChannelGroup, ChannelGroups
 
 Cost = Callable[[Mapping[str, np.ndarray]], Union[int, float]]
 """Keep masks -> bytes, multiply-accumulates or parameters that are left; must not rise when more is removed."""
+BLOCKS = (8, 16)
+"""Fast kernels compute so many channels together: fewer of them save nothing until a whole block is gone."""
 
 
 def choose_filters(
@@ -23,12 +26,16 @@ def choose_filters(
     fraction: Optional[float] = None,
     cost: Optional[Cost] = None,
     target: Optional[float] = None,
+    by_saving: bool = False,
     min_filters: int = 4,
     min_fraction: float = 0.05,
     align: int = 1,
     protect: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Chooses the channels that stay: those with the lowest scores anywhere in the model go first.
+
+    With `by_saving` those go first whose scores are lowest for what their removal saves: where a few wide layers cost most of
+    the time, the channels of the others stay.
 
     Either a `fraction` of all removable channels goes, or as few as bring `cost` to `target`. Then channels that went without
     need come back, the most important first: those that cost little while another layer decided. Where floors do not allow the
@@ -50,6 +57,8 @@ def choose_filters(
         fraction: Part of the channels in `scores` that goes, in [0, 1), before floors and alignment.
         cost: Called with keep masks about ``log2(channels)`` times, and once for every few channels that come back.
         target: What `cost` must fall to.
+        by_saving: Whether the scores that go are set against what `cost` falls by; it is then called a few times for every
+            block of channels (see `BLOCKS`) that goes.
         min_filters: Channels that every group keeps at least (all it has, if it has fewer).
         min_fraction: Part of its channels that every group keeps at least, in [0, 1].
         align: The number of channels that stay is a multiple of this, rounded up, where a group loses any (4 or 8 suits SIMD
@@ -66,6 +75,8 @@ def choose_filters(
     ranking = _Ranking(groups, scores, min_filters, min_fraction, align, protect)
     if cost is None or target is None:
         return ranking.keep(round((fraction or 0.0) * ranking.total))
+    if by_saving:
+        ranking.order = ranking.by_saving(cost, target)
     low, high = 0, len(ranking.order)
     while low < high:  # cost falls with the number of removals, so the fewest that suffice are found by bisection
         middle = (low + high) // 2
@@ -96,13 +107,13 @@ class _Ranking:
         self.total = sum(group.size for group in free)
         self.scores = {group.name: np.asarray(scores[group.name], np.float64) for group in free}
         self.floor = {group.name: self._floor(group, min_filters, min_fraction) for group in free}
-        candidates = []
-        for number, group in enumerate(free):
-            ranked = np.argsort(self.scores[group.name], kind="stable")
-            candidates += [
-                (float(self.scores[group.name][channel]), number, int(channel), group.name)
-                for channel in ranked[: group.size - self.floor[group.name]]
-            ]
+        ranked = {group.name: np.argsort(self.scores[group.name], kind="stable") for group in free}
+        self.ranked = {name: one[: one.size - self.floor[name]].tolist() for name, one in ranked.items()}
+        candidates = [
+            (float(self.scores[name][channel]), number, channel, name)
+            for number, (name, channels) in enumerate(self.ranked.items())
+            for channel in channels
+        ]
         self.order = [(name, channel) for _, _, channel, name in sorted(candidates)]
 
     def _floor(self, group: ChannelGroup, min_filters: int, min_fraction: float) -> int:
@@ -110,6 +121,50 @@ class _Ranking:
 
     def _aligned(self, count: int) -> int:
         return -(-count // self.align) * self.align
+
+    def by_saving(self, cost: Cost, target: float) -> list[tuple[str, int]]:
+        """Returns the order that brings `cost` to `target`, what has the lowest score for what it saves first.
+
+        What a removal saves becomes less the more of other layers is gone, so that what was found out earlier is too hopeful:
+        only what comes first is looked at again.
+        """
+        gone, now = dict.fromkeys(self.ranked, 0), float(cost({}))
+        order: list[tuple[str, int]] = []
+        heap = [(0.0, 0.0, number, name, -1, 0, now) for number, name in enumerate(self.ranked)]
+        while heap and now > target:
+            *_, number, name, seen, count, after = heapq.heappop(heap)
+            if seen == len(order):
+                order += [(name, channel) for channel in self.ranked[name][gone[name] : count]]
+                gone[name], now = count, after
+            found = [self._saving(name, fewer, gone, now, cost, target) for fewer in self._blocks(name, gone[name])]
+            if found:
+                heapq.heappush(heap, (*min(found)[:2], number, name, len(order), *min(found)[2:]))
+        return order
+
+    def _blocks(self, name: str, gone: int) -> list[int]:
+        """Returns how many channels of a group may be gone next: as many as leave whole blocks, or one more than now."""
+        size, most = len(self.scores[name]), len(self.ranked[name])
+        left = size - gone
+        widths = {(left - 1) // block * block for block in BLOCKS} if left > min(BLOCKS) else {left - 1}
+        return sorted({min(most, size - self._aligned(width)) for width in widths} - set(range(gone + 1)))
+
+    def _saving(
+        self, name: str, count: int, gone: Mapping[str, int], now: float, cost: Cost, target: float
+    ) -> tuple[float, float, int, float]:
+        """Returns loss for what is saved, the loss, and what was asked for with its cost, if `count` channels of a group go.
+
+        The loss is the score that goes; the less of the group is left, the more it weighs, so that no layer is emptied for
+        those around it: a removal from S to s of a group's score Z costs Z log(S / s). What is saved beyond `target` does not
+        count.
+        """
+        after = float(cost(self._masks({one: self.ranked[one][:many] for one, many in {**gone, name: count}.items()})))
+        whole = float(np.maximum(self.scores[name], 0.0).sum())
+        left = [
+            whole - float(np.maximum(self.scores[name][self.ranked[name][:many]], 0.0).sum()) for many in (gone[name], count)
+        ]
+        least = 1e-9 * whole or 1.0
+        loss = whole * math.log(max(left[0], least) / max(left[1], least))
+        return loss / (now - max(after, target)) if after < now else math.inf, loss, count, after
 
     def keep(self, count: int) -> dict[str, np.ndarray]:
         """Masks after removing the first `count` channels and giving back what alignment asks for."""

@@ -169,7 +169,7 @@ def planned_costs(layers: Sequence[LayerPlan]) -> dict[str, KernelCost]:
 
 
 class FilterRemoval:
-    """Removes ever more filters, least relevant first over the whole model.
+    """Removes ever more filters, least relevant first over the whole model; under a limit on time, for the time that they save.
 
     Scores are relevances of the filters, added up over the layers of a channel group and L2-normalised within it: strong
     removal by raw relevance empties the layers whose relevance is small.
@@ -260,9 +260,19 @@ def choose_next(
 def choose(
     groups: ChannelGroups, scores: Mapping[str, np.ndarray], pressure: FilterCost, target: float, how: FilterPlan
 ) -> dict[str, np.ndarray]:
-    """Returns keep masks that bring `pressure` to `target`, or as near as the floors of `how` allow; see `choose_filters`."""
+    """Returns keep masks that bring `pressure` to `target`, or as near as the floors of `how` allow; see `choose_filters`.
+
+    Time is what layers differ most in: under a limit on it, filters go by their scores for what they save.
+    """
     return choose_filters(
-        groups, scores, cost=pressure, target=target, min_filters=how.min_filters, align=how.align, protect=how.protect
+        groups,
+        scores,
+        cost=pressure,
+        target=target,
+        by_saving="microseconds" in pressure.limits,
+        min_filters=how.min_filters,
+        align=how.align,
+        protect=how.protect,
     )
 
 

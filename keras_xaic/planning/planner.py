@@ -44,7 +44,7 @@ def plan(
     1. Bit-widths and, under a download limit, zeros minimise the predicted damage (see `SENSITIVITIES`) under all limits, as
        one integer program (`allocate`). Within a layer weights go lowest `weight_score` first.
     2. Where that is not enough, or time, multiply-accumulates or RAM are limited, filters go, least relevant first over the
-       whole model.
+       whole model; under a limit on time, least relevant for the time that they save.
     3. Layers are stored as they take the least time on LiteRT; those that flash needs packed are the ones that it costs least.
 
     >>> from keras_xaic._keras import keras, layers

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -144,3 +146,46 @@ def test_scores_that_do_not_fit_are_refused(groups, scores):
     ]:
         with pytest.raises(PlanError, match=message):
             choose_filters(groups, {**scores, **wrong}, fraction=0.5)
+
+
+def in_blocks(widths):
+    """What kernels cost that compute 16 channels from 8 at a time, on pictures that get smaller."""
+    ins = (3, *widths[:-1])
+    return sum(place * -(-one // 8) * -(-out // 16) for place, one, out in zip((64, 16, 4), ins, widths))
+
+
+def test_what_saves_most_for_its_score_goes_first_and_in_whole_blocks():
+    sizes, names = (24, 48, 64), ("first", "second", "third")
+    x = inputs = keras.Input((8, 8, 3))
+    for name, filters in zip(names, sizes):
+        x = layers.Conv2D(filters, 3, padding="same", name=name)(x)
+    groups = channel_groups(keras.Model(inputs, layers.Dense(3, name="head")(layers.GlobalAveragePooling2D()(x))))
+
+    def cost(keep):
+        return in_blocks([int(keep[name].sum()) if name in keep else size for name, size in zip(names, sizes)])
+
+    def loss(of_all, of_the_rest):
+        return of_all * np.log(of_all / of_the_rest)
+
+    found = []
+    for seed, share in itertools.product((0, 1, 2), (0.3, 0.5, 0.7)):
+        rng = np.random.default_rng(seed)
+        scores = {name: rng.lognormal(size=size) / np.sqrt(size) for name, size in zip(names, sizes)}
+        limits = {"cost": cost, "target": share * in_blocks(sizes), "min_filters": 4, "min_fraction": 0}
+        keeps = [choose_filters(groups, scores, by_saving=how, **limits) for how in (True, False)]
+        assert cost(keeps[0]) <= limits["target"]
+        lost = [sum(loss(scores[name].sum(), scores[name][mask].sum()) for name, mask in keep.items()) for keep in keeps]
+        # Independently: all widths in whole blocks, by brute force; others save nothing.
+        left = [np.cumsum(np.sort(scores[name])[::-1]) for name in names]
+        widths = itertools.product(*({4, size, *range(8, size, 8)} for size in sizes))
+        within = [given for given in widths if in_blocks(given) <= limits["target"]]
+        best = min(sum(loss(one[-1], one[width - 1]) for one, width in zip(left, given)) for given in within)
+        found.append((*lost, best))
+    by_saving, by_score, best = np.sum(found, axis=0)
+    assert by_saving <= 1.1 * best
+    assert by_saving < 0.8 * by_score
+
+
+def test_where_nothing_saves_anything_floors_are_reached(groups, scores):
+    keep = choose_filters(groups, scores, cost=lambda keep: 2.0, target=1.0, by_saving=True, min_fraction=0)
+    assert kept(groups, keep) == {"first": 4, "second": 4, "third": 4}
