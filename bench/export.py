@@ -8,7 +8,10 @@ Weights are rounded to their grids, and the smallest set to zero, without any tr
 
 from __future__ import annotations
 
+import functools
 import pathlib
+import shutil
+import subprocess
 import tempfile
 import time
 
@@ -149,6 +152,7 @@ def compressors(content):
     start = time.perf_counter()
     assert tflite.unpack_download(packed) == content
     unpacking = time.perf_counter() - start
+    assert unpacked_in_c(packed) in (content, None)
     others = common.general_compressors(content)
     regions = [region for region in sorted(find_regions(content), key=lambda region: region.start) if region.coding]
     return {
@@ -160,6 +164,28 @@ def compressors(content):
         "pack_s": round(packing, 2),
         "unpack_s": round(unpacking, 2),
     }
+
+
+@functools.cache
+def decoder():
+    """The example program of export/unpack; None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    sources = pathlib.Path(__file__).parents[1] / "export" / "unpack"
+    program = pathlib.Path(tempfile.mkdtemp()) / "unpack"
+    subprocess.run([compiler, "-O2", sources / "main.c", sources / "xaic_unpack.c", "-o", program], check=True)
+    return program
+
+
+def unpacked_in_c(packed):
+    if decoder() is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        given, written = pathlib.Path(scratch) / "model.xaic", pathlib.Path(scratch) / "model.tflite"
+        given.write_bytes(packed)
+        subprocess.run([decoder(), given, written], check=True, stdout=subprocess.DEVNULL)
+        return written.read_bytes()
 
 
 def entropy_bytes(values):

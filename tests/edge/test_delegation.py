@@ -10,9 +10,10 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.edge import available_interpreters, race, run_file
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.planning import PlanOptions, plan
+from keras_xaic.planning import Plan, PlanOptions, plan
+from keras_xaic.planning.storages import legal_storages
 from keras_xaic.relevance.magnitude import magnitude
-from keras_xaic.tflite import build_tflite, int8_twin, pack_download, slim
+from keras_xaic.tflite import build_tflite, int8_twin, pack_download, read_grids, slim
 from keras_xaic.tflite.build import Uncompressed
 
 pytestmark = pytest.mark.skipif("litert" not in available_interpreters(), reason="LiteRT is not installed")
@@ -39,7 +40,7 @@ def samples_for(model, count=40):
     return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
 
 
-def written(kind, stored, precision="int8"):
+def written(kind, stored, precision="int8", activations="int8"):
     """Returns the file of a layer whose kernel lies on a grid, stored as asked for."""
     model = net(kind)
     bits, storage = STORED[stored]
@@ -48,7 +49,7 @@ def written(kind, stored, precision="int8"):
     grid = quantize(kernel.value, bits, fit_scale(kernel.value, bits, axes))
     layer = model.layers[-1]
     layer.set_weights([grid.values.astype(np.float32), *layer.get_weights()[1:]])
-    small = Uncompressed(model, {kernel.key: grid}, {kernel.key: storage})
+    small = Uncompressed(model, {kernel.key: grid}, {kernel.key: storage}, Plan(activations=activations))
     return build_tflite(small, samples_for(model), precision=precision), model
 
 
@@ -72,6 +73,18 @@ def test_what_is_delegated_of_integer_files(kind, stored, tmp_path):
     else:
         assert found.share == 1.0
         assert found.refused is None
+
+
+@pytest.mark.parametrize("stored", ["few bits in int8", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("precision", "activations"), [("weight-only", "float32"), ("int16", "int16")])
+def test_what_is_delegated_of_few_bits_with_other_activations(kind, stored, precision, activations, tmp_path):
+    bits, storage = STORED[stored]
+    if storage not in legal_storages(kind.partition("_1x1")[0].replace("_strided", ""), bits, kind == "dense", activations):
+        pytest.skip("this combination has no exact storage")
+    content, model = written(kind, stored, precision, activations)
+    assert read_grids(content)[0].storage == storage
+    assert delegation(content, model, tmp_path).share == (1.0 if activations == "float32" else 0.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,10 +18,12 @@ from sklearn.datasets import load_digits
 import keras_xaic as xaic
 from keras_xaic import unpacking
 from keras_xaic._keras import keras, layers
+from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, encode_weights
 from keras_xaic.unpacking import unpack
 from tests.tflite import foreign_files as files
+from tests.tflite.architectures import NAMES, architecture, random_inputs
 from tests.tflite.models import open_file
 
 HERE = pathlib.Path(__file__).parent
@@ -127,6 +129,15 @@ def test_files_of_all_kinds_are_those_of_python(program, tmp_path, int8):
         whole = pack_download(content)
         assert unpack(whole) == content
         assert in_c(program, whole, tmp_path) == content
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_files_of_all_layers_are_those_of_python(program, tmp_path):
+    for name in NAMES[::4]:
+        model = architecture(name)
+        content = build_tflite(model, random_inputs(model, 16, 0))
+        assert in_c(program, pack_download(content), tmp_path) == content, name
 
 
 @pytest.mark.parametrize("properties", [0, 4, 93, 94 - 3, 2 * 9 + 2, 45 * 4 + 9 * 2])
@@ -237,6 +248,25 @@ def test_a_hundred_thousand_mutations_find_no_wrong_access(tmp_path):
 def test_it_compiles_without_a_warning(tmp_path, compiler):
     for level in ("-O0", "-Os", "-O3"):
         build(tmp_path, SOURCES / "main.c", compiler=compiler, flags=(level, "-Wconversion", "-Wshadow"))
+
+
+@pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="no GCC for Cortex-M (Debian: gcc-arm-none-eabi)")
+def test_code_for_microcontrollers_is_as_small_as_the_readme_says(tmp_path):
+    rows = re.findall(
+        r"\| (Cortex-\S+), GCC [\d.]+ `-Os` \| ([\d,]+) B .*\| 0 B \| ([\d.]+) kB", (SOURCES / "README.md").read_text()
+    )
+    assert len(rows) == 3
+    for name, size, stack in rows:
+        made = tmp_path / f"{name}.o"
+        processor = f"-mcpu={name.lower().replace('+', 'plus')}"
+        command = ["arm-none-eabi-gcc", *STRICT, "-Os", "-mthumb", processor, "-fstack-usage"]
+        subprocess.run([*command, "-c", SOURCES / "xaic_unpack.c", "-o", made], check=True)
+        told = subprocess.run(["arm-none-eabi-size", made], check=True, capture_output=True, text=True).stdout
+        text, data, zeroed = map(int, told.splitlines()[1].split()[:3])
+        assert (data, zeroed) == (0, 0)
+        assert text == pytest.approx(int(size.replace(",", "")), rel=0.05)  # another GCC makes slightly other code
+        frames = [int(line.split("\t")[1]) for line in made.with_suffix(".su").read_text().splitlines()]
+        assert max(frames) <= 1000 * float(stack) <= sum(frames)
 
 
 def test_it_is_small_and_needs_nothing():
