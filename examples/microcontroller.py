@@ -1,4 +1,4 @@
-"""A bundle for TensorFlow Lite Micro: flash and RAM, C source, and the same answers from the micro interpreter."""
+"""A bundle for TensorFlow Lite Micro: flash and RAM, C source, and the same outputs from the micro interpreter."""
 
 import pathlib
 

@@ -32,5 +32,5 @@ shutil.copy(bundle / "model.tflite", device)
 no_tensorflow = "import sys; sys.modules['tensorflow'] = None; import runpy; sys.argv = sys.argv[1:]; "
 run = no_tensorflow + "runpy.run_path(sys.argv[0], run_name='__main__')"
 code = subprocess.call([sys.executable, "-c", run, str((device / "check" / "edge_check.py").absolute())])
-print("the device gives the expected answers" if code == 0 else f"edge_check.py says no (exit code {code})")
+print("the device gives the expected outputs" if code == 0 else f"edge_check.py says no (exit code {code})")
 sys.exit(code)

@@ -66,7 +66,7 @@ def estimate_npu(path: PathLike, accelerator: str = "ethos-u55-128", timeout: fl
                 [*command, str(file)], capture_output=True, text=True, timeout=timeout, check=False, cwd=scratch
             )
         except subprocess.TimeoutExpired:
-            raise EdgeError(f"vela did not answer within {timeout:g} s on {file.name}", "", "Allow more time") from None
+            raise EdgeError(f"vela did not finish within {timeout:g} s on {file.name}", "", "Allow more time") from None
         summaries = sorted(pathlib.Path(scratch).glob("*_summary_*.csv"))
         if done.returncode != 0 or not summaries:
             said = words(f"{done.stdout}\n{done.stderr}")

@@ -105,7 +105,7 @@ def run_child(
         return result, said
     if hung:
         raise EdgeError(
-            f"{interpreter} did not answer within {limits.timeout:g} s on {name}{_quote(said)}",
+            f"{interpreter} did not finish within {limits.timeout:g} s on {name}{_quote(said)}",
             "",
             "Allow more time, or check the file",
         )

@@ -58,9 +58,9 @@ SCALE_BYTES = 4
 ZERO_POINT_BYTES = 8
 """One int64 zero point; kernels with equally many channels share theirs."""
 LOOKUP_BYTES = 230
-"""What looks up one kernel: three operators and four tensors."""
+"""What looks up one kernel, written by the same: three operators and four tensors."""
 TABLE_BYTES = 500
-"""What all kernels that are looked up share: the table, and the kinds of the operators."""
+"""What all kernels that are looked up share, written by the same: the table, and the kinds of the operators."""
 DOWNLOAD_SHARE = 0.45
 """What is left of scales, biases and structure after entropy coding."""
 FLOAT_BITS = BITS_OF["float32"]

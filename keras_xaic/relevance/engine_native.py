@@ -128,11 +128,11 @@ class NativeEngine:
         linear = self.program.maps[operation.path]
         x, z = tensors[operation.inputs[0]], tensors[operation.outputs[0]]
         call = Call(linear, tf.identity(x), linear.weight, z, operation.inputs[0] in self.program.nonnegative)
-        answer, name = self.rules[operation.path].apply(call, relevance), self.program.channels_key(operation.path)
+        propagated, name = self.rules[operation.path].apply(call, relevance), self.program.channels_key(operation.path)
         record.add_channels(name, relevance)
-        record.add_bias(name, answer.bias)
-        record.add_shares(linear, answer.shares)
-        return answer.below
+        record.add_bias(name, propagated.bias)
+        record.add_shares(linear, propagated.shares)
+        return propagated.below
 
     def through_plain(
         self, operation: Operation, tensors: Mapping[str, Tensor], relevances: Sequence[Tensor]

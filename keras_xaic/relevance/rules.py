@@ -93,17 +93,17 @@ def backward(y: Tensor, x: Tensor, s: Tensor) -> Tensor:
     return tf.gradients(y, x, grad_ys=s)[0]
 
 
-class Answer(NamedTuple):
+class Propagated(NamedTuple):
     """What a rule gives: relevance of the input, the shares of the weights, and that of the bias, (n, channels) or None."""
 
     below: Tensor
     shares: Sequence[Share]
     bias: Optional[Tensor] = None
 
-    def __add__(self, other: Any) -> Answer:
+    def __add__(self, other: Any) -> Propagated:
         if self.bias is None or other.bias is None:
-            return Answer(self.below + other.below, [*self.shares, *other.shares])
-        return Answer(self.below + other.below, [*self.shares, *other.shares], self.bias + other.bias)
+            return Propagated(self.below + other.below, [*self.shares, *other.shares])
+        return Propagated(self.below + other.below, [*self.shares, *other.shares], self.bias + other.bias)
 
 
 def over_positions(r: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class Rule:
             raise ModelError(f"rule {self.name} has {parameter} {_shown(value)}", f"a number, {least:g} or more: {why}")
         object.__setattr__(self, parameter, float(value))
 
-    def apply(self, call: Call, relevance: Tensor) -> Answer:
+    def apply(self, call: Call, relevance: Tensor) -> Propagated:
         """Returns the relevance of the input, the shares of the weights, and the relevance of the bias.
 
         Args:
@@ -178,12 +178,12 @@ class Epsilon(Rule):
     def __post_init__(self) -> None:
         self._require("epsilon", 0.0, _STABILISER)
 
-    def apply(self, call: Call, relevance: Tensor) -> Answer:
+    def apply(self, call: Call, relevance: Tensor) -> Propagated:
         """See `Rule.apply`."""
         s = divide(relevance, stabilised(call.z, self.epsilon))
         bias = None if call.linear.bias is None else call.linear.bias * over_positions(s)
         y = call.forward(call.x, call.weight)
-        return Answer(call.x * backward(y, call.x, s), [Share(call.weight, [(call.x, s)])], bias)
+        return Propagated(call.x * backward(y, call.x, s), [Share(call.weight, [(call.x, s)])], bias)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class AlphaBeta(Rule):
                 "alpha - beta = 1, which conserves relevance (Bach et al. 2015, equation 60)",
             )
 
-    def apply(self, call: Call, relevance: Tensor) -> Answer:
+    def apply(self, call: Call, relevance: Tensor) -> Propagated:
         """See `Rule.apply`."""
         w_for, w_against = positive(call.weight), negative(call.weight)
         speaks_for = self._part(call, (w_for, w_against), self.alpha * relevance)
@@ -226,11 +226,11 @@ class AlphaBeta(Rule):
             return speaks_for
         return speaks_for + self._part(call, (w_against, w_for), -self.beta * relevance)
 
-    def _part(self, call: Call, weights: tuple[Tensor, Tensor], relevance: Tensor) -> Answer:
+    def _part(self, call: Call, weights: tuple[Tensor, Tensor], relevance: Tensor) -> Propagated:
         """Positive inputs meet the first weights, negative inputs the second; all products have one sign."""
         terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
         s = divide(relevance, total(y for _, _, y in terms))
-        return Answer(total(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
+        return Propagated(total(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
 
 
 @dataclass(frozen=True)
@@ -279,20 +279,20 @@ class Gamma(Rule):
         self._require("gamma", 0.0, "it favours what speaks for the output (Montavon et al. 2019, section 10.2.3)")
         self._require("epsilon", 0.0, _STABILISER)
 
-    def apply(self, call: Call, relevance: Tensor) -> Answer:
+    def apply(self, call: Call, relevance: Tensor) -> Propagated:
         """See `Rule.apply`."""
         up = call.weight + self.gamma * positive(call.weight)
         down = call.weight + self.gamma * negative(call.weight)
         above = self._part(call, (up, down), positive, tf.where(call.z > 0, relevance, 0.0))
         return above + self._part(call, (down, up), negative, tf.where(call.z < 0, relevance, 0.0))
 
-    def _part(self, call: Call, weights: tuple[Tensor, Tensor], side: Any, relevance: Tensor) -> Answer:
+    def _part(self, call: Call, weights: tuple[Tensor, Tensor], side: Any, relevance: Tensor) -> Propagated:
         terms = [(x, w, call.forward(x, w)) for x, w in zip(call.signs, weights)]
         bias = call.linear.bias
         bias = None if bias is None else bias + self.gamma * side(bias)
         z = total(y for _, _, y in terms) + (0.0 if bias is None else bias)
         s = divide(relevance, stabilised(z, self.epsilon))
-        return Answer(
+        return Propagated(
             total(x * backward(y, x, s) for x, _, y in terms),
             [Share(w, [(x, s)]) for x, w, _ in terms],
             None if bias is None else bias * over_positions(s),
@@ -310,12 +310,12 @@ class WSquare(Rule):
         """What stands in for the weights."""
         return tf.square(weight)
 
-    def apply(self, call: Call, relevance: Tensor) -> Answer:
+    def apply(self, call: Call, relevance: Tensor) -> Propagated:
         """See `Rule.apply`."""
         factor, ones = self.factor(call.weight), tf.ones_like(call.x)
         y = call.forward(ones, factor)
         s = divide(relevance, y)
-        return Answer(backward(y, ones, s), [Share(factor, [(ones, s)])])
+        return Propagated(backward(y, ones, s), [Share(factor, [(ones, s)])])
 
 
 @dataclass(frozen=True)
@@ -360,14 +360,14 @@ class ZBox(Rule):
                 "low below high in every channel: inputs lie between them (Montavon et al. 2017, equation 14)",
             )
 
-    def apply(self, call: Call, relevance: Tensor) -> Answer:
+    def apply(self, call: Call, relevance: Tensor) -> Propagated:
         """See `Rule.apply`."""
         terms = []
         for bound, weight in ((self.low, positive(call.weight)), (self.high, negative(call.weight))):
             x = call.x - tf.constant(np.asarray(bound, np.float32))
             terms.append((x, weight, call.forward(x, weight)))
         s = divide(relevance, total(y for _, _, y in terms))
-        return Answer(total(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
+        return Propagated(total(x * backward(y, x, s) for x, _, y in terms), [Share(w, [(x, s)]) for x, w, _ in terms])
 
 
 RULES: dict[str, Rule] = {

@@ -225,7 +225,7 @@ def test_truncated_file_quotes_the_interpreter(files, tmp_path, images, keep, in
 
 def test_a_file_that_never_returns(files):
     start = time.monotonic()
-    with pytest.raises(EdgeError, match=r"did not answer within 1.5 s on endless\.tflite"):
+    with pytest.raises(EdgeError, match=r"did not finish within 1.5 s on endless\.tflite"):
         run_file(files["endless"], np.ones((1, 2), np.float32), timeout=1.5)
     assert time.monotonic() - start < 10
 

@@ -306,8 +306,7 @@ def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path)
 
 
 def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(monkeypatch):
-    driver = _driver(flash=9_000, max_drop=1.0)
-    driver.wider = ("int16", "float32")
+    driver = replace(_driver(flash=9_000, max_drop=1.0), wider=("int16", "float32"))
 
     class Fitter:
         model = relevance = None
