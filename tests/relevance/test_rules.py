@@ -9,19 +9,8 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.relevance import Attribution, ZBox, ZPlus
+from keras_xaic.relevance.rules import RULES
 from tests.relevance import oracle
-
-RULES = [
-    "lrp.epsilon",
-    "lrp.z",
-    "lrp.gamma",
-    "lrp.z_plus",
-    "lrp.alpha_1_beta_0",
-    "lrp.alpha_2_beta_1",
-    "lrp.flat",
-    "lrp.w_square",
-    "lrp.z_box",
-]
 
 LAYERS = {
     "dense": ((7,), lambda: layers.Dense(5)),

@@ -93,6 +93,10 @@ def test_rules_made_in_python_refuse_the_same(make):
         make()
 
 
+def test_wrong_parameters_of_every_rule_are_tried():
+    assert set(RULES) <= {rule.split(":")[0] for rule in WRONG if isinstance(rule, str)}
+
+
 def test_what_makes_sense_is_taken():
     assert AlphaBeta(3, 2) == AlphaBeta(3.0, 2.0)
     assert ZBox([0, 1], np.array([1, 2])) == ZBox((0.0, 1.0), (1.0, 2.0))  # type: ignore[arg-type]
