@@ -35,6 +35,7 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.training import Epoch, Schedule, check_training
 from keras_xaic.training.context import Context
+from keras_xaic.training.explanations import Taught
 from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def apply(
         DataError, ModelError, PlanError: If the parts do not fit together.
     """
     training, model = training or Training(), as_model(model)
-    if teacher is not None and not isinstance(teacher, (np.ndarray, Parts)):
+    if teacher is not None and not isinstance(teacher, (np.ndarray, Parts, Taught)):
         teacher = as_model(teacher)
     check_training(training)
     if isinstance(model.input, Mapping) or isinstance(model.output, Mapping):
@@ -180,6 +181,10 @@ def apply(
         minutes=training.minutes,
         teacher=teacher,
     )
+    if training.explanation_loss > 0:
+        if isinstance(teacher, (np.ndarray, Parts)):
+            raise PlanError("explanation_loss, and a teacher that is outputs alone", "the model that teaches")
+        context = context.explained_by(model if teacher is None or isinstance(teacher, Taught) else teacher)
     try_loss(model, context.task, context.train, training.loss)
     whole = Schedule.of(training, epochs, seed)
     removal = _removal_epochs(epochs, plan, model)

@@ -65,6 +65,8 @@ class Training:
         loss: Takes the place of the task's own loss of the labels beside distillation: a Keras loss, its name, or a function
             ``(labels, outputs)``; labels of classes come one-hot. Of several outputs also a mapping by name.
         distillation: Weight of the original's outputs in the loss, 0 to 1.
+        explanation_loss: How much training holds the model to what the original looks at, beside what it says: the gradient of
+            that loss has this share of the length of the other's. 0 is not at all (see docs/theory.md, Training).
         patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
         callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one
             `fit` to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``.
@@ -96,6 +98,9 @@ class Training:
     optimizer: Any = "adam"
     loss: Any = None
     distillation: float = 0.7
+    explanation_loss: float = option(
+        0.0, "How much the original's explanations teach beside its outputs, e.g. 0.5; costs training time."
+    )
     patience: Optional[int] = None
     callbacks: Sequence[Any] = ()
     class_weight: Optional[Mapping[int, float]] = None
@@ -112,11 +117,12 @@ class Training:
             "batch_size": ("a whole number, 1 or more", lambda n: n >= 1, True),
             "learning_rate": ("more than 0", lambda n: n > 0),
             "distillation": ("a share from 0 to 1", lambda n: 0 <= n <= 1),
+            "explanation_loss": ("a share from 0 to 10", lambda n: 0 <= n <= 10),
             "patience": ("a whole number, 1 or more", lambda n: n >= 1, True),
             "refresh": ("a whole number, 1 or more", lambda n: n >= 1, True),
         }
         for name, check in checks.items():
-            if getattr(self, name) is not None or name in ("batch_size", "learning_rate", "distillation"):
+            if getattr(self, name) is not None or name in ("batch_size", "learning_rate", "distillation", "explanation_loss"):
                 object.__setattr__(self, name, require(name, getattr(self, name), *check))
         one_of("rounding", self.rounding, get_args(Rounding))
         if self.activation_ranges is not None:

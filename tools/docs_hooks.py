@@ -167,6 +167,7 @@ def report_fields() -> str:
         ("original", schema.OriginalFacts),
         ("baselines.NAME", schema.BaselineFacts),
         ("compressed", schema.CompressedFacts),
+        ("similarity", schema.SimilarityFacts),
         ("outputs[]", schema.OutputFacts),
         ("latency_ms.INTERPRETER", schema.LatencyFacts),
         ("interpreters.NAME", schema.InterpreterFacts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
@@ -11,14 +11,18 @@ from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.errors import ModelError
 from keras_xaic.models import Task
 from keras_xaic.output_tasks import AnyTask, Tasks
-from keras_xaic.pipeline.reasons import COMPARED, RULE, explained, together, way_of
-from keras_xaic.relevance import Attribution, Explanations, mean_similarity, rank_similarity
+from keras_xaic.pipeline.reasons import COMPARED, RULE, TAKEN, Likeness, explained, together, way_of
+from keras_xaic.pipeline.removal import removal_similarity
+from keras_xaic.relevance import Attribution, Explanations, mean_similarity
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
 SHOWN = 6
 """Samples of each group whose relevance is kept as pictures."""
+MOST_CHANGED = 4
+"""Samples that are shown because their explanations changed most."""
+YARDSTICKS = tuple(field.name for field in fields(Likeness))
 CONFUSIONS = 3
 """Classes that are named as what a class is mistaken for."""
 
@@ -31,13 +35,15 @@ class Changes:
         classes: One entry per class for report.json; empty where nothing is classified.
         facts: How explanations were compared, and the samples that are shown, for report.json; None where the rule does not
             take the model, or gives relevance that is not finite.
-        similarity: Mean rank correlation of the relevance maps of both models; None where there is none.
+        similarity: Means of the yardsticks (see `Likeness`), ``spearman`` first; each None where there is none.
+        outputs: The same for each of several outputs alone, by name.
         explanations: A few samples with their relevance; None where there is none.
     """
 
     classes: list[dict[str, Any]]
     facts: Optional[dict[str, Any]]
-    similarity: Optional[float]
+    similarity: dict[str, Optional[float]]
+    outputs: dict[str, dict[str, Optional[float]]]
     explanations: Optional[Explanations]
 
 
@@ -61,20 +67,31 @@ def compare_models(
     test = replace(test, task=task)
     own, truth, answers, name = _judging(task, test, before, after)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:COMPARED])
-    shown, groups = _shown(truth, answers, len(test))
     meant, named = explained(task, test, before)
     decided, _ = explained(task, replace(test, y=None), after)
 
-    def maps(way: Attribution, index: np.ndarray, of: Samples) -> list[np.ndarray]:
-        return way.input_relevance(replace(of, x=of.x[index], y=None if of.y is None else of.y[index]), target=named)
+    def maps(way: Attribution, index: np.ndarray, of: Samples, outputs: Optional[str] = None) -> list[np.ndarray]:
+        part = replace(of, x=of.x[index], y=None if of.y is None else of.y[index])
+        return way.input_relevance(part, target=named, outputs=outputs)
+
+    def alike(weighing: AnyTask, output: Optional[str] = None) -> Likeness:
+        removal = np.full(len(chosen), np.nan)
+        some = np.unique(np.linspace(0, len(chosen) - 1, TAKEN).astype(int))
+        taken = test.take(chosen[some])
+        removal[some] = removal_similarity(original, small, taken, weighing, before[chosen[some]])
+        own, other = (together(maps(way, chosen, meant, output)) for way in ways)
+        return Likeness.of(own, other, removal)
 
     try:
         ways = [way_of(model) for model in (original, small)]
-        similarity = rank_similarity(*(together(maps(way, chosen, meant)) for way in ways))
+        likeness = alike(task)
+        each = {output: alike(alone, output).facts() for output, alone in _each_alone(task)}
+        shown, groups = _shown(truth, answers, len(test), chosen[np.argsort(likeness.spearman, kind="stable")[:MOST_CHANGED]])
         first, second = (maps(way, shown, meant) for way in ways)
         answered = maps(ways[1], shown, decided)
     except ModelError:
-        return Changes(_classes(truth, answers, None, chosen, own, name), None, None, None)
+        return Changes(_classes(truth, answers, None, chosen, own, name), None, dict.fromkeys(YARDSTICKS), {}, None)
+    of_shown = Likeness.of(together(first), together(second))
     said = "predicted" if named == "true" and test.y is None else named
     listed = [
         {
@@ -83,16 +100,26 @@ def compare_models(
             "truth": None if truth is None else int(truth[index]),
             "original_answer": None if answers is None else int(answers[0][index]),
             "answer": None if answers is None else int(answers[1][index]),
-            "similarity": float(one),
+            "similarity": float(of_shown.spearman[place]),
+            "cosine": float(of_shown.cosine[place]),
+            "top10": float(of_shown.top10[place]),
         }
-        for index, group, one in zip(shown, groups, rank_similarity(together(first), together(second)))
+        for place, (index, group) in enumerate(zip(shown, groups))
     ]
     facts = {"rule": RULE, "samples": len(chosen), "target": said, "shown": listed}
     place = max(range(len(first)), key=lambda number: (first[number].ndim, first[number].size, -number))
     if isinstance(test.x, Parts):
         facts["input"] = test.x.named(place)
     kept = Explanations(shown, test.feeds(shown)[place], first[place], second[place], answered[place])
-    return Changes(_classes(truth, answers, similarity, chosen, own, name), facts, mean_similarity(similarity), kept)
+    return Changes(_classes(truth, answers, likeness, chosen, own, name), facts, likeness.facts(), each, kept)
+
+
+def _each_alone(task: AnyTask) -> list[tuple[str, Tasks]]:
+    """Returns each of several outputs with the task in which it alone counts; nothing where there is one output."""
+    if not isinstance(task, Tasks):
+        return []
+    every = range(len(task.names))
+    return [(name, replace(task, weights=tuple(float(one == place) for one in every))) for place, name in enumerate(task.names)]
 
 
 def _judging(
@@ -118,21 +145,31 @@ def _judging(
 
 
 def _shown(
-    truth: Optional[np.ndarray], answers: Optional[tuple[np.ndarray, np.ndarray]], count: int
+    truth: Optional[np.ndarray], answers: Optional[tuple[np.ndarray, np.ndarray]], count: int, changed: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Numbers and groups of the samples to show: newly wrong ones first; every class in turn, in the order of the data.
+    """Numbers and groups of the samples to show: those that `changed` most, then newly wrong ones, then others.
 
-    Where the original is right about none, the first ones stand for all.
+    Of these every class in turn, in the order of the data. Where the original is right about none, the first ones stand for
+    all.
     """
+    left = ~np.isin(np.arange(count), changed)
+    others, groups = _groups(truth, answers, left)
+    return np.concatenate([changed, others]), ["most changed"] * len(changed) + groups
+
+
+def _groups(
+    truth: Optional[np.ndarray], answers: Optional[tuple[np.ndarray, np.ndarray]], left: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
     if answers is None:
-        return np.arange(min(SHOWN, count)), ["sample"] * min(SHOWN, count)
+        shown = np.flatnonzero(left)[:SHOWN]
+        return shown, ["sample"] * len(shown)
     right = answers[0] if truth is None else truth
     was_right = answers[0] == right
-    wrong = _in_turn(np.flatnonzero(was_right & (answers[1] != right)), right)
-    still = _in_turn(np.flatnonzero(was_right & (answers[1] == right)), right)
     if not was_right.any():
-        shown = _in_turn(np.arange(count), right)
+        shown = _in_turn(np.flatnonzero(left), right)
         return shown, ["wrong before"] * len(shown)
+    wrong = _in_turn(np.flatnonzero(left & was_right & (answers[1] != right)), right)
+    still = _in_turn(np.flatnonzero(left & was_right & (answers[1] == right)), right)
     return np.concatenate([wrong, still]), ["newly wrong"] * len(wrong) + ["still right"] * len(still)
 
 
@@ -150,7 +187,7 @@ def _in_turn(candidates: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _classes(
     truth: Optional[np.ndarray],
     answers: Optional[tuple[np.ndarray, np.ndarray]],
-    similarity: Optional[np.ndarray],
+    likeness: Optional[Likeness],
     chosen: np.ndarray,
     task: Optional[Task],
     output: Optional[str],
@@ -175,7 +212,8 @@ def _classes(
                 "original_accuracy": accuracy[0],
                 "accuracy": accuracy[1],
                 "drop_pp": (accuracy[0] - accuracy[1]) * 100,
-                "explanation_similarity": None if similarity is None else mean_similarity(similarity[here]),
+                "explanation_similarity": None if likeness is None else mean_similarity(likeness.spearman[here]),
+                "similarity": dict.fromkeys(YARDSTICKS) if likeness is None else likeness.facts(here),
                 "confused_with": [
                     {"label": k, "samples": int(counts[1][k]), "original_samples": int(counts[0][k])} for k in worst
                 ],

@@ -34,6 +34,7 @@ from keras_xaic.relevance import Attribution
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.training import check_training, predict
+from keras_xaic.training.explanations import check_explanations
 from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def carry_out(
     if chosen.rule not in (None, "magnitude"):
         # Names layers that the rule cannot treat, before any long work.
         Attribution(loaded, rule=chosen.rule, allow_approximate=not options.strict)
+    if settings.training.explanation_loss > 0 and settings.epochs > 0:
+        check_explanations(loaded, task, samples_of.train)
     check_reasons(loaded, task, samples_of.judging, settings.budget)
     progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
     precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)

@@ -33,6 +33,7 @@ from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.training import predict
+from keras_xaic.training.explanations import Taught, explain
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -320,10 +321,12 @@ class Driver:
         return replace(self.settings.training, epochs=epochs, minutes=minutes, seed=seed, learning_rate=rate)
 
     @functools.cached_property
-    def _answers(self) -> Array:
-        """What the original says about the training samples: the same in every round."""
+    def _answers(self) -> Any:
+        """What the original teaches about the training samples: the same in every round."""
         outputs: Array = predict(self.model, self.train)
-        return outputs
+        if self.settings.training.explanation_loss == 0.0:
+            return outputs
+        return Taught(outputs, explain(self.model, self.train, self.task, outputs))
 
     def _fitter(self, model: Model, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
         """Returns what plans `model` as it stands, by the recipe or a variant of it."""

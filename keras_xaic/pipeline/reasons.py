@@ -15,7 +15,7 @@ from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.relevance import Attribution, mean_similarity, rank_similarity
 from keras_xaic.relevance.choices import Target
-from keras_xaic.relevance.similarity import as_maps
+from keras_xaic.relevance.similarity import as_maps, cosine_similarity, top_overlap
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ RULE = "lrp.gamma"
 """Rule of the comparison: signed, and stable where epsilon rules follow the smallest change (docs/layers.md, Stability)."""
 COMPARED = 256
 """Samples over which explanations are compared."""
+TAKEN = 64
+"""Samples from which parts are taken away (see `keras_xaic.pipeline.removal`)."""
 TRIED = 8
 """Samples that tell, before work, whether a model's explanations can be compared at all."""
 
@@ -59,6 +61,35 @@ def explained(task: AnyTask, samples: Samples, outputs: Array) -> tuple[Samples,
     if isinstance(task, Tasks) or task.classifies:
         return replace(samples, y=does.labelled(samples, outputs).y, task=task), "true"
     return replace(samples, y=None, task=task), "all"
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the reasons of two models are, sample by sample, by several yardsticks: (N,), NaN where one says nothing.
+
+    Attributes:
+        spearman: Rank correlation of their relevance maps.
+        cosine: Cosine of these maps.
+        top10: Share of the tenth of the positions that speaks most for the target in one that does so in the other.
+        held_out: Rank correlation of what taking away parts of the input does to them (see `removal_similarity`): nothing that
+            training or planning looks at; of some of the samples.
+    """
+
+    spearman: np.ndarray
+    cosine: np.ndarray
+    top10: np.ndarray
+    held_out: np.ndarray
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray, removal: Optional[np.ndarray] = None) -> Likeness:
+        """Compares the maps of two models; `removal` are the samples' values of the yardstick that needs none."""
+        none = np.full(len(first), np.nan)
+        found = rank_similarity(first, second), cosine_similarity(first, second), top_overlap(first, second)
+        return cls(*found, none if removal is None else removal)
+
+    def facts(self, chosen: Any = slice(None)) -> dict[str, Optional[float]]:
+        """Returns the means over samples for report.json."""
+        return {name: mean_similarity(values[chosen]) for name, values in vars(self).items()}
 
 
 @dataclass(frozen=True)

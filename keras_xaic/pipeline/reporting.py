@@ -114,7 +114,8 @@ def build_report(
         "macs": sum(macs(small.model).values()),
         "latency_ms": {**outcome.raced, **verification.latency_ms(), **outcome.raced},
         "agreement": verification.agreement,
-        "explanation_similarity": changes.similarity,
+        "explanation_similarity": changes.similarity["spearman"],
+        "similarity": changes.similarity,
         "samples": verification.samples,
         "part": verification.part,
     }
@@ -125,7 +126,7 @@ def build_report(
             "seed": settings.seed,
             "task": task.kind,
             "metric": None if test.y is None else table.metric_facts(),
-            "outputs": table.facts(baselines),
+            "outputs": [{**one, "similarity": changes.outputs.get(one["name"])} for one in table.facts(baselines)],
             "judge": {"interpreter": judge.interpreter, "version": judge.version} if judge is not None else None,
             "versions": _versions(),
             "seconds": dict(seconds),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 
 FOR, AGAINST = (196, 38, 46), (32, 90, 182)
@@ -33,10 +35,13 @@ def input_image(sample: np.ndarray) -> np.ndarray:
     return np.asarray(np.round(shown * 255), np.uint8)
 
 
-def heat_image(sample: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-    """Returns relevance as colour over a pale gray input, (height, width, 3) uint8: red for, blue against the target."""
+def heat_image(sample: np.ndarray, relevance: np.ndarray, limit: Optional[float] = None) -> np.ndarray:
+    """Returns relevance as colour over a pale gray input, (height, width, 3) uint8: red for, blue against the target.
+
+    Full colour is that of `limit`; None: of `heat_limit`.
+    """
     heat = relevance.sum(-1) if relevance.ndim == 3 else relevance
-    strength = np.clip(np.abs(heat) / heat_limit(heat), 0, 1)[..., None] ** 0.7  # so that weak relevance is seen
+    strength = np.clip(np.abs(heat) / (limit or heat_limit(heat)), 0, 1)[..., None] ** 0.7  # so that weak relevance is seen
     ground = 176 + 72 * (input_image(sample).mean(-1, keepdims=True) / 255)
     colour = np.where(heat[..., None] > 0, FOR, AGAINST)
     return np.asarray(np.round(ground * (1 - strength) + colour * strength), np.uint8)

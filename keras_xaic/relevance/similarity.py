@@ -1,7 +1,8 @@
-"""Did the reasons change? Rank correlation of the relevance maps of two models."""
+"""Did the reasons change? Yardsticks for the relevance maps of two models."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Optional
 
@@ -33,10 +34,59 @@ def rank_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Returns:
         (N,) float64; NaN where a map is constant, as that has no order.
     """
-    a, b = (as_maps(one).reshape(len(one), -1) for one in (first, second))
+    a, b = _flat(first, second)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant maps give NaN, which is what they shall give
         return np.array([stats.spearmanr(x, y)[0] for x, y in zip(a, b)], np.float64)
+
+
+def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the cosine of two sets of relevance maps, sample by sample: of the angle between them, whatever their lengths.
+
+    Unlike ranks it weighs positions by their relevance: what little there is elsewhere hardly counts.
+
+    >>> cosine_similarity(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[6.0, 8.0], [0.0, 1.0]])).tolist()
+    [1.0, 0.0]
+
+    Args:
+        first: (N, ...) relevance of input values of one model.
+        second: The same of another, for the same samples and targets.
+
+    Returns:
+        (N,) float64; NaN where a map is zero.
+    """
+    a, b = _flat(first, second)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    inner = np.einsum("np,np->n", a, b)
+    return np.clip(np.divide(inner, lengths, out=np.full(len(a), np.nan), where=lengths > 0), -1.0, 1.0)
+
+
+def top_overlap(first: np.ndarray, second: np.ndarray, share: float = 0.1) -> np.ndarray:
+    """Returns how many of the positions that speak most for the target in one model do so in another, as a share.
+
+    >>> top_overlap(np.array([[3.0, 2.0, 1.0, 0.0]]), np.array([[3.0, 0.0, 1.0, 2.0]]), 0.5).tolist()
+    [0.5]
+
+    Args:
+        first: (N, ...) relevance of input values of one model.
+        second: The same of another, for the same samples and targets.
+        share: Share of the positions that is looked at, rounded up.
+
+    Returns:
+        (N,) float64; NaN where a map is constant. By chance it is `share`.
+    """
+    a, b = _flat(first, second)
+    count = max(1, math.ceil(share * a.shape[1] - 1e-9))
+    most = [np.argsort(-one, axis=1, kind="stable")[:, :count] for one in (a, b)]
+    both = np.array([np.intersect1d(x, y).size for x, y in zip(*most)], np.float64) / count
+    constant = [one.max(axis=1, initial=-np.inf) == one.min(axis=1, initial=np.inf) for one in (a, b)]
+    both[constant[0] | constant[1]] = np.nan
+    return both
+
+
+def _flat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b = (as_maps(one).reshape(len(one), -1).astype(np.float64) for one in (first, second))
+    return a, b
 
 
 def mean_similarity(similarity: np.ndarray) -> Optional[float]:

@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import dataclass
 from html import escape
+from typing import Optional
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,8 @@ from keras_xaic.report.schema import ShownFacts
 LARGEST = 96
 """Longer side of a picture in pixels; larger inputs are made smaller, or the page would be megabytes."""
 _POINTS = 300
+CHANGED = "what changed"
+"""Caption of the picture of both models' difference."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,36 @@ class Panel:
 def panels(explanations: Explanations, position: int, shown: ShownFacts) -> list[Panel]:
     """Returns the pictures of one sample: the input, and its relevance in the original and in the compressed model.
 
-    A newly wrong output gets a fourth: what speaks for that output in the compressed model.
+    The next shows what changed: the compressed model's relevance less the original's, each relative to its largest. A newly
+    wrong output gets one more: what speaks for that output in the compressed model.
     """
     sample = explanations.inputs[position]
     maps = {"original": explanations.original[position], "compressed": explanations.compressed[position]}
+    maps[CHANGED] = _change(sample, *maps.values())
     if shown.answer is not None and shown.truth is not None and shown.answer != shown.truth:
         maps["for its own class"] = explanations.answered[position]
     name = f"sample {shown.sample}"
     if kind_of(sample) == "image":
         pictures = [Panel("input", _png(input_image(sample), f"input of {name}"))]
         return pictures + [
-            Panel(caption, _png(heat_image(sample, relevance), f"relevance of {name}, {caption}"))
+            Panel(caption, _png(heat_image(sample, relevance, _limit(caption)), f"relevance of {name}, {caption}"))
             for caption, relevance in maps.items()
         ]
-    return [Panel(caption, _curve(sample, relevance, f"{name}, {caption}")) for caption, relevance in maps.items()]
+    return [
+        Panel(caption, _curve(sample, relevance, f"{name}, {caption}", _limit(caption))) for caption, relevance in maps.items()
+    ]
+
+
+def _change(sample: np.ndarray, original: np.ndarray, compressed: np.ndarray) -> np.ndarray:
+    """Returns how much more a position matters in the compressed model, of its largest relevance in each."""
+    is_wide = original.ndim == 3 or kind_of(sample) == "lines"
+    before, after = (one.sum(-1) if is_wide else one for one in (original, compressed))
+    return np.asarray(after / heat_limit(after) - before / heat_limit(before))
+
+
+def _limit(caption: str) -> Optional[float]:
+    """Returns what is drawn in full colour: a change of all there is; relevance relative to its largest."""
+    return 1.0 if caption == CHANGED else None
 
 
 def _png(pixels: np.ndarray, description: str) -> str:
@@ -60,7 +79,7 @@ def _png(pixels: np.ndarray, description: str) -> str:
     return f'<img {size} alt="{escape(description)}" src="data:image/png;base64,{content}">'
 
 
-def _curve(sample: np.ndarray, relevance: np.ndarray, description: str) -> str:
+def _curve(sample: np.ndarray, relevance: np.ndarray, description: str, limit: Optional[float]) -> str:
     """The input as lines over its relevance, step by step; inputs without an order as bars of relevance alone."""
     is_sequence = kind_of(sample) == "lines"
     lines = sample if is_sequence else sample.reshape(-1, 1)
@@ -70,7 +89,7 @@ def _curve(sample: np.ndarray, relevance: np.ndarray, description: str) -> str:
         whole = len(total) // thin * thin
         total = total[:whole].reshape(-1, thin).mean(-1)
         lines = lines[:whole:thin]
-    total = np.clip(total / heat_limit(total), -1, 1)
+    total = np.clip(total / (limit or heat_limit(total)), -1, 1)
     steps = np.arange(len(total))
     with svg.style():
         figure = svg.drawing(3.4, 1.5)

@@ -126,8 +126,25 @@ class BaselineFacts(_Facts):
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
 
 
+class SimilarityFacts(_Facts):
+    """How alike the reasons of original and compressed model are, by several yardsticks.
+
+    `spearman` is the rank correlation of their relevance maps, `cosine` the cosine of these, `top10` the share of the most
+    relevant tenth of the positions that is the same; `held_out` the rank correlation of what taking away parts of the input
+    does to both, which no training looks at.
+    """
+
+    spearman: Optional[Correlation] = None
+    cosine: Optional[Correlation] = None
+    top10: Optional[Share] = None
+    held_out: Optional[Correlation] = None
+
+
 class CompressedFacts(_Facts):
-    """The model after compression; `samples` is how many samples of which `part` of the data judged it."""
+    """The model after compression; `samples` is how many samples of which `part` of the data judged it.
+
+    `explanation_similarity` is `similarity.spearman`.
+    """
 
     keras_metric: Optional[Value] = None
     keras_accuracy: Optional[Share] = None
@@ -144,6 +161,7 @@ class CompressedFacts(_Facts):
     latency_ms: dict[str, LatencyFacts] = Field(default_factory=dict)
     agreement: Optional[Share] = None
     explanation_similarity: Optional[Correlation] = None
+    similarity: Optional[SimilarityFacts] = None
     samples: Optional[Count] = None
     part: Optional[str] = None
 
@@ -152,7 +170,7 @@ class OutputFacts(_Facts):
     """One output of the model. `original` and `compressed` are values of its metric, `drop` is in the unit of that metric.
 
     `weight` says how much it counted; `agreement` is the share of decisions that are the original's; `baselines` holds the
-    values of the baselines.
+    values of the baselines; `similarity` compares explanations of this output alone.
     """
 
     name: str = ""
@@ -165,6 +183,7 @@ class OutputFacts(_Facts):
     compressed_keras: Optional[Value] = None
     drop: Optional[Value] = None
     agreement: Optional[Share] = None
+    similarity: Optional[SimilarityFacts] = None
     baselines: dict[str, Optional[Value]] = Field(default_factory=dict)
 
 
@@ -221,11 +240,15 @@ class ClassFacts(_Facts):
     accuracy: Share
     drop_pp: Annotated[float, Field(ge=-100, le=100)]
     explanation_similarity: Optional[Correlation] = None
+    similarity: Optional[SimilarityFacts] = None
     confused_with: list[ConfusionFacts] = Field(default_factory=list)
 
 
 class ShownFacts(_Facts):
-    """A sample whose relevance is in explanations.npz; `similarity` is the rank correlation of both models' maps."""
+    """A sample whose relevance is in explanations.npz; `similarity` is the rank correlation of both models' maps.
+
+    For `cosine` and `top10` see `SimilarityFacts`.
+    """
 
     sample: Count
     group: str
@@ -233,6 +256,8 @@ class ShownFacts(_Facts):
     original_answer: Optional[Count] = None
     answer: Optional[Count] = None
     similarity: Optional[Correlation] = None
+    cosine: Optional[Correlation] = None
+    top10: Optional[Share] = None
 
 
 class ExplanationFacts(_Facts):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import numpy as np
 
 from keras_xaic.bundle import Made, cached
-from keras_xaic.data import Array, Data, Parts, Samples, arrays_of
+from keras_xaic.data import Data, Parts, Samples, arrays_of
 from keras_xaic.errors import DataError
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
@@ -23,6 +23,7 @@ from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress
 from keras_xaic.tasks import with_task
 from keras_xaic.training import Epoch, Schedule, fit, predict, within_minutes
+from keras_xaic.training.explanations import Taught, check_explanations, explain
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -37,7 +38,7 @@ class Context:
         task: What the model does.
         train: Samples to train on.
         held_back: Training samples that choose the epoch.
-        teacher: Outputs of the original on `train`; None without training.
+        teacher: Outputs of the original on `train`, perhaps with its maps (see `Taught`); None without training.
         calibration: Samples for attributions on the way.
         callbacks: The user's Keras callbacks.
         checkpoint: Directory of the state of training, or None.
@@ -48,7 +49,7 @@ class Context:
     task: AnyTask
     train: Samples
     held_back: Samples
-    teacher: Optional[Array]
+    teacher: Optional[Taught]
     calibration: Samples
     callbacks: Sequence[Any]
     checkpoint: Optional[pathlib.Path]
@@ -71,21 +72,36 @@ class Context:
         teacher: Any = None,
     ) -> Context:
         """Returns the context for compressing `model`, which is the teacher unless another model, or its outputs, are given."""
-        knows = isinstance(teacher, (np.ndarray, Parts))
+        knows = isinstance(teacher, (np.ndarray, Parts, Taught))
+        taught = Taught.of(teacher) if knows else Taught(None)
         original = model if teacher is None or knows else teacher
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         data = fitted(model, data)
         task = infer_task(model, data, strict=False)
         data = with_task(data, task)
         train, held_back = data.split(seed=seed)
-        if knows and any(one.dtype.kind not in "biuf" or one.ndim == 0 or len(one) != len(train) for one in arrays_of(teacher)):
-            known = ", ".join(f"{one.shape} of {one.dtype}" for one in arrays_of(teacher))
+        said = () if taught.outputs is None else arrays_of(taught.outputs)
+        if any(one.dtype.kind not in "biuf" or one.ndim == 0 or len(one) != len(train) for one in said):
+            known = ", ".join(f"{one.shape} of {one.dtype}" for one in said)
             raise DataError(f"teacher has the shape {known}", f"outputs on {len(train)} training samples")
-        answers = (teacher if knows else predict(original, train)) if epochs else None
+        if epochs and not knows:
+            taught = Taught(predict(original, train))
         if held_back.y is None and epochs:  # without labels, what the original says is right
             held_back = task.labelled(held_back, predict(original, held_back))
         samples = data.calibration(calibration, seed)
-        return cls(task, train, held_back, answers, samples, callbacks, checkpoint, progress, deadline)
+        return cls(task, train, held_back, taught if epochs else None, samples, callbacks, checkpoint, progress, deadline)
+
+    def explained_by(self, original: Model) -> Context:
+        """Returns the same with the maps of the original as teachers, too.
+
+        Raises:
+            PlanError: If its inputs have no gradient.
+        """
+        if self.teacher is None or self.teacher.maps is not None:
+            return self
+        check_explanations(original, self.task, self.train)
+        outputs: Any = self.teacher.outputs
+        return replace(self, teacher=Taught(outputs, explain(original, self.train, self.task, outputs)))
 
     @property
     def target(self) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 from keras_xaic._keras import Model, keras
 from keras_xaic.data import Array, Samples
 from keras_xaic.errors import PlanError, XaicError, XaicWarning
-from keras_xaic.models.losses import Targets, all_targets, output_losses
+from keras_xaic.models.losses import all_targets, output_losses
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.training.callbacks import (
     FollowCosine,
@@ -27,6 +28,7 @@ from keras_xaic.training.callbacks import (
     train_metrics,
     validation_logs,
 )
+from keras_xaic.training.explanations import Taught, matching
 from keras_xaic.training.predicting import predict, traced_once
 from keras_xaic.training.schedule import Epoch, Schedule
 from keras_xaic.training.state import State, identity_of
@@ -40,10 +42,10 @@ LEAST_SHARE = 0.05
 class _Batches(keras.utils.Sequence):
     """Shuffled batches of one epoch, and then of the next: inputs, and labels beside the teacher's outputs.
 
-    Of several inputs or outputs there is one array for each.
+    Of several inputs or outputs there is one array for each. Behind them come maps where the original's explanations teach.
     """
 
-    def __init__(self, samples: Samples, targets: Sequence[Targets], schedule: Schedule, number: int) -> None:
+    def __init__(self, samples: Samples, targets: Sequence[Any], schedule: Schedule, number: int) -> None:
         self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
         self.weights = _weights(samples, schedule.class_weight)
         self.schedule, self.number = schedule, number - 1
@@ -88,7 +90,7 @@ def fit(
     task: AnyTask,
     schedule: Schedule,
     *,
-    teacher: Optional[Array] = None,
+    teacher: Any = None,
     callbacks: Sequence[Any] = (),
     checkpoint: Optional[pathlib.Path] = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -102,7 +104,8 @@ def fit(
         held_back: Samples for choosing the epoch; never test data.
         task: What the model does.
         schedule: How to train.
-        teacher: (N, outputs) outputs of the original model on `train`, `Parts` of several; without them only labels teach.
+        teacher: (N, outputs) outputs of the original model on `train`, `Parts` of several, or `Taught`; without them only
+            labels teach.
         callbacks: Further Keras callbacks; where one sets ``model.stop_training``, the epoch is the last.
         checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
         progress: Told the training steps that are done, all of them, and a note, after every step.
@@ -114,7 +117,8 @@ def fit(
     """
     judge = judge or (lambda model: task.goodness(predict(model, held_back), held_back))
     ours, theirs = _by_owner(callbacks)
-    losses = _losses(task, train, teacher, schedule)
+    taught = Taught.of(teacher)
+    losses = _losses(task, train, taught.outputs, schedule)
     constant = sets_rate(theirs) or (may_set_rate(theirs) and not schedule.has_optimizer)
     metrics = train_metrics(task) if theirs else None
     model.compile(schedule.make_optimizer(len(train), constant), metrics=metrics, **losses)
@@ -137,7 +141,7 @@ def fit(
         model.stop_training = model.stop_training or schedule.is_over(history)
         state.save(history, states_of(theirs), stopped=bool(model.stop_training))
 
-    with traced_once(model):
+    with traced_once(model), _taught_maps(model, task, taught, schedule):
         if not history and schedule.select_from == 0:  # training may make things worse
             state.consider(judge(model))
         if not schedule.is_over(history) and not state.stopped:
@@ -148,7 +152,7 @@ def fit(
             users = [Named(one) for one in theirs]
             try:
                 model.fit(
-                    _Batches(train, all_targets(task, train, teacher), schedule, len(history)),
+                    _Batches(train, _targets(task, train, taught), schedule, len(history)),
                     verbose=0,
                     shuffle=False,
                     callbacks=[*ours, *following, Judge(judge, judged, said), *users, Keeper(theirs, known, step, end)],
@@ -165,6 +169,15 @@ def fit(
     return history
 
 
+def _targets(task: AnyTask, train: Samples, taught: Taught) -> list[Any]:
+    """Returns per output what its loss expects, and the original's maps where there are some."""
+    return [*all_targets(task, train, taught.outputs), *([] if taught.maps is None else [taught.maps])]
+
+
+def _taught_maps(model: Model, task: AnyTask, taught: Taught, schedule: Schedule) -> Any:
+    return contextlib.nullcontext() if taught.maps is None else matching(model, task, schedule.explanation_loss)
+
+
 def _losses(task: AnyTask, train: Samples, teacher: Optional[Array], schedule: Schedule) -> dict[str, Any]:
     """Returns what Keras' `compile` takes: labels teach where there are some, the teacher where there is one."""
     weight = 1.0 if train.y is None else 0.0 if teacher is None else schedule.distillation
@@ -178,9 +191,7 @@ def _by_owner(callbacks: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     return ours, [one for one in callbacks if one not in ours]
 
 
-def within_minutes(
-    model: Model, train: Samples, task: AnyTask, schedule: Schedule, teacher: Optional[Array] = None
-) -> Schedule:
+def within_minutes(model: Model, train: Samples, task: AnyTask, schedule: Schedule, teacher: Any = None) -> Schedule:
     """Returns the schedule with as many epochs, at most those it has, as fit its minutes; of a long epoch only a part.
 
     A few training steps are timed; they leave no trace in `model`.
@@ -194,15 +205,17 @@ def within_minutes(
     """
     if schedule.minutes is None or schedule.epochs == 0:
         return schedule
-    losses = _losses(task, train, teacher, schedule)
+    taught = Taught.of(teacher)
+    losses = _losses(task, train, taught.outputs, schedule)
     before = model.get_weights()
     model.compile("sgd", **losses)
-    few = _Batches(train, all_targets(task, train, teacher), schedule, 0)
+    few = _Batches(train, _targets(task, train, taught), schedule, 0)
     taken = []
-    for number in range(min(len(few), TIMED_STEPS + 1)):
-        start = time.perf_counter()
-        model.train_on_batch(*few[number])
-        taken.append(time.perf_counter() - start)
+    with _taught_maps(model, task, taught, schedule):
+        for number in range(min(len(few), TIMED_STEPS + 1)):
+            start = time.perf_counter()
+            model.train_on_batch(*few[number])
+            taken.append(time.perf_counter() - start)
     model.set_weights(before)
     seconds = float(np.median(taken[1:] or taken)) * schedule.steps_per_epoch(len(train))
     epochs = schedule.minutes * 60 / max(seconds, 1e-9)

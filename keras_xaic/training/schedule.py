@@ -38,6 +38,7 @@ class Schedule:
         share: Part of the training samples that an epoch passes over, drawn again in each, above 0 to 1.
         minutes: Time that all epochs together may take on this machine (see `within_minutes`); None does not limit it.
         class_weight: Class -> how much its samples count.
+        explanation_loss: How much the maps of the original teach (see `keras_xaic.training.explanations`); 0 is not at all.
     """
 
     epochs: int
@@ -53,11 +54,21 @@ class Schedule:
     share: float = 1.0
     minutes: Optional[float] = None
     class_weight: Optional[Mapping[int, float]] = None
+    explanation_loss: float = 0.0
 
     @classmethod
     def of(cls, training: Training, epochs: int, seed: int) -> Schedule:
         """Returns how a stage trains by the user's settings; minutes are shared out by whoever knows the stages."""
-        names = ("learning_rate", "batch_size", "distillation", "patience", "optimizer", "loss", "class_weight")
+        names = (
+            "learning_rate",
+            "batch_size",
+            "distillation",
+            "patience",
+            "optimizer",
+            "loss",
+            "class_weight",
+            "explanation_loss",
+        )
         return cls(epochs=epochs, seed=seed, **{name: getattr(training, name) for name in names})
 
     def steps(self, samples: int) -> int:

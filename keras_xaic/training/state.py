@@ -11,10 +11,11 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import Model, tf
-from keras_xaic.data import Array, Samples
+from keras_xaic.data import Samples
 from keras_xaic.files import save_arrays, telling, write_atomic
 from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.output_tasks import AnyTask
+from keras_xaic.training.explanations import Taught
 from keras_xaic.training.schedule import Epoch, Schedule
 
 
@@ -23,13 +24,13 @@ def identity_of(
     held_back: Samples,
     task: AnyTask,
     schedule: Schedule,
-    teacher: Optional[Array],
+    teacher: Any,
     theirs: Sequence[Any],
 ) -> str:
     """What tells one training from another; of callbacks the user's, since ours follow from the plan."""
     data = [
         None if array is None else digest_of(array)
-        for array in (train.x, train.y, train.weight, held_back.x, held_back.y, teacher)
+        for array in (train.x, train.y, train.weight, held_back.x, held_back.y, *Taught.of(teacher))
     ]
     seen = [(one.scale, one.offset, one.task) for one in (train, held_back)]
     return json.dumps(facts_of([replace(schedule, minutes=None), task, seen, data, theirs]), sort_keys=True)

@@ -7,8 +7,9 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.data import Data, Samples
-from keras_xaic.models import infer_task
+from keras_xaic.models import fitted, infer_task
 from keras_xaic.pipeline.comparing import compare_models
+from keras_xaic.training import predict
 
 
 def linear(weights, activation="softmax"):
@@ -55,16 +56,16 @@ def test_similarity_sees_which_class_changed_its_reasons(changes):
     assert similarity[0] == similarity[1] == 1
     assert similarity[2] < 0.6
     counts = np.array([one["samples"] for one in found.classes])
-    assert found.similarity == pytest.approx(np.average(list(similarity.values()), weights=counts))
+    assert found.similarity["spearman"] == pytest.approx(np.average(list(similarity.values()), weights=counts))
     assert found.facts["samples"] == 90
 
 
-def test_newly_wrong_samples_are_shown_first_and_their_maps_are_kept(changes):
+def test_what_changed_most_and_newly_wrong_samples_are_shown_first_and_their_maps_are_kept(changes):
     x, found = changes
     shown = found.facts["shown"]
-    assert {one["group"] for one in shown[:6]} == {"newly wrong"}
-    assert {one["group"] for one in shown[6:]} == {"still right"}
-    assert all((one["answer"] != one["truth"]) == (one["group"] == "newly wrong") for one in shown)
+    assert [one["group"] for one in shown] == ["most changed"] * 4 + ["newly wrong"] * 6 + ["still right"] * 6
+    assert all((one["answer"] != one["truth"]) == (one["group"] == "newly wrong") for one in shown[4:])
+    assert len({one["sample"] for one in shown}) == 16
     kept = found.explanations
     np.testing.assert_array_equal(kept.inputs, x[[one["sample"] for one in shown]])
     expected = np.eye(3)[[one["truth"] for one in shown]]
@@ -75,17 +76,18 @@ def test_a_model_compared_with_itself():
     x = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
     model = linear(np.random.default_rng(2).normal(size=(4, 3)))
     found = compared(model, model, x, None)  # no labels: the original's answers are explained
-    assert found.similarity == 1
+    assert found.similarity == dict.fromkeys(("spearman", "cosine", "top10", "held_out"), pytest.approx(1))
     assert found.classes == []
     assert found.facts["target"] == "predicted"
-    assert {one["group"] for one in found.facts["shown"]} == {"still right"}
+    assert {one["group"] for one in found.facts["shown"]} == {"most changed", "still right"}
 
 
 def test_a_model_that_is_right_about_nothing_is_compared_nevertheless():
     x = np.random.default_rng(0).uniform(0.1, 1, (5, 3)).astype(np.float32)
     found = compared(linear(np.eye(3)), linear(np.eye(3)), x, (x.argmax(1) + 1) % 3)
-    assert {one["group"] for one in found.facts["shown"]} == {"wrong before"}
+    assert {one["group"] for one in found.facts["shown"]} == {"most changed", "wrong before"}
     assert len(found.explanations.index) == len(found.facts["shown"]) == 5
+    assert [one["group"] for one in found.facts["shown"]] == ["most changed"] * 4 + ["wrong before"]
 
 
 def test_regression_has_explanations_but_no_classes():
@@ -94,8 +96,48 @@ def test_regression_has_explanations_but_no_classes():
     found = compared(model, model, x, x[:, :2])
     assert found.classes == []
     assert found.facts["target"] == "all"
-    assert found.similarity == 1
-    assert {one["group"] for one in found.facts["shown"]} == {"sample"}
+    assert found.similarity["spearman"] == 1
+    assert found.similarity["held_out"] == 1
+    assert {one["group"] for one in found.facts["shown"]} == {"most changed", "sample"}
+
+
+def test_the_worst_samples_stand_first(changes):
+    x, found = changes
+    spoken = [x * weights[:, x.argmax(1)].T for weights in (np.eye(3) * 4, np.array([[4, 0, 0], [0, 4, 3.9], [0, 0, 0.1]]))]
+    rank = np.array([np.corrcoef(*map(rank_of, pair))[0, 1] for pair in zip(*spoken)])
+    shown = [one["similarity"] for one in found.facts["shown"] if one["group"] == "most changed"]
+    assert shown == pytest.approx(np.sort(rank)[:4])
+
+
+def rank_of(values):
+    return np.array([(values < one).sum() + (values == one).sum() / 2 for one in values])
+
+
+def test_every_yardstick_sees_which_class_changed_its_reasons(changes):
+    _, found = changes
+    by_class = [one["similarity"] for one in found.classes]
+    assert all(set(one) == {"spearman", "cosine", "top10", "held_out"} for one in by_class)
+    assert by_class[0]["cosine"] == by_class[1]["cosine"] == by_class[0]["top10"] == pytest.approx(1)
+    assert by_class[2]["cosine"] < 0.3
+    assert by_class[2]["top10"] < 0.5
+    assert by_class[2]["held_out"] < by_class[0]["held_out"]
+
+
+def test_each_of_several_outputs_is_compared_by_itself():
+    inputs = keras.Input((4,), name="x")
+    parts = [layers.Dense(1, use_bias=False, name=name)(inputs) for name in ("kept", "turned")]
+    first = keras.Model(inputs, parts)
+    first.set_weights([np.array([[1.0], [2.0], [3.0], [4.0]])] * 2)
+    second = keras.models.clone_model(first)
+    second.set_weights([np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[4.0], [3.0], [2.0], [1.0]])])
+    x = np.random.default_rng(5).uniform(0.9, 1.1, (20, 4)).astype(np.float32)
+    data = fitted(first, Data(Samples(x, {"kept": x[:, :1], "turned": x[:, 1:2]})))
+    task = infer_task(first, data)
+    outputs = [predict(model, data.train) for model in (first, second)]
+    found = compare_models(first, second, data.train, task, *outputs)
+    assert found.outputs["kept"] == dict.fromkeys(("spearman", "cosine", "top10", "held_out"), pytest.approx(1))
+    assert found.outputs["turned"]["spearman"] < -0.9
+    assert found.outputs["turned"]["held_out"] < 0.8
 
 
 @pytest.mark.slow
@@ -105,5 +147,5 @@ def test_layers_without_a_rule_do_not_keep_models_from_being_compared():
     model = keras.Model(inputs, outputs)
     x = np.random.default_rng(4).normal(size=(6, 4, 4, 1)).astype(np.float32)
     found = compared(model, model, x, np.arange(6) % 3)
-    assert found.similarity == 1
+    assert found.similarity["spearman"] == 1
     assert len(found.classes) == 3

@@ -5,6 +5,7 @@ import pytest
 
 from keras_xaic.errors import DataError
 from keras_xaic.relevance import Explanations, mean_similarity, rank_similarity
+from keras_xaic.relevance.similarity import cosine_similarity, top_overlap
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -27,6 +28,25 @@ def test_only_the_order_counts():
     maps = np.random.default_rng(1).normal(size=(3, 20))
     assert rank_similarity(maps, np.exp(maps)) == pytest.approx([1, 1, 1])
     assert rank_similarity(maps, -5 * maps) == pytest.approx([-1, -1, -1])
+
+
+def test_the_cosine_weighs_positions_by_their_relevance():
+    random = np.random.default_rng(3)
+    first = random.normal(size=(4, 5, 6, 2))
+    second = first + random.normal(size=first.shape)
+    flat = [[one.sum(-1).ravel() for one in maps] for maps in (first, second)]
+    expected = [a @ b / (np.sqrt(a @ a) * np.sqrt(b @ b)) for a, b in zip(*flat)]
+    assert cosine_similarity(first, second) == pytest.approx(expected)
+    assert cosine_similarity(first, -3 * first) == pytest.approx([-1] * 4)
+    assert np.isnan(cosine_similarity(np.zeros((1, 3)), np.ones((1, 3)))).all()
+
+
+def test_the_tenth_that_speaks_most_for_the_target_is_counted():
+    maps = np.stack([np.arange(20.0), np.arange(20.0), np.ones(20)])
+    other = np.stack([np.arange(20.0) ** 3, np.roll(np.arange(20.0), -1), np.arange(20.0)])
+    found = top_overlap(maps, other)
+    assert found[:2].tolist() == [1.0, 0.5], "2 of 20; the order among them does not count"
+    assert np.isnan(found[2])
 
 
 def test_maps_without_an_order_do_not_count():

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -172,9 +173,9 @@ def test_a_level_in_use_is_marked_however_many_there_could_be():
 
 def test_pictures_say_what_they_show_and_keep_their_pixels(report, evidence):
     page = Page(render_html(report, evidence))
-    assert len(page.images) == 4 + 3  # the newly wrong sample also shows what speaks for the wrong answer
+    assert len(page.images) == 5 + 4  # the newly wrong sample also shows what speaks for the wrong answer
     assert all(image["alt"] for image in page.images)
-    assert len({image["alt"] for image in page.images}) == 7
+    assert len({image["alt"] for image in page.images}) == 9
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.images[0]["src"].partition(",")[2]))))
     sample = evidence.explanations.inputs[0]
     expected = (sample - sample.min()) / (sample.max() - sample.min()) * 255
@@ -187,6 +188,20 @@ def test_heat_is_red_where_relevance_speaks_for_the_class(report, evidence):
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.images[1]["src"].partition(",")[2])))).astype(int)
     strong = np.abs(heat) > 0.3 * np.abs(heat).max()
     assert ((shown[..., 0] > shown[..., 2]) == (heat > 0))[strong].all()
+
+
+def test_what_changed_is_red_where_the_compressed_model_lets_more_speak_for_the_class(report, evidence):
+    page = Page(render_html(report, evidence))
+    before, after = (maps[0].sum(-1) for maps in (evidence.explanations.original, evidence.explanations.compressed))
+    change = after / np.percentile(np.abs(after), 99.5) - before / np.percentile(np.abs(before), 99.5)
+    place = next(i for i, image in enumerate(page.images) if "what changed" in image["alt"])
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.images[place]["src"].partition(",")[2])))).astype(int)
+    strong = np.abs(change) > 0.3
+    assert ((shown[..., 0] > shown[..., 2]) == (change > 0))[strong].all()
+    same = replace(evidence.explanations, compressed=2 * evidence.explanations.original)
+    pale = Page(render_html(report, replace(evidence, explanations=same))).images[place]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(pale["src"].partition(",")[2])))).astype(int)
+    assert np.ptp(pixels, axis=-1).max() <= 1, "the same reasons have no colour, however large they are"
 
 
 @pytest.mark.parametrize("shape", [(40, 3), (12,), (28, 28), (200, 150, 1)])

@@ -28,7 +28,7 @@ def test_the_keys_are_those_of_the_contract():
     assert set(written["compressed"]) == {
         "keras_accuracy", "keras_metric", "edge_accuracy", "edge_metric", "drop_pp",
         "flash_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
-        "sparsity", "mean_bits", "macs", "latency_ms", "agreement", "explanation_similarity",
+        "sparsity", "mean_bits", "macs", "latency_ms", "agreement", "explanation_similarity", "similarity",
         "samples", "part",
     }  # fmt: skip
     layer = json.loads(Report(layers=[LayerFacts(name="a")]).to_json())["layers"][0]

@@ -60,7 +60,7 @@ def test_a_teacher_is_a_model_or_what_it_said(parts):
     train, _ = data.split(seed=3)
     other = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
     how = {"epochs": 1, "seed": 3, "calibration": 64, "callbacks": (), "checkpoint": None, "progress": lambda *a: None}
-    asked = Context.of(model, data, teacher=other, **how).teacher
+    asked = Context.of(model, data, teacher=other, **how).teacher.outputs
     np.testing.assert_array_equal(asked, predict(other, train))
     said = asked + 1.0
-    np.testing.assert_array_equal(Context.of(model, data, teacher=said, **how).teacher, said)
+    np.testing.assert_array_equal(Context.of(model, data, teacher=said, **how).teacher.outputs, said)

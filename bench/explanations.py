@@ -1,0 +1,114 @@
+"""Does training that matches explanations keep the reasons, and what does it cost?
+
+    python bench/explanations.py --data-root MODELS --data DATA        appends to bench/results/explanations.jsonl
+
+Each model gets one plan; every share of the loss trains it in the same short schedule, with the same seeds. `rank`, `cosine`
+and `top10` compare `lrp.gamma` maps, `removal` what taking parts of the input away does: the loss computes neither. `gradient`
+is the cosine of the maps that it computes, pixel by pixel. `cpu` is processor time of all of `apply`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import common  # noqa: E402
+
+SETTINGS = {
+    "digits": {"flash": "14kB", "download": "5kB", "epochs": 8, "samples": None},
+    "mlp": {"flash": "60kB", "download": "16.5kB", "epochs": 4, "samples": 10_000},
+    "cnn": {"flash": "60kB", "download": "20kB", "epochs": 2, "samples": 2_500},
+    "resnet8": {"flash": "48kB", "download": "24kB", "epochs": 2, "samples": 2_500},
+}
+COMPARED, TAKEN = 1_000, 64
+
+
+def load(options, name):
+    """Returns model and data; the digits are those of scikit-learn, with the model of `examples/digits.py`."""
+    if name != "digits":
+        return common.load(options, name, SETTINGS[name]["samples"])
+    import os
+
+    sys.path.insert(0, str(ROOT / "examples"))
+    os.chdir(ROOT)
+    import digits
+
+    import keras_xaic as xaic
+
+    model, data = digits.ready()
+    return xaic.load_model(model), xaic.load_data(data)
+
+
+def plan_of(model, data, name):
+    """Returns relevance and plan, the same for every share."""
+    import keras_xaic as xaic
+
+    limits = {key: SETTINGS[name][key] for key in ("flash", "download")}
+    relevance = xaic.attribute(model, data.calibration(256))
+    return relevance, xaic.plan(model, relevance, xaic.Budget(**limits), data=data)
+
+
+def measure(model, data, relevance, made, name, share, seed):
+    """Returns a row."""
+    import keras_xaic as xaic
+    from keras_xaic.models import infer_task
+    from keras_xaic.pipeline.reasons import way_of
+    from keras_xaic.pipeline.removal import removal_similarity
+    from keras_xaic.relevance import Attribution, rank_similarity
+    from keras_xaic.relevance.similarity import cosine_similarity, top_overlap
+    from keras_xaic.training import predict
+
+    training = xaic.Training(epochs=SETTINGS[name]["epochs"], seed=seed, explanation_loss=share)
+    start, cpu = time.perf_counter(), time.process_time()
+    small = xaic.apply(model, made, data, relevance=relevance, training=training)
+    start, cpu = time.perf_counter() - start, time.process_time() - cpu
+    test = data.test
+    outputs, after = predict(model, test), predict(small.model, test)
+    few, task = test.take(slice(COMPARED)), infer_task(model, data)
+    ways = [way_of(one).input_relevance(few) for one in (model, small.model)]
+    slopes = [Attribution(one, rule="gradient_x_input").input_relevance(few) for one in (model, small.model)]
+    (first, second), (before, now) = ((one[0] for one in pair) for pair in (ways, slopes))
+    return {
+        "accuracy": float((after.argmax(-1) == test.y).mean()),
+        "rank": float(np.nanmean(rank_similarity(first, second))),
+        "cosine": float(np.nanmean(cosine_similarity(first, second))),
+        "top10": float(np.nanmean(top_overlap(first, second))),
+        "gradient": float(np.nanmean(cosine_similarity(before, now))),
+        "removal": float(np.nanmean(removal_similarity(model, small.model, test.take(slice(TAKEN)), task, outputs[:TAKEN]))),
+        "seconds": start,
+        "cpu": cpu,
+    }
+
+
+def main():
+    made = common.parser(__doc__, "explanations.jsonl", needs_models=False)
+    made.add_argument("--models", default="digits,mlp,cnn")
+    made.add_argument("--shares", default="0,0.5,1")
+    options = made.parse_args()
+    known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    done = {(row["model"], row["share"], row["seed"]) for row in known}
+    for name in options.models.split(","):
+        asked = itertools.product(range(options.seeds), map(float, options.shares.split(",")))
+        left = [(seed, share) for seed, share in asked if (name, share, seed) not in done]
+        if not left:
+            continue
+        model, data = load(options, name)
+        relevance, plan = plan_of(model, data, name)
+        for seed, share in left:
+            row = {"model": name, "share": share, "seed": seed, **SETTINGS[name]}
+            row |= measure(model, data, relevance, plan, name, share, seed)
+            with options.out.open("a") as file:
+                file.write(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}) + "\n")
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
