@@ -136,12 +136,16 @@ def _wrong_python(python: str, interpreter: str, what: str) -> UnusableInterpret
     )
 
 
-def words(said: str, most: int = 400) -> str:
+MOST_WORDS = 400
+"""Characters of what an interpreter said."""
+
+
+def words(said: str) -> str:
     """Returns what an interpreter wrote to stderr as one line, without its small talk and repetitions."""
     lines = [line.strip() for line in said.splitlines()]
     kept = list(dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE)))
     text = "; ".join(kept)
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    return text if len(text) <= MOST_WORDS else f"{text[: MOST_WORDS // 2]} ... {text[-MOST_WORDS // 2 :]}"
 
 
 def _watch(child: subprocess.Popen[bytes], timeout: float, progress: Optional[Callable[[int], None]]) -> tuple[bool, bool]:

@@ -204,9 +204,7 @@ def race(
     }
 
 
-def run_layers(
-    path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = AUTO, timeout: float = 120.0
-) -> list[np.ndarray]:
+def run_layers(path: PathLike, inputs: Sequence[np.ndarray], *, interpreter: str = AUTO) -> list[np.ndarray]:
     """Returns what every computing operator of a file gives, in the order in which they run: (N, ...) float32.
 
     Operators that only convert (QUANTIZE, DEQUANTIZE) or make weights of what is stored are left out. The values are those of
@@ -216,13 +214,12 @@ def run_layers(
         path: The .tflite file.
         inputs: One (N, ...) array per input.
         interpreter: See `run_file`.
-        timeout: Seconds after which the interpreter counts as hung.
 
     Raises:
         EdgeError, DataError: As `run_file`.
     """
     interpreter = _named(interpreter)
-    limits = Limits(timeout)
+    limits = Limits(120.0)
     info = read_or_quote(path, interpreter, limits)
     graph = info.main
     wanted = _computed(graph)

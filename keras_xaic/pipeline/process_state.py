@@ -14,7 +14,7 @@ from keras_xaic._keras import keras, tf
 
 
 @contextlib.contextmanager
-def seeded(seed: int, deterministic: bool = True) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Sets the seeds of Python, NumPy and Keras and TensorFlow's op determinism, and sets them back afterwards.
 
     The generators of Python and NumPy continue where they were; TensorFlow's global seed is what it was.
@@ -22,8 +22,7 @@ def seeded(seed: int, deterministic: bool = True) -> Iterator[None]:
     states, before = (random.getstate(), np.random.get_state()), context.global_seed()
     was_deterministic = config.is_op_determinism_enabled()
     keras.utils.set_random_seed(seed)
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_op_determinism()
     try:
         yield
     finally:

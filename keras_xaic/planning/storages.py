@@ -70,17 +70,6 @@ SLOW = 1.25
 """A storage is slow that takes so many times as long as INT8 does."""
 
 
-def is_slow(kind: str, storage: Storage, activations: Activations) -> bool:
-    """Returns whether a layer takes much longer for its storage, on the interpreter that files are timed on.
-
-    The fast kernels of LiteRT 2.3 take INT4 weights of dense layers, but not those of convolutions.
-    """
-    versions = _TABLE["measured"][_TABLE["timed_on"]]
-    rows = [row for row in versions[list(versions)[-1]] if (row["kind"], row["activations"]) == (kind, activations)]
-    times = {name: [row["time"] for row in rows if row["storage"] == name and row.get("time")] for name in (storage, "int8")}
-    return all(times.values()) and min(times[storage]) > SLOW * min(times["int8"])
-
-
 def can_be_packed(kind: KernelKind, shape: Sequence[int], activations: Activations = "int8") -> bool:
     """Returns whether every interpreter computes this kernel right from INT4, where `EXACT` allows INT4 at all.
 

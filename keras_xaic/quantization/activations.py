@@ -20,6 +20,7 @@ MOMENTUM = 0.99
 """Weight of the past in a moving average of ranges."""
 PERCENTILE = 99.99
 """Share of the values on either side of zero that a percentile range holds, in percent."""
+BATCH = 64
 PASSED_ON = (
     layers.Flatten,
     layers.Reshape,
@@ -181,12 +182,12 @@ def _inner(operation: Operation) -> Layer:
 
 
 def _first_ranges(
-    operations: Operations, samples: Samples, chosen: set[str], percentile: float, batch_size: int = 64
+    operations: Operations, samples: Samples, chosen: set[str], percentile: float
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest values, or percentiles of them averaged over batches."""
     found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
-    for start in range(0, len(samples), batch_size):
-        tensors: dict[str, Any] = operations.start(samples.feeds(slice(start, start + batch_size)))
+    for start in range(0, len(samples), BATCH):
+        tensors: dict[str, Any] = operations.start(samples.feeds(slice(start, start + BATCH)))
         for operation in operations:
             tensors.update(zip(operation.outputs, operation.call(tensors)))
         for key in chosen:

@@ -12,16 +12,17 @@ from keras_xaic._keras import Model, tf
 from keras_xaic.data import Samples, concatenated, joined
 from keras_xaic.models.ports import ports_of
 
+BATCH = 256
 _traced: dict[int, Any] = {}
 """The compiled calls of models that are being trained, by the `id` of the model."""
 
 
-def predict(model: Model, samples: Samples, batch_size: int = 256) -> Any:
+def predict(model: Model, samples: Samples) -> Any:
     """Returns the model's outputs, (N, ...) float32, batch by batch; of several outputs `Parts`."""
     call = _traced.get(id(model)) or _compiled(model)
     names, parts = ports_of(model).outputs, []
-    for start in range(0, len(samples), batch_size):
-        feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + batch_size))]
+    for start in range(0, len(samples), BATCH):
+        feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + BATCH))]
         outputs = tf.nest.flatten(call(feeds if len(feeds) > 1 else feeds[0]))
         parts.append(joined([np.asarray(one) for one in outputs], names if len(names) > 1 else ()))
     return concatenated(parts)

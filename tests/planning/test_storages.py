@@ -12,7 +12,7 @@ from keras_xaic.budget import Budget
 from keras_xaic.edge import REGISTRY
 from keras_xaic.errors import ExportError
 from keras_xaic.planning import PlanOptions, plan
-from keras_xaic.planning.storages import KINDS, RUNTIMES, can_be_packed, is_slow, legal_storages, require_legal
+from keras_xaic.planning.storages import KINDS, RUNTIMES, can_be_packed, legal_storages, require_legal
 from keras_xaic.relevance.magnitude import magnitude
 
 TABLE = pathlib.Path(edge.__file__).with_name("storages.json")
@@ -151,12 +151,6 @@ def _net():
 
 
 SLOW = {("conv", "int4"), ("depthwise", "int4")}
-
-
-@pytest.mark.parametrize("kind", sorted(KINDS.values()))
-@pytest.mark.parametrize("storage", ["int4", "int8"])
-def test_what_is_slow_was_measured(kind, storage):
-    assert is_slow(kind, storage, "int8") == ((kind, storage) in SLOW)
 
 
 @pytest.mark.parametrize("download", [30_000, 14_000])

@@ -128,8 +128,9 @@ def arena(job: dict[str, Any]) -> dict[str, Any]:
     return {"version": version_of(micro.runtime), "minimum": smallest(job["guess"], micro.enough, works)}
 
 
-def smallest(guess: int, enough: int, works: Callable[[int], bool], step: int = 16) -> int:
-    """Returns the smallest multiple of `step` that works, with few trials where it is near `guess`; `enough` works."""
+def smallest(guess: int, enough: int, works: Callable[[int], bool]) -> int:
+    """Returns the smallest multiple of 16 that works, with few trials where it is near `guess`; `enough` works."""
+    step = 16
     low, high, stride = 0, enough, step
     trial = min(max(step, guess // step * step), enough)
     while low + step < high:
