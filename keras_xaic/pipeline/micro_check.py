@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from keras_xaic import edge, tflite
 from keras_xaic.errors import EdgeError, ExportError
@@ -12,6 +12,7 @@ from keras_xaic.tflite import Precision, Target
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+    from keras_xaic.data import Samples
 
 WORKS = "The target mobile works: {target=mobile}; replace these layers"
 INSTEAD = "Replace these layers to run the model on microcontrollers; for everything else the bundle is complete"
@@ -22,7 +23,7 @@ def cannot(reason: str) -> str:
     return f"TensorFlow Lite Micro cannot run this model: {reason}"
 
 
-def micro_refusal(model: Model, samples: Any = None, precision: Precision = "int8") -> Optional[str]:
+def micro_refusal(model: Model, samples: Optional[Samples] = None, precision: Precision = "int8") -> Optional[str]:
     """Returns why TensorFlow Lite Micro cannot run a model, as the end of a sentence; None where it can.
 
     The model is written as it will be, and that file is run. What cannot be written is not judged here.
@@ -46,7 +47,7 @@ def micro_refusal(model: Model, samples: Any = None, precision: Precision = "int
 
 
 def known_target(
-    target: Target, model: Model, samples: Any, precision: Precision, required: bool = False
+    target: Target, model: Model, samples: Optional[Samples], precision: Precision, required: bool = False
 ) -> tuple[Target, Optional[str]]:
     """Returns the target that can be reached, and what to say where that is less than `target`.
 

@@ -78,7 +78,7 @@ class _Refresh(keras.callbacks.Callback):
         self.plain, self.context, self.reduce, self.every, self.last = plain, context, reduce, every, last
         self.attribution = Attribution(plain, rule=rule, allow_approximate=True)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         step = int(self.model.optimizer.iterations)
         if step % self.every or step > self.last:
             return

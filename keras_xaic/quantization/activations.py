@@ -56,15 +56,15 @@ class RangeQuantizer(quantizers.Quantizer):
         if self.low == self.high:
             self.high = 1e-6  # nothing ever passes here
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds what the range is kept in to `layer`."""
         return {}
 
-    def range(self, inputs: Any, training: Any, weights: dict[str, Any]) -> tuple[Any, Any]:
+    def range(self, inputs: Tensor, training: object, weights: dict[str, Any]) -> tuple[Any, Any]:
         """Returns both ends of the range for this call."""
         return tf.constant(self.low), tf.constant(self.high)
 
-    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, training: object, weights: dict[str, Any], **kwargs: object) -> Tensor:
         """Returns `inputs` on the grid."""
         low, high = self.range(inputs, training, weights)
         if self.activations == "int8":
@@ -80,7 +80,7 @@ class RangeQuantizer(quantizers.Quantizer):
 class MovingAverageRange(RangeQuantizer):
     """The range follows the batches' smallest and largest values, as TFMOT's `MovingAverageQuantizer` does."""
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds both ends of the range, not trainable."""
         ends = {"low": self.low, "high": self.high}
         return {
@@ -88,7 +88,7 @@ class MovingAverageRange(RangeQuantizer):
             for end, value in ends.items()
         }
 
-    def range(self, inputs: Any, training: Any, weights: dict[str, Any]) -> tuple[Any, Any]:
+    def range(self, inputs: Tensor, training: object, weights: dict[str, Any]) -> tuple[Any, Any]:
         """Returns the range, moved towards that of `inputs` in training."""
         if not training:
             return weights["low"], weights["high"]
@@ -100,13 +100,13 @@ class MovingAverageRange(RangeQuantizer):
 class LearnedRange(RangeQuantizer):
     """Both ends of the range are trained, as logarithms of their change (cf. Jain et al. 2020, TQT, arXiv 1903.08066)."""
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the logarithms."""
         return {
             end: layer.add_weight(f"{name}_log_{end}", shape=(), initializer="zeros", trainable=True) for end in ("low", "high")
         }
 
-    def range(self, inputs: Any, training: Any, weights: dict[str, Any]) -> tuple[Any, Any]:
+    def range(self, inputs: Tensor, training: object, weights: dict[str, Any]) -> tuple[Any, Any]:
         """Returns the range as it is learned now."""
         return self.low * tf.exp(weights["low"]), self.high * tf.exp(weights["high"])
 

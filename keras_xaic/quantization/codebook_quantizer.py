@@ -55,13 +55,13 @@ class CodebookQuantizer(quantizers.Quantizer):
             score = score * mask
         return cls(choose_levels(kernel / scale, score, 2**bits), scale, bits, mask)
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the trainable shifts of the centroids, in units of weights, to the wrapper `layer`."""
         zeros = keras.initializers.Zeros()
         self._shift = layer.add_weight(f"{name}_shift", (len(self.levels),), initializer=zeros, trainable=True)
         return {"shift": self._shift}
 
-    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, training: object, weights: dict[str, Any], **kwargs: object) -> Tensor:
         """Returns `inputs` on the codebook."""
         return self._shared(inputs, weights["shift"]) * self.scale + (inputs - tf.stop_gradient(inputs))
 

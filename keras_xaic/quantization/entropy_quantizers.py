@@ -38,7 +38,7 @@ class EntropyQuantizer(quantizers.Quantizer):
         self.limit = 2 ** (bits - 1) - 1
         self.others = np.array([level for level in range(-self.limit, self.limit + 1) if level], np.float32)
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the trainable log of the step, and the prices that `refresh` sets, to the wrapper `layer`."""
         add, zeros = layer.add_weight, keras.initializers.Zeros()
         thresholds = keras.initializers.Constant((self.others[1:] + self.others[:-1]) / 2)
@@ -50,7 +50,7 @@ class EntropyQuantizer(quantizers.Quantizer):
         }
         return self.variables
 
-    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, training: object, weights: dict[str, Any], **kwargs: object) -> Tensor:
         """Returns `inputs` on the grid."""
         step = self.scale * tf.exp(weights["log_step"])
         level = tf.stop_gradient(self._levels(inputs / step, weights))
@@ -113,7 +113,7 @@ class RelevanceEntropyQuantizer(EntropyQuantizer):
         super().__init__(bits, scale, pricing)
         self.band = band
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds log R and beta to the variables of ECQ; without any relevance so far the factor is 1."""
         super().build(tensor_shape, name, layer)
         half = keras.initializers.Constant(np.log(0.5))

@@ -28,12 +28,12 @@ class GridQuantizer(quantizers.Quantizer):
         self.bits, self.scale, self.mask = bits, np.asarray(scale, np.float32), mask
         self.limit = 2 ** (bits - 1) - 1
 
-    def build(self, tensor_shape: Any, name: str, layer: Layer) -> dict[str, Any]:
+    def build(self, tensor_shape: object, name: str, layer: Layer) -> dict[str, Any]:
         """Adds the trainable log of the step to the wrapper `layer`."""
         self._log_step = layer.add_weight(f"{name}_log_step", shape=self.scale.shape, initializer="zeros", trainable=True)
         return {"log_step": self._log_step}
 
-    def __call__(self, inputs: Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, training: object, weights: dict[str, Any], **kwargs: object) -> Tensor:
         """Returns `inputs` on the grid."""
         step = self.scale * tf.exp(weights["log_step"])
         level = tf.clip_by_value(inputs / step, -self.limit, self.limit)

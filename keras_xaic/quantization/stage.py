@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -179,9 +179,9 @@ class _Refresh(keras.callbacks.Callback):
         super().__init__()
         self.quantized, self.every, self.follower = quantized, every, follower
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         if (batch + 1) % self.every == 0:
             refresh_prices(self.quantized, None if self.follower is None else self.follower.now(self.quantized))
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         refresh_prices(self.quantized)

@@ -15,7 +15,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.files import machine_fault
 from keras_xaic.silence import captured_stderr
 from keras_xaic.tflite.adding import add_tensor, new_operator
-from keras_xaic.tflite.flatbuffer import constant, load, name_of, operators, pack, with_outputs
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, constant, load, name_of, operators, pack, with_outputs
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
 
@@ -132,7 +132,7 @@ def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> b
     return content
 
 
-def _with_joins(model: Any, chosen: Sequence[Any]) -> list[str]:
+def _with_joins(model: ModelT, chosen: Sequence[Operator]) -> list[str]:
     """Returns the names of what operators give, and of what only puts that side by side: one scale would hold for all of it.
 
     The integer form of an output of the model is called like the output and ``1``.

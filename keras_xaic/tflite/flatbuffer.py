@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the generated schema has no types: these say which of its o
 
     class _Object:
         def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
+        def __setattr__(self, name: str, value: object) -> None: ...
 
     class ModelT(_Object):
         """A whole file (`schema.ModelT`)."""
@@ -39,8 +39,12 @@ if TYPE_CHECKING:  # the generated schema has no types: these say which of its o
     class OperatorT(_Object):
         """An operator of a file (`schema.OperatorT`)."""
 
+    class QuantizationT(_Object):
+        """Scales and zero points of a tensor (`schema.QuantizationParametersT`)."""
+
 else:
     ModelT, SubGraphT, TensorT, OperatorT = schema.ModelT, schema.SubGraphT, schema.TensorT, schema.OperatorT
+    QuantizationT = schema.QuantizationParametersT
 
 _KINDS = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
 _DTYPES: dict[int, Any] = {
@@ -213,6 +217,6 @@ def name_of(tensor: TensorT) -> str:
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name or "")
 
 
-def text(name: Any) -> str:
+def text(name: object) -> str:
     """Returns a name of the schema as text."""
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")

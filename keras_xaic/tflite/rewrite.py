@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.planning.storages import INT4_VERSIONS, Activations, Storage, require_legal
-from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, TensorType, require_version, schema, set_constant
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, QuantizationT, TensorT, TensorType, require_version, set_constant
 from keras_xaic.tflite.pairing import (
     WeightOperator,
     channel_steps,
@@ -171,9 +171,9 @@ def write_bias(target: WeightOperator, bias: np.ndarray, steps: np.ndarray, inpu
     tensor.quantization = quantization(bias_steps, axis=0)
 
 
-def quantization(steps: np.ndarray, axis: int) -> Any:
+def quantization(steps: np.ndarray, axis: int) -> QuantizationT:
     """Returns a symmetric quantization record (`schema.QuantizationParametersT`) with zero point 0."""
-    record = schema.QuantizationParametersT()
+    record = QuantizationT()
     record.scale = np.asarray(steps, np.float32)
     record.zeroPoint = np.zeros(len(record.scale), np.int64)
     record.quantizedDimension = axis if len(record.scale) > 1 else 0

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.tflite.flatbuffer import ModelT, builtin_code, operators, text
+from keras_xaic.tflite.flatbuffer import ModelT, OperatorT, TensorT, builtin_code, operators, text
 
 FREE = ("min", "max")
 """Parts of quantization that no interpreter reads where there is a scale."""
@@ -70,7 +70,7 @@ class _Pair:
             return "it has more operators"
         return None if self._match(one.outputs, other.outputs) else "its outputs are others"
 
-    def _same_operator(self, one: Any, other: Any, dry: bool = False) -> bool:
+    def _same_operator(self, one: OperatorT, other: OperatorT, dry: bool = False) -> bool:
         codes = [self.before.operatorCodes[one.opcodeIndex], self.after.operatorCodes[other.opcodeIndex]]
         facts = [(builtin_code(code), text(code.customCode), code.version) for code in codes]
         parts = ("builtinOptionsType", "builtinOptions", "customOptions", "customOptionsFormat", "mutatingVariableInputs")
@@ -95,7 +95,7 @@ class _Pair:
         self._taken.add(theirs)
         return True
 
-    def _same_tensor(self, one: Any, other: Any) -> bool:
+    def _same_tensor(self, one: TensorT, other: TensorT) -> bool:
         free = [tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature for tensor in (one, other)]
         parts = ("type", "shape", "isVariable", "sparsity", "variantTensors")
         data = [model.buffers[tensor.buffer].data for model, tensor in ((self.before, one), (self.after, other))]
@@ -107,7 +107,7 @@ class _Pair:
         )
 
 
-def _same_scales(one: Any, other: Any) -> bool:
+def _same_scales(one: TensorT, other: TensorT) -> bool:
     records = [
         {} if tensor.quantization is None else {k: v for k, v in vars(tensor.quantization).items() if k not in FREE}
         for tensor in (one, other)

@@ -5,7 +5,7 @@ Each transformation takes loaded objects and changes them in place; `slim` does 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -208,7 +208,7 @@ def _drop_unused_tensors(graph: SubGraphT, signatures: Sequence[Any]) -> None:
         entry.tensorIndex = place[int(entry.tensorIndex)]
 
 
-def _some(indices: Optional[np.ndarray]) -> Any:
+def _some(indices: Optional[np.ndarray]) -> Iterable[int]:
     return () if indices is None else indices
 
 

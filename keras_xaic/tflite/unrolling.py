@@ -84,7 +84,7 @@ def _step_by_step(layer: Layer, sequence: Tensor, **_: Any) -> Any:
     return [result, *states] if layer.return_state else result
 
 
-def _parts(layer: Any) -> list[Layer]:
+def _parts(layer: Union[Layer, Callable[..., Any]]) -> list[Layer]:
     if isinstance(layer, layers.Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
     return [layer] if isinstance(layer, layers.RNN) else []

@@ -8,7 +8,6 @@ INT4, half a byte a weight: the operator unpacks them whenever it runs, and roun
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
     ModelT,
     OperatorT,
+    QuantizationT,
     TensorType,
     builtin_code,
     require_version,
@@ -52,7 +52,7 @@ def write_weight_only(
     """
     found = weight_operators(model)
     pairs, gains = pair_with_grids(found, kernels)
-    front: dict[int, Any] = {}
+    front: dict[int, OperatorT] = {}
     for place, (one, key, gain) in enumerate(zip(found, pairs, gains)):
         index = int(one.operator.record.inputs[1])
         if place in floating or index in front:  # a layer that is called twice is stored once
@@ -84,7 +84,7 @@ def _plain(one: WeightOperator) -> tuple[np.ndarray, np.ndarray]:
     return grid.integers, grid.scale.ravel()
 
 
-def _pack(one: WeightOperator, integers: np.ndarray, record: Any) -> None:
+def _pack(one: WeightOperator, integers: np.ndarray, record: QuantizationT) -> None:
     weights = one.operator.input(1)
     assert weights is not None  # it is a weight operator
     set_constant(one.operator.model, weights, integers, TensorType.INT4)
@@ -92,7 +92,7 @@ def _pack(one: WeightOperator, integers: np.ndarray, record: Any) -> None:
     require_version(one.operator, INT4_VERSIONS[one.operator.kind])
 
 
-def _widen(model: ModelT, index: int, integers: np.ndarray, record: Any) -> OperatorT:
+def _widen(model: ModelT, index: int, integers: np.ndarray, record: QuantizationT) -> OperatorT:
     """Stores integers in a tensor of their own; returns the operator that makes tensor `index`, until now constant, of it."""
     graph = model.subgraphs[0]
     narrow = add_constant(model, integers, TensorType.INT8)
