@@ -77,6 +77,7 @@ class PlannedQuantizeConfig(quantize_config.QuantizeConfig):
 
     def set_quantize_activations(self, layer: Layer, quantize_activations: list[Any]) -> None:
         """Does nothing: activations are not fake-quantized."""
+        del layer, quantize_activations  # without a statement AutoGraph warns, in notebooks only
 
     def get_output_quantizers(self, layer: Layer) -> list[Any]:
         """Returns nothing: outputs are not fake-quantized."""

@@ -151,7 +151,7 @@ class Attribution:
     """A model made ready for one rule; for callers that attribute again and again while weights change.
 
     Args:
-        model: See `attribute`.
+        model: See `attribute`. Of a Keras 3 model, the weights are those of now.
         rule: See `attribute`; not ``magnitude``, which needs no preparation.
         engine: See `attribute`.
         allow_approximate: See `attribute`.
@@ -163,8 +163,8 @@ class Attribution:
     def __init__(
         self, model: Model, *, rule: RuleLike = "lrp.epsilon", engine: EngineName = "auto", allow_approximate: bool = False
     ) -> None:
-        self.model = model
-        self.program = Program(model)
+        self.model = as_model(model)
+        self.program = Program(self.model)
         self.engine, self.engine_name, self.rule_name = make_engine(self.program, rule, engine, allow_approximate)
         self._steps: dict[Any, Any] = {}
         idle = as_composite(rule).idle(self.program.maps) if isinstance(rule, (Composite, Mapping)) else ()

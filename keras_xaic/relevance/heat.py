@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import functools
+import io
+from typing import Any, Optional
 
 import numpy as np
 
@@ -45,3 +47,25 @@ def heat_image(sample: np.ndarray, relevance: np.ndarray, limit: Optional[float]
     ground = 176 + 72 * (input_image(sample).mean(-1, keepdims=True) / 255)
     colour = np.where(heat[..., None] > 0, FOR, AGAINST)
     return np.asarray(np.round(ground * (1 - strength) + colour * strength), np.uint8)
+
+
+def blank_figure(size: tuple[float, float], **options: Any) -> Any:
+    """Returns an empty matplotlib figure with a canvas of its own: no display, nothing global; notebooks show it.
+
+    Args:
+        size: Width and height in inches.
+        **options: As for `matplotlib.figure.Figure`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=size, layout="constrained", **options)
+    FigureCanvasAgg(figure)
+    figure._repr_png_ = functools.partial(_png, figure)  # else only where pyplot was imported
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=120)
+    return target.getvalue()

@@ -13,7 +13,7 @@ from keras_xaic.output_tasks import PerOutput
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.choices import Start, Target
 from keras_xaic.relevance.container import Relevance
-from keras_xaic.relevance.heat import AGAINST, FOR, heat_image, input_image, kind_of
+from keras_xaic.relevance.heat import AGAINST, FOR, blank_figure, heat_image, input_image, kind_of
 from keras_xaic.relevance.inputs import as_inputs
 
 _MANY_BARS = 40
@@ -79,7 +79,7 @@ def plot_layers(relevance: Relevance) -> Any:
         relevance: What to show.
     """
     names = list(relevance.layers)
-    figure = _new_figure((7.0, 1.0 + 0.22 * len(names)))
+    figure = blank_figure((7.0, 1.0 + 0.22 * len(names)))
     axes = figure.add_subplot()
     axes.barh(range(len(names)), [relevance.layers[name] for name in names], color="#2b6cb0")
     axes.set_yticks(range(len(names)), names, fontsize=7)
@@ -95,15 +95,6 @@ def save_figure(figure: Any, path: PathLike) -> None:
         figure.savefig(file, format="png", dpi=120)
 
 
-def _new_figure(size: tuple[float, float]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)  # a canvas of its own: no display, nothing global
-    return figure
-
-
 def plot_sample(sample: np.ndarray, relevance: np.ndarray, title: str = "") -> Any:
     """Returns a matplotlib figure with an input beside the relevance of its values.
 
@@ -112,7 +103,7 @@ def plot_sample(sample: np.ndarray, relevance: np.ndarray, title: str = "") -> A
         relevance: Relevance of its values (see `Attribution.input_relevance`), same shape.
         title: Above the picture.
     """
-    figure = _new_figure((7.0, 3.4))
+    figure = blank_figure((7.0, 3.4))
     figure.suptitle(title, fontsize=9)
     kind = kind_of(sample)
     if kind == "image":

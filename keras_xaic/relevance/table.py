@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from keras_xaic.models.given import as_model
 from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.relevance.container import Relevance
@@ -51,7 +52,7 @@ def layer_rows(model: Model, relevance: Relevance) -> list[LayerRow]:
         model: The model that was attributed.
         relevance: Its relevance.
     """
-    operations, kinds = Operations(model), dict[str, str]()
+    operations, kinds = Operations(as_model(model)), dict[str, str]()
     for kernel in kernels_in(operations):
         kinds[kernel.path] = kernel.kind
         kinds[kernel.key] = kernel.kind

@@ -7,6 +7,8 @@ import re
 from html import escape
 from typing import Any
 
+from keras_xaic.relevance.heat import blank_figure
+
 # Colours that figures are drawn with -> CSS variables of the page.
 INK, QUIET, LINE = "#010101", "#020202", "#030303"
 RELEVANCE, BYTES, GOOD, FOR, AGAINST = "#040404", "#050505", "#060606", "#070707", "#080808"
@@ -41,12 +43,7 @@ _STYLE: dict[Any, Any] = {
 
 def drawing(width: float, height: float) -> Any:
     """Returns an empty figure, to be drawn on within `style`; sizes in inches of 72 CSS pixels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-    FigureCanvasAgg(figure)
-    return figure
+    return blank_figure((width, height), facecolor="none")
 
 
 def style() -> Any:

@@ -21,6 +21,16 @@ PROMISES = {
     "search_front": (["2"], r"trial +flash[\s\S]*<- no other is better"),
     "tfmot_schedule": ([], r"[\d.]+% zeros[\s\S]*accuracy \d+\.\d% before, (8|9)\d\.\d% after"),
     "on_device_check": ([], r"the device gives the expected answers"),
+    "keras_fit": ([], r"together: 80\.0% zeros, accuracy 9\d\.\d% before, 9\d\.\d% after"),
+    "cross_validation": ([], r"within 12kB: accuracy 0\.9\d+ [\s\S]*within 20kB: accuracy 0\.9\d+ .* over 2 folds"),
+    "tensorboard_callback": ([], r"accuracy of the file: 0\.9"),
+    "mlflow_callback": ([], r"'val_accuracy': (0\.9|1\.0)[\s\S]*'edge_accuracy': 0\.9"),
+}
+NEEDS = {"tensorboard_callback": "tensorboard", "mlflow_callback": "mlflow"}
+"""Packages that are not there everywhere."""
+NOTEBOOKS = {
+    "compress": r"accuracy of the file (0\.9\d+), of the report \1",
+    "relevance": r"half of the filters removed, least relevant +accuracy 9[\s\S]*similarity of explanations 0\.9",
 }
 
 
@@ -39,6 +49,8 @@ def place(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROMISES)
 def test_an_example_runs_and_prints_what_it_promises(place, name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     arguments, promise = PROMISES[name]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
@@ -46,6 +58,92 @@ def test_an_example_runs_and_prints_what_it_promises(place, name):
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(promise, done.stdout), done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_epochs_are_in_tensorboard(place):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = place / "build" / "examples" / "logs"
+    if not logs.exists():
+        test_an_example_runs_and_prints_what_it_promises(place, "tensorboard_callback")
+    events = EventAccumulator(str(logs / "validation"), size_guidance={"tensors": 0}).Reload()
+    assert "epoch_loss" in events.Tags()["tensors"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_short_and_holds_no_outputs(name):
+    cells = json.loads((EXAMPLES / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    codes = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert sum(len(cell["source"]) for cell in codes) < 90
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in codes)
+    assert cells[0]["source"][0].startswith("# ")
+
+
+def test_every_notebook_is_tried():
+    assert {path.stem for path in (EXAMPLES / "notebooks").iterdir() if path.suffix == ".ipynb"} == set(NOTEBOOKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    book = nbformat.read(EXAMPLES / "notebooks" / f"{name}.ipynb", as_version=4)
+    nbformat.validate(book)
+    nbclient.NotebookClient(book, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    said = "".join(output.get("text", "") for output in outputs)
+    assert re.search(NOTEBOOKS[name], said), said
+    assert "WARNING" not in said
+    shown = [kind for output in outputs for kind in output.get("data", {})]
+    assert shown.count("text/html") >= 3 if name == "compress" else shown.count("image/png") == 3
+    if name == "relevance":
+        half = [float(one) for one in re.findall(r"accuracy (\d+\.\d)%", said.partition("half of")[2])]
+        assert half[0] > half[1] > half[2], "a ranking that is worse than chance"
+
+
+@pytest.mark.slow
+def test_the_service_for_boards_gives_what_the_bundle_expects(place, tmp_path):
+    import socket
+    import threading
+    import urllib.error
+    import urllib.request
+
+    import numpy as np
+
+    small = place / "for-service"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    make = "from digits import ready; import keras_xaic as xaic; xaic.export(ready()[0], 'for-service', calibration=ready()[1])"
+    subprocess.run([sys.executable, "-c", make], cwd=place, env=environment, check=True, timeout=500)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(EXAMPLES / "board_service" / "board_service.py"), str(small / "model.tflite"), str(port)]
+    service = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def ask(body):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}", data=body.encode())
+        for _ in range(100):
+            try:
+                return json.loads(urllib.request.urlopen(request, timeout=10).read())
+            except urllib.error.HTTPError as error:
+                return json.loads(error.read())
+            except (urllib.error.URLError, ConnectionError):
+                threading.Event().wait(0.2)  # it is not listening yet
+        raise AssertionError("the service does not start")
+
+    try:
+        with np.load(small / "check" / "inputs.npz") as inputs, np.load(small / "check" / "expected.npz") as expected:
+            for x, y in zip(inputs["x0"], expected["y0"]):
+                np.testing.assert_allclose(ask(json.dumps(x.tolist())), y, atol=1 / 256)  # another interpreter: one code
+        assert ask("[1, 2]")["expected"] == "numbers of shape [8, 8, 1]"
+        assert "error" in ask("nonsense")
+    finally:
+        service.kill()
+        service.wait()
 
 
 @pytest.mark.slow

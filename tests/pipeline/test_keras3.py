@@ -10,6 +10,7 @@ import pytest
 import keras_xaic as xaic
 from keras_xaic.data import as_data
 from keras_xaic.models.keras3 import is_keras3
+from keras_xaic.relevance import Attribution, layer_rows
 from tests.grouped import grouped
 
 keras = importlib.import_module("keras")
@@ -33,3 +34,6 @@ def test_an_object_of_keras_3_is_compressed_in_one_call(tmp_path):
     assert report.original.keras_accuracy > 0.9
     assert report.compressed.edge_accuracy > 0.9
     assert report.judge.interpreter in report.interpreters
+    rows = layer_rows(model, xaic.attribute(model, x[:20], y[:20]))
+    assert [row.kind for row in rows] == ["conv", "dense"]
+    assert Attribution(model).input_relevance(x[:2], y[:2])[0].shape == (2, 6, 6, 1)
