@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from keras_xaic.relevance import Relevance, attribute
     from keras_xaic.report import Report
     from keras_xaic.searching import pick, search
-    from keras_xaic.settings import DataOptions, Device, Training
+    from keras_xaic.settings import DataOptions, Device, FileOptions, Training
 
 _HOME = {
     "Budget": "budget",
@@ -38,6 +38,7 @@ _HOME = {
     "Device": "settings",
     "EdgeError": "errors",
     "ExportError": "errors",
+    "FileOptions": "settings",
     "FilterPlan": "planning",
     "LayerPlan": "planning",
     "MachineError": "errors",
@@ -76,6 +77,7 @@ __all__ = [
     "Device",
     "EdgeError",
     "ExportError",
+    "FileOptions",
     "FilterPlan",
     "LayerPlan",
     "MachineError",

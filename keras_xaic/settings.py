@@ -20,6 +20,7 @@ from keras_xaic.output_tasks import PerOutput, said_of_outputs
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
 from keras_xaic.relevance.choices import Target as Origin
 
+InputOutput = Literal["uint8", "int8", "float32"]
 Target = Literal["mobile", "micro", "both"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 SYSTEMS = ("cmake", "arduino", "esp-idf", "zephyr")
@@ -191,6 +192,50 @@ class Device:
     def asked(self) -> Union[str, Sequence[str]]:
         """The interpreters: ``auto``, ``all``, or a tuple of names."""
         return self.interpreters[0] if tuple(self.interpreters) in (("auto",), ("all",)) else self.interpreters
+
+
+@settings
+@dataclass(frozen=True)
+class FileOptions:
+    """How ``model.tflite`` of `keras_xaic.export` is written for the programs that will run it.
+
+    >>> FileOptions(metadata=True).inputs
+    'float32'
+
+    Attributes:
+        io: What the file takes and gives: ``uint8`` or ``int8`` codes, or ``float32`` values; None: what it computes with, with
+            metadata float32 values. The file in ``micro/`` takes what it computes with.
+        metadata: Writes TFLite metadata: names of inputs, outputs and classes, and how pixels become what the model sees.
+            Android's model binding and MediaPipe Tasks need it. Codes of ``uint8`` images are then their pixels.
+        lookup: Whether 2-bit weights may be packed four to a byte (see `keras_xaic.tflite.look_up`); delegates need them plain.
+
+    Raises:
+        PlanError: Naming the setting that is not usable.
+    """
+
+    io: Optional[InputOutput] = option(
+        None,
+        "uint8, int8 or float32: what model.tflite takes and gives; default: what it computes with, float32 with --metadata.",
+        kind=str,
+        values=get_args(InputOutput),
+    )
+    metadata: bool = option(False, "Write TFLite metadata: class names and normalization, for MediaPipe and Android.")
+    lookup: bool = option(
+        True,
+        "Whether 2-bit weights may be packed four to a byte; not for GPUs and NPUs.",
+        flag="--lookup/--no-lookup",
+    )
+
+    def __post_init__(self) -> None:
+        if self.io is not None:
+            one_of("io", self.io, get_args(InputOutput))
+        for name in ("metadata", "lookup"):
+            object.__setattr__(self, name, yes_no(name, getattr(self, name)))
+
+    @property
+    def inputs(self) -> Optional[InputOutput]:
+        """What the file takes and gives; None: what it computes with."""
+        return "float32" if self.io is None and self.metadata else self.io
 
 
 def _sizes(given: Any) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ OTHERS = {
     "compress": "budget recipe training device options overwrite progress",
     "explain": "attribution options seed overwrite progress",
     "plan": "budget recipe options seed out overwrite progress",
-    "export": "target precision float_layers lookup prove options overwrite",
+    "export": "target precision float_layers file prove options overwrite",
     "verify": "interpreter options progress",
     "search": "effort budget recipe training device options progress",
     "pick": "options overwrite progress",
@@ -126,6 +126,7 @@ def is_right(name, value, function):
             "reference",            "checkpoint", "storage", "y", "image_size", "custom_objects", "architecture",
             *(("out", "data", "progress") if function in ("plan", "attribute") else ()),
             *(("data",) if function == "slim" else ()),
+            *(("file",) if function == "export" else ()),
         )  # fmt: skip
     if isinstance(value, bool):
         return name in ("overwrite", "prove", "lookup", "allow_unsafe", "allow_approximate", "per_class", "bare")

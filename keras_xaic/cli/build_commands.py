@@ -17,7 +17,7 @@ from keras_xaic.errors import PlanError, require_one
 from keras_xaic.isolation import copy_worker
 from keras_xaic.objectives import parse_conditions
 from keras_xaic.ownership import Mark, check_directory
-from keras_xaic.settings import SYSTEMS, DataOptions, Device, Training
+from keras_xaic.settings import SYSTEMS, DataOptions, Device, FileOptions, Training
 from keras_xaic.units import format_bytes
 
 LIMITS = ("flash", "download", "ram", "max_drop", "macs", "latency", "max_slowdown", "min_similarity")
@@ -119,6 +119,7 @@ def plan(
 def export(
     terminal: Terminal,
     device: Device,
+    file: FileOptions,
     options: DataOptions,
     model: pathlib.Path = typer.Argument(
         ..., help="A Keras model or a bundle directory.", metavar="MODEL|DIR", show_default=False
@@ -133,7 +134,6 @@ def export(
         show_default=False,
     ),
     float_layers: list[str] = typer.Option([], "--float-layers", help="PATTERN: layers that stay float32; may be repeated."),
-    lookup: bool = typer.Option(True, help="Whether 2-bit weights may be packed four to a byte; not for GPUs and NPUs."),
     overwrite: bool = Overwrite,
 ) -> None:
     """Write the bundle from a model that is compressed already; no training.
@@ -152,11 +152,15 @@ def export(
         target=device.target,
         precision=precision,  # type: ignore[arg-type]
         float_layers=[name for one in float_layers for name in one.split(",") if name],
-        lookup=lookup,
+        file=file,
         options=options,
         overwrite=overwrite,
     )
-    terminal.last(f"{bundle.path}: model.tflite {format_bytes(bundle.model.stat().st_size)}")
+    from keras_xaic.tflite import metadata_bytes
+
+    content = bundle.model.read_bytes()
+    of_it = f", {format_bytes(metadata_bytes(content))} of it metadata" if file.metadata else ""
+    terminal.last(f"{bundle.path}: model.tflite {format_bytes(len(content))}{of_it}")
 
 
 @command(only={Budget: LIMITS, MethodOptions: RECIPE, Training: ("epochs", "seed", "train_frozen"), Device: ("target",)})

@@ -17,7 +17,7 @@ from keras_xaic.cli.completion import COMPLETED
 from keras_xaic.cli.options import MethodOptions, Quiet, SearchArguments
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import XaicWarning
-from keras_xaic.settings import AttributionOptions, DataOptions, Device, Training
+from keras_xaic.settings import AttributionOptions, DataOptions, Device, FileOptions, Training
 
 GROUPS: dict[type, str] = {
     SearchArguments: "Search",
@@ -26,6 +26,7 @@ GROUPS: dict[type, str] = {
     AttributionOptions: "Method",
     Training: "Training",
     Device: "Device",
+    FileOptions: "File",
     DataOptions: "Data",
 }
 """Classes of settings -> the panel of the help that shows their options."""

@@ -13,15 +13,17 @@ from keras_xaic import tflite
 from keras_xaic.arguments import a_source, an, as_names, checked, one_of, one_of_these
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
-from keras_xaic.data import as_data
+from keras_xaic.data import Samples, arrays_of, as_data
+from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.errors import EdgeError, XaicWarning
-from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.models import fitted, infer_task, weighted_kernels
+from keras_xaic.models.ports import ports_of
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.inputs import load_fitted
 from keras_xaic.pipeline.proving import prove as prove_bundle
 from keras_xaic.pipeline.workspace import run_fingerprint
-from keras_xaic.settings import TARGETS, DataOptions, Target
+from keras_xaic.settings import TARGETS, DataOptions, FileOptions, Target
 from keras_xaic.tasks import with_task
 from keras_xaic.usual import in_usual_keras
 
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 
 @tells_machine_errors
-@checked(options=an(DataOptions), calibration=a_source, precision=one_of_these(get_args(tflite.Precision)))
+@checked(
+    options=an(DataOptions), file=an(FileOptions), calibration=a_source, precision=one_of_these(get_args(tflite.Precision))
+)
 @in_usual_keras
 def export(
     model: Union[Model, CompressedModel, Bundle, PathLike],
@@ -41,7 +45,7 @@ def export(
     target: Target = "both",
     precision: Optional[tflite.Precision] = None,
     float_layers: Sequence[str] = (),
-    lookup: bool = True,
+    file: Optional[FileOptions] = None,
     prove: bool = True,
     options: Optional[DataOptions] = None,
     overwrite: bool = False,
@@ -55,7 +59,7 @@ def export(
         target: ``mobile``, ``micro`` or ``both``.
         precision: What the files compute with (see `keras_xaic.tflite.Precision`); None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
-        lookup: Whether 2-bit weights may be packed four to a byte (see `keras_xaic.tflite.look_up`); delegates need them plain.
+        file: How ``model.tflite`` is written for the programs that will run it.
         prove: Whether the files are run; False marks the bundle as unverified.
         options: How data and model are read.
         overwrite: Replace a bundle that is there already.
@@ -67,32 +71,41 @@ def export(
         EdgeError: If an interpreter refuses, crashes, hangs or disagrees. The bundle stays, marked as unverified.
         XaicError: Of the kind that fits what is wrong, before anything is written.
     """
-    options = options or DataOptions()
+    options, file = options or DataOptions(), file or FileOptions()
     one_of("target", target, TARGETS)
     float_layers = as_names("float_layers", float_layers)
     model = model.path if isinstance(model, Bundle) else model
     with output(out, "bundle", overwrite=overwrite, inputs=[model, calibration]) as place:
-        data = as_data(calibration, *options.scaling, options.image_size)
+        source = _bundle_at(model)
+        scaling = options.scaling if source is None else BundleFacts(source).scaling(options.scale, options.offset)
+        data = as_data(calibration, *scaling, options.image_size)
         small, data = _compressed(model, options, data)
         loaded = small.model if isinstance(small, CompressedModel) else small
         for name in float_layers:
             one_of("float_layers", name, [kernel.key for kernel in weighted_kernels(loaded)])
         data = with_task(data, infer_task(loaded, data, options.task, options.metric, options.output_weights))
-        settings = ["export", target, precision, list(float_layers), lookup, prove, options, _grids_of(small)]
+        settings = ["export", target, precision, list(float_layers), file, prove, options, _grids_of(small)]
         if place.start(run_fingerprint(loaded, data, settings)):
             return _published(place.target)
         shutil.rmtree(place.work / "bundle", ignore_errors=True)  # of an attempt that was interrupted
+        samples, classes = (
+            data.calibration(options.calibration, _seed_of(small)),
+            data.classes or (source.class_names() if source is not None else ()),
+        )
         bundle = tflite.export(
             small,
             place.work / "bundle",
-            calibration=data.calibration(options.calibration, _seed_of(small)),
+            calibration=samples,
             target=target,
+            io=file.inputs,
             precision=precision,
             float_layers=float_layers,
-            lookup=lookup,
+            lookup=file.lookup,
             warn=_warn,
         )
-        bundle.name_classes(data.classes)
+        bundle.name_classes(classes)
+        if file.metadata:
+            _add_metadata(bundle, loaded, samples, classes)
         try:
             if prove:
                 prove_bundle(bundle, target, _warn)
@@ -105,12 +118,29 @@ def export(
     return Bundle(pathlib.Path(out))
 
 
+def _add_metadata(bundle: Bundle, model: Model, samples: Samples, classes: Sequence[str]) -> None:
+    """Writes ``model.tflite`` and its download again, with metadata."""
+    ports, normalization = ports_of(model), []
+    for number, (tensor, x) in enumerate(zip(model.inputs, arrays_of(samples.x))):
+        image = tflite.is_image((1, *tensor.shape[1:]))
+        normalization.append(tflite.pixels_of(number, x, samples.scale, samples.offset) if image else None)
+    content = tflite.with_metadata(bundle.model.read_bytes(), (ports.inputs, ports.outputs), normalization, classes)
+    write_atomic(bundle.model, content)
+    write_atomic(bundle.download, tflite.pack_download(content))
+
+
+def _bundle_at(model: Any) -> Optional[Bundle]:
+    """Returns the bundle that a path leads to; None if it leads to none."""
+    found = Bundle(pathlib.Path(model)) if isinstance(model, (str, os.PathLike)) else None
+    return found if found is not None and found.keras_model.is_file() else None
+
+
 def _compressed(
     model: Union[Model, CompressedModel, PathLike], options: DataOptions, data: Any
 ) -> tuple[Union[Model, CompressedModel], Any]:
     """Returns the model, and the data in the order of its inputs and outputs."""
-    if isinstance(model, (str, os.PathLike)) and Bundle(pathlib.Path(model)).keras_model.is_file():
-        model = CompressedModel.load(Bundle(pathlib.Path(model)))
+    bundle = _bundle_at(model)
+    model = model if bundle is None else CompressedModel.load(bundle)
     if isinstance(model, CompressedModel):
         return model, fitted(model.model, data)
     return load_fitted(model, options, data)

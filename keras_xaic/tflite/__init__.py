@@ -9,8 +9,10 @@ from keras_xaic.tflite.convert import float_twin, int8_twin
 from keras_xaic.tflite.converter import Precision
 from keras_xaic.tflite.decode import MicroFile, compress_for_micro
 from keras_xaic.tflite.export import Target, export, precision_without_micro, reachable_target, without_micro
+from keras_xaic.tflite.io_types import with_io
 from keras_xaic.tflite.lookup import look_up
 from keras_xaic.tflite.measure import LayerBytes, measure_layers
+from keras_xaic.tflite.metadata import is_image, metadata_bytes, pixels_of, with_metadata
 from keras_xaic.tflite.micro_kit import write_micro
 from keras_xaic.tflite.reading import StoredWeights, match_stored, read_grids
 from keras_xaic.tflite.slim import slim
@@ -28,15 +30,20 @@ __all__ = [
     "export",
     "float_twin",
     "int8_twin",
+    "is_image",
     "look_up",
     "match_stored",
     "measure_layers",
+    "metadata_bytes",
     "pack_download",
+    "pixels_of",
     "precision_without_micro",
     "reachable_target",
     "read_grids",
     "slim",
     "unpack_download",
+    "with_io",
+    "with_metadata",
     "without_micro",
     "write_micro",
 ]

@@ -17,13 +17,15 @@ from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.models.ports import ports_of
 from keras_xaic.ownership import output
+from keras_xaic.settings import InputOutput
 from keras_xaic.tflite.build import Compressed, as_compressed, build_file, may_look_up, planned_precision, source_of
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.convert import Calibration, calibration_arrays
-from keras_xaic.tflite.converter import InputOutput, Precision, Wish
+from keras_xaic.tflite.converter import Precision, Wish
 from keras_xaic.tflite.decode import LARGEST_DECODED, micro_file
 from keras_xaic.tflite.flatbuffer import pack
+from keras_xaic.tflite.io_types import with_io
 from keras_xaic.tflite.layer_outputs import layer_outputs
 from keras_xaic.tflite.lookup import with_lookup
 from keras_xaic.tflite.micro_kit import write_micro
@@ -64,7 +66,7 @@ def export(
     *,
     calibration: Calibration,
     target: Target = "both",
-    io: InputOutput = "int8",
+    io: Optional[InputOutput] = None,
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
     lookup: bool = True,
@@ -80,7 +82,7 @@ def export(
             first of them become the samples of ``check/``.
         target: ``mobile`` leaves ``micro/`` out, and so does ``both`` where TensorFlow Lite Micro cannot have the model.
             ``model.tflite`` is always there.
-        io: Whether ``model.tflite`` takes and gives integer codes or float32 values; the file in ``micro/`` takes codes.
+        io: What ``model.tflite`` takes and gives (see `with_io`); None: what it computes with, as the file in ``micro/``.
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
             `build_tflite`). None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
@@ -108,8 +110,9 @@ def export(
         ports = ports_of(compressed.model)
         with place.fresh() as scratch, source_of(compressed, precision, arrays) as source:
             bundle = Bundle(scratch)
-            file = build_file(compressed, source, Wish(precision, io), float_layers)
+            file = build_file(compressed, source, Wish(precision), float_layers)
             content = pack(with_lookup(file) if lookup and may_look_up(compressed) else file)
+            content = content if io is None else with_io(content, io)
             write_atomic(bundle.model, content)
             write_atomic(bundle.download, pack_download(content))
             write_decoder(bundle.decoder)
@@ -118,8 +121,6 @@ def export(
             if compressed.plan is not None:
                 compressed.plan.save(bundle.plan)
             if reachable != "mobile":
-                if io != "int8":
-                    file = build_file(compressed, source, Wish(precision), float_layers)
                 try:
                     made = micro_file(file, largest_decoded if precision == "int8" else 0)
                     write_micro(bundle.micro, made.content, names=(ports.inputs, ports.outputs), model=made.model)
