@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import Layer, Model, Tensor, tf
+from keras_xaic._keras import Model, Tensor, tf
 from keras_xaic.data import Data, Samples, arrays_of
 from keras_xaic.metrics import Task
-from keras_xaic.models.kernels import kernels_in
+from keras_xaic.models.kernels import Kernel, kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.output_tasks import Tasks
@@ -19,6 +20,8 @@ from keras_xaic.tasks import with_task
 
 BATCH = 32
 """Samples at a time; bounds memory."""
+LARGEST = 2**25
+"""Most numbers in one tensor where several variants of a kernel go through the model side by side."""
 PROBES = 16
 """Random vectors for every batch of a Hessian trace."""
 
@@ -48,14 +51,13 @@ def measured_damage(
         before = [np.asarray(exact[key], np.float64) for key in operations.outputs]
         for kept, one in zip(exact_outputs, before):
             kept.append(one)
-        for (key, bits), value in rounded.items():
-            kernel = kernels[key]
-            original = kernel.value
-            kernel.variable.assign(value)
-            after = [np.asarray(one, np.float64) for one in _outputs_behind(operations, exact, kernel.layer)]
-            kernel.variable.assign(original)
-            for total, task, one, moved in zip(totals, tasks, before, after):
-                total[key, bits] += _divergence(task, one, moved)
+        together = _together(operations, exact, len(before[0]))
+        for key, choices in _in_groups(rounded, together):
+            for choice, after in zip(
+                choices, _outputs_behind(operations, exact, kernels[key], [rounded[one] for one in choices])
+            ):
+                for total, task, one, moved in zip(totals, tasks, before, after):
+                    total[choice] += _divergence(task, one, moved)
     found = dict.fromkeys(rounded, 0.0)
     for task, weight, total, kept in zip(tasks, weights, totals, exact_outputs):
         scale = float(np.concatenate(kept).var()) * kept[0][0].size if task.is_values else 1.0
@@ -126,13 +128,65 @@ def _loss_factors(operations: Operations, samples: Samples, tasks: Sequence[Task
     return [weight / spread for weight, spread in zip(weights, spreads)]
 
 
-def _outputs_behind(operations: Operations, exact: Mapping[str, Tensor], layer: Layer) -> list[Tensor]:
+def _in_groups(rounded: Iterable[tuple[str, int]], most: int) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """Yields kernel keys with the choices of that kernel, at most so many at a time."""
+    for key, choices in itertools.groupby(rounded, key=lambda choice: choice[0]):
+        left = list(choices)
+        for start in range(0, len(left), most):
+            yield key, left[start : start + most]
+
+
+def _together(operations: Operations, exact: Mapping[str, Tensor], count: int) -> int:
+    """Returns how many variants of a kernel may go through the model side by side, as a batch so many times as long.
+
+    One where a tensor that the model computes has not one row of values for each sample, as sizes have not, or carries a mask.
+    """
+    largest = 1
+    for key, tensor in exact.items():
+        is_rows = tensor.shape.rank > 0 and tensor.shape[0] == count
+        is_values = tensor.dtype.is_floating or key in operations.inputs
+        if not (is_rows and is_values) or getattr(tensor, "_keras_mask", None) is not None:
+            return 1
+        largest = max(largest, int(np.prod(tensor.shape)))
+    return max(1, LARGEST // largest)
+
+
+def _outputs_behind(
+    operations: Operations, exact: Mapping[str, Tensor], kernel: Kernel, variants: Sequence[np.ndarray]
+) -> list[list[np.ndarray]]:
+    """Returns for every variant of a kernel the model's outputs, float64; only what is behind the kernel is computed again."""
+    count, original = len(variants), kernel.value
+    repeated = _Repeated(exact, count)
     changed: dict[str, Tensor] = {}
-    tensors = ChainMap(changed, dict(exact))
     for operation in operations:
-        if operation.layer is layer or any(key in changed for key in operation.inputs):
-            changed.update(zip(operation.outputs, operation.call(tensors)))
-    return [tensors[key] for key in operations.outputs]
+        if operation.layer is kernel.layer:
+            made = []
+            for number, value in enumerate(variants):
+                kernel.variable.assign(value)
+                parts = {key: tf.split(one, count)[number] for key, one in changed.items() if key in operation.inputs}
+                made.append(operation.call(ChainMap(parts, dict(exact))))
+            kernel.variable.assign(original)
+            changed.update(zip(operation.outputs, made[0] if count == 1 else (tf.concat(one, 0) for one in zip(*made))))
+        elif any(key in changed for key in operation.inputs):
+            changed.update(zip(operation.outputs, operation.call(ChainMap(changed, repeated))))
+    tensors = ChainMap(changed, repeated)
+    outputs = [np.asarray(tensors[key], np.float64) for key in operations.outputs]
+    return [list(parts) for parts in zip(*(np.split(one, count) for one in outputs))]
+
+
+class _Repeated(dict[str, Any]):
+    """Tensors of a batch, each repeated when it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], count: int) -> None:
+        super().__init__()
+        self.tensors, self.count = tensors, count
+
+    def __missing__(self, key: str) -> Tensor:
+        tensor = self.tensors[key]
+        if self.count > 1:
+            tensor = tf.tile(tensor, [self.count, *[1] * (tensor.shape.rank - 1)])
+        self[key] = tensor
+        return tensor
 
 
 def _divergence(task: Task, before: np.ndarray, after: np.ndarray) -> float:

@@ -162,7 +162,7 @@ def _steps(relevance: Relevance, kernels: LayerOptions) -> int:
     """Returns in how many steps filters go, one for every `STEP_RATIO` times that the model has fewer weights in the end."""
     before = sum(value.size for value in relevance.weights.values())
     left = sum(kernel.size for kernel in kernels.kernels)
-    return max(1, math.ceil(math.log(before / left, STEP_RATIO)))
+    return max(1, math.ceil(math.log(before / left, STEP_RATIO))) if left else 1  # all weights may be those of other layers
 
 
 def _choose(

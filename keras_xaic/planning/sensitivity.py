@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
+from keras_xaic.models.costs import macs
 from keras_xaic.planning.allocation import Allocate, allocate, allocate_uniform
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
 
@@ -56,6 +57,8 @@ def score_weighted_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.
 
 SAMPLES = 64
 """Calibration samples that are measured on; twice as many gave the same bit-widths."""
+FEWEST, WORK = 8, 4e11
+"""Of large models fewer samples are measured on: as many as make this many multiply-accumulates, and at least so many samples."""
 ZERO_COST = 3.0
 """Damage of a zero, as a multiple of what the same error by rounding does: a weight under a mask cannot make up for anything.
 On validation data, after short training: 0.2 and 1 lose 2.4 and 1 points to 3 on ResNet-8 (`docs/decisions/010`)."""
@@ -130,12 +133,18 @@ class Damage:
         return ZERO_COST * self.factors.get((key, fewest), 1.0) * self.sensitivity.error(value, masked, relevance)
 
 
+def sample_count(work: int) -> int:
+    """Returns how many samples are measured on where each costs up to so many multiply-accumulates."""
+    return int(min(SAMPLES, max(FEWEST, WORK // max(1, work))))
+
+
 def _measured(error: ErrorOf, weight: float = 1.0) -> Callable[[RoundedKernels], Mapping[Choice, float]]:
     """Factors that make damage on the whole model ``measured^weight * error^(1 - weight)``."""
 
     def factors(rounding: RoundedKernels) -> Mapping[Choice, float]:
         assert rounding.samples is not None
-        measured = measured_damage(rounding.model, rounding.rounded, rounding.samples.take(slice(0, SAMPLES)))
+        count = sample_count(sum(macs(rounding.model).values()) * len(rounding.rounded))
+        measured = measured_damage(rounding.model, rounding.rounded, rounding.samples.take(slice(0, count)))
         predicted = {
             (key, bits): error(rounding.values[key], rounded, rounding.relevance[key])
             for (key, bits), rounded in rounding.rounded.items()

@@ -20,6 +20,7 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, InputOutput, Precision, Wish, freeze
+from keras_xaic.tflite.encoding import encoder
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.pairing import weight_operators
@@ -158,7 +159,7 @@ class Source:
                     "Choose int8 or float32 activations: {activations=int8}",
                 ) from error
             raise ExportError(
-                f"model {name!r} cannot be converted to TFLite: {error.found}",
+                f"model {name!r} cannot be converted to TFLite: {_with_layers(error.found, self.operations)}",
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
@@ -181,6 +182,16 @@ class Source:
                 write_front(file, number, front.center, front.gain, f"op{last:04d}")
         name_stably(file)
         return file
+
+
+def _with_layers(text: str, operations: Operations) -> str:
+    """Returns a message with layers in place of the names that operations have while they are converted."""
+
+    def layer(found: re.Match[str]) -> str:
+        one = list(operations)[int(found.group(1))].layer
+        return f"layer {one.name!r} ({type(one).__name__})"
+
+    return re.sub(r"op(\d{4})", layer, text)
 
 
 def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
@@ -214,7 +225,8 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
 
     Fronts are left out: what comes out of them is the input.
     """
-    functions = without_loops(operations, every)
+    encoders = {one.name: encoder(one.layer) for one in operations if one.inputs}
+    functions = {name: encoders[name] or function for name, function in without_loops(operations, every).items()}
     starts = [fronts[key].key if key in fronts else key for key in operations.inputs]
     left_out = {name for front in fronts.values() for name in front.operations}
 

@@ -259,7 +259,9 @@ def _one_by_one(arrays: Sequence[np.ndarray], names: Sequence[str] = ()) -> Iter
 def _reason(text: str) -> str:
     unknown = sorted(set(re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", text)))
     if unknown:
-        return f"it needs {', '.join(unknown)}"
+        lines = [line for line in text.splitlines() if "is neither a custom op nor a flex op" in line]
+        places = sorted({found for line in lines for found in re.findall(r'"(op\d{4})/', line)})
+        return f"it needs {', '.join(unknown)}" + (f" in {', '.join(places)}" if places else "")
     lines = (
         [line.strip() for line in text.splitlines() if "error:" in line.lower()] or text.strip().splitlines() or ["no reason"]
     )

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
-from keras_xaic.planning import SENSITIVITIES, Budget, PlanOptions, measure_damage, plan
+from keras_xaic.planning import SENSITIVITIES, Budget, PlanOptions, measure_damage, output_divergence, plan
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
-from keras_xaic.planning.sensitivity import relative_error, score_weighted_error, squared_error
+from keras_xaic.planning.sensitivity import relative_error, sample_count, score_weighted_error, squared_error
 from keras_xaic.relevance import attribute
 
 
@@ -47,6 +47,59 @@ def test_measured_damage_is_the_divergence_of_whole_evaluations():
         q = model.predict(samples.x, verbose=0)
         kernel.variable.assign(before[kernel.key])
         assert found[kernel.key, 2] == pytest.approx(float((p * np.log(p / q)).sum(axis=1).mean()), rel=1e-3)
+
+
+def called_twice(x):
+    shared = layers.Conv2D(2, 3, padding="same", activation="tanh", name="shared")
+    return shared(shared(x))
+
+
+def with_sizes(x):
+    return layers.Conv2D(2, 1, name="behind")(x) * tf.cast(tf.shape(x)[1], tf.float32)
+
+
+def masked(x):
+    x = layers.Masking(0.5)(tf.round(layers.Reshape((8, 16))(x)))
+    return layers.LSTM(3, return_sequences=True)(x)
+
+
+@pytest.mark.parametrize(("body", "together"), [(called_twice, True), (with_sizes, False), (masked, False)])
+def test_bit_widths_are_measured_side_by_side_where_that_is_the_same(body, together, monkeypatch):
+    """Judged by whole evaluations; where tensors are sizes or carry masks, one after the other."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Flatten()(body(layers.Conv2D(2, 1, name="front")(inputs)))
+    model = canonicalize(keras.Model(inputs, layers.Dense(3, "softmax", name="head")(x))).model
+    samples = data(labels=False).take(slice(0, 36))  # a whole batch and a short one
+    rounded = {choice: value for bits in (2, 3, 4) for choice, value in rounded_at(model, bits).items()}
+    rounded = {choice: rounded[choice] for choice in sorted(rounded)}
+    seen, repeated = set(), output_divergence._Repeated
+    monkeypatch.setattr(output_divergence, "_Repeated", lambda exact, count: seen.add(count) or repeated(exact, count))
+    found = measured_damage(model, rounded, samples)
+    assert (max(seen) > 1) is together
+    p = model.predict(samples.x, verbose=0)
+    for kernel in weighted_kernels(model):
+        before = kernel.value
+        for bits in (2, 3, 4):
+            kernel.variable.assign(rounded[kernel.key, bits])
+            q = model.predict(samples.x, verbose=0)
+            expected = float((p * np.log(p / q)).sum(axis=1).mean())
+            assert found[kernel.key, bits] == pytest.approx(expected, rel=2e-3, abs=1e-7)
+        kernel.variable.assign(before)
+
+
+def test_a_model_all_of_whose_weights_are_in_other_layers_has_a_plan():
+    inputs = keras.Input((4, 3))
+    model = keras.Model(
+        inputs, layers.TimeDistributed(layers.Dense(2, "softmax"))(layers.LSTM(3, return_sequences=True)(inputs))
+    )
+    samples = Samples(np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32))
+    relevance = attribute(model, samples, allow_approximate=True)
+    assert plan(model, relevance, Budget(flash="90kB"), samples=samples).layers == []
+
+
+def test_large_models_are_measured_on_fewer_samples():
+    assert [sample_count(work) for work in (0, 10**9, 2 * 10**10, 10**12)] == [64, 64, 20, 8]
 
 
 def test_measured_damage_of_values_is_relative_squared_error():
