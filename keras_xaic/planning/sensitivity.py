@@ -58,7 +58,7 @@ def score_weighted_error(kernel: np.ndarray, rounded: np.ndarray, relevance: np.
 SAMPLES = 64
 """Calibration samples that are measured on; twice as many gave the same bit-widths."""
 FEWEST, WORK = 8, 4e11
-"""Of large models fewer samples are measured on: as many as make this many multiply-accumulates, and at least so many samples."""
+"""Of large models fewer samples are measured on: as many as make this many multiply-accumulates, at least 8."""
 ZERO_COST = 3.0
 """Damage of a zero, as a multiple of what the same error by rounding does: a weight under a mask cannot make up for anything.
 On validation data, after short training: 0.2 and 1 lose 2.4 and 1 points to 3 on ResNet-8 (`docs/decisions/010`)."""

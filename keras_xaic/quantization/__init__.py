@@ -10,6 +10,7 @@ from keras_xaic.quantization.apply import (
     freeze,
     quantize_by_plan,
     refresh_prices,
+    round_to_plan,
 )
 from keras_xaic.quantization.codebook import choose_levels
 from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
@@ -32,4 +33,5 @@ __all__ = [
     "quantize_by_plan",
     "refresh_prices",
     "round_by_outputs",
+    "round_to_plan",
 ]

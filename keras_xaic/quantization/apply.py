@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
 from keras_xaic._keras import Layer, Model, keras
-from keras_xaic.grids import QuantizedKernel, fit_scale
+from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.frozen import keep_frozen
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
@@ -59,6 +59,29 @@ def quantize_by_plan(
     keep_frozen(wrapped)
     refresh_prices(wrapped, relevance)
     return wrapped
+
+
+def round_to_plan(model: Model, plan: Plan, masks: Optional[Mapping[str, np.ndarray]] = None) -> dict[str, QuantizedKernel]:
+    """Rounds kernels to the nearest levels of planned uniform grids: `quantize_by_plan` and `freeze` without training.
+
+    Args:
+        model: A flat model; its kernels are replaced in place.
+        plan: See `quantize_by_plan`.
+        masks: See `quantize_by_plan`.
+
+    Returns:
+        See `freeze`.
+    """
+    kernels: dict[str, QuantizedKernel] = {}
+    for kernel in (kernel for layer in model.layers for kernel in layer_kernels(layer, layer.name)):
+        planned = find_layer(plan, kernel.key)
+        if planned is None or planned.is_float:
+            continue
+        value, mask = kernel.value, (masks or {}).get(kernel.key)
+        scale = fit_scale(value, planned.bits, kernel.channel_axes if planned.granularity == "channel" else ())
+        kernels[kernel.key] = quantize(value if mask is None else value * mask, planned.bits, scale)
+        kernel.variable.assign(kernels[kernel.key].values)
+    return kernels
 
 
 def refresh_prices(quantized: Model, relevance: Optional[Mapping[str, np.ndarray]] = None) -> None:

@@ -23,6 +23,7 @@ from keras_xaic.quantization import (
     quantize_by_plan,
     refresh_prices,
     round_by_outputs,
+    round_to_plan,
 )
 from keras_xaic.relevance import Attribution, Relevance
 from keras_xaic.settings import Ranges
@@ -82,6 +83,35 @@ def quantize_weights(
         # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
         model = canonicalize(model, fold_into=(layers.Dense,)).model
     grids = {layer.grid for layer in plan.layers}
+    if not schedule.epochs and grids <= {"uniform"}:
+        history: list[Epoch] = []
+        trainable = _masked(remove_channels(model, {}), masks or {})
+        kernels = round_to_plan(model, plan, masks)
+    else:
+        history, trainable, kernels = _trained(
+            model, plan, masks, relevance, context, schedule, activation_ranges, round_frozen, refresh
+        )
+    canonical = canonicalize(model)
+    kernels = fold_kernels(kernels, canonical)
+    if unrounded is not None and grids <= {"uniform"}:
+        reference = canonicalize(unrounded).model
+        kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
+    return OnGrids(canonical.model, kernels, history, trainable)
+
+
+def _trained(
+    model: Model,
+    plan: Plan,
+    masks: Optional[Mapping[str, np.ndarray]],
+    relevance: Optional[Relevance],
+    context: Context,
+    schedule: Schedule,
+    activation_ranges: Optional[Ranges],
+    round_frozen: bool,
+    refresh: Optional[int],
+) -> tuple[list[Epoch], Model, dict[str, QuantizedKernel]]:
+    """Trains `model` on its grids and leaves it there (see `quantize_weights`); returns history, trainable model and grids."""
+    grids = {layer.grid for layer in plan.layers}
     follower = _RelevanceFollower(model, context, relevance) if grids & {"codebook", "ecqx"} else None
     scores = None if follower is None else follower.first(relevance)
     quantized = quantize_by_plan(model, plan, masks, scores)
@@ -102,12 +132,7 @@ def quantize_weights(
     for name, values in frozen.items():
         trainable.get_layer(name).set_weights(values)
     kernels = freeze(quantized, model)
-    canonical = canonicalize(model)
-    kernels = fold_kernels(kernels, canonical)
-    if unrounded is not None and grids <= {"uniform"}:
-        reference = canonicalize(unrounded).model
-        kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
-    return OnGrids(canonical.model, kernels, history, trainable)
+    return history, trainable, kernels
 
 
 def _round_frozen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -72,6 +73,40 @@ def test_the_metric_is_the_same_in_report_verification_and_on_the_device(name, t
     done = subprocess.run([sys.executable, str(script), "--runs", "0"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{metric} " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_segmentation_model_on_the_device_and_as_source(tmp_path):
+    """A mask of one channel; the check script's mean IoU is that of numpy, and the source holds the file."""
+    rng = np.random.default_rng(0)
+    y = np.zeros((160, 12, 12, 1), np.uint8)
+    for one, (a, b) in zip(y, rng.integers(0, 7, (160, 2))):
+        one[a : a + 5, b : b + 5] = 1
+    x = (y + 0.4 * rng.normal(size=y.shape)).astype(np.float32)
+    keras.utils.set_random_seed(0)
+    start = keras.Input((12, 12, 1))
+    small = layers.Conv2D(8, 3, 2, padding="same", activation="relu")(start)
+    both = layers.Concatenate()([layers.UpSampling2D()(small), start])
+    model = trained(
+        keras.Model(start, layers.Conv2D(1, 3, padding="same", activation="sigmoid")(both)), x, y, "binary_crossentropy"
+    )
+    data = Data(Samples(x[:120], y[:120]), Samples(x[120:], y[120:]))
+    options = {"training": xaic.Training(epochs=0), "device": xaic.Device(baselines=())}
+    report = xaic.compress(model, data, recipe="int8", budget=Budget(max_drop=50), out=tmp_path / "out", **options)
+    assert (report.task, report.metric.name) == ("segmentation", "mean_iou")
+    found = edge.run_file(tmp_path / "out" / "model.tflite", data.test.x).outputs[0].reshape(data.test.y.shape) > 0.5
+    truth = data.test.y == 1
+    by_hand = np.mean([(found & truth).sum() / (found | truth).sum(), (~found & ~truth).sum() / (~found | ~truth).sum()])
+    assert report.compressed.edge_metric == pytest.approx(by_hand)
+    check = [sys.executable, str(tmp_path / "out" / "check" / "edge_check.py"), "--runs", "0"]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mean_iou " in done.stdout
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    source = tmp_path / "out" / "micro" / "model_data.cc"
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", str(source), "-o", str(tmp_path / "model_data.o")]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
 
 
 def test_one_bundle_has_one_accuracy_however_its_inputs_are_scaled(tmp_path):

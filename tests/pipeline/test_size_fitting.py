@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.data import Samples
+from keras_xaic.errors import ExportError
 from keras_xaic.pipeline import size_fitting
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, LayerPlan, Plan
@@ -19,15 +22,16 @@ def made(bits, sparsity):
 
 
 @pytest.mark.parametrize(
-    ("written", "chosen", "tries"),
+    ("written", "chosen", "tries", "exact"),
     [
-        ([790, 1_010, 960, 955, 950], 2, 5),  # the second overruns, the third uses what there is: zeros do not decide
-        ([790, 1_010, 985, 1, 2], 2, 3),
-        ([1_200, 1_100, 1_010, 1_030, 1_020], 2, 5),  # none fits: the nearest
-        ([990, 1, 2, 3, 4], 0, 1),  # near enough at once
+        ([790, 1_010, 960, 955, 950], 2, 5, True),  # the second overruns, the third uses what there is: zeros do not decide
+        ([790, 1_010, 985, 1, 2], 2, 3, True),
+        ([1_200, 1_100, 1_010, 1_030, 1_020], 2, 5, True),  # none fits: the nearest
+        ([990, 1, 2, 3, 4], 0, 1, True),  # near enough at once
+        ([1_200, 1_090, 1_000, 1, 2], 1, 2, False),  # of a step on the way, sooner
     ],
 )
-def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries):
+def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries, exact):
     plans = [made(2, 0.45), made(3, 0.5), made(3, 0.6), made(3, 0.65), made(3, 0.7)]
     sizes = dict(zip((plan.layers[0].sparsity for plan in plans), written))
     asked = []
@@ -43,7 +47,26 @@ def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries):
 
     monkeypatch.setattr(size_fitting.tflite, "build_tflite", write)
     monkeypatch.setattr(size_fitting.tflite, "pack_download", lambda content: bytes(sizes[asked[-1].layers[0].sparsity]))
-    taken = fitter.fitting(Budget(flash=1_000, download=1_000))
+    taken = fitter.fitting(Budget(flash=1_000, download=1_000), exact=exact)
     assert taken.layers[0].sparsity == plans[chosen].layers[0].sparsity
     assert taken.predicted_download_bytes == written[chosen]
     assert len(asked) == tries
+
+
+def test_a_layer_that_is_dead_on_a_few_samples_is_weighed_with_all(monkeypatch):
+    monkeypatch.setattr(size_fitting, "measure_damage", lambda *_, **__: "auto")
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(3)])
+    samples = Samples(np.zeros((40, 2), np.float32))
+    seen = []
+
+    def write(small, given):
+        seen.append(len(given))
+        if len(given) < 40:
+            raise ExportError("a layer is dead", "a range")
+        return bytes(900)
+
+    monkeypatch.setattr(size_fitting.tflite, "build_tflite", write)
+    assert len(SizeFitter(model, None, RECIPES["auto"], None, samples)._written(model)) == 900
+    assert seen == [size_fitting.WEIGHED, 40]
+    with pytest.raises(ExportError):
+        SizeFitter(model, None, RECIPES["auto"], None, samples.take(slice(0, 5)))._written(model)

@@ -6,7 +6,8 @@ import pytest
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.kernels import weighted_kernels
-from keras_xaic.quantization import GridQuantizer, fold_kernels, freeze, quantize_by_plan
+from keras_xaic.planning import Plan
+from keras_xaic.quantization import GridQuantizer, fold_kernels, freeze, quantize_by_plan, round_to_plan
 from tests.plans import plan_for
 
 
@@ -130,3 +131,29 @@ def test_layers_without_a_plan_stay_float():
     kernels = freeze(quantize_by_plan(model, plan), model)
     assert "dense" not in kernels
     np.testing.assert_array_equal(model.get_layer("dense").get_weights()[0], before)
+
+
+def test_rounding_without_training_is_what_the_quantizers_of_training_give():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3), layers.DepthwiseConv2D(2), layers.Flatten(), layers.Dense(3, name="head")]
+    )
+    given = [(kernel.key, kernel.kind, kernel.size) for kernel in weighted_kernels(model)]
+    grids = zip(given, (3, 8, 2), ("channel", "channel", "tensor"))
+    made = Plan(
+        layers=[
+            {"key": key, "kind": kind, "weights": size, "bits": bits, "granularity": granularity, "storage": "int8"}
+            for (key, kind, size), bits, granularity in grids
+        ]
+    )
+    mask = {given[0][0]: np.arange(given[0][2]).reshape(weighted_kernels(model)[0].shape) % 3 > 0}
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    expected = freeze(quantize_by_plan(model, made, mask), model)
+    found = round_to_plan(other, made, mask)
+    assert found.keys() == expected.keys() == {key for key, _, _ in given}
+    for key, one in found.items():
+        np.testing.assert_array_equal(one.integers, expected[key].integers)
+        np.testing.assert_array_equal(one.scale, expected[key].scale)
+    for one, two in zip(model.get_weights(), other.get_weights()):
+        np.testing.assert_array_equal(one, two)
