@@ -161,8 +161,7 @@ def apply(
     if teacher is not None and not isinstance(teacher, (np.ndarray, Parts, Taught)):
         teacher = as_model(teacher)
     check_training(training)
-    if isinstance(model.input, Mapping) or isinstance(model.output, Mapping):
-        model = regularize(model)  # Keras trains by lists as by names, but not by both
+    model = regularize(model)  # without dictionaries, too: Keras trains by lists as by names, but not by both
     check_plan(plan, model)
     if training.activation_ranges is not None and plan.activations == "float32":
         raise PlanError("activation_ranges for float32 activations, which lie on no grid", "None, or a plan with int8 or int16")

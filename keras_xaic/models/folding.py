@@ -1,4 +1,4 @@
-"""Which layer takes up which BatchNorm, and what is left out because it does nothing at inference.
+"""Which layer takes up which BatchNorm or `Rescaling`, and what is left out because it does nothing at inference.
 
 Folding rewrites ``BN(W x + b)`` as ``(g W) x + (g (b - mean) + beta)`` with ``g = gamma / sqrt(variance + epsilon)``
 (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
@@ -58,7 +58,7 @@ _TAKES_FORWARD = (layers.Dense, layers.Conv1D, layers.Conv2D, *DEPTHWISE)
 
 @dataclass(frozen=True)
 class Affine:
-    """What a BatchNorm does to the input channels of the layer behind it."""
+    """What a BatchNorm or a `Rescaling` does to the input channels of the layer behind it."""
 
     batchnorm: str
     gain: np.ndarray
@@ -118,26 +118,37 @@ def find_foldable(wiring: Wiring, fold_into: tuple[type, ...]) -> dict[str, Oper
 
 
 def find_forward(wiring: Wiring) -> dict[str, Affine]:
-    """Path of a layer -> what the BatchNorm in front of it does to its input channels."""
+    """Path of a layer -> what the BatchNorm, or `Rescaling` by unlike factors, in front of it does to its input channels.
+
+    Such factors the converter would multiply weights by, which would leave their grids.
+    """
     reading = {wiring.resolve(key): op for op in wiring.operations if op.outputs[0] not in wiring.alias for key in op.inputs}
     behind = {operation.name for operation in find_foldable(wiring, FOLDABLE).values()}
     found: dict[str, Affine] = {}
     for operation in wiring.operations:
-        shape = wiring.operations.shapes[operation.outputs[0]]
-        if (
-            not isinstance(operation.layer, layers.BatchNormalization)
-            or operation.name in behind
-            or wiring.calls[id(operation.layer)] > 1
-            or list(operation.layer.axis) != [len(shape) - 1]
-        ):
+        affine = (
+            None if operation.name in behind or wiring.calls[id(operation.layer)] > 1 else _channel_affine(wiring, operation)
+        )
+        if affine is None or (wiring.resolve(operation.inputs[0]) in wiring.operations.inputs and is_unlike(*affine)):
             continue
-        gain, offset = batchnorm_affine(operation.layer)
-        if wiring.resolve(operation.inputs[0]) in wiring.operations.inputs and _is_unlike(gain, offset):
-            continue
-        taker = _taker(wiring, reading, operation, gain, offset)
+        taker = _taker(wiring, reading, operation, *affine)
         if taker is not None and taker[0].path not in found:
             found[taker[0].path] = Affine(operation.name, *taker[1:])
     return found
+
+
+def _channel_affine(wiring: Wiring, operation: Operation) -> Optional[tuple[np.ndarray, np.ndarray]]:
+    """Returns gains and offsets of the channels of a BatchNorm or a `Rescaling` by unlike factors; None for other layers."""
+    layer, shape = operation.layer, wiring.operations.shapes[operation.outputs[0]]
+    if isinstance(layer, layers.BatchNormalization):
+        return batchnorm_affine(layer) if list(layer.axis) == [len(shape) - 1] else None
+    if type(layer) is not layers.Rescaling or not operation.node.keras_inputs[0].dtype.is_floating:
+        return None
+    gain, offset = (np.asarray(part, np.float64) for part in (layer.scale, layer.offset))
+    if max(gain.ndim, offset.ndim) >= len(shape) or np.ptp(gain) == np.ptp(offset) == 0:
+        return None
+    gain, offset = np.broadcast_arrays(gain, offset)
+    return gain, offset
 
 
 def _taker(
@@ -159,7 +170,8 @@ def _taker(
     return None
 
 
-def _is_unlike(gain: np.ndarray, offset: np.ndarray) -> bool:
+def is_unlike(gain: np.ndarray, offset: np.ndarray) -> bool:
+    """Returns whether few bits would hold neither an input nor weights that took up these gains and offsets."""
     sizes = np.abs(gain[gain != 0])
     return bool(sizes.size and sizes.max() > UNLIKE * sizes.min()) or bool(np.abs(offset).max() > UNLIKE)
 

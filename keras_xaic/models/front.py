@@ -13,7 +13,7 @@ from typing import Optional
 import numpy as np
 
 from keras_xaic._keras import keras, layers
-from keras_xaic.models.folding import batchnorm_affine
+from keras_xaic.models.folding import batchnorm_affine, is_unlike
 from keras_xaic.models.operations import Operation, Operations
 
 COARSER = 4.0
@@ -36,6 +36,15 @@ class Front:
     operations: tuple[str, ...]
     center: np.ndarray
     gain: np.ndarray
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether its gains are so unlike that weights behind it cannot take them up: the converter would have them do so."""
+        return bool(np.ptp(self.gain) > 0) and is_unlike(self.gain, self.center * self.gain)
+
+    def before(self, values: np.ndarray) -> np.ndarray:
+        """Returns (N, ...) for what `values` come out, in float32."""
+        return (np.asarray(values, np.float64) / self.gain + self.center).astype(np.float32)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Returns (N, ...) what comes out for `x`, in float32 as Keras computes it."""
@@ -71,7 +80,9 @@ def needed_fronts(operations: Operations, arrays: Sequence[np.ndarray]) -> dict[
     found = {}
     for key, tensor, array in zip(operations.inputs, operations.model.inputs, arrays):
         front = front_of(operations, key) if tensor.dtype.name == "float32" else None
-        if front is not None and np.abs(front.gain).max() * _extent(array) > COARSER * _extent(front(array)):
+        if front is not None and (
+            np.abs(front.gain).max() * _extent(array) > COARSER * _extent(front(array)) or front.is_unlike
+        ):
             found[key] = front
     return found
 

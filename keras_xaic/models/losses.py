@@ -195,9 +195,9 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
             term = tf.convert_to_tensor(_per_sample(own)(tf.reshape(both[:, 0], tf.shape(outputs)), outputs))
             if len(term.shape) > 1:  # of each output, or position
                 term = tf.reduce_mean(tf.reshape(term, (tf.shape(outputs)[0], -1)), axis=-1)
-            return (1 - distillation) * term + distillation * taught.call(both, outputs)
+            return (1 - distillation) * term + distillation * taught.function(both, outputs)
 
-        return _Loss(mixed)
+        return _Loss(task, mixed, None if distillation == 0 else task_loss(task, 0.0, temperature, labels))
 
     def values(both: Tensor, outputs: Tensor) -> Tensor:
         flat = tf.reshape(outputs, tf.shape(both[:, 0]))
@@ -221,7 +221,29 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
         soft = tf.reduce_sum(tf.exp(taught) * (taught - tf.nn.log_softmax(student / temperature)), axis=-1)
         return tf.reduce_mean((1 - distillation) * hard + distillation * temperature**2 * soft, axis=-1)
 
-    return _Loss({"values": values, "yes_no": yes_no, "classes": classes}[task.loss_family])
+    function = {"values": values, "yes_no": yes_no, "classes": classes}[task.loss_family]
+    return _Loss(task, function, None if distillation == 0 else task_loss(task, 0.0, temperature))
+
+
+def as_targets(task: Task, given: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
+    """Returns what `Targets` gives, and whether it was made of labels alone: of those that a callback evaluates the model on.
+
+    Args:
+        task: What the model does.
+        given: What `Targets` gives, which has two entries as long as all outputs of a sample; or labels.
+        outputs: Of the model.
+    """
+    sizes, count = outputs.shape[1:].as_list(), outputs.shape[1:].num_elements()
+    if given.shape.rank == 3 and given.shape[1] in (None, 2) and (count is None or given.shape[2] in (None, count)):
+        return given, False
+    flat = (tf.shape(outputs)[0], -1)
+    if task.family == "classes" and given.shape[1:].as_list() != sizes:
+        numbers = tf.cast(tf.reshape(given, flat), tf.int64)
+        said = f"class numbers from 0 to {task.outputs - 1}, or one-hot labels, are evaluated while a model is trained"
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all((numbers >= 0) & (numbers < task.outputs)), [said])]):
+            given = tf.one_hot(numbers, task.outputs)
+    labels = tf.reshape(tf.cast(given, tf.float32), flat)
+    return tf.stack([labels, labels], axis=1), True
 
 
 def _per_sample(loss: Any) -> Any:
@@ -236,9 +258,16 @@ def _per_sample(loss: Any) -> Any:
 class _Loss(keras.losses.Loss):
     """A loss function as Keras takes it, without the guesses about shapes that Keras makes for plain functions."""
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, task: Task, function: Callable[[Tensor, Tensor], Tensor], of_labels: Optional[_Loss]) -> None:
         super().__init__(name="loss")
-        self.call = function
+        self.task, self.function, self.of_labels = task, function, of_labels
+
+    def call(self, given: Tensor, outputs: Tensor) -> Tensor:
+        """Returns the loss of every sample; that of labels alone where no teacher is beside them."""
+        both, alone = as_targets(self.task, given, outputs)
+        if alone and self.of_labels is not None:
+            return self.of_labels.function(both, outputs)
+        return self.function(both, outputs)
 
 
 def _log_probability(task: Task, outputs: Tensor) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional
 
 import numpy as np
 
 from keras_xaic._keras import Model, layers
-from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.folding import IDENTITIES, as_float32
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.canonical import canonicalize, input_dtype
+from keras_xaic.models.folding import IDENTITIES, Wiring, as_float32, find_forward
+from keras_xaic.models.kernels import Kernel, weighted_kernels
 from keras_xaic.models.losses import carry_losses
+from keras_xaic.models.operations import Operations
 from keras_xaic.models.ports import keep_ports, ports_of
 
 VANISHED = 1e-9
@@ -24,7 +25,8 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     """Returns the model as the rest of the package wants it: itself where it is regular, else a flat clone of the same outputs.
 
     The clone computes in float32, has no augmentation and noise layers, holds zeros for filters that vanished, takes inputs of
-    fixed shapes, and has every BatchNorm that nothing in front of it takes up in the layer behind it, where that is exact. It
+    fixed shapes, and has every BatchNorm that nothing in front of it takes up, and a `Rescaling` by
+    unlike factors, in the layer behind it, where that is exact. It
     takes and gives lists where the model has dictionaries.
 
     Args:
@@ -37,17 +39,19 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     wanted: list[tuple[Optional[int], ...]] = [tuple(tensor.shape) for tensor in model.inputs]
     samples = [*shapes[: len(wanted)], *([()] * (len(wanted) - len(shapes)))]
     fixed = [_filled(shape, sample) for shape, sample in zip(wanted, samples)]
-    folded = canonicalize(model, fold_into=(), fold_forward=True, shapes=fixed)
-    zeros, operations = _zero_vanished(folded.model), folded.operations
-    batchnorms = sum(isinstance(one.layer, layers.BatchNormalization) for one in operations)
-    left = sum(isinstance(layer, layers.BatchNormalization) for layer in folded.model.layers)
+    operations = Operations(model)
     odd = any(isinstance(one.layer, IDENTITIES) and not isinstance(one.layer, _STAY) for one in operations)
     other = any(one.layer._compute_dtype not in (None, "float32") and one.layer.weights for one in operations)
     other = other or any(as_float32(tensor.dtype.name) != tensor.dtype.name for tensor in model.outputs)
-    other = other or any(a.dtype != b.dtype for a, b in zip(model.inputs, folded.model.inputs))
+    other = other or any(a.dtype.name != input_dtype(operations, key) for a, key in zip(model.inputs, operations.inputs))
     other = other or isinstance(model.input, Mapping) or isinstance(model.output, Mapping)
-    if not (zeros or odd or other or fixed != wanted or left != batchnorms):
+    folds = bool(find_forward(Wiring(operations)))
+    if not (odd or other or folds or fixed != wanted or any(gone.any() for _, gone in _vanished(model))):
         return model
+    folded = canonicalize(model, fold_into=(), fold_forward=True, shapes=fixed)
+    for kernel, gone in _vanished(folded.model):
+        if gone.any():
+            kernel.variable.assign(np.where(gone, np.float32(0), kernel.value))
     keep_ports(folded.model, ports_of(model))
     carry_losses(model, folded.model)
     return folded.model
@@ -60,14 +64,12 @@ def _filled(shape: tuple[Optional[int], ...], sample: tuple[int, ...]) -> tuple[
     return (shape[0], *(size or given for size, given in zip(shape[1:], sample)))
 
 
-def _zero_vanished(model: Model) -> bool:
-    """Sets filters that vanished to zero, in place, and returns whether there are any."""
-    found = False
+def _vanished(model: Model) -> Iterator[tuple[Kernel, np.ndarray]]:
+    """Yields every kernel with which of its filters, broadcastable to it, are too small to be seen, and not zero."""
     for kernel in weighted_kernels(model):
         others = tuple(axis for axis in range(len(kernel.shape)) if axis not in kernel.channel_axes)
         largest = np.abs(kernel.value).max(axis=others, keepdims=True)
-        gone = (largest > 0) & (largest <= max(VANISHED * float(largest.max()), float(np.finfo(np.float32).tiny) * 2**40))
-        if gone.any():
-            found = True
-            kernel.variable.assign(np.where(gone, np.float32(0), kernel.value))
-    return found
+        yield (
+            kernel,
+            (largest > 0) & (largest <= max(VANISHED * float(largest.max()), float(np.finfo(np.float32).tiny) * 2**40)),
+        )

@@ -13,6 +13,8 @@ from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples, joined
 from keras_xaic.errors import ExportError
 from keras_xaic.models import fitted, infer_task, ports_of, weighted_kernels
+from keras_xaic.models.front import front_of
+from keras_xaic.models.operations import Operations
 from keras_xaic.pipeline.pacing import Pace, in_slowdown
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.progress import Progress, silent
@@ -186,12 +188,20 @@ def _zeros_of(model: Model) -> float:
 
 
 def noise_for(model: Model) -> Data:
-    """Returns random inputs of the model's shape, from 0 to 1, for measuring what does not depend on what they are."""
+    """Returns random inputs of the model's shape for measuring what does not depend on what they are.
+
+    They are from 0 to 1, behind a change of units that the model begins with.
+    """
     random = np.random.default_rng(0)
     shapes = [[1 if size is None else size for size in tensor.shape[1:]] for tensor in model.inputs]
     arrays = [random.random((NOISE, *shape), np.float32) for shape in shapes]
     # Whole numbers may be numbers of rows in a table, of which there is at least one.
     arrays = [one if tensor.dtype.is_floating else np.zeros(one.shape, np.int32) for one, tensor in zip(arrays, model.inputs)]
+    operations = Operations(model)
+    fronts = [
+        front_of(operations, key) if tensor.dtype == "float32" else None for key, tensor in zip(operations.inputs, model.inputs)
+    ]
+    arrays = [one if front is None else front.before(one) for front, one in zip(fronts, arrays)]
     return Data(Samples(joined(arrays, ports_of(model).inputs)))
 
 

@@ -15,7 +15,7 @@ from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.errors import MachineError, PlanError, XaicError, first_line
 from keras_xaic.files import machine_error
 from keras_xaic.metrics import Task
-from keras_xaic.models.losses import all_targets
+from keras_xaic.models.losses import all_targets, as_targets
 from keras_xaic.output_tasks import AnyTask, Tasks
 
 SCHEDULING = ("ReduceLROnPlateau", "LearningRateScheduler")
@@ -220,7 +220,7 @@ class TrainMetric(keras.metrics.Mean):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Adds a batch."""
-        return super().update_state(self.of(y_true, y_pred))
+        return super().update_state(self.of(as_targets(self.task, y_true, y_pred)[0], y_pred))
 
 
 def _rate_of(optimizer: Any) -> float:

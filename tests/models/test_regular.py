@@ -100,6 +100,28 @@ def test_other_floats_become_float32(policy):
     float_twin(found)
 
 
+UNLIKE = {
+    "table": ((3,), lambda t: L.Dense(4)(L.Rescaling([1.0, 2.0, 0.0], 0.5)(t)), True),
+    "inside": ((5,), lambda t: L.Dense(4)(L.Rescaling([1.0, 1e6, 2.0])(L.Dense(3, "relu")(t))), True),
+    "flattened": ((4, 3), lambda t: L.Dense(4)(L.Flatten()(L.Rescaling(1.0, [1.0, 2.0, 3.0])(t))), True),
+    "one factor": ((3,), lambda t: L.Dense(4)(L.Rescaling(2.0, 1.0)(t)), False),
+    "inputs of unlike size": ((3,), lambda t: L.Dense(4)(L.Rescaling([1.0, 1e3, 1.0])(t)), False),
+    "padded": ((6, 6, 3), lambda t: L.Conv2D(4, 3, padding="same")(L.Rescaling([1.0, 2.0, 3.0])(t)), False),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_rescaling_by_unlike_factors_goes_into_the_layer_behind_it(name):
+    shape, body, goes = UNLIKE[name]
+    start = keras.Input(shape)
+    model = randomize(keras.Model(start, body(start)))
+    found = regularize(model)
+    expected = np.asarray(model(inputs_of(model), training=False))
+    assert_same(found, model, inputs_of(model), 2e-6 * max(1.0, float(np.abs(expected).max())))
+    assert ("Rescaling" not in kinds(found)) is goes
+    assert (found is not model) is goes
+
+
 AUGMENTATIONS = {
     "flip": lambda: layers.RandomFlip("horizontal"),
     "rotation": lambda: layers.RandomRotation(0.2),
