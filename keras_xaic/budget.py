@@ -101,6 +101,12 @@ class Budget:
         return self.latency is not None or self.max_slowdown is not None
 
     @property
+    def in_size(self) -> bool:
+        """Whether bytes, bits, multiply-accumulates or time are limited."""
+        limits = (self.flash, self.download, self.ram, self.macs, self.mean_bits)
+        return self.in_time or any(limit is not None for limit in limits)
+
+    @property
     def macs_limit(self) -> Optional[int]:
         """The limit of multiply-accumulates as a number."""
         return None if self.macs is None else int(self.macs)

@@ -164,8 +164,7 @@ class Driver:
 
     @property
     def _limited(self) -> bool:
-        limits = (self.budget.flash, self.budget.download, self.budget.ram, self.budget.macs, self.budget.mean_bits)
-        return self.budget.in_time or any(limit is not None for limit in limits)
+        return self.budget.in_size
 
     def _within_limits(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)

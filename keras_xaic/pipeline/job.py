@@ -29,6 +29,7 @@ from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver, Round
+from keras_xaic.pipeline.easing import Easing, said_of_easing
 from keras_xaic.pipeline.judging import column_drops
 from keras_xaic.pipeline.pacing import RUNS, Pace
 from keras_xaic.pipeline.proving import (
@@ -76,6 +77,8 @@ class Job:
     """What a user should know, found out before the run."""
     rounds: Sequence[Round] = ()
     """What the driver did, where the recipe has one."""
+    eased: Optional[str] = None
+    """What to say where a recipe without limits was not carried out as it is."""
 
     @functools.cached_property
     def pace(self) -> Pace:
@@ -128,7 +131,7 @@ class Job:
             told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
         about_files = (*warnings, micro.warning, state_warning(bundle))
         ruined = self.ruined(*outputs)
-        notes = (doubt, original["fault"], *about_files, ruined, self.widened(small), _approximated(relevance))
+        notes = (doubt, original["fault"], *about_files, ruined, self.widened(small), self.eased, _approximated(relevance))
         outcome = Outcome(
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
@@ -246,6 +249,22 @@ class Job:
             small, rounds = driver.run()
             self.rounds = rounds if recipe is settings.recipe else self.rounds
             return small
+        if settings.plan is None and not settings.budget.in_size:
+            scores = relevance
+            easing = Easing(
+                self.model,
+                self.data,
+                self.task,
+                settings,
+                samples,
+                self.work,
+                lambda one: self.plan(one, scores, samples),
+            )
+            tries = easing.run(recipe, relevance)
+            if recipe is settings.recipe:
+                self.rounds = tries if len(tries) > 1 else ()
+                self.eased = said_of_easing(recipe, tries, settings.budget.max_drop)
+            return min(tries, key=lambda one: max(one.drop, settings.budget.max_drop)).small
         made = settings.plan or self.work.cached(
             "plan.json", lambda: self.plan(recipe, relevance, samples), Plan.save, Plan.load
         )

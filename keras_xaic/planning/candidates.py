@@ -63,7 +63,7 @@ class LayerOptions:
         self.positive: Optional[dict[str, np.ndarray]] = None
         """Weights that are kept whatever the budget; None where the budget decides."""
         if options.score == "signed_relevance":
-            self.positive = _positive({key: relevance[key] for key in prunable})
+            self.positive = _positive({key: relevance[key] for key in prunable}, options.nonpositive)
         self.scores = {key: weight_score(originals[key], self.relevance[key], options.score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
         self.times = Times(self.model, options.activations)
@@ -365,10 +365,15 @@ def _mean_bits(chosen: Collection[Candidate]) -> float:
     return sum(one.bits * one.weights for one in chosen) / max(1, sum(one.weights for one in chosen))
 
 
-def _positive(relevance: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Which weights have positive relevance; every kernel keeps its floor (see `kept_weights`)."""
+def _positive(relevance: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    """Which weights stay where a share of those without positive relevance goes, those that matter least first.
+
+    Every kernel keeps its floor (see `kept_weights`).
+    """
     masks = {}
     for key, scores in relevance.items():
         floor = kept_weights({key: scores}, 1.0)[key]
-        masks[key] = (scores > 0) | floor
+        going = np.abs(scores[scores <= 0])
+        most = np.sort(going)[round(share * going.size) :].min(initial=np.inf)
+        masks[key] = (scores > 0) | (np.abs(scores) >= most) | floor
     return masks

@@ -38,7 +38,8 @@ class PlanOptions:
         activations: Type of activations between layers. Behind ``int16`` and ``float32`` weights take a byte each, but dense
             layers of up to 4 bits half a byte behind ``float32``. ``float32`` is about as fast as the float32 model where
             int8 is slow, and does not run on TensorFlow Lite Micro.
-        score: What ranks weights for pruning. With ``signed_relevance`` all weights with relevance <= 0 go, no others.
+        score: What ranks weights for pruning. With ``signed_relevance`` weights with relevance <= 0 go, no others.
+        nonpositive: Share of these that goes, those of the smallest relevance first.
         sparsity: Fraction of zeros over all kernels but depthwise ones; more if the download limit needs more.
         sensitivity: What predicts damage: a name of `SENSITIVITIES`; ``auto`` is ``combined`` with samples and
             ``relevance`` without; or what `measure_damage` returned, to measure once for several plans.
@@ -62,6 +63,7 @@ class PlanOptions:
     zeros: Mapping[str, str] = field(default_factory=dict)
     activations: Activations = "int8"
     score: Score = "geometric_mean"
+    nonpositive: float = 1.0
     sparsity: float = 0.0
     sensitivity: Union[str, Damage] = "auto"
     packed: bool = False

@@ -43,6 +43,8 @@ class Recipe(Written):
         reduce: How relevance is brought together over samples (see `keras_xaic.attribute`); ``mean`` keeps its sign.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         sparsity: Fraction of zeros that there shall be at least, whatever the budget, 0 to 1.
+        nonpositive: Share of the weights with relevance <= 0 that go by the score ``signed_relevance``, 0 to 1, those of the
+            smallest relevance first.
         bits: Bit-widths that layers may get, 2 to 8; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
         activations: Type of activations between layers; ``auto``: int8, or where no file of those keeps the accuracy, and
@@ -70,6 +72,7 @@ class Recipe(Written):
     reduce: Reduce = "mean_abs"
     score: Score = "geometric_mean"
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
+    nonpositive: float = pydantic.Field(default=1.0, ge=0.0, le=1.0)
     bits: tuple[int, ...] = ()
     grid: Grid = "uniform"
     activations: Literal["auto", "int8", "int16", "float32"] = "auto"
