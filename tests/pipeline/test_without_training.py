@@ -106,7 +106,8 @@ def test_every_recipe(job, tmp_path, recipe, data, limits):
 
 def test_interrupted_between_bundle_and_report_the_same_command_continues(job, monkeypatch, tmp_path):
     words = ["compress", job / "digits.keras", "--data", job / "labelled.npz", "--out", tmp_path / "out", "--epochs", "0"]
-    words = [str(word) for word in (*words, "--recipe", "lrp-mixed", "--baselines", "", "--target", "mobile", "--quiet")]
+    words += ["--recipe", "lrp-mixed", "--max-drop", "100", "--baselines", "", "--target", "mobile", "--quiet"]
+    words = [str(word) for word in words]
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
