@@ -4,7 +4,8 @@
     python bench/latency.py --data-root DIR     # real models: our storages beside the converter's int8, and what was predicted
 
 Files are run in turn in one process, so that what else the machine does slows all of them alike. Rows hold the least and the
-median time of each, and its ratio to the converter's int8.
+median time of each, and its ratio to the converter's int8; on the other interpreters, which run other kernels, the least time
+and the ratio, or why there is none.
 """
 
 from __future__ import annotations
@@ -199,6 +200,7 @@ def like_ds_cnn() -> Any:
     """Returns a depthwise separable net for spectrograms, with random weights."""
     from keras_xaic._keras import keras, layers
 
+    keras.utils.set_random_seed(0)
     x = inputs = keras.Input((49, 10, 1))
     x = layers.Conv2D(64, (10, 4), 2, "same", activation="relu")(x)
     for _ in range(4):
@@ -211,6 +213,7 @@ def like_mobilenet() -> Any:
     """Returns a narrow MobileNetV2 with random weights."""
     from keras_xaic._keras import keras
 
+    keras.utils.set_random_seed(0)
     return keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
 
 
@@ -228,6 +231,7 @@ def compare(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
     data, relevance, flat = Data(Samples(x)), magnitude(model), canonicalize(model).model
     plain = tflite.int8_twin(flat, x)
     written = {"converter int8": plain, "float32": tflite.float_twin(flat)}
+    written["converter dynamic range"] = tflite.build_tflite(flat, x, precision="dynamic-range")
     predicted = {"converter int8": Times(flat).plain()}
     size, four = len(plain), PlanOptions(bits=(4,), filters=False)
     ways = {
@@ -255,6 +259,7 @@ def compare(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
         for name, (latency, _) in edge.race(paths, interpreter=edge.speed_judge(), runs=200).items():
             least[name] = min(latency.least, least.get(name, latency.least))
             medians[name].append(latency.median)
+    others = {one: elsewhere(paths, x, one) for one in edge.deployed_interpreters() if one != edge.speed_judge()}
     rows = []
     for name, content in written.items():
         row = {"file": name, "bytes": len(content), "least_us": round(1000 * least[name], 2)}
@@ -263,8 +268,32 @@ def compare(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
         if name in predicted:
             row["predicted_us"] = round(predicted[name], 2)
             row["predicted_times_int8"] = round(predicted[name] / predicted["converter int8"], 3)
-        rows.append({**row, "packed_for_flash": slow.get(name, {})})
+        rows.append({**row, "packed_for_flash": slow.get(name, {}), **{one: found[name] for one, found in others.items()}})
     return rows
+
+
+def elsewhere(paths: dict[str, pathlib.Path], x: np.ndarray, interpreter: str) -> dict[str, Any]:
+    """Returns what every file takes on another interpreter, the first one's time as the unit of ratios; or its refusal."""
+    from keras_xaic import edge
+    from keras_xaic.errors import XaicError
+
+    least: dict[str, float] = {}
+    found: dict[str, Any] = {}
+    for _ in range(TURNS):
+        for name, path in paths.items():
+            if name in found:
+                continue
+            try:
+                latency = edge.run_file(path, x[:1], interpreter=interpreter, latency_runs=40).latency
+            except XaicError as error:
+                found[name] = {"refused": str(error)[:200]}
+                continue
+            if latency is not None:
+                least[name] = min(latency.least, least.get(name, latency.least))
+    unit = least.get("converter int8")
+    for name, one in least.items():
+        found[name] = {"least_us": round(1000 * one, 2), "times_int8": None if unit is None else round(one / unit, 3)}
+    return found
 
 
 def main() -> None:

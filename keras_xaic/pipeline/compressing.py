@@ -121,7 +121,8 @@ def carry_out(
     """
     chosen, plan, training = settings.recipe, settings.plan, settings.training
     device, options = settings.device, settings.options
-    loaded, samples_of, task = load_both(model, data, options, progress)
+    known = None if shared is None else shared.loaded
+    loaded, samples_of, task = load_both(model, data, options, progress) if known is None else known
     frozen = said_of_frozen(loaded, training.train_frozen)
     loaded = thawed(loaded) if training.train_frozen else loaded
     if not loaded.trainable_weights:

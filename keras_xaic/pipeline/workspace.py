@@ -15,10 +15,14 @@ from keras_xaic.bundle import Made, cached
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
 from keras_xaic.identity import digest_of, facts_of
+from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+
+Loaded = tuple["Model", Data, AnyTask]
+"""What a run works on (see `keras_xaic.pipeline.inputs.load_both`)."""
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Shared:
         used: How often something was there already.
         made: How often it was not.
         seconds_saved: What making it took, once for every time that it was used.
+        loaded: Model, data and task, where they are loaded already; a run does not change them.
     """
 
     directory: pathlib.Path
@@ -89,6 +94,7 @@ class Shared:
     used: int = 0
     made: int = 0
     seconds_saved: float = 0.0
+    loaded: Optional[Loaded] = None
 
     def cached(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -37,6 +38,12 @@ from keras_xaic.usual import in_usual_keras
 
 EPOCHS, MOST_EPOCHS = 2, 120
 """Epochs of a trial where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
+DRIVERS = {
+    "postgresql": ("postgresql", "psycopg2"),
+    "postgres": ("postgresql", "psycopg2"),
+    "mysql": ("mysql", "pymysql"),
+}
+"""Beginning of a storage URL -> the database that it names, and the driver for it in the extra `cluster`."""
 STUDY = "keras-xaic"
 DATABASE = "study.db"
 FIRST = (0.8, 0.5, 0.35, 0.25, 0.15)
@@ -108,7 +115,7 @@ def search(
     with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)):
         Mark("search").write(place)
         sweep(place / TRIALS)
-        url = wanted.storage or sqlite_url(place / DATABASE)
+        url = sqlite_url(place / DATABASE) if wanted.storage is None else with_driver(wanted.storage)
         setting = Setting(str(model), str(data), str(pathlib.Path(out)), run, tuple(wanted.objectives))
         study = _study(optuna, url, setting)
         _same_settings(study, setting, place)
@@ -139,6 +146,19 @@ def sqlite_url(path: pathlib.Path) -> str:
         if not set(url) & set("{}") and make_url(url).database == wanted and not make_url(url).query:
             return url
     return f"sqlite:///file:{quoted}?uri=true"  # of a SQLAlchemy that takes the path as it stands
+
+
+def with_driver(url: str) -> str:
+    """Returns a storage URL that names the driver of the extra `cluster`, where it is installed and the URL names none.
+
+    What SQLAlchemy takes by itself differs between its releases.
+
+    >>> with_driver("sqlite:///study.db")
+    'sqlite:///study.db'
+    """
+    scheme, _, rest = url.partition("://")
+    database, driver = DRIVERS.get(scheme, ("", ""))
+    return f"{database}+{driver}://{rest}" if driver and importlib.util.find_spec(driver) else url
 
 
 def _sqlite_file(storage: Optional[str], out: PathLike) -> Optional[str]:

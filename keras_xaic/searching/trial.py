@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pathlib
 import shlex
@@ -24,7 +25,7 @@ from keras_xaic.pipeline.inputs import check_judged, load_both
 from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.reasons import check_reasons
 from keras_xaic.pipeline.run_settings import RunSettings
-from keras_xaic.pipeline.workspace import Shared
+from keras_xaic.pipeline.workspace import Loaded, Shared
 from keras_xaic.planning import Plan
 from keras_xaic.recipes import RECIPES
 
@@ -39,7 +40,7 @@ TRIALS, SHARED, RECIPE_FILES = "trials", "shared", "recipes"
 
 @dataclass(frozen=True)
 class Setting:
-    """What all trials have in common; it reaches other processes as pickle.
+    """What all trials have in common; it reaches other processes as pickle, without what it has loaded.
 
     Attributes:
         model: Path of the model.
@@ -54,6 +55,14 @@ class Setting:
     out: str
     run: RunSettings
     objectives: tuple[str, ...]
+
+    @functools.cached_property
+    def loaded(self) -> Loaded:
+        """Model, data and task, loaded once in a process."""
+        return load_both(self.model, self.data, self.run.options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class Tried:
 
 def smallest_and_largest(setting: Setting) -> tuple[int, int]:
     """Returns the range of flash limits: a tenth of the plain int8 file up to all of it, or to the user's own limit."""
-    model, data, task = load_both(setting.model, setting.data, setting.run.options)
+    model, data, task = setting.loaded
     check_judged(task, data, setting.run.seed)
     check_reasons(model, task, data.judging, setting.run.budget)
     plain = CompressedModel(canonicalize(model).model, {}, Plan(), {})
@@ -102,11 +111,11 @@ def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]
     out, asked = pathlib.Path(setting.out), setting.run
     recipe = asked.recipe.changed(**entries)
     settings = replace(asked, recipe=recipe, budget=replace(asked.budget, flash=flash))
-    shared = Shared(out / SHARED)
+    shared = Shared(out / SHARED, loaded=setting.loaded)
     with output(out / TRIALS / str(number), "bundle", inputs=[setting.model, setting.data]) as place:
         report = carry_out(setting.model, setting.data, settings, place, shared=shared)
     path = Bundle(out / TRIALS / str(number)).model
-    model, data, task = load_both(setting.model, setting.data, asked.options)
+    model, data, task = setting.loaded
     _, held_back = data.split(seed=asked.seed)
     if settings.epochs == 0:
         held_back = data.calibration(JUDGES, asked.seed)  # nothing was trained on them

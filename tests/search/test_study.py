@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.cli.app import app
 from keras_xaic.ownership import Mark
+from keras_xaic.pipeline.run_settings import RunSettings
+from keras_xaic.recipes import RECIPES
 from keras_xaic.report import read_front
 from keras_xaic.searching import pick, search, study, trial
 from keras_xaic.searching.study import STUDY, sqlite_url
@@ -76,11 +79,12 @@ def test_a_search_finds_a_front_and_continues(place, found):
 @pytest.mark.slow
 def test_the_printed_command_makes_the_same_bytes(place, found, monkeypatch):
     monkeypatch.chdir(place)
-    words = shlex.split(found[0].command)
+    last = max(found, key=lambda one: one.trial)  # the model that it compressed was in use before
+    words = shlex.split(last.command)
     assert words[:2] == ["xaic", "compress"]
     done = CliRunner().invoke(app, [*words[1:], "--baselines", "", "--quiet"])
     assert done.exit_code in (0, 3), done.output
-    ours = place / "front" / "trials" / str(found[0].trial) / "model.tflite"
+    ours = place / "front" / "trials" / str(last.trial) / "model.tflite"
     assert (place / "again" / "model.tflite").read_bytes() == ours.read_bytes()
 
 
@@ -202,6 +206,31 @@ def test_a_trial_that_a_killed_search_was_at_begins_once_more(quick, tmp_path):
     assert opened.user_attrs["again"] == [lost.number]  # once
 
 
+def test_trials_of_a_process_share_what_is_loaded_and_other_processes_load_it_themselves(place, tmp_path, monkeypatch):
+    loads, given = [], []
+
+    def load_both(*asked):
+        loads.append(asked)
+        return keras.Sequential([layers.Input((12,)), layers.Dense(3)]), "data", "task"
+
+    def carry_out(*_, shared):
+        given.append(shared.loaded)
+        raise xaic.ExportError("enough")
+
+    monkeypatch.setattr(trial, "load_both", load_both)
+    monkeypatch.setattr(trial, "carry_out", carry_out)
+    run = RunSettings(RECIPES["auto"], xaic.Budget(), QUICK["training"], QUICK["device"], xaic.DataOptions())
+    setting = trial.Setting(str(place / "m.keras"), str(place / "d.npz"), str(tmp_path), run, ("flash", "metric"))
+    for number in range(2):
+        with pytest.raises(xaic.ExportError, match="enough"):
+            trial.run_trial(setting, number, 1000, {})
+    assert len(loads) == 1
+    assert given[0] is given[1] is setting.loaded
+    other = pickle.loads(pickle.dumps(setting))
+    assert other == setting
+    assert "loaded" not in vars(other)
+
+
 def test_a_search_whose_trials_all_fail_says_why(place, monkeypatch):
     def fails(*_, **__):
         raise xaic.ExportError("no operator for it", "", "Use another layer")
@@ -211,6 +240,14 @@ def test_a_search_whose_trials_all_fail_says_why(place, monkeypatch):
     options = xaic.SearchOptions(trials=2)
     with pytest.raises(xaic.PlanError, match=r"none of 2 trials made a model; the last one said: no operator for it"):
         search(place / "m.keras", place / "d.npz", place / "fails", options, **QUICK)
+
+
+def test_the_database_is_reached_by_the_driver_that_is_installed(monkeypatch):
+    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: name == "psycopg2" or None)
+    assert study.with_driver("postgresql://me@host/db") == "postgresql+psycopg2://me@host/db"
+    assert study.with_driver("postgres://me@host/db") == "postgresql+psycopg2://me@host/db"
+    for other in ("mysql://me@host/db", "postgresql+psycopg://me@host/db", "sqlite:///study.db"):
+        assert study.with_driver(other) == other
 
 
 def test_options_of_the_command_line_say_what_settings_say():

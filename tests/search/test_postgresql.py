@@ -1,0 +1,101 @@
+"""Searches on several machines share one study in a PostgreSQL database; here two processes and a server of the test's own."""
+
+from __future__ import annotations
+
+import glob
+import os
+import pathlib
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers
+from keras_xaic.report import read_front
+
+pytest.importorskip("optuna")
+pytest.importorskip("psycopg2", reason="psycopg2 is not installed: pip install 'keras-xaic[cluster]'")
+PROGRAMS = sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"))[-1:] or [shutil.which("postgres")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PROGRAMS == [None], reason="no PostgreSQL server (Debian: apt-get install postgresql)"),
+]
+USERS = ("postgres", "nobody")
+
+
+def unprivileged():
+    """Who may run a server: it refuses to be run by root."""
+    if os.geteuid() != 0:
+        return {}
+    names = [name for name in USERS if name in {one.pw_name for one in pwd.getpwall()}]
+    return {"user": names[0]} if names else pytest.skip("root may not run PostgreSQL, and there is no other user")
+
+
+@pytest.fixture
+def server():
+    """A server that listens on a socket in its own directory; how to stop it, and the URL of its database."""
+    user = unprivileged()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path has to be short
+    if user:
+        shutil.chown(folder, **user)
+    programs, data = pathlib.Path(PROGRAMS[0]).parent, folder / "data"
+    made = [programs / "initdb", "-D", data, "-A", "trust", "-U", "xaic", "--no-sync"]
+    subprocess.run(made, check=True, capture_output=True, cwd=folder, **user)
+    words = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user)
+
+    def stop():
+        process.terminate()
+        process.wait(60)
+
+    try:
+        until = time.monotonic() + 60
+        while not (folder / ".s.PGSQL.5432").exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        yield stop, f"postgresql://xaic@/postgres?host={folder}"
+    finally:
+        stop()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(900)
+def test_two_searches_share_a_study_and_say_so_when_the_server_is_gone(server, tmp_path):
+    stop, url = server
+    keras.utils.set_random_seed(0)
+    y = np.arange(300) % 3
+    x = (np.eye(12)[y * 4] + np.random.default_rng(0).normal(size=(300, 12)) * 0.3).astype(np.float32)
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(32, activation="relu"), layers.Dense(3, activation="softmax")])
+    model.save(tmp_path / "m.keras")
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y)
+
+    def words(out, trials):
+        given = [tmp_path / "m.keras", "--data", tmp_path / "d.npz", "--out", tmp_path / out, "--storage", url]
+        given += ["--trials", trials, "--epochs", 0, "--target", "mobile", "--quiet"]
+        return [sys.executable, "-m", "keras_xaic.cli", "search", *map(str, given)]
+
+    outs, said = ("one", "two"), {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.run(words("one", 1), check=False, **said)  # makes the study
+    assert first.returncode == 0, first.stderr
+    processes = [subprocess.Popen(words(out, 4), **said) for out in outs]
+    for process in processes:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+    found = [read_front(tmp_path / out / "front.json").points for out in outs]
+    assert max(map(len, found)) >= 4
+    values = [{one.trial: one.values for one in points} for points in found]
+    assert all(values[0][trial] == values[1][trial] for trial in values[0].keys() & values[1].keys())
+    ran = [{int(path.name) for path in (tmp_path / out / "trials").iterdir()} for out in outs]
+    assert ran[0]
+    assert ran[1]
+    assert not ran[0] & ran[1]  # no trial ran twice
+    assert set().union(*values) == ran[0] | ran[1]
+
+    stop()
+    lost = subprocess.run(words("one", 9), check=False, **said)
+    assert lost.returncode == 5
+    assert "Traceback" not in lost.stderr
