@@ -1,13 +1,15 @@
-"""Takes pictures of HTML pages in headless Chromium and fails on console errors and requests that leave the page.
+"""Takes pictures of HTML pages in headless Chromium; fails on console errors, requests, and what axe finds.
 
     python tools/screenshots.py small/report.html --out docs/pictures
 
-Needs Chromium with its driver (Debian: apt install chromium chromium-driver) and `pip install 'keras-xaic[docs]'`.
+Needs Chromium with its driver (Debian: apt install chromium chromium-driver) and `pip install 'keras-xaic[docs]'`. Of what axe
+finds, serious and critical barriers count; `--axe` takes another release of it than that of the package axe-core-python.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import pathlib
 import sys
@@ -52,7 +54,35 @@ def faults(browser: webdriver.Chrome, page: str) -> list[str]:
     return found
 
 
-def take(browser: webdriver.Chrome, page: str, width: int, scheme: str, target: pathlib.Path, height: int | None) -> list[str]:
+def axe_script() -> pathlib.Path | None:
+    """axe-core as axe-core-python brings it; None where that is not installed."""
+    found = importlib.util.find_spec("axe_core_python")
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    return next((one for place in places for one in pathlib.Path(place).rglob("axe.min.js")), None)
+
+
+def barriers(browser: webdriver.Chrome, axe: pathlib.Path | None) -> list[str]:
+    """What keeps people out, as far as axe-core can see it."""
+    if axe is None:
+        return []
+    browser.execute_script(axe.read_text(encoding="utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")["violations"]
+    return [
+        f"accessibility: {one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def take(
+    browser: webdriver.Chrome,
+    page: str,
+    width: int,
+    scheme: str,
+    target: pathlib.Path,
+    height: int | None,
+    axe: pathlib.Path | None,
+) -> list[str]:
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     size = {"width": width, "height": 800, "deviceScaleFactor": 2 if width < 600 else 1, "mobile": width < 600}
@@ -63,7 +93,7 @@ def take(browser: webdriver.Chrome, page: str, width: int, scheme: str, target: 
     size["height"] = min(full, height or full)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.save_screenshot(str(target))
-    problems = faults(browser, page)
+    problems = [*faults(browser, page), *barriers(browser, axe)]
     return problems + ([f"layout: {wide} pixels wide on a screen of {width}"] if wide > width else [])
 
 
@@ -71,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/screenshots"))
+    parser.add_argument("--axe", type=pathlib.Path, default=axe_script(), help="axe.min.js of axe-core")
     parser.add_argument("--height", type=int, help="cut pictures off after so many pixels")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +114,7 @@ def main() -> None:
             for name, width in WIDTHS.items():
                 for scheme in ("light", "dark"):
                     target = arguments.out / f"{arguments.page.stem}-{name}-{scheme}.png"
-                    problems += take(browser, page, width, scheme, target, arguments.height)
+                    problems += take(browser, page, width, scheme, target, arguments.height, arguments.axe)
                     print(target)
         finally:
             browser.quit()

@@ -31,6 +31,22 @@ def test_a_report_is_silent_and_fits_every_screen(report, evidence, tmp_path):
     assert len(list((tmp_path / "shots").glob("report-*.png"))) == 4
 
 
+def test_a_report_without_labels_is_silent_and_fits_every_screen(changed, tmp_path):
+    compressed = {"flash_bytes": 61_200, "download_bytes": 33_400, "agreement": 0.951, "samples": 100, "part": "training"}
+    report = changed(compressed=compressed, original={"tflite_fp32_bytes": 318_364}, baselines={}, classes=[])
+    done = photograph(write_html(report, tmp_path / "report.html"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("axe_core_python") is None, reason="axe-core-python is not installed")
+def test_barriers_are_told(tmp_path):
+    body = '<main><h1>x</h1><p style="color:#aaa;background:#fff">pale</p></main>'
+    (tmp_path / "bad.html").write_text(f'<!doctype html><html lang="en"><title>bad</title><body>{body}</body></html>')
+    done = photograph(tmp_path / "bad.html")
+    assert done.returncode == 1
+    assert "accessibility: color-contrast" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
