@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 # A test that crashes its process ends the run: with a new process, pytest-xdist may wait for ever.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 READY := $(VENV)/.ready
+# Tests start many processes, each of which would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: env demo test test-slow test-exhaustive fuzz lint docs docs-fresh clean
 .DEFAULT_GOAL := env

@@ -3,6 +3,9 @@
 The net: Conv2D(4, 3), ReLU, Conv2D(5, 2, strides=2), ReLU, Flatten, Dense(3); all drawn from ``default_rng(7).normal(0, 0.5)``;
 start relevance 1 at class 1. Stored: the input relevance at every eighth place, and its sum. Rules without a bias term were run
 with ``zero_params="bias"``; zennit's epsilon is 1e-6 in absolute terms.
+
+Ours is relative to the layer, and that alone makes 1.4e-5 of the largest value in plain LRP-epsilon. There the anchor is the
+formula in float64 by NumPy with the relative one; with zennit's the same code is within 1.1e-6 of zennit.
 """
 
 from __future__ import annotations
@@ -13,18 +16,18 @@ import pytest
 from keras_xaic._keras import keras, layers
 from keras_xaic.relevance import Attribution
 
-ZENNIT = {
+ANCHORS = {
     "lrp.epsilon": [
-        -0.006666467,
-        -0.07209589,
-        0.4897452,
-        0.5692101,
-        -0.7468232,
-        0.4055903,
+        -0.00666646,
+        -0.07209581,
+        0.48974443,
+        0.5692089,
+        -0.7468086,
+        0.40558457,
         0,
-        0.1330677,
-        -0.07812902,
-        -1.008242,
+        0.13306607,
+        -0.07812808,
+        -1.00823266,
     ],
     "lrp.z_plus": [0.001207718, 0, 0.01270701, 0.02173842, 0, 0.003173991, 0, 0, 0, 0.999998],
     "lrp.alpha_2_beta_1": [
@@ -124,10 +127,24 @@ def anchor_net():
     return model, draw(1, 6, 6, 2) * 2
 
 
-@pytest.mark.parametrize("rule", ZENNIT)
-def test_agrees_with_zennit(rule):
+BOTH = [
+    (engine, rule)
+    for engine in ("native", "innvestigate")
+    for rule in ANCHORS
+    if (engine, rule) != ("innvestigate", "lrp.gamma")
+]
+"""iNNvestigate has no gamma rule."""
+
+
+@pytest.mark.parametrize(("engine", "rule"), BOTH)
+def test_each_engine_agrees_with_the_anchors(engine, rule, record_property):
+    if engine == "innvestigate":
+        pytest.importorskip("innvestigate", reason="iNNvestigate is not installed")
     model, x = anchor_net()
-    (relevance,) = Attribution(model, rule=rule).input_relevance(x, target=1)
-    reference = np.array(ZENNIT[rule])
+    (relevance,) = Attribution(model, rule=rule, engine=engine).input_relevance(x, target=1)
+    reference = np.array(ANCHORS[rule])
     found = np.append(relevance.reshape(-1)[::8], relevance.sum())
-    np.testing.assert_allclose(found, reference, rtol=0, atol=2e-5 * np.abs(reference).max())
+    deviation = np.abs(found - reference).max() / np.abs(reference).max()
+    record_property("largest deviation", float(deviation))
+    print(f"{engine} {rule}: deviates by {deviation:.1e} of the largest value")  # shown by pytest -rP
+    assert deviation <= 1e-5
