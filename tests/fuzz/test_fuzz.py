@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.hunt import CORPUS, hunt, kept
 from tests.fuzz.readers import READERS
 
-FAST = {name: 25 for name, reader in READERS.items() if reader.share == 1}
+FAST = {name: 12 for name, reader in READERS.items() if reader.share == 1}
 
 
 def said(findings) -> str:

@@ -42,6 +42,7 @@ def run(job, out, **options):
     return xaic.compress(job / "tiny.h5", job / "data.npz", out=out, **how)
 
 
+@pytest.mark.slow  # on files alone, fast: tests/tflite/test_weight_only.py
 def test_float_activations_give_a_mobile_bundle_with_the_planned_grids(job, tmp_path):
     report = run(job, tmp_path / "out", activations="float32")
     bundle = Bundle(tmp_path / "out")
