@@ -17,6 +17,7 @@ from keras_xaic.cli.app import app
 from keras_xaic.grids import load_kernels
 from keras_xaic.models import canonicalize, remove_channels
 from keras_xaic.planning import Budget, keep_masks
+from keras_xaic.report import Report
 from keras_xaic.tflite import match_stored
 from keras_xaic.tflite.flatbuffer import pack_int4
 from tests.grouped import grouped
