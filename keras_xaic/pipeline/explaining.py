@@ -97,6 +97,8 @@ def explain(
         settings: dict[str, Any] = {"target": target, "start": how.start, "reference": how.reference}
         if place.start(run_fingerprint(loaded, data, ["explain", chosen, how, options, seed])):
             return _published(place.target, loaded)
+        if how.cross_check:
+            Attribution(loaded, rule=chosen, engine="innvestigate")  # raises what it would raise after the work
         relevance = attribute(
             loaded,
             samples,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_explain_writes_scores_table_and_pictures(place, tmp_path):
     assert max(one["relative"] for one in json.loads((tmp_path / "why" / "cross_check.json").read_text())) < 1e-4
     assert len(list((tmp_path / "why" / "pictures").glob("*.png"))) == 2
     assert "native against iNNvestigate" in result.output
+
+
+@pytest.mark.parametrize("options", [["--cross-check"], ["--engine", "innvestigate"]])
+def test_without_innvestigate_it_is_asked_for_before_any_work(place, tmp_path, monkeypatch, options):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "innvestigate" else found(name, *more))
+    result = explain(place, tmp_path / "why", *options)
+    assert result.exit_code == 2
+    assert "iNNvestigate is not installed; the native engine works without it" in result.output
+    assert "pip install --no-deps --ignore-requires-python 'innvestigate" in " ".join(result.output.split())
+    assert not (tmp_path / "why").exists()
+    assert not list(tmp_path.rglob("attribution.npz"))
 
 
 def test_a_composite_from_a_file(place, tmp_path):
