@@ -93,8 +93,7 @@ def main():
     made.add_argument("--models", default="digits,mlp,cnn")
     made.add_argument("--shares", default="0,0.5,1")
     options = made.parse_args()
-    known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    done = {(row["model"], row["share"], row["seed"]) for row in known}
+    done = {(row["model"], row["share"], row["seed"]) for row in common.rows(options.out)}
     for name in options.models.split(","):
         asked = itertools.product(range(options.seeds), map(float, options.shares.split(",")))
         left = [(seed, share) for seed, share in asked if (name, share, seed) not in done]
@@ -106,7 +105,8 @@ def main():
             row = {"model": name, "share": share, "seed": seed, **SETTINGS[name]}
             row |= measure(model, data, relevance, plan, name, share, seed)
             with options.out.open("a") as file:
-                file.write(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}) + "\n")
+                row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+                file.write(json.dumps({**row, "versions": common.versions()}) + "\n")
             print(row, flush=True)
 
 
