@@ -68,8 +68,9 @@ smaller one is good enough."""
 FEW = 100
 """Below this many validation samples, a round has to keep its accuracy on as many training samples, too: where only a few
 judge, a ruined model may be right by chance."""
-JUDGES = 5000
-"""Most samples that judge where nothing is trained."""
+JUDGES, JUDGED = 5000, 2e10
+"""Most samples that judge where nothing is trained, and most multiply-accumulates for all of them, if they are not fewer than
+`FEW`: the slowest interpreter that judges makes about 5e8 a second (int8 on tflite-runtime 2.14)."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ class Driver:
         """Sets the samples to train on, and those that judge."""
         self.train, held_back = self.data.split(seed=self.settings.seed)
         if self.settings.epochs == 0:
-            held_back = self.data.calibration(JUDGES, self.settings.seed)  # nothing is trained on them: all may judge
+            count = judge_count(sum(macs(self.model).values()))
+            held_back = self.data.calibration(count, self.settings.seed)  # nothing is trained on them: all may judge
         self.judges = [Judge.of(self.model, self.task, held_back)]
         if len(held_back) < FEW and self.settings.epochs > 0:
             self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
@@ -422,6 +424,11 @@ class Driver:
         if left == 0 or self._overrun(one) > 1.0 or not self._may_win(one):
             return None
         return one.small.plan.model_copy(update={"remove": {}, "filters": None})
+
+
+def judge_count(work: int) -> int:
+    """Returns how many samples judge a round without training, of a model with so many multiply-accumulates."""
+    return int(min(JUDGES, max(FEW, JUDGED // max(1, work))))
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Model) -> Plan:

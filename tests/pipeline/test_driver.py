@@ -17,7 +17,7 @@ from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.errors import ExportError
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
-from keras_xaic.pipeline.driver import Driver, Round, in_original
+from keras_xaic.pipeline.driver import Driver, Round, in_original, judge_count
 from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import predict_accuracy
@@ -373,3 +373,7 @@ def test_accuracy_before_training_is_predicted(job):
         model, plan(model, relevance, Budget(), PlanOptions(bits=(2,), sparsity=0.995)), relevance, loaded
     )
     assert coarse < fine, coarse
+
+
+def test_large_models_are_judged_on_fewer_samples():
+    assert [judge_count(work) for work in (0, 10**6, 10**8, 10**10)] == [5000, 5000, 200, 100]
