@@ -31,9 +31,9 @@ def as_model(
             a_path("model", model)
         except PlanError as error:
             raise ModelError(error.found, expected) from None
-        return unwrapped(load_model(model, allow_unsafe=allow_unsafe, custom_objects=custom_objects, architecture=architecture))
-    if is_keras3_object(model):
+        model = load_model(model, allow_unsafe=allow_unsafe, custom_objects=custom_objects, architecture=architecture)
+    elif is_keras3_object(model):
         return from_keras3(model, allow_unsafe)
-    if not isinstance(model, keras.Model):
+    elif not isinstance(model, keras.Model):
         raise ModelError(f"model is {shown(model)}", expected)
     return unwrapped(model) if model.built else model
