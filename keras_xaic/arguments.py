@@ -21,7 +21,7 @@ LARGEST_SEED = 2**32
 LARGEST_NUMBER = 3.4e38
 
 
-def require(name: str, value: Any, expected: str, holds: Callable[[Any], bool], whole: bool = False) -> Any:
+def require(name: str, value: object, expected: str, holds: Callable[[Any], bool], whole: bool = False) -> Any:
     """Returns a number as Python's own; refuses what is none, is not finite, or of which `holds` is false.
 
     Raises:
@@ -43,7 +43,7 @@ def one_of(name: str, value: Any, known: Any) -> None:
         raise PlanError(f"{name} is {shown(value)}", choices(value, known))
 
 
-def as_names(name: str, value: Any) -> tuple[str, ...]:
+def as_names(name: str, value: object) -> tuple[str, ...]:
     """Returns names as a tuple; one text is one name.
 
     >>> as_names("protect", "stem"), as_names("protect", ["a", "b"])
@@ -58,7 +58,7 @@ def as_names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def yes_no(name: str, value: Any) -> bool:
+def yes_no(name: str, value: object) -> bool:
     """Returns what is True or False, and refuses everything else."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
         raise PlanError(f"{name} is {shown(value)}", "True or False")
@@ -80,18 +80,18 @@ def whole(least: int, below: Optional[int] = None) -> Check:
     """Returns the check for whole numbers from `least` on."""
     expected = f"a whole number, {least} or more" if below is None else f"a whole number from {least} to {below - 1:,}"
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> Any:
         return require(name, value, expected, lambda n: n >= least and (below is None or n < below), whole=True)
 
     return check
 
 
-def number(name: str, value: Any) -> Any:
+def number(name: str, value: object) -> Any:
     """Returns a finite number, and refuses everything else."""
     return float(require(name, value, "a number that float32 holds", lambda n: abs(n) <= LARGEST_NUMBER))
 
 
-def seconds(name: str, value: Any) -> float:
+def seconds(name: str, value: object) -> float:
     """Returns a time, and refuses everything else."""
     return float(require(name, value, "seconds, more than 0", lambda n: 0 < n <= LARGEST_NUMBER))
 
@@ -99,7 +99,7 @@ def seconds(name: str, value: Any) -> float:
 def an(*kinds: type, words: str = "") -> Check:
     """Returns the check for instances of classes."""
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> Any:
         if not isinstance(value, kinds):
             raise PlanError(f"{name} is {shown(value)}", words or " or ".join(f"a {kind.__name__}" for kind in kinds))
         return value
@@ -107,21 +107,21 @@ def an(*kinds: type, words: str = "") -> Check:
     return check
 
 
-def called(name: str, value: Any) -> Any:
+def called(name: str, value: object) -> Any:
     """Refuses what cannot be called."""
     if not callable(value) or isinstance(value, type):
         raise PlanError(f"{name} is {shown(value)}", "a function")
     return value
 
 
-def a_text(name: str, value: Any) -> str:
+def a_text(name: str, value: object) -> str:
     """Refuses what is no text, or an empty one."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise PlanError(f"{name} is {shown(value)}", "a text")
     return value
 
 
-def a_source(name: str, value: Any) -> Any:
+def a_source(name: str, value: object) -> Any:
     """Refuses a text that no file can be called; other things than texts and paths are for others to judge."""
     return a_path(name, value) if isinstance(value, (str, os.PathLike)) else value
 
@@ -146,10 +146,10 @@ def two_sizes(name: str, value: Any) -> tuple[int, int]:
     return height, width
 
 
-def one_of_these(known: Any) -> Check:
+def one_of_these(known: object) -> Check:
     """Returns the check for names that are known."""
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> Any:
         one_of(name, value, known)
         return value
 
@@ -159,7 +159,7 @@ def one_of_these(known: Any) -> Check:
 def this_or_path(kind: type) -> Check:
     """Returns the check for objects of a class, or paths of files that hold one."""
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> Any:
         if isinstance(value, kind):
             return value
         if not isinstance(value, (str, os.PathLike)):
@@ -205,7 +205,7 @@ def checked(details: Any = None, **checks: Check) -> Callable[[Function], Functi
         names += [] if details is None else [*details.__required_keys__, *details.__optional_keys__]
 
         @functools.wraps(function)
-        def wrapped(*args: Any, **options: Any) -> Any:
+        def wrapped(*args: object, **options: object) -> Any:
             given = bind(signature, function.__name__, args, options, names)
             for values in (given.arguments, given.arguments.get("details", {})):
                 for name in values:
@@ -298,7 +298,7 @@ def keyword_only(after: int) -> Callable[[Group], Group]:
         signature = inspect.Signature(fields)
 
         @functools.wraps(made)
-        def __init__(self: Any, *args: Any, **options: Any) -> None:
+        def __init__(self: Any, *args: object, **options: object) -> None:
             bind(signature, group.__name__, args, options)
             made(self, *args, **options)
 
@@ -309,7 +309,7 @@ def keyword_only(after: int) -> Callable[[Group], Group]:
     return decorate
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Returns a value for a message: itself where it is short, the beginning of a text, else what it is."""
     if isinstance(value, str) and len(value) > 50:
         return f"{value[:40]!r}..."

@@ -211,7 +211,7 @@ def tells_machine_errors(function: Function) -> Function:
     """Makes a public function raise `MachineError` where the machine is at fault."""
 
     @functools.wraps(function)
-    def told(*arguments: Any, **options: Any) -> Any:
+    def told(*arguments: object, **options: object) -> Any:
         with telling():
             return function(*arguments, **options)
 

@@ -18,7 +18,7 @@ PIECE = 16 << 20
 """Bytes of an array that are in memory at a time."""
 
 
-def facts_of(value: Any, depth: int = DEPTH) -> Any:
+def facts_of(value: object, depth: int = DEPTH) -> Any:
     """Returns values for JSON that change with whatever changes a result.
 
     Groups of settings give their fields; functions their place and their code; Keras objects their class and configuration;
@@ -63,7 +63,7 @@ def digest_of(array: Any) -> str:
     return digest.hexdigest()
 
 
-def _place(value: Any) -> str:
+def _place(value: object) -> str:
     kind = value if hasattr(value, "__qualname__") else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -108,7 +108,7 @@ def _captured(function: Any, depth: int) -> list[Any]:
     return found
 
 
-def _given(value: Any, depth: int) -> dict[str, Any]:
+def _given(value: object, depth: int) -> dict[str, Any]:
     """The attributes of an object that its constructor takes, under their own names or with an underscore."""
     names: list[str] = []
     for kind in type(value).__mro__[:-1]:
@@ -123,6 +123,6 @@ def _given(value: Any, depth: int) -> dict[str, Any]:
     return found
 
 
-def _simple(value: Any, depth: int) -> Any:
+def _simple(value: object, depth: int) -> Any:
     """As `facts_of`, but of collections only what they are: they may grow while a run works."""
     return _place(value) if isinstance(value, (list, dict, set)) or hasattr(value, "__array__") else facts_of(value, depth)

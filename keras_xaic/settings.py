@@ -31,7 +31,7 @@ Rounding = Literal["outputs", "nearest"]
 Ranges = Literal["moving_average", "learned", "percentile"]
 
 
-def option(default: Any, text: str, *, flag: str = "", kind: Any = None, values: Sequence[str] = ()) -> Any:
+def option(default: Any, text: str, *, flag: str = "", kind: object = None, values: Sequence[str] = ()) -> Any:
     """Returns a field of a group that the command line offers as an option.
 
     Args:
@@ -144,7 +144,7 @@ class Training:
         return default if self.minutes is None else most
 
 
-def _class_weight(given: Any) -> dict[int, float]:
+def _class_weight(given: object) -> dict[int, float]:
     if not isinstance(given, Mapping) or not given:
         raise PlanError(f"class_weight is {shown(given)}", "a weight for every class, e.g. {0: 1.0, 1: 5.0}")
     expected = "class numbers, each with a weight of 0 or more"
@@ -238,7 +238,7 @@ class FileOptions:
         return "float32" if self.io is None and self.metadata else self.io
 
 
-def _sizes(given: Any) -> tuple[int, ...]:
+def _sizes(given: object) -> tuple[int, ...]:
     """Returns a shape that is written as ``128,128,3`` or given as numbers."""
     parts = given.replace("x", ",").strip("()").split(",") if isinstance(given, str) else given
     texts = [str(part).strip() for part in parts if str(part).strip()] if isinstance(parts, (list, tuple)) else []
@@ -342,7 +342,7 @@ class DataOptions:
         return 1.0 if self.scale is None else self.scale, 0.0 if self.offset is None else self.offset
 
 
-def _metric_names(given: Any) -> Any:
+def _metric_names(given: object) -> Any:
     """Returns what is said of metrics with names in place of the metrics of Keras."""
     if isinstance(given, Mapping):
         return {name: _metric_name(one) for name, one in given.items()}

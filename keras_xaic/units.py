@@ -107,7 +107,7 @@ def format_milliseconds(time: float) -> str:
     return f"{time:.3g} ms"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Returns whole numbers of any type as Python's own; everything else, True and False too, as text that is no size."""
     if isinstance(value, str):
         return value

@@ -81,7 +81,7 @@ def in_usual_keras(function: Function) -> Function:
     """Makes a public function work in `usual_keras`."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **options: Any) -> Any:
+    def wrapped(*args: object, **options: object) -> Any:
         with usual_keras():
             return function(*args, **options)
 

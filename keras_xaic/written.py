@@ -18,7 +18,7 @@ else:
 class _Made(ModelMetaclass):
     """Makes objects; what pydantic says is wrong becomes one of our errors."""
 
-    def __call__(cls, *args: Any, **entries: Any) -> Any:
+    def __call__(cls, *args: object, **entries: object) -> Any:
         if args:
             raise PlanError(
                 f"{cls.__name__} gets {shown(args[0])} without a name",
@@ -35,11 +35,11 @@ class Written(pydantic.BaseModel, metaclass=_Made):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         kind = type(self).__name__
         raise PlanError(f"{kind}.{name} is set, and a {kind} does not change", f"a new one: changed({name}=...)")
 
-    def changed(self, **entries: Any) -> Any:
+    def changed(self, **entries: object) -> Any:
         """Returns the same with other entries, validated.
 
         Raises:

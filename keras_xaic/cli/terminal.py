@@ -263,7 +263,7 @@ def _runs(verification: Verification, metric: str) -> Table:
     return table
 
 
-def _values(value: Any) -> str:
+def _values(value: object) -> str:
     """Returns a metric value, or those of several outputs in the model's order."""
     return ", ".join(f"{one:.4g}" for one in (value if isinstance(value, tuple) else (value,)))
 

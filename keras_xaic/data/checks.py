@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) ->
                 )
 
 
-def _key(value: Any, key: str, number: int) -> str:
+def _key(value: object, key: str, number: int) -> str:
     """Returns the name of one of several arrays, ``x_train_image``."""
     return f"{key}_{value.named(number)}" if isinstance(value, Parts) else key
 
@@ -114,7 +114,7 @@ def check_numbers(samples: Samples, name: str) -> None:
         check_values(x, key, *scaling, whole=WHOLE)
 
 
-def as_array(value: Any, name: str) -> np.ndarray:
+def as_array(value: object, name: str) -> np.ndarray:
     """Returns what a user gave as an array of real numbers.
 
     Raises:

@@ -49,7 +49,7 @@ def _is_text(y: Any) -> bool:
     return y.dtype.kind in "US"
 
 
-def _text(one: Any) -> str:
+def _text(one: object) -> str:
     """Returns a label as text: `tf.data` gives bytes."""
     return one.decode(errors="replace") if isinstance(one, bytes) else str(one)
 

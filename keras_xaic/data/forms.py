@@ -79,7 +79,7 @@ def _of_dataset(dataset: Any) -> tuple[Any, Any, Any]:
     return _joined(dataset, batched=_is_batched(dataset, specs[0]), bounded=size == -2)
 
 
-def _flat(value: Any) -> Any:
+def _flat(value: object) -> Any:
     """Returns one tensor (or its specification) as it is, a dictionary or tuple of them as `Parts`."""
     if isinstance(value, Mapping):
         return Parts(list(value.values()), [str(name) for name in value])

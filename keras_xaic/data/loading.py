@@ -106,7 +106,7 @@ def as_data(data: Any, scale: float = 1.0, offset: float = 0.0, image_size: Any 
     return checked_data(Data(**found))
 
 
-def _is_part(one: Any) -> bool:
+def _is_part(one: object) -> bool:
     """Whether it can be training or test data, not inputs or labels alone."""
     if isinstance(one, list):
         return len(one) == 2 and all(np.ndim(inner) > 0 for inner in one if inner is not None)

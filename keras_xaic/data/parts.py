@@ -39,7 +39,7 @@ class Parts:
         """Number of rows."""
         return len(self.arrays[0]) if self.arrays and np.ndim(self.arrays[0]) else 0
 
-    def __getitem__(self, index: Any) -> Parts:
+    def __getitem__(self, index: object) -> Parts:
         """Returns the rows at `index` of every array."""
         return self.map(lambda array: array[index])
 
@@ -66,7 +66,7 @@ Array = Union[np.ndarray, Parts]
 """What one input or output has, or several together."""
 
 
-def arrays_of(value: Any) -> list[Any]:
+def arrays_of(value: object) -> list[Any]:
     """Returns the arrays of `Parts`, or the one array that is given, as a list.
 
     >>> [len(arrays_of(one)) for one in (np.zeros(3), Parts([np.zeros(3), np.ones(3)]))]
@@ -88,7 +88,7 @@ def concatenated(batches: Sequence[Any]) -> Any:
     return Parts([np.concatenate(column) for column in columns], batches[0].names)
 
 
-def as_parts(value: Any) -> Any:
+def as_parts(value: object) -> Any:
     """Returns a mapping or a list of arrays as `Parts`; everything else as it is."""
     if isinstance(value, Mapping):
         return Parts([_plain(one) for one in value.values()], [str(name) for name in value])
@@ -97,7 +97,7 @@ def as_parts(value: Any) -> Any:
     return value
 
 
-def array_of(value: Any) -> Any:
+def array_of(value: object) -> Any:
     """Returns an array, or `Parts` where a mapping or a list of arrays is given.
 
     Raises:
@@ -112,11 +112,11 @@ def array_of(value: Any) -> Any:
         raise DataError(f"data is not an array ({first_line(error)})", "arrays with one first axis of samples") from None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value if hasattr(value, "dtype") and hasattr(value, "__getitem__") else np.asarray(value)
 
 
-def in_order(value: Any, names: Sequence[str], also: Sequence[str], key: str, what: str) -> Any:
+def in_order(value: object, names: Sequence[str], also: Sequence[str], key: str, what: str) -> Any:
     """Returns arrays in the order of a model's inputs or outputs: one array where there is one, else `Parts`.
 
     Args:

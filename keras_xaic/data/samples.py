@@ -39,7 +39,7 @@ class Rows(np.lib.mixins.NDArrayOperatorsMixin):
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self.base[self.index], dtype)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: object) -> Any:
         return getattr(ufunc, method)(*(np.asarray(one) if isinstance(one, Rows) else one for one in inputs), **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -98,17 +98,17 @@ class Samples:
         parts = [f"{name} {_shape(value)}" for name, value in (("x", self.x), ("y", self.y)) if value is not None]
         return f"<{len(self)} Samples: {', '.join(parts)}>"
 
-    def inputs(self, index: Any = slice(None)) -> Any:
+    def inputs(self, index: object = slice(None)) -> Any:
         """Returns the model's inputs at `index`, float32, (n, ...); `Parts` for several inputs."""
         if isinstance(self.x, Parts):
             return Parts(self.feeds(index), self.x.names)
         return self._seen(self.x, index)
 
-    def feeds(self, index: Any = slice(None)) -> list[np.ndarray]:
+    def feeds(self, index: object = slice(None)) -> list[np.ndarray]:
         """Returns the same as a list with one array per input of the model."""
         return [self._seen(one, index) for one in arrays_of(self.x)]
 
-    def _seen(self, array: Any, index: Any) -> np.ndarray:
+    def _seen(self, array: Any, index: object) -> np.ndarray:
         x = np.asarray(array[index], dtype=np.float32)
         release(array)
         return x if self.scale == 1.0 and self.offset == 0.0 else x * np.float32(self.scale) + np.float32(self.offset)

@@ -69,7 +69,7 @@ def _play(parts: Any, source: str) -> None:
         )
 
 
-def _tensors(value: Any, owner: str) -> Iterator[tuple[str, int]]:
+def _tensors(value: object, owner: str) -> Iterator[tuple[str, int]]:
     """The tensors that a call names, as ``(layer, call number)``; whatever Keras would take for one must be one."""
     if isinstance(value, Mapping):
         for part in value.values():

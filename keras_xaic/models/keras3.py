@@ -160,7 +160,7 @@ class _Translation:
         return {"name": config["name"], "layers": parts, **ends}
 
     def _call(self, part: Mapping[str, Any], node: Mapping[str, Any], tensor: Any) -> Any:
-        def convert(value: Any) -> Any:
+        def convert(value: object) -> Any:
             if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
                 return tensor(value["config"]["keras_history"])
             if isinstance(value, (list, tuple)):
@@ -304,7 +304,7 @@ def _set_weights(layer: Layer, weights: list[Any], name: str, arrays: list[np.nd
         layer.finalize_state()
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

@@ -92,7 +92,7 @@ def save_keras3(model: Any, path: PathLike) -> pathlib.Path:
     return where
 
 
-def _without_unknown(config: Any, known: Any) -> Any:
+def _without_unknown(config: Any, known: object) -> Any:
     """Leaves settings out that the layers of Keras 3 do not have, where they change nothing (None, False, one group)."""
     if isinstance(config, list):
         return [_without_unknown(part, known) for part in config]
@@ -112,7 +112,7 @@ def _without_unknown(config: Any, known: Any) -> Any:
     return made
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: object) -> bool:
     return isinstance(value, list) and len(value) >= 3 and [type(part) for part in value[:3]] == [str, int, int]
 
 
@@ -135,7 +135,7 @@ def _recounted(config: dict[str, Any]) -> dict[str, Any]:
 def _call(node: Any) -> Any:
     """Writes a call with tensors among its named arguments (attention: ``value``) as Keras 3 writes it: it reads no other."""
 
-    def written(value: Any) -> Any:
+    def written(value: object) -> Any:
         return {"class_name": "__keras_tensor__", "config": {"shape": [None], "dtype": "float32", "keras_history": value}}
 
     if not (isinstance(node, list) and len(node) == 1 and isinstance(node[0], list) and len(node[0]) == 4):
@@ -163,7 +163,7 @@ def _keras3() -> Any:
     return library
 
 
-def _require_same(model: Any, other: Any) -> None:
+def _require_same(model: Any, other: object) -> None:
     random = np.random.default_rng(0)
     shapes = [tuple(size or 4 for size in tensor.shape[1:]) for tensor in model.inputs]
     arrays = [random.uniform(0, 1, (2, *shape)).astype(np.float32) for shape in shapes]

@@ -118,7 +118,7 @@ def weights_within(values: int, source: str) -> Iterator[None]:
     """
     asked = 0
 
-    def create(next_creator: Any, **options: Any) -> Any:
+    def create(next_creator: Any, **options: object) -> Any:
         nonlocal asked
         shape = options.get("shape")
         if shape is None:

@@ -16,7 +16,7 @@ class RMSNormalization(layers.Layer):
         **options: See `keras.layers.Layer`.
     """
 
-    def __init__(self, axis: Any = -1, epsilon: float = 1e-6, **options: Any) -> None:
+    def __init__(self, axis: Any = -1, epsilon: float = 1e-6, **options: object) -> None:
         super().__init__(**options)
         self.axis, self.epsilon = axis, epsilon
 

@@ -58,7 +58,7 @@ class _Check:
     def __init__(self, source: str, allow_unsafe: bool) -> None:
         self.source, self.allow_unsafe = source, allow_unsafe
 
-    def value(self, value: Any, owner: str) -> None:
+    def value(self, value: object, owner: str) -> None:
         """Looks at any part of the configuration; `owner` is the layer that it belongs to, as it is called in messages."""
         if isinstance(value, Mapping):
             if "class_name" in value:

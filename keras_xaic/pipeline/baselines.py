@@ -24,7 +24,7 @@ CLUSTERS = 16
 """Values that the weights of a layer share."""
 
 
-def run_baseline(name: Baseline, model: Model, data: Any, **options: Any) -> CompressedModel:
+def run_baseline(name: Baseline, model: Model, data: Any, **options: object) -> CompressedModel:
     """Returns what a method of others makes of a model; export then quantizes it to plain int8.
 
     Args:
@@ -36,7 +36,7 @@ def run_baseline(name: Baseline, model: Model, data: Any, **options: Any) -> Com
     return _RUNNERS[name](model, data, **options)
 
 
-def _int8(model: Model, data: Any, **_: Any) -> CompressedModel:
+def _int8(model: Model, data: Any, **_: object) -> CompressedModel:
     return CompressedModel(canonicalize(model).model, {}, Plan(recipe="int8"), {})
 
 

@@ -230,7 +230,7 @@ class Work:
                     f"On {name} the delegate computes {after:.0%} of model.tflite, {before:.0%} of the file given."
                 )
 
-    def _step(self, name: str, *arguments: Any) -> dict[str, Any]:
+    def _step(self, name: str, *arguments: object) -> dict[str, Any]:
         return run_isolated(
             f"{_FOREIGN}:{name}",
             *arguments,

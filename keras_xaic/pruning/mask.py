@@ -20,7 +20,7 @@ class RelevancePruning(pruning_impl.Pruning):
     weight that training has moved to zero goes even if it mattered once.
     """
 
-    def __init__(self, relevances: list[Tensor], score: Score, pattern: str, **kwargs: Any) -> None:
+    def __init__(self, relevances: list[Tensor], score: Score, pattern: str, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self._relevance_of = {id(weight): relevance for (weight, _, _), relevance in zip(self._pruning_vars, relevances)}
         self._score, self._pattern = score, pattern

@@ -92,7 +92,7 @@ class Recipe(Written):
 
     @pydantic.field_validator("protect", "float_layers", "bits", mode="before")
     @classmethod
-    def _several(cls, given: Any) -> Any:
+    def _several(cls, given: object) -> Any:
         return (given,) if isinstance(given, (str, int)) and not isinstance(given, bool) else given
 
     @pydantic.field_validator("zeros")
@@ -147,7 +147,7 @@ class Recipe(Written):
         """Whether it can be run as a baseline."""
         return self.control or self.baseline is not None
 
-    def changed(self, **entries: Any) -> Recipe:
+    def changed(self, **entries: object) -> Recipe:
         """Returns the recipe with other entries, validated.
 
         Raises:
@@ -160,7 +160,7 @@ class Recipe(Written):
         limited = any(limit is not None for limit in (budget.flash, budget.download, budget.mean_bits))
         return budget if limited or self.mean_bits is None else replace(budget, mean_bits=self.mean_bits)
 
-    def plan_options(self, **options: Any) -> PlanOptions:
+    def plan_options(self, **options: object) -> PlanOptions:
         """Returns how plans are made by this recipe; `options` take the place of its own entries."""
         entries = {one.name: getattr(self, one.name) for one in fields(PlanOptions) if one.name in Recipe.model_fields}
         return PlanOptions(**{**entries, "activations": self.plain_activations, **options})
@@ -184,7 +184,7 @@ class Recipe(Written):
         return _validated(read_json(path), os.fspath(path))
 
 
-def _validated(entries: Any, where: str) -> Recipe:
+def _validated(entries: object, where: str) -> Recipe:
     if not isinstance(entries, Mapping):
         raise PlanError(f"{where} holds a {type(entries).__name__}", "a recipe: entries by name", "`xaic recipes auto --json`")
     for key in entries:

@@ -25,7 +25,7 @@ def attention_relevance(
     layer, path = operation.layer, operation.path
     seen: dict[str, Tensor] = {}
 
-    def run(query: Tensor, value: Tensor, key: Optional[Tensor] = None, **options: Any) -> Tensor:
+    def run(query: Tensor, value: Tensor, key: Optional[Tensor] = None, **options: object) -> Tensor:
         seen["value"] = value
         mask = options.get("attention_mask")
         if options.get("use_causal_mask"):

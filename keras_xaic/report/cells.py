@@ -56,7 +56,7 @@ def look_up(report: Report, pointer: str) -> Any:
     return found
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """Returns a value as it is."""
     return NONE if value is None or value == "" else str(value)
 

@@ -40,7 +40,7 @@ class _Facts(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _plain(cls, value: Any) -> Any:
+    def _plain(cls, value: object) -> Any:
         if isinstance(value, np.generic):
             value = value.item()
         return None if isinstance(value, float) and not abs(value) <= LARGEST_VALUE else value

@@ -44,7 +44,7 @@ def add_operator_code(model: ModelT, number: int, version: int = 1, custom: str 
     return len(model.operatorCodes) - 1
 
 
-def new_operator(code: int, inputs: Sequence[int], output: int, options: Any = None) -> OperatorT:
+def new_operator(code: int, inputs: Sequence[int], output: int, options: object = None) -> OperatorT:
     """Returns an operator; it is still to be put among those of its graph.
 
     Args:

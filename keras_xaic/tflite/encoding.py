@@ -17,7 +17,7 @@ def encoder(layer: Layer) -> Optional[Callable[..., Tensor]]:
     return functools.partial(_encode, layer) if known else None
 
 
-def _encode(layer: Any, inputs: Tensor, count_weights: Optional[Tensor] = None, **_: Any) -> Any:
+def _encode(layer: Any, inputs: Tensor, count_weights: Optional[Tensor] = None, **_: object) -> Any:
     if isinstance(layer, layers.Discretization):
         above = tf.cast(inputs, tf.float32)[..., None] >= tf.constant(layer.bin_boundaries, tf.float32)
         numbers, depth = tf.reduce_sum(tf.cast(above, tf.int32), -1), len(layer.bin_boundaries) + 1

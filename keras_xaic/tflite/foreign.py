@@ -55,7 +55,7 @@ def _tells_damage(function: Callable[..., dict[str, Any]]) -> Callable[..., dict
     """Turns what a damaged file leads to into one error."""
 
     @functools.wraps(function)
-    def told(*arguments: Any, **options: Any) -> dict[str, Any]:
+    def told(*arguments: object, **options: object) -> dict[str, Any]:
         try:
             return function(*arguments, **options)
         except (TypeError, AttributeError, LookupError, ValueError, OverflowError, struct.error) as error:

@@ -36,7 +36,7 @@ class _Editor:
             one.attr[key].CopyFrom(value)
         return str(one.name)
 
-    def constant(self, name: str, value: Any, dtype: Any = None) -> str:
+    def constant(self, name: str, value: object, dtype: Any = None) -> str:
         """Adds a constant, of the node's own type where no other is given; returns its name."""
         dtype = tf.dtypes.as_dtype(self.type.type) if dtype is None else dtype
         one = self.graph.node.add(op="Const", name=f"{self.node.name}/{name}")

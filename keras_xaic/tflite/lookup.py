@@ -11,7 +11,7 @@ would with constants, on the processor; delegates want constant weights and leav
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def _write_lookup(model: ModelT, one: WeightOperator) -> None:
     records[before:before] = steps  # what is looked up takes RAM until its operator has run
 
 
-def _operator(model: ModelT, kind: int, inputs: list[int], output: int, options: Any = None) -> OperatorT:
+def _operator(model: ModelT, kind: int, inputs: list[int], output: int, options: object = None) -> OperatorT:
     version = GATHER_VERSION if kind == BuiltinOperator.GATHER else 1
     fitting = [
         place for place, code in enumerate(model.operatorCodes) if builtin_code(code) == kind and code.version >= version

@@ -71,7 +71,7 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
     return copy
 
 
-def _step_by_step(layer: Layer, sequence: Tensor, **_: Any) -> Any:
+def _step_by_step(layer: Layer, sequence: Tensor, **_: object) -> Any:
     """Calls the cell of a convolutional layer once for each step, from states of zeros."""
     with tf.init_scope():
         states = [np.zeros(state.shape, np.float32) for state in layer.get_initial_state(tf.zeros(sequence.shape))]

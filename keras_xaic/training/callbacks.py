@@ -57,7 +57,7 @@ class Named:
         one: The callback, which Keras asks for everything but for what its hooks raise.
     """
 
-    def __init__(self, one: Any) -> None:
+    def __init__(self, one: object) -> None:
         self.one = one
 
     def __getattr__(self, name: str) -> Any:
@@ -65,7 +65,7 @@ class Named:
         return functools.partial(_called, self.one, name, found) if name.startswith(("on_", "set_")) else found
 
 
-def _called(one: Any, name: str, hook: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def _called(one: object, name: str, hook: Callable[..., Any], *args: object, **options: object) -> Any:
     try:
         return hook(*args, **options)
     except XaicError:
@@ -228,5 +228,5 @@ def _rate_of(optimizer: Any) -> float:
     return float(rate(optimizer.iterations) if callable(rate) else keras.backend.get_value(rate))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.item() if isinstance(value, np.generic) else value
