@@ -192,7 +192,7 @@ def map_values(room: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> np.nd
     return np.ndarray(shape, dtype, _Mapping(room.fileno(), 0))
 
 
-def release(array: Any) -> None:
+def release(array: object) -> None:
     """Gives back the memory that reading a mapped array has taken; its values stay. Other arrays are left alone."""
     holder = array
     while holder is not None and not isinstance(holder, _Mapping):

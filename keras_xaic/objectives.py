@@ -106,7 +106,7 @@ class Condition:
         return _SIGNS[self.sign](values[self.name], self.limit)
 
 
-def parse_conditions(rule: Any) -> tuple[Condition, ...]:
+def parse_conditions(rule: object) -> tuple[Condition, ...]:
     """Reads conditions on objectives, separated by commas.
 
     >>> parse_conditions("flash<48kB, metric>=0.9")

@@ -161,7 +161,7 @@ class Tasks:
         return {"parts": [{"name": name, "weight": weight, **task.facts()} for name, weight, task in listed]}
 
     @classmethod
-    def of(cls, facts: Any) -> Optional[Tasks]:
+    def of(cls, facts: object) -> Optional[Tasks]:
         """Returns what `facts` described; None where they describe none."""
         parts = facts.get("parts") if isinstance(facts, dict) else None
         if not isinstance(parts, list) or len(parts) < 2:
@@ -189,7 +189,7 @@ AnyTask = Union[Task, Tasks]
 """What a model does: with one output, or with several."""
 
 
-def task_of(facts: Any) -> Optional[AnyTask]:
+def task_of(facts: object) -> Optional[AnyTask]:
     """Returns the task, or tasks, that `facts` described; None where they describe none."""
     return Tasks.of(facts) or Task.of(facts)
 

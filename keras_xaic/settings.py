@@ -442,7 +442,7 @@ class AttributionOptions:
             object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 
 
-def check_rule_text(rule: Any) -> None:
+def check_rule_text(rule: object) -> None:
     """Refuses what is not a text; which rules there are, relevance knows.
 
     Raises:

@@ -341,7 +341,7 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
     return [given[i] if i < len(given) else 1 for i in range(len(shape))]
 
 
-def with_task(data: Data, task: Any) -> Data:
+def with_task(data: Data, task: object) -> Data:
     """Returns the data with `task` written on its samples and classes counted from 0 on: all who see them judge alike."""
     tasks = getattr(task, "tasks", (task,))
     found = _targets_of(data)

@@ -37,7 +37,7 @@ def as_samples(part: Any, scale: float, offset: float) -> Samples:
     return Samples(x, y, scale, offset, weight=weight)
 
 
-def _is_sequence(part: Any) -> bool:
+def _is_sequence(part: object) -> bool:
     """Whether it is a `keras.utils.Sequence`, such as `ImageDataGenerator.flow` returns."""
     return hasattr(part, "on_epoch_end") and hasattr(part, "__getitem__") and hasattr(part, "__len__")
 

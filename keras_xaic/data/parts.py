@@ -43,7 +43,7 @@ class Parts:
         """Returns the rows at `index` of every array."""
         return self.map(lambda array: array[index])
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+    def __array__(self, dtype: object = None, copy: Any = None) -> np.ndarray:
         raise TypeError(f"{len(self.arrays)} arrays of unlike kinds are no array")
 
     def __repr__(self) -> str:

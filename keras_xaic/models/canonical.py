@@ -299,7 +299,7 @@ def _function_of(layer: Layer) -> Any:
     return type(layer).from_config({**config, "name": None}).call
 
 
-def _in_float32(config: Any) -> Any:
+def _in_float32(config: object) -> Any:
     """A layer's configuration, with whatever is inside it, computing in float32."""
     if isinstance(config, Mapping):
         changed = {key: _in_float32(part) for key, part in config.items()}

@@ -15,7 +15,7 @@ CONSTANT = "_CONSTANT_VALUE"
 """Keras 2's mark of a call argument that is no tensor."""
 
 
-def check_connections(config: Any, source: str) -> None:
+def check_connections(config: object, source: str) -> None:
     """Plays through the calls of every functional model in a Keras 2 configuration.
 
     Args:

@@ -21,7 +21,7 @@ _ROOT = str(keras.Model.__module__).partition(".")[0]
 _OLD_NAME, _NEW_NAME = "_layer_checkpoint_dependencies", "layers"
 
 
-def as_here(config: Any) -> Any:
+def as_here(config: object) -> Any:
     """Returns a configuration as this release writes it.
 
     Modules are those of this Keras 2; settings that layers do not have here are left out where they are off (None, False).
@@ -43,7 +43,7 @@ def as_here(config: Any) -> Any:
 
 
 @contextlib.contextmanager
-def in_the_order_of(weights: Any) -> Iterator[None]:
+def in_the_order_of(weights: object) -> Iterator[None]:
     """Lets Keras 2 go over models as the release did that wrote the file `weights` (HDF5), for the length of the block."""
     with h5py.File(weights, "r") as file:
         backwards = False if _OLD_NAME in file else True if _NEW_NAME in file else None

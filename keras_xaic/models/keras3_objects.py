@@ -92,7 +92,7 @@ def save_keras3(model: Any, path: PathLike) -> pathlib.Path:
     return where
 
 
-def _without_unknown(config: Any, known: object) -> Any:
+def _without_unknown(config: object, known: object) -> Any:
     """Leaves settings out that the layers of Keras 3 do not have, where they change nothing (None, False, one group)."""
     if isinstance(config, list):
         return [_without_unknown(part, known) for part in config]
@@ -132,7 +132,7 @@ def _recounted(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "layers": parts, "output_layers": count(config["output_layers"])}
 
 
-def _call(node: Any) -> Any:
+def _call(node: object) -> Any:
     """Writes a call with tensors among its named arguments (attention: ``value``) as Keras 3 writes it: it reads no other."""
 
     def written(value: object) -> Any:

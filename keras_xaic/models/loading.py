@@ -194,14 +194,14 @@ def _archive(contents: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _without_training(config: Any) -> Any:
+def _without_training(config: object) -> Any:
     """Drops losses, metrics and optimizers, here and in nested models."""
     if isinstance(config, Mapping):
         return {key: _without_training(part) for key, part in config.items() if key != "compile_config"}
     return [_without_training(part) for part in config] if isinstance(config, list) else config
 
 
-def _renumbered(config: Any, seen: dict[Any, int]) -> Any:
+def _renumbered(config: object, seen: dict[Any, int]) -> Any:
     """Replaces the memory addresses by which Keras marks shared objects by 0, 1, 2 ... in order of appearance."""
     if isinstance(config, dict):
         return {

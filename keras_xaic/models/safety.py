@@ -32,7 +32,7 @@ _SAFE_OPERATIONS = re.compile(
 )
 
 
-def check_config(config: Any, source: str, allow_unsafe: bool) -> None:
+def check_config(config: object, source: str, allow_unsafe: bool) -> None:
     """Refuses a model configuration that could run foreign code, or that needs classes which are not known here.
 
     Args:
@@ -70,7 +70,7 @@ class _Check:
             for part in value:
                 self.value(part, owner)
 
-    def _setting(self, key: str, part: Any, owner: str) -> None:
+    def _setting(self, key: str, part: object, owner: str) -> None:
         if key.endswith("function_type") and part == "lambda":
             self._refuse(f"{owner} holds Python code")
         if key == "vocabulary" and isinstance(part, str):
@@ -117,7 +117,7 @@ class _Check:
         ):
             self._unknown(f"class {module}.{kind}", owner)
 
-    def _known_layer(self, config: Any) -> None:
+    def _known_layer(self, config: object) -> None:
         if not isinstance(config, Mapping) or "class_name" not in config:
             return
         kind = str(config["class_name"])

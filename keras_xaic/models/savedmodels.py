@@ -72,7 +72,7 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
     return model
 
 
-def _fill_columns(config: Any, columns: list[int]) -> None:
+def _fill_columns(config: object, columns: list[int]) -> None:
     """Gives a Sequential model that begins with an adapted Normalization the number of columns that Keras forgets, in place."""
     parts = config.get("layers") if isinstance(config, dict) else None
     first = [one for one in parts or () if isinstance(one, dict) and isinstance(one.get("config"), dict)][:2]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from keras_xaic._keras import Model, layers
@@ -20,7 +18,7 @@ _PASSED = (layers.Concatenate, layers.Reshape, layers.Flatten, layers.Activation
 """Layers between the output and those that make its columns."""
 
 
-def unlike_heads(model: Model, outputs: Any, task: AnyTask) -> tuple[str, ...]:
+def unlike_heads(model: Model, outputs: object, task: AnyTask) -> tuple[str, ...]:
     """Returns the keys of the kernels whose output is values of unlike size side by side; they are better left float.
 
     Args:

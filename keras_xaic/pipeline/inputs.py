@@ -67,7 +67,7 @@ def load_both(
     return loaded, with_task(found, task), task
 
 
-def check_judged(task: Any, data: Data, seed: int) -> None:
+def check_judged(task: object, data: Data, seed: int) -> None:
     """Refuses data that gives the metric no value: areas under a curve need both classes, in validation data, too.
 
     Raises:

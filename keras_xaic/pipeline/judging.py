@@ -70,7 +70,7 @@ class Judge:
         return max([lost, *(column for column, _ in column_drops(task, outputs[chosen], self.outputs[chosen], targets))])
 
 
-def column_drops(task: AnyTask, given: object, own: Any, targets: Any) -> list[tuple[float, str]]:
+def column_drops(task: AnyTask, given: object, own: Any, targets: object) -> list[tuple[float, str]]:
     """Returns by how much of its variance, in per cent, the worst value of each regression's output is worse, and which it is.
 
     A mean over values of unlike size speaks of the largest alone.

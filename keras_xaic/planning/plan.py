@@ -289,7 +289,7 @@ class FilterPlan(Written):
 
     @pydantic.field_validator("protect", mode="before")
     @classmethod
-    def _several(cls, names: Any) -> Any:
+    def _several(cls, names: object) -> Any:
         return (names,) if isinstance(names, str) else names
 
     @property

@@ -87,7 +87,7 @@ class PruneByRelevance(pruning_wrapper.PruneLowMagnitude):
             block_pooling_type=self.block_pooling_type,
         )
 
-    def set_relevance(self, relevance: Any) -> None:
+    def set_relevance(self, relevance: object) -> None:
         """Replaces the relevance of the (first) kernel, e.g. after a new attribution during training."""
         value = np.asarray(relevance, np.float32)
         value = value if self.score == "signed_relevance" else np.abs(value)

@@ -95,7 +95,7 @@ def relevance_schedules(
     }
 
 
-def ramp_power(relevance: Any) -> float:
+def ramp_power(relevance: object) -> float:
     """Returns the ramp's exponent: 3 where half the weights carry next to nothing, towards 1 where all carry alike.
 
     The measure is the Gini-like share of relevance in the lower half of the weights: 0.5 if all are equal, 0 if the lower

@@ -250,13 +250,15 @@ class Attribution:
                 part.append(array)
         return [np.concatenate(part) for part in parts]
 
-    def _work(self, x: Any, y: Any, target: Target, start: Start, outputs: PerOutput, reference: Any, batch_size: int) -> _Work:
+    def _work(
+        self, x: Any, y: Any, target: Target, start: Start, outputs: PerOutput, reference: object, batch_size: int
+    ) -> _Work:
         inputs = as_inputs(self.model, x, y)
         targets, references = self._targets(inputs, target, start, outputs), self._references(inputs, reference)
         size = min(max(1, _checked_size(batch_size) // self.engine.copies), len(inputs))
         return _Work(inputs, targets, references, size)
 
-    def _references(self, inputs: Inputs, reference: Any) -> list[np.ndarray]:
+    def _references(self, inputs: Inputs, reference: object) -> list[np.ndarray]:
         """What the engine compares with, if it does; a wrong one is refused in any case."""
         if self.engine.compares:
             return find_reference(inputs, reference)

@@ -102,7 +102,7 @@ def as_composite(rule: RuleLike) -> Composite:
     return Composite(rule, (("*", one),))
 
 
-def _as_rule(rule: Any) -> Rule:
+def _as_rule(rule: object) -> Rule:
     if isinstance(rule, Rule):
         return rule
     if not isinstance(rule, str):

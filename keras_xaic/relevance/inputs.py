@@ -94,7 +94,7 @@ def _in_order(x: Any, known: bool, names: Sequence[str], keys: Sequence[str]) ->
     return [replace(x, x=one, y=None, task=None) for one in arrays] if isinstance(x, Samples) else list(arrays)
 
 
-def find_reference(inputs: Inputs, reference: Any) -> list[np.ndarray]:
+def find_reference(inputs: Inputs, reference: object) -> list[np.ndarray]:
     """Returns what DeepLIFT compares with, one sample per input, (1, ...).
 
     Args:

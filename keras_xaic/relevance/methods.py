@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_xaic.errors import ModelError, choices, require_one
 from keras_xaic.relevance.choices import ENGINES, EngineName
@@ -29,7 +29,7 @@ RULE_NAMES: tuple[str, ...] = (*dict.fromkeys([*RULES, *COMPOSITES]), *_OTHERS, 
 """Every rule that `attribute` knows by name."""
 
 
-def check_rule(rule: Any) -> None:
+def check_rule(rule: object) -> None:
     """Refuses what is not the name of a rule, with parameters if it takes any, a rule, or a composite of rules.
 
     Raises:

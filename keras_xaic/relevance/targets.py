@@ -185,7 +185,7 @@ def find_targets(
     return Targets(tuple(kinds), tuple(values), start, tuple(heads), tuple(weights) or (1.0,) * len(shapes))
 
 
-def check_start(target: Any, start: Any) -> None:
+def check_start(target: object, start: Any) -> None:
     """Refuses what is not a target or not a start (see `attribute`).
 
     Raises:
@@ -242,7 +242,7 @@ def _true(
     return ("classes", truth.astype(np.float32)) if task.kind == "multi-label" else ("class", truth.astype(np.int32))
 
 
-def _is_class(target: Any) -> bool:
+def _is_class(target: object) -> bool:
     return isinstance(target, (int, np.integer)) and not isinstance(target, bool)
 
 
