@@ -182,6 +182,7 @@ OTHER_SETTINGS = {
     "optimizer": "sgd",
     "loss": "mean_squared_error",
     "distillation": 0.5,
+    "explanation_loss": 0.5,
     "patience": 2,
     "train_frozen": True,
     "class_weight": {0: 2.0},
