@@ -19,6 +19,7 @@ from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import Plan
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
+from keras_xaic.report.wording import decimals
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -128,7 +129,7 @@ def said_of_easing(recipe: Recipe, tries: list[Round], max_drop: float) -> Optio
     """Returns what is said where a recipe was eased; None where it was carried out as it is."""
     if len(tries) < 2:
         return None
-    lost = ", ".join(f"{one.drop:.1f}" for one in tries)
+    lost = ", ".join(decimals(one.drop, max_drop) for one in tries)
     return (
         f"{recipe.name} was eased: no more was taken away than loses at most {max_drop:g} on validation data. Its tries, each "
         f"with less than the one before, lost {lost}. A limit on flash or download, or a larger max_drop, insists."

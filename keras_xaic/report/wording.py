@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import numpy as np
+
 from keras_xaic.report.cells import (
     NONE,
     Cell,
@@ -157,11 +159,11 @@ def budget_misses(report: Report) -> list[str]:
 def decimals(value: float, limit: float) -> str:
     """Returns a value with as many decimals, at least two, as show on which side of a limit it is.
 
-    >>> decimals(0.71, 0.9), decimals(0.8997, 0.9)
-    ('0.71', '0.8997')
+    >>> decimals(0.71, 0.9), decimals(0.8997, 0.9), decimals(1.002, 1.0)
+    ('0.71', '0.8997', '1.002')
     """
     texts = [f"{value:.{digits}f}" for digits in range(2, 7)]
-    return next((text for text in texts if (float(text) < limit) is (value < limit)), f"{value:g}")
+    return next((text for text in texts if np.sign(float(text) - limit) == np.sign(value - limit)), f"{value:g}")
 
 
 def reasons_kept(report: Report) -> Optional[str]:

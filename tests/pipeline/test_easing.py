@@ -79,11 +79,11 @@ def tries_of(net, monkeypatch, tmp_path, drops, max_drop=1.0, **training):
 
 
 def test_tries_end_where_the_accuracy_is_kept(net, monkeypatch, tmp_path):
-    tries, planned, trained = tries_of(net, monkeypatch, tmp_path, [33.0, 4.0, 0.5])
-    assert [one.drop for one in tries] == [33.0, 4.0, 0.5]
+    tries, planned, trained = tries_of(net, monkeypatch, tmp_path, [33.0, 1.002, 0.5])
+    assert [one.drop for one in tries] == [33.0, 1.002, 0.5]
     assert [one.nonpositive for one in planned] == [1.0, 0.5, 0.25]
     assert [one.epochs for one in trained] == [3, 3, 3]
-    assert "lost 33.0, 4.0, 0.5" in said_of_easing(RECIPES["lrp-mixed"], tries, 1.0)
+    assert "lost 33.00, 1.002, 0.50" in said_of_easing(RECIPES["lrp-mixed"], tries, 1.0)
 
 
 def test_a_recipe_that_keeps_the_accuracy_is_carried_out_as_it_is(net, monkeypatch, tmp_path):
