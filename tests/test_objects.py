@@ -9,6 +9,10 @@ import pytest
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.edge.measured import InterpreterRun, Verification
+from keras_xaic.errors import EdgeError
+from keras_xaic.metrics import Task
+from keras_xaic.pipeline.explaining import Explanation
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,20 @@ def made(tmp_path_factory):
         "Plan": xaic.plan(model, relevance, xaic.Budget(mean_bits=5)),
         "Report": report,
         "Recipe": xaic.Recipe(name="mine", rule="lrp.epsilon", bits=(4, 8)),
+        "Data": xaic.Data(xaic.Samples(x, y), classes=("<fits>", "b", "c")),
+        "Explanation": Explanation(relevance, [], []),
+        "Verification": Verification(
+            path=pathlib.Path("<fits>"),
+            task=Task("classification", 3),
+            samples=40,
+            part="test",
+            flash_bytes=1234,
+            micro_flash_bytes=None,
+            download_bytes=None,
+            sha256="",
+            changed=None,
+            runs={"litert": InterpreterRun("litert", error=EdgeError("<fits>")), "tflm": InterpreterRun("tflm", value=0.5)},
+        ),
         "model": model,
         "data": (x, y),
     }
@@ -50,7 +68,7 @@ def test_other_relevance_is_not_equal(made):
     assert one != "relevance"
 
 
-@pytest.mark.parametrize("kind", ["Relevance", "Plan", "Report"])
+@pytest.mark.parametrize("kind", ["Relevance", "Plan", "Report", "Data", "Explanation", "Verification"])
 def test_objects_print_briefly_and_show_in_notebooks(made, kind):
     assert len(repr(made[kind])) < 1500
     page = made[kind]._repr_html_()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic.data.parts import Parts, array_of, arrays_of
 from keras_xaic.data.samples import Samples
-from keras_xaic.errors import DataError, first_line
+from keras_xaic.errors import DataError, XaicError, XaicWarning, first_line
+from keras_xaic.files import machine_error
 
 MOST_ELEMENTS, MOST_BYTES = 200_000, 1 << 30
 """What is read of a dataset that does not say how long it is."""
+PATIENCE = 10.0
+"""Seconds of reading one after which that is said."""
 _LENGTH = "one that says how many elements it has"
 _TAKE = "Give dataset.take(n), or apply tf.data.experimental.assert_cardinality(n)"
 
@@ -25,13 +31,14 @@ def as_samples(part: Any, scale: float, offset: float) -> Samples:
     """
     if isinstance(part, Samples):
         return part
+    if hasattr(part, "__next__") and not _is_sequence(part):
+        found = f"data is a {type(part).__name__}, which does not say where it ends"
+        raise DataError(found, "arrays, a tf.data dataset or a keras.utils.Sequence", "Collect what it gives first")
     if hasattr(part, "element_spec"):
         x, y, weight = _of_dataset(part)
     elif _is_sequence(part):
-        x, y, weight = _joined((part[number] for number in range(len(part))), batched=True)
-    elif hasattr(part, "__next__"):
-        found = f"data is a {type(part).__name__}, which does not say where it ends"
-        raise DataError(found, "arrays, a tf.data dataset or a keras.utils.Sequence", "Collect what it gives first")
+        elements = _told(part, (part[number] for number in range(len(part))))
+        x, y, weight = _joined(elements, batched=True)
     else:
         x, y, weight = _of_arrays(part)
     return Samples(x, y, scale, offset, weight=weight)
@@ -76,7 +83,29 @@ def _of_dataset(dataset: Any) -> tuple[Any, Any, Any]:
     size = int(dataset.cardinality())
     if size == -1:
         raise DataError("the tf.data dataset never ends", "one pass over the samples", "Leave repeat() out, or use take(n)")
-    return _joined(dataset, batched=_is_batched(dataset, specs[0]), bounded=size == -2)
+    return _joined(_told(dataset, dataset), batched=_is_batched(dataset, specs[0]), bounded=size == -2)
+
+
+def _told(source: Any, elements: Iterable[Any]) -> Iterator[Any]:
+    """Yields the elements; an error of the user's own code that makes them is one line.
+
+    Raises:
+        DataError: Naming the element.
+    """
+    number, iterator = 0, iter(elements)
+    while True:
+        try:
+            element = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            if isinstance(error, XaicError) or machine_error(error) is not None:
+                raise
+            kind = "tf.data dataset" if hasattr(source, "element_spec") else type(source).__name__
+            found = f"the {kind} failed at element {number} ({type(error).__name__}: {first_line(error)})"
+            raise DataError(found, "one pass over the samples", "Mend what makes them") from error
+        yield element
+        number += 1
 
 
 def _flat(value: object) -> Any:
@@ -90,7 +119,7 @@ def _joined(elements: Iterable[Any], batched: Optional[bool], bounded: bool = Fa
     """Returns inputs, targets and weights of all elements; `bounded` reads no more than is sensible."""
     rows: list[list[np.ndarray]] = []
     form: list[Any] = []
-    size = 0
+    size, patience = 0, time.monotonic() + PATIENCE
     for element in elements:
         given = element if isinstance(element, (tuple, list)) else (element,)
         form = [_flat(one) for one in given if one is not None]
@@ -99,6 +128,10 @@ def _joined(elements: Iterable[Any], batched: Optional[bool], bounded: bool = Fa
         if bounded and (size > MOST_BYTES or len(rows) > MOST_ELEMENTS):
             found = f"the tf.data dataset does not say how long it is, and gives more than {len(rows) - 1:,} elements"
             raise DataError(found, _LENGTH, _TAKE)
+        if bounded and time.monotonic() > patience:
+            patience = math.inf
+            said = f"The tf.data dataset does not say how long it is; {len(rows):,} elements were read so far."
+            warnings.warn(f"{said} {_TAKE} if it never ends.", XaicWarning, stacklevel=2)
         if len(rows[-1]) != len(rows[0]) or not 1 <= len(form) <= 3:
             raise DataError(f"an element has {len(form)} parts", "inputs, (inputs, targets) or (inputs, targets, weights)")
     if not rows:

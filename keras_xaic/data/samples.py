@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -165,6 +166,13 @@ class Data:
         for name, part in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if not isinstance(part, Samples) and (part is not None or name == "train"):
                 raise DataError(f"{name} of Data is a {type(part).__name__}", "Samples(x, y)")
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the parts with their shapes and types."""
+        shapes = [(name, _shape(part.x), "" if part.y is None else _shape(part.y)) for name, part in self.parts()]
+        rows = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in shapes]
+        head = f"{self.name}, classes {', '.join(self.classes)}" if self.classes else self.name
+        return f"<table><caption>{escape(head)}</caption><tr><th></th><th>x</th><th>y</th></tr>{''.join(rows)}</table>"
 
     def parts(self) -> Iterator[tuple[str, Samples]]:
         """Yields the parts that there are, under the names that end their keys."""

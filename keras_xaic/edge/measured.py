@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Optional
 
 from keras_xaic.arguments import keyword_only
@@ -97,6 +98,18 @@ class Verification:
     runs: dict[str, InterpreterRun]
     originals: Optional[tuple[float, ...]] = None
     drops: tuple[Optional[float], ...] = ()
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what each interpreter measured."""
+        shown = {name: None if run.value is None else self.task.shown(run.value) for name, run in self.runs.items()}
+        rows = [
+            f"<tr><td>{escape(name)}</td><td>{'-' if shown[name] is None else f'{shown[name]:.4g}'}</td>"
+            f"<td>{escape('' if run.error is None else str(run.error))}</td></tr>"
+            for name, run in self.runs.items()
+        ]
+        head = f"{escape(str(self.path))}: model.tflite {self.flash_bytes:,} B, {self.samples:,} {escape(self.part)} samples"
+        titles = f"<tr><th>interpreter</th><th>{escape(self.metric.name)}</th><th></th></tr>"
+        return f"<table><caption>{head}</caption>{titles}{''.join(rows)}</table>"
 
     @property
     def error(self) -> Optional[EdgeError]:

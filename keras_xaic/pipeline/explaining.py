@@ -52,6 +52,10 @@ class Explanation:
     rows: list[LayerRow]
     differences: list[Difference]
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: the layers with their scores as bars."""
+        return self.relevance._repr_html_()
+
 
 @tells_machine_errors
 @checked(attribution=an(AttributionOptions), options=an(DataOptions))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import warnings
 
 import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, tf
 from keras_xaic.data import Data, Samples, as_data, load_data, renamed
-from keras_xaic.errors import XaicError
+from keras_xaic.errors import XaicError, XaicWarning
 from keras_xaic.metrics import Task
 from keras_xaic.tasks import Head, infer, with_task
 from keras_xaic.training import Schedule, fit
@@ -197,3 +198,37 @@ def test_class_weights_and_sample_weights_count_as_in_fit():
     for mine, theirs in zip(one.get_weights(), other.get_weights()):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
     assert tf.executing_eagerly()
+
+
+class Failing(keras.utils.Sequence):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return (X[:4], Y[:4]) if index < 2 else X[5][:, None].no_such_thing
+
+
+def test_an_error_of_what_makes_the_samples_is_one_line():
+    with pytest.raises(XaicError, match=r"the Failing failed at element 2 \(AttributeError: .*no_such_thing"):
+        as_data(Failing())
+    dataset = tf.data.Dataset.from_tensor_slices(X[:4] - 1e9).map(
+        lambda x: tf.debugging.check_numerics(x / 0, "no number here")
+    )
+    with pytest.raises(XaicError, match=r"tf.data dataset failed at element 0 \(InvalidArgumentError: .*no number here"):
+        as_data(dataset)
+
+
+def test_an_iterator_of_a_dataset_is_refused_as_a_generator_is():
+    for iterator in (iter(tf.data.Dataset.from_tensor_slices(X)), tf.data.Dataset.from_tensor_slices(X).as_numpy_iterator()):
+        with pytest.raises(XaicError, match="Iterator, which does not say where it ends"):
+            as_data(iterator)
+
+
+def test_long_reading_of_what_does_not_say_its_length_is_said(monkeypatch):
+    monkeypatch.setattr("keras_xaic.data.forms.PATIENCE", -1.0)
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True)
+    with pytest.warns(XaicWarning, match=r"does not say how long it is; 1 elements were read so far\. Give dataset\.take"):
+        assert len(as_data(dataset).train) == len(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_data(tf.data.Dataset.from_tensor_slices((X, Y)))
