@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Optional
 
 import numpy as np
-from scipy import stats
 
 
 def as_maps(relevance: np.ndarray) -> np.ndarray:
@@ -35,9 +33,22 @@ def rank_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         (N,) float64; NaN where a map is constant, as that has no order.
     """
     a, b = _flat(first, second)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant maps give NaN, which is what they shall give
-        return np.array([stats.spearmanr(x, y)[0] for x, y in zip(a, b)], np.float64)
+    return np.array([_correlation(_ranks(x), _ranks(y)) for x, y in zip(a, b)], np.float64)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Returns the rank of each value, the mean rank where several are equal; NaN everywhere where one is NaN."""
+    if np.isnan(values).any():
+        return np.full(values.shape, np.nan)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    a, b = first - first.mean(), second - second.mean()
+    lengths = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / lengths if lengths > 0 else math.nan
 
 
 def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:

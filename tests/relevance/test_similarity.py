@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,18 @@ def test_explanations_come_back_as_they_went(tmp_path):
     (tmp_path / "explanations.npz").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"explanations\.npz cannot be read"):
         Explanations.load(tmp_path / "explanations.npz")
+
+
+def test_ranks_are_those_of_scipy():
+    from scipy import stats
+
+    random = np.random.default_rng(5)
+    first, second = random.normal(size=(2, 6, 40)).astype(np.float32)
+    first[1], second[1] = np.round(first[1]), np.round(second[1])  # many are equal
+    first[2], second[3] = np.maximum(first[2], 0), 1.0
+    first[4, 0] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constants
+        expected = [stats.spearmanr(a, b)[0] for a, b in zip(first, second)]
+    assert np.isnan(expected).tolist() == [False, False, False, True, True, False]
+    np.testing.assert_allclose(rank_similarity(first, second), expected, atol=1e-12)
