@@ -62,6 +62,7 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
         metric=cells.metric_name(report),
         reference=cells.reference_pointer(report),
         verdict=report.verdict or wording.verdict(report),
+        steps=wording.next_steps(report),
         missed=bool(wording.budget_misses(report)) or report.budget.met is False,
         tradeoff=Markup(tradeoff_svg(report, evidence.front)),
         widths=_widths(report),

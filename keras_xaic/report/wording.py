@@ -37,6 +37,10 @@ NOISE = 0.05
 ALIKE_PP = 0.4
 """Accuracies closer than this many points are called alike, on however many samples they were measured."""
 
+PACKED = 1.25
+"""A layer is slow because it is packed if it takes more than this multiple of its time in plain int8."""
+UNLIKE = 0.7
+"""Below this rank correlation of relevance maps, explanations are worth a look."""
 CONTROL = "auto-magnitude"
 """The baseline that differs from `auto` in nothing but relevance."""
 
@@ -275,6 +279,45 @@ def _against(report: Report, name: str) -> Optional[str]:
         return f"The same method without relevance {quality} {where} - relevance {helped} on this model"
     plain = f" - relevance {helped} on this model" if name == "magnitude" and ratio <= 1.02 and gain < alike else ""
     return f"Baseline {name} {quality} {where}{plain}"
+
+
+def next_steps(report: Report) -> list[str]:
+    """Returns what to do next, as far as something that was measured asks for it; the check on the device always."""
+    small, steps = report.compressed, []
+    if needed(report) is not None:
+        steps.append("Train longer, or give about as much flash as the verdict says.")
+    elif budget_misses(report):
+        steps.append("Give more of what is short, or allow a larger drop: the verdict says what was missed, and by how much.")
+    better = next((name for name in report.baselines if name != CONTROL and _is_better(report, name)), None)
+    if better is not None:
+        steps.append(f"Take the recipe {better}: it is better here, and no larger.")
+    if small.edge_metric is None and small.agreement is not None:
+        steps.append("Give labels of test data: agreement says how often the class stayed the same, not how often it is right.")
+    if small.part == "training":
+        steps.append("Give test data: the model may have learned from the samples that judged it.")
+    if any(one.drop_pp > max(0.0, small.drop_pp or 0.0) + _doubt(one.accuracy, one.samples) for one in report.classes):
+        steps.append("Look at the classes: at least one lost more than the mean says, and more than chance explains.")
+    if any(layer.slowdown is not None and layer.slowdown > PACKED for layer in report.layers):
+        steps.append("If time matters, give more flash: some layers are packed, which takes time; their table says which.")
+    if small.explanation_similarity is not None and small.explanation_similarity < UNLIKE:
+        steps.append("Look at the samples that are explained least alike: the model decides by other parts of the input now.")
+    if any(not one.ran and one.error for one in report.interpreters.values()):
+        steps.append("Read what the interpreter says that did not run the file, if you deploy on it.")
+    return [*steps, "Copy check/ and model.tflite to the device, and run check/edge_check.py there."]
+
+
+def _is_better(report: Report, name: str) -> bool:
+    """Whether a baseline is no larger and more accurate, by more than chance explains."""
+    baseline, small = report.baselines[name], report.compressed
+    if not baseline.flash_bytes or not small.flash_bytes or baseline.edge_metric is None or small.edge_metric is None:
+        return False
+    gain = metric_of(report).drop(small.edge_metric, baseline.edge_metric)
+    return gain is not None and gain < -_alike(report) and baseline.flash_bytes <= small.flash_bytes
+
+
+def _doubt(accuracy: float, samples: int) -> float:
+    """Returns points that an accuracy may be lower by chance: two standard errors of a difference."""
+    return 200 * math.sqrt(2 * accuracy * (1 - accuracy) / samples) if samples else math.inf
 
 
 def _alike(report: Report) -> float:

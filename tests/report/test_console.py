@@ -3,6 +3,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from keras_xaic.report import Report, budget_misses, comparison_table, render, summary_line, verdict
+from keras_xaic.report.wording import next_steps
 
 
 def shown(what, width: int = 160) -> str:
@@ -92,6 +93,32 @@ def test_verdict_says_what_would_be_needed(changed):
     assert "between this model and the original" in verdict(report.model_copy(update={"baselines": {}}))
     kept = changed(budget={"flash_bytes": 10_000, "max_drop_pp": 4.0}, compressed=ours)
     assert "Needed" not in verdict(kept)
+
+
+def test_what_to_do_next_follows_from_what_was_measured(changed):
+    device = "Copy check/ and model.tflite to the device, and run check/edge_check.py there."
+    calm = {"compressed": {"flash_bytes": 61_200, "edge_accuracy": 0.84, "drop_pp": 0.5, "samples": 1000, "part": "test"}}
+    calm |= {"classes": [], "interpreters": {}}
+    assert next_steps(changed(**calm)) == [device]
+
+    def step(begins, **changes):
+        (found,) = next_steps(changed(**{**calm, **changes}))[:-1]
+        assert found.startswith(begins)
+
+    small = calm["compressed"]
+    step("Train longer", budget={"max_drop_pp": 0.2}, original={"edge_accuracy": 0.845, "tflite_fp32_bytes": 300_000})
+    step("Give more of what is short", budget={"flash_bytes": 60_000})
+    step("Take the recipe magnitude", baselines={"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.95}})
+    assert next_steps(changed(**calm, baselines={"magnitude": {"flash_bytes": 70_000, "edge_accuracy": 0.95}})) == [device]
+    assert next_steps(changed(**calm, baselines={"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.841}})) == [device]
+    step("Give labels", compressed={"flash_bytes": 61_200, "agreement": 0.99}, baselines={})
+    step("Give test data", compressed={**small, "part": "training"})
+    one = {"label": 0, "original_accuracy": 0.9, "accuracy": 0.8, "drop_pp": 10.0}
+    step("Look at the classes", classes=[{**one, "samples": 1000}])
+    assert next_steps(changed(**{**calm, "classes": [{**one, "samples": 10}]})) == [device]  # chance
+    step("If time matters", layers=[{"name": "a", "slowdown": 3.0}])
+    step("Look at the samples", compressed={**small, "explanation_similarity": 0.5})
+    step("Read what the interpreter says", interpreters={"tflm": {"ran": False, "error": "refused"}})
 
 
 def test_mse_is_no_percentage(changed):
