@@ -147,6 +147,12 @@ class MachineError(XaicError):
     exit_code = 5
 
 
+_WHERE = re.compile(
+    r"^(\{\{function_node \S+\}\} )?(Error in user-defined function passed to \S+ transformation with iterator: (\w+(::)?)+: )?"
+)
+"""What TensorFlow says of the place in its graph before it says the error."""
+
+
 def first_line(error: BaseException) -> str:
     """Returns what another library says, in one line: the first that is not empty, or the kind of error.
 
@@ -160,7 +166,7 @@ def first_line(error: BaseException) -> str:
         lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)][-1:] or lines
     elif lines[:1] == ["Graph execution error:"]:
         lines = [line for line in lines[1:] if not line.startswith("[[")][-1:] or lines
-    return lines[0][:200] if lines else type(error).__name__
+    return _WHERE.sub("", lines[0])[:200] if lines else type(error).__name__
 
 
 def require_one(what: str, value: object, known: Iterable[str], error: type[XaicError]) -> None:
