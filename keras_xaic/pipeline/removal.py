@@ -68,5 +68,7 @@ def _parts(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
     if len(shape) > 2:
         rows, columns = (np.array_split(np.arange(size), min(size, round(REMOVED**0.5))) for size in shape[:2])
         yield from ((every, *np.ix_(a, b)) for a in rows for b in columns)
+    elif not shape:  # one value a sample is one part
+        yield (every,)
     else:
         yield from ((every, one) for one in np.array_split(np.arange(shape[0]), min(shape[0], REMOVED)))

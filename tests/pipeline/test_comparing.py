@@ -9,6 +9,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.data import Data, Samples
 from keras_xaic.models import fitted, infer_task
 from keras_xaic.pipeline.comparing import compare_models
+from keras_xaic.pipeline.removal import _parts
 from keras_xaic.training import predict
 
 
@@ -121,6 +122,16 @@ def test_every_yardstick_sees_which_class_changed_its_reasons(changes):
     assert by_class[2]["cosine"] < 0.3
     assert by_class[2]["top10"] < 0.5
     assert by_class[2]["held_out"] < by_class[0]["held_out"]
+
+
+@pytest.mark.parametrize(("shape", "parts"), [((), 1), ((5,), 5), ((40,), 16), ((30, 3), 16), ((8, 8, 1), 16), ((3, 9, 2), 12)])
+def test_parts_that_are_taken_away_cover_every_input_once(shape, parts):
+    counted = np.zeros((2, *shape))
+    found = list(_parts(shape))
+    for part in found:
+        counted[part] += 1
+    assert (counted == 1).all()
+    assert len(found) == parts
 
 
 def test_each_of_several_outputs_is_compared_by_itself():
