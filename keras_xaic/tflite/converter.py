@@ -14,10 +14,22 @@ from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
 from keras_xaic.files import machine_fault
 from keras_xaic.silence import captured_stderr
-from keras_xaic.tflite.adding import add_tensor, new_operator
-from keras_xaic.tflite.flatbuffer import ModelT, Operator, constant, load, name_of, operators, pack, with_outputs
+from keras_xaic.tflite.adding import add_operator_code, add_tensor, new_operator
+from keras_xaic.tflite.flatbuffer import (
+    BuiltinOperator,
+    ModelT,
+    Operator,
+    constant,
+    load,
+    name_of,
+    operators,
+    pack,
+    schema,
+    with_outputs,
+)
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.weight_only import DEQUANTIZE_VERSION
 
 InputOutput = Literal["int8", "float"]
 Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
@@ -125,7 +137,7 @@ def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> b
     )
     content = _with_own_outputs(bytes(debugger.get_nondebug_quantized_model()))
     if wish.io == "int8":
-        content = bytes(_modify_io(content, tf.int8, tf.int8))
+        content = _with_integer_ends(content)
     left = [one.operator.index for one in weight_operators(load(content)) if one.weights.dtype == np.float32]
     if len(left) != len(wish.floating):
         raise ExportError(f"{len(wish.floating)} layers were to stay float, the converter left {len(left)}")
@@ -163,6 +175,25 @@ def _with_own_outputs(content: bytes) -> bytes:
                 other.inputs = np.where(np.equal(other.inputs, index), own, other.inputs).astype(np.int32)
             graph.operators.insert(one.index + 1, new_operator(one.record.opcodeIndex, one.record.inputs, own))
     return pack(model)
+
+
+def _with_integer_ends(content: bytes) -> bytes:
+    """Returns a file that takes and gives integer codes; float operators that read an input, as masks do, read it widened."""
+    model = load(content)
+    graph = model.subgraphs[0]
+    inputs = {int(index) for index in graph.inputs}
+    for one in [one for one in operators(model) if one.kind == "QUANTIZE" and int(one.record.inputs[0]) in inputs]:
+        index, narrow = int(one.record.inputs[0]), int(one.record.outputs[0])
+        takers = [other for other in graph.operators if other is not one.record and index in other.inputs]
+        if takers:
+            own = add_tensor(model, graph.tensors[index].shape, graph.tensors[index].type, f"{name_of(one.output())}/own")
+            for other in takers:
+                other.inputs = np.where(np.equal(other.inputs, index), own, other.inputs).astype(np.int32)
+            code = add_operator_code(model, BuiltinOperator.DEQUANTIZE, DEQUANTIZE_VERSION)
+            graph.operators.remove(one.record)
+            widened = new_operator(code, [narrow], own, schema.DequantizeOptionsT())
+            graph.operators = [one.record, widened, *graph.operators]
+    return bytes(_modify_io(pack(model), tf.int8, tf.int8))
 
 
 def _may_overwrite(graph: Graph, wish: Wish, content: bytes) -> bool:
@@ -210,7 +241,7 @@ def _with_true_ranges(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray
     for index in wrong:
         records[index].min, records[index].max = (np.array([value], np.float32) for value in found[index])
     content = bytes(_mlir_quantize(pack(model)))
-    return bytes(_modify_io(content, tf.int8, tf.int8)) if wish.io == "int8" else content
+    return _with_integer_ends(content) if wish.io == "int8" else content
 
 
 def _extent(low: float, high: float) -> float:

@@ -166,3 +166,25 @@ def test_sequences_with_steps_to_skip_are_right(tmp_path):
     expected = model.predict(x, verbose=0)
     agrees(float_twin(model), x, expected, 1e-5, tmp_path)
     agrees(int8_twin(model, x), x, expected, 0.08, tmp_path)
+
+
+def test_a_mask_that_reads_the_input_of_an_integer_file_keeps_it():
+    """Ranges of a GRU are measured a second time, and the input that the mask compares with zero was lost then."""
+    keras.utils.set_random_seed(0)
+    start = keras.Input((4, 3))
+    model = keras.Model(start, layers.Dense(2)(layers.GRU(4)(layers.Masking()(start))))
+    x = np.random.default_rng(0).normal(size=(32, 4, 3)).astype(np.float32)
+    x[::2, 2:] = 0.0
+    interpreter = tf.lite.Interpreter(model_content=int8_twin(model, x))
+    interpreter.allocate_tensors()
+    (given,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == np.int8
+    found = []
+    for sample in x:
+        scale, zero = given["quantization"]
+        interpreter.set_tensor(given["index"], np.clip(np.round(sample[None] / scale) + zero, -128, 127).astype(np.int8))
+        interpreter.invoke()
+        scale, zero = gives["quantization"]
+        found.append((interpreter.get_tensor(gives["index"])[0].astype(np.float32) - zero) * scale)
+    expected = model.predict(x, verbose=0)
+    assert np.abs(np.array(found) - expected).max() < 0.1 * expected.std()
