@@ -25,7 +25,7 @@ from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.reasons import Reasons
 from keras_xaic.pipeline.run_settings import RunSettings
-from keras_xaic.pipeline.size_fitting import LATE, ROUGH, SizeFitter
+from keras_xaic.pipeline.size_fitting import LATE, SizeFitter
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.progress import Progress
@@ -195,9 +195,9 @@ class Driver:
         left = self.settings.epochs
         for number, share in enumerate(SHRINKING, 1):
             limits = self._share_of(plain, share)
-            made = fitter.fitting(limits, exact=False)
+            made = fitter.fitting(limits)
             sizes = (made.predicted_flash_bytes, limits.flash_bytes), (made.predicted_download_bytes, limits.download_bytes)
-            if before is not None and any(limit is not None and size > (1 + ROUGH) * limit for size, limit in sizes):
+            if before is not None and any(limit is not None and size > limit for size, limit in sizes):
                 return
             removed, epochs = {} if before is None else before.small.plan.remove, math.ceil(left * PART)
             before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)

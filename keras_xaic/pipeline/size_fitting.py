@@ -33,8 +33,6 @@ TOLERANCE = 0.01
 """A prediction this close, as a share of the budget, is good enough."""
 SLACK = 0.02
 """A download this much below its limit, as a share of it, is good enough; above it, zeros are given back."""
-ROUGH = 0.1
-"""A size this near to a limit that is only a step on the way, as a share of it, is good enough."""
 LATE, EARLY = 0.03, 0.1
 """A file that is measured to take this share longer than its limit is in time: two measurements differ by as much. Above this
 share of time to spare, filters are given back."""
@@ -103,7 +101,7 @@ class SizeFitter:
             plain=None if self.pace is None else self.pace.plain,
         )
 
-    def fitting(self, budget: Budget, filters: Optional[bool] = None, exact: bool = True) -> Plan:
+    def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:
         """Returns a plan whose file, written without training, is measured to fit; its predictions are these measurements.
 
         Training does not change flash and time. It does change the download, whose prediction counts every weight by itself,
@@ -112,9 +110,7 @@ class SizeFitter:
         Args:
             budget: What may be spent.
             filters: As for `plan`.
-            exact: False where limits are only steps on the way: files near to them are good enough.
         """
-        over, under = (0.0, SLACK) if exact else (ROUGH, ROUGH)
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
         slowdown = budget.max_slowdown if self.pace is None else self.pace.slowdown(budget)
         most_early = EARLY if (flash, download) == (None, None) else math.inf  # else other limits may be what took filters
@@ -137,10 +133,10 @@ class SizeFitter:
                 found["predicted_slowdown"], late = ratio, ratio / slowdown - 1.0
             tried.append(made.model_copy(update=found))
             miss = len(content) - uniform.predicted_flash_bytes
-            near = flash is None or (len(content) <= (1.0 + over) * flash and abs(miss) < max(TOLERANCE, over) * flash)
+            near = flash is None or (len(content) <= flash and abs(miss) < TOLERANCE * flash)
             used = 1.0 if download is None else written / download
             in_time, same = -most_early <= late <= LATE or (late < 0 and not made.remove), made.layers == before
-            if near and (in_time or same) and (1.0 - under <= used <= 1.0 + over or same):
+            if near and (in_time or same) and (1.0 - SLACK <= used <= 1.0 or same):
                 break
             if not in_time and uniform.predicted_slowdown is not None:
                 aimed_at = uniform.predicted_slowdown * (1.0 - LATE / 2) / (1.0 + late)
