@@ -11,6 +11,7 @@ model_path, _ = ready()
 known = np.load(DATA)
 x, y = (np.concatenate([known[f"{name}_train"], known[f"{name}_test"]]) for name in "xy")
 
+keras.utils.set_random_seed(0)
 found = {}
 for fold, (train, test) in enumerate(StratifiedKFold(2, shuffle=True, random_state=0).split(x, y)):
     model = keras.models.clone_model(xaic.load_model(model_path))  # fresh weights: each fold has a model of its own
