@@ -15,7 +15,7 @@ import numpy as np
 from keras_xaic import tflite
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Array, Data, Samples
-from keras_xaic.errors import EdgeError, ExportError
+from keras_xaic.errors import EdgeError, ExportError, XaicError
 from keras_xaic.files import write_atomic
 from keras_xaic.models import channel_groups
 from keras_xaic.models.costs import macs
@@ -137,13 +137,27 @@ class Driver:
     """What limits of time mean; None: they are predicted alone."""
 
     def run(self) -> tuple[CompressedModel, list[Round]]:
-        """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there."""
+        """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there.
+
+        Raises:
+            EdgeError: If the interpreter that judges refuses the files of all types of activations; the first refusal.
+            ExportError: If there is no file, likewise.
+        """
         self.start = time.monotonic()
         self.directory.mkdir(parents=True, exist_ok=True)  # without training nothing else makes it
         self._call_judges()
-        rounds = list(self._within_limits() if self._limited else self._ever_smaller())
+        rounds: list[Round] = []
+        types = (self.settings.recipe.plain_activations, *self.wider)
+        refused: Optional[XaicError] = None
+        try:
+            for one in self._within_limits() if self._limited else self._ever_smaller():
+                rounds.append(one)  # those before a refusal stay
+        except (EdgeError, ExportError) as error:
+            refused, types = error, types[1:]
         if not any(self._is_safe(one) for one in rounds):
-            rounds += self._gentler(rounds)
+            rounds.extend(self._gentler(rounds, types))
+        if refused is not None and not rounds:
+            raise refused
         return max(rounds, key=self._worth).small, rounds
 
     def _call_judges(self) -> None:
@@ -207,14 +221,14 @@ class Driver:
                 return
             fitter = self._fitter(before.small.trainable)
 
-    def _gentler(self, rounds: Sequence[Round]) -> Iterator[Round]:
+    def _gentler(self, rounds: Sequence[Round], types: Sequence[Activations]) -> Iterator[Round]:
         """Where no round keeps the accuracy: all filters stay, then plain int8, then activations of more bits.
 
         What does not fit the limits is left out. None but the first is trained.
         """
         number, left = len(rounds), self.settings.epochs - sum(one.epochs for one in rounds)
         accurate = any(self._is_accurate(one) for one in rounds)
-        for activations in (self.settings.recipe.plain_activations, *self.wider):
+        for activations in types:
             fitter = self._fitter(self.model, self.relevance, self.settings.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
             if activations == self.settings.recipe.plain_activations and (left > 0 or not self._limited):

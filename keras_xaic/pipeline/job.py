@@ -92,7 +92,10 @@ class Job:
         return self.data.judging
 
     def run(self, out: Output, target: tflite.Target) -> Report:
-        """Does every step that is not done yet for what can be reached of the target, and moves the bundle to `out`."""
+        """Does every step that is not done yet for what can be reached of the target, and moves the bundle to `out`.
+
+        Where an interpreter refuses the bundle, the next type of activations is tried before that is an error.
+        """
         work, seed, recipe = self.work, self.settings.seed, self.settings.recipe
         samples = self.data.calibration(self.settings.options.calibration, seed)
         original = work.timed("original", lambda: self.original())
@@ -111,6 +114,9 @@ class Job:
         try:
             micro, verification, agreement = self.proved(bundle, target, original["outputs"])
         except EdgeError as error:
+            another = self._with_wider(small.plan.activations, error)
+            if another is not None:
+                return another.run(out, target)
             bundle.mark(str(error))
             out.publish(bundle.path, keep_work=True)  # it is there to be looked at
             raise
@@ -164,6 +170,19 @@ class Job:
         if verification.error is not None:
             raise verification.error
         return report
+
+    def _with_wider(self, refused: Activations, error: EdgeError) -> Optional[Job]:
+        """Returns the job with the next type of activations after one whose bundle was refused; None where there is none."""
+        recipe, order = self.settings.recipe, (self.settings.recipe.plain_activations, *self.wider)
+        left = order[order.index(refused) + 1 :] if recipe.rounds and refused in order else ()
+        if not left:
+            return None
+        said = (
+            f"Activations are {left[0]}: the file with {refused} activations was refused ({error.found}). "
+            f"The recipe's entry activations={refused} insists on them."
+        )
+        settings = replace(self.settings, recipe=recipe.changed(activations=left[0]))
+        return replace(self, settings=settings, wider=left[1:], warnings=[*self.warnings, said], rounds=(), eased=None)
 
     def proved(
         self, bundle: Bundle, target: tflite.Target, reference: Any

@@ -7,10 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_xaic as xaic
+import keras_xaic.pipeline.job
 from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
 from keras_xaic.cli.app import app
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.grids import load_kernels
 from keras_xaic.pipeline import export
 from keras_xaic.planning import Budget
@@ -69,6 +70,27 @@ def test_int16_activations_reach_the_files_for_both_targets(job, tmp_path):
     assert {layer.storage for layer in report.layers} == {"int8"}
     assert report.compressed.micro_flash_bytes is not None
     assert b"int16" in (tmp_path / "out" / "micro" / "README.md").read_bytes()
+
+
+@pytest.mark.slow  # that the driver itself goes on, fast: test_driver.py
+def test_a_bundle_that_is_refused_is_tried_with_the_next_type_of_activations(job, tmp_path, monkeypatch):
+    real, seen = keras_xaic.pipeline.job.check_agreement, []
+
+    def check(bundle):
+        seen.append(xaic.Plan.load(bundle.plan).activations)
+        if seen[-1] == "int8":
+            raise EdgeError("layer 'hidden' differs", "", "")
+        return real(bundle)
+
+    monkeypatch.setattr(keras_xaic.pipeline.job, "check_agreement", check)
+    report = run(job, tmp_path / "out", recipe="auto", target="mobile")
+    assert seen == ["int8", "int16"]
+    assert xaic.Plan.load(tmp_path / "out" / "plan.json").activations == "int16"
+    assert any("with int8 activations was refused (layer 'hidden' differs)" in one for one in report.warnings)
+    assert not Bundle(tmp_path / "out").unverified.exists()
+    with pytest.raises(EdgeError, match="differs"):  # who insists on them hears why not
+        run(job, tmp_path / "insists", recipe="auto", target="mobile", activations="int8")
+    assert Bundle(tmp_path / "insists").unverified.exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples, as_data
-from keras_xaic.errors import ExportError
+from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.driver import Driver, Round, in_original, judge_count
@@ -305,7 +305,9 @@ def test_where_int8_cannot_keep_the_accuracy_activations_get_more_bits(tmp_path)
     assert any(one.startswith(f"Activations are {report.rounds[-1].activations}") for one in report.warnings)
 
 
-def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(monkeypatch):
+@pytest.fixture
+def without_int16(monkeypatch):
+    """A driver whose model has files with activations of int8, which lose 20 points, and float32, which keep all."""
     driver = replace(_driver(flash=9_000, max_drop=1.0), wider=("int16", "float32"))
 
     class Fitter:
@@ -328,8 +330,29 @@ def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(monkey
         "_round",
         lambda self, number, model, made, *_: _round(800, drops[made.activations], activations=made.activations),
     )
-    found = list(driver._gentler([_round(800, 30.0)]))
+    return driver
+
+
+def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(without_int16):
+    found = list(without_int16._gentler([_round(800, 30.0)], ("int8", "int16", "float32")))
     assert [one.small.plan.activations for one in found if one.drop < 1.0] == ["float32"]
+
+
+@pytest.mark.parametrize("before", [[], [30.0]], ids=["the first file", "a later one"])
+def test_a_file_that_is_refused_is_no_end_where_wider_activations_are_left(without_int16, monkeypatch, tmp_path, before):
+    def rounds(self):
+        yield from (_round(800, drop) for drop in before)
+        raise EdgeError("LiteRT crashed", "", "")
+
+    monkeypatch.setattr(Driver, "_within_limits", rounds)
+    monkeypatch.setattr(Driver, "_call_judges", lambda self: None)
+    driver = replace(without_int16, directory=tmp_path)
+    small, found = driver.run()
+    assert small.plan.activations == "float32"
+    assert [one.drop for one in found] == [*before, 0.5]
+    if not before:
+        with pytest.raises(EdgeError, match="LiteRT crashed"):
+            replace(driver, wider=("int16",)).run()
 
 
 def test_a_few_held_back_samples_do_not_judge_alone(tight):
