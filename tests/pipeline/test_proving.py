@@ -110,8 +110,8 @@ def test_scales_that_are_far_too_coarse_are_no_excuse(bundle, model, data):
 
 def test_a_bundle_that_disagrees_is_marked_and_named(model, data, tmp_path, monkeypatch):
     module = importlib.import_module("keras_xaic.tflite.export")  # the package's attribute of that name is the function
-    right = module.build_tflite
-    monkeypatch.setattr(module, "build_tflite", lambda *a, **k: _spoil(right(*a, **k), 2))
+    right = module.build_file
+    monkeypatch.setattr(module, "build_file", lambda *a, **k: load(_spoil(pack(right(*a, **k)), 2)))
     with pytest.raises(EdgeError, match="'three'") as caught:
         export(model, tmp_path / "out", calibration=data)
     assert caught.value.exit_code == 4
