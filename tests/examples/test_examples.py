@@ -20,7 +20,7 @@ PROMISES = {
     "explain_only": ([], r"lrp\.epsilon .*conv_0[\s\S]*least relevant filters of conv_0: \["),
     "search_front": (["2"], r"trial +flash[\s\S]*<- no other is better"),
     "tfmot_schedule": ([], r"[\d.]+% zeros[\s\S]*accuracy \d+\.\d% before, (8|9)\d\.\d% after"),
-    "on_device_check": ([], r"the device gives the expected answers"),
+    "on_device_check": ([], r"the device gives the expected outputs"),
     "keras_fit": ([], r"together: 80\.0% zeros, accuracy 9\d\.\d% before, 9\d\.\d% after"),
     "cross_validation": ([], r"within 12kB: accuracy 0\.[6-9]\d+ [\s\S]*within 20kB: accuracy 0\.9\d+ .* over 2 folds"),
     "tensorboard_callback": ([], r"accuracy of the file: 0\.9"),
