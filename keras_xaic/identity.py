@@ -6,15 +6,18 @@ import dataclasses
 import enum
 import hashlib
 import inspect
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_xaic.npz import release
+
 DEPTH = 8
 """Levels of objects in objects that are looked at."""
-PIECE = 16 << 20
+PIECE = 1 << 20
 """Bytes of an array that are in memory at a time."""
 
 
@@ -55,11 +58,13 @@ def digest_of(array: Any) -> str:
     if hasattr(array, "arrays"):  # several inputs or outputs
         return hashlib.sha256(repr((array.names, [digest_of(one) for one in array.arrays])).encode()).hexdigest()
     digest = hashlib.sha256(repr((tuple(array.shape), str(array.dtype))).encode())
-    array = np.atleast_1d(array)
-    rows = max(1, PIECE * len(array) // max(1, array.nbytes))
+    if np.ndim(array) == 0:
+        array = np.atleast_1d(array)
+    rows = max(1, PIECE // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
     for start in range(0, len(array), rows):
-        piece = array[start : start + rows]
+        piece = np.asarray(array[start : start + rows])
         digest.update("".join(map(repr, piece.tolist())).encode() if piece.dtype.hasobject else piece.tobytes())
+        release(array)
     return digest.hexdigest()
 
 
