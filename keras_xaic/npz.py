@@ -38,10 +38,9 @@ _FIELDS = {
     "fortran_order": re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)"""),
     "shape": re.compile(rf"""['"]shape['"]\s*:\s*\(((?:\s*{_NUMBER}\s*,)*\s*(?:{_NUMBER}\s*)?)\)"""),
 }
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError,
-    OverflowError, IndexError, KeyError, TypeError,
-)  # fmt: skip
+ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+"""What `zipfile` raises for an archive that is damaged, encrypted or compressed in a way that it does not know."""
+_DAMAGE = (*ARCHIVE_DAMAGE, OverflowError, IndexError, KeyError, TypeError)
 
 
 class Npz(Mapping[str, np.ndarray]):

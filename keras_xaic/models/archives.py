@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_xaic.errors import ModelError
 from keras_xaic.hdf5 import unpacked_limit
+from keras_xaic.npz import ARCHIVE_DAMAGE
 
 MAX_CONFIG_BYTES = 16 * 1024**2
 SMALL_CONFIG = 1024**2
@@ -35,7 +36,7 @@ def read_archive(path: pathlib.Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_members(archive, path)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ARCHIVE_DAMAGE as error:
         raise ModelError(f"{path} is damaged ({error})", "a .keras archive written by Keras", "Copy the file again") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import lzma
 import struct
 import zipfile
 from collections.abc import Collection, Iterator
@@ -19,9 +20,11 @@ import numpy as np
 
 from keras_xaic._keras import tf
 from keras_xaic.errors import ExportError
+from keras_xaic.npz import ARCHIVE_DAMAGE
 from keras_xaic.tflite.container import pack_download
 from keras_xaic.tflite.decode import compress_for_micro
 from keras_xaic.tflite.flatbuffer import ModelT, load, pack, text
+from keras_xaic.tflite.metadata import with_files
 from keras_xaic.tflite.micro_kit import micro_files, resolver_calls
 from keras_xaic.tflite.same_graph import difference, same
 from keras_xaic.tflite.slim import (
@@ -92,7 +95,7 @@ def slim_foreign(content: bytes, bare: bool = False, without: Collection[str] = 
     if another is not None:
         raise ExportError(f"the file would become another one: {another}")
     if appended:
-        small = _append(small, *appended)
+        small = with_files(small, *appended)
         saved[name_of(_write_again)] -= len(small) - size
     return {"content": small, "saved": saved}
 
@@ -243,7 +246,7 @@ def _appended(content: bytes, end: int) -> Optional[tuple[list[tuple[zipfile.Zip
             files = [(info, archive.read(info)) for info in archive.infolist()]
             start = min([info.header_offset for info, _ in files], default=archive.start_dir)
             comment = archive.comment
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except (*ARCHIVE_DAMAGE, lzma.LZMAError) as error:
         raise ExportError(f"appended files that cannot be read ({error})") from None
     _check_empty(content[end:start] + content[content.rfind(b"PK\5\6") + 22 + len(comment) :])
     return files, comment
@@ -254,12 +257,3 @@ def _check_empty(behind: bytes) -> None:
     found = behind.strip(b"\0")
     if found:
         raise _loss(f"{len(found):,} bytes behind its tables that are no archive")
-
-
-def _append(content: bytes, files: list[tuple[zipfile.ZipInfo, bytes]], comment: bytes) -> bytes:
-    whole = io.BytesIO(content)
-    with zipfile.ZipFile(whole, "a") as archive:
-        archive.comment = comment
-        for info, data in files:
-            archive.writestr(info, data)
-    return whole.getvalue()

@@ -10,6 +10,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.settings import InputOutput
 from keras_xaic.tflite.adding import add_operator_code, add_tensor, new_operator
 from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, TensorT, TensorType, load, pack, schema
+from keras_xaic.tflite.weight_only import DEQUANTIZE_VERSION
 
 _TYPES: dict[InputOutput, int] = {
     "uint8": TensorType.UINT8,
@@ -68,7 +69,7 @@ def _outer(model: ModelT, index: int, kind: int, is_input: bool) -> int:
     to_float = kind == TensorType.FLOAT32 and not is_input
     wide = inner.type == TensorType.INT16
     if to_float:
-        code, options, version = BuiltinOperator.DEQUANTIZE, schema.DequantizeOptionsT(), 3 if wide else 2
+        code, options, version = BuiltinOperator.DEQUANTIZE, schema.DequantizeOptionsT(), 3 if wide else DEQUANTIZE_VERSION
     else:
         code, options, version = BuiltinOperator.QUANTIZE, schema.QuantizeOptionsT(), 2 if wide else 1
     operator = new_operator(add_operator_code(model, code, version), [source], target, options)

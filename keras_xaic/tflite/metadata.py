@@ -68,8 +68,18 @@ def with_metadata(
     entry.name, entry.buffer = NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    packed = pack(model)
-    return _with_file(packed, LABELS, "".join(f"{one}\n" for one in classes)) if labelled else packed
+    packed, labels = pack(model), "".join(f"{one}\n" for one in classes).encode()
+    return with_files(packed, [(zipfile.ZipInfo(LABELS), labels)]) if labelled else packed  # dated 1980: the same every time
+
+
+def with_files(content: bytes, files: Sequence[tuple[zipfile.ZipInfo, bytes]], comment: bytes = b"") -> bytes:
+    """Returns a .tflite file with other files, and a comment on them, in an archive behind it."""
+    whole = io.BytesIO(content)
+    with zipfile.ZipFile(whole, "a") as archive:
+        archive.comment = comment
+        for info, data in files:
+            archive.writestr(info, data)
+    return whole.getvalue()
 
 
 def metadata_bytes(content: bytes) -> int:
@@ -191,10 +201,3 @@ def _vector(builder: Any, offsets: Sequence[int]) -> int:
 
 def _floats(builder: Any, values: Sequence[float]) -> int:
     return int(builder.CreateNumpyVector(np.array(values, np.float32)))
-
-
-def _with_file(content: bytes, name: str, text: str) -> bytes:
-    whole = io.BytesIO(content)
-    with zipfile.ZipFile(whole, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(name), text)  # dated 1980: the same file every time
-    return whole.getvalue()

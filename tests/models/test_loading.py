@@ -331,6 +331,20 @@ def test_random_damage_never_escapes_as_another_error(tmp_path):
         error_of(tmp_path / "bad.keras")  # the archive's checksums see every change of content
 
 
+def test_a_damaged_deflated_member_is_one_line(tmp_path):
+    save_model(small_model(), tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "bad.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        start = archive.getinfo("config.json").header_offset + 30 + len("config.json")
+    content = bytearray((tmp_path / "bad.keras").read_bytes())
+    content[start] = 0xFF  # a kind of block that deflate does not have
+    (tmp_path / "bad.keras").write_bytes(content)
+    assert "is damaged (Error -3" in error_of(tmp_path / "bad.keras")
+
+
 def test_a_graph_with_a_cycle_is_refused_instead_of_waiting_forever(tmp_path):
     save_model(small_model(), tmp_path / "m.keras")
 

@@ -137,6 +137,18 @@ def test_appended_files_that_would_fill_the_memory_are_refused(made):
         slim_foreign(whole.getvalue())
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_appended_files_that_are_damaged_are_one_line(method, made):
+    whole = io.BytesIO(made("float"))
+    with zipfile.ZipFile(whole, "a", method) as archive:
+        archive.writestr("labels.txt", b"cat\ndog\n" * 100)
+        start = archive.getinfo("labels.txt").header_offset + 30 + len("labels.txt")
+    content = bytearray(whole.getvalue())
+    content[start + (4 if method == zipfile.ZIP_LZMA else 0)] = 0xFF  # properties, or a kind of block, that there are not
+    with pytest.raises(ExportError, match="appended files that cannot be read"):
+        slim_foreign(bytes(content))
+
+
 @pytest.mark.parametrize("where", ["alone", "before the archive", "behind the archive"])
 def test_bytes_behind_the_tables_that_are_no_archive_are_never_lost(where, made):
     plain, theirs = made("int8"), b"signed by somebody"
