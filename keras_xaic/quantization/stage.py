@@ -83,56 +83,35 @@ def quantize_weights(
         # BatchNorm folded behind a dense layer with one step would give each of its channels a step of its own.
         model = canonicalize(model, fold_into=(layers.Dense,)).model
     grids = {layer.grid for layer in plan.layers}
-    if not schedule.epochs and grids <= {"uniform"}:
-        history: list[Epoch] = []
-        trainable = _masked(remove_channels(model, {}), masks or {})
-        kernels = round_to_plan(model, plan, masks)
-    else:
-        history, trainable, kernels = _trained(
-            model, plan, masks, relevance, context, schedule, activation_ranges, round_frozen, refresh
-        )
+    history: list[Epoch] = []
+    frozen: dict[str, list[np.ndarray]] = {}
+    quantized: Optional[Model] = None
+    if schedule.epochs or not grids <= {"uniform"}:
+        follower = _RelevanceFollower(model, context, relevance) if grids & {"codebook", "ecqx"} else None
+        scores = None if follower is None else follower.first(relevance)
+        quantized = quantize_by_plan(model, plan, masks, scores)
+        if schedule.epochs:
+            frozen = _round_frozen(quantized, model, plan, masks, context) if round_frozen else {}
+            schedule = context.within(schedule, quantized, "quantize")
+            refreshing = []
+            if grids & set(ENTROPY_GRIDS):
+                every = refresh or max(1, -(-schedule.steps_per_epoch(len(context.train)) // REFRESHES))
+                refreshing = [_Refresh(quantized, every, follower if "ecqx" in grids else None)]
+            trained = quantized  # the same layers, with or without grids between them
+            if activation_ranges is not None:
+                trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
+            history = context.fit(trained, schedule, "quantize", refreshing)
+        copy_master_weights(quantized, model)
+    trainable = _masked(remove_channels(model, {}), masks or {})
+    for name, values in frozen.items():
+        trainable.get_layer(name).set_weights(values)
+    kernels = round_to_plan(model, plan, masks) if quantized is None else freeze(quantized, model)
     canonical = canonicalize(model)
     kernels = fold_kernels(kernels, canonical)
     if unrounded is not None and grids <= {"uniform"}:
         reference = canonicalize(unrounded).model
         kernels = round_by_outputs(canonical.model, kernels, reference, context.calibration, masks)
     return OnGrids(canonical.model, kernels, history, trainable)
-
-
-def _trained(
-    model: Model,
-    plan: Plan,
-    masks: Optional[Mapping[str, np.ndarray]],
-    relevance: Optional[Relevance],
-    context: Context,
-    schedule: Schedule,
-    activation_ranges: Optional[Ranges],
-    round_frozen: bool,
-    refresh: Optional[int],
-) -> tuple[list[Epoch], Model, dict[str, QuantizedKernel]]:
-    """Trains `model` on its grids and leaves it there (see `quantize_weights`); returns history, trainable model and grids."""
-    grids = {layer.grid for layer in plan.layers}
-    follower = _RelevanceFollower(model, context, relevance) if grids & {"codebook", "ecqx"} else None
-    scores = None if follower is None else follower.first(relevance)
-    quantized = quantize_by_plan(model, plan, masks, scores)
-    frozen = _round_frozen(quantized, model, plan, masks, context) if schedule.epochs and round_frozen else {}
-    history: list[Epoch] = []
-    if schedule.epochs:
-        schedule = context.within(schedule, quantized, "quantize")
-        refreshing = []
-        if grids & set(ENTROPY_GRIDS):
-            every = refresh or max(1, -(-schedule.steps_per_epoch(len(context.train)) // REFRESHES))
-            refreshing = [_Refresh(quantized, every, follower if "ecqx" in grids else None)]
-        trained = quantized  # the same layers, with or without grids between them
-        if activation_ranges is not None:
-            trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
-        history = context.fit(trained, schedule, "quantize", refreshing)
-    copy_master_weights(quantized, model)
-    trainable = _masked(remove_channels(model, {}), masks or {})
-    for name, values in frozen.items():
-        trainable.get_layer(name).set_weights(values)
-    kernels = freeze(quantized, model)
-    return history, trainable, kernels
 
 
 def _round_frozen(
