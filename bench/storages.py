@@ -87,7 +87,7 @@ def content(model: Any, kernels: dict[str, Any], storage: str, activations: str,
         from keras_xaic.tflite.pairing import weight_operators
 
         floating = weight_operators(converted(model, Wish("float32")))
-        file = converted(model, Wish("int16", "int8"), samples)
+        file = converted(model, Wish("int16"), samples)
         rewrite.write_grids(file, floating, kernels, dict.fromkeys(kernels, storage))
         return pack(file)
     return build_tflite(Uncompressed(model, kernels, dict.fromkeys(kernels, storage), Plan(activations)), samples)

@@ -16,7 +16,7 @@ from keras_xaic.models.ports import ports_of
 from keras_xaic.planning.storages import Activations, Storage
 from keras_xaic.tflite.clamping import write_clamps_as_relu
 from keras_xaic.tflite.convert import Calibration, Source, traced
-from keras_xaic.tflite.converter import InputOutput, Precision, Wish
+from keras_xaic.tflite.converter import Precision, Wish
 from keras_xaic.tflite.flatbuffer import ModelT, pack
 from keras_xaic.tflite.lookup import with_lookup
 from keras_xaic.tflite.pairing import weight_operators
@@ -98,7 +98,6 @@ def planned_precision(small: Compressed) -> Precision:
 def build_tflite(
     small: Union[Model, Compressed],
     calibration: Calibration,
-    io: InputOutput = "int8",
     *,
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
@@ -106,10 +105,11 @@ def build_tflite(
 ) -> bytes:
     """Returns the .tflite file of a compressed model: slim, with every planned grid exactly as planned.
 
+    It takes and gives what it computes with (see `with_io`).
+
     Args:
         small: What `compress` returns, or a Keras model (plain int8 weights then).
         calibration: Inputs that set the activation ranges, as the model takes them: (N, ...), or one array per input.
-        io: Whether the file takes and gives integer codes or float32 values.
         precision: What the file computes with (see `Precision`); None: what the plan says. With ``int16`` activations and with
             ``weight-only`` grids are stored as int8, since interpreters compute int4 wrongly there, but for dense layers of
             plans for float32 activations; with the other float forms weights are plain numbers.
@@ -125,7 +125,7 @@ def build_tflite(
     compressed = as_compressed(small)
     precision = precision or planned_precision(compressed)
     with source_of(compressed, precision, calibration) as source:
-        file = build_file(compressed, source, Wish(precision, io), float_layers)
+        file = build_file(compressed, source, Wish(precision), float_layers)
     return pack(with_lookup(file) if lookup and may_look_up(compressed) else file)
 
 

@@ -19,7 +19,7 @@ from keras_xaic.models.front import Front, needed_fronts
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
-from keras_xaic.tflite.converter import Graph, InputOutput, Precision, Wish, freeze
+from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze
 from keras_xaic.tflite.encoding import encoder
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
@@ -50,20 +50,19 @@ def float_twin(model: Model) -> bytes:
     return pack(converted(model, Wish("float32")))
 
 
-def int8_twin(model: Model, calibration: Calibration, io: InputOutput = "int8") -> bytes:
+def int8_twin(model: Model, calibration: Calibration) -> bytes:
     """Returns the model as .tflite with int8 weights and activations, quantized after training by TFLite's own rules.
 
     Args:
         model: See `float_twin`.
         calibration: Inputs that set the activation ranges: (N, ...) in the model's own dtype and range, or one such array
             per input of the model, in the order of ``model.inputs``.
-        io: Whether the file takes and gives int8 codes or float32 values.
 
     Raises:
         DataError: If the calibration data does not fit the model.
         ExportError: See `float_twin`.
     """
-    return pack(converted(model, Wish("int8", io), calibration))
+    return pack(converted(model, Wish("int8"), calibration))
 
 
 def calibration_arrays(model: Model, calibration: Calibration) -> list[np.ndarray]:

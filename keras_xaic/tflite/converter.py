@@ -31,7 +31,6 @@ from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.weight_only import DEQUANTIZE_VERSION
 
-InputOutput = Literal["int8", "float"]
 Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
 """What a file computes with: ``int8`` and ``int16`` activations on integer weights; ``dynamic-range``: int8 weights and float
 activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are widened to float32 when a file is loaded;
@@ -63,16 +62,14 @@ class Graph:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the converter shall write.
+    """What the converter shall write; a file with integer activations takes and gives their codes.
 
     Attributes:
         precision: See `keras_xaic.tflite.convert.Precision`.
-        io: Whether a file with integer activations takes and gives integer codes (``int8``) or float32 values (``float``).
         floating: Which weight operators stay float in an int8 file, by their place among the weight operators.
     """
 
     precision: Precision
-    io: InputOutput = "int8"
     floating: tuple[int, ...] = ()
 
 
@@ -122,22 +119,20 @@ def convert(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray] = ()) ->
 
 def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> bytes:
     if not wish.floating:
-        content = bytes(_converter(graph, wish, calibration).convert())
-        return _with_true_ranges(graph, wish, calibration, content) if _may_overwrite(graph, wish, content) else content
-    plain = bytes(_converter(graph, Wish(wish.precision, "float"), calibration).convert())
+        content = bytes(_converter(graph, wish.precision, calibration).convert())
+        return _with_true_ranges(graph, calibration, content) if _may_overwrite(graph, wish, content) else content
+    plain = bytes(_converter(graph, wish.precision, calibration, float_ends=True).convert())
     file = load(plain)
     found = weight_operators(file)
     islands = _with_joins(file, [found[place].operator for place in wish.floating])
     debugger = tf.lite.experimental.QuantizationDebugger(
-        converter=_converter(graph, Wish(wish.precision, "float"), calibration),
+        converter=_converter(graph, wish.precision, calibration, float_ends=True),
         debug_dataset=lambda: _one_by_one(calibration),
         debug_options=tf.lite.experimental.QuantizationDebugOptions(
             denylisted_nodes=[*islands, *(name[:-1] for name in islands if name.endswith("1"))]
         ),
     )
-    content = _with_own_outputs(bytes(debugger.get_nondebug_quantized_model()))
-    if wish.io == "int8":
-        content = _with_integer_ends(content)
+    content = _with_integer_ends(_with_own_outputs(bytes(debugger.get_nondebug_quantized_model())))
     left = [one.operator.index for one in weight_operators(load(content)) if one.weights.dtype == np.float32]
     if len(left) != len(wish.floating):
         raise ExportError(f"{len(wish.floating)} layers were to stay float, the converter left {len(left)}")
@@ -209,9 +204,9 @@ def _may_overwrite(graph: Graph, wish: Wish, content: bytes) -> bool:
     return any(constant(model, one.input(place)) is not None for one in in_place for place in (0, 1))
 
 
-def _with_true_ranges(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray], content: bytes) -> bytes:
+def _with_true_ranges(graph: Graph, calibration: Sequence[np.ndarray], content: bytes) -> bytes:
     """Returns the int8 file made with ranges that are measured before values are written over, if some are much smaller."""
-    converter = _converter(graph, Wish("int8", "float"), calibration)
+    converter = _converter(graph, "int8", calibration, float_ends=True)
     converter._experimental_calibrate_only = True
     model = load(bytes(converter.convert()))
     computed = sorted({int(index) for one in operators(model) for index in one.record.outputs})
@@ -240,8 +235,7 @@ def _with_true_ranges(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray
         return content
     for index in wrong:
         records[index].min, records[index].max = (np.array([value], np.float32) for value in found[index])
-    content = bytes(_mlir_quantize(pack(model)))
-    return _with_integer_ends(content) if wish.io == "int8" else content
+    return _with_integer_ends(bytes(_mlir_quantize(pack(model))))
 
 
 def _extent(low: float, high: float) -> float:
@@ -249,27 +243,27 @@ def _extent(low: float, high: float) -> float:
     return max(float(high), 0.0) - min(float(low), 0.0)
 
 
-def _converter(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> Any:
+def _converter(graph: Graph, precision: Precision, calibration: Sequence[np.ndarray], float_ends: bool = False) -> Any:
     if graph.directory is not None:
         converter = tf.lite.TFLiteConverter.from_saved_model(graph.directory, signature_keys=["serving_default"])
     else:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(graph)])
-    if wish.precision == "float32":
+    if precision == "float32":
         return converter
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if wish.precision == "float16":
+    if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    elif wish.precision in ("int8", "int16"):
+    elif precision in ("int8", "int16"):
         # Of a SavedModel the converter keeps names of inputs, not their order.
         by_name = graph.inputs if graph.directory is not None and len(graph.inputs) > 1 else ()
         converter.representative_dataset = lambda: _one_by_one(calibration, by_name)
         wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        integers = wide if wish.precision == "int16" else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        integers = wide if precision == "int16" else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         converter.target_spec.supported_ops = [integers, tf.lite.OpsSet.TFLITE_BUILTINS]
         # Newer converters give dense kernels a scale per channel, which costs arena; ours get one where a grid asks for it.
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-        if wish.io == "int8":
-            converter.inference_input_type = tf.int16 if wish.precision == "int16" else tf.int8
+        if not float_ends:
+            converter.inference_input_type = tf.int16 if precision == "int16" else tf.int8
             converter.inference_output_type = converter.inference_input_type
     return converter
 

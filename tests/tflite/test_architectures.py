@@ -10,7 +10,7 @@ from keras_xaic.edge import available_interpreters, run_file
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models import canonicalize, weighted_kernels
 from keras_xaic.planning.storages import legal_storages
-from keras_xaic.tflite import build_tflite, compress_for_micro, match_stored
+from keras_xaic.tflite import build_tflite, compress_for_micro, match_stored, with_io
 from keras_xaic.tflite.flatbuffer import load
 from tests.tflite.models import Small, as_int8, inputs_of, run
 
@@ -98,12 +98,13 @@ def test_random_architectures(seed, litert):
     small = _compressed(seed)
     calibration, samples = inputs_of(small.model, 60), inputs_of(small.model, 16)
     expected = small.model.predict(samples, verbose=0)
-    (given,) = run(build_tflite(small, calibration, "float"), samples)
+    content = build_tflite(small, calibration)
+    floating = with_io(content, "float32")
+    (given,) = run(floating, samples)
     span = expected.max() - expected.min()
     assert np.abs(given - expected).mean() < 0.02 * span + 0.004  # activations have 8 bits
-    (on_litert,) = litert(build_tflite(small, calibration, "float"), samples)
+    (on_litert,) = litert(floating, samples)
     assert np.abs(on_litert - expected).mean() < 0.02 * span + 0.004
-    content = build_tflite(small, calibration)
     np.testing.assert_array_equal(run(content, samples)[0], run(as_int8(content), samples)[0])
     stored = match_stored(content, small.model)
     assert {key: entries[0].storage for key, entries in stored.items() if key in small.kernels} == small.storages

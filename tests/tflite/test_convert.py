@@ -12,6 +12,7 @@ from keras_xaic.tflite import convert
 from keras_xaic.tflite.convert import converted, float_twin, int8_twin
 from keras_xaic.tflite.converter import Wish
 from keras_xaic.tflite.flatbuffer import pack
+from keras_xaic.tflite.io_types import with_io
 from tests.tflite.models import inputs_of, odd_layers, open_file, run
 
 
@@ -31,7 +32,7 @@ def test_float_files_agree_with_keras(twins, precision, tolerance):
 
 def test_int8_file_with_float_io_agrees_with_keras_in_the_order_of_outputs(odd):
     samples = inputs_of(odd.small.model, 8)
-    content = int8_twin(odd.small.model, inputs_of(odd.small.model, 40), io="float")
+    content = with_io(int8_twin(odd.small.model, inputs_of(odd.small.model, 40)), "float32")
     for expected, given in zip(_predict(odd.small.model, samples), run(content, samples)):
         np.testing.assert_allclose(given, expected, atol=0.05 * np.abs(expected).max())
 

@@ -14,6 +14,7 @@ from keras_xaic.grids import load_kernels
 from keras_xaic.tflite import convert, decode, export, lookup, match_stored, measure_layers, micro_kit, unpack_download
 from keras_xaic.tflite.build import build_tflite
 from keras_xaic.tflite.flatbuffer import load
+from keras_xaic.tflite.io_types import with_io
 from keras_xaic.tflite.micro_kit import c_source, micro_readme, resolver_call
 from tests.tflite.models import Small, inputs_of, run
 
@@ -62,7 +63,7 @@ def test_the_bundle_is_complete_and_consistent(twins, tmp_path):
         np.testing.assert_array_equal(saved[key].integers, small.kernels[key].integers)
     with np.load(bundle.check / "inputs.npz") as inputs, np.load(bundle.check / "expected.npz") as expected:
         arrays = [inputs[f"x{i}"] for i in range(len(inputs.files))]
-        for number, given in enumerate(run(build_tflite(small, calibration, "float"), arrays)):
+        for number, given in enumerate(run(with_io(build_tflite(small, calibration), "float32"), arrays)):
             keras_output = expected[f"keras{number}"]
             assert np.abs(given - keras_output).mean() < 0.05 * np.abs(keras_output).max()
 

@@ -9,6 +9,7 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.tflite.build import build_tflite
 from keras_xaic.tflite.convert import float_twin
 from keras_xaic.tflite.flatbuffer import load
+from keras_xaic.tflite.io_types import with_io
 
 
 def run(content, arrays):
@@ -47,7 +48,7 @@ def test_the_same_tensor_twice_and_an_input_as_an_output():
     model = keras.Model([second, first], [hidden, layers.Add()([hidden, second]), hidden])
     arrays = [np.random.default_rng(number).normal(size=(64, 3)).astype(np.float32) for number in range(2)]
     expected = [one.numpy() for one in model([array[:1] for array in arrays])]
-    for content, limit in ((float_twin(model), 1e-5), (build_tflite(model, arrays, "float"), 0.1)):
+    for content, limit in ((float_twin(model), 1e-5), (with_io(build_tflite(model, arrays), "float32"), 0.1)):
         found = run(content, arrays)
         assert len(found) == 3
         for given, one in zip(found, expected):

@@ -10,6 +10,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
 from keras_xaic.tflite.convert import float_twin, int8_twin
 from keras_xaic.tflite.flatbuffer import constant, load, operators
+from keras_xaic.tflite.io_types import with_io
 from keras_xaic.tflite.reading import match_stored, read_grids
 from tests.tflite.models import Small, as_int8, inputs_of, on_grids, run, with_grids
 
@@ -24,7 +25,7 @@ def _in_keras_layout(integers: np.ndarray, kind: str, shape: tuple[int, ...]) ->
 
 def _build(model, **grid) -> tuple[Small, bytes]:
     small = on_grids(model, **grid)
-    twins = int8_twin(small.model, inputs_of(small.model, 40)), float_twin(small.model)
+    twins = with_io(int8_twin(small.model, inputs_of(small.model, 40)), "float32"), float_twin(small.model)
     return small, with_grids(*twins, small.kernels, small.storages)
 
 
@@ -61,7 +62,7 @@ def test_every_bit_width_agrees_with_keras(bits):
     x = layers.Conv2D(8, 3, activation="relu", name="conv")(x)
     model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.Flatten()(x)))
     small = on_grids(model, bits=bits, storage="int4" if bits <= 4 else "int8")
-    twins = int8_twin(model, inputs_of(model, 60), io="float"), float_twin(model)
+    twins = with_io(int8_twin(model, inputs_of(model, 60)), "float32"), float_twin(model)
     content = with_grids(*twins, small.kernels, small.storages)
     samples = inputs_of(model, 16)
     expected = model.predict(samples, verbose=0)
@@ -109,7 +110,7 @@ def test_per_channel_dense_in_int8():
     )
     model.get_layer("a").kernel.assign(kernel.values)
     kernels = {**small.kernels, "a": kernel}
-    twins = int8_twin(model, inputs_of(model, 60), io="float"), float_twin(model)
+    twins = with_io(int8_twin(model, inputs_of(model, 60)), "float32"), float_twin(model)
     content = with_grids(*twins, kernels, small.storages)
     assert read_grids(content)[0].scale.shape == (6, 1)
     samples = inputs_of(model, 40)
@@ -162,7 +163,7 @@ def test_dead_channels_keep_their_bias():
     integers[..., 1], scale[..., 1] = 0, 1e-12  # the bias would overflow 32 bits
     kernels = {**small.kernels, "conv": QuantizedKernel(integers, scale, 4)}
     model.get_layer("conv").set_weights([kernels["conv"].values, np.array([0.1, 3.0, -0.2, 0.0])])
-    twins = int8_twin(model, inputs_of(model, 40), io="float"), float_twin(model)
+    twins = with_io(int8_twin(model, inputs_of(model, 40)), "float32"), float_twin(model)
     content = with_grids(*twins, kernels, small.storages)
     samples = inputs_of(model, 8)
     expected = model.predict(samples, verbose=0)
@@ -175,7 +176,7 @@ def test_a_live_channel_whose_bias_overflows_is_refused():
     small = on_grids(model)
     kernel = dataclasses.replace(small.kernels["conv"], scale=small.kernels["conv"].scale * np.float32(1e-9))
     model.get_layer("conv").set_weights([kernel.values, np.array([0.0, 0.0, 5.0])])
-    twins = int8_twin(model, inputs_of(model, 40)), float_twin(model)
+    twins = with_io(int8_twin(model, inputs_of(model, 40)), "float32"), float_twin(model)
     with pytest.raises(ExportError, match="layer 'conv': the bias 5 of channel 2"):
         with_grids(*twins, {"conv": kernel}, {"conv": "int4"})
 
@@ -214,7 +215,7 @@ def test_a_constant_factor_that_the_converter_folds_into_a_layer_goes_into_its_s
     np.testing.assert_array_equal(integers, small.kernels["conv"].integers * (1 if storage == "int4" else 16))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.float32)
     expected = small.model.predict(pixels, verbose=0)
-    twin = int8_twin(small.model, pixels, io="float")
+    twin = with_io(int8_twin(small.model, pixels), "float32")
     (outputs,) = run(with_grids(twin, float_twin(small.model), small.kernels, small.storages), [pixels])
     assert np.abs(outputs - expected).max() < 0.1 * np.abs(expected).max()
 
