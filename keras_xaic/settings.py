@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args
 
 from keras_xaic.arguments import a_path, as_names, keyword_only, one_of, require, settings, shown, two_sizes, yes_no
-from keras_xaic.errors import DataError, PlanError, choices
-from keras_xaic.metrics import KINDS, METRICS, get_metric
+from keras_xaic.errors import PlanError
+from keras_xaic.keras_metrics import metric_names
+from keras_xaic.metrics import KINDS, METRICS
 from keras_xaic.output_tasks import PerOutput, said_of_outputs
 from keras_xaic.relevance.choices import ENGINES, STARTS, EngineName, Reduce, Start
 from keras_xaic.relevance.choices import Target as Origin
@@ -26,7 +27,8 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 SYSTEMS = ("cmake", "arduino", "esp-idf", "zephyr")
 """Build systems that `xaic project` writes for."""
 ORIGINS = ("true", "predicted", "all")
-REFERENCES = ("mean", "zeros")
+Reference = Literal["mean", "zeros"]
+REFERENCES: tuple[Reference, ...] = get_args(Reference)
 Rounding = Literal["outputs", "nearest"]
 Ranges = Literal["moving_average", "learned", "percentile"]
 
@@ -332,7 +334,7 @@ class DataOptions:
         object.__setattr__(self, "calibration", calibration)
         for one in said_of_outputs(self.task):
             one_of("task", one, KINDS)
-        object.__setattr__(self, "metric", _metric_names(self.metric))
+        object.__setattr__(self, "metric", metric_names(self.metric))
         for name in ("allow_unsafe", "strict"):
             object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 
@@ -340,57 +342,6 @@ class DataOptions:
     def scaling(self) -> tuple[float, float]:
         """Scale and offset as numbers."""
         return 1.0 if self.scale is None else self.scale, 0.0 if self.offset is None else self.offset
-
-
-def _metric_names(given: object) -> Any:
-    """Returns what is said of metrics with names in place of the metrics of Keras."""
-    if isinstance(given, Mapping):
-        return {name: _metric_name(one) for name, one in given.items()}
-    if given is None or (isinstance(given, str) and "=" in given):
-        for one in said_of_outputs(given):
-            _metric_name(one)
-        return given
-    return _metric_name(given)
-
-
-KEPT: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "auc": {"curve": ("ROC",)},
-    "f1": {"threshold": (None, 0.5), "average": (None, "macro")},
-    "r2": {"class_aggregation": ("uniform_average",), "num_regressors": (0,)},
-    "mean_iou": {"ignore_class": (None,)},
-    "top5": {"k": (5,)},
-    "label_accuracy": {"threshold": (0.5,)},
-}
-"""Metric -> what a metric of Keras must be set to, to be the same."""
-
-
-def _metric_name(given: Any) -> str:
-    """Returns the name of a metric that is a name, or a class, an instance or a function of Keras.
-
-    Raises:
-        PlanError: If there is no such metric here.
-    """
-    if isinstance(given, (list, tuple)) and len(given) == 1:
-        given = given[0]
-    name = given
-    if not isinstance(given, str):
-        named = given if hasattr(given, "__name__") else type(given)
-        if not str(getattr(named, "__module__", "")).startswith(("keras.", "tf_keras.", "tensorflow.")):
-            several = ", or a mapping from outputs to metrics" if isinstance(given, (list, tuple)) else ""
-            expected = f"one metric, by its name or as it is in keras.metrics{several}: {', '.join(METRICS)}"
-            raise PlanError(f"metric is {shown(given)}", expected)
-        name = named.__name__
-        if name == "MeanMetricWrapper":
-            return _metric_name(given._fn)
-    try:
-        found = get_metric(name).name
-    except DataError as error:
-        raise PlanError(error.found, choices(name, METRICS)) from None
-    config = given.get_config() if hasattr(given, "get_config") and not isinstance(given, type) else {}
-    for key, values in KEPT.get(found, {}).items():
-        if config.get(key, values[0]) not in values:
-            raise PlanError(f"metric is {name} with {key}={shown(config[key])}", f"{key}={values[0]!r}")
-    return found
 
 
 @settings
@@ -420,9 +371,7 @@ class AttributionOptions:
     target: Optional[Origin] = option(None, "true, predicted, all or a class number.", kind=str)
     start: Start = option("one", "one, logit or squared_error.", values=STARTS)
     reduce: Reduce = option("mean_abs", "mean_abs, rms, mean, sum or momentum over samples.", values=get_args(Reduce))
-    reference: Literal["mean", "zeros"] = option(
-        "mean", "mean or zeros, for DeepLIFT and integrated gradients.", values=("mean", "zeros")
-    )
+    reference: Reference = option("mean", "mean or zeros, for DeepLIFT and integrated gradients.", values=REFERENCES)
     batch_size: int = option(64, "Samples at a time; bounds memory.")
     per_class: bool = option(False, "Also keep the relevance of each class.")
     pictures: int = option(4, "Test samples to draw.")
@@ -432,7 +381,12 @@ class AttributionOptions:
         if isinstance(self.target, str) and self.target.lstrip("-").isdigit():
             object.__setattr__(self, "target", int(self.target))
         check_rule_text(self.rule)
-        for name, known in (("engine", ENGINES), ("start", STARTS), ("reduce", get_args(Reduce)), ("reference", REFERENCES)):
+        for name, known in (
+            ("engine", ENGINES),
+            ("start", STARTS),
+            ("reduce", get_args(Reduce)),
+            ("reference", REFERENCES),
+        ):
             one_of(name, getattr(self, name), known)
         if self.target is not None and (isinstance(self.target, bool) or not isinstance(self.target, numbers.Integral)):
             one_of("target", self.target, ORIGINS)
