@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -48,6 +49,8 @@ STUDY = "keras-xaic"
 DATABASE = "study.db"
 FIRST = (0.8, 0.5, 0.35, 0.25, 0.15)
 """Flash limits, as shares of the plain int8 file, of the trials that come first: the recipe as it is."""
+PAUSE = 2.0
+"""Seconds after which the first process looks how many trials its workers have finished."""
 RULES = ("lrp.epsilon_plus", "deeplift.rescale")
 """Attribution rules that are tried beside the recipe's own."""
 
@@ -127,7 +130,7 @@ def search(
             if wanted.workers == 1:
                 work(progress)
             else:
-                _work_side_by_side(work, wanted.workers)
+                _work_side_by_side(work, wanted.workers, functools.partial(_tell, study, wanted.trials, progress))
         finally:
             front = front_of(optuna, study, setting)
             if front.points:
@@ -265,8 +268,8 @@ def _pick_up(optuna: Any, study: Any, setting: Setting, alone: bool) -> None:
     study.set_user_attr("again", sorted(again))
 
 
-def _work_side_by_side(work: Callable[[], None], workers: int) -> None:
-    """Runs trials in several processes.
+def _work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[], None]) -> None:
+    """Runs trials in several processes; now and then tells how far they are.
 
     Raises:
         XaicError: What the first of them that failed said.
@@ -278,7 +281,9 @@ def _work_side_by_side(work: Callable[[], None], workers: int) -> None:
         for process in processes:
             process.start()
         for process in processes:
-            process.join()
+            while process.is_alive():
+                process.join(PAUSE)
+                tell()
     finally:
         for process in processes:
             process.terminate() if process.is_alive() else None
@@ -287,6 +292,14 @@ def _work_side_by_side(work: Callable[[], None], workers: int) -> None:
     broken = [process.exitcode for process in processes if process.exitcode]
     if broken:
         raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
+
+
+def _tell(study: Any, trials: int, progress: Progress) -> None:
+    """Tells how many trials of all workers are finished."""
+    finished = 0
+    with contextlib.suppress(Exception):  # the database is out of reach: the workers say so
+        finished = _finished(study)
+    progress("search", min(finished, trials), trials)
 
 
 def _told(work: Callable[[], None], said: Any, parent: int) -> None:
@@ -325,11 +338,16 @@ def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], progr
             trial.set_constraint("budget", 0.0 if tried.meets else 1.0)
         return tuple(tried.values[name] for name in setting.objectives)
 
-    while (finished := sum(_is_finished(optuna, one) for one in study.get_trials(deepcopy=False))) < trials:
+    while (finished := _finished(study)) < trials:
         progress("search", finished, trials)
         study = _study(optuna, url, setting, begun=len(study.get_trials(deepcopy=False)))
         study.optimize(objective, n_trials=1, catch=(_NoModel,))
     progress("search", trials, trials)
+
+
+def _finished(study: Any) -> int:
+    optuna = _optuna()
+    return sum(_is_finished(optuna, one) for one in study.get_trials(deepcopy=False))
 
 
 def _is_finished(optuna: Any, trial: Any) -> bool:

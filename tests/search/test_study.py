@@ -258,10 +258,21 @@ def test_options_of_the_command_line_say_what_settings_say():
         trial.flags_of(xaic.Training(batch_size=3))
 
 
+def test_a_database_out_of_reach_is_left_to_the_workers_to_say():
+    said = []
+    study._tell(None, 3, lambda *words: said.append(words))
+    assert said == [("search", 0, 3)]
+
+
 @pytest.mark.slow
 def test_two_workers_and_five_objectives(place, tmp_path):
     options = xaic.SearchOptions(("download", "metric", "flash", "latency", "similarity"), trials=3, workers=2)
-    points = search(place / "m.keras", place / "d.npz", tmp_path / "out", options, **QUICK)
+    said = []
+    points = search(
+        place / "m.keras", place / "d.npz", tmp_path / "out", options, **QUICK, progress=lambda *words: said.append(words[:3])
+    )
+    assert said[-1] == ("search", 3, 3)
+    assert {("search", 1, 3), ("search", 2, 3)} & {*said}, "workers are silent"
     assert len(points) in (3, 4)  # each worker ends the trial that it is at
     assert all(len(one.values) == 5 for one in points)
 
