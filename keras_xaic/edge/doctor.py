@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_xaic._version import __version__
 from keras_xaic.edge.installed import judge
 from keras_xaic.edge.interpreters import INTERPRETERS, JUDGES, MissingInterpreter, get_interpreter
 from keras_xaic.edge.running import run_file
@@ -68,7 +69,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Looks at Python, the packages and every edge interpreter; each interpreter runs a tiny model in a child process."""
-    checks = [Check("python", WORKS, platform.python_version())]
+    checks = [Check("keras-xaic", WORKS, __version__), Check("python", WORKS, platform.python_version())]
     for name, purpose in PACKAGES.items():
         checks.append(_package(name, purpose, "pip install keras-xaic", needed=True))
     for name, (purpose, fix) in EXTRAS.items():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from keras_xaic._version import __version__
 from keras_xaic.edge import doctor, installed, judge, read_file
 
 
@@ -21,6 +22,7 @@ def test_the_tiny_model_holds_the_kernel_that_the_answer_is_compared_with():
 def test_what_is_installed_works():
     checks = doctor.examine()
     assert state(checks, "numpy").detail == np.__version__
+    assert state(checks, "keras-xaic").detail == __version__  # what a report of an error names first
     for name in (judge(), "builtin-ref"):
         assert state(checks, name).state == doctor.WORKS
     assert len({check.name for check in checks}) == len(checks)
