@@ -14,6 +14,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -23,6 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS: Any = typer.main.get_command(app)
 SHOWN = re.compile(r"^(?: {4,}|\$ )xaic ([a-z]+\b.*)$", re.M)
+IN_SCRIPTS = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 INLINE = re.compile(r"`xaic ([a-z]+\b[^`]*)`")
 MODELS, DATA = ("model.h5", "vibration.keras", "digits.keras"), ("data.npz", "vibration.npz", "digits.npz")
 
@@ -35,7 +37,13 @@ def words_of(line: str) -> list[str]:
 def shown(page: pathlib.Path) -> list[str]:
     """The commands of a page that stand on lines of their own."""
     text = re.sub(r"\n  xaic [^\n]*\n", "\n", page.read_text(encoding="utf-8"))  # what xaic says at an interruption
-    return SHOWN.findall(text)
+    scripts = "\n".join(IN_SCRIPTS.findall(text))
+    return [*SHOWN.findall(text), *re.findall(r"^xaic ([a-z]+\b.*)$", scripts, re.M)]
+
+
+def inline(text: str) -> list[str]:
+    """The commands within sentences, those that a line's end divides included."""
+    return [" ".join(line.split()) for line in INLINE.findall(text)]
 
 
 def helped() -> list[str]:
@@ -65,7 +73,7 @@ def test_every_example_of_the_help_parses():
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_commands_within_sentences_and_their_options_exist(page):
     text = page.read_text(encoding="utf-8")
-    for line in INLINE.findall(text):
+    for line in inline(text):
         words = words_of(line)
         assert words[0] in COMMANDS.commands, line
         known = {name for one in COMMANDS.commands[words[0]].params for name in (*one.opts, *one.secondary_opts)}
@@ -241,10 +249,16 @@ def test_what_is_wrong_is_found():
 
 RUN = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("index", "tutorial", "recipes", "slim", "explainability")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("index", "install", "tutorial", "recipes", "slim", "explainability", "problems")
+    ),
     *sorted((ROOT / "docs" / "targets").glob("*.md")),
 ]
-BEFORE = {"slim.md": ["compress model.h5 --data data.npz --epochs 0 --target mobile --out small/"]}
+BEFORE = {
+    "slim.md": ["compress model.h5 --data data.npz --epochs 0 --target mobile --out small/"],
+    "problems.md": ["compress model.h5 --data data.npz --epochs 0 --out small/"],
+}
 """What a page takes as done."""
 PREPARED = {"ethos-u.md": 'import keras_xaic as xaic\nplan = xaic.Plan.load("small/plan.json")'}
 
@@ -292,7 +306,7 @@ def quick(words: list[str]) -> list[str]:
 def whole(page: pathlib.Path) -> list[str]:
     """The commands within sentences that need nothing but what the page has made."""
     found = []
-    for line in INLINE.findall(page.read_text(encoding="utf-8")):
+    for line in inline(page.read_text(encoding="utf-8")):
         with contextlib.suppress(Exception):  # only an option, or a command without what it takes
             parse(words_of(line))
             found.append(line)
@@ -345,3 +359,23 @@ def test_a_page_does_what_it_says(page, made, tmp_path):
         promised = re.findall(r"^    (small/[\w./]+) ", page.read_text(encoding="utf-8"), re.M)
         assert len(promised) == 7
         assert [name for name in promised if not (tmp_path / name).exists()] == []
+
+
+@pytest.mark.slow
+def test_wrong_inputs_get_the_lines_that_the_page_shows(made, tmp_path):
+    shutil.copy(made / "vibration.keras", tmp_path)
+    shutil.copy(made / "vibration.npz", tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "mine").touch()
+    arrays = np.load(made / "vibration.npz")
+    np.savez(tmp_path / "images.npz", images=arrays["x_train"], labels=arrays["y_train"])
+    np.savez(tmp_path / "short.npz", x_train=arrays["x_train"][:, :32], y_train=arrays["y_train"])
+    page = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
+    wrong = re.findall(r"^\$ xaic ([^\n]+)\n(?:\W load [^\n]*\n)?(xaic: [^`]+)\n\[exit code 2\]$", page, re.M)
+    assert len(wrong) == 5
+    for line, said in wrong:
+        command = [sys.executable, "-m", "keras_xaic.cli", *words_of(line)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 2, line + done.stdout + done.stderr
+        assert "".join(done.stderr.split()) == "".join(said.split()), line  # a terminal breaks lines within words
+    assert not (tmp_path / "other").exists()
