@@ -7,7 +7,15 @@ from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.edge.installed import available_interpreters, deployed_interpreters, judge, speed_judge
-from keras_xaic.edge.interpreters import AUTO, INTERPRETERS, REGISTRY, MissingInterpreter, UnusableInterpreter, get_interpreter
+from keras_xaic.edge.interpreters import (
+    AUTO,
+    INTERPRETERS,
+    REGISTRY,
+    SLOWEST,
+    MissingInterpreter,
+    UnusableInterpreter,
+    get_interpreter,
+)
 from keras_xaic.edge.measured import InterpreterRun, Verification, latency_entry
 from keras_xaic.edge.micro import micro_refusal
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
@@ -19,6 +27,7 @@ __all__ = [
     "AUTO",
     "INTERPRETERS",
     "REGISTRY",
+    "SLOWEST",
     "Agreement",
     "Arena",
     "Delegation",

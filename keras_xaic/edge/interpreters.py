@@ -84,6 +84,8 @@ AUTO = "auto"
 """Means the interpreter that judges, wherever one is named."""
 JUDGES = tuple(sorted((name for name, one in REGISTRY.items() if one.judge_order), key=lambda name: REGISTRY[name].judge_order))
 """Who may judge, the first choice first."""
+SLOWEST = 5e8
+"""Multiply-accumulates a second of the slowest interpreter that judges: about those of int8 on tflite-runtime 2.14."""
 
 
 def get_interpreter(name: str) -> Interpreter:

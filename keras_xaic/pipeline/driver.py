@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic import tflite
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Array, Data, Samples
 from keras_xaic.errors import EdgeError, ExportError, XaicError
-from keras_xaic.files import write_atomic
 from keras_xaic.models import channel_groups
 from keras_xaic.models.costs import macs
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.attributing import attribute_by
-from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.judging import FEW, Judge, judge_count, judging_parts
 from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.reasons import Reasons
+from keras_xaic.pipeline.rounds import Round, Standard
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import LATE, SizeFitter
 from keras_xaic.planning import Budget, Plan
@@ -51,8 +50,6 @@ CORRECTION = 2 / 3
 """Share of the effort that is left which a correction gets, if it is not the last round."""
 GENTLE = 0.25
 """Learning rate of a correction, as a multiple: it goes on from a model that is trained, in the few epochs that are left."""
-DOUBTS = 2.0
-"""Standard errors of a drop that count against a round without limits of size: the same samples chose it among several."""
 SPARE = 0.03
 """A limit that is missed by less than this share is used up."""
 SHRINKING = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.065, 0.045)
@@ -65,58 +62,6 @@ DOWNLOAD = 0.6
 BITS_ONLY = 0.75
 """Without limits: bits, for microcontrollers flash, as a share of plain int8, of the round that keeps all filters, where no
 smaller one is good enough."""
-FEW = 100
-"""Below this many validation samples, a round has to keep its accuracy on as many training samples, too: where only a few
-judge, a ruined model may be right by chance."""
-JUDGES, JUDGED = 5000, 2e10
-"""Most samples that judge where nothing is trained, and most multiply-accumulates for all of them, if they are not fewer than
-`FEW`: the slowest interpreter that judges makes about 5e8 a second (int8 on tflite-runtime 2.14)."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round planned and what came out, on validation data.
-
-    Attributes:
-        small: The compressed model.
-        flash_bytes: Size of its `model.tflite`.
-        download_bytes: Size of its `model.xaic`.
-        held_back: The task's metric value on validation data, from the interpreter that judges; higher is better.
-        drop: What is lost against the original on the same data, in percentage points (for values: in percent of the
-            original's error, or of the variance of its outputs where they are the targets).
-        epochs: Epochs that it trained.
-        seconds: Time that it took.
-        doubt: Standard error of the drop, in its unit: what other samples of the same kind may well show more.
-        similarity: Of the explanations of both models; None where it is not limited, or could not be measured.
-        similarity_doubt: Its standard error.
-    """
-
-    small: CompressedModel
-    flash_bytes: int
-    download_bytes: int
-    held_back: float
-    drop: float
-    epochs: int
-    seconds: float
-    doubt: float = 0.0
-    similarity: Optional[float] = None
-    similarity_doubt: float = 0.0
-
-    def facts(self) -> dict[str, Any]:
-        """Returns what the report says about the round."""
-        plan = self.small.plan
-        return {
-            "predicted_flash_bytes": plan.predicted_flash_bytes,
-            "flash_bytes": self.flash_bytes,
-            "predicted_download_bytes": plan.predicted_download_bytes,
-            "download_bytes": self.download_bytes,
-            "held_back": self.held_back,
-            "drop_pp": self.drop,
-            "similarity": self.similarity,
-            "epochs": self.epochs,
-            "seconds": round(self.seconds, 1),
-            "activations": plan.activations,
-        }
 
 
 @dataclass
@@ -154,24 +99,27 @@ class Driver:
                 rounds.append(one)  # those before a refusal stay
         except (EdgeError, ExportError) as error:
             refused, types = error, types[1:]
-        if not any(self._is_safe(one) for one in rounds):
+        if not any(self.standard.is_safe(one) for one in rounds):
             rounds.extend(self._gentler(rounds, types))
         if refused is not None and not rounds:
             raise refused
-        return max(rounds, key=self._worth).small, rounds
+        return max(rounds, key=self.standard.worth).small, rounds
 
     def _call_judges(self) -> None:
         """Sets the samples to train on, and those that judge."""
-        self.train, held_back = self.data.split(seed=self.settings.seed)
-        if self.settings.epochs == 0:
-            count = judge_count(sum(macs(self.model).values()))
-            held_back = self.data.calibration(count, self.settings.seed)  # nothing is trained on them: all may judge
+        count = judge_count(sum(macs(self.model).values()))
+        self.train, held_back = judging_parts(self.data, self.settings, count)
         self.judges = [Judge.of(self.model, self.task, held_back)]
         if len(held_back) < FEW and self.settings.epochs > 0:
             self.judges.append(Judge.of(self.model, self.task, self.train.take(slice(FEW))))
         first = self.judges[0]
         limited = self.budget.min_similarity is not None
         self.reasons = Reasons.of(self.model, self.task, first.samples, first.outputs) if limited else None
+
+    @property
+    def standard(self) -> Standard:
+        """What rounds are compared by."""
+        return Standard(self.budget, self._packed)
 
     @property
     def budget(self) -> Budget:
@@ -200,7 +148,7 @@ class Driver:
             if is_last:
                 return
             epochs += more
-            best = max(best, one, key=self._worth)
+            best = max(best, one, key=self.standard.worth)
 
     def _ever_smaller(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
@@ -217,7 +165,7 @@ class Driver:
             before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)
             yield before
             left -= epochs
-            if not self._is_safe(before) or (left == 0 and self.settings.epochs > 0):
+            if not self.standard.is_safe(before) or (left == 0 and self.settings.epochs > 0):
                 return
             fitter = self._fitter(before.small.trainable)
 
@@ -227,7 +175,7 @@ class Driver:
         What does not fit the limits is left out. None but the first is trained.
         """
         number, left = len(rounds), self.settings.epochs - sum(one.epochs for one in rounds)
-        accurate = any(self._is_accurate(one) for one in rounds)
+        accurate = any(self.standard.is_accurate(one) for one in rounds)
         for activations in types:
             fitter = self._fitter(self.model, self.relevance, self.settings.recipe.changed(activations=activations))
             tries: list[tuple[Budget, int]] = [(self.budget if self._limited else Budget(mean_bits=8), 0)]
@@ -245,9 +193,9 @@ class Driver:
                     continue
                 number += 1
                 yield one
-                if self._is_safe(one):
+                if self.standard.is_safe(one):
                     return
-                accurate = accurate or self._is_accurate(one)
+                accurate = accurate or self.standard.is_accurate(one)
             if accurate:  # wider activations change no reasons
                 return
 
@@ -309,23 +257,9 @@ class Driver:
             checkpoint=self.directory / f"round-{number}",
             progress=self.progress,
         )
-        content = tflite.build_tflite(small, self.samples)
         path = self.directory / f"round-{number}.tflite"
-        write_atomic(path, content)
-        values, drops, doubts = zip(*(judge(path) for judge in self.judges))
-        similarity, similarity_doubt = (None, 0.0) if self.reasons is None else self.reasons.similarity(small.model)
-        return Round(
-            small=replace(small, plan=in_original(small.plan, removed or {}, self.model)),
-            flash_bytes=len(content),
-            download_bytes=len(tflite.pack_download(content)),
-            held_back=values[0],
-            drop=max(drops),
-            epochs=sum(len(stage) for stage in small.history.values()),
-            seconds=time.perf_counter() - start,
-            doubt=max(doubts),
-            similarity=similarity,
-            similarity_doubt=similarity_doubt,
-        )
+        one = Round.of(small, self.samples, path, self.judges, start, self.reasons)
+        return replace(one, small=replace(small, plan=in_original(small.plan, removed or {}, self.model)))
 
     def _share(self, epochs: int, share: float, rate: float) -> Training:
         """Returns how one round trains: with the seed of all rounds, so that they have the same validation data."""
@@ -360,55 +294,6 @@ class Driver:
         limit = self.budget.download_bytes
         return self.budget if limit is None else replace(self.budget, download=round((1 - MARGIN) * limit))
 
-    def _overrun(self, one: Round) -> float:
-        """Returns the largest ratio of size and limit."""
-        sizes = ((one.flash_bytes, self.budget.flash_bytes), (one.download_bytes, self.budget.download_bytes))
-        return max((size / limit for size, limit in sizes if limit is not None), default=0.0)
-
-    def _keeps_reasons(self, one: Round, doubts: float = 0.0) -> bool:
-        """Returns whether a round keeps the limit on similarity, also if it is less by so many standard errors."""
-        least = self.budget.min_similarity
-        return least is None or (one.similarity is not None and one.similarity - doubts * one.similarity_doubt >= least)
-
-    def _is_accurate(self, one: Round) -> bool:
-        """Returns whether a round keeps both the limits and the accuracy."""
-        return self._overrun(one) <= 1.0 and one.drop <= self.budget.max_drop
-
-    def _is_good(self, one: Round) -> bool:
-        """Returns whether a round keeps the limits, the accuracy and the reasons."""
-        return self._is_accurate(one) and self._keeps_reasons(one)
-
-    def _is_safe(self, one: Round) -> bool:
-        """Returns whether a round is good, and without limits of size probably on other samples, too.
-
-        Where sizes are given, a gentler round cannot be had for nothing; where none is, it costs only bytes nobody counts.
-        """
-        if self._limited or not self._is_good(one):
-            return self._is_good(one)
-        return one.drop + DOUBTS * one.doubt <= self.budget.max_drop and self._keeps_reasons(one, DOUBTS)
-
-    def _worth(self, one: Round) -> tuple[Any, ...]:
-        """What makes a round better than another.
-
-        Within the limits first, then accurate; of those that keep the accuracy, those that keep the reasons, or come nearest.
-        Without limits the smallest of those that surely keep both, and if none does, the most accurate.
-        """
-        if self._limited:
-            over = self._overrun(one)
-            return over <= 1.0, -max(1.0, over), *self._faithful(one), -one.drop
-        safe = self._is_safe(one)
-        size = float(one.flash_bytes if self._packed else one.download_bytes)
-        small = (-size, -float(one.flash_bytes)) if safe else (0.0, 0.0)
-        return safe, *small, *self._faithful(one), -one.drop - one.doubt
-
-    def _faithful(self, one: Round) -> tuple[bool, float]:
-        """Returns whether a round keeps the accuracy, and if so, how near it comes to the limit on similarity."""
-        least = self.budget.min_similarity
-        if least is None:
-            return True, 0.0
-        accurate = one.drop <= self.budget.max_drop
-        return accurate, min(least, -1.0 if one.similarity is None else one.similarity) if accurate else 0.0
-
     def _is_off(self, one: Round) -> bool:
         """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.
 
@@ -417,11 +302,7 @@ class Driver:
         limit = self.budget.download_bytes
         if limit is None or (limit * (1 - SPARE) <= one.download_bytes <= limit):
             return False
-        return one.download_bytes > limit or self._may_win(one)
-
-    def _may_win(self, one: Round) -> bool:
-        """Returns whether more bytes or training could win something back: accuracy, or the reasons where they are limited."""
-        return one.drop > 0.0 or not self._keeps_reasons(one)
+        return one.download_bytes > limit or self.standard.may_win(one)
 
     def _following(self, one: Round, left: int) -> Optional[Plan]:
         """Returns what another round is to carry out on the trained model, or None where none is worth it.
@@ -435,14 +316,9 @@ class Driver:
             made = fitter.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
                 return made.model_copy(update={"remove": {}, "budget": self.budget})
-        if left == 0 or self._overrun(one) > 1.0 or not self._may_win(one):
+        if left == 0 or self.standard.overrun(one) > 1.0 or not self.standard.may_win(one):
             return None
         return one.small.plan.model_copy(update={"remove": {}, "filters": None})
-
-
-def judge_count(work: int) -> int:
-    """Returns how many samples judge a round without training, of a model with so many multiply-accumulates."""
-    return int(min(JUDGES, max(FEW, JUDGED // max(1, work))))
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Model) -> Plan:

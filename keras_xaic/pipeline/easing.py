@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Callable, Optional
 
-from keras_xaic import tflite
 from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
-from keras_xaic.files import write_atomic
 from keras_xaic.output_tasks import AnyTask
-from keras_xaic.pipeline.driver import JUDGES, Round
-from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.judging import Judge, judging_parts
+from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import Plan
@@ -69,9 +67,7 @@ class Easing:
 
     def run(self, recipe: Recipe, relevance: Relevance) -> list[Round]:
         """Returns all tries; the last keeps the accuracy, or none does."""
-        _, held_back = self.data.split(seed=self.settings.seed)
-        if self.settings.epochs == 0:
-            held_back = self.data.calibration(JUDGES, self.settings.seed)
+        _, held_back = judging_parts(self.data, self.settings)
         judge, tries = Judge.of(self.model, self.task, held_back), []
         for number, one in enumerate(self._tries(recipe)):
             tries.append(self._try(number, one, relevance, judge))
@@ -110,19 +106,7 @@ class Easing:
             checkpoint=checkpoint,
             progress=self.work.progress,
         )
-        content, path = tflite.build_tflite(small, self.samples), self.work.path / f"try-{number}.tflite"
-        write_atomic(path, content)
-        value, drop, doubt = judge(path)
-        return Round(
-            small=small,
-            flash_bytes=len(content),
-            download_bytes=len(tflite.pack_download(content)),
-            held_back=value,
-            drop=drop,
-            epochs=sum(len(stage) for stage in small.history.values()),
-            seconds=time.perf_counter() - start,
-            doubt=doubt,
-        )
+        return Round.of(small, self.samples, self.work.path / f"try-{number}.tflite", [judge], start)
 
 
 def said_of_easing(recipe: Recipe, tries: list[Round], max_drop: float) -> Optional[str]:

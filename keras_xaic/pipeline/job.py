@@ -28,7 +28,7 @@ from keras_xaic.ownership import Output
 from keras_xaic.pipeline.attributing import attribute_by
 from keras_xaic.pipeline.baselines import run_baseline
 from keras_xaic.pipeline.comparing import compare_models
-from keras_xaic.pipeline.driver import Driver, Round
+from keras_xaic.pipeline.driver import Driver
 from keras_xaic.pipeline.easing import Easing, said_of_easing
 from keras_xaic.pipeline.judging import column_drops
 from keras_xaic.pipeline.pacing import RUNS, Pace
@@ -42,6 +42,7 @@ from keras_xaic.pipeline.proving import (
 )
 from keras_xaic.pipeline.reference import faulty_original
 from keras_xaic.pipeline.reporting import Outcome, build_report, metric_facts
+from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.pipeline.workspace import Workspace

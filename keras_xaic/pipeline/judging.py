@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from keras_xaic import edge
-from keras_xaic.data import Array, Samples, arrays_of
+from keras_xaic.data import Array, Data, Samples, arrays_of
 from keras_xaic.output_tasks import AnyTask, Tasks
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 GROUPS = 10
 """Groups of samples that are left out in turn, to see how far the drop depends on which samples judge."""
+FEW = 100
+"""Below this many validation samples, a round has to keep its accuracy on as many training samples, too: where only a few
+judge, a ruined model may be right by chance."""
+MOST, SECONDS = 5000, 40
+"""Most samples that judge where nothing is trained, and about how long they may take, if they are not fewer than `FEW`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,20 @@ class Judge:
         if lost is None:
             return math.inf
         return max([lost, *(column for column, _ in column_drops(task, outputs[chosen], self.outputs[chosen], targets))])
+
+
+def judge_count(work: int) -> int:
+    """Returns how many samples judge without training, of a model with so many multiply-accumulates."""
+    return int(min(MOST, max(FEW, SECONDS * edge.SLOWEST // max(1, work))))
+
+
+def judging_parts(data: Data, settings: RunSettings, count: int = MOST) -> tuple[Samples, Samples]:
+    """Returns the samples to train on and those that judge.
+
+    These are validation data; where nothing is trained, `count` of all.
+    """
+    train, held_back = data.split(seed=settings.seed)
+    return train, data.calibration(count, settings.seed) if settings.epochs == 0 else held_back
 
 
 def column_drops(task: AnyTask, given: object, own: Any, targets: object) -> list[tuple[float, str]]:

@@ -20,9 +20,8 @@ from keras_xaic.models import canonicalize
 from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.compressing import carry_out
-from keras_xaic.pipeline.driver import JUDGES
 from keras_xaic.pipeline.inputs import check_judged, load_both
-from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.judging import Judge, judging_parts
 from keras_xaic.pipeline.reasons import check_reasons
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Loaded, Shared
@@ -116,9 +115,7 @@ def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]
         report = carry_out(setting.model, setting.data, settings, place, shared=shared)
     path = Bundle(out / TRIALS / str(number)).model
     model, data, task = setting.loaded
-    _, held_back = data.split(seed=asked.seed)
-    if settings.epochs == 0:
-        held_back = data.calibration(JUDGES, asked.seed)  # nothing was trained on them
+    _, held_back = judging_parts(data, settings)
     worth, lost, _ = Judge.of(model, task, held_back)(path)
     values = {name: worth if name == "metric" else _measured(report, name) for name in setting.objectives}
     return Tried(

@@ -17,8 +17,9 @@ from keras_xaic.data import Data, Samples, as_data
 from keras_xaic.errors import EdgeError, ExportError
 from keras_xaic.models import infer_task, remove_channels
 from keras_xaic.pipeline.baselines import run_baseline
-from keras_xaic.pipeline.driver import Driver, Round, in_original, judge_count
-from keras_xaic.pipeline.judging import Judge
+from keras_xaic.pipeline.driver import Driver, in_original
+from keras_xaic.pipeline.judging import Judge, judge_count
+from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import predict_accuracy
 from keras_xaic.planning import Budget, Plan, PlanOptions, keep_masks, plan
@@ -127,13 +128,13 @@ def _driver(model=None, data=None, epochs=2, **limits):
 def test_without_limits_a_round_must_be_good_on_other_samples_too():
     sure, lucky, worse = (replace(_round(800, drop), doubt=doubt) for drop, doubt in ((0.5, 0.2), (0.9, 2.0), (0.8, 1.5)))
     driver = _driver(max_drop=1.0)
-    assert driver._is_safe(sure)
-    assert driver._is_good(lucky)
-    assert not driver._is_safe(lucky)
-    assert _driver(flash=9_000, max_drop=1.0)._is_safe(lucky), "where a size is given, it is what counts"
+    assert driver.standard.is_safe(sure)
+    assert driver.standard.is_good(lucky)
+    assert not driver.standard.is_safe(lucky)
+    assert _driver(flash=9_000, max_drop=1.0).standard.is_safe(lucky), "where a size is given, it is what counts"
     small_but_lucky = replace(lucky, flash_bytes=10)
-    assert max((small_but_lucky, sure, worse), key=driver._worth) is sure
-    assert max((small_but_lucky, worse), key=driver._worth) is worse, "none is safe: the one that most likely keeps it"
+    assert max((small_but_lucky, sure, worse), key=driver.standard.worth) is sure
+    assert max((small_but_lucky, worse), key=driver.standard.worth) is worse, "none is safe: the one that most likely keeps it"
 
 
 def test_the_standard_error_of_a_drop_is_that_of_paired_decisions(tight, tmp_path, monkeypatch):
@@ -226,8 +227,8 @@ def test_what_a_round_is_worth():
         _round(1_001, 0.0, 0.99),
         _round(2_000, 0.0, 1.0),
     ]
-    assert max(rounds, key=limited._worth) is rounds[1], "within the limit first, then accurate"
-    assert max(rounds[2:], key=limited._worth) is rounds[2], "the nearest where none fits"
+    assert max(rounds, key=limited.standard.worth) is rounds[1], "within the limit first, then accurate"
+    assert max(rounds[2:], key=limited.standard.worth) is rounds[2], "the nearest where none fits"
 
 
 def test_without_limits_the_smallest_that_keeps_the_accuracy_wins_and_else_the_most_accurate():
@@ -237,9 +238,9 @@ def test_without_limits_the_smallest_that_keeps_the_accuracy_wins_and_else_the_m
         return [replace(_round(100, drop), flash_bytes=flash) for flash, drop in both]
 
     kept = rounds((9_000, 0.0), (5_000, 1.9), (3_000, 2.1), (1_000, 40.0))
-    assert max(kept, key=free._worth) is kept[1]
+    assert max(kept, key=free.standard.worth) is kept[1]
     lost = rounds((5_000, 30.0), (9_000, 2.5), (1_000, 60.0), (2_000, float("inf")))
-    assert max(lost, key=free._worth) is lost[1]
+    assert max(lost, key=free.standard.worth) is lost[1]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
+from keras_xaic import tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples
@@ -68,8 +69,8 @@ def tries_of(net, monkeypatch, tmp_path, drops, max_drop=1.0, **training):
     monkeypatch.setattr(
         easing, "apply", lambda *_, training, **__: trained.append(training) or CompressedModel(None, {}, Plan(), {})
     )
-    monkeypatch.setattr(easing.tflite, "build_tflite", lambda *_: b"file")
-    monkeypatch.setattr(easing.tflite, "pack_download", lambda _: b"file")
+    monkeypatch.setattr(tflite, "build_tflite", lambda *_: b"file")
+    monkeypatch.setattr(tflite, "pack_download", lambda _: b"file")
     monkeypatch.setattr(Judge, "__call__", lambda *_: (0.9, next(given), 0.1))
     groups = Budget(max_drop=max_drop), xaic.Training(**{"epochs": 3, **training}), xaic.Device(), xaic.DataOptions()
     settings = RunSettings(RECIPES["lrp-mixed"], *groups)

@@ -13,8 +13,9 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models import infer_task
-from keras_xaic.pipeline.driver import Driver, Round
+from keras_xaic.pipeline.driver import Driver
 from keras_xaic.pipeline.reasons import Reasons, check_reasons
+from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.planning import Budget, Plan
 from keras_xaic.progress import silent
@@ -80,23 +81,23 @@ def test_of_rounds_that_keep_the_accuracy_one_that_keeps_the_reasons_is_taken():
     accurate, faithful, better = one_round(0.0, 0.7), one_round(0.9, 0.81), one_round(0.5, 0.95)
     wrong, unknown = one_round(1.1, 1.0), one_round(0.1, None)
     best_first = (better, faithful, accurate, unknown, wrong)
-    assert sorted(best_first, key=limited._worth, reverse=True) == list(best_first)
-    assert [limited._is_good(one) for one in best_first] == [True, True, False, False, False]
+    assert sorted(best_first, key=limited.standard.worth, reverse=True) == list(best_first)
+    assert [limited.standard.is_good(one) for one in best_first] == [True, True, False, False, False]
     free = driver(download=1_000, max_drop=1.0)
-    assert max(best_first, key=free._worth) is accurate, "without the limit nothing but accuracy counts"
+    assert max(best_first, key=free.standard.worth) is accurate, "without the limit nothing but accuracy counts"
     overrun = replace(better, download_bytes=1_100)
-    assert max((overrun, wrong), key=limited._worth) is wrong, "bytes come first"
+    assert max((overrun, wrong), key=limited.standard.worth) is wrong, "bytes come first"
 
 
 def test_without_limits_of_size_rounds_shrink_until_the_reasons_are_gone():
     limited = driver(max_drop=1.0, min_similarity=0.8)
     sure = one_round(0.0, 0.9, similarity_doubt=0.01)
-    assert limited._is_safe(sure)
+    assert limited.standard.is_safe(sure)
     smaller = replace(one_round(0.0, 0.81, similarity_doubt=0.01), download_bytes=500)
-    assert limited._is_good(smaller)
-    assert not limited._is_safe(smaller), "other samples may well show less"
-    assert max((smaller, sure), key=limited._worth) is sure
-    assert max((smaller, one_round(0.0, 0.7)), key=limited._worth) is smaller, "none is safe: the nearest"
+    assert limited.standard.is_good(smaller)
+    assert not limited.standard.is_safe(smaller), "other samples may well show less"
+    assert max((smaller, sure), key=limited.standard.worth) is sure
+    assert max((smaller, one_round(0.0, 0.7)), key=limited.standard.worth) is smaller, "none is safe: the nearest"
 
 
 def test_lost_reasons_are_worth_bytes_that_are_left_and_more_training():
