@@ -76,13 +76,14 @@ def measure(model, data, relevance, made, name, share, seed):
     ways = [way_of(one).input_relevance(few) for one in (model, small.model)]
     slopes = [Attribution(one, rule="gradient_x_input").input_relevance(few) for one in (model, small.model)]
     (first, second), (before, now) = ((one[0] for one in pair) for pair in (ways, slopes))
+    (removed,) = removal_similarity(model, small.model, test.take(slice(TAKEN)), [task], outputs[:TAKEN])
     return {
         "accuracy": float((after.argmax(-1) == test.y).mean()),
         "rank": float(np.nanmean(rank_similarity(first, second))),
         "cosine": float(np.nanmean(cosine_similarity(first, second))),
         "top10": float(np.nanmean(top_overlap(first, second))),
         "gradient": float(np.nanmean(cosine_similarity(before, now))),
-        "removal": float(np.nanmean(removal_similarity(model, small.model, test.take(slice(TAKEN)), task, outputs[:TAKEN]))),
+        "removal": float(np.nanmean(removed)),
         "seconds": start,
         "cpu": cpu,
     }

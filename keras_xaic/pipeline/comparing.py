@@ -74,18 +74,19 @@ def compare_models(
         part = replace(of, x=of.x[index], y=None if of.y is None else of.y[index])
         return way.input_relevance(part, target=named, outputs=outputs)
 
-    def alike(weighing: AnyTask, output: Optional[str] = None) -> Likeness:
-        removal = np.full(len(chosen), np.nan)
-        some = np.unique(np.linspace(0, len(chosen) - 1, TAKEN).astype(int))
-        taken = test.take(chosen[some])
-        removal[some] = removal_similarity(original, small, taken, weighing, before[chosen[some]])
+    def alike(removal: np.ndarray, output: Optional[str] = None) -> Likeness:
         own, other = (together(maps(way, chosen, meant, output)) for way in ways)
         return Likeness.of(own, other, removal)
 
+    some = np.unique(np.linspace(0, len(chosen) - 1, TAKEN).astype(int))
+    taken, alone = test.take(chosen[some]), _each_alone(task)
+    tasks = [task, *alone.values()]
+    removed = np.full((len(tasks), len(chosen)), np.nan)
     try:
         ways = [way_of(model) for model in (original, small)]
-        likeness = alike(task)
-        each = {output: alike(alone, output).facts() for output, alone in _each_alone(task)}
+        removed[:, some] = removal_similarity(original, small, taken, tasks, before[chosen[some]])
+        likeness = alike(removed[0])
+        each = {output: alike(removal, output).facts() for output, removal in zip(alone, removed[1:])}
         shown, groups = _shown(truth, answers, len(test), chosen[np.argsort(likeness.spearman, kind="stable")[:MOST_CHANGED]])
         first, second = (maps(way, shown, meant) for way in ways)
         answered = maps(ways[1], shown, decided)
@@ -114,12 +115,12 @@ def compare_models(
     return Changes(_classes(truth, answers, likeness, chosen, own, name), facts, likeness.facts(), each, kept)
 
 
-def _each_alone(task: AnyTask) -> list[tuple[str, Tasks]]:
-    """Returns each of several outputs with the task in which it alone counts; nothing where there is one output."""
+def _each_alone(task: AnyTask) -> dict[str, Tasks]:
+    """Returns the name of each of several outputs -> the task in which it alone counts; nothing where there is one output."""
     if not isinstance(task, Tasks):
-        return []
+        return {}
     every = range(len(task.names))
-    return [(name, replace(task, weights=tuple(float(one == place) for one in every))) for place, name in enumerate(task.names)]
+    return {name: replace(task, weights=tuple(float(one == place) for one in every)) for place, name in enumerate(task.names)}
 
 
 def _judging(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,9 @@ REMOVED = 16
 """Parts that an input is cut into: images into 4 times 4, anything else into successive ones."""
 
 
-def removal_similarity(original: Model, small: Model, samples: Samples, task: AnyTask, outputs: Array) -> np.ndarray:
+def removal_similarity(
+    original: Model, small: Model, samples: Samples, tasks: Sequence[AnyTask], outputs: Array
+) -> list[np.ndarray]:
     """Returns the rank correlation of what taking away each part of the input does to two models, sample by sample.
 
     In its place comes that of another sample, and what counts is by how much less the outputs, before softmax or sigmoid,
@@ -32,24 +34,25 @@ def removal_similarity(original: Model, small: Model, samples: Samples, task: An
         original: The original.
         small: The compressed model.
         samples: At least two, or nothing can be taken away; a few dozen are enough.
-        task: What both do.
+        tasks: What both do, perhaps with several weights of the outputs.
         outputs: What the original says about the samples.
 
     Returns:
-        (N,) float64; NaN where all parts do the same.
+        One (N,) float64 a task; NaN where all parts do the same.
     """
     feeds = samples.feeds(slice(None))
     said = [np.asarray(one, np.float32).reshape(len(samples), -1) for one in arrays_of(outputs)]
-    return rank_similarity(*(_effects(model, feeds, task, said) for model in (original, small)))
+    effects = [_effects(model, feeds, tasks, said) for model in (original, small)]
+    return [rank_similarity(*pair) for pair in zip(*effects)]
 
 
-def _effects(model: Model, feeds: list[np.ndarray], task: AnyTask, said: Any) -> np.ndarray:
-    """Returns by how much less the outputs speak for what is `said` without each part, (N, parts)."""
+def _effects(model: Model, feeds: list[np.ndarray], tasks: Sequence[AnyTask], said: Any) -> np.ndarray:
+    """Returns by how much less the outputs speak for what is `said` without each part, (tasks, N, parts)."""
 
     def spoken(changed: list[np.ndarray]) -> np.ndarray:
         x: Any = Parts(changed) if len(changed) > 1 else changed[0]
         outputs: Any = arrays_of(predict(model, Samples(x)))
-        return np.asarray(decision(task, outputs, said))
+        return np.stack([decision(task, outputs, said) for task in tasks])
 
     found = []
     with traced_once(model):
@@ -59,7 +62,7 @@ def _effects(model: Model, feeds: list[np.ndarray], task: AnyTask, said: Any) ->
                 changed = feed.copy()
                 changed[part] = np.roll(feed, max(1, len(feed) // 2), axis=0)[part]
                 found.append(whole - spoken([*feeds[:number], changed, *feeds[number + 1 :]]))
-    return np.stack(found, axis=1)
+    return np.stack(found, axis=2)
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
