@@ -11,13 +11,7 @@ from keras_xaic.models import fitted, infer_task
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.removal import _parts
 from keras_xaic.training import predict
-
-
-def linear(weights, activation="softmax"):
-    weights = np.asarray(weights, np.float32)
-    model = keras.Sequential([keras.Input((len(weights),)), layers.Dense(weights.shape[1], activation, False, name="out")])
-    model.set_weights([weights])
-    return model
+from tests.nets import linear
 
 
 def compared(first, second, x, y):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 import keras_xaic as xaic
 from keras_xaic import tflite
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples
 from keras_xaic.models import infer_task
@@ -21,20 +20,14 @@ from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import Budget, Plan, PlanOptions, plan
 from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance import attribute
+from tests.nets import learned
 
 NAMED = [one for one in RECIPES.values() if one.rule is not None and not one.rounds]
 
 
 @pytest.fixture(scope="module")
 def net():
-    keras.utils.set_random_seed(0)
-    random = np.random.default_rng(0)
-    x = random.normal(size=(400, 20)).astype(np.float32)
-    y = (x @ random.normal(size=(20, 4))).argmax(1)
-    stack = [keras.Input((20,)), layers.Dense(24, "relu", name="body"), layers.Dense(4, "softmax", name="head")]
-    model = keras.Sequential(stack)
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-    model.fit(x, y, epochs=15, verbose=0)
+    model, x, y = learned(20, 24, epochs=15, optimizer=keras.optimizers.Adam(0.01))
     return model, Data(Samples(x, y))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
-from keras_xaic._keras import keras, layers
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
@@ -22,13 +21,7 @@ from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
 from keras_xaic.report import BudgetFacts, CompressedFacts, Report, budget_misses, render_html, summary_line, verdict
 from keras_xaic.report.schema import RoundFacts
-
-
-def linear(weights, activation="softmax"):
-    weights = np.asarray(weights, np.float32)
-    model = keras.Sequential([keras.Input((len(weights),)), layers.Dense(weights.shape[1], activation, False, name="out")])
-    model.set_weights([weights])
-    return model
+from tests.nets import learned, linear
 
 
 def reasons_of(model, x):
@@ -135,14 +128,7 @@ def test_terminal_verdict_and_page_show_limit_and_measurement():
 
 @pytest.mark.slow
 def test_a_whole_run_keeps_the_reasons_or_says_that_it_does_not(tmp_path):
-    keras.utils.set_random_seed(0)
-    random = np.random.default_rng(0)
-    x = random.normal(size=(400, 24)).astype(np.float32)
-    y = (x @ random.normal(size=(24, 4))).argmax(1)
-    stack = [keras.Input((24,)), layers.Dense(32, "relu", name="a"), layers.Dense(4, "softmax", name="b")]
-    model = keras.Sequential(stack)
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(x, y, epochs=30, verbose=0)
+    model, x, y = learned(24, 32, epochs=30)
     data = {"x_train": x[:300], "y_train": y[:300], "x_test": x[300:], "y_test": y[300:]}
     how = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile", baselines=())}
     free = xaic.compress(model, data, out=tmp_path / "free", budget=Budget(max_drop=100), **how)

@@ -13,13 +13,7 @@ from keras_xaic.metrics import Task
 from keras_xaic.models import infer_task
 from keras_xaic.training import Schedule, fit, predict
 from keras_xaic.training.explanations import Taught, _joined, explain, maps_of
-
-
-def linear(weights, activation="softmax"):
-    weights = np.asarray(weights, np.float32)
-    model = keras.Sequential([keras.Input((len(weights),)), layers.Dense(weights.shape[1], activation, False)])
-    model.set_weights([weights])
-    return model
+from tests.nets import linear
 
 
 def task_of(model, x):
