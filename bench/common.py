@@ -1,6 +1,6 @@
 """What the training benchmarks share: real models and data, rows that are kept, and worker processes of one thread each.
 
-A benchmark is a list of settings (a dictionary each) and a function that turns one into measured figures. Settings whose row
+A benchmark is a list of settings (a dictionary each) and a function that turns one into measured values. Settings whose row
 is in the result file already are skipped, so an interrupted benchmark continues where it was.
 """
 
@@ -84,9 +84,9 @@ def edge_accuracy(content: bytes, test) -> float:
 
 
 def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, float]]:
-    """Returns name -> figure on `test` and median latency on the interpreter that judges, timed in turns.
+    """Returns name -> metric value on `test` and median latency on the interpreter that judges, timed in turns.
 
-    The figure is ``accuracy``; where nothing is classified ``error``: the squared error as a share of the targets' variance.
+    The metric is ``accuracy``; where nothing is classified ``error``: the squared error as a share of the targets' variance.
     """
     from keras_xaic import edge
 

@@ -251,8 +251,8 @@ def _seeds_table(rows: list[dict[str, Any]], settings: dict[str, str], means: di
     for setting, group in found.items():
         accuracy = [row["edge_accuracy"] for row in group]
         spread = f"{statistics.mean(accuracy):.2%} | {min(accuracy):.2%} to {max(accuracy):.2%} | {len(group)}"
-        figures = [statistics.mean(row[key] for row in group) for key in means]
-        cells = [f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}" for figure in figures]
+        values = [statistics.mean(row[key] for row in group) for key in means]
+        cells = [f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in values]
         lines.append(
             f"| {' | '.join('all' if one is None else str(one) for one in setting)} | {spread} | {' | '.join(cells)} |"
         )

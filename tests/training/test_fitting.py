@@ -226,14 +226,14 @@ def test_patience_ends_training_that_stands_still():
 
 
 @pytest.mark.parametrize(
-    ("figures", "over"),
+    ("values", "over"),
     [([], False), ([0.5, 0.4], False), ([0.5, 0.4, 0.5], True), ([0.5, 0.4, 0.6], False), ([0.1, 0.2, 0.3, 0.3, 0.3], True)],
 )
-def test_patience_counts_epochs_since_the_best(figures, over):
-    history = [Epoch(number, 0.0, figure) for number, figure in enumerate(figures, 1)]
+def test_patience_counts_epochs_since_the_best(values, over):
+    history = [Epoch(number, 0.0, value) for number, value in enumerate(values, 1)]
     assert Schedule(20, patience=2).is_over(history) is over
     assert not Schedule(20, patience=2, select_from=0.5).is_over(history)
-    assert Schedule(len(figures), patience=None).is_over(history)
+    assert Schedule(len(values), patience=None).is_over(history)
 
 
 def test_the_users_loss_optimizer_and_callbacks_are_used():
