@@ -20,9 +20,9 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze
-from keras_xaic.tflite.encoding import encoder
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
+from keras_xaic.tflite.one_hot import as_one_hot
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.scales import settle_scales
 from keras_xaic.tflite.signature import name_stably, restore_order
@@ -224,8 +224,8 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
 
     Fronts are left out: what comes out of them is the input.
     """
-    encoders = {one.name: encoder(one.layer) for one in operations if one.inputs}
-    functions = {name: encoders[name] or function for name, function in without_loops(operations, every).items()}
+    one_hot = {one.name: as_one_hot(one.layer) for one in operations if one.inputs}
+    functions = {name: one_hot[name] or function for name, function in without_loops(operations, every).items()}
     starts = [fronts[key].key if key in fronts else key for key in operations.inputs]
     left_out = {name for front in fronts.values() for name in front.operations}
 

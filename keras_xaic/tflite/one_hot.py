@@ -8,12 +8,12 @@ from typing import Any, Optional
 
 from keras_xaic._keras import Layer, Tensor, layers, tf
 
-ENCODERS = (layers.CategoryEncoding, layers.Discretization)
+_LAYERS = (layers.CategoryEncoding, layers.Discretization)
 
 
-def encoder(layer: Layer) -> Optional[Callable[..., Tensor]]:
+def as_one_hot(layer: Layer) -> Optional[Callable[..., Tensor]]:
     """Returns a function that computes what the layer does with operators that TFLite has; None for all other layers."""
-    known = type(layer) in ENCODERS and not getattr(layer, "sparse", False)
+    known = type(layer) in _LAYERS and not getattr(layer, "sparse", False)
     return functools.partial(_encode, layer) if known else None
 
 

@@ -8,7 +8,7 @@ import pytest
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ExportError
 from keras_xaic.tflite.convert import float_twin
-from keras_xaic.tflite.encoding import encoder
+from keras_xaic.tflite.one_hot import as_one_hot
 
 NUMBERS = np.array([[1, 3, 3], [0, 2, 1], [4, 4, 4]])
 
@@ -27,14 +27,14 @@ NUMBERS = np.array([[1, 3, 3], [0, 2, 1], [4, 4, 4]])
 )
 def test_the_same_as_keras(layer, given):
     expected = np.asarray(layer(given))
-    found = np.asarray(encoder(layer)(tf.constant(given)))
+    found = np.asarray(as_one_hot(layer)(tf.constant(given)))
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
     assert found.dtype == expected.dtype
 
 
 def test_weights_are_counted():
     layer, weights = layers.CategoryEncoding(5, "count"), np.array([[0.5, 2.0, 1.0]] * 3, np.float32)
-    np.testing.assert_allclose(encoder(layer)(tf.constant(NUMBERS), weights), layer(NUMBERS, weights))
+    np.testing.assert_allclose(as_one_hot(layer)(tf.constant(NUMBERS), weights), layer(NUMBERS, weights))
 
 
 def test_the_file_encodes():
