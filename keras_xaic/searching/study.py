@@ -130,7 +130,7 @@ def search(
             if wanted.workers == 1:
                 work(progress)
             else:
-                _work_side_by_side(work, wanted.workers, functools.partial(_tell, study, wanted.trials, progress))
+                _work_side_by_side(work, wanted.workers, functools.partial(_tell, study, wanted, progress))
         finally:
             front = front_of(optuna, study, setting)
             if front.points:
@@ -294,12 +294,12 @@ def _work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[]
         raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
 
 
-def _tell(study: Any, trials: int, progress: Progress) -> None:
+def _tell(study: Any, wanted: SearchOptions, progress: Progress) -> None:
     """Tells how many trials of all workers are finished."""
     finished = 0
     with contextlib.suppress(Exception):  # the database is out of reach: the workers say so
         finished = _finished(study)
-    progress("search", min(finished, trials), trials)
+    progress("search", min(finished, wanted.trials), wanted.trials, f"{wanted.workers} workers")
 
 
 def _told(work: Callable[[], None], said: Any, parent: int) -> None:

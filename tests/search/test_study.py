@@ -260,8 +260,8 @@ def test_options_of_the_command_line_say_what_settings_say():
 
 def test_a_database_out_of_reach_is_left_to_the_workers_to_say():
     said = []
-    study._tell(None, 3, lambda *words: said.append(words))
-    assert said == [("search", 0, 3)]
+    study._tell(None, xaic.SearchOptions(trials=3, workers=2), lambda *words: said.append(words))
+    assert said == [("search", 0, 3, "2 workers")]
 
 
 @pytest.mark.slow
