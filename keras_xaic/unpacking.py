@@ -26,10 +26,10 @@ from typing import Optional
 
 HEADERS = {3: struct.Struct("<4sBBIII"), 4: struct.Struct("<4sBBIIIII")}
 MAGIC, VERSION = b"XAIC", 4
-INT8, INT4, PLANES = 0, 1, 2
+INT8, INT4, PLANES, INT2 = 0, 1, 2, 3
 LOOKUP = 16
-"""From here on kinds are those of weights that share bytes as digits, the first the highest: 16 times their largest magnitude
-plus how many a byte holds."""
+# From here on kinds are those of weights that share bytes as digits, the first the highest: 16 times their largest magnitude
+# plus how many a byte holds.
 SCHEMES = ("sign", "sign-above", "size", "size-sign", "sizes-sign")
 """Contexts. `sign`: the sign of the weight before; `above`: that of the weight at the same place of the output channel before;
 `size`: a running average of the magnitudes before; `sizes`: the mean of that and of a running average of those above."""
@@ -226,8 +226,9 @@ def stored_bytes(weights: list[int], kind: int, inner: int, positions: int) -> b
         largest, group = divmod(kind, LOOKUP)
         digits = [[digit + largest for digit in stored[start : start + group]] for start in range(0, len(stored), group)]
         return bytes(sum(digit * (2 * largest + 1) ** place for place, digit in enumerate(some[::-1])) for some in digits)
-    nibbles = [weight & 15 for weight in stored] + [0] * (len(stored) % 2)
-    return bytes(low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2]))
+    bits, few = (2, 4) if kind == INT2 else (4, 2)
+    parts = [(weight & (1 << bits) - 1) << bits * (place % few) for place, weight in enumerate(stored)]
+    return bytes(sum(parts[start : start + few]) for start in range(0, len(parts), few))
 
 
 def lzma_filters(properties: int) -> list[dict[str, int]]:

@@ -9,6 +9,7 @@ enum {
   INT8 = 0,      /* kinds of regions */
   INT4 = 1,
   PLANES = 2,
+  INT2 = 3,
   LOOKUP = 16,   /* from here on: 16 times the largest magnitude plus how many weights a byte holds */
   PRECISION = 22,
   INCREMENT = 32,
@@ -363,7 +364,7 @@ static int read_region(reader *r, uint64_t most, region *one) {
   if (count > most || count >= (uint32_t)1 << 26) return 0;
   one->count = (uint32_t)count;
   if (one->kind == PLANES) return 1;
-  if (one->kind > INT4 && (one->kind < LOOKUP || one->kind > 255 || one->kind % LOOKUP == 0)) return 0;
+  if (one->kind > INT2 && (one->kind < LOOKUP || one->kind > 255 || one->kind % LOOKUP == 0)) return 0;
   return one->shift <= 7 && one->limit <= 127 && (one->coding & 7) < 5 && one->coding >> 3 <= one->limit << 8;
 }
 
@@ -375,9 +376,10 @@ typedef struct {
 static int pack(packer *p, output *o, int weight) {
   if (p->kind == INT8) {
     emit(o, (uint8_t)(weight & 255));
-  } else if (p->kind == INT4) {
-    p->value |= (uint32_t)(weight & 15) << 4 * p->held;
-    if (++p->held == 2) {
+  } else if (p->kind < LOOKUP) {
+    const uint32_t bits = p->kind == INT2 ? 2 : 4;
+    p->value |= ((uint32_t)weight & ((1u << bits) - 1)) << bits * p->held;
+    if (++p->held == 8 / bits) {
       emit(o, (uint8_t)p->value);
       p->held = p->value = 0;
     }

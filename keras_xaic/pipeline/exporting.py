@@ -15,7 +15,8 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Samples, arrays_of, as_data
 from keras_xaic.edge.bundle_facts import BundleFacts
-from keras_xaic.errors import EdgeError, XaicWarning
+from keras_xaic.edge.installed import judge
+from keras_xaic.errors import EdgeError, ExportError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.models import fitted, infer_task, weighted_kernels
 from keras_xaic.models.ports import ports_of
@@ -73,6 +74,8 @@ def export(
     """
     options, file = options or DataOptions(), file or FileOptions()
     one_of("target", target, TARGETS)
+    if file.int2:
+        _check_int2(target, prove)
     float_layers = as_names("float_layers", float_layers)
     model = model.path if isinstance(model, Bundle) else model
     with output(out, "bundle", overwrite=overwrite, inputs=[model, calibration]) as place:
@@ -97,10 +100,9 @@ def export(
             place.work / "bundle",
             calibration=samples,
             target=target,
-            io=file.inputs,
+            file=file,
             precision=precision,
             float_layers=float_layers,
-            lookup=file.lookup,
             warn=_warn,
         )
         bundle.name_classes(classes)
@@ -116,6 +118,18 @@ def export(
             raise
         place.publish(bundle.path)
     return Bundle(pathlib.Path(out))
+
+
+def _check_int2(target: Target, prove: bool) -> None:
+    """Refuses INT2 for interpreters that do not know it, and where one of them would judge the file."""
+    if target != "mobile":
+        raise ExportError(f"int2 with the target {target}", "the target mobile", "Only LiteRT 2.3 or newer runs INT2 weights")
+    if prove and judge() != "litert":
+        raise ExportError(
+            f"int2 where {judge()} judges files, which does not know INT2",
+            "an environment with LiteRT alone, as Python 3.12 and newer have it",
+            "Or write the bundle unproved, and run its check/ on the device",
+        )
 
 
 def _add_metadata(bundle: Bundle, model: Model, samples: Samples, classes: Sequence[str]) -> None:

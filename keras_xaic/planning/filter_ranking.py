@@ -84,6 +84,16 @@ def choose_filters(
     return ranking.give_back(low, lambda keep: cost(keep) <= target)
 
 
+def lost(whole: float, before: float, after: float) -> float:
+    """Returns what a removal costs that takes the sum of a group's scores, `whole` of all channels, from `before` to `after`.
+
+    It is the score that goes; the less of the group is left, the more it weighs, so that no layer is emptied for those around
+    it (see `docs/decisions/018`).
+    """
+    least = 1e-9 * whole or 1.0
+    return whole * math.log(max(before, least) / max(after, least))
+
+
 class _Ranking:
     """The channels that may go, the least important first, equal scores in network order."""
 
@@ -153,17 +163,14 @@ class _Ranking:
     ) -> tuple[float, float, int, float]:
         """Returns loss for what is saved, the loss, and what was asked for with its cost, if `count` channels of a group go.
 
-        The loss is the score that goes; the less of the group is left, the more it weighs, so that no layer is emptied for
-        those around it: a removal from S to s of a group's score Z costs Z log(S / s). What is saved beyond `target` does not
-        count.
+        What is saved beyond `target` does not count.
         """
         after = float(cost(self._masks({one: self.ranked[one][:many] for one, many in {**gone, name: count}.items()})))
         whole = float(np.maximum(self.scores[name], 0.0).sum())
         left = [
             whole - float(np.maximum(self.scores[name][self.ranked[name][:many]], 0.0).sum()) for many in (gone[name], count)
         ]
-        least = 1e-9 * whole or 1.0
-        loss = whole * math.log(max(left[0], least) / max(left[1], least))
+        loss = lost(whole, *left)
         return loss / (now - max(after, target)) if after < now else math.inf, loss, count, after
 
     def keep(self, count: int) -> dict[str, np.ndarray]:

@@ -19,16 +19,16 @@ import numpy as np
 from keras_xaic import unpacking
 from keras_xaic.errors import ExportError
 from keras_xaic.tflite.entropy import Coding, RangeEncoder, best_coding, coding_order, encode_weights
-from keras_xaic.tflite.flatbuffer import TensorType, constant, load, schema
+from keras_xaic.tflite.flatbuffer import INT2, TensorType, constant, load, schema
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 
 SAMPLE = 1 << 16
 """LZMA settings are chosen by compressing this many bytes with each."""
 LEAST_WEIGHTS = 64
 """Smaller tensors cost more as regions than they save."""
-_KINDS = {TensorType.INT8: unpacking.INT8, TensorType.INT4: unpacking.INT4}
+_KINDS = {TensorType.INT8: unpacking.INT8, TensorType.INT4: unpacking.INT4, INT2: unpacking.INT2}
 _WIDTHS = {TensorType.INT32: 4, TensorType.FLOAT32: 4, TensorType.FLOAT16: 2, TensorType.INT16: 2}
-_LARGEST = {unpacking.INT8: 127, unpacking.INT4: 7}
+_LARGEST = {unpacking.INT8: 127, unpacking.INT4: 7, unpacking.INT2: 1}
 _PROPERTIES = tuple((pb * 5 + lp) * 9 + lc for lc, lp, pb in ((3, 0, 2), (3, 0, 0), (0, 2, 2), (2, 2, 2), (1, 2, 2), (0, 0, 2)))
 """LZMA settings that are tried."""
 
@@ -40,8 +40,8 @@ class Region:
     Attributes:
         start: Its first byte in the file.
         size: Number of its bytes.
-        kind: `unpacking.INT8`, `unpacking.INT4` or `unpacking.PLANES`; of weights that share bytes, `unpacking.LOOKUP` times
-            their largest magnitude plus how many a byte holds.
+        kind: `unpacking.INT8`, `unpacking.INT4`, `unpacking.INT2` or `unpacking.PLANES`; of weights that are looked up,
+            `unpacking.LOOKUP` times their largest magnitude plus how many a byte holds.
         shape: (outer, inner, positions) of weights; (1, numbers, bytes of each) of planes.
         values: Weights in coding order, or the planes' bytes.
         coding: How weights are modelled; None for planes.

@@ -17,7 +17,7 @@ from keras_xaic.grids import save_kernels
 from keras_xaic.models.loading import save_model
 from keras_xaic.models.ports import ports_of
 from keras_xaic.ownership import output
-from keras_xaic.settings import InputOutput
+from keras_xaic.settings import FileOptions
 from keras_xaic.tflite.build import Compressed, as_compressed, build_file, may_look_up, planned_precision, source_of
 from keras_xaic.tflite.check_kit import write_check
 from keras_xaic.tflite.container import pack_download
@@ -25,6 +25,7 @@ from keras_xaic.tflite.convert import Calibration, calibration_arrays
 from keras_xaic.tflite.converter import Precision, Wish
 from keras_xaic.tflite.decode import LARGEST_DECODED, micro_file
 from keras_xaic.tflite.flatbuffer import pack
+from keras_xaic.tflite.int2 import with_int2
 from keras_xaic.tflite.io_types import with_io
 from keras_xaic.tflite.layer_outputs import layer_outputs
 from keras_xaic.tflite.lookup import with_lookup
@@ -66,10 +67,9 @@ def export(
     *,
     calibration: Calibration,
     target: Target = "both",
-    io: Optional[InputOutput] = None,
+    file: Optional[FileOptions] = None,
     precision: Optional[Precision] = None,
     float_layers: Collection[str] = (),
-    lookup: bool = True,
     largest_decoded: int = LARGEST_DECODED,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Bundle:
@@ -82,11 +82,11 @@ def export(
             first of them become the samples of ``check/``.
         target: ``mobile`` leaves ``micro/`` out, and so does ``both`` where TensorFlow Lite Micro cannot have the model.
             ``model.tflite`` is always there.
-        io: What ``model.tflite`` takes and gives (see `with_io`); None: what it computes with, as the file in ``micro/``.
+        file: How ``model.tflite`` is written, but for metadata; the file in ``micro/`` takes what it computes with, and looks
+            nothing up.
         precision: What the files compute with; TensorFlow Lite Micro runs ``int8``, ``int16`` and ``float32`` (see
             `build_tflite`). None: what the plan says.
         float_layers: Weight keys that stay float32 in an int8 or weight-only file.
-        lookup: Whether 2-bit kernels of ``model.tflite`` may be packed four to a byte (see `look_up`); in ``micro/`` never.
         largest_decoded: Bytes of RAM that ``micro/`` may spend on unpacking one layer's weights (see `compress_for_micro`); 0
             leaves all weights as in ``model.tflite``.
         warn: Told why ``micro/`` is not there where the target is ``both``.
@@ -100,7 +100,7 @@ def export(
     """
     if target not in ("mobile", "micro", "both"):
         raise ExportError(f"target {target!r}", "mobile, micro or both")
-    compressed = as_compressed(small)
+    compressed, file = as_compressed(small), file or FileOptions()
     precision = precision or planned_precision(compressed)
     reachable = reachable_target(target, precision)
     if reachable != target:
@@ -110,9 +110,10 @@ def export(
         ports = ports_of(compressed.model)
         with place.fresh() as scratch, source_of(compressed, precision, arrays) as source:
             bundle = Bundle(scratch)
-            file = build_file(compressed, source, Wish(precision), float_layers)
-            content = pack(with_lookup(file) if lookup and may_look_up(compressed) else file)
-            content = content if io is None else with_io(content, io)
+            built = build_file(compressed, source, Wish(precision), float_layers)
+            written = with_int2(built) if file.int2 else built
+            content = pack(with_lookup(written) if file.lookup and may_look_up(compressed) else written)
+            content = content if file.inputs is None else with_io(content, file.inputs)
             write_atomic(bundle.model, content)
             write_atomic(bundle.download, pack_download(content))
             write_decoder(bundle.decoder)
@@ -122,7 +123,7 @@ def export(
                 compressed.plan.save(bundle.plan)
             if reachable != "mobile":
                 try:
-                    made = micro_file(file, largest_decoded if precision == "int8" else 0)
+                    made = micro_file(built, largest_decoded if precision == "int8" else 0)
                     write_micro(bundle.micro, made.content, names=(ports.inputs, ports.outputs), model=made.model)
                 except ExportError as error:
                     if target == "micro":

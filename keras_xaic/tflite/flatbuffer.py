@@ -20,6 +20,10 @@ from keras_xaic.tflite.packing import SharingBuilder
 schema: Any = importlib.import_module(f"{tf.__name__}.lite.python.schema_py_generated")
 IDENTIFIER = b"TFL3"
 TensorType = schema.TensorType
+INT2 = 19
+"""The type of two bits, which schemas of older releases do not name."""
+_PACKED = {int(TensorType.INT4): 4, INT2: 2}
+"""Types whose values share bytes -> bits of each."""
 BuiltinOperator = schema.BuiltinOperator
 if TYPE_CHECKING:  # the generated schema has no types: these say which of its objects comes
 
@@ -157,7 +161,7 @@ def require_version(operator: Operator, version: int) -> None:
 
 
 def constant(model: ModelT, tensor: TensorT) -> Optional[np.ndarray]:
-    """Returns a constant tensor's values in its shape (INT4 as int8), None for tensors that are computed or stored sparse.
+    """Returns a constant tensor's values in its shape (packed ones as int8), None where they are computed or stored sparse.
 
     Raises:
         ExportError: If the stored bytes do not fill the shape: interpreters would read beyond them.
@@ -168,23 +172,24 @@ def constant(model: ModelT, tensor: TensorT) -> Optional[np.ndarray]:
     shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
     count = int(np.prod(shape, dtype=np.int64))
     raw = np.asarray(data, np.uint8)
-    if tensor.type == TensorType.INT4:
-        needed = (count + 1) // 2
+    bits = _PACKED.get(tensor.type)
+    if bits is not None:
+        needed = -(-count * bits // 8)
     elif tensor.type in _DTYPES:
         needed = count * _DTYPES[tensor.type].itemsize
     else:
         return None
     if raw.size != needed:
         raise ExportError(f"tensor {name_of(tensor)!r} of shape {shape} is stored in {raw.size} bytes", f"{needed} bytes")
-    if tensor.type == TensorType.INT4:
-        return unpack_int4(raw, count).reshape(shape)
+    if bits is not None:
+        return unpack_bits(raw, count, bits).reshape(shape)
     return np.reshape(raw.view(_DTYPES[tensor.type]), shape)
 
 
 def set_constant(model: ModelT, tensor: TensorT, values: np.ndarray, tensor_type: int) -> None:
-    """Stores `values` (INT4 as int8 within -8..7) in a buffer of the tensor's own, and sets the tensor's type."""
-    if tensor_type == TensorType.INT4:
-        raw = pack_int4(values)
+    """Stores `values` (those of INT4 and INT2 as int8) in a buffer of the tensor's own, and sets the tensor's type."""
+    if tensor_type in _PACKED:
+        raw = pack_bits(values, _PACKED[tensor_type])
     else:
         raw = np.frombuffer(np.ascontiguousarray(values, _DTYPES[tensor_type]).tobytes(), np.uint8)
     if sum(other.buffer == tensor.buffer for graph in model.subgraphs for other in graph.tensors) > 1:
@@ -194,22 +199,23 @@ def set_constant(model: ModelT, tensor: TensorT, values: np.ndarray, tensor_type
     tensor.type = tensor_type
 
 
-def pack_int4(values: np.ndarray) -> np.ndarray:
-    """Packs integers within -8..7, two in a byte, the first in the low nibble, row-major; an odd count is padded with 0."""
-    flat = np.asarray(values, np.int8).ravel()
-    if flat.size and (flat.min() < -8 or flat.max() > 7):
-        raise ExportError(f"integers from {flat.min()} to {flat.max()} do not fit 4 bits", "integers within -8..7")
-    nibbles = np.append(flat, np.zeros(flat.size % 2, np.int8)).view(np.uint8) & 15
-    return nibbles[0::2] | (nibbles[1::2] << 4)
+def pack_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """Packs integers of 4 or 2 bits, row-major, the first in the lowest bits of a byte; the last byte is filled up with 0."""
+    flat, largest = np.asarray(values, np.int8).ravel(), 2 ** (bits - 1)
+    if flat.size and (flat.min() < -largest or flat.max() >= largest):
+        found = f"integers from {flat.min()} to {flat.max()} do not fit {bits} bits"
+        raise ExportError(found, f"integers within -{largest}..{largest - 1}")
+    together = 8 // bits
+    padded = np.append(flat, np.zeros(-flat.size % together, np.int8)).view(np.uint8).reshape(-1, together) & (2**bits - 1)
+    shifted = padded << (bits * np.arange(together, dtype=np.uint8))
+    return np.asarray(np.bitwise_or.reduce(shifted, axis=1), np.uint8)
 
 
-def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
-    """Reads `count` integers that `pack_int4` packed, int8."""
-    raw = np.asarray(packed, np.uint8)
-    values = np.empty(raw.size * 2, np.int8)
-    values[0::2] = (raw << 4).view(np.int8) >> 4
-    values[1::2] = raw.view(np.int8) >> 4
-    return values[:count]
+def unpack_bits(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
+    """Reads `count` integers that `pack_bits` packed, int8."""
+    raw = np.asarray(packed, np.uint8)[:, None]
+    raised = raw << (8 - bits - bits * np.arange(8 // bits, dtype=np.uint8))
+    return np.asarray((raised.astype(np.uint8).view(np.int8) >> (8 - bits)).ravel()[:count])
 
 
 def name_of(tensor: TensorT) -> str:

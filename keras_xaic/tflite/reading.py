@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Literal, Optional
 import numpy as np
 
 from keras_xaic.models.kernels import Kernel, KernelKind, weighted_kernels
-from keras_xaic.tflite.flatbuffer import TensorT, TensorType, load
+from keras_xaic.tflite.flatbuffer import INT2, TensorT, TensorType, load
 from keras_xaic.tflite.pairing import WeightOperator, pair_by_value, weight_operators
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
-StoredAs = Literal["int4", "int8", "float16", "float32", "lookup", "other"]
+StoredAs = Literal["int2", "int4", "int8", "float16", "float32", "lookup", "other"]
 _STORAGES: dict[int, StoredAs] = {
+    INT2: "int2",
     TensorType.INT4: "int4",
     TensorType.INT8: "int8",
     TensorType.FLOAT32: "float32",
@@ -31,7 +32,7 @@ class StoredWeights:
     Attributes:
         index: The operator's place in the order of execution.
         kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
-        storage: ``int4``, ``int8``, ``float16`` or ``float32``; ``lookup`` where several weights share a byte (see `look_up`).
+        storage: ``int2``, ``int4``, ``int8``, ``float16`` or ``float32``; ``lookup`` for looked-up ones (see `look_up`).
         integers: Stored numbers in the operator's layout (see `WeightOperator.weights`): int8, or floats as they are.
         scale: float32, one step or one per channel, shaped to broadcast against `integers`; 1 for floats.
         bias: Stored bias (int32, or float32), None where there is none.

@@ -108,6 +108,7 @@ def of_weights(scheme: str, kind: int, outer: int, inner: int, positions: int, l
         (unpacking.INT8, 1, 16, 9, 63, 1),
         (unpacking.INT4, 5, 7, 3, 7, 0),
         (unpacking.INT4, 40, 30, 1, 3, 1),
+        (unpacking.INT2, 5, 7, 3, 1, 0),
         (16 + 4, 16, 20, 1, 1, 0),
         (16 + 5, 5, 5, 9, 1, 0),
         (3 * 16 + 2, 6, 8, 3, 3, 0),
@@ -134,7 +135,7 @@ def test_files_of_all_kinds_are_those_of_python(program, tmp_path, int8):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_files_of_all_layers_are_those_of_python(program, tmp_path):
-    for name in NAMES[::4]:
+    for name in NAMES:
         model = architecture(name)
         content = build_tflite(model, random_inputs(model, 16, 0))
         assert in_c(program, pack_download(content), tmp_path) == content, name

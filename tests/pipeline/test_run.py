@@ -19,7 +19,7 @@ from keras_xaic.models import canonicalize, remove_channels
 from keras_xaic.planning import Budget, keep_masks
 from keras_xaic.report import Report
 from keras_xaic.tflite import match_stored
-from keras_xaic.tflite.flatbuffer import pack_int4
+from keras_xaic.tflite.flatbuffer import pack_bits
 from tests.grouped import grouped
 
 CLASSES = 4
@@ -166,7 +166,7 @@ def test_flipped_weights_change_the_answers_and_are_told(job, done, tmp_path):
     model = Bundle(tmp_path / "out").model
     content = bytearray(model.read_bytes())
     stored = match_stored(bytes(content), xaic.load_model(bundle.keras_model))["head"][0]
-    packed = (pack_int4(stored.integers) if stored.storage == "int4" else stored.integers.astype(np.int8)).tobytes()
+    packed = (pack_bits(stored.integers, 4) if stored.storage == "int4" else stored.integers.astype(np.int8)).tobytes()
     where = bytes(content).find(packed)
     assert where > 0
     for k in range(len(packed)):

@@ -11,6 +11,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.device_files import DECODER
 from keras_xaic.errors import DataError, ExportError
 from keras_xaic.grids import load_kernels
+from keras_xaic.settings import FileOptions
 from keras_xaic.tflite import convert, decode, export, lookup, match_stored, measure_layers, micro_kit, unpack_download
 from keras_xaic.tflite.build import build_tflite
 from keras_xaic.tflite.flatbuffer import load
@@ -73,7 +74,9 @@ def test_a_plain_keras_model_is_folded_and_stored_as_int8(tmp_path):
     x = inputs = keras.Input((6, 6, 1))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, name="conv")(x))
     model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.Flatten()(layers.ReLU()(x))))
-    bundle = export(model, tmp_path / "out", calibration=inputs_of(model, 20)[0], target="mobile", io="float32")
+    bundle = export(
+        model, tmp_path / "out", calibration=inputs_of(model, 20)[0], target="mobile", file=FileOptions(io="float32")
+    )
     assert _files(bundle.path) == ALWAYS
     folded = keras.models.load_model(bundle.keras_model)
     assert [layer.storage for layer in measure_layers(bundle.model.read_bytes(), folded)] == ["int8", "int8"]
@@ -83,7 +86,13 @@ def test_a_plain_keras_model_is_folded_and_stored_as_int8(tmp_path):
 
 
 def test_the_micro_file_takes_int8_even_if_the_other_takes_floats(digits, tmp_path):
-    bundle = export(digits.small, tmp_path / "out", calibration=inputs_of(digits.small.model, 40), io="float32", target="micro")
+    bundle = export(
+        digits.small,
+        tmp_path / "out",
+        calibration=inputs_of(digits.small.model, 40),
+        file=FileOptions(io="float32"),
+        target="micro",
+    )
     samples = inputs_of(digits.small.model, 2)
     assert run(bundle.model.read_bytes(), samples)[0].dtype == np.float32
     assert "| input 0 | 1 x 8 x 8 x 1 | int8 |" in (bundle.micro / "README.md").read_text()

@@ -10,30 +10,34 @@ from keras_xaic.tflite.flatbuffer import (
     load,
     operators,
     pack,
-    pack_int4,
+    pack_bits,
     require_version,
     set_constant,
-    unpack_int4,
+    unpack_bits,
 )
 from tests.tflite.models import inputs_of, run
 
 
-def test_pack_int4_puts_the_first_value_in_the_low_nibble():
-    assert pack_int4(np.array([1, -1, 7])).tolist() == [0xF1, 0x07]
-    assert unpack_int4(np.array([0xF1, 0x07], np.uint8), 3).tolist() == [1, -1, 7]
+def test_packed_values_begin_in_the_lowest_bits():
+    assert pack_bits(np.array([1, -1, 7]), 4).tolist() == [0xF1, 0x07]
+    assert unpack_bits(np.array([0xF1, 0x07], np.uint8), 3, 4).tolist() == [1, -1, 7]
+    assert pack_bits(np.array([1, -1, 0, -2, 1]), 2).tolist() == [0b10_00_11_01, 0b01]
+    assert unpack_bits(np.array([0b10_00_11_01, 0b01], np.uint8), 5, 2).tolist() == [1, -1, 0, -2, 1]
 
 
+@pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize("count", [0, 1, 2, 15, 16])
-def test_int4_round_trip(count):
-    values = np.resize(np.arange(-8, 8), count)
-    packed = pack_int4(values)
-    assert packed.size == (count + 1) // 2
-    np.testing.assert_array_equal(unpack_int4(packed, count), values)
+def test_packed_values_come_back(count, bits):
+    values = np.resize(np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)), count)
+    packed = pack_bits(values, bits)
+    assert packed.size == -(-count * bits // 8)
+    np.testing.assert_array_equal(unpack_bits(packed, count, bits), values)
 
 
-def test_int4_refuses_what_does_not_fit():
-    with pytest.raises(ExportError, match="do not fit 4 bits"):
-        pack_int4(np.array([8]))
+@pytest.mark.parametrize(("value", "bits"), [(8, 4), (-9, 4), (2, 2), (-3, 2)])
+def test_values_that_do_not_fit_are_refused(value, bits):
+    with pytest.raises(ExportError, match=f"do not fit {bits} bits"):
+        pack_bits(np.array([value]), bits)
 
 
 def test_packing_is_lossless_and_stable_and_smaller(twins):

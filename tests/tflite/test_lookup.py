@@ -6,6 +6,7 @@ import pytest
 from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ExportError
+from keras_xaic.settings import FileOptions
 from keras_xaic.tflite import (
     build_tflite,
     compress_for_micro,
@@ -103,7 +104,10 @@ def test_a_layer_that_is_called_twice_is_stored_once():
 
 def test_a_bundle_can_be_had_without(tmp_path):
     small = _model()
-    made = [export(small, tmp_path / str(way), calibration=inputs_of(small.model, 20), lookup=way) for way in (True, False)]
+    made = [
+        export(small, tmp_path / str(way), calibration=inputs_of(small.model, 20), file=FileOptions(lookup=way))
+        for way in (True, False)
+    ]
     files = [bundle.model.read_bytes() for bundle in made]
     assert files == [*reversed(_files(small))]
     micro = [(bundle.micro / "model.tflite").read_bytes() for bundle in made]
