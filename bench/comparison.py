@@ -14,7 +14,10 @@ NAMES = {
     "cnn": "CNN, Fashion-MNIST",
     "mlp": "784-512-256-10, Fashion-MNIST",
     "ad01": "Auto-encoder of MLPerf Tiny, random inputs",
+    "dscnn": "DS-CNN, Fashion-MNIST",
 }
+PAIR = ("auto", "auto-magnitude")
+"""The method, and its control without relevance."""
 LIMITS = {"flash": "flash_bytes", "download": "download_bytes", "max_drop": "drop_pp", "max_error": "error"}
 """Budget -> figure of a row."""
 SETTINGS = ("epochs", "samples", "minutes", "budget")
@@ -167,3 +170,42 @@ def _cells(line: Line) -> str:
 def _reason(line: Line) -> str:
     text = line.rows[-1]["failed"].replace("|", "\\|").replace("<", "&lt;")
     return f"failed: {text[:120]}{'...' if len(text) > 120 else ''}"
+
+
+def control_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns Markdown: `auto` beside its control in every schedule that both had, and the difference seed by seed."""
+    lines = [
+        "| model | training | auto | auto-magnitude | auto is ahead by, seed by seed | mean | download |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    cases: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
+    for row in rows:
+        if row["method"] in PAIR and "failed" not in row and not row.get("entries"):
+            settings = (list(NAMES).index(row["model"]), row["epochs"], row["samples"] or 0, row["versions"]["keras-xaic"])
+            cases.setdefault(settings, {name: {} for name in PAIR})[row["method"]].setdefault(row["seed"], row)
+    for (model, epochs, samples, version), found in sorted(cases.items()):
+        seeds = sorted(set(found[PAIR[0]]) & set(found[PAIR[1]]))
+        if not seeds:
+            continue
+        both = [[found[name][seed] for seed in seeds] for name in PAIR]
+        is_error = "error" in both[0][0]
+        form = ".4f" if is_error else ".2f"
+        ours, blind = ([_figure(row) for row in part] for part in both)
+        ahead = [(two - one if is_error else one - two) for one, two in zip(ours, blind)]
+        figures = [f"{statistics.mean(part):{form}}{'' if is_error else ' %'}" for part in (ours, blind)]
+        download = " and ".join(f"{statistics.mean(row['download_bytes'] for row in part):,.0f}" for part in both)
+        cells = [
+            NAMES[list(NAMES)[model]] + ("" if version.startswith("0.2") else f" (version {version})"),
+            f"{epochs} x {f'{samples:,}' if samples else 'all'}",
+            *figures,
+            ", ".join(f"{one:+{form}}" for one in ahead),
+            f"**{statistics.mean(ahead):+{form}}**",
+            download,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(row: dict[str, Any]) -> float:
+    """Returns the error of a row, or its accuracy in per cent."""
+    return float(row["error"]) if "error" in row else 100.0 * float(row.get("edge_accuracy", row.get("compressed", 0.0)))

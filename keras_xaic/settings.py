@@ -348,12 +348,13 @@ class DataOptions:
 
 
 @settings
+@keyword_only(after=4)
 @dataclass(frozen=True)
 class AttributionOptions:
     """How relevance is computed; see `keras_xaic.attribute` for what the choices mean.
 
     Attributes:
-        rule: An attribution rule, or the path of a JSON file with a composite.
+        rule: An attribution rule, the path of a JSON file with a composite, or ``auto``: what `tune` finds.
         engine: ``auto``, ``native`` or ``innvestigate``.
         target: Where relevance starts: ``true``, ``predicted``, ``all`` or a class number; None: the true class, the predicted
             one without labels, all outputs of values.
@@ -364,12 +365,13 @@ class AttributionOptions:
         per_class: Also keep the relevance of each class.
         pictures: Number of test samples to draw.
         cross_check: Also run the other engine and compare.
+        tune: Search for the rules that do least damage on validation data, beside `rule`, and keep what each of them did.
 
     Raises:
         PlanError: Naming the setting that is not usable.
     """
 
-    rule: str = option("lrp.epsilon", "Attribution rule, or a JSON file with a composite.")
+    rule: str = option("lrp.epsilon", "Attribution rule, a JSON file with a composite, or auto, which searches for one.")
     engine: EngineName = option("auto", "auto, native or innvestigate.", values=ENGINES)
     target: Optional[Origin] = option(None, "true, predicted, all or a class number.", kind=str)
     start: Start = option("one", "one, logit or squared_error.", values=STARTS)
@@ -379,6 +381,7 @@ class AttributionOptions:
     per_class: bool = option(False, "Also keep the relevance of each class.")
     pictures: int = option(4, "Test samples to draw.")
     cross_check: bool = option(False, "Run both engines and print the largest difference per layer.")
+    tune: bool = option(False, "Try rules on validation data, print what each does, and take the best: takes minutes.")
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str) and self.target.lstrip("-").isdigit():
@@ -395,7 +398,7 @@ class AttributionOptions:
             one_of("target", self.target, ORIGINS)
         require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         require("pictures", self.pictures, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
-        for name in ("per_class", "cross_check"):
+        for name in ("per_class", "cross_check", "tune"):
             object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 
 

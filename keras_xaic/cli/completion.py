@@ -33,8 +33,9 @@ def baselines(incomplete: str) -> list[str]:
 def rules() -> list[str]:
     """Returns the names of all attribution rules."""
     from keras_xaic.relevance.methods import RULE_NAMES
+    from keras_xaic.relevance.tried import AUTO
 
-    return list(RULE_NAMES)
+    return [*RULE_NAMES, AUTO]
 
 
 def layers(context: typer.Context) -> list[str]:

@@ -39,10 +39,12 @@ def explain(
     Example: [bold]xaic explain resnet8.h5 --data cifar10.npz --rule lrp.epsilon --out why/[/bold]
     """
     from keras_xaic.relevance.methods import check_rule
+    from keras_xaic.relevance.tried import AUTO
 
     file = attribution.rule if attribution.rule.endswith(".json") else None
     check_given(model, data, out=out, kind="explanation", overwrite=overwrite, others=[file])
-    check_rule(attribution.rule if file is None else read_json(file))
+    if attribution.rule != AUTO:
+        check_rule(attribution.rule if file is None else read_json(file))
     terminal.progress("load", 0, 1, "TensorFlow, model and data")
     from keras_xaic.pipeline import explain as run
 

@@ -48,7 +48,7 @@ class SearchArguments(SearchOptions):
 class MethodOptions:
     """A recipe with some entries in place of its own, or a plan."""
 
-    rule: Optional[str] = option(None, "Attribution rule in place of the recipe's.", kind=str)
+    rule: Optional[str] = option(None, "Attribution rule in place of the recipe's; auto searches for one.", kind=str)
     bits: Optional[str] = option(None, "Bit-widths in place of the recipe's, e.g. 2,3,4,8.", kind=str)
     pin: Sequence[str] = option((), "PATTERN=BITS: layers with a fixed bit-width; may be repeated.", kind=list)
     float_layers: Sequence[str] = option((), "PATTERN: layers that stay float32; may be repeated.", kind=list)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from keras_xaic.pipeline.explaining import Explanation
     from keras_xaic.pipeline.previewing import Preview
     from keras_xaic.recipes import Recipe
+    from keras_xaic.relevance.tried import Tried
     from keras_xaic.report import Report
     from keras_xaic.report.points import Front
 
@@ -191,6 +192,8 @@ class Terminal:
             counts = (f"{row.weights:,}", str(row.filters), f"{row.effective_filters:.1f}")
             table.add_row(name, row.kind, *counts, f"{row.relevance:.4g}", f"{abs(row.relevance) / total:.1%}")
         self.say(table)
+        if relevance.tried:
+            self.say(_rules_table(relevance.tried))
         if explanation.differences:
             check = Table("layer", "largest difference", "of the layer's maximum", title="native against iNNvestigate")
             for one in explanation.differences:
@@ -260,6 +263,24 @@ def _runs(verification: Verification, metric: str) -> Table:
         delegated = None if run.delegation is None else run.delegation.share
         memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
         table.add_row(name, run.version or "", accuracy, *times, "" if delegated is None else f"{delegated:.0%}", *memory)
+    return table
+
+
+def _rules_table(tried: Sequence[Tried]) -> Table:
+    """Returns what rules did when their order was followed, the best of every use first."""
+    table = Table(title="damage on validation data, followed without training", title_justify="left")
+    for name in ("use", "rule", "samples by", "damage at each step", "area"):
+        table.add_column(name, overflow="fold", justify="right" if name == "area" else "left")
+    for one in tried:
+        bits = one.use == "bits"
+        steps = [
+            f"{step:g} bits: {lost:.1f}" if bits else f"{step:.0%}: {lost:.1f}"
+            for step, lost in zip(one.steps, one.damage)
+            if lost is not None
+        ]
+        mark = " (control)" if one.control else " (chosen)" if one.chosen else ""
+        area = "given up" if one.area is None else f"{one.area:.2f}"
+        table.add_row(one.use, one.rule + mark, one.reduce, ", ".join(steps), area, style="bold" if one.chosen else None)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.relevance.choices import Reduce
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def attribute_by(
     recipe: Recipe, model: Model, samples: Samples, task: AnyTask, seed: int = 0, progress: Progress = silent
 ) -> Relevance:
-    """Returns relevance by the recipe's rule; where another rule ranks its filters, their scores are by that.
+    """Returns relevance by the recipe's rule; where others rank its filters or weigh its rounding, those scores are by them.
 
     Args:
         recipe: Says by which rules.
@@ -29,21 +31,39 @@ def attribute_by(
         progress: Told how far the work is.
     """
 
-    def by(rule: Any) -> Relevance:
+    def by(rule: Any, reduce: Reduce) -> Relevance:
         return attribute(
             model,
             samples,
             samples.labels,
             rule=rule,
-            reduce=recipe.reduce,
+            reduce=reduce,
             target=task.explained(samples),
             seed=seed,
             allow_approximate=True,  # what has no rule was refused or accepted before
             progress=progress,
         )
 
-    made = by(recipe.rule or "lrp.epsilon")
-    if recipe.filter_rule is None:
-        return made
-    ranked = by(recipe.filter_rule)
-    return replace(made, filters=ranked.filters, layers=ranked.layers, filter_rule=ranked.rule)
+    made: dict[Any, Relevance] = {}
+
+    def once(rule: Any, reduce: Reduce) -> Relevance:
+        key = json.dumps([rule, reduce])
+        if key not in made:
+            made[key] = by(rule, reduce)
+        return made[key]
+
+    rule = recipe.rule or "lrp.epsilon"
+    first = once(rule, recipe.reduce)
+    ranked = once(recipe.filter_rule or rule, recipe.filter_reduce or recipe.reduce)
+    return together(first, ranked, first if recipe.bits_rule is None else once(recipe.bits_rule, "mean_abs"))
+
+
+def together(first: Relevance, ranked: Relevance, weighed: Relevance) -> Relevance:
+    """Returns relevance with the scores of filters and layers of a second one, and with those of rounding of a third."""
+    entries: dict[str, Any] = {}
+    if ranked is not first:
+        entries.update(filters=ranked.filters, layers=ranked.layers, filter_rule=ranked.rule)
+        entries.update(filter_reduce=ranked.reduce if ranked.reduce != first.reduce else "")
+    if weighed is not first:
+        entries.update(rounding=weighed.weights, bits_rule=weighed.rule)
+    return replace(first, **entries)

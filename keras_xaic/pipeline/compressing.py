@@ -31,6 +31,7 @@ from keras_xaic.planning import Budget, Plan, check_plan
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RECIPES, Recipe, RecipeLike, get_baselines, get_recipe, recipe_file
 from keras_xaic.relevance import Attribution
+from keras_xaic.relevance.tried import AUTO
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.training import check_training, predict
@@ -135,7 +136,8 @@ def carry_out(
         check_plan(plan, loaded)
     if chosen.rule not in (None, "magnitude"):
         # Names layers that the rule cannot treat, before any long work.
-        Attribution(loaded, rule=chosen.rule, allow_approximate=not options.strict)
+        rule = "lrp.epsilon" if chosen.rule == AUTO else chosen.rule
+        Attribution(loaded, rule=rule, allow_approximate=not options.strict)
     if settings.training.explanation_loss > 0 and settings.epochs > 0:
         check_explanations(loaded, task, samples_of.train)
     check_reasons(loaded, task, samples_of.judging, settings.budget)

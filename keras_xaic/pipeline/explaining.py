@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.arguments import an, checked
+from keras_xaic.bundle import cached
 from keras_xaic.data import Samples
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.ownership import output
+from keras_xaic.pipeline.attributing import together
 from keras_xaic.pipeline.inputs import load_both
+from keras_xaic.pipeline.tuning import Tuned, search_rules
 from keras_xaic.pipeline.workspace import run_fingerprint
 from keras_xaic.progress import Progress, silent
 from keras_xaic.relevance import (
@@ -29,6 +32,8 @@ from keras_xaic.relevance import (
     save_figure,
     save_pictures,
 )
+from keras_xaic.relevance.choices import Reduce
+from keras_xaic.relevance.tried import AUTO, USES
 from keras_xaic.settings import AttributionOptions, DataOptions
 from keras_xaic.usual import in_usual_keras
 
@@ -92,6 +97,7 @@ def explain(
         XaicError: Naming what is wrong.
     """
     how, options = attribution or AttributionOptions(), options or DataOptions()
+    searching = how.tune or how.rule == AUTO
     is_file = how.rule.endswith(".json")
     with output(out, "explanation", overwrite=overwrite, inputs=[model, data, how.rule if is_file else None]) as place:
         loaded, data, task = load_both(model, data, options, progress)
@@ -101,6 +107,12 @@ def explain(
         settings: dict[str, Any] = {"target": target, "start": how.start, "reference": how.reference}
         if place.start(run_fingerprint(loaded, data, ["explain", chosen, how, options, seed])):
             return _published(place.target, loaded)
+        found: Optional[Tuned] = None
+        if searching:
+            also = [] if how.rule == AUTO or is_file else [how.rule]
+            search = functools.partial(search_rules, loaded, data, task, also=also, seed=seed, progress=progress)
+            found = cached(place.work / "rules.json", search, Tuned.save, Tuned.load)
+            chosen = found.best("weights")[0]
         if how.cross_check:
             Attribution(loaded, rule=chosen, engine="innvestigate")  # raises what it would raise after the work
         relevance = attribute(
@@ -108,7 +120,7 @@ def explain(
             samples,
             rule=chosen,
             engine=how.engine,
-            reduce=how.reduce,
+            reduce=how.reduce if found is None else found.best("weights")[1],
             batch_size=how.batch_size,
             per_class=how.per_class,
             seed=seed,
@@ -117,6 +129,10 @@ def explain(
             checkpoint=place.work / "attribution.npz",
             **settings,
         )
+        if found is not None:
+            also_by = functools.partial(_by, loaded, samples, not options.strict, settings)
+            others = [relevance if found.best(use) == found.best("weights") else also_by(*found.best(use)) for use in USES]
+            relevance = replace(together(relevance, others[0], others[2]), tried=found.tried)
         differences: list[Difference] = []
         if how.cross_check:
             differences = cross_check(
@@ -129,13 +145,20 @@ def explain(
             save_figure(plot_layers(relevance), scratch / "layers.png")
             if differences:
                 write_atomic(scratch / _DIFFERENCES, json.dumps([asdict(one) for one in differences], indent=1) + "\n")
-            if how.pictures and how.rule != "magnitude":
+            if how.pictures and chosen != "magnitude":
                 shown: Samples = data.judging.take(slice(0, how.pictures))
                 drawn = Attribution(loaded, rule=chosen, engine=how.engine, allow_approximate=not options.strict)
                 if target == "true" and shown.y is None:
                     settings["target"] = "predicted"
                 save_pictures(drawn, shown, out=scratch / "pictures", count=how.pictures, **settings)
     return Explanation(relevance, rows, differences)
+
+
+def _by(
+    model: Model, samples: Samples, allow_approximate: bool, settings: dict[str, Any], rule: str, reduce: Reduce
+) -> Relevance:
+    """Returns relevance by another rule, for one use."""
+    return attribute(model, samples, rule=rule, reduce=reduce, allow_approximate=allow_approximate, **settings)
 
 
 def _published(directory: pathlib.Path, model: Model) -> Explanation:

@@ -45,11 +45,13 @@ from keras_xaic.pipeline.reporting import Outcome, build_report, metric_facts
 from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
+from keras_xaic.pipeline.tuning import Tuned, search_rules
 from keras_xaic.pipeline.workspace import Workspace
 from keras_xaic.planning import PLAIN_BITS, Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
+from keras_xaic.relevance.tried import AUTO, Tried
 from keras_xaic.report import Evidence, Report, write_html
 from keras_xaic.training import predict
 
@@ -78,6 +80,8 @@ class Job:
     """What a user should know, found out before the run."""
     rounds: Sequence[Round] = ()
     """What the driver did, where the recipe has one."""
+    tried: tuple[Tried, ...] = ()
+    """Attribution rules that were tried, where they were searched for."""
     eased: Optional[str] = None
     """What to say where a recipe without limits was not carried out as it is."""
 
@@ -97,6 +101,7 @@ class Job:
 
         Where an interpreter refuses the bundle, the next type of activations is tried before that is an error.
         """
+        self._find_rules()
         work, seed, recipe = self.work, self.settings.seed, self.settings.recipe
         samples = self.data.calibration(self.settings.options.calibration, seed)
         original = work.timed("original", lambda: self.original())
@@ -172,6 +177,21 @@ class Job:
             raise verification.error
         return report
 
+    def _find_rules(self) -> None:
+        """Puts the rules that do least damage on validation data in place of the rule ``auto``."""
+        recipe, settings = self.settings.recipe, self.settings
+        if recipe.rule != AUTO or settings.plan is not None:
+            return
+        how: dict[str, Any] = {"score": recipe.score, "seed": settings.seed, "progress": self.work.progress}
+        found = self.work.timed(
+            "tune",
+            lambda: self.work.cached(
+                "rules.json", lambda: search_rules(self.model, self.data, self.task, **how), Tuned.save, Tuned.load
+            ),
+        )
+        self.tried = found.tried
+        self.settings = replace(settings, recipe=recipe.changed(**found.entries))
+
     def _with_wider(self, refused: Activations, error: EdgeError) -> Optional[Job]:
         """Returns the job with the next type of activations after one whose bundle was refused; None where there is none."""
         recipe, order = self.settings.recipe, (self.settings.recipe.plain_activations, *self.wider)
@@ -237,13 +257,17 @@ class Job:
     def attribute(self, samples: Samples) -> Relevance:
         """Computes the relevance that the recipe asks for."""
         recipe = self.settings.recipe
-        return self.work.cached(
+        made = self.work.cached(
             "relevance.npz",
             lambda: attribute_by(recipe, self.model, samples, self.task, self.settings.seed, self.work.progress),
             lambda made, path: made.save(path),
             Relevance.load,
-            of=[recipe.rule, recipe.filter_rule, recipe.reduce, self.settings.options, self.settings.seed],
+            of=[
+                *(recipe.rule, recipe.filter_rule, recipe.bits_rule, recipe.reduce, recipe.filter_reduce),
+                *(self.settings.options, self.settings.seed),
+            ],
         )
+        return replace(made, tried=self.tried) if self.tried else made
 
     def compress(self, recipe: Recipe, relevance: Optional[Relevance], samples: Samples) -> CompressedModel:
         """Runs a recipe; training continues from its checkpoints."""

@@ -42,6 +42,7 @@ class LayerOptions:
         relevance: Kernel key -> mean relevance of every weight, absolute or, for the score ``signed_relevance``, signed.
         options: What every kernel may get, and what ranks weights for pruning.
         flash_correction: Bytes by which a file was measured to be larger than predicted.
+        rounding: What says how much rounding hurts, where that is not `relevance`.
     """
 
     def __init__(
@@ -50,13 +51,15 @@ class LayerOptions:
         relevance: Mapping[str, np.ndarray],
         options: PlanOptions,
         flash_correction: int = 0,
+        rounding: Optional[Mapping[str, np.ndarray]] = None,
     ) -> None:
         self.model = canonicalize(model).model
         self.kernels = weighted_kernels(self.model)
         self.by_key = {kernel.key: kernel for kernel in self.kernels}
         self.options = options
         self.values = {kernel.key: kernel.value for kernel in self.kernels}
-        self.relevance = {kernel.key: np.abs(relevance[kernel.key]) for kernel in self.kernels}
+        weighed = relevance if rounding is None else rounding
+        self.relevance = {kernel.key: np.abs(weighed[kernel.key]) for kernel in self.kernels}
         # Scores compare trained kernels: folding BatchNorm would let its gains decide.
         originals = {kernel.key: kernel.value for kernel in weighted_kernels(model)}
         prunable = [kernel.key for kernel in self.kernels if kernel.kind != "depthwise"]
@@ -64,7 +67,7 @@ class LayerOptions:
         """Weights that are kept whatever the budget; None where the budget decides."""
         if options.score == "signed_relevance":
             self.positive = _positive({key: relevance[key] for key in prunable}, options.nonpositive)
-        self.scores = {key: weight_score(originals[key], self.relevance[key], options.score) for key in prunable}
+        self.scores = {key: weight_score(originals[key], np.abs(relevance[key]), options.score) for key in prunable}
         self.steps: dict[tuple[str, int], np.ndarray] = {}
         self.times = Times(self.model, options.activations)
         self.works = self.times.works()

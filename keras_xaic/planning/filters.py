@@ -42,11 +42,13 @@ class Removal:
         remove: Channel group -> removed channels, ascending.
         model: The smaller model.
         relevance: Kernel key -> relevance of the weights that are left.
+        rounding: The same, of what says how much rounding hurts.
     """
 
     remove: dict[str, list[int]]
     model: Model
     relevance: Mapping[str, np.ndarray]
+    rounding: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,12 @@ class FilterRemoval:
         if reached >= self._last:
             return None
         self._aim, self._last = min(self._aim, reached) * STEP, reached
-        values = {kernel.key: self.relevance.weights[kernel.key] for kernel in self.kernels}
         remove = {name: np.flatnonzero(~mask).tolist() for name, mask in keep.items() if not mask.all()}
-        return Removal(remove, remove_channels(self.model, keep, self.groups), kept_values(self.groups, keep, values))
+        left = [
+            kept_values(self.groups, keep, {kernel.key: scores[kernel.key] for kernel in self.kernels})
+            for scores in (self.relevance.weights, self.relevance.of_rounding)
+        ]
+        return Removal(remove, remove_channels(self.model, keep, self.groups), *left)
 
 
 def choose_next(

@@ -84,7 +84,7 @@ def plan(
         budget = replace(budget, macs=max(1, round((1 - options.removal) * total)))
     on_micro = "tflm" in RUN_BY[activations]
     _check(model, relevance, budget, options, on_micro)
-    kernels = LayerOptions(model, relevance.weights, options, flash_correction)
+    kernels = LayerOptions(model, relevance.weights, options, flash_correction, relevance.of_rounding)
     options.check(kernel.key for kernel in kernels.kernels)
     plain = kernels.times.plain() if plain is None else plain
     time = None if budget.max_slowdown is None else budget.max_slowdown * plain
@@ -101,7 +101,7 @@ def plan(
         if following is None:
             break
         remove = following.remove
-        kernels = LayerOptions(following.model, following.relevance, options, flash_correction)
+        kernels = LayerOptions(following.model, following.relevance, options, flash_correction, following.rounding)
         layers = _choose(kernels, damage, budget, bits, sparsity, time)
     if layers is None:
         layers = kernels.best_effort(damage, _limits(budget, bits), sparsity)
@@ -138,7 +138,8 @@ def measure_damage(
 ) -> Damage:
     """Returns what `plan` would measure, for several plans of one model with the same bits and activations (see `plan`)."""
     options = options or PlanOptions()
-    return _damage(LayerOptions(model, relevance.weights, options), options.sensitivity, samples, seed)
+    kernels = LayerOptions(model, relevance.weights, options, rounding=relevance.of_rounding)
+    return _damage(kernels, options.sensitivity, samples, seed)
 
 
 def _damage(kernels: LayerOptions, sensitivity: Union[str, Damage], samples: Optional[Samples], seed: int) -> Damage:

@@ -26,6 +26,7 @@ from keras_xaic.training.context import Context
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+    from keras_xaic.relevance.choices import Reduce
 
 BETWEEN = 0.25
 """Share of the epochs that goes into training between steps, all of them together; the small model gets the rest."""
@@ -99,7 +100,10 @@ def _choose(small: Model, plan: Plan, relevance: Optional[Relevance], context: C
     assert plan.filters is not None
     rule = "lrp.epsilon" if relevance is None else relevance.filter_rule or relevance.rule
     if relevance is None or step > 1:
-        relevance = attribute(small, context.calibration, rule=rule, target=context.target, allow_approximate=True)
+        reduce: Reduce = "mean_abs" if relevance is None else relevance.filter_reduce or "mean_abs"
+        relevance = attribute(
+            small, context.calibration, rule=rule, target=context.target, reduce=reduce, allow_approximate=True
+        )
     last = step == plan.filters.steps
     return choose_next(small, relevance.filters, plan.filters, plan.layers, last, plan.activations)
 

@@ -43,11 +43,12 @@ def prune_weights(
             training steps per batch of `Context.calibration`.
     """
     rule = "lrp.epsilon" if relevance is None else relevance.rule
-    reduce: Reduce = "mean" if plan.score == "signed_relevance" else "mean_abs"
+    signed = plan.score == "signed_relevance"
+    reduce: Reduce = "mean" if signed else "mean_abs" if relevance is None else relevance.reduce
     planned = {layer.key: layer for layer in plan.layers if layer.masked_sparsity > 0}
     sparsity = {key: layer.masked_sparsity for key, layer in planned.items()}
     patterns = {key: layer.pattern for key, layer in planned.items()}
-    if not _fits(relevance, model, reduce):
+    if not _fits(relevance, model, signed):
         relevance = attribute(
             model, context.calibration, rule=rule, target=context.target, reduce=reduce, allow_approximate=True
         )
@@ -91,11 +92,11 @@ class _Refresh(keras.callbacks.Callback):
                 layer.set_relevance(fresh.weights[kernel.key])
 
 
-def _fits(relevance: Optional[Relevance], model: Model, reduce: Reduce) -> bool:
+def _fits(relevance: Optional[Relevance], model: Model, signed: bool) -> bool:
     """Whether relevance is of this model's shapes, and signed if it must be."""
     if relevance is None or any(relevance.weights[kernel.key].shape != kernel.shape for kernel in weighted_kernels(model)):
         return False
-    return reduce == "mean_abs" or any(np.any(value < 0) for value in relevance.weights.values())
+    return not signed or any(np.any(value < 0) for value in relevance.weights.values())
 
 
 def _copy_weights(pruned: Model, plain: Model) -> None:

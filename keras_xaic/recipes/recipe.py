@@ -20,6 +20,7 @@ from keras_xaic.planning.plan import ZEROS, Grid, Score, check_zeros
 from keras_xaic.planning.storages import Activations
 from keras_xaic.relevance.choices import Reduce
 from keras_xaic.relevance.methods import check_rule
+from keras_xaic.relevance.tried import AUTO
 from keras_xaic.written import Written, what_is_wrong
 
 Sensitivity = Literal["auto", "relevance", "measured", "combined", "hessian", "mean_score", "weight_error", "uniform"]
@@ -38,8 +39,11 @@ class Recipe(Written):
         source: The publication or product it comes from.
         summary: What it does, in one sentence.
         rule: Attribution rule whose relevance drives it: a name such as ``lrp.epsilon``, or a mapping of layers to rules (see
-            `keras_xaic.attribute`); None for methods that need none.
+            `keras_xaic.attribute`); ``auto`` searches for the rules that do least damage on validation data, and sets `rule`,
+            `filter_rule`, `bits_rule` and their reductions; None for methods that need none.
         filter_rule: Attribution rule that ranks filters where it is not `rule`.
+        filter_reduce: How samples are brought together for filters where that is not `reduce`.
+        bits_rule: Attribution rule that says how much rounding hurts where it is not `rule`.
         reduce: How relevance is brought together over samples (see `keras_xaic.attribute`); ``mean`` keeps its sign.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         sparsity: Fraction of zeros that there shall be at least, whatever the budget, 0 to 1.
@@ -69,6 +73,8 @@ class Recipe(Written):
     summary: str = ""
     rule: Union[str, dict[str, str], None] = None
     filter_rule: Union[str, dict[str, str], None] = None
+    filter_reduce: Optional[Reduce] = None
+    bits_rule: Union[str, dict[str, str], None] = None
     reduce: Reduce = "mean_abs"
     score: Score = "geometric_mean"
     sparsity: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
@@ -121,11 +127,13 @@ class Recipe(Written):
             raise ValueError(f"{wrong[0]} bits: grids have 2 to 8")
         return bits
 
-    @pydantic.field_validator("rule", "filter_rule")
+    @pydantic.field_validator("rule", "filter_rule", "bits_rule")
     @classmethod
-    def _known_rule(cls, rule: Union[str, dict[str, str], None]) -> Union[str, dict[str, str], None]:
+    def _known_rule(
+        cls, rule: Union[str, dict[str, str], None], info: pydantic.ValidationInfo
+    ) -> Union[str, dict[str, str], None]:
         try:
-            if rule is not None:
+            if rule is not None and not (rule == AUTO and info.field_name == "rule"):
                 check_rule(rule)
         except ModelError as error:
             raise ValueError(str(error).rstrip(".")) from None

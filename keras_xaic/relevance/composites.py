@@ -12,10 +12,12 @@ from keras_xaic.relevance.rules import RULES, Alpha2Beta1, Epsilon, Flat, Rule, 
 
 LayerKind = Literal["conv", "depthwise", "conv_transpose", "dense", "recurrent", "attention"]
 KINDS: tuple[LayerKind, ...] = ("conv", "depthwise", "conv_transpose", "dense")
-"""Kinds of weighted layers that a composite can name, beside ``first``, ``*`` and patterns of layer names.
+"""Kinds of weighted layers that a composite can name, beside ``first``, `THIRDS`, ``*`` and patterns of layer names.
 
 Recurrent and attention layers have no choice of rules: see docs/layers.md.
 """
+THIRDS = ("low", "middle", "high")
+"""Thirds of the convolutions by depth; where there are none, of the dense layers."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Composite:
     Attributes:
         name: What it is called in results.
         choices: (matcher, rule) pairs. A matcher is ``"first"`` (weighted layers that see an input of the model through no
-            other weighted layer), a kind of `KINDS`, or a pattern of layer names such as ``block1/*``; ``"*"`` matches all.
+            other weighted layer), a kind of `KINDS`, one of `THIRDS`, or a pattern of layer names such as ``block1/*``;
+            ``"*"`` matches all.
     """
 
     name: str
@@ -33,17 +36,18 @@ class Composite:
 
     def idle(self, paths: Collection[str]) -> tuple[str, ...]:
         """Returns the patterns of layer names that match none of the weighted layers at `paths`."""
-        patterns = [matcher for matcher, _ in self.choices if matcher not in ("first", "*", *KINDS)]
+        patterns = [matcher for matcher, _ in self.choices if matcher not in ("first", "*", *KINDS, *THIRDS)]
         return tuple(pattern for pattern in patterns if not any(fnmatchcase(path, pattern) for path in paths))
 
-    def rule_for(self, path: str, kind: LayerKind, first: bool) -> Rule:
-        """Returns the rule of the layer at `path`.
+    def rule_for(self, path: str, kind: LayerKind, first: bool, third: str = "") -> Rule:
+        """Returns the rule of the layer at `path`, which lies in one of the `THIRDS` or in none.
 
         Raises:
             ModelError: If nothing matches.
         """
         for matcher, rule in self.choices:
-            if (matcher == "first" and first) or matcher == kind or (matcher not in KINDS and fnmatchcase(path, matcher)):
+            named = matcher in KINDS or matcher in THIRDS
+            if (matcher == "first" and first) or matcher in (kind, third) or (not named and fnmatchcase(path, matcher)):
                 return rule
         raise ModelError(
             f"the composite {self.name!r} has no rule for layer {path!r} ({kind})",
@@ -68,16 +72,21 @@ COMPOSITES: dict[str, Composite] = {
 }
 """Composites by their standard names."""
 
+_BEGIN = "composite("
+"""How the name of a composite begins that has none of its own."""
+
 RuleLike = Union[str, Rule, Composite, Mapping[str, Any]]
 
 
 def as_composite(rule: RuleLike) -> Composite:
-    """Accepts a rule's name, with a parameter if need be, a rule, a composite, or a mapping of matchers to rules.
+    """Accepts a rule's name, with a parameter if need be, a rule, a composite, its name, or a mapping of matchers to rules.
 
     >>> as_composite("lrp.gamma:0.5").choices
     (('*', Gamma(gamma=0.5, epsilon=1e-06)),)
     >>> as_composite({"first": "lrp.z_box", "conv": "lrp.z_plus", "*": Epsilon(0.01)}).rule_for("fc", "dense", False)
     Epsilon(epsilon=0.01)
+    >>> as_composite("composite(dense=lrp.epsilon:0.25, *=lrp.gamma)").choices
+    (('dense', Epsilon(epsilon=0.25)), ('*', Gamma(gamma=0.25, epsilon=1e-06)))
 
     Raises:
         ModelError: If there is no such rule.
@@ -91,11 +100,14 @@ def as_composite(rule: RuleLike) -> Composite:
         if not entries:
             raise ModelError("a composite has no entries", 'rules by layer, e.g. {"*": "lrp.epsilon"}')
         label = ", ".join(f"{matcher}={_label(one)}" for matcher, one in entries)
-        return Composite(f"composite({label})", entries)
+        return Composite(f"{_BEGIN}{label})", entries)
     if not isinstance(rule, str):
         raise ModelError(f"a rule is {rule!r}", "the name of a rule, or a mapping of layers to names")
     if rule in COMPOSITES:
         return COMPOSITES[rule]
+    if rule.startswith(_BEGIN) and rule.endswith(")"):  # as results are called
+        pairs = [entry.rpartition("=") for entry in rule[len(_BEGIN) : -1].split(", ")]
+        return as_composite({matcher: one for matcher, _, one in pairs})
     one = _as_rule(rule)
     if isinstance(one, ZBox):  # bounds are known at the input only: deep Taylor decomposition, Montavon et al. 2017
         return Composite(rule, (("first", one), ("*", ZPlus())))

@@ -15,6 +15,7 @@ from keras_xaic.arguments import keyword_only
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, a_place, save_arrays
 from keras_xaic.npz import Npz
+from keras_xaic.relevance.tried import Tried
 
 if TYPE_CHECKING:
     from keras_xaic.relevance.choices import EngineName, Reduce, Start
@@ -23,6 +24,9 @@ FORMAT = 1
 
 _PARTS = ("weights", "filters", "layers", "biases")
 _FACTS = ("rule", "filter_rule", "engine", "target", "start", "reduce", "samples", "seed")
+_LATER = ("filter_reduce", "bits_rule")
+"""Facts, and scores in `_LATER_PARTS`, that files have only where there is something to say."""
+_LATER_PARTS = ("rounding",)
 
 
 @keyword_only(after=4)
@@ -54,9 +58,13 @@ class Relevance:
         gates: Paths of weighted layers that only compute gates: LRP gives them zero by construction. That does not mean that
             they do not matter; protect them, or use a rule that scores them (DeepLIFT, taylor).
         filter_rule: Name of the rule of `filters` and `layers`, where it is another.
+        filter_reduce: How samples were brought together for these, where that is another way.
+        bits_rule: Name of the rule of `rounding`, where there is any.
+        rounding: Weight key -> what says how much it hurts to round a kernel, where that is not `weights`; absolute.
         biases: Path -> relevance of the biases, (channels,), where the rule gives them any. With ``reduce="sum"``, weights and
             biases of a layer add up to its filters.
         per_class: Class number -> the same for the samples of that class, where it was asked for.
+        tried: The rules that were tried, where they were searched for.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -72,8 +80,17 @@ class Relevance:
     approximate: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
     filter_rule: str = ""
+    filter_reduce: Union[Reduce, Literal[""]] = ""
+    bits_rule: str = ""
+    rounding: Mapping[str, np.ndarray] = field(default_factory=dict)
     biases: Mapping[str, np.ndarray] = field(default_factory=dict)
     per_class: Mapping[int, Relevance] = field(default_factory=dict)
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def of_rounding(self) -> Mapping[str, np.ndarray]:
+        """What says how much it hurts to round a kernel."""
+        return self.rounding or self.weights
 
     def __eq__(self, other: object) -> bool:
         """Whether both hold the same facts and, value for value, the same scores."""
@@ -154,17 +171,24 @@ def _collect(relevance: Relevance, prefix: str, arrays: dict[str, np.ndarray]) -
     facts = {
         "format": FORMAT,
         **{name: getattr(relevance, name) for name in _FACTS},
+        **{name: getattr(relevance, name) for name in _LATER if getattr(relevance, name)},
         "approximate": list(relevance.approximate),
         "gates": list(relevance.gates),
         "classes": sorted(relevance.per_class),
-        "order": {part: list(getattr(relevance, part)) for part in _PARTS},
+        "order": {part: list(getattr(relevance, part)) for part in _held(relevance)},
     }
     arrays[prefix + "facts"] = np.array(json.dumps(facts, sort_keys=True))
-    for part in _PARTS:
+    if relevance.tried:
+        arrays[prefix + "tried"] = np.array(json.dumps([one.facts() for one in relevance.tried]))
+    for part in _held(relevance):
         for key, value in getattr(relevance, part).items():
             arrays[f"{prefix}{part}/{key}"] = np.asarray(value)
     for number, one in relevance.per_class.items():
         _collect(one, f"{prefix}class/{number}/", arrays)
+
+
+def _held(relevance: Relevance) -> tuple[str, ...]:
+    return (*_PARTS, *(part for part in _LATER_PARTS if getattr(relevance, part)))
 
 
 def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
@@ -173,7 +197,7 @@ def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
         raise ValueError("another version of the format")
     order, classes = facts.pop("order"), facts.pop("classes")
     listed = {name: facts.pop(name) for name in ("approximate", "gates")}
-    if set(facts) != set(_FACTS):
+    if set(facts) - set(_LATER) != set(_FACTS):
         raise ValueError("other facts than those of an attribution")
     for name, value in facts.items():
         kind = type(getattr(Relevance, name, ""))  # of the default
@@ -183,7 +207,9 @@ def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
         raise ValueError("names that are no text")
     if any(type(number) is not int for number in classes):
         raise ValueError("classes that are no numbers")
-    parts = {part: {key: _scores(arrays, f"{prefix}{part}/{key}") for key in order[part]} for part in _PARTS}
+    held = (*_PARTS, *(part for part in _LATER_PARTS if part in order))
+    parts = {part: {key: _scores(arrays, f"{prefix}{part}/{key}") for key in order[part]} for part in held}
+    tried = json.loads(str(arrays[prefix + "tried"])) if prefix + "tried" in arrays else []
     if any(value.size != 1 for value in parts["layers"].values()):
         raise ValueError("several scores of one layer")
     return Relevance(
@@ -194,6 +220,8 @@ def _restore(arrays: Mapping[str, np.ndarray], prefix: str) -> Relevance:
         per_class={number: _restore(arrays, f"{prefix}class/{number}/") for number in classes},
         approximate=tuple(listed["approximate"]),
         gates=tuple(listed["gates"]),
+        rounding=parts.get("rounding", {}),
+        tried=tuple(Tried.of(one) for one in tried),
         **facts,
     )
 

@@ -45,8 +45,10 @@ class NativeEngine:
     def __init__(self, program: Program, composite: Composite, allow_approximate: bool = False) -> None:
         self.program, self.composite = program, composite
         self.approximate = check_supported(program.treatments, self.column, composite.name, allow_approximate)
+        thirds = program.thirds()
         self.rules: dict[str, Rule] = {
-            path: composite.rule_for(path, program.kind(path), path in program.first) for path in program.maps
+            path: composite.rule_for(path, program.kind(path), path in program.first, thirds.get(path, ""))
+            for path in program.maps
         }
         self.epsilon = self._common_epsilon()
         self.gates = _steering_only(program)

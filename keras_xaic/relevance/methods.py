@@ -11,6 +11,7 @@ from keras_xaic.errors import ModelError, choices, require_one
 from keras_xaic.relevance.choices import ENGINES, EngineName
 from keras_xaic.relevance.composites import COMPOSITES, Composite, RuleLike, as_composite
 from keras_xaic.relevance.rules import RULES, Rule
+from keras_xaic.relevance.tried import AUTO
 
 if TYPE_CHECKING:
     from keras_xaic.relevance.engine import Engine
@@ -37,9 +38,15 @@ def check_rule(rule: object) -> None:
     """
     if not isinstance(rule, (str, Rule, Composite, Mapping)):
         raise ModelError(f"rule is a {type(rule).__name__}", "the name of a rule, a rule, or a mapping of layers to rules")
-    if not isinstance(rule, str):
+    if not isinstance(rule, str) or rule.startswith("composite("):
         as_composite(rule)
         return
+    if rule == AUTO:
+        raise ModelError(
+            "rule 'auto' where there is no data to judge rules by",
+            f"one of {', '.join(RULE_NAMES)}",
+            "`xaic explain --rule auto` and `xaic compress --rule auto` search for one",
+        )
     name, colon, _ = rule.partition(":")
     if name not in RULE_NAMES:
         raise ModelError(f"there is no attribution rule {rule!r}", choices(name, RULE_NAMES))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from keras_xaic._keras import Model, Tensor, layers, tf
 from keras_xaic.models.canonical import Canonical, canonicalize
 from keras_xaic.models.kernels import Kernel, kernels_in, layer_kernels
 from keras_xaic.models.operations import Operation, Operations, symbol_of
+from keras_xaic.relevance.composites import THIRDS, LayerKind
 from keras_xaic.relevance.layer_table import Treatment
 from keras_xaic.relevance.linear import LinearMap, linear_map
-
-if TYPE_CHECKING:
-    from keras_xaic.relevance.composites import LayerKind
 
 Environment = dict[str, Tensor]
 
@@ -99,6 +96,11 @@ class Program:
         """Kind of a weighted layer, as composites name it."""
         kernel = self.kernels.get(path)
         return kernel.kind if kernel is not None else self.maps[path].kernel.kind
+
+    def thirds(self) -> dict[str, str]:
+        """Returns which third of the depth the convolutions lie in; where there are none, the dense layers."""
+        deep = [path for path in self.maps if self.kind(path) != "dense"] or list(self.maps)
+        return {path: THIRDS[len(THIRDS) * number // len(deep)] for number, path in enumerate(deep)}
 
     def _first_layers(self, inside: Mapping[str, Sequence[Kernel]]) -> set[str]:
         """Weighted layers that see an input of the model through no other weighted layer."""
