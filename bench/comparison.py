@@ -16,6 +16,8 @@ NAMES = {
     "ad01": "Auto-encoder of MLPerf Tiny, random inputs",
     "dscnn": "DS-CNN, Fashion-MNIST",
 }
+FORMS = ("filters", "weights", "codebook", "mixed")
+"""Of deeplift-..., a recipe each."""
 PAIR = ("auto", "auto-magnitude")
 """The method, and its control without relevance."""
 LIMITS = {"flash": "flash_bytes", "download": "download_bytes", "max_drop": "drop_pp", "max_error": "error"}
@@ -209,3 +211,41 @@ def control_table(rows: Sequence[dict[str, Any]]) -> str:
 def _figure(row: dict[str, Any]) -> float:
     """Returns the error of a row, or its accuracy in per cent."""
     return float(row["error"]) if "error" in row else 100.0 * float(row.get("edge_accuracy", row.get("compressed", 0.0)))
+
+
+def papers_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns Markdown: every published method at its sizes, beside itself without relevance, seeds as means."""
+    cases: dict[tuple[Any, ...], dict[bool, list[dict[str, Any]]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("model", "recipe", "limit", "of", "times", "epochs", "samples"))
+        cases.setdefault(key, {False: [], True: []})[row["control"]].append(row)
+    lines = [
+        "| model | recipe | limit | training | lost | without relevance | zeros | bits | bytes | bytes without relevance |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for (model, recipe, limit, of, times, epochs, samples), both in cases.items():
+        mine = [row for row in both[False] if "failed" not in row]
+        if not mine:
+            continue
+        bytes_of = f"{limit}_bytes"
+        cells = [
+            NAMES.get(model, "digits CNN of scikit-learn"),
+            f"`{recipe}`",
+            f"{limit} of {of} / {times:.3g}: {mine[0]['limit_bytes']:,}",
+            f"{epochs} x {f'{samples:,}' if samples else 'all'}",
+            *(_lost(part) for part in both.values()),
+            f"{statistics.mean(row['zeros'] for row in mine):.0%}",
+            f"{statistics.mean(row['mean_bits'] for row in mine):.1f}",
+            *(f"{statistics.mean(row[bytes_of] for row in part):,.0f}" if part else "-" for part in both.values()),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _lost(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the points that are lost, as mean and range over seeds."""
+    lost = [100 * (row["original_accuracy"] - row["edge_accuracy"]) for row in rows]
+    if not lost:
+        return "-"
+    spread = f" ({min(lost):.2f} to {max(lost):.2f})" if len(lost) > 1 else ""
+    return f"{statistics.mean(lost):.2f}{spread}"
