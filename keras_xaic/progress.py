@@ -12,5 +12,32 @@ class Progress(Protocol):
         """Shows, logs or ignores it."""
 
 
+class Counted:
+    """Adds up what the parts of one stage have done, each of which knows only its own share.
+
+    >>> count = Counted(lambda *facts: print(*facts), "compare", 30)
+    compare 0 30
+    >>> count(10)
+    compare 10 30
+    >>> count(15, "maps")
+    compare 25 30 maps
+
+    Args:
+        progress: Told how far the stage is.
+        stage: Its name.
+        total: Its size, in any unit.
+    """
+
+    def __init__(self, progress: Progress, stage: str, total: int) -> None:
+        self._progress, self._stage, self._total = progress, stage, total
+        self._done = 0
+        self(0)
+
+    def __call__(self, more: int, note: str = "") -> None:
+        """Says that `more` is done."""
+        self._done += more
+        self._progress(self._stage, min(self._done, self._total), self._total, *([note] if note else []))
+
+
 def silent(stage: str, done: int, total: int, note: str = "") -> None:
     """A `Progress` that says nothing."""

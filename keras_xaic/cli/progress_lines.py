@@ -31,18 +31,24 @@ class ProgressLines:
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
         self._start = clock()
-        self._stage, self._since, self._last = "", self._start, self._start
+        self._stage, self._last = "", self._start
+        self._since, self._from, self._done = self._start, 0, 0
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Prints that a stage begins, and how far it is at most every `PAUSE` seconds."""
+        """Prints that a stage begins, and how far it is at most every `PAUSE` seconds.
+
+        What is left is predicted from what was done since the first call: the first batches take longer than others. A stage
+        may begin again.
+        """
         now = self._clock()
         began = stage != self._stage
-        if began:
-            self._stage, self._since = stage, now
+        if began or done < self._done:
+            self._stage, self._since, self._from = stage, now, done
+        self._done = done
         if now - self._start < SILENT or done >= total or not (began or now - self._last >= PAUSE):
             return
         self._last = now
-        left = (now - self._since) * (total - done) / done if done else 0.0
+        left = (now - self._since) * (total - done) / (done - self._from) if done > self._from else 0.0
         facts = [f"{done:,} of {total:,}" if done else "", f"about {_duration(left)} left" if left >= 1 else "", note]
         self._write(": ".join(part for part in (stage, ", ".join(fact for fact in facts if fact)) if part))
 

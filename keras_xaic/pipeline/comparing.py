@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -13,6 +14,7 @@ from keras_xaic.models import Task
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.pipeline.reasons import COMPARED, RULE, TAKEN, Likeness, explained, together, way_of
 from keras_xaic.pipeline.removal import removal_similarity
+from keras_xaic.progress import Progress, silent
 from keras_xaic.relevance import Attribution, Explanations, mean_similarity
 
 if TYPE_CHECKING:
@@ -48,7 +50,14 @@ class Changes:
 
 
 def compare_models(
-    original: Model, small: Model, test: Samples, task: AnyTask, before: Array, after: Array, seed: int = 0
+    original: Model,
+    small: Model,
+    test: Samples,
+    task: AnyTask,
+    before: Array,
+    after: Array,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Changes:
     """Compares the outputs and the explanations of two models.
 
@@ -63,6 +72,7 @@ def compare_models(
         before: (N, ...) outputs of the original, `Parts` of several.
         after: (N, ...) outputs of the compressed file on an edge interpreter.
         seed: Of the choice of samples.
+        progress: Told how far the work is.
     """
     test = replace(test, task=task)
     own, truth, answers, name = _judging(task, test, before, after)
@@ -72,7 +82,10 @@ def compare_models(
 
     def maps(way: Attribution, index: np.ndarray, of: Samples, outputs: Optional[str] = None) -> list[np.ndarray]:
         part = replace(of, x=of.x[index], y=None if of.y is None else of.y[index])
-        return way.input_relevance(part, target=named, outputs=outputs)
+        note = "relevance of inputs" if outputs is None else f"relevance of inputs for {outputs}"
+        tell = functools.partial(progress, "compare", note=note)
+        tell(0, len(index))
+        return way.input_relevance(part, target=named, outputs=outputs, progress=tell)
 
     def alike(removal: np.ndarray, output: Optional[str] = None) -> Likeness:
         own, other = (together(maps(way, chosen, meant, output)) for way in ways)
@@ -84,7 +97,7 @@ def compare_models(
     removed = np.full((len(tasks), len(chosen)), np.nan)
     try:
         ways = [way_of(model) for model in (original, small)]
-        removed[:, some] = removal_similarity(original, small, taken, tasks, before[chosen[some]])
+        removed[:, some] = removal_similarity(original, small, taken, tasks, before[chosen[some]], progress)
         likeness = alike(removed[0])
         each = {output: alike(removal, output).facts() for output, removal in zip(alone, removed[1:])}
         shown, groups = _shown(truth, answers, len(test), chosen[np.argsort(likeness.spearman, kind="stable")[:MOST_CHANGED]])

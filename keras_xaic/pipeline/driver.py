@@ -278,12 +278,22 @@ class Driver:
         return Taught(outputs, explain(self.model, self.train, self.task, outputs))
 
     def _fitter(self, model: Model, relevance: Optional[Relevance] = None, recipe: Optional[Recipe] = None) -> SizeFitter:
-        """Returns what plans `model` as it stands, by the recipe or a variant of it."""
+        """Returns what plans `model` as it stands, by the recipe or a variant of it; for the original the same one again."""
+        recipe = recipe or self.settings.recipe
+        if model is self.model and recipe.plain_activations in self._fitters:
+            return self._fitters[recipe.plain_activations]
         if relevance is None:
             relevance = attribute_by(self.settings.recipe, model, self.samples, self.task, self.settings.seed)
-        recipe = recipe or self.settings.recipe
         how: dict[str, Any] = {"pace": self.pace, "packed": self._packed, "seed": self.settings.seed, "progress": self.progress}
-        return SizeFitter(model, relevance, recipe, self.data, self.samples, **how)
+        fitter = SizeFitter(model, relevance, recipe, self.data, self.samples, **how)
+        if model is self.model:
+            self._fitters[recipe.plain_activations] = fitter
+        return fitter
+
+    @functools.cached_property
+    def _fitters(self) -> dict[Activations, SizeFitter]:
+        """What plans the original, by types of activations: what bit-widths do to it is measured once."""
+        return {}
 
     def _replan(self, model: Model, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""

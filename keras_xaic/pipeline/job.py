@@ -129,7 +129,8 @@ class Job:
         assert verification.outputs is not None
         outputs = (original["outputs"], verification.outputs)
         changes = work.timed(
-            "compare", lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=seed)
+            "compare",
+            lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=seed, progress=work.progress),
         )
         if changes.explanations is not None:
             changes.explanations.save(bundle.explanations)
@@ -360,6 +361,7 @@ class Job:
             shutil.rmtree(place, ignore_errors=True)  # an attempt before, with files that were added to it
             return tflite.export(small, place, calibration=samples, target=target, warn=warn, **how)
 
+        self.work.progress("export", 0, 1, "converting, measuring ranges")
         bundle = write()
         if self.settings.budget.ram_bytes is not None:
             with contextlib.suppress(EdgeError):  # it is proved later
@@ -367,6 +369,7 @@ class Job:
                 if arena is not None and arena > self.settings.budget.ram_bytes:
                     bundle = write(largest_decoded=0)
         bundle.name_classes(self.data.classes)
+        self.work.progress("export", 1, 1)
         return bundle
 
     def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:

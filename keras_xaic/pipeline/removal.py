@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.output_tasks import AnyTask
+from keras_xaic.progress import Counted, Progress, silent
 from keras_xaic.relevance import rank_similarity
 from keras_xaic.training import predict
 from keras_xaic.training.explanations import decision
@@ -22,7 +23,7 @@ REMOVED = 16
 
 
 def removal_similarity(
-    original: Model, small: Model, samples: Samples, tasks: Sequence[AnyTask], outputs: Array
+    original: Model, small: Model, samples: Samples, tasks: Sequence[AnyTask], outputs: Array, progress: Progress = silent
 ) -> list[np.ndarray]:
     """Returns the rank correlation of what taking away each part of the input does to two models, sample by sample.
 
@@ -36,22 +37,26 @@ def removal_similarity(
         samples: At least two, or nothing can be taken away; a few dozen are enough.
         tasks: What both do, perhaps with several weights of the outputs.
         outputs: What the original says about the samples.
+        progress: Told how far the work is.
 
     Returns:
         One (N,) float64 a task; NaN where all parts do the same.
     """
     feeds = samples.feeds(slice(None))
     said = [np.asarray(one, np.float32).reshape(len(samples), -1) for one in arrays_of(outputs)]
-    effects = [_effects(model, feeds, tasks, said) for model in (original, small)]
+    times = 1 + sum(len(list(_parts(feed.shape[1:]))) for feed in feeds)
+    tell = Counted(progress, "compare", 2 * times)
+    effects = [_effects(model, feeds, tasks, said, tell) for model in (original, small)]
     return [rank_similarity(*pair) for pair in zip(*effects)]
 
 
-def _effects(model: Model, feeds: list[np.ndarray], tasks: Sequence[AnyTask], said: Any) -> np.ndarray:
+def _effects(model: Model, feeds: list[np.ndarray], tasks: Sequence[AnyTask], said: Any, tell: Counted) -> np.ndarray:
     """Returns by how much less the outputs speak for what is `said` without each part, (tasks, N, parts)."""
 
     def spoken(changed: list[np.ndarray]) -> np.ndarray:
         x: Any = Parts(changed) if len(changed) > 1 else changed[0]
         outputs: Any = arrays_of(predict(model, Samples(x)))
+        tell(1, "what taking parts of inputs away does")
         return np.stack([decision(task, outputs, said) for task in tasks])
 
     found = []

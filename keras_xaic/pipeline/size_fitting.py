@@ -77,9 +77,9 @@ class SizeFitter:
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
         self.seed, self.pace = seed, pace
+        self._weights: dict[tuple[bool, str], dict[str, Any]] = {}
         options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)), packed=packed)
-        progress("plan", 0, TRIES, "measuring what bit-widths do")
-        measured = measure_damage(model, relevance, options, samples=samples, seed=seed)
+        measured = measure_damage(model, relevance, options, samples=samples, seed=seed, progress=progress)
         self.options = replace(options, sensitivity=measured)
 
     def plan(self, budget: Budget, filters: Optional[bool] = None, flash_correction: int = 0) -> Plan:
@@ -120,20 +120,13 @@ class SizeFitter:
             uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
             made = with_grid(uniform, self.recipe.grid)
             self.progress("plan", attempt, TRIES)
-            content = self._written(self.untrained(made, "nearest"))
-            written = len(tflite.pack_download(content))
-            found = {
-                "predicted_flash_bytes": len(content),
-                "predicted_download_bytes": written,
-                "budget": self.recipe.aim(budget),
-            }
-            late = 0.0
-            if slowdown is not None and self.pace is not None:
-                ratio = self.pace.ratio(content)
-                found["predicted_slowdown"], late = ratio, ratio / slowdown - 1.0
-            tried.append(made.model_copy(update=found))
-            miss = len(content) - uniform.predicted_flash_bytes
-            near = flash is None or (len(content) <= flash and abs(miss) < TOLERANCE * flash)
+            sizes, late = self._weighed(made, timed=slowdown is not None), 0.0
+            size, written = sizes["predicted_flash_bytes"], sizes["predicted_download_bytes"]
+            if slowdown is not None and "predicted_slowdown" in sizes:
+                late = sizes["predicted_slowdown"] / slowdown - 1.0
+            tried.append(made.model_copy(update={**sizes, "budget": self.recipe.aim(budget)}))
+            miss = size - uniform.predicted_flash_bytes
+            near = flash is None or (size <= flash and abs(miss) < TOLERANCE * flash)
             used = 1.0 if download is None else written / download
             in_time, same = -most_early <= late <= LATE or (late < 0 and not made.remove), made.layers == before
             if near and (in_time or same) and (1.0 - SLACK <= used <= 1.0 or same):
@@ -154,6 +147,17 @@ class SizeFitter:
         return min(
             tried, key=lambda one: (_overrun(one, flash, download, slowdown), -one.predicted_download_bytes, one.sparsity)
         )
+
+    def _weighed(self, made: Plan, timed: bool) -> dict[str, Any]:
+        """Returns what the file of a plan measures, by the names of the plan's predictions; the same plan is not written twice."""
+        key = timed, made.model_dump_json(include={"layers", "remove", "filters", "lookup", "activations"})
+        if key not in self._weights:
+            content = self._written(self.untrained(made, "nearest"))
+            found = {"predicted_flash_bytes": len(content), "predicted_download_bytes": len(tflite.pack_download(content))}
+            if timed and self.pace is not None:
+                found["predicted_slowdown"] = self.pace.ratio(content)
+            self._weights[key] = found
+        return self._weights[key]
 
     def _written(self, small: Any) -> bytes:
         """Returns a file to weigh. What sizes depend on does not need all samples; a layer that is dead on a few may live."""

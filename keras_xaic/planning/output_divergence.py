@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -16,6 +17,7 @@ from keras_xaic.models.kernels import Kernel, kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.output_tasks import Tasks
+from keras_xaic.progress import Counted, Progress, silent
 from keras_xaic.tasks import with_task
 
 BATCH = 32
@@ -27,7 +29,7 @@ PROBES = 16
 
 
 def measured_damage(
-    model: Model, rounded: Mapping[tuple[str, int], np.ndarray], samples: Samples
+    model: Model, rounded: Mapping[tuple[str, int], np.ndarray], samples: Samples, progress: Progress = silent
 ) -> dict[tuple[str, int], float]:
     """Returns how far the outputs move when a single kernel is rounded, for every kernel and bit-width.
 
@@ -39,11 +41,15 @@ def measured_damage(
         model: A canonical model; unchanged afterwards.
         rounded: (kernel key, bits) -> weights on the grid.
         samples: Calibration data.
+        progress: Told how far the work is.
     """
     operations, (samples, tasks, weights) = Operations(model), _judged(model, samples)
     kernels = {kernel.key: kernel for kernel in kernels_in(operations)}
     totals = [dict.fromkeys(rounded, 0.0) for _ in tasks]
     exact_outputs: list[list[np.ndarray]] = [[] for _ in tasks]
+    works = _works(operations, kernels)
+    batches = math.ceil(len(samples) / BATCH)
+    tell = Counted(progress, "measure", batches * sum(works[key] for key, _ in rounded))
     for start in range(0, len(samples), BATCH):
         exact: dict[str, Any] = operations.start(samples.feeds(slice(start, start + BATCH)))
         for operation in operations:
@@ -58,12 +64,26 @@ def measured_damage(
             ):
                 for total, task, one, moved in zip(totals, tasks, before, after):
                     total[choice] += _divergence(task, one, moved)
+            tell(len(choices) * works[key], "what bit-widths do")
     found = dict.fromkeys(rounded, 0.0)
     for task, weight, total, kept in zip(tasks, weights, totals, exact_outputs):
         scale = float(np.concatenate(kept).var()) * kept[0][0].size if task.is_values else 1.0
         for choice, moved_by in total.items():
             found[choice] += weight * max(0.0, moved_by) / (len(samples) * max(scale, 1e-30))
     return found
+
+
+def _works(operations: Operations, kernels: Mapping[str, Kernel]) -> dict[str, int]:
+    """Returns kernel key -> how many operations are computed again when it changes."""
+    works = {}
+    for key, kernel in kernels.items():
+        behind: set[str] = set()
+        works[key] = 0
+        for one in operations:
+            if one.layer is kernel.layer or not behind.isdisjoint(one.inputs):
+                behind.update(one.outputs)
+                works[key] += 1
+    return works
 
 
 def _judged(model: Model, samples: Samples) -> tuple[Samples, list[Task], Sequence[float]]:

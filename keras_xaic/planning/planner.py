@@ -18,6 +18,7 @@ from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_relevance
 from keras_xaic.planning.sensitivity import Damage, assess
 from keras_xaic.planning.storages import RUN_BY
+from keras_xaic.progress import Progress, silent
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -135,15 +136,24 @@ def measure_damage(
     *,
     samples: Optional[Samples] = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Damage:
     """Returns what `plan` would measure, for several plans of one model with the same bits and activations (see `plan`)."""
     options = options or PlanOptions()
     kernels = LayerOptions(model, relevance.weights, options, rounding=relevance.of_rounding)
-    return _damage(kernels, options.sensitivity, samples, seed)
+    return _damage(kernels, options.sensitivity, samples, seed, progress)
 
 
-def _damage(kernels: LayerOptions, sensitivity: Union[str, Damage], samples: Optional[Samples], seed: int) -> Damage:
-    return assess(kernels.rounding(samples, seed), sensitivity) if isinstance(sensitivity, str) else sensitivity
+def _damage(
+    kernels: LayerOptions,
+    sensitivity: Union[str, Damage],
+    samples: Optional[Samples],
+    seed: int,
+    progress: Progress = silent,
+) -> Damage:
+    if not isinstance(sensitivity, str):
+        return sensitivity
+    return assess(replace(kernels.rounding(samples, seed), progress=progress), sensitivity)
 
 
 def _check(model: Model, relevance: Relevance, budget: Budget, options: PlanOptions, on_micro: bool) -> None:

@@ -13,6 +13,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
 from keras_xaic.planning.allocation import Allocate, allocate, allocate_uniform
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
+from keras_xaic.progress import Progress, silent
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -79,6 +80,7 @@ class RoundedKernels:
         relevance: Kernel key -> mean absolute relevance of every weight.
         samples: Calibration data; None where the method needs none.
         seed: Seed of everything random.
+        progress: Told how far measuring is.
     """
 
     model: Model
@@ -87,6 +89,7 @@ class RoundedKernels:
     relevance: Mapping[str, np.ndarray]
     samples: Optional[Samples]
     seed: int = 0
+    progress: Progress = silent
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ def _measured(error: ErrorOf, weight: float = 1.0) -> Callable[[RoundedKernels],
     def factors(rounding: RoundedKernels) -> Mapping[Choice, float]:
         assert rounding.samples is not None
         count = sample_count(sum(macs(rounding.model).values()) * len(rounding.rounded))
-        measured = measured_damage(rounding.model, rounding.rounded, rounding.samples.take(slice(0, count)))
+        some = rounding.samples.take(slice(0, count))
+        measured = measured_damage(rounding.model, rounding.rounded, some, rounding.progress)
         predicted = {
             (key, bits): error(rounding.values[key], rounded, rounding.relevance[key])
             for (key, bits), rounded in rounding.rounded.items()

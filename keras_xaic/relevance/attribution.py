@@ -239,6 +239,7 @@ class Attribution:
         outputs: PerOutput = None,
         reference: Any = None,
         batch_size: int = 64,
+        progress: Optional[Progress] = None,
     ) -> list[np.ndarray]:
         """Returns the signed relevance of every input value, one array (N, ...) per input; meant for a few samples."""
         work = self._work(x, y, target, start, outputs, reference, batch_size)
@@ -248,6 +249,8 @@ class Attribution:
             self._check_finite({f"inputs/{number}": array for number, array in enumerate(arrays)}, work.inputs, index)
             for part, array in zip(parts, arrays):
                 part.append(array)
+            if progress is not None:
+                progress(sum(map(len, parts[0])), len(work.inputs))
         return [np.concatenate(part) for part in parts]
 
     def _work(

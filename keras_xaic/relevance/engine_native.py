@@ -70,7 +70,8 @@ class NativeEngine:
         for operation in reversed(list(operations)):
             if not any(key in arrived for key in operation.outputs):
                 continue
-            relevances = [tf.add_n(arrived[k]) if k in arrived else tf.zeros_like(tensors[k]) for k in operation.outputs]
+            outputs = operation.outputs
+            relevances = [tf.add_n(arrived[k]) if k in arrived else tf.zeros_like(tensors[k], tf.float32) for k in outputs]
             for key, relevance in self.back(operation, tensors, relevances, record).items():
                 arrived[key].append(relevance)
         inputs = [tf.add_n(arrived[k]) if k in arrived else tf.zeros_like(tensors[k], tf.float32) for k in operations.inputs]

@@ -101,7 +101,9 @@ def propagate(
     keys, function = as_function(operation)
     xs = [tensors[key] for key in keys]
     how = program.how[operation.name]
-    if how == "layer_norm":
+    if not all(tensors[key].dtype.is_floating for key in operation.outputs):
+        results = _through_whole_numbers(function, xs, relevances, how, program.called[operation.name])
+    elif how == "layer_norm":
         results = share_of_sum(_with_constant_deviation(operation.layer), xs, relevances, epsilon)
     elif how in ("sum", "product") and len(keys) == 1 and program.called[operation.name] != "Add":
         results = [unchanged(xs[0], relevances[0])]
@@ -116,6 +118,17 @@ def propagate(
     else:  # sum, mean, upsample, affine; and the linearisation of what has no sound rule
         results = share_of_sum(function, xs, relevances, epsilon)
     return dict(zip(keys, results))
+
+
+def _through_whole_numbers(
+    function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor], how: str, called: str
+) -> list[Tensor]:
+    """Relevance of whole numbers, as those of rows in a table: it goes where they came from; what is computed has no gradient."""
+    if how == "route":
+        return follow_values(function, [tf.cast(x, tf.float32) for x in xs], relevances)
+    if called in ("cast", "identity"):
+        return [relevances[0], *(tf.zeros_like(x, tf.float32) for x in xs[1:])]
+    return [tf.zeros_like(x, tf.float32) for x in xs]
 
 
 def _with_constant_deviation(layer: Layer) -> Function:

@@ -40,6 +40,18 @@ def test_every_stage_is_told_and_then_now_and_then(timed):
     assert len(said) == 11
 
 
+def test_what_is_left_is_predicted_without_the_slow_first_batch_and_anew_when_a_stage_begins_again(timed):
+    progress, now, said = timed
+    for begin in (100.0, 1000.0):
+        now[0] = begin
+        progress("plan", 1, 11)  # whatever the first one took
+        for done in range(2, 11):
+            now[0] += 12.0
+            progress("plan", done, 11)
+    assert said[1] == "plan: 2 of 11, about 1 min 48 s left"
+    assert said.count(said[1]) == 2
+
+
 @pytest.mark.parametrize(("options", "lines"), [({}, 1), ({"quiet": True}, 0), ({"as_json": True}, 0)])
 def test_the_terminal_uses_lines_where_stderr_is_a_file(options, lines, capsys, monkeypatch):
     monkeypatch.setattr(progress_lines, "SILENT", -1.0)

@@ -14,11 +14,11 @@ from keras_xaic.training import predict
 from tests.nets import linear
 
 
-def compared(first, second, x, y):
+def compared(first, second, x, y, **how):
     test = Samples(np.asarray(x, np.float32), None if y is None else np.asarray(y))
     task = infer_task(first, Data(test, test))
     outputs = [model.predict(test.x, verbose=0) for model in (first, second)]
-    return compare_models(first, second, test, task, *outputs)
+    return compare_models(first, second, test, task, *outputs, **how)
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +154,17 @@ def test_layers_without_a_rule_do_not_keep_models_from_being_compared():
     found = compared(model, model, x, np.arange(6) % 3)
     assert found.similarity["spearman"] == 1
     assert len(found.classes) == 3
+
+
+def test_comparing_says_how_far_it_is():
+    told = []
+    x = np.random.default_rng(0).uniform(0.1, 1, (90, 3)).astype(np.float32)
+
+    def tell(stage, done, total, note=""):
+        told.append((stage, done, total, note))
+
+    compared(linear(np.eye(3)), linear(np.eye(3)), x, None, progress=tell)
+    assert {stage for stage, *_ in told} == {"compare"}
+    for note, total in (("what taking parts of inputs away does", 2 * (1 + 3)), ("relevance of inputs", 90)):
+        assert ("compare", total, total, note) in told
+        assert max(done for _, done, of, about in told if about == note and of == total) == total

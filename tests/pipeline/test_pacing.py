@@ -60,12 +60,12 @@ def test_filters_go_until_the_measured_time_is_within_the_limit(model, monkeypat
     x = np.random.default_rng(0).normal(size=(16, 16, 16, 8)).astype(np.float32)
     pace = Imagined(model, Samples(x), tmp_path / "int8.tflite")
     pace.planned = []
-    fitter = SizeFitter(model, magnitude(model), RECIPES["auto"], Data(Samples(x)), None, pace=pace)
     monkeypatch.setattr("keras_xaic.tflite.build_tflite", lambda made, _: bytes(made.predicted_flash_bytes))
     monkeypatch.setattr("keras_xaic.tflite.pack_download", lambda _: b"container")
     monkeypatch.setattr(SizeFitter, "untrained", lambda self, made, _: pace.planned.append(made.predicted_slowdown) or made)
     for budget in (LIMITED, xaic.Budget(latency="1ms")):
         pace.planned.clear()
+        fitter = SizeFitter(model, magnitude(model), RECIPES["auto"], Data(Samples(x)), None, pace=pace)
         made = fitter.fitting(budget)
         assert pace.planned[0] <= 0.5 < pace.real(pace.planned[0]), "the prediction alone would have missed it"
         assert made.remove

@@ -69,3 +69,16 @@ def test_a_layer_that_is_dead_on_a_few_samples_is_weighed_with_all(monkeypatch):
     assert seen == [size_fitting.WEIGHED, 40]
     with pytest.raises(ExportError):
         SizeFitter(model, None, RECIPES["auto"], None, samples.take(slice(0, 5)))._written(model)
+
+
+def test_a_plan_that_comes_out_again_is_not_written_again(monkeypatch):
+    monkeypatch.setattr(size_fitting, "measure_damage", lambda *_, **__: "auto")
+    monkeypatch.setattr(size_fitting, "plan", lambda *_, **__: made(2, 0.5))
+    monkeypatch.setattr(size_fitting, "apply", lambda model, one, *_, **__: one)
+    monkeypatch.setattr(size_fitting.tflite, "pack_download", lambda content: content)
+    written = []
+    monkeypatch.setattr(size_fitting.tflite, "build_tflite", lambda one, _: written.append(one) or bytes(1_200))
+    fitter = SizeFitter(keras.Sequential([layers.Input((2,)), layers.Dense(3)]), None, RECIPES["auto"], None, None)
+    for limit in (1_000, 900):
+        assert fitter.fitting(Budget(flash=limit, download=limit)).predicted_flash_bytes == 1_200
+    assert len(written) == 1

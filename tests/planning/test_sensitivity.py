@@ -39,7 +39,10 @@ def test_measured_damage_is_the_divergence_of_whole_evaluations():
     model, samples = canonicalize(net()).model, data()
     rounded = rounded_at(model, 2)
     before = {kernel.key: kernel.value for kernel in weighted_kernels(model)}
-    found = measured_damage(model, rounded, samples)
+    told = []
+    found = measured_damage(model, rounded, samples, lambda *facts: told.append(facts))
+    assert told[-1][:3] == ("measure", told[0][2], told[0][2])
+    assert [done for _, done, *_ in told] == sorted({done for _, done, *_ in told})
     p = model.predict(samples.x, verbose=0)
     for kernel in weighted_kernels(model):
         np.testing.assert_array_equal(kernel.value, before[kernel.key])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.relevance import Attribution
 
 EPSILON = 1e-6
@@ -116,3 +117,25 @@ def test_gru_with_constant_gates():
     attribution = Attribution(model)
     close(attribution.input_relevance(sample, target=1)[0][0], np.array(inputs))
     close(attribution.run(sample, target=1, reduce="sum").weights["mine/recurrent_kernel"], recurrent)
+
+
+def class_token(x):
+    first = layers.Embedding(1, 3)(tf.zeros_like(x[:, :1, 0], tf.int32))
+    tokens = layers.Concatenate(axis=1)([first, x]) + layers.Embedding(5, 3)(tf.range(5))[None]
+    return layers.MultiHeadAttention(2, 5)(tokens, tokens)[:, 0]
+
+
+def rows_as_numbers(x):
+    rows = tf.reshape(tf.cast(tf.abs(x), tf.int32), (-1, 12))
+    return layers.GlobalAveragePooling1D()(layers.Embedding(9, 6)(rows[:, :-1]))
+
+
+@pytest.mark.parametrize("body", [class_token, rows_as_numbers])
+@pytest.mark.parametrize("rule", ["lrp.epsilon", "lrp.gamma", "gradient_x_input", "deeplift.rescale"])
+def test_whole_numbers_that_a_model_computes_end_no_run(body, rule):
+    inputs = keras.Input((4, 3))
+    model, sample = drawn(keras.Model(inputs, layers.Dense(2, activation="softmax")(body(inputs))))
+    (found,) = Attribution(model, rule=rule, allow_approximate=True).input_relevance(3 * sample, target=1)
+    assert np.isfinite(found).all()
+    if rule.startswith("lrp"):
+        assert found.any(axis=(0, 2)).all()
