@@ -47,7 +47,7 @@ def measured_damage(
     kernels = {kernel.key: kernel for kernel in kernels_in(operations)}
     totals = [dict.fromkeys(rounded, 0.0) for _ in tasks]
     exact_outputs: list[list[np.ndarray]] = [[] for _ in tasks]
-    works = _works(operations, kernels)
+    works, last = _works(operations, kernels), _last_uses(operations)
     batches = math.ceil(len(samples) / BATCH)
     tell = Counted(progress, "measure", batches * sum(works[key] for key, _ in rounded))
     for start in range(0, len(samples), BATCH):
@@ -60,7 +60,7 @@ def measured_damage(
         together = _together(operations, exact, len(before[0]))
         for key, choices in _in_groups(rounded, together):
             for choice, after in zip(
-                choices, _outputs_behind(operations, exact, kernels[key], [rounded[one] for one in choices])
+                choices, _outputs_behind(operations, exact, kernels[key], [rounded[one] for one in choices], last)
             ):
                 for total, task, one, moved in zip(totals, tasks, before, after):
                     total[choice] += _divergence(task, one, moved)
@@ -84,6 +84,12 @@ def _works(operations: Operations, kernels: Mapping[str, Kernel]) -> dict[str, i
                 behind.update(one.outputs)
                 works[key] += 1
     return works
+
+
+def _last_uses(operations: Operations) -> dict[str, int]:
+    """Returns tensor -> number of the operation that reads it last, without the model's outputs."""
+    last = {key: number for number, operation in enumerate(operations) for key in operation.inputs}
+    return {key: number for key, number in last.items() if key not in operations.outputs}
 
 
 def _judged(model: Model, samples: Samples) -> tuple[Samples, list[Task], Sequence[float]]:
@@ -172,13 +178,20 @@ def _together(operations: Operations, exact: Mapping[str, Tensor], count: int) -
 
 
 def _outputs_behind(
-    operations: Operations, exact: Mapping[str, Tensor], kernel: Kernel, variants: Sequence[np.ndarray]
+    operations: Operations,
+    exact: Mapping[str, Tensor],
+    kernel: Kernel,
+    variants: Sequence[np.ndarray],
+    last: Mapping[str, int],
 ) -> list[list[np.ndarray]]:
-    """Returns for every variant of a kernel the model's outputs, float64; only what is behind the kernel is computed again."""
+    """Returns for every variant of a kernel the model's outputs, float64; only what is behind the kernel is computed again.
+
+    A tensor is kept until the operation that reads it last (see `_last_uses`).
+    """
     count, original = len(variants), kernel.value
     repeated = _Repeated(exact, count)
     changed: dict[str, Any] = {}
-    for operation in operations:
+    for place, operation in enumerate(operations):
         if operation.layer is kernel.layer:
             made = []
             for number, value in enumerate(variants):
@@ -191,6 +204,9 @@ def _outputs_behind(
             changed.update(zip(operation.outputs, made[0] if count == 1 else (tf.concat(one, 0) for one in zip(*made))))
         elif any(key in changed for key in operation.inputs):
             changed.update(zip(operation.outputs, operation.call(ChainMap(changed, repeated))))
+        for key in (key for key in operation.inputs if last.get(key) == place):
+            changed.pop(key, None)
+            repeated.pop(key, None)
     tensors = ChainMap(changed, repeated)
     outputs = [np.asarray(tensors[key], np.float64) for key in operations.outputs]
     return [list(parts) for parts in zip(*(np.split(one, count) for one in outputs))]
