@@ -149,11 +149,12 @@ class SizeFitter:
         )
 
     def _weighed(self, made: Plan, timed: bool) -> dict[str, Any]:
-        """Returns what the file of a plan measures, by the names of the plan's predictions; the same plan is not written twice."""
+        """Returns what the file of a plan measures, by the names of its predictions; the same plan is not written twice."""
         key = timed, made.model_dump_json(include={"layers", "remove", "filters", "lookup", "activations"})
         if key not in self._weights:
             content = self._written(self.untrained(made, "nearest"))
-            found = {"predicted_flash_bytes": len(content), "predicted_download_bytes": len(tflite.pack_download(content))}
+            written = len(tflite.pack_download(content))
+            found: dict[str, Any] = {"predicted_flash_bytes": len(content), "predicted_download_bytes": written}
             if timed and self.pace is not None:
                 found["predicted_slowdown"] = self.pace.ratio(content)
             self._weights[key] = found

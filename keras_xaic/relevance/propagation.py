@@ -123,7 +123,7 @@ def propagate(
 def _through_whole_numbers(
     function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor], how: str, called: str
 ) -> list[Tensor]:
-    """Relevance of whole numbers, as those of rows in a table: it goes where they came from; what is computed has no gradient."""
+    """Relevance of whole numbers, as those of rows in a table: it goes where they came from and ends where they are made."""
     if how == "route":
         return follow_values(function, [tf.cast(x, tf.float32) for x in xs], relevances)
     if called in ("cast", "identity"):

@@ -24,6 +24,7 @@ from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.one_hot import as_one_hot
 from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.repeating import as_joined
 from keras_xaic.tflite.scales import settle_scales
 from keras_xaic.tflite.signature import name_stably, restore_order
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, looping, without_loops
@@ -224,8 +225,8 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
 
     Fronts are left out: what comes out of them is the input.
     """
-    one_hot = {one.name: as_one_hot(one.layer) for one in operations if one.inputs}
-    functions = {name: one_hot[name] or function for name, function in without_loops(operations, every).items()}
+    instead = {one.name: as_one_hot(one.layer) or as_joined(one.layer) for one in operations if one.inputs}
+    functions = {name: instead[name] or function for name, function in without_loops(operations, every).items()}
     starts = [fronts[key].key if key in fronts else key for key in operations.inputs]
     left_out = {name for front in fronts.values() for name in front.operations}
 
