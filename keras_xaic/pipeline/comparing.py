@@ -20,6 +20,8 @@ from keras_xaic.relevance import Attribution, Explanations, mean_similarity
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
 
+BATCH = 16
+"""Samples whose relevance is computed at a time: one size for all, since compiling a large model takes longer than using it."""
 SHOWN = 6
 """Samples of each group whose relevance is kept as pictures."""
 MOST_CHANGED = 4
@@ -80,12 +82,16 @@ def compare_models(
     meant, named = explained(task, test, before)
     decided, _ = explained(task, replace(test, y=None), after)
 
+    size = min(BATCH, len(chosen))
+
     def maps(way: Attribution, index: np.ndarray, of: Samples, outputs: Optional[str] = None) -> list[np.ndarray]:
+        count, index = len(index), np.resize(index, max(size, len(index)))  # few samples as a batch, for what is compiled
         part = replace(of, x=of.x[index], y=None if of.y is None else of.y[index])
         note = "relevance of inputs" if outputs is None else f"relevance of inputs for {outputs}"
         tell = functools.partial(progress, "compare", note=note)
         tell(0, len(index))
-        return way.input_relevance(part, target=named, outputs=outputs, progress=tell)
+        found = way.input_relevance(part, target=named, outputs=outputs, batch_size=size, progress=tell)
+        return [array[:count] for array in found]
 
     def alike(removal: np.ndarray, output: Optional[str] = None) -> Likeness:
         own, other = (together(maps(way, chosen, meant, output)) for way in ways)

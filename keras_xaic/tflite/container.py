@@ -7,6 +7,7 @@ here with whole weights as symbols instead of binary decisions. The format is de
 
 from __future__ import annotations
 
+import functools
 import lzma
 import struct
 import zlib
@@ -66,6 +67,12 @@ def pack_download(tflite: bytes) -> bytes:
     Raises:
         ExportError: If it is not one.
     """
+    return _packed(bytes(tflite))
+
+
+@functools.lru_cache(maxsize=2)
+def _packed(tflite: bytes) -> bytes:
+    """Returns what `pack_download` does; the file of the last round is the one that is written."""
     try:
         regions = _apart(sorted(find_regions(tflite), key=lambda region: region.start))
     except (TypeError, AttributeError, LookupError, ValueError, struct.error) as error:
