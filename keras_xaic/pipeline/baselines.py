@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
+import numpy as np
 import tensorflow_model_optimization as tfmot
 
 from keras_xaic.compression import CompressedModel
+from keras_xaic.models import weighted_kernels
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.frozen import keep_frozen
 from keras_xaic.models.operations import Operations
 from keras_xaic.pipeline.toolkit import Wrappers, train_with_toolkit
-from keras_xaic.planning import Plan
+from keras_xaic.planning import PLAIN_BITS, Plan
 from keras_xaic.recipes.recipe import Baseline
 
 if TYPE_CHECKING:
@@ -34,6 +36,16 @@ def run_baseline(name: Baseline, model: Model, data: Any, **options: object) -> 
         **options: As for `train_with_toolkit`; `sparsity` for ``magnitude``, which gives every layer the same.
     """
     return _RUNNERS[name](model, data, **options)
+
+
+def equal_download_sparsity(original: Model, small: CompressedModel) -> float:
+    """Returns the sparsity at which `original` in 8 bits takes as many bits as `small` does, by entropy, to 1 %."""
+    grids = {key: kernel.entropy_bits for key, kernel in small.kernels.items()}
+    bits = sum(grids.get(kernel.key, PLAIN_BITS) * kernel.size for kernel in weighted_kernels(small.model))
+    bits /= max(1, sum(kernel.size for kernel in weighted_kernels(original)))
+    shares = np.arange(0.01, 0.99, 0.01)
+    needed = -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * PLAIN_BITS
+    return float(shares[int(np.argmin(np.abs(needed - bits)))])
 
 
 def _int8(model: Model, data: Any, **_: object) -> CompressedModel:

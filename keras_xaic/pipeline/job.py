@@ -21,17 +21,18 @@ from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.errors import EdgeError, PlanError, XaicWarning
 from keras_xaic.files import save_array, save_arrays, write_atomic
-from keras_xaic.models import canonicalize, weighted_kernels
+from keras_xaic.models import canonicalize
 from keras_xaic.npz import Npz
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.ownership import Output
 from keras_xaic.pipeline.attributing import attribute_by
-from keras_xaic.pipeline.baselines import run_baseline
+from keras_xaic.pipeline.baselines import equal_download_sparsity, run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver
 from keras_xaic.pipeline.easing import Easing, said_of_easing
 from keras_xaic.pipeline.judging import column_drops
-from keras_xaic.pipeline.pacing import RUNS, Pace
+from keras_xaic.pipeline.measuring import COMPRESSED, ORIGINAL, PLAIN, Measuring, race_files
+from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.proving import (
     MicroProof,
     add_expected_outputs,
@@ -47,7 +48,7 @@ from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.pipeline.tuning import Tuned, search_rules
 from keras_xaic.pipeline.workspace import Workspace
-from keras_xaic.planning import PLAIN_BITS, Plan
+from keras_xaic.planning import Plan
 from keras_xaic.planning.storages import Activations
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
 
 RUINED = 5.0
 """Per cent of its variance by which one value of an output may always be worse before that is said."""
-COMPRESSED, PLAIN = "compressed", "int8"
-"""What the written file and the baseline of plain int8 are called where files are timed against each other."""
 
 
 @dataclass
@@ -95,6 +94,11 @@ class Job:
     def test(self) -> Samples:
         """The samples that judge."""
         return self.data.judging
+
+    @property
+    def measuring(self) -> Measuring:
+        """What runs files on the samples that judge."""
+        return Measuring(self.test, self.task, self.work.progress)
 
     def run(self, out: Output, target: tflite.Target) -> Report:
         """Does every step that is not done yet for what can be reached of the target, and moves the bundle to `out`.
@@ -140,7 +144,7 @@ class Job:
             measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
         raced = work.timed("race", lambda: self.race(bundle))
         for name, entry in raced.items():
-            told = original if name == "original" else measured.get(name, {})
+            told = original if name == ORIGINAL else measured.get(name, {})
             told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
         about_files = (*warnings, micro.warning, state_warning(bundle))
         ruined = self.ruined(*outputs)
@@ -248,12 +252,12 @@ class Job:
             "tflite_fp32_gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
         }
         try:
-            given = self.run_file(path, "original")
+            given = self.measuring.run(path, "original")
         except EdgeError as error:  # the user deploys another file, which may well run
             said = f"The original's float32 .tflite does not run: {error}. The drop is measured against the Keras model."
             return {**facts, **metric_facts(self.task, "edge", None), "latency_ms": {}, "fault": said}
         fault = faulty_original(canonical, path, self.test, outputs, given.together, given.interpreter)
-        return {**facts, **self.measured(given), "fault": fault}
+        return {**facts, **self.measuring.facts(given), "fault": fault}
 
     def attribute(self, samples: Samples) -> Relevance:
         """Computes the relevance that the recipe asks for."""
@@ -394,7 +398,7 @@ class Job:
                 self.data,
                 epochs=self.baseline_epochs(small),
                 seed=self.settings.seed,
-                sparsity=self.equal_download_sparsity(small),
+                sparsity=equal_download_sparsity(self.model, small),
                 checkpoint=self.work.path / "train" / f"baseline-{recipe.name}",
                 progress=self.work.progress,
             )
@@ -405,8 +409,17 @@ class Job:
             "flash_bytes": len(content),
             "download_bytes": len(tflite.pack_download(content)),
             **metric_facts(self.task, "keras", self.task.value(predict(model.model, self.test), self.test)),
-            **self.measured(self.run_file(path, f"baseline {recipe.name}")),
+            **self.measuring.facts(self.measuring.run(path, f"baseline {recipe.name}")),
         }
+
+    def race(self, bundle: Bundle) -> dict[str, dict[str, Any]]:
+        """Times the original, the baselines and the bundle (see `race_files`)."""
+        work = self.work.path
+        paths = {ORIGINAL: work / "original.tflite", COMPRESSED: bundle.model}
+        paths.update({one.name: work / f"baseline-{one.name}.tflite" for one in self.settings.baselines})
+        if PLAIN not in paths and self.settings.budget.in_time:
+            paths[PLAIN] = self.pace.written()
+        return race_files(paths)
 
     def baseline_epochs(self, small: CompressedModel) -> int:
         """Returns how long a baseline trains: as long as `small` did where minutes said how long that was."""
@@ -415,63 +428,6 @@ class Job:
         if self.rounds:
             return sum(one.epochs for one in self.rounds)
         return sum(len(stage) for stage in small.history.values())
-
-    def run_file(self, path: pathlib.Path, stage: str) -> edge.EdgeResult:
-        """Runs a file on `test`, on the interpreter that judges."""
-        test, judge = self.test, edge.judge()
-        return edge.run_file(
-            path,
-            test.x,
-            interpreter=judge,
-            scale=test.scale,
-            offset=test.offset,
-            latency_runs=50,
-            progress=lambda done: self.work.progress(f"{stage} on {judge}", done, len(test)),
-        )
-
-    def race(self, bundle: Bundle) -> dict[str, dict[str, Any]]:
-        """Times the original, the baselines and the bundle against each other where the interpreter for that is installed.
-
-        Returns:
-            ``original``, the name of a baseline or `COMPRESSED` -> ``latency_ms`` of report.json; empty if nothing was timed.
-        """
-        timing = edge.speed_judge()
-        if timing is None:
-            return {}
-        work = self.work.path
-        paths = {"original": work / "original.tflite", COMPRESSED: bundle.model}
-        paths.update({one.name: work / f"baseline-{one.name}.tflite" for one in self.settings.baselines})
-        if PLAIN not in paths and self.settings.budget.in_time:
-            paths[PLAIN] = self.pace.written()
-        try:
-            raced = edge.race(paths, interpreter=timing, runs=RUNS)
-        except EdgeError:  # the original's file may not run; the rest can
-            del paths["original"]
-            try:
-                raced = edge.race(paths, interpreter=timing, runs=RUNS)
-            except EdgeError:
-                return {}
-        plain = raced.get(PLAIN)
-        found = {}
-        for name, (latency, delegation) in raced.items():
-            ratio = None if plain is None else latency.least / plain[0].least  # what others do to the machine cancels out
-            found[name] = {timing: {**edge.latency_entry(latency, delegation), "ratio_to_int8": ratio}}
-        return found
-
-    def measured(self, result: edge.EdgeResult) -> dict[str, Any]:
-        """Returns the metric on `test` and the latency of a file that ran on it."""
-        latency = {} if result.latency is None else {result.interpreter: edge.latency_entry(result.latency)}
-        task: Any = self.task
-        return {**metric_facts(self.task, "edge", task.value(result.together, self.test)), "latency_ms": latency}
-
-    def equal_download_sparsity(self, small: CompressedModel) -> float:
-        """Returns the sparsity at which the original in 8 bits takes as many bits as `small` does, by entropy, to 1 %."""
-        grids = {key: kernel.entropy_bits for key, kernel in small.kernels.items()}
-        bits = sum(grids.get(kernel.key, PLAIN_BITS) * kernel.size for kernel in weighted_kernels(small.model))
-        bits /= max(1, sum(kernel.size for kernel in weighted_kernels(self.model)))
-        shares = np.arange(0.01, 0.99, 0.01)
-        needed = -(shares * np.log2(shares) + (1 - shares) * np.log2(1 - shares)) + (1 - shares) * PLAIN_BITS
-        return float(shares[int(np.argmin(np.abs(needed - bits)))])
 
 
 def _write(content: bytes, path: pathlib.Path) -> None:

@@ -13,7 +13,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
 from keras_xaic.edge import running
 from keras_xaic.errors import EdgeError
-from keras_xaic.pipeline.job import Job
+from keras_xaic.pipeline.measuring import Measuring
 from keras_xaic.pipeline.reference import largest_deviations
 from keras_xaic.planning import Budget
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
@@ -99,14 +99,14 @@ def test_a_float_file_that_is_right_stays_the_yardstick(tmp_path):
 
 
 def test_a_float_file_that_does_not_run_is_no_reason_to_give_up(strided, tmp_path, monkeypatch):
-    ordinary = Job.run_file
+    ordinary = Measuring.run
 
     def refused(self, path, stage):
         if stage == "original":
             raise EdgeError(f"{edge.judge()} refused original.tflite: no such operator")
         return ordinary(self, path, stage)
 
-    monkeypatch.setattr(Job, "run_file", refused)
+    monkeypatch.setattr(Measuring, "run", refused)
     report = run(strided, tmp_path / "out", baselines=())
     assert report.reference == "keras"
     assert report.original.edge_accuracy is None
