@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 
+ROOT = pathlib.Path(__file__).parents[1]
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 PACKAGES = ("keras-xaic", "tensorflow", "tensorflow-model-optimization", "numpy")
 FILES = {"resnet8": "resnet8_cifar10.h5", "cnn": "cnn_fashion_mnist.h5", "mlp": "mlp_fashion_mnist.h5", "ad01": "ad01.h5"}
-DATA = {"resnet8": "cifar10.npz", "cnn": "fashion_mnist.npz", "mlp": "fashion_mnist.npz", "dscnn": "fashion_mnist.npz"}
-DSCNN_BUDGET = {"flash": 16_000, "download": 7_000, "max_drop": 1.0}
-"""Of the depthwise separable net of `ds_cnn`: half of its int8 file, and a fifth of that to download."""
+DATA = {"resnet8": "cifar10.npz", "cnn": "fashion_mnist.npz", "mlp": "fashion_mnist.npz"}
 ROUNDS = 5
 """Latencies are medians over this many interleaved rounds, so that other work on the machine hits all files alike."""
 
@@ -55,7 +54,10 @@ def load(options: argparse.Namespace, name: str, samples: int | None = None):
     from keras_xaic import load_data, load_model
     from keras_xaic.data import Data
 
-    model = load_model(options.data_root / FILES[name]) if name in FILES else load_model(ds_cnn(options))
+    if name in ("digits", "dscnn"):
+        path, images = digits()
+        return load_model(path if name == "digits" else ds_cnn(images)), load_data(images)
+    model = load_model(options.data_root / FILES[name])
     if name in DATA:
         data = load_data((options.data or options.data_root) / DATA[name])
     else:
@@ -65,29 +67,34 @@ def load(options: argparse.Namespace, name: str, samples: int | None = None):
     return model, data
 
 
-def ds_cnn(options: argparse.Namespace) -> pathlib.Path:
-    """Returns where a depthwise separable net for Fashion-MNIST lies; it is trained at the first use."""
+def digits() -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns where the model of `examples/digits.py` and the handwritten digits of scikit-learn lie, made at the first use."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    os.chdir(ROOT)
+    import digits as example
+
+    return tuple(pathlib.Path(one) for one in example.ready())
+
+
+def ds_cnn(data: pathlib.Path) -> pathlib.Path:
+    """Returns where a depthwise separable net for the digits lies; it is trained at the first use."""
     from keras_xaic import load_data
     from keras_xaic._keras import keras, layers
 
-    folder = options.data or options.data_root
-    path = folder / "dscnn_fashion_mnist.keras"
+    path = data.with_name("ds_cnn.keras")
     if path.exists():
         return path
     keras.utils.set_random_seed(0)
-    x = inputs = keras.Input((28, 28, 1))
-    for step, (filters, stride) in enumerate(((48, 2), (48, 1), (64, 2), (64, 1), (96, 2), (96, 1))):
-        if step:
-            x = layers.DepthwiseConv2D(3, stride, "same", use_bias=False)(x)
-            x = layers.ReLU()(layers.BatchNormalization()(x))
-        x = layers.Conv2D(filters, 1 if step else 3, 1 if step else stride, "same", use_bias=False)(x)
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(32, 3, 1, "same", use_bias=False)(x)))
+    for filters, stride in ((48, 1), (64, 2), (64, 1), (96, 1)):
+        x = layers.DepthwiseConv2D(3, stride, "same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(x)))
     model = keras.Model(inputs, layers.Dense(10, "softmax")(layers.GlobalAveragePooling2D()(x)))
-    schedule = keras.optimizers.schedules.CosineDecay(2e-3, 6 * 469)
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
-    train = load_data(folder / DATA["dscnn"]).train
-    x = np.asarray(train.x).reshape(-1, 28, 28, 1) * train.scale + train.offset
-    model.fit(x, train.labels, 128, 6, verbose=2)
+    train = load_data(data).train
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(train.inputs(), train.labels, 32, 30, verbose=0)
     half = path.with_name(f".{path.name}")
     model.save(half, save_format="keras")
     half.replace(path)
@@ -114,8 +121,8 @@ def edge_accuracy(content: bytes, test) -> float:
     return Task("classification", outputs[0].shape[-1]).score(outputs[0], test.y)
 
 
-def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, float]]:
-    """Returns name -> metric value on `test` and median latency on the interpreter that judges, timed in turns.
+def measure(files: Mapping[str, pathlib.Path], test, interpreter: str = "auto") -> dict[str, dict[str, float]]:
+    """Returns name -> metric value on `test` and median latency on an interpreter, timed in turns; auto: the one that judges.
 
     The metric is ``accuracy``; where nothing is classified ``error``: the squared error as a share of the targets' variance.
     """
@@ -123,23 +130,23 @@ def measure(files: Mapping[str, pathlib.Path], test) -> dict[str, dict[str, floa
 
     found = {}
     for name, path in files.items():
-        outputs = edge.run_file(path, test.x, scale=test.scale, offset=test.offset).outputs[0]
+        outputs = edge.run_file(path, test.x, interpreter=interpreter, scale=test.scale, offset=test.offset).outputs[0]
         if test.labels is not None:
             found[name] = {"accuracy": float(np.mean(outputs.argmax(-1) == test.labels))}
         else:
             found[name] = {"error": float(np.mean(np.square(outputs - test.y)) / np.var(test.y))}
-    times = latencies(files, test)
+    times = latencies(files, test, interpreter)
     return {name: {**facts, "median_ms": times[name]} for name, facts in found.items()}
 
 
-def latencies(files: Mapping[str, pathlib.Path], test) -> dict[str, float]:
-    """Returns name -> median milliseconds of one inference on the interpreter that judges, timed in turns."""
+def latencies(files: Mapping[str, pathlib.Path], test, interpreter: str = "auto") -> dict[str, float]:
+    """Returns name -> median milliseconds of one inference on an interpreter, timed in turns."""
     from keras_xaic import edge
 
     times: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(ROUNDS):
         for name, path in files.items():
-            times[name].append(edge.run_file(path, test.x[:1], latency_runs=200).latency.median)
+            times[name].append(edge.run_file(path, test.x[:1], interpreter=interpreter, latency_runs=200).latency.median)
     return {name: round(float(np.median(taken)), 4) for name, taken in times.items()}
 
 

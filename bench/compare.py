@@ -8,10 +8,11 @@
 Our recipes run through `keras_xaic.compress` with the model's budget. The baselines among the recipes (int8, magnitude,
 cluster) and the peers, TFLite's converter and the Model Optimization toolkit, train for as many epochs with the same
 optimizer and learning rate. Sony's MCT and Google's AI Edge Quantizer need a Python of their own (peers/README.md), else they
-are left out. Every file runs on the edge interpreter beside the original; one that fails there, or a method that does not
-take a model, has a row with the reason. Appends to bench/results/compare.jsonl, where rows that are there are not measured
-again, and writes them as tables to compare.md beside it. Rows made by several workers were timed beside other training;
-`--keep` keeps their files, and `--time` puts times that were measured with nothing else running into their rows."""
+are left out. Every file runs on the edge interpreter beside the original, one that it refuses on LiteRT; one that fails there,
+too, or a method that does not take a model, has a row with the reason. Appends to bench/results/compare.jsonl, where rows that
+are there are not measured again, and writes them as tables to compare.md beside it. Rows made by several workers were timed
+beside other training; `--keep` keeps their files, and `--time` puts times that were measured with nothing else running into
+their rows."""
 
 from __future__ import annotations
 
@@ -45,6 +46,8 @@ TITLE = """# Every method on every model
 How it was measured: [docs/benchmarks.md](../../docs/benchmarks.md). Made by `python bench/compare.py --table`.
 
 """
+OTHER_JUDGE = "litert"
+"""Judges files that the usual interpreter is too old for."""
 EPOCHS = 10
 CALIBRATION = 256
 MOST_SPARSE = 0.99
@@ -156,13 +159,18 @@ def peer(options, keras_model, data, model, method, budget, epochs, seed, scratc
 
 
 def judge(file, original, test):
-    """Returns bytes, accuracy and latency of a file beside the original."""
+    """Returns bytes, accuracy and latency of a file beside the original; on LiteRT where the usual judge refuses the file."""
     from keras_xaic import tflite
+    from keras_xaic.errors import EdgeError
 
-    content, found = file.read_bytes(), common.measure({"original": original, "file": file}, test)
+    content, files, elsewhere = file.read_bytes(), {"original": original, "file": file}, {}
+    try:
+        found = common.measure(files, test)
+    except EdgeError:
+        found, elsewhere = common.measure(files, test, OTHER_JUDGE), {"runtime": OTHER_JUDGE}
     general = common.general_compressors(content)
     best = min(general, key=general.__getitem__)
-    row = {"flash_bytes": len(content), "download_bytes": len(tflite.pack_download(content))}
+    row = {**elsewhere, "flash_bytes": len(content), "download_bytes": len(tflite.pack_download(content))}
     row.update(general_bytes=general[best], general_compressor=best)
     row.update(median_ms=found["file"]["median_ms"], original_ms=found["original"]["median_ms"])
     if "error" in found["file"]:

@@ -14,7 +14,8 @@ NAMES = {
     "cnn": "CNN, Fashion-MNIST",
     "mlp": "784-512-256-10, Fashion-MNIST",
     "ad01": "Auto-encoder of MLPerf Tiny, random inputs",
-    "dscnn": "DS-CNN, Fashion-MNIST",
+    "dscnn": "DS-CNN, scikit-learn's digits",
+    "digits": "small CNN, scikit-learn's digits",
 }
 FORMS = ("filters", "weights", "codebook", "mixed")
 """Of deeplift-..., a recipe each."""
@@ -80,6 +81,11 @@ class Line:
 
     def mean(self, key: str) -> float:
         return statistics.mean(row[key] for row in self.measured)
+
+    @property
+    def time(self) -> str:
+        """Time of one inference as a multiple of the original's."""
+        return f"{self.mean('median_ms') / self.mean('original_ms'):.1f} x"
 
     def misses_of(self, row: dict[str, Any]) -> list[str]:
         """Which limits a row misses."""
@@ -150,6 +156,7 @@ def table(lines: Sequence[Line]) -> str:
 
 def _cells(line: Line) -> str:
     name = f"**{line.method}**" if line.ours else line.method
+    name += " (on LiteRT)" if any(row.get("runtime") for row in line.rows) else ""
     if not line.measured:
         return f"| {name} | - | {len(line.rows)} | {line.training} | - | - | - | {_reason(line)} |"
     form = "{:.4f}" if line.is_error else "{:.2%}"
@@ -163,7 +170,7 @@ def _cells(line: Line) -> str:
         line.training,
         f"{line.mean('flash_bytes'):,.0f}",
         f"{line.mean('download_bytes'):,.0f}",
-        f"{line.mean('median_ms') / line.mean('original_ms'):.1f} x",
+        "-" if any(row["median_ms"] is None for row in line.measured) else line.time,
         line.verdict,
     ]
     return f"| {' | '.join(map(str, cells))} |"
@@ -229,7 +236,7 @@ def papers_table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         bytes_of = f"{limit}_bytes"
         cells = [
-            NAMES.get(model, "digits CNN of scikit-learn"),
+            NAMES[model],
             f"`{recipe}`",
             f"{limit} of {of} / {times:.3g}: {mine[0]['limit_bytes']:,}",
             f"{epochs} x {f'{samples:,}' if samples else 'all'}",

@@ -4,9 +4,10 @@
     python bench/control.py --table                                the table of what was measured so far
 
 The control is `auto` with the magnitude of weights in place of relevance, everywhere. Budgets are those of `bench/compare.py`;
-schedules are short, so that five models fit two cores. The files are judged with the full test set. `validation` is what the
+schedules are short, so that all models fit two cores. The files are judged with the full test set. `validation` is what the
 driver saw on the part of the training data that it chooses by. Appends to bench/results/control.jsonl, where rows that are
-there are not measured again. ``dscnn`` is a depthwise separable net that is trained on Fashion-MNIST at its first use.
+there are not measured again. ``digits`` is the model of `examples/digits.py`, ``dscnn`` a depthwise separable net on the same
+digits of scikit-learn.
 """
 
 from __future__ import annotations
@@ -25,9 +26,15 @@ SCHEDULES = {
     "cnn": (3, 4_000),
     "mlp": (6, 10_000),
     "ad01": (3, 5_000),
-    "dscnn": (3, 3_000),
+    "dscnn": (10, None),
+    "digits": (10, None),
 }
-"""Epochs, and training samples in each."""
+"""Epochs, and training samples in each; None: all."""
+BUDGETS = {
+    "dscnn": {"flash": 22_000, "download": 7_000, "max_drop": 1.0},
+    "digits": {"flash": 14_000, "download": 5_000, "max_drop": 1.0},
+}
+"""Of models that `bench/compare.py` does not have."""
 
 
 def work(options, *, model, method, seed, epochs, samples, budget, entries=None):
@@ -74,11 +81,11 @@ def jobs_of(options):
     entries = json.loads(options.entries) if options.entries else None
     jobs = []
     for model in options.models.split(","):
-        for seed in range(options.seeds):
+        for seed in range(options.seeds) if options.only_seed is None else [options.only_seed]:
             for method in options.methods.split(","):
                 epochs, samples = SCHEDULES[model]
                 job = {"model": model, "method": method, "seed": seed, "epochs": epochs, "samples": samples}
-                job["budget"] = {**compare.BUDGETS, "dscnn": common.DSCNN_BUDGET}[model]
+                job["budget"] = {**compare.BUDGETS, **BUDGETS}[model]
                 jobs.append({**job, "entries": entries})
     return jobs
 
@@ -88,6 +95,7 @@ def main():
     parser = common.parser(__doc__, "control.jsonl", needs_models=not showing)
     parser.add_argument("--models", default=",".join(SCHEDULES))
     parser.add_argument("--methods", default=",".join(comparison.PAIR))
+    parser.add_argument("--only-seed", type=int, help="one seed instead of --seeds")
     parser.add_argument("--entries", help="other entries of the recipes, as JSON")
     parser.add_argument("--table", action="store_true", help="only show what is in --out")
     options = parser.parse_args()

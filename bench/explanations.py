@@ -31,22 +31,6 @@ SETTINGS = {
 COMPARED, TAKEN = 1_000, 64
 
 
-def load(options, name):
-    """Returns model and data; the digits are those of scikit-learn, with the model of `examples/digits.py`."""
-    if name != "digits":
-        return common.load(options, name, SETTINGS[name]["samples"])
-    import os
-
-    sys.path.insert(0, str(ROOT / "examples"))
-    os.chdir(ROOT)
-    import digits
-
-    import keras_xaic as xaic
-
-    model, data = digits.ready()
-    return xaic.load_model(model), xaic.load_data(data)
-
-
 def plan_of(model, data, name):
     """Returns relevance and plan, the same for every share."""
     import keras_xaic as xaic
@@ -100,7 +84,7 @@ def main():
         left = [(seed, share) for seed, share in asked if (name, share, seed) not in done]
         if not left:
             continue
-        model, data = load(options, name)
+        model, data = common.load(options, name, SETTINGS[name]["samples"])
         relevance, plan = plan_of(model, data, name)
         for seed, share in left:
             row = {"model": name, "share": share, "seed": seed, **SETTINGS[name]}

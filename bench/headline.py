@@ -2,7 +2,8 @@
 
     python bench/headline.py        writes it into README.md
 
-Only methods that trained in one and the same schedule are compared: `auto` beside TFMOT's quantization-aware training to int8.
+Only methods that trained in one and the same schedule are compared: `auto` beside TFMOT's quantization-aware training to int8,
+and beside its control, which is the same without relevance.
 Longer training of `auto` has no int8 beside it that trained as long, so it stands below the table.
 """
 
@@ -21,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from bench.comparison import NAMES, Line, summarize  # noqa: E402
 
 ROWS = ROOT / "bench" / "results" / "compare.jsonl"
-OURS, INT8, FLOAT = "auto", "tfmot-qat", "tflite-float32"
+OURS, BLIND, INT8, FLOAT = "auto", "auto-magnitude", "tfmot-qat", "tflite-float32"
 PLACE = re.compile(r"(<!-- made by bench/headline.py -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -39,17 +40,20 @@ def table(lines: Sequence[Line]) -> str:
         ours = next((line for line in mine if line.label == OURS), None)
         int8 = next((line for line in mine if line.method == INT8), None)
         if original and ours and int8 and ours.training == int8.training:
-            rows.append(_row(original, int8, ours))
+            blind = next((line for line in mine if line.method == BLIND and line.training == ours.training), None)
+            rows.append(_row(original, int8, ours, blind))
             longer += [_longer(line) for line in mine if line.method == OURS and line.label != OURS]
-    head = "| model | float32 | int8, trained (TFMOT) | `auto` | bytes of int8 to ours | training of both |"
+    head = "| model | float32 | int8, trained (TFMOT) | `auto` | without relevance | bytes of int8 to ours | training of all |"
     said = "Schedules that short cost points. Trained longer (all samples; no int8 that trained as long was measured), "
     said += f"`{OURS}` reaches\n" + ";\n".join(longer) + ".\n"
-    return "\n".join([head, "|---|---:|---:|---:|---:|---:|", *rows]) + "\n" + (f"\n{said}" if longer else "")
+    return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|", *rows]) + "\n" + (f"\n{said}" if longer else "")
 
 
-def _row(original: Line, int8: Line, ours: Line) -> str:
+def _row(original: Line, int8: Line, ours: Line, blind: Optional[Line]) -> str:
     ratio = int8.mean("flash_bytes") / ours.mean("flash_bytes")
-    cells = [NAMES[ours.model], _value(original), _value(int8), f"**{_value(ours)}**", f"{ratio:.1f} : 1", _training(ours)]
+    control = "-" if blind is None else _value(blind)
+    values = [_value(original), _value(int8), f"**{_value(ours)}**", control]
+    cells = [NAMES[ours.model], *values, f"{ratio:.1f} : 1", _training(ours)]
     return f"| {' | '.join(cells)} |"
 
 

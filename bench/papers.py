@@ -11,13 +11,11 @@ bench/results/papers.jsonl, where rows that are there are not measured again.
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
 import common
 import comparison
 
-ROOT = pathlib.Path(__file__).parents[1]
 SCHEDULES = {"mlp": (3, 6_000), "digits": (8, None), "cnn": (2, 3_000), "resnet8": (2, 3_000)}
 """Epochs, and training samples in each; None: all."""
 CLAIMS = {
@@ -28,22 +26,6 @@ CLAIMS = {
 """Recipe -> what is limited, the file that counts, and how many times smaller than that it shall be."""
 BLIND = {"rule": "magnitude", "score": "magnitude", "sensitivity": "weight_error", "reduce": "mean_abs"}
 CALIBRATION = 256
-
-
-def load(options, name, samples):
-    """Returns model and data; the digits are those of scikit-learn, with the model of `examples/digits.py`."""
-    if name != "digits":
-        return common.load(options, name, samples)
-    import os
-
-    sys.path.insert(0, str(ROOT / "examples"))
-    os.chdir(ROOT)
-    import digits
-
-    import keras_xaic as xaic
-
-    model, data = digits.ready()
-    return xaic.load_model(model), xaic.load_data(data)
 
 
 def control_of(recipe):
@@ -66,7 +48,7 @@ def work(options, *, model, recipe, control, limit, of, times, seed, epochs, sam
     from keras_xaic.models import canonicalize
     from keras_xaic.recipes import get_recipe
 
-    original, data = load(options, model, samples)
+    original, data = common.load(options, model, samples)
     calibration = data.calibration(CALIBRATION, seed)
     canonical = canonicalize(original).model
     content = tflite.float_twin(canonical) if of == "float32" else tflite.int8_twin(original, calibration)

@@ -42,6 +42,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "filters": filters,
         "export": export,
         "compare": compare,
+        "papers": lambda: comparison.papers_table(_measured("papers")),
         "control": lambda: comparison.control_table([*_measured("control"), *_measured("compare")]),
         "mixed": mixed,
         "entropy": entropy,

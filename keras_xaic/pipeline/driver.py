@@ -19,6 +19,7 @@ from keras_xaic.models import channel_groups
 from keras_xaic.models.costs import macs
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.attributing import attribute_by
+from keras_xaic.pipeline.filter_order import most_alike
 from keras_xaic.pipeline.judging import FEW, Judge, judge_count, judging_parts
 from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.reasons import Reasons
@@ -132,6 +133,7 @@ class Driver:
 
     def _within_limits(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
+        fitter = self._faithful(fitter, self._with_margin())
         epochs = math.ceil(self.settings.epochs * FIRST)
         made = fitter.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
         best = self._round(1, fitter.model, made, fitter.relevance, epochs, FIRST)
@@ -157,6 +159,7 @@ class Driver:
         left = self.settings.epochs
         for number, share in enumerate(SHRINKING, 1):
             limits = self._share_of(plain, share)
+            fitter = self._faithful(fitter, limits)
             made = fitter.fitting(limits)
             sizes = (made.predicted_flash_bytes, limits.flash_bytes), (made.predicted_download_bytes, limits.download_bytes)
             if before is not None and any(limit is not None and size > limit for size, limit in sizes):
@@ -294,6 +297,12 @@ class Driver:
     def _fitters(self) -> dict[Activations, SizeFitter]:
         """What plans the original, by types of activations: what bit-widths do to it is measured once."""
         return {}
+
+    def _faithful(self, fitter: SizeFitter, budget: Budget) -> SizeFitter:
+        """Returns the fitter whose order of filters leaves the reasons most alike, where these are limited."""
+        if self.reasons is None:
+            return fitter
+        return most_alike(fitter, budget, self.reasons, self.samples, self.task)
 
     def _replan(self, model: Model, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
