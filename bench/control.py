@@ -26,8 +26,8 @@ SCHEDULES = {
     "cnn": (3, 4_000),
     "mlp": (6, 10_000),
     "ad01": (3, 5_000),
-    "dscnn": (10, None),
-    "digits": (10, None),
+    "dscnn": (5, None),
+    "digits": (5, None),
 }
 """Epochs, and training samples in each; None: all."""
 BUDGETS = {
