@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic.budget import Budget
 from keras_xaic.data import Samples
@@ -52,7 +52,7 @@ def most_alike(fitter: SizeFitter, budget: Budget, reasons: Reasons, samples: Sa
         except ModelError:
             continue
         other = copy.copy(fitter)
-        facts = {"filter_rule": ranked.rule, "filter_reduce": ranked.reduce}
+        facts: dict[str, Any] = {"filter_rule": ranked.rule, "filter_reduce": ranked.reduce}
         other.relevance = replace(fitter.relevance, filters=ranked.filters, layers=ranked.layers, **facts)
         similarity, _ = _similarity(fitter.model, other.plan(budget), samples, reasons)
         if similarity is not None and similarity > most:
