@@ -54,6 +54,9 @@ class PruneByRelevance(pruning_wrapper.PruneLowMagnitude):
         **kwargs: As for `PruneLowMagnitude`.
     """
 
+    call = tf.autograph.experimental.do_not_convert(pruning_wrapper.PruneLowMagnitude.call)
+    """As it stands: reading its source takes longer than a small net's epoch. TFMOT prunes layers of Keras alone."""
+
     def __init__(
         self,
         layer: Layer,

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
-from keras_xaic._keras import Layer, Model, keras
+from keras_xaic._keras import Layer, Model, keras, tf
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.frozen import keep_frozen
@@ -22,6 +22,13 @@ from keras_xaic.quantization.quantizers import GridQuantizer, PlannedQuantizeCon
 PREFIX = "quant_"
 LEARNED = ("_log_step", "_shift")
 """How the names of variables end that quantizers train beside a layer's own."""
+
+
+class _Quantized(quantize_wrapper.QuantizeWrapperV2):
+    """A layer of Keras on its planned grids; layers of users' own may hold Python conditions on tensors."""
+
+    call = tf.autograph.experimental.do_not_convert(quantize_wrapper.QuantizeWrapperV2.call)
+    """As it stands: reading its source takes longer than a small net's epoch."""
 
 
 def quantize_by_plan(
@@ -51,7 +58,8 @@ def quantize_by_plan(
                 grids[kernel.attribute] = _quantizer(kernel, planned, plan.entropy_weight, largest, *known)
         if not grids:
             return fresh
-        return quantize_wrapper.QuantizeWrapperV2(fresh, PlannedQuantizeConfig(grids), name_prefix=PREFIX)
+        kind = _Quantized if type(fresh).__module__.startswith(("keras.", "tf_keras.")) else quantize_wrapper.QuantizeWrapperV2
+        return kind(fresh, PlannedQuantizeConfig(grids), name_prefix=PREFIX)
 
     wrapped = keras.models.clone_model(model, clone_function=wrap)
     for old, new in zip(model.layers, wrapped.layers):
