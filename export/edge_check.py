@@ -237,6 +237,8 @@ def compare(outputs: list, expected: dict, tasks: list, options: argparse.Namesp
             try:
                 here, there = task.score(ours, targets), task.score(theirs, targets)
                 print(f"{name:12s} {here:.4g} here, {there:.4g} expected ({len(targets)} samples)")
+                if task.missing:
+                    print(f"             the report's {task.missing} is a function that no bundle holds")
             except ValueError as error:  # e.g. samples of one class only
                 print(f"{name:12s} not known: {error}")
     return passed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Callable, Literal, Optional, get_args
+from typing import Any, Callable, Literal, Optional, Union, get_args
 
 import numpy as np
 
@@ -31,6 +31,8 @@ Better = Literal["higher", "lower"]
 """Which way a metric gets better."""
 SHUFFLES = 8
 """Random orders of the targets that tell what chance gives."""
+OWN_UNIT = "that of a function of your own"
+"""The unit of metrics that are functions, or Keras objects, of the user's."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +56,40 @@ class Metric:
 
     Attributes:
         name: As in ``--metric`` and report.json.
-        function: What computes it.
+        function: What computes it: of `Judged`, or, if it is the user's own, of targets and outputs.
         tasks: Kinds of tasks that it judges.
         better: ``higher`` or ``lower``.
         unit: ``1``, or what the unit of the targets makes of it.
     """
 
     name: str
-    function: Callable[[Judged], float]
+    function: Callable[..., float]
     tasks: tuple[TaskKind, ...]
     better: Better = "higher"
     unit: str = "1"
 
     @property
     def is_error(self) -> bool:
-        """Whether it is an error without an upper bound: a drop is then in percent of the original's, else in points."""
+        """Whether it is an error without an upper bound."""
         return self.better == "lower"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the user's, of whose values nothing is known."""
+        return self.unit == OWN_UNIT
 
     @property
     def limits(self) -> tuple[float, float]:
         """The least and the largest value that it can have."""
         infinite = float("inf")
+        if self.is_own:
+            return -infinite, infinite
         return (0.0, infinite) if self.is_error else (-infinite if self.name == "r2" else 0.0, 1.0)
 
     @property
     def drop_unit(self) -> str:
-        """The unit of drops: percentage points, or percent of the original's error."""
-        return "%" if self.is_error else "pp"
+        """The unit of drops: percentage points, or percent of the original's value where that may be any number."""
+        return "%" if self.is_error or self.is_own else "pp"
 
     def drop(self, original: Optional[float], compressed: Optional[float]) -> Optional[float]:
         """Returns how much worse `compressed` is than `original`, in `drop_unit`; negative where it is better.
@@ -89,7 +98,9 @@ class Metric:
         """
         if original is None or compressed is None:
             return None
-        if not self.is_error:
+        if self.is_own and original != 0:
+            return (compressed - original if self.is_error else original - compressed) / abs(original) * 100.0
+        if not self.is_error and not self.is_own:
             return round((original - compressed) * 100.0, 9)  # 1.0 - 0.95 is a little more than 0.05, and no limit missed
         if original == compressed:
             return 0.0
@@ -231,8 +242,15 @@ _ALSO = {
 """Other names, those of Keras among them, in small letters -> name of the metric."""
 
 
-def get_metric(name: str) -> Metric:
+def plain_name(name: str) -> str:
+    """Returns a name without what does not matter in names of metrics: capitals, hyphens and underscores."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def get_metric(name: Union[str, Metric]) -> Metric:
     """Returns the metric called `name`, as here or as in Keras; hyphens, underscores and capitals do not matter.
+
+    One that is a `Metric` already is given back.
 
     >>> get_metric("mean_squared_error").name, get_metric("SparseCategoricalAccuracy").name
     ('mse', 'accuracy')
@@ -240,7 +258,9 @@ def get_metric(name: str) -> Metric:
     Raises:
         DataError: If there is none.
     """
-    found = _ALSO.get(str(name).lower().replace("-", "").replace("_", ""))
+    if isinstance(name, Metric):
+        return name
+    found = _ALSO.get(plain_name(str(name)))
     if found is None:
         raise DataError(f"metric {name!r} is not known", ", ".join(METRICS))
     return METRICS[found]
@@ -279,18 +299,25 @@ class Task:
         outputs: Size of the last axis where outputs are decisions, else the number of values per sample.
         activation: What the output ends in: ``softmax``, ``sigmoid``, ``linear``, ...
         metric_name: Name of the metric; empty: the task's usual one.
+        own: The metric, where it is a function of the user's: `metric_name` is its name.
+        missing: Name of a function of the user's that judged, and that is not here: another metric judges in its place.
     """
 
     kind: TaskKind
     outputs: int
     activation: str = "linear"
     metric_name: str = ""
+    own: Optional[Metric] = None
+    missing: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise DataError(f"task {self.kind!r} is not known", ", ".join(KINDS))
         if self.outputs < 1:
             raise DataError(f"a task with {self.outputs} outputs", "at least one")
+        if self.own is not None:
+            object.__setattr__(self, "metric_name", self.own.name)
+            return
         metric = metric_of(self.metric_name, self.kind, self.outputs)
         if metric.name == "top5" and self.outputs <= 5:
             raise DataError(f"top5 of a model with {self.outputs} classes is always 1", "more than 5 classes, or accuracy")
@@ -299,7 +326,17 @@ class Task:
     @property
     def metric(self) -> Metric:
         """What judges."""
-        return METRICS[self.metric_name]
+        return self.own or METRICS[self.metric_name]
+
+    def judged_by(self, metric: Union[str, Metric]) -> Task:
+        """Returns the same with another metric: one of the user's own, or a name, empty for the task's usual one."""
+        own = metric if isinstance(metric, Metric) and metric.is_own else None
+        name = metric.name if isinstance(metric, Metric) else metric
+        return replace(self, metric_name=name, own=own, missing="")
+
+    def own_metrics(self) -> Any:
+        """Returns what files cannot say of how it judges: the user's own function, or None."""
+        return self.own
 
     @property
     def logits(self) -> bool:
@@ -373,7 +410,10 @@ class Task:
         outputs = np.asarray(outputs)
         if len(outputs) != len(targets) or len(outputs) == 0:
             raise DataError(f"{self.metric_name} of {len(outputs)} outputs and {len(targets)} targets", "one target per output")
-        return self.metric.function(self._judged(outputs, self.truth(targets, outputs.shape)))
+        truth = self.truth(targets, outputs.shape)
+        if self.own is not None:
+            return self.own.function(np.asarray(targets), outputs)
+        return self.metric.function(self._judged(outputs, truth))
 
     def _judged(self, outputs: np.ndarray, truth: np.ndarray) -> Judged:
         if self.is_values:
@@ -409,7 +449,7 @@ class Task:
                 the error of the best constant is the measure.
         """
         lost = self.metric.drop(original, compressed)
-        if original is None or compressed is None or targets is None or not self.metric.is_error:
+        if original is None or compressed is None or targets is None or self.own or not self.metric.is_error:
             return lost
         constant = self.constant_error(targets)
         if original > constant * (EXACT if self.metric_name == "mse" else EXACT**0.5):
@@ -448,6 +488,8 @@ class Task:
         Decisions are compared with what they are worth against the same targets in random order, values with the error of the
         best constant.
         """
+        if self.own is not None:  # of its values nothing is known
+            return self.judged_by("").doubt(outputs, targets)
         value, name = self.score(outputs, targets), self.metric_name
         if self.is_values:
             limit = 0.0 if name == "r2" else self.constant_error(targets)
@@ -485,6 +527,8 @@ class Task:
     def of(cls, facts: Any) -> Optional[Task]:
         """Returns the task that `facts` described; None where they describe none."""
         try:
-            return cls(facts["task"], int(facts["outputs"]), str(facts["activation"]), facts["metric"]["name"])
-        except (KeyError, TypeError, ValueError, DataError):
+            name, own = facts["metric"]["name"], facts["metric"].get("unit") == OWN_UNIT
+            missing = str(name) if own else ""
+            return cls(facts["task"], int(facts["outputs"]), str(facts["activation"]), "" if own else name, missing=missing)
+        except (AttributeError, KeyError, TypeError, ValueError, DataError):
             return None

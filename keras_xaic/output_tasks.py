@@ -23,7 +23,7 @@ from keras_xaic.tasks import Head, infer
 
 Values = tuple[float, ...]
 """A metric value per output."""
-PerOutput = Union[None, str, Mapping[str, Any], Sequence[str]]
+PerOutput = Union[None, str, Metric, Mapping[str, Any], Sequence[str]]
 """What is said for all outputs, or by name of the output: a mapping, or text such as ``digit=accuracy,box=mae``."""
 
 
@@ -68,6 +68,10 @@ class Tasks:
         """Whether all outputs are values, not decisions."""
         return all(task.is_values for task in self.tasks)
 
+    def own_metrics(self) -> Optional[dict[str, Metric]]:
+        """Returns the user's own functions by output, None where there are none (see `Task.own_metrics`)."""
+        return {name: task.own for name, task in zip(self.names, self.tasks) if task.own is not None} or None
+
     @property
     def counted(self) -> list[int]:
         """Numbers of the outputs that count."""
@@ -97,13 +101,16 @@ class Tasks:
     def goodness(self, outputs: Parts, samples: Samples) -> float:
         """Returns one number that is better the higher it is: the weighted mean over outputs; NaN without targets.
 
-        Metrics in [0, 1] count as they are, errors as a share of that of the best constant, negative.
+        Metrics in [0, 1] and those of the user's own count as they are, errors negative, and the usual ones as a share of that
+        of the best constant.
         """
         if samples.y is None:
             return float("nan")
         values, total = self.score(outputs, samples.y), 0.0
         for task, value, truth, weight in zip(self.tasks, values, self._parts(samples.y), self.weights):
-            one = -value / (task.constant_error(truth) or 1.0) if task.metric.is_error else value
+            one = -value if task.metric.is_error else value
+            if task.metric.is_error and not task.metric.is_own:
+                one /= task.constant_error(truth) or 1.0
             total += weight * one
         return total / sum(self.weights)
 
@@ -252,7 +259,7 @@ def by_output(what: str, value: PerOutput, names: Sequence[str]) -> list[Any]:
     Raises:
         DataError: If there is no such output.
     """
-    if value is None or (isinstance(value, str) and "=" not in value):
+    if value is None or isinstance(value, Metric) or (isinstance(value, str) and "=" not in value):
         return [value] * len(names)
     return [_pairs(what, value, names, None).get(name) for name in names]
 
@@ -299,7 +306,8 @@ def _pairs(what: str, value: PerOutput, names: Sequence[str], alone: Any) -> dic
         pairs = [one.strip().rpartition("=") for one in value.split(",") if one.strip()]
         said = {name or text: (text if name else alone) for name, _, text in pairs}
     else:
-        said = dict(value) if isinstance(value, Mapping) else dict.fromkeys(value or (), alone)
+        named = () if value is None or isinstance(value, Metric) else value
+        said = dict(named) if isinstance(named, Mapping) else dict.fromkeys(named, alone)
     unknown = [name for name in said if name not in names]
     if unknown or (alone is None and None in said.values()):
         named = unknown[0] if unknown else next(name for name, one in said.items() if one is None)

@@ -270,7 +270,10 @@ class DataOptions:
         task: Kind of the task, one of `keras_xaic.metrics.KINDS`; None: what the output, the model's loss and the targets say.
             Of several outputs by name, a mapping or ``"digit=classification,box=regression"``.
         metric: What chooses epochs and judges: a name of `keras_xaic.metrics.METRICS` or of Keras, or a class, an instance or
-            a function of `keras.metrics`; None: the task's usual one. Of several outputs by name, like `task`.
+            a function of `keras.metrics`; None: the task's usual one. Of several outputs by name, like `task`. Also a function
+            of your own of targets and outputs, or a `keras.metrics.Metric` of your own: better the higher it is, unless its
+            name says error, loss, distance ..., or its attribute ``better`` says ``lower``. Drops are then in percent of the
+            original's value; `verify` and the check on the device judge by it only where it is given to them.
         output_weights: How much each of several outputs counts in relevance, planning, training and the choice of epochs:
             a mapping, names (the others count 0), or ``"digit=1,box=0.5"``; None: all the same.
         input_shape: Sizes for the model's free dimensions in place of the data's, without the batch: ``(128, 128, 3)`` or

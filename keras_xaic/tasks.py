@@ -154,14 +154,16 @@ class _Targets:
         return f"targets of shape {('N', *self.shape)} ({kind})".replace("'N'", "N")
 
 
-def infer(head: Head, data: Data, task: Optional[str] = None, metric: Optional[str] = None, strict: bool = True) -> Task:
+def infer(
+    head: Head, data: Data, task: Optional[str] = None, metric: Union[str, Metric, None] = None, strict: bool = True
+) -> Task:
     """Returns what an output does, after checking that the targets fit it.
 
     Args:
         head: What is known of the output.
         data: `Data`; its targets are read, those of the test part where the training part has none.
         task: The user's word for it; None infers it.
-        metric: Name of the metric; None: the task's usual one.
+        metric: Name of the metric, or one of the user's own; None: the task's usual one.
         strict: Whether what can be read in two ways is refused; else the first reading is taken.
 
     Raises:
@@ -188,7 +190,7 @@ def infer(head: Head, data: Data, task: Optional[str] = None, metric: Optional[s
     kind = kinds[0]
     sizes = [size or 1 for size in head.shape]
     outputs = int(np.prod(sizes)) if kind in ("regression", "reconstruction") else head.width
-    made = Task(kind, outputs, head.activation or "linear", judge.name if judge is not None else "")
+    made = Task(kind, outputs, head.activation or "linear").judged_by("" if judge is None else judge)
     first = first_class(made, _targets_of(data))
     for part, samples in data.parts():
         if samples.y is not None:

@@ -12,7 +12,7 @@ from keras_xaic.data import Data, Parts
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.errors import DataError
 from keras_xaic.json_files import read_json
-from keras_xaic.metrics import Task
+from keras_xaic.metrics import Metric, Task
 from keras_xaic.output_tasks import AnyTask, PerOutput, Tasks, by_output, infer_all, task_of
 from keras_xaic.tasks import Head, infer
 
@@ -69,14 +69,14 @@ class BundleFacts:
             found.append(float(value))
         return found[0], found[1]
 
-    def task(self, data: Data, task: PerOutput, metric: PerOutput) -> AnyTask:
+    def task(self, data: Data, task: PerOutput, metric: Any) -> AnyTask:
         """Returns what the model does: as asked for, else as the bundle remembers it, else as output and targets say."""
         ports = self.bundle.ports()
         if ports is not None:
             return self._tasks(ports[1], data, task, metric)
         known, task, metric = Task.of(self.kit), _alone(task), _alone(metric)
         if known is not None and task in (None, known.kind):
-            return known if metric is None else Task(known.kind, known.outputs, known.activation, metric)
+            return known if metric is None else known.judged_by(metric)
         head = Head.of(self.kit["head"]) if "head" in self.kit else _head(read_file(self.bundle.model))
         if task is None and metric is None:  # report.json is all there is for bundles without check/task.json
             told = self.report.get("metric")
@@ -90,10 +90,7 @@ class BundleFacts:
         if known is not None and task is None:
             metrics = by_output("metric", metric, names)
             told = list(known.tasks) if isinstance(known, Tasks) else [known]
-            made = [
-                one if asked is None else Task(one.kind, one.outputs, one.activation, asked)
-                for one, asked in zip(told, metrics)
-            ]
+            made = [one if asked is None else one.judged_by(asked) for one, asked in zip(told, metrics)]
             return replace(known, tasks=tuple(made)) if isinstance(known, Tasks) else made[0]
         facts, info = self.kit.get("heads"), read_file(self.bundle.model)
         heads = [_head(info, number) for number in range(len(names))]
@@ -109,9 +106,9 @@ def _entries(path: pathlib.Path) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _alone(value: PerOutput) -> Optional[str]:
+def _alone(value: PerOutput) -> Any:
     """Returns what is said of the only output."""
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, (str, Metric)):
         return value
     raise DataError(f"{value!r} for a model with one output", "one name")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional, Union
@@ -15,7 +16,7 @@ from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.measured import InterpreterRun, Verification
 from keras_xaic.edge.running import run_file
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import EdgeError, XaicWarning
 from keras_xaic.files import PathLike
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.settings import DataOptions
@@ -63,6 +64,7 @@ def verify(
     loaded = renamed(loaded, opened.class_names())
     loaded = facts.in_order(loaded)
     does = facts.task(loaded, options.task, options.metric)
+    _say_missing(does)
     loaded = with_task(loaded, does)
     samples, part = loaded.judging, "train" if loaded.test is None else "test"
     digest = file_sha256(opened.model)
@@ -94,6 +96,15 @@ def verify(
     if verification.error is not None and all(run.error is not None for run in runs.values()):
         raise verification.error
     return verification
+
+
+def _say_missing(does: AnyTask) -> None:
+    for one in does.tasks if isinstance(does, Tasks) else (does,):
+        if one.missing:
+            said = (
+                f"The report's {one.missing} is a function of your own, which no bundle holds: {one.metric_name} judges here. "
+            )
+            warnings.warn(said + "In Python, DataOptions(metric=...) takes the function.", XaicWarning, stacklevel=3)
 
 
 def deployed_on(bundle: Bundle) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic.data import Data, arrays_of, as_data
+from keras_xaic.data import Data, Samples, arrays_of, as_data
 from keras_xaic.errors import DataError, ModelError
+from keras_xaic.metrics import Task
 from keras_xaic.models import channel_groups, fitted, infer_task, weighted_kernels
 from keras_xaic.models.given import as_model
 from keras_xaic.models.regular import regularize
@@ -70,12 +71,15 @@ def load_both(
 def check_judged(task: object, data: Data, seed: int) -> None:
     """Refuses data that gives the metric no value: areas under a curve need both classes, in validation data, too.
 
+    Functions of the user's own are tried on outputs by chance.
+
     Raises:
         DataError: Naming the part.
     """
     _, held_back = data.split(seed=seed)
     parts = [("validation data", held_back), ("training data" if data.test is None else "test data", data.judging)]
     for name, samples in parts:
+        _check_own(task, samples)
         for one, y in zip(getattr(task, "tasks", (task,)), [] if samples.y is None else arrays_of(samples.y)):
             try:
                 if one.metric_name == "auc":
@@ -84,6 +88,23 @@ def check_judged(task: object, data: Data, seed: int) -> None:
                 found = f"{data.name}: {name} ({len(y)} {'sample' if len(y) == 1 else 'samples'}): {error.found}"
                 fix = "Give x_val and y_val; " if name == "validation data" and data.validation is None else ""
                 raise DataError(found, error.expected, f"{fix}{{metric=accuracy}}") from None
+
+
+def _check_own(task: Any, samples: Samples) -> None:
+    """Tries metrics that are functions of the user's on outputs by chance, before any work."""
+    for one, y in zip(getattr(task, "tasks", (task,)), [] if samples.y is None else arrays_of(samples.y)):
+        if one.own is not None:
+            one.score(_by_chance(one, y), y)
+
+
+def _by_chance(task: Task, y: np.ndarray) -> np.ndarray:
+    """Returns outputs of the shape that targets `y` belong to."""
+    shape = y.shape
+    if task.family == "classes" and (len(shape) == 1 or shape[-1] != task.outputs):
+        shape = (*(shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape), task.outputs)
+    elif task.kind == "binary":
+        shape = (len(y), 1)
+    return np.random.default_rng(0).uniform(0.1, 0.9, shape).astype(np.float32)
 
 
 def check_names(model: Model, recipe: Recipe) -> None:

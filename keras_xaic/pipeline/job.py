@@ -54,6 +54,7 @@ from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.relevance.tried import AUTO, Tried
 from keras_xaic.report import Evidence, Report, write_html
+from keras_xaic.settings import DataOptions
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ class Job:
                 self.data,
                 interpreters=edge.with_judge(bundle, self.settings.device.asked),
                 reference=reference,
+                options=DataOptions(metric=self.task.own_metrics()),
                 progress=work.progress,
             ),
         )

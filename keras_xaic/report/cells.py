@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from pydantic import BaseModel
 
-from keras_xaic.metrics import METRICS, Metric
+from keras_xaic.metrics import METRICS, OWN_UNIT, Metric
 from keras_xaic.report.schema import LatencyFacts, MetricFacts, Report
 from keras_xaic.units import format_size
 
@@ -91,7 +91,7 @@ def points(value: Optional[float], metric: Optional[MetricFacts]) -> str:
 
 def drop_unit(metric: Optional[MetricFacts]) -> str:
     """Returns the unit of drops."""
-    return "%" if metric is None or metric.better == "lower" else "pp"
+    return "%" if metric is None or metric.better == "lower" or metric.unit == OWN_UNIT else "pp"
 
 
 def share(value: Optional[float]) -> str:
