@@ -175,8 +175,9 @@ class Driver:
     def _gentler(self, rounds: Sequence[Round], types: Sequence[Activations]) -> Iterator[Round]:
         """Where no round keeps the accuracy: all filters stay, then plain int8, then activations of more bits.
 
-        What does not fit the limits is left out. None but the first is trained.
+        What does not fit the limits is left out, and what was tried before. None but the first is trained.
         """
+        untrained = [one.small.plan for one in rounds if one.epochs == 0]
         number, left = len(rounds), self.settings.epochs - sum(one.epochs for one in rounds)
         accurate = any(self.standard.is_accurate(one) for one in rounds)
         for activations in types:
@@ -191,10 +192,13 @@ class Driver:
                     made = fitter.fitting(limits, filters=False).model_copy(update={"budget": self.budget})
                     if self._limited and not self._fits(made):
                         continue
+                    if (epochs == 0 or not made.layers) and any(_does_the_same(made, one) for one in untrained):
+                        continue
                     one = self._round(number + 1, self.model, made, fitter.relevance, epochs, 1.0)
                 except (EdgeError, ExportError):  # not every layer exists with such activations; a wider type may do
                     continue
                 number += 1
+                untrained += [one.small.plan] if one.epochs == 0 else []
                 yield one
                 if self.standard.is_safe(one):
                     return
@@ -338,6 +342,14 @@ class Driver:
         if left == 0 or self.standard.overrun(one) > 1.0 or not self.standard.may_win(one):
             return None
         return one.small.plan.model_copy(update={"remove": {}, "filters": None})
+
+
+def _does_the_same(made: Plan, other: Plan) -> bool:
+    """Returns whether two plans make the same of the original without training."""
+    removed = [{name: gone for name, gone in one.remove.items() if gone} for one in (made, other)]
+    return removed[0] == removed[1] and all(
+        getattr(made, name) == getattr(other, name) for name in ("layers", "activations", "lookup")
+    )
 
 
 def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Model) -> Plan:

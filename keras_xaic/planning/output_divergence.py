@@ -21,8 +21,10 @@ from keras_xaic.progress import Counted, Progress, silent
 from keras_xaic.tasks import with_task
 
 BATCH = 32
-"""Samples at a time; bounds memory."""
-LARGEST = 2**25
+"""Samples at a time."""
+HELD = 2**26
+"""Most numbers in all tensors of a batch, which are held while kernels change; of large models batches are smaller."""
+LARGEST = 2**23
 """Most numbers in one tensor where several variants of a kernel go through the model side by side."""
 PROBES = 16
 """Random vectors for every batch of a Hessian trace."""
@@ -48,10 +50,11 @@ def measured_damage(
     totals = [dict.fromkeys(rounded, 0.0) for _ in tasks]
     exact_outputs: list[list[np.ndarray]] = [[] for _ in tasks]
     works, last = _works(operations, kernels), _last_uses(operations)
-    batches = math.ceil(len(samples) / BATCH)
+    size = _batch_size(operations)
+    batches = math.ceil(len(samples) / size)
     tell = Counted(progress, "measure", batches * sum(works[key] for key, _ in rounded))
-    for start in range(0, len(samples), BATCH):
-        exact: dict[str, Any] = operations.start(samples.feeds(slice(start, start + BATCH)))
+    for start in range(0, len(samples), size):
+        exact: dict[str, Any] = operations.start(samples.feeds(slice(start, start + size)))
         for operation in operations:
             exact.update(zip(operation.outputs, operation.call(exact)))
         before = [np.asarray(exact[key], np.float64) for key in operations.outputs]
@@ -71,6 +74,12 @@ def measured_damage(
         for choice, moved_by in total.items():
             found[choice] += weight * max(0.0, moved_by) / (len(samples) * max(scale, 1e-30))
     return found
+
+
+def _batch_size(operations: Operations) -> int:
+    """Returns how many samples go through the model at a time."""
+    held = sum(int(np.prod([size or 1 for size in shape[1:]])) for shape in operations.shapes.values())
+    return max(1, min(BATCH, HELD // max(1, held)))
 
 
 def _works(operations: Operations, kernels: Mapping[str, Kernel]) -> dict[str, int]:

@@ -13,6 +13,8 @@ from keras_xaic.data import Samples, concatenated, joined
 from keras_xaic.models.ports import ports_of
 
 BATCH = 256
+LARGEST = 2**26
+"""Most numbers in one tensor between layers; of large models batches are smaller."""
 _traced: dict[int, Any] = {}
 """The compiled calls of models that are being trained, by the `id` of the model."""
 
@@ -20,12 +22,19 @@ _traced: dict[int, Any] = {}
 def predict(model: Model, samples: Samples) -> Any:
     """Returns the model's outputs, (N, ...) float32, batch by batch; of several outputs `Parts`."""
     call = _traced.get(id(model)) or _compiled(model)
-    names, parts = ports_of(model).outputs, []
-    for start in range(0, len(samples), BATCH):
-        feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + BATCH))]
+    names, parts, size = ports_of(model).outputs, [], _batch_size(model)
+    for start in range(0, len(samples), size):
+        feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + size))]
         outputs = tf.nest.flatten(call(feeds if len(feeds) > 1 else feeds[0]))
         parts.append(joined([np.asarray(one) for one in outputs], names if len(names) > 1 else ()))
     return concatenated(parts)
+
+
+def _batch_size(model: Model) -> int:
+    """Returns how many samples go through the model at a time."""
+    given = [tensor for layer in model.layers for node in layer.inbound_nodes for tensor in tf.nest.flatten(node.outputs)]
+    largest = max((int(np.prod([size or 1 for size in tensor.shape[1:]])) for tensor in given), default=1)
+    return max(1, min(BATCH, LARGEST // max(1, largest)))
 
 
 @contextlib.contextmanager

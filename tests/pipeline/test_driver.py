@@ -22,7 +22,7 @@ from keras_xaic.pipeline.judging import Judge, judge_count
 from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.size_fitting import predict_accuracy
-from keras_xaic.planning import Budget, Plan, PlanOptions, keep_masks, plan
+from keras_xaic.planning import Budget, LayerPlan, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
 from tests.grouped import grouped
@@ -337,6 +337,16 @@ def without_int16(monkeypatch):
 def test_activations_that_no_file_can_have_are_passed_over_for_wider_ones(without_int16):
     found = list(without_int16._gentler([_round(800, 30.0)], ("int8", "int16", "float32")))
     assert [one.small.plan.activations for one in found if one.drop < 1.0] == ["float32"]
+
+
+@pytest.mark.parametrize(("layers_before", "tried"), [(None, ["float32"]), (40, ["int8", "int8", "float32"])])
+def test_what_was_tried_without_training_is_not_tried_again(without_int16, layers_before, tried):
+    before = _round(800, 30.0)
+    if layers_before:
+        layer = LayerPlan(key="a", kind="dense", weights=layers_before, bits=4, granularity="tensor", storage="int4")
+        before = replace(before, small=replace(before.small, plan=Plan(layers=[layer])))
+    found = list(without_int16._gentler([replace(before, epochs=0)], ("int8", "int16", "float32")))
+    assert [one.small.plan.activations for one in found] == tried
 
 
 @pytest.mark.parametrize("before", [[], [30.0]], ids=["the first file", "a later one"])
