@@ -17,7 +17,7 @@ from keras_xaic.files import machine_error
 
 MOST_ELEMENTS, MOST_BYTES = 200_000, 1 << 30
 """What is read of a dataset that does not say how long it is."""
-PATIENCE = 10.0
+PATIENCE = 3.0
 """Seconds of reading one after which that is said."""
 _LENGTH = "one that says how many elements it has"
 _TAKE = "Give dataset.take(n), or apply tf.data.experimental.assert_cardinality(n)"
@@ -81,7 +81,7 @@ def _of_dataset(dataset: Any) -> tuple[Any, Any, Any]:
                 f"the tf.data dataset gives {kind.lower()} tensors", "dense ones", "Use to_tensor(), or padded_batch()"
             )
     size = int(dataset.cardinality())
-    if size == -1:
+    if size == -1 or (size == -2 and _repeats_for_ever(dataset)):
         raise DataError("the tf.data dataset never ends", "one pass over the samples", "Leave repeat() out, or use take(n)")
     return _joined(_told(dataset, dataset), batched=_is_batched(dataset, specs[0]), bounded=size == -2)
 
@@ -146,6 +146,18 @@ def _joined(elements: Iterable[Any], batched: Optional[bool], bounded: bool = Fa
     made = [part.map(lambda _: next(arrays)) if isinstance(part, Parts) else next(arrays) for part in form]
     x, y, weight = (*made, None, None)[:3]
     return x, y, weight
+
+
+def _repeats_for_ever(dataset: Any) -> bool:
+    """Whether a dataset that does not say how long it is reads one that never ends, through filters, say, and without a take."""
+    while hasattr(dataset, "_inputs") and "take" not in type(dataset).__name__.lower():
+        before = dataset._inputs()
+        if len(before) != 1:
+            return False
+        dataset = before[0]
+        if int(dataset.cardinality()) == -1:
+            return True
+    return False
 
 
 def _is_batched(dataset: Any, spec: Any) -> Optional[bool]:

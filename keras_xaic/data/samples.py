@@ -89,7 +89,8 @@ class Samples:
     def __post_init__(self) -> None:
         for name in ("x", "y", "weight"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, (np.ndarray, Rows, Parts)):
+            usual = isinstance(value, (np.ndarray, Rows, Parts)) and not np.ma.isMaskedArray(value)
+            if value is not None and not usual:
                 object.__setattr__(self, name, array_of(value))
 
     def __len__(self) -> int:

@@ -106,6 +106,12 @@ FORMS: dict[str, Form] = {
     "tf.data, a dictionary of one input": Form(lambda x, y, w: _slices({"image": x}, y).batch(3)),
     "tf.data of unknown length": Form(lambda x, y, w: _generated(x, y)),
     "tf.data without an end (`repeat`)": Form(lambda x, y, w: _slices(x, y).repeat(), refused="never ends"),
+    "tf.data without an end behind a filter": Form(
+        lambda x, y, w: _slices(x, y).repeat().filter(lambda x, y: True).shuffle(4).batch(2), refused="never ends"
+    ),
+    "tf.data without an end behind a filter, with a take": Form(
+        lambda x, y, w: _slices(x, y).repeat().filter(lambda x, y: True).take(len(x)).filter(lambda x, y: True)
+    ),
     "tf.data of unknown length without an end": Form(
         lambda x, y, w: _generated(x, y, endless=True), refused="does not say how long it is"
     ),

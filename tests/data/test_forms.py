@@ -232,3 +232,36 @@ def test_long_reading_of_what_does_not_say_its_length_is_said(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         as_data(tf.data.Dataset.from_tensor_slices((X, Y)))
+
+
+@pytest.mark.parametrize("form", ["pair", "mapping", "labels", "several inputs", "test"])
+def test_masked_values_are_not_read_as_if_they_were_there(form):
+    masked = np.ma.masked_array(X, mask=np.isclose(X, X.flat[0]))
+    labels = np.ma.masked_array(Y, mask=[True] + [False] * (len(Y) - 1))
+    given = {
+        "pair": (masked, Y),
+        "mapping": {"x_train": masked, "y_train": Y},
+        "labels": (X, labels),
+        "several inputs": {"x_train_a": X, "x_train_b": masked, "y_train": Y},
+        "test": ((X, Y), (masked, Y)),
+    }
+    with pytest.raises(XaicError, match="masked values. Expected values for all entries"):
+        as_data(given[form])
+    assert np.array_equal(as_data((np.ma.masked_array(X), Y)).train.x, X)  # nothing is masked
+
+
+class Tracked:
+    """As tensors of torch that gradients are wanted of."""
+
+    shape = X.shape
+
+    def __len__(self):
+        return len(X)
+
+    def __array__(self, *args, **options):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
+def test_arrays_of_other_libraries_that_cannot_be_read_are_one_line():
+    with pytest.raises(XaicError, match=r"data is not an array \(.*requires grad. Use tensor.detach"):
+        as_data((Tracked(), Y))
