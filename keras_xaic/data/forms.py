@@ -149,7 +149,7 @@ def _joined(elements: Iterable[Any], batched: Optional[bool], bounded: bool = Fa
 
 
 def _repeats_for_ever(dataset: Any) -> bool:
-    """Whether a dataset that does not say how long it is reads one that never ends, through filters, say, and without a take."""
+    """Whether a dataset of unknown length reads one that never ends, through filters, say, and without a take."""
     while hasattr(dataset, "_inputs") and "take" not in type(dataset).__name__.lower():
         before = dataset._inputs()
         if len(before) != 1:

@@ -245,7 +245,7 @@ def test_masked_values_are_not_read_as_if_they_were_there(form):
         "several inputs": {"x_train_a": X, "x_train_b": masked, "y_train": Y},
         "test": ((X, Y), (masked, Y)),
     }
-    with pytest.raises(XaicError, match="masked values. Expected values for all entries"):
+    with pytest.raises(XaicError, match=r"masked values\. Expected values for all entries"):
         as_data(given[form])
     assert np.array_equal(as_data((np.ma.masked_array(X), Y)).train.x, X)  # nothing is masked
 

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -118,7 +120,7 @@ def test_the_page_shows_what_was_measured(report):
 
 def test_nothing_is_loaded_from_anywhere(report, evidence):
     markup = render_html(report, evidence)
-    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)", markup)
+    assert not re.search(r"https?://|<script .|src=.[^d]|<link|@import|url\((?!#)|fetch\(|import\(", markup)
     assert all(image["src"].startswith("data:image/png;base64,") for image in Page(markup).images)
     assert "prefers-color-scheme: dark" in markup
     assert len(markup.encode()) < 3_000_000
@@ -139,7 +141,7 @@ def test_bars_are_as_long_as_the_shares(changed):
         LayerFacts(name="c", relevance=None, flash_bytes=0),
     ]
     markup = render_html(Report(layers=layers))
-    bars = re.findall(r'class="meter (\w+)">.*?style="width:([\d.]+)%"', markup)
+    bars = re.findall(r'class="meter (\w+)"[^>]*>.*?style="width:([\d.]+)%"', markup)
     lengths = {name: [float(width) for found, width in bars if found == name] for name, _ in bars}
     assert lengths["relevance"] == pytest.approx([100, 33.3, 0], abs=0.1)
     assert lengths["flash_bytes"] == pytest.approx([33.3, 100, 0], abs=0.1)
@@ -255,3 +257,39 @@ def test_a_page_that_is_not_ours_is_not_replaced(report, tmp_path):
     assert (tmp_path / "report.html").read_text() == "<h1>my thesis</h1>"
     (tmp_path / "report.html").unlink()
     rebuild_html(rebuild_html(tmp_path).path)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+@pytest.mark.parametrize(
+    ("clicks", "order", "said"),
+    [
+        (["relevance", "relevance"], "bac", "ascending"),
+        (["flash"], "bac", "descending"),
+        (["flash", "layer"], "abc", "ascending"),
+        (["layer", "layer"], "cba", "descending"),
+    ],
+)
+@pytest.mark.slow
+def test_the_layers_are_sorted_by_their_headings(clicks, order, said, changed, tmp_path):
+    """In a browser, by what a keyboard reaches: buttons. Layers of which a figure is not known come last."""
+    rows = [
+        LayerFacts(name="a", relevance=0.75, flash_bytes=9_100, bits=8),
+        LayerFacts(name="b", relevance=0.25, flash_bytes=30_000, bits=2),
+        LayerFacts(name="c", relevance=None, flash_bytes=0),
+    ]
+    press = "".join(
+        f'[...document.querySelectorAll("thead button")].find(one => one.textContent === "{name}").click();' for name in clicks
+    )
+    markup = render_html(changed(layers=rows)).replace("</body>", f"<script>{press}</script></body>")
+    (tmp_path / "page.html").write_text(markup, encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'home'}", "--dump-dom"]
+    shown = subprocess.run(
+        [*command, str(tmp_path / "page.html")], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    body = shown[shown.index('class="sticky sortable"') :]
+    assert "".join(re.findall(r'<th scope="row"[^>]*>(\w)<', body)) == order
+    assert re.findall(r'<th scope="col" aria-sort="(\w+)"><button type="button">(\w+)<', body) == [(said, clicks[-1])]
+
+
+def test_a_single_layer_needs_no_script(changed):
+    assert "<script" not in render_html(changed(layers=[LayerFacts(name="a")]))
