@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from keras_xaic.arguments import keyword_only, require, settings, shown
 from keras_xaic.errors import PlanError, choices
-from keras_xaic.settings import option
+from keras_xaic.settings import cluster_address, option
 from keras_xaic.units import parse_size
 
 
@@ -54,6 +54,8 @@ class SearchOptions:
         trials: Number of trials, finished ones included.
         workers: Processes on this machine; each ends the trial that it is at, so that there may be a few more.
         storage: An Optuna storage URL that several machines can share; None: a SQLite file in the search's directory.
+        cluster: A Ray cluster that runs the trials: HOST:PORT of one that this machine is a node of, or ``auto``: the one that
+            runs here, else Ray is started for this search. `workers` then says how many trials run at the same time.
 
     Raises:
         PlanError: Naming the setting that is not usable.
@@ -65,6 +67,7 @@ class SearchOptions:
     trials: int = option(20, "Number of trials, finished ones included.")
     workers: int = option(1, "Processes on this machine.")
     storage: Optional[str] = option(None, "Optuna storage URL, shared by machines; default: a file.", kind=str)
+    cluster: Optional[str] = option(None, "Ray cluster that runs the trials: auto, or HOST:PORT.", kind=str)
 
     def __post_init__(self) -> None:
         given = self.objectives.split(",") if isinstance(self.objectives, str) else self.objectives
@@ -82,6 +85,8 @@ class SearchOptions:
             object.__setattr__(self, name, count)
         if self.storage is not None and (not isinstance(self.storage, str) or not self.storage.strip()):
             raise PlanError(f"storage is {shown(self.storage)}", "an Optuna storage URL, e.g. sqlite:///study.db")
+        if self.cluster is not None:
+            object.__setattr__(self, "cluster", cluster_address(self.cluster))
 
 
 _CONDITION = re.compile(r"\s*([a-z]+)\s*(<=|>=|<|>)\s*([^<>=]+?)\s*")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args
@@ -44,6 +45,20 @@ def option(default: Any, text: str, *, flag: str = "", kind: object = None, valu
         values: What shells complete.
     """
     return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "kind": kind, "values": tuple(values)})
+
+
+def cluster_address(given: object) -> str:
+    """Returns the address of a Ray cluster.
+
+    >>> cluster_address("auto"), cluster_address("10.0.0.1:6379")
+    ('auto', '10.0.0.1:6379')
+
+    Raises:
+        PlanError: If it is none.
+    """
+    if isinstance(given, str) and re.fullmatch(r"auto|[\w.\[\]:-]+:[0-9]{1,5}", given):
+        return given
+    raise PlanError(f"cluster is {shown(given)}", "auto, or HOST:PORT of a Ray cluster, e.g. 10.0.0.1:6379")
 
 
 @settings

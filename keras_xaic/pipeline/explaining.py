@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from keras_xaic.arguments import an, checked
+from keras_xaic.arguments import an, checked, shown
 from keras_xaic.bundle import cached
+from keras_xaic.cluster import joined
 from keras_xaic.data import Samples
+from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.attributing import together
-from keras_xaic.pipeline.inputs import load_both
+from keras_xaic.pipeline.inputs import load_both, moved, travelling
 from keras_xaic.pipeline.tuning import Tuned, search_rules
 from keras_xaic.pipeline.workspace import run_fingerprint
 from keras_xaic.progress import Progress, silent
@@ -97,9 +101,12 @@ def explain(
         XaicError: Naming what is wrong.
     """
     how, options = attribution or AttributionOptions(), options or DataOptions()
+    if how.cluster is not None:
+        _check_paths(model=model, data=data)
     searching = how.tune or how.rule == AUTO
     is_file = how.rule.endswith(".json")
     with output(out, "explanation", overwrite=overwrite, inputs=[model, data, how.rule if is_file else None]) as place:
+        given = data
         loaded, data, task = load_both(model, data, options, progress)
         samples = data.calibration(options.calibration, seed)
         chosen: Any = read_json(how.rule) if is_file else how.rule
@@ -115,20 +122,25 @@ def explain(
             chosen = found.best("weights")[0]
         if how.cross_check:
             Attribution(loaded, rule=chosen, engine="innvestigate")  # raises what it would raise after the work
-        relevance = attribute(
-            loaded,
-            samples,
-            rule=chosen,
-            engine=how.engine,
-            reduce=how.reduce if found is None else found.best("weights")[1],
-            batch_size=how.batch_size,
-            per_class=how.per_class,
-            seed=seed,
-            allow_approximate=not options.strict,
-            progress=progress,
-            checkpoint=place.work / "attribution.npz",
-            **settings,
-        )
+        reduce = how.reduce if found is None else found.best("weights")[1]
+        if how.cluster is None or chosen == "magnitude":
+            relevance = attribute(
+                loaded,
+                samples,
+                rule=chosen,
+                engine=how.engine,
+                reduce=reduce,
+                batch_size=how.batch_size,
+                per_class=how.per_class,
+                seed=seed,
+                allow_approximate=not options.strict,
+                progress=progress,
+                checkpoint=place.work / "attribution.npz",
+                **settings,
+            )
+        else:
+            asked = _Asked(chosen, replace(how, reduce=reduce), options, seed, target)
+            relevance = _spread(asked, loaded, len(samples), travelling(model, given, options), progress)
         if found is not None:
             also_by = functools.partial(_by, loaded, samples, not options.strict, settings)
             others = [relevance if found.best(use) == found.best("weights") else also_by(*found.best(use)) for use in USES]
@@ -159,6 +171,53 @@ def _by(
 ) -> Relevance:
     """Returns relevance by another rule, for one use."""
     return attribute(model, samples, rule=rule, reduce=reduce, allow_approximate=allow_approximate, **settings)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What parts on nodes have in common."""
+
+    rule: Any
+    how: AttributionOptions
+    options: DataOptions
+    seed: int
+    target: Any
+
+
+def _check_paths(**given: Any) -> None:
+    for name, path in given.items():
+        if not isinstance(path, (str, os.PathLike)):
+            raise PlanError(f"{name} is {shown(path)}", "its path: every node of a cluster reads it")
+
+
+def _spread(asked: _Asked, model: Model, samples: int, files: Mapping[str, PathLike], progress: Progress) -> Relevance:
+    """Returns the relevance to which the nodes of a cluster add up their parts."""
+    how = asked.how
+    with joined(str(how.cluster), files) as nodes:
+        count = min(nodes.size, -(-samples // how.batch_size))
+        progress("attribute", 0, 1, f"{count} parts")
+        parts = nodes.map(f"{__name__}:{part_of.__name__}", [(asked, number, count) for number in range(count)])
+    progress("attribute", 1, 1)
+    attribution = Attribution(model, rule=asked.rule, engine=how.engine, allow_approximate=not asked.options.strict)
+    return attribution.whole(parts, target=asked.target, start=how.start, seed=asked.seed)
+
+
+def part_of(places: dict[str, str], asked: _Asked, number: int, parts: int) -> Any:
+    """Returns the sums over one part of the samples (see `Attribution.part`); on a node, where the files lie at `places`."""
+    how, options = asked.how, moved(asked.options, places)
+    model, data, _ = load_both(places["model"], places["data"], options)
+    samples = data.calibration(options.calibration, asked.seed)
+    return Attribution(model, rule=asked.rule, engine=how.engine, allow_approximate=not options.strict).part(
+        samples,
+        number=number,
+        parts=parts,
+        target=asked.target,
+        reduce=how.reduce,
+        start=how.start,
+        reference=how.reference,
+        batch_size=how.batch_size,
+        per_class=how.per_class,
+    )
 
 
 def _published(directory: pathlib.Path, model: Model) -> Explanation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
@@ -115,3 +117,20 @@ def check_names(model: Model, recipe: Recipe) -> None:
     """
     layers = [name for group in channel_groups(model).values() for name in group.producers] if recipe.protect else []
     recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers)
+
+
+def travelling(model: PathLike, data: PathLike, options: DataOptions) -> dict[str, PathLike]:
+    """Returns name -> file of what another machine needs to load both (see `moved`)."""
+    source, is_code, _ = (options.architecture or "").partition(".py:")
+    files: dict[str, Any] = {"model": model, "data": data, "custom_objects": options.custom_objects}
+    files["architecture"] = f"{source}.py" if is_code else source
+    return {name: path for name, path in files.items() if path}
+
+
+def moved(options: DataOptions, places: Mapping[str, str]) -> DataOptions:
+    """Returns the options where the files that they name lie at other places."""
+    function = (options.architecture or "").partition(".py:")[2]
+    changes: dict[str, Any] = {name: places[name] for name in ("custom_objects", "architecture") if name in places}
+    if function:
+        changes["architecture"] += f":{function}"
+    return replace(options, **changes)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+PartSums = dict[Optional[int], Sums]
+"""Class, or None for all samples -> sums."""
 Wanted = Literal["signed", "absolute", "squared", "inputs"]
 _CHECKED = 64  # samples that are looked at before work begins
 
@@ -146,6 +148,10 @@ class _Work:
     references: Sequence[np.ndarray]
     size: int
 
+    def batches(self, per_class: bool) -> list[tuple[Optional[int], np.ndarray]]:
+        """Returns class or None, and samples, of every batch; of one class each where they are kept apart."""
+        return _batches(len(self.inputs), self.size, _classes(self.targets) if per_class else None)
+
 
 class Attribution:
     """A model made ready for one rule; for callers that attribute again and again while weights change.
@@ -194,9 +200,8 @@ class Attribution:
         statistic = check_reduction(reduce)
         work = self._work(x, y, target, how.start, how.outputs, how.reference, how.batch_size)
         inputs, targets = work.inputs, work.targets
-        batches = _batches(len(inputs), work.size, _classes(targets) if how.per_class else None)
-        owners: list[Optional[int]] = [None, *sorted({owner for owner, _ in batches if owner is not None})]
-        sums = {owner: Sums(reduce) for owner in owners}
+        batches = work.batches(how.per_class)
+        sums = _sums(batches, reduce)
         settings = {
             "rule": (self.rule_name, self.engine_name, str(target), how.start, reduce),
             "batches": (work.size, how.per_class, len(inputs)),
@@ -214,8 +219,7 @@ class Attribution:
             for owner, index in batches[done:]:
                 step = self._step(work, index, statistic, reduce)
                 whole = False
-                for one in {None, owner}:
-                    sums[one].add(step, len(index))
+                _add(sums, owner, step, len(index))
                 done, samples, whole = done + 1, samples + len(index), True
                 keeper.save(sums, done)
                 if progress is not None:
@@ -225,8 +229,55 @@ class Attribution:
                 keeper.save(sums, done, now=True)
             raise
         keeper.remove()
-        facts = {"target": str(target), "start": how.start, "seed": how.seed}
-        classes = {owner: self._relevance(sums[owner], facts, {}) for owner in owners if owner is not None}
+        return self.whole([sums], target=target, start=how.start, seed=how.seed)
+
+    def part(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        number: int,
+        parts: int,
+        target: Target = "true",
+        reduce: Reduce = "mean_abs",
+        **details: Unpack[RunDetails],
+    ) -> PartSums:
+        """Returns the sums over one of several parts of the samples; `whole` makes the relevance over all of them.
+
+        Args:
+            x: All samples: what inputs are compared with depends on them.
+            y: See `attribute`.
+            number: Of the part, from 0.
+            parts: How many there are.
+            target: See `attribute`.
+            reduce: See `attribute`.
+            **details: See `attribute`.
+        """
+        how = _Details(**details)
+        statistic = check_reduction(reduce)
+        work = self._work(x, y, target, how.start, how.outputs, how.reference, how.batch_size)
+        batches = work.batches(how.per_class)
+        mine = batches[len(batches) * number // parts : len(batches) * (number + 1) // parts]
+        sums = _sums(mine, reduce)
+        for owner, index in mine:
+            _add(sums, owner, self._step(work, index, statistic, reduce), len(index))
+        return sums
+
+    def whole(self, parts: Sequence[PartSums], *, target: Target = "true", start: Start = "one", seed: int = 0) -> Relevance:
+        """Returns the relevance over all samples from the sums over all parts, in order.
+
+        Args:
+            parts: What `part` returned for each of them.
+            target: As it was given to `part`.
+            start: As it was given to `part`.
+            seed: Kept with the result.
+        """
+        sums = dict(parts[0])
+        for later in parts[1:]:
+            for owner, one in later.items():
+                sums.setdefault(owner, Sums(one.reduce)).merge(one)
+        facts = {"target": str(target), "start": start, "seed": seed}
+        classes = {owner: self._relevance(sums[owner], facts, {}) for owner in sorted(one for one in sums if one is not None)}
         return self._relevance(sums[None], facts, classes)
 
     def input_relevance(
@@ -380,6 +431,15 @@ def _classes(targets: Targets) -> np.ndarray:
     if targets.classes is None:
         raise DataError("per_class needs one class per sample", 'target="true" with labels y of shape (N,)')
     return targets.classes
+
+
+def _sums(batches: Sequence[tuple[Optional[int], np.ndarray]], reduce: Reduce) -> PartSums:
+    return {owner: Sums(reduce) for owner in (None, *sorted({owner for owner, _ in batches if owner is not None}))}
+
+
+def _add(sums: PartSums, owner: Optional[int], step: Mapping[str, np.ndarray], count: int) -> None:
+    for one in {None, owner}:
+        sums[one].add(step, count)
 
 
 def _batches(count: int, size: int, classes: Optional[np.ndarray]) -> list[tuple[Optional[int], np.ndarray]]:

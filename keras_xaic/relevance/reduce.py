@@ -78,6 +78,14 @@ class Sums:
         self.weight = past * self.weight + float(np.sum(sample_weights(self.reduce, count, count)))
         self.count += count
 
+    def merge(self, later: Sums) -> None:
+        """Adds the sums over the samples that come after those of these."""
+        past = MOMENTUM**later.count if self.reduce == "momentum" else 1.0
+        for name, array in later.arrays.items():
+            self.arrays[name] = past * self.arrays[name] + array if name in self.arrays else array
+        self.weight = past * self.weight + later.weight
+        self.count += later.count
+
     def result(self) -> dict[str, np.ndarray]:
         """Returns name -> the reduced array, float32.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import multiprocessing
 import os
 import pathlib
 import signal
 import urllib.parse
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
@@ -20,6 +23,7 @@ import numpy as np
 
 from keras_xaic.arguments import a_path, an, checked, shown
 from keras_xaic.budget import Budget
+from keras_xaic.cluster import joined
 from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import DataError, EdgeError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors
@@ -28,11 +32,22 @@ from keras_xaic.isolation import die_with
 from keras_xaic.locks import held
 from keras_xaic.objectives import OBJECTIVES, SearchOptions
 from keras_xaic.ownership import Mark, check_continued, remove_work
+from keras_xaic.pipeline.inputs import travelling
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
 from keras_xaic.report import Found, Front, save_front
-from keras_xaic.searching.trial import TRIALS, Setting, run_trial, smallest_and_largest
+from keras_xaic.searching.trial import (
+    TRIALS,
+    Setting,
+    Tried,
+    command_of,
+    receive,
+    run_sent,
+    run_trial,
+    settings_of,
+    smallest_and_largest,
+)
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.temporary import sweep
 from keras_xaic.usual import in_usual_keras
@@ -51,6 +66,8 @@ FIRST = (0.8, 0.5, 0.35, 0.25, 0.15)
 """Flash limits, as shares of the plain int8 file, of the trials that come first: the recipe as it is."""
 PAUSE = 2.0
 """Seconds after which the first process looks how many trials its workers have finished."""
+BEAT, GRACE = 30, 180
+"""Seconds between two signs of life of a trial, and after which, without one, it is taken for lost and begins once more."""
 RULES = ("lrp.epsilon_plus", "deeplift.rescale")
 """Attribution rules that are tried beside the recipe's own."""
 
@@ -120,17 +137,22 @@ def search(
         sweep(place / TRIALS)
         url = sqlite_url(place / DATABASE) if wanted.storage is None else with_driver(wanted.storage)
         setting = Setting(str(model), str(data), str(pathlib.Path(out)), run, tuple(wanted.objectives))
-        study = _study(optuna, url, setting)
+        study = _study(optuna, _storage(optuna, url), setting)
         _same_settings(study, setting, place)
         sizes = _sizes(study, setting)
         _pick_up(optuna, study, setting, alone=wanted.storage is None)
         progress("load", 1, 1)
-        work = functools.partial(_work, url, setting, wanted.trials, sizes)
+        work, tell = (
+            functools.partial(_work, url, setting, wanted.trials, sizes),
+            functools.partial(_tell, study, wanted, progress),
+        )
         try:
-            if wanted.workers == 1:
-                work(progress)
+            if wanted.cluster is not None:
+                _work_on_cluster(work, wanted, setting, tell)
+            elif wanted.workers == 1:
+                work(progress=progress)
             else:
-                _work_side_by_side(work, wanted.workers, functools.partial(_tell, study, wanted, progress))
+                _work_side_by_side(work, wanted.workers, tell)
         finally:
             front = front_of(optuna, study, setting)
             if front.points:
@@ -170,31 +192,40 @@ def _sqlite_file(storage: Optional[str], out: PathLike) -> Optional[str]:
     return path if path and os.path.realpath(path) != os.path.realpath(pathlib.Path(out) / DATABASE) else None
 
 
-def _study(optuna: Any, url: str, setting: Setting, begun: int = 0) -> Any:
-    """Opens the study at a storage URL, or makes it.
-
-    Args:
-        optuna: The package.
-        url: Where it is.
-        setting: What all trials have in common.
-        begun: Number of trials there: what the sampler says next depends on it, not on how often a search was continued.
+def _storage(optuna: Any, url: str) -> Any:
+    """Opens the database at a storage URL; in it, trials at work show every `BEAT` seconds that they live.
 
     Raises:
         MachineError: If the database cannot be reached, or what speaks to it is not installed.
     """
-    old: dict[str, Any] = {} if hasattr(optuna.trial.Trial, "set_constraint") else {"constraints_func": _broken}
-    sampler = optuna.samplers.TPESampler(seed=setting.run.seed + begun, multivariate=True, **old)
-    directions = ["maximize" if OBJECTIVES[name].larger else "minimize" for name in setting.objectives]
+    kind, scheme = optuna.storages.RDBStorage, url.partition(":")[0]
+    names = ("heartbeat_stale_trial_callback", "failed_trial_callback")  # since, and before Optuna 4.9
+    callback = next(name for name in names if name in inspect.signature(kind).parameters)
     try:
-        return optuna.create_study(study_name=STUDY, storage=url, directions=directions, load_if_exists=True, sampler=sampler)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
+            return kind(url, heartbeat_interval=BEAT, grace_period=GRACE, **{callback: _begin_again})
     except ImportError:
-        scheme = url.partition(":")[0]
         raise MachineError(
             f"the storage {scheme}://... needs a driver that is not installed", "", "pip install 'keras-xaic[cluster]'"
         ) from None
     except (ValueError, TypeError, KeyError) as error:
-        scheme = url.partition(":")[0]
         raise MachineError(f"the storage {scheme}://... cannot be used ({error})", "a URL such as sqlite:///study.db") from None
+
+
+def _study(optuna: Any, storage: Any, setting: Setting, begun: int = 0) -> Any:
+    """Opens the study in a database, or makes it.
+
+    Args:
+        optuna: The package.
+        storage: The database.
+        setting: What all trials have in common.
+        begun: Number of trials there: what the sampler says next depends on it, not on how often a search was continued.
+    """
+    old: dict[str, Any] = {} if hasattr(optuna.trial.Trial, "set_constraint") else {"constraints_func": _broken}
+    sampler = optuna.samplers.TPESampler(seed=setting.run.seed + begun, multivariate=True, **old)
+    directions = ["maximize" if OBJECTIVES[name].larger else "minimize" for name in setting.objectives]
+    return optuna.create_study(study_name=STUDY, storage=storage, directions=directions, load_if_exists=True, sampler=sampler)
 
 
 def _broken(trial: Any) -> tuple[float]:
@@ -254,18 +285,27 @@ def _entries(setting: Setting) -> dict[str, Sequence[Any]]:
 
 def _pick_up(optuna: Any, study: Any, setting: Setting, alone: bool) -> None:
     """Has the trials that a dead or interrupted process was at begin once more."""
-    states, again = optuna.trial.TrialState, set(study.user_attrs.get("again", ()))
-    for trial in study.get_trials(deepcopy=False):
+    states = optuna.trial.TrialState
+    if not alone:  # others may be at work: only what shows no life is dead
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optuna.storages.fail_stale_trials(study)
+    trials = study.get_trials(deepcopy=False)
+    again = {one.user_attrs["again"] for one in trials if "again" in one.user_attrs}
+    for trial in trials:
         if trial.state == states.RUNNING and alone:
             study.tell(trial.number, state=states.FAIL)
         elif trial.state != states.FAIL or "error" in trial.user_attrs or trial.number in again:
             continue
         if alone:
             remove_work(pathlib.Path(setting.out) / TRIALS / str(trial.number))
-        again.add(trial.number)
-        if trial.params:
-            study.enqueue_trial(trial.params)
-    study.set_user_attr("again", sorted(again))
+        _begin_again(study, trial)
+
+
+def _begin_again(study: Any, trial: Any) -> None:
+    """Enqueues what a trial tried whose process is lost."""
+    if trial.params:
+        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
 
 def _work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[], None]) -> None:
@@ -294,12 +334,40 @@ def _work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[]
         raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
 
 
+def _work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: Setting, tell: Callable[[], None]) -> None:
+    """Runs trials on a Ray cluster, a thread here for each that runs at the same time; now and then tells how far they are.
+
+    Raises:
+        XaicError: What the first of them that failed said.
+    """
+    with joined(str(wanted.cluster), travelling(setting.model, setting.data, setting.run.options)) as nodes:
+
+        def run(setting: Setting, number: int, flash: int, entries: dict[str, Any]) -> Tried:
+            tried: Tried
+            tried, bundle = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", setting, number, flash, entries)
+            receive(setting, number, bundle)
+            return tried
+
+        with concurrent.futures.ThreadPoolExecutor(wanted.workers) as pool:
+            running = [pool.submit(work, run=run) for _ in range(wanted.workers)]
+            try:
+                while concurrent.futures.wait(running, PAUSE, concurrent.futures.FIRST_EXCEPTION).not_done:
+                    tell()
+                    if any(one.done() and one.exception() is not None for one in running):
+                        break
+            finally:
+                nodes.close()
+            for one in running:
+                one.result()
+
+
 def _tell(study: Any, wanted: SearchOptions, progress: Progress) -> None:
     """Tells how many trials of all workers are finished."""
     finished = 0
     with contextlib.suppress(Exception):  # the database is out of reach: the workers say so
         finished = _finished(study)
-    progress("search", min(finished, wanted.trials), wanted.trials, f"{wanted.workers} workers")
+    said = f"{wanted.workers} workers" if wanted.workers > 1 else ""
+    progress("search", min(finished, wanted.trials), wanted.trials, said)
 
 
 def _told(work: Callable[[], None], said: Any, parent: int) -> None:
@@ -317,22 +385,40 @@ class _NoModel(Exception):
     """A trial ended without a model; why is kept with it."""
 
 
-def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], progress: Progress = silent) -> None:
-    """Runs trials until the study has as many as wanted."""
+def _work(
+    url: str,
+    setting: Setting,
+    trials: int,
+    sizes: tuple[int, int],
+    run: Optional[Callable[..., Tried]] = None,
+    progress: Progress = silent,
+) -> None:
+    """Runs trials until the study has as many as wanted.
+
+    Args:
+        url: Where the study is.
+        setting: What all trials have in common.
+        trials: How many there are to be.
+        sizes: Range of flash limits.
+        run: Does one; None: `run_trial` in this process.
+        progress: Told how many are done.
+    """
     optuna = _optuna()
-    study = _study(optuna, url, setting)
+    storage = _storage(optuna, url)
+    study = _study(optuna, storage, setting)
 
     def objective(trial: Any) -> tuple[float, ...]:
         flash = trial.suggest_int("flash", *sizes, log=True)
         entries = {name: trial.suggest_categorical(name, choices) for name, choices in _entries(setting).items()}
         try:
-            tried = run_trial(setting, trial.number, flash, entries)
+            tried = (run or run_trial)(setting, trial.number, flash, entries)
         except MachineError:
             raise
         except XaicError as error:
             trial.set_user_attr("error", str(error))
             raise _NoModel from None
-        for name in ("meets", "command", "shared"):
+        trial.set_user_attr("command", command_of(setting, settings_of(setting, flash, entries)))
+        for name in ("meets", "shared"):
             trial.set_user_attr(name, getattr(tried, name))
         if hasattr(trial, "set_constraint"):
             trial.set_constraint("budget", 0.0 if tried.meets else 1.0)
@@ -340,7 +426,7 @@ def _work(url: str, setting: Setting, trials: int, sizes: tuple[int, int], progr
 
     while (finished := _finished(study)) < trials:
         progress("search", finished, trials)
-        study = _study(optuna, url, setting, begun=len(study.get_trials(deepcopy=False)))
+        study = _study(optuna, storage, setting, begun=len(study.get_trials(deepcopy=False)))
         study.optimize(objective, n_trials=1, catch=(_NoModel,))
     progress("search", trials, trials)
 

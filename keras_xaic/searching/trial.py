@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import pathlib
+import pickle
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Optional
 
+import numpy as np
+
 from keras_xaic import tflite
 from keras_xaic.budget import Budget
 from keras_xaic.bundle import Bundle
+from keras_xaic.cluster import LARGEST, own_place, pack, unpack
 from keras_xaic.compression import CompressedModel
 from keras_xaic.edge.installed import judge, speed_judge
 from keras_xaic.errors import PlanError
@@ -20,13 +25,14 @@ from keras_xaic.models import canonicalize
 from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.compressing import carry_out
-from keras_xaic.pipeline.inputs import check_judged, load_both
+from keras_xaic.pipeline.inputs import check_judged, load_both, moved
 from keras_xaic.pipeline.judging import Judge, judging_parts
 from keras_xaic.pipeline.reasons import check_reasons
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Loaded, Shared
 from keras_xaic.planning import Plan
 from keras_xaic.recipes import RECIPES
+from keras_xaic.temporary import temporary_directory
 
 if TYPE_CHECKING:
     from keras_xaic.report import Report
@@ -72,13 +78,11 @@ class Tried:
         values: Objective -> value.
         meets: Whether the limits of the user's budget hold: bytes, multiply-accumulates, mean bits, similarity of explanations,
             and, if it is not the default, what the metric may lose on validation data.
-        command: The `xaic compress` that makes the same files; empty where only Python can say it.
         shared: How often other trials' work was used, how often not, and the seconds that it saved.
     """
 
     values: dict[str, float]
     meets: bool
-    command: str
     shared: tuple[int, int, float]
 
 
@@ -108,8 +112,7 @@ def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]
         XaicError: As `compress` does.
     """
     out, asked = pathlib.Path(setting.out), setting.run
-    recipe = asked.recipe.changed(**entries)
-    settings = replace(asked, recipe=recipe, budget=replace(asked.budget, flash=flash))
+    settings = settings_of(setting, flash, entries)
     shared = Shared(out / SHARED, loaded=setting.loaded)
     with output(out / TRIALS / str(number), "bundle", inputs=[setting.model, setting.data]) as place:
         report = carry_out(setting.model, setting.data, settings, place, shared=shared)
@@ -121,9 +124,47 @@ def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]
     return Tried(
         values,
         _meets(report, asked.budget, lost),
-        command_of(setting, settings),
         (shared.used, shared.made, shared.seconds_saved),
     )
+
+
+def settings_of(setting: Setting, flash: int, entries: dict[str, Any]) -> RunSettings:
+    """Returns what a trial asks of `compress` (see `run_trial`)."""
+    asked = setting.run
+    return replace(asked, recipe=asked.recipe.changed(**entries), budget=replace(asked.budget, flash=flash))
+
+
+def run_sent(
+    places: dict[str, str], setting: Setting, number: int, flash: int, entries: dict[str, Any]
+) -> tuple[Tried, np.ndarray]:
+    """Does `run_trial` on a node of a cluster, where the files lie at `places`; returns the bundle, too."""
+    here = _here(pickle.dumps((setting, sorted(places.items()))))
+    made = pathlib.Path(here.out) / TRIALS / str(number)
+    try:
+        return run_trial(here, number, flash, entries), pack(made, LARGEST)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@functools.lru_cache(maxsize=1)  # with the model and the data that it has loaded
+def _here(sent: bytes) -> Setting:
+    setting: Setting
+    setting, places = pickle.loads(sent)
+    at = dict(places)
+    options, out = moved(setting.run.options, at), own_place() / hashlib.sha256(sent).hexdigest()[:12]
+    (out / TRIALS).mkdir(parents=True)
+    return replace(setting, model=at["model"], data=at["data"], out=str(out), run=replace(setting.run, options=options))
+
+
+def receive(setting: Setting, number: int, bundle: np.ndarray) -> None:
+    """Keeps the bundle of a trial that ran elsewhere."""
+    place = pathlib.Path(setting.out) / TRIALS / str(number)
+    with (
+        output(place, "bundle", inputs=[setting.model, setting.data]) as made,
+        temporary_directory(place.parent, "sent") as sent,
+    ):
+        unpack(bundle, sent)
+        made.publish(sent / str(number))
 
 
 def _measured(report: Report, name: str) -> float:

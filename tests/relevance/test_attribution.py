@@ -63,6 +63,22 @@ def test_the_batch_size_does_not_matter(rule, reduce):
         same(whole, attribution.run(x, y, reduce=reduce, batch_size=size))
 
 
+@pytest.mark.parametrize(("reduce", "per_class"), [("mean_abs", True), ("rms", False), ("momentum", False)])
+def test_parts_that_other_processes_attribute_add_up_to_the_whole(reduce, per_class):
+    model, (x, y) = small(), samples(11)
+    attribution = Attribution(model, rule="deeplift.rescale")  # compares with the mean of all samples, not of a part
+    how = {"reduce": reduce, "batch_size": 2, "per_class": per_class}
+    whole = attribution.run(x, y, **how)
+    parts = [attribution.part(x, y, number=number, parts=4, **how) for number in range(4)]
+    added = attribution.whole(parts)
+    same(whole, added)
+    assert (added.samples, added.target, added.start, added.reduce) == (11, "true", "one", reduce)
+    assert added.layers == pytest.approx(whole.layers, rel=1e-5)
+    assert set(added.per_class) == set(whole.per_class) == (set(y.tolist()) if per_class else set())
+    for number, one in whole.per_class.items():
+        same(one, added.per_class[number])
+
+
 def test_gradients_of_weights_are_those_of_keras():
     model, (x, y) = small(), samples()
     each = []

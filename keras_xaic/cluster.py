@@ -1,0 +1,266 @@
+"""Functions of this package run on the nodes of a Ray cluster: files travel to each once, and what is lost is done again."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import io
+import logging
+import os
+import pathlib
+import pickle
+import platform
+import signal
+import socket
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._version import __version__
+from keras_xaic.errors import MachineError, XaicError, first_line
+from keras_xaic.files import PathLike, machine_error
+from keras_xaic.temporary import temporary_directory
+
+RETRIES = 3
+"""How often a call is begun again whose node or process was lost."""
+MEMORY, COPIES = 1_500_000_000, 4
+"""Bytes that a call is declared to take: a process with TensorFlow 2.14 (measured: 1.0 GB), and the files so many times."""
+LARGEST = 1 << 30
+"""Bytes of a directory that may travel back."""
+_MODULES = ("tensorflow", "numpy")
+
+
+class Cluster:
+    """Nodes that run functions of this package; made by `joined`.
+
+    Args:
+        ray: The package.
+        files: Name -> file or directory that every node gets; it travels when the first call there needs it.
+    """
+
+    def __init__(self, ray: Any, files: Mapping[str, PathLike]) -> None:
+        self._ray = ray
+        packed = {name: pack(path) for name, path in files.items()}
+        self._names = {name: (pathlib.Path(path).name, _digest(packed[name])) for name, path in files.items()}
+        self._parcels = {name: ray.put(content) for name, content in packed.items()}
+        self._needs = {"num_cpus": 1, "memory": MEMORY + COPIES * sum(len(content) for content in packed.values())}
+        self._task = ray.remote(max_retries=0, **self._needs)(_on_node)
+        self._pending: set[Any] = set()
+        self._closed = threading.Event()
+
+    @property
+    def size(self) -> int:
+        """Number of calls that can run at the same time."""
+        most = [min(node.get("CPU", 0), node.get("memory", 0) // self._needs["memory"]) for node in self._nodes()]
+        return max(1, int(sum(most)))
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Calls ``module:name`` on a node, with the places of the files there and these arguments; may be called from threads.
+
+        A call whose node or process is lost begins again elsewhere, `RETRIES` times.
+
+        Raises:
+            MachineError: If no node can run it, or it was lost each time.
+            XaicError: What the function raised.
+        """
+        ray, said = self._ray, ""
+        for _ in range(1 + RETRIES):
+            if self._closed.is_set():
+                raise KeyboardInterrupt
+            self._check_nodes()
+            job = pickle.dumps((function, arguments, self._names, _versions()))
+            pending = self._task.remote(job, *self._parcels.values())
+            self._pending.add(pending)
+            try:
+                answer, error = ray.get(pending)
+            except ray.exceptions.TaskCancelledError:
+                raise KeyboardInterrupt from None
+            except ray.exceptions.RayTaskError as fault:
+                raise _not_ours(fault) from None
+            except ray.exceptions.RayError as fault:
+                if self._closed.is_set():
+                    raise KeyboardInterrupt from None
+                said = first_line(fault)
+                continue
+            finally:
+                self._pending.discard(pending)
+            if error is not None:
+                raise error
+            return answer
+        raise MachineError(
+            f"a call was lost {1 + RETRIES} times with its node or its process ({said})", "nodes with more memory"
+        )
+
+    def map(self, function: str, jobs: Sequence[Sequence[Any]]) -> list[Any]:
+        """Calls a function once for every job, at the same time, and returns their results in order."""
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(jobs))) as pool:
+            try:
+                return list(pool.map(lambda job: self.call(function, *job), jobs))
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Ends the calls that are running."""
+        self._closed.set()
+        for pending in list(self._pending):
+            with contextlib.suppress(Exception):
+                self._ray.cancel(pending, force=True)
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _check_nodes(self) -> None:
+        """Refuses what would wait for ever."""
+        wanted = self._needs["memory"]
+        nodes = self._nodes()
+        if not any(node.get("CPU", 0) >= 1 and node.get("memory", 0) >= wanted for node in nodes):
+            most = max((node.get("memory", 0) for node in nodes if node.get("CPU", 0) >= 1), default=0)
+            found = f"no node of the cluster has a CPU and {wanted / 1e9:.1f} GB of memory; the largest has {most / 1e9:.1f} GB"
+            raise MachineError(found, "", "Start Ray with more memory, or add a node")
+
+
+@contextlib.contextmanager
+def joined(address: str, files: Mapping[str, PathLike]) -> Iterator[Cluster]:
+    """Yields a cluster for the length of the block; running calls end with it, and a Ray that was started for it.
+
+    Args:
+        address: Of a Ray cluster that this machine is a node of; ``auto``: the one that runs here, else one of this machine
+            alone that is started.
+        files: As for `Cluster`.
+
+    Raises:
+        MachineError: If there is none, or Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MachineError("a cluster needs Ray, which is not installed", "", "pip install 'keras-xaic[cluster]'")
+    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")):
+        os.environ.setdefault(name, value)  # nothing is told to anybody; GPUs stay visible
+    import ray
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(_restore_signals, {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)})
+        if ray.is_initialized():
+            cluster = Cluster(ray, files)  # the user's own, which stays
+        else:
+            _start(ray, address, stack)
+            stack.callback(ray.shutdown)
+            cluster = Cluster(ray, files)
+        stack.callback(cluster.close)
+        yield cluster
+
+
+def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError:
+            if address != "auto":
+                raise
+            place = stack.enter_context(temporary_directory())
+            ray.init(address="local", include_dashboard=False, _temp_dir=str(place), **quiet)
+        with contextlib.suppress(AttributeError):
+            ray._private.worker._worker_logs_enabled = False  # log lines of a node that is lost; we say what matters
+    except Exception as fault:
+        raise MachineError(
+            f"the cluster {address} cannot be joined ({first_line(fault)})",
+            "auto, or HOST:PORT of a Ray cluster that this machine is a node of",
+            "Check the address, and that `ray start` made this machine a node of it",
+        ) from None
+
+
+def _restore_signals(before: Mapping[int, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _not_ours(fault: BaseException) -> XaicError:
+    """Returns what is said where a node could not even begin: the package is missing there, say."""
+    return MachineError(
+        f"a node of the cluster cannot run keras-xaic ({str(fault).strip().splitlines()[-1]})",
+        f"keras-xaic {__version__} on every node",
+        "pip install 'keras-xaic[cluster]' there",
+    )
+
+
+def _versions() -> dict[str, str]:
+    """What has to be the same on all nodes, for the same values."""
+    found = {"Python": ".".join(platform.python_version_tuple()[:2]), "keras-xaic": __version__}
+    return {**found, **{name: importlib.import_module(name).__version__ for name in _MODULES}}
+
+
+def _on_node(job: bytes, *parcels: np.ndarray) -> tuple[Any, Optional[XaicError]]:
+    """Does a call; in a process of a node."""
+    try:
+        function, arguments, names, versions = pickle.loads(job)
+        own = _versions()
+        wrong = [f"{name} {own[name]}, not {version}" for name, version in versions.items() if own[name] != version]
+        if wrong:
+            return None, MachineError(f"node {socket.gethostname()} has {', '.join(wrong)}", "the same versions on every node")
+        known = zip(names.items(), parcels)
+        places = {name: _unpacked(file, digest, parcel) for (name, (file, digest)), parcel in known}
+        module, name = function.split(":")
+        return getattr(importlib.import_module(module), name)(places, *arguments), None
+    except XaicError as error:
+        return None, error
+    except Exception as error:
+        return None, machine_error(error) or XaicError(f"{type(error).__name__}: {first_line(error)}")
+
+
+_stack = contextlib.ExitStack()
+
+
+@functools.cache
+def own_place() -> pathlib.Path:
+    """Returns the directory of this process of a node; another process of ours removes it when this one is dead."""
+    return _stack.enter_context(temporary_directory())
+
+
+_known: dict[tuple[str, str], str] = {}
+
+
+def _unpacked(file: str, digest: str, parcel: np.ndarray) -> str:
+    """Returns where a file lies in this process, unpacked once."""
+    if (file, digest) not in _known:
+        place = own_place() / f"{len(_known)}"
+        unpack(parcel, place)
+        _known[file, digest] = str(place / file)
+    return _known[file, digest]
+
+
+def _digest(content: np.ndarray) -> str:
+    return hashlib.sha256(content.data).hexdigest()
+
+
+def pack(path: PathLike, most: Optional[int] = None) -> np.ndarray:
+    """Returns a file or directory as the bytes of an archive, uint8.
+
+    Args:
+        path: What is packed.
+        most: Bytes that it may have; None: any number.
+
+    Raises:
+        MachineError: If it has more.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(path, pathlib.Path(path).name)
+    if most is not None and buffer.tell() > most:
+        raise MachineError(f"{path} has {buffer.tell() / 1e9:.1f} GB", f"at most {most / 1e9:.1f} GB to come back from a node")
+    return np.frombuffer(buffer.getbuffer(), np.uint8)
+
+
+def unpack(content: np.ndarray, place: pathlib.Path) -> None:
+    """Writes what `pack` made into a directory."""
+    with tarfile.open(fileobj=io.BytesIO(content.data)) as archive:
+        safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(place, **safe)

@@ -1,0 +1,235 @@
+"""Trials and relevance on the nodes of a Ray cluster: the same values as on one machine, whatever happens to a node."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic import cluster
+from keras_xaic._keras import keras, layers
+from keras_xaic.pipeline import explain, explaining
+from keras_xaic.searching import search, study, trial
+from keras_xaic.searching.study import STUDY, sqlite_url
+from keras_xaic.settings import AttributionOptions
+
+optuna = pytest.importorskip("optuna")
+HOW = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    keras.utils.set_random_seed(0)
+    y = np.arange(300) % 3
+    x = (np.eye(12)[y * 4] + np.random.default_rng(0).normal(size=(300, 12)) * 0.3).astype(np.float32)
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(32, activation="relu"), layers.Dense(3, activation="softmax")])
+    model.save(folder / "m.keras")
+    np.savez(folder / "d.npz", x_train=x, y_train=y)
+    return folder
+
+
+def searched(place, out, trials, **effort):
+    """What every trial was asked, and what came out of it."""
+    search(place / "m.keras", place / "d.npz", out, xaic.SearchOptions(trials=trials, **effort), **HOW)
+    found = optuna.load_study(study_name=STUDY, storage=sqlite_url(out / "study.db"))
+    return [(one.params, one.values) for one in found.get_trials(deepcopy=False) if one.values is not None]
+
+
+def explained(place, out, **how):
+    attribution = AttributionOptions("deeplift.rescale", pictures=0, batch_size=32, per_class=True, **how)
+    return explain(place / "m.keras", place / "d.npz", out, attribution=attribution).relevance
+
+
+class Here(cluster.Cluster):
+    """A cluster whose nodes are this process; what travels travels."""
+
+    size = 3
+
+    def __init__(self, files):
+        self.files = {name: (pathlib.Path(path).name, cluster.pack(path)) for name, path in files.items()}
+
+    def call(self, function, *arguments):
+        names = {name: (file, cluster._digest(parcel)) for name, (file, parcel) in self.files.items()}
+        job = pickle.dumps((function, arguments, names, cluster._versions()))
+        answer, error = cluster._on_node(job, *(parcel for _, parcel in self.files.values()))
+        if error is not None:
+            raise error
+        return pickle.loads(pickle.dumps(answer))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch):
+    for module in (study, explaining):
+        monkeypatch.setattr(module, "joined", lambda address, files: contextlib.nullcontext(Here(files)))
+
+
+def test_a_cluster_tries_what_one_machine_tries(place, here, tmp_path, monkeypatch):
+    def tried(setting, number, flash, entries):
+        made = pathlib.Path(setting.out) / "trials" / str(number)
+        made.mkdir()
+        (made / "model.tflite").write_text(f"{flash} {entries}")
+        assert pathlib.Path(setting.data).read_bytes() == (place / "d.npz").read_bytes()
+        return trial.Tried({"flash": float(flash), "metric": flash / 1e6}, True, (1, 2, 0.5))
+
+    for module in (study, trial):
+        monkeypatch.setattr(module, "run_trial", tried)
+    monkeypatch.setattr(study, "smallest_and_largest", lambda setting: (200, 2000))
+    alone = searched(place, tmp_path / "alone", 6)
+    assert searched(place, tmp_path / "cluster", 6, cluster="auto") == alone
+    assert len(searched(place, tmp_path / "several", 3, cluster="auto", workers=2)) in (3, 4)
+    for number, (params, _) in enumerate(alone):
+        entries = {name: value for name, value in params.items() if name != "flash"}
+        for out in ("alone", "cluster"):
+            kept = tmp_path / out / "trials" / str(number) / "model.tflite"
+            assert kept.read_text() == f"{params['flash']} {entries}"
+
+
+def test_relevance_of_a_cluster_is_that_of_one_process(place, here, tmp_path):
+    whole, added = explained(place, tmp_path / "one"), explained(place, tmp_path / "three", cluster="auto")
+    same(whole, added)
+
+
+def same(whole, added):
+    assert added.samples == whole.samples == 256
+    assert set(added.per_class) == {0, 1, 2}
+    for one, other in [(whole, added), *((whole.per_class[n], added.per_class[n]) for n in range(3))]:
+        for key, scores in one.weights.items():
+            np.testing.assert_allclose(other.weights[key], scores, rtol=1e-5, atol=1e-5 * np.abs(scores).max())
+        assert other.layers == pytest.approx(one.layers, rel=1e-5)
+
+
+def test_a_model_in_memory_cannot_be_sent(place, tmp_path):
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(3)])
+    with pytest.raises(xaic.PlanError, match="its path"):
+        explain(model, place / "d.npz", tmp_path / "out", attribution=AttributionOptions(cluster="auto"))
+
+
+@pytest.mark.parametrize("wrong", ["", "auto:", "10.0.0.1", "http://10.0.0.1:80/", 6379])
+def test_what_is_no_address_is_refused(wrong):
+    for kind in (xaic.SearchOptions, AttributionOptions):
+        with pytest.raises(xaic.PlanError, match="cluster is"):
+            kind(cluster=wrong)
+
+
+def test_without_ray_it_is_asked_for(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(xaic.MachineError, match="needs Ray") as caught, cluster.joined("auto", {}):
+        pass
+    assert "keras-xaic[cluster]" in str(caught.value)
+
+
+def test_a_node_of_other_versions_says_so_and_what_fails_there_is_one_line(place, monkeypatch):
+    nodes = Here({"model": place / "m.keras"})
+    with pytest.raises(xaic.XaicError, match=r"AttributeError: .* has no attribute 'nothing'"):
+        nodes.call("keras_xaic.cluster:nothing")
+    monkeypatch.setattr(cluster, "_versions", iter([{"numpy": "1"}, {"numpy": "2"}]).__next__)
+    with pytest.raises(xaic.MachineError, match="has numpy 2, not 1"):
+        nodes.call("keras_xaic.cluster:nothing")
+
+
+def test_what_is_too_large_does_not_come_back(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "file").write_bytes(bytes(20_000))
+    cluster.unpack(cluster.pack(tmp_path / "bundle"), tmp_path / "there")
+    assert (tmp_path / "there" / "bundle" / "file").read_bytes() == bytes(20_000)
+    with pytest.raises(xaic.MachineError, match="to come back"):
+        cluster.pack(tmp_path / "bundle", 10_000)
+
+
+def children(parent, name):
+    """Processes of a parent that work on a call."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and name in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_nodes_give_the_values_of_one_machine_and_one_may_die(place, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'keras-xaic[cluster]'")
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        second = nodes.add_node(num_cpus=1)
+        raylets = [node.all_processes["raylet"][0].process.pid for node in (nodes.head_node, second)]
+        same(explained(place, tmp_path / "one"), explained(place, tmp_path / "two", cluster=nodes.address))
+
+        at_work = []
+
+        def kill():
+            until = time.monotonic() + 300
+            while not at_work and time.monotonic() < until:
+                at_work.extend(children(raylets[1], "ray::_on_node"))
+                time.sleep(0.2)
+            nodes.remove_node(second, allow_graceful=False)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = searched(place, tmp_path / "cluster", 3, cluster=nodes.address, workers=2)
+        killer.join()
+        assert at_work  # the node that died was at a trial
+        alone = {str(sorted(params.items())): values for params, values in searched(place, tmp_path / "alone", 3)}
+        assert len(found) in (3, 4)
+        compared = [(values, alone.get(str(sorted(params.items())))) for params, values in found[:3]]
+        assert all(values == other for values, other in compared), compared
+        trials = sorted((tmp_path / "cluster" / "trials").iterdir())
+        assert [path.name for path in trials] == [str(number) for number in range(len(found))]  # the lost one ran again
+        assert all((path / "model.tflite").is_file() for path in trials)
+    finally:
+        nodes.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_ray_of_its_own_ends_with_the_search(place, tmp_path, number):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'keras-xaic[cluster]'")
+    given = [place / "m.keras", "--data", place / "d.npz", "--out", tmp_path / "out", "--trials", 99, "--cluster", "auto"]
+    words = [sys.executable, "-m", "keras_xaic.cli", "search", *map(str, given)]
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "RAY_ADDRESS": ""}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 200
+    while not list((tmp_path / "out").glob("study.db")) and time.monotonic() < until:
+        time.sleep(0.2)
+    while not children_of_rays(tmp_path / "tmp") and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.2)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode in ((-number,) if number == signal.SIGKILL else (130,)), said
+    assert "Traceback" not in said
+    until = time.monotonic() + 30
+    while (left := children_of_rays(tmp_path / "tmp")) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not left
+    assert number == signal.SIGKILL or not list((tmp_path / "tmp").iterdir())
+
+
+def children_of_rays(temporary):
+    """Command lines of living processes that were started with this directory for temporary files, and are Ray's."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_text().replace("\0", " ")
+            if f"TMPDIR={temporary}".encode() in (entry / "environ").read_bytes() and "ray" in line.split("/")[-1]:
+                found.append(line)
+    return found
