@@ -165,7 +165,7 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
         except ConnectionError:
             if address != "auto":
                 raise
-            place = stack.enter_context(temporary_directory())
+            place = stack.enter_context(temporary_directory("/tmp"))  # elsewhere names of sockets may get too long
             ray.init(address="local", include_dashboard=False, _temp_dir=str(place), **quiet)
         with contextlib.suppress(AttributeError):
             ray._private.worker._worker_logs_enabled = False  # log lines of a node that is lost; we say what matters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Optional, Protocol
 
 
 class Progress(Protocol):
@@ -37,6 +37,25 @@ class Counted:
         """Says that `more` is done."""
         self._done += more
         self._progress(self._stage, min(self._done, self._total), self._total, *([note] if note else []))
+
+
+class Note(str):
+    """A note that also says in numbers what training has come to.
+
+    Attributes:
+        epoch: Epochs of the stage that are over.
+        validation: Metric value on validation data after the last of them, higher is better; None before the first.
+    """
+
+    epoch: int = 0
+    validation: Optional[float] = None
+
+    @classmethod
+    def of(cls, text: str, epoch: int, validation: Optional[float]) -> Note:
+        """Returns a note."""
+        made = cls(text)
+        made.epoch, made.validation = epoch, validation
+        return made
 
 
 def silent(stage: str, done: int, total: int, note: str = "") -> None:

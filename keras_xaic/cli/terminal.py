@@ -224,6 +224,8 @@ class Terminal:
         self.say(table)
         if found.failed:
             self.warn(f"{found.failed} trials ended without a model.")
+        if found.pruned:
+            self.say(f"{found.pruned} trials were ended early: a smaller model was better than they could become.")
         said = f"{out}: {len(found.points)} models, {len(best)} on the Pareto front, front.json and front.html"
         if last:
             self.last(said)

@@ -44,6 +44,7 @@ class Front(BaseModel):
         points: Finished trials, in the order of the first objective.
         model: What was compressed.
         failed: Trials that ended without a model.
+        pruned: Trials that were ended early, because a smaller model is better than they could become.
         used: How often a trial could use what another one had made.
         made: How often it could not.
         seconds_saved: What that saved.
@@ -55,6 +56,7 @@ class Front(BaseModel):
     points: tuple[Found, ...] = Field(strict=False)
     model: str = ""
     failed: Count = 0
+    pruned: Count = 0
     used: Count = 0
     made: Count = 0
     seconds_saved: Positive = 0.0

@@ -39,6 +39,8 @@ from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
 from keras_xaic.report import Found, Front, save_front
 from keras_xaic.searching.trial import (
     TRIALS,
+    Hopeless,
+    Rival,
     Setting,
     Tried,
     command_of,
@@ -68,6 +70,8 @@ PAUSE = 2.0
 """Seconds after which the first process looks how many trials its workers have finished."""
 BEAT, GRACE = 30, 180
 """Seconds between two signs of life of a trial, and after which, without one, it is taken for lost and begins once more."""
+PATIENCE = 120
+"""Seconds that a process waits for others to be done with a file of SQLite."""
 RULES = ("lrp.epsilon_plus", "deeplift.rescale")
 """Attribution rules that are tried beside the recipe's own."""
 
@@ -204,7 +208,15 @@ def _storage(optuna: Any, url: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
-            return kind(url, heartbeat_interval=BEAT, grace_period=GRACE, **{callback: _begin_again})
+            how: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": GRACE, callback: _begin_again}
+            if scheme != "sqlite":
+                return kind(url, **how)
+            storage = kind(url, engine_kwargs={"connect_args": {"timeout": PATIENCE}}, **how)
+        from sqlalchemy import event
+
+        # Else two processes may read that a trial waits before one of them writes that it runs: both would run it.
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return storage
     except ImportError:
         raise MachineError(
             f"the storage {scheme}://... needs a driver that is not installed", "", "pip install 'keras-xaic[cluster]'"
@@ -342,9 +354,9 @@ def _work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: 
     """
     with joined(str(wanted.cluster), travelling(setting.model, setting.data, setting.run.options)) as nodes:
 
-        def run(setting: Setting, number: int, flash: int, entries: dict[str, Any]) -> Tried:
+        def run(setting: Setting, number: int, *asked: Any) -> Tried:
             tried: Tried
-            tried, bundle = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", setting, number, flash, entries)
+            tried, bundle = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", setting, number, *asked)
             receive(setting, number, bundle)
             return tried
 
@@ -411,14 +423,17 @@ def _work(
         flash = trial.suggest_int("flash", *sizes, log=True)
         entries = {name: trial.suggest_categorical(name, choices) for name, choices in _entries(setting).items()}
         try:
-            tried = (run or run_trial)(setting, trial.number, flash, entries)
+            tried = (run or run_trial)(setting, trial.number, flash, entries, _rivals(optuna, study, setting))
         except MachineError:
             raise
+        except Hopeless as error:
+            trial.set_user_attr("pruned", str(error))
+            raise optuna.TrialPruned from None
         except XaicError as error:
             trial.set_user_attr("error", str(error))
             raise _NoModel from None
         trial.set_user_attr("command", command_of(setting, settings_of(setting, flash, entries)))
-        for name in ("meets", "shared"):
+        for name in ("meets", "shared", "curve"):
             trial.set_user_attr(name, getattr(tried, name))
         if hasattr(trial, "set_constraint"):
             trial.set_constraint("budget", 0.0 if tried.meets else 1.0)
@@ -437,7 +452,20 @@ def _finished(study: Any) -> int:
 
 
 def _is_finished(optuna: Any, trial: Any) -> bool:
-    return trial.state == optuna.trial.TrialState.COMPLETE or "error" in trial.user_attrs
+    states = optuna.trial.TrialState
+    return trial.state in (states.COMPLETE, states.PRUNED) or "error" in trial.user_attrs
+
+
+def _rivals(optuna: Any, study: Any, setting: Setting) -> tuple[Rival, ...]:
+    """Returns what a trial is measured by while it trains; nothing where a model may be worth having for another reason."""
+    if {*setting.objectives} != {"flash", "metric"}:
+        return ()
+    found = []
+    for one in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        values = dict(zip(setting.objectives, one.values))
+        known = one.user_attrs
+        found.append(Rival(values["flash"], values["metric"], known.get("curve", {}), bool(known.get("meets", True))))
+    return tuple(found)
 
 
 def _last_error(study: Any) -> str:
@@ -463,6 +491,7 @@ def front_of(optuna: Any, study: Any, setting: Setting) -> Front:
         setting.objectives,
         points,
         model=setting.model,
+        pruned=sum("pruned" in one.user_attrs for one in study.get_trials(deepcopy=False)),
         failed=sum("error" in one.user_attrs for one in study.get_trials(deepcopy=False)),
         used=used,
         made=made,

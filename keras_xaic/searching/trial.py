@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import pathlib
 import pickle
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -20,10 +21,10 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.cluster import LARGEST, own_place, pack, unpack
 from keras_xaic.compression import CompressedModel
 from keras_xaic.edge.installed import judge, speed_judge
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import PlanError, XaicError
 from keras_xaic.models import canonicalize
 from keras_xaic.objectives import OBJECTIVES
-from keras_xaic.ownership import output
+from keras_xaic.ownership import output, remove_work
 from keras_xaic.pipeline.compressing import carry_out
 from keras_xaic.pipeline.inputs import check_judged, load_both, moved
 from keras_xaic.pipeline.judging import Judge, judging_parts
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 0.1
 """The smallest flash limit that is tried, as a share of the plain int8 file."""
+SMALLER, ENOUGH = 0.8, 5
+"""A model of at most this share of a trial's limit counts as smaller; finished trials to be known before one is ended early."""
 TRIALS, SHARED, RECIPE_FILES = "trials", "shared", "recipes"
 """Directories of a search: bundles by number, what trials share, and recipes that are no named ones."""
 
@@ -79,11 +82,63 @@ class Tried:
         meets: Whether the limits of the user's budget hold: bytes, multiply-accumulates, mean bits, similarity of explanations,
             and, if it is not the default, what the metric may lose on validation data.
         shared: How often other trials' work was used, how often not, and the seconds that it saved.
+        curve: Stage and epoch -> metric value on validation data while it trained.
     """
 
     values: dict[str, float]
     meets: bool
     shared: tuple[int, int, float]
+    curve: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What is known of a finished trial when another one begins.
+
+    Attributes:
+        flash: Bytes of its file.
+        metric: Metric value on validation data of its file.
+        curve: See `Tried`.
+        meets: See `Tried`.
+    """
+
+    flash: float
+    metric: float
+    curve: Mapping[str, float]
+    meets: bool = True
+
+
+class Hopeless(XaicError):
+    """A trial was ended early: a smaller model is better than it can become."""
+
+
+@dataclass
+class Watch:
+    """A `Progress` that notes how training goes, and ends a trial that is hopeless.
+
+    No finished trial gained more from the same epoch on than this one would have to, to reach a model that is smaller.
+
+    Attributes:
+        flash: Limit for model.tflite, in bytes.
+        rivals: Finished trials; none: nothing is ended.
+        curve: What was noted (see `Tried`).
+    """
+
+    flash: int
+    rivals: Sequence[Rival] = ()
+    curve: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """See `Progress`."""
+        value, when = getattr(note, "validation", None), f"{stage}, epoch {getattr(note, 'epoch', 0)}"
+        if value is None or when in self.curve:
+            return
+        self.curve[when] = value
+        gains = [one.metric - one.curve[when] for one in self.rivals if when in one.curve]
+        smaller = [one.metric for one in self.rivals if one.meets and one.flash <= SMALLER * self.flash]
+        if len(gains) >= ENOUGH and smaller and value + max(gains) < max(smaller):
+            gained = f"no trial gained more than {max(gains):.4f} from there; a smaller model has {max(smaller):.4f}"
+            raise Hopeless(f"hopeless after {when}: {value:.4f} on validation data; {gained}")
 
 
 def smallest_and_largest(setting: Setting) -> tuple[int, int]:
@@ -99,7 +154,7 @@ def smallest_and_largest(setting: Setting) -> tuple[int, int]:
     return min(low, high), high
 
 
-def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]) -> Tried:
+def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any], rivals: Sequence[Rival] = ()) -> Tried:
     """Compresses the model and measures the file; the bundle stays in ``trials/NUMBER``.
 
     Args:
@@ -107,15 +162,22 @@ def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]
         number: Number of the trial.
         flash: Limit for model.tflite, in bytes.
         entries: Entries of the recipe in place of its own.
+        rivals: Finished trials that may show this one to be hopeless.
 
     Raises:
+        Hopeless: If it was ended early.
         XaicError: As `compress` does.
     """
     out, asked = pathlib.Path(setting.out), setting.run
     settings = settings_of(setting, flash, entries)
     shared = Shared(out / SHARED, loaded=setting.loaded)
-    with output(out / TRIALS / str(number), "bundle", inputs=[setting.model, setting.data]) as place:
-        report = carry_out(setting.model, setting.data, settings, place, shared=shared)
+    watch = Watch(flash, rivals)
+    try:
+        with output(out / TRIALS / str(number), "bundle", inputs=[setting.model, setting.data]) as place:
+            report = carry_out(setting.model, setting.data, settings, place, watch, shared=shared)
+    except Hopeless:
+        remove_work(out / TRIALS / str(number))
+        raise
     path = Bundle(out / TRIALS / str(number)).model
     model, data, task = setting.loaded
     _, held_back = judging_parts(data, settings)
@@ -125,6 +187,7 @@ def run_trial(setting: Setting, number: int, flash: int, entries: dict[str, Any]
         values,
         _meets(report, asked.budget, lost),
         (shared.used, shared.made, shared.seconds_saved),
+        watch.curve,
     )
 
 
@@ -135,13 +198,13 @@ def settings_of(setting: Setting, flash: int, entries: dict[str, Any]) -> RunSet
 
 
 def run_sent(
-    places: dict[str, str], setting: Setting, number: int, flash: int, entries: dict[str, Any]
+    places: dict[str, str], setting: Setting, number: int, flash: int, entries: dict[str, Any], rivals: Sequence[Rival]
 ) -> tuple[Tried, np.ndarray]:
     """Does `run_trial` on a node of a cluster, where the files lie at `places`; returns the bundle, too."""
     here = _here(pickle.dumps((setting, sorted(places.items()))))
     made = pathlib.Path(here.out) / TRIALS / str(number)
     try:
-        return run_trial(here, number, flash, entries), pack(made, LARGEST)
+        return run_trial(here, number, flash, entries, rivals), pack(made, LARGEST)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -17,6 +17,7 @@ from keras_xaic.data import Array, Samples
 from keras_xaic.errors import PlanError, XaicError, XaicWarning
 from keras_xaic.models.losses import all_targets, output_losses
 from keras_xaic.output_tasks import AnyTask
+from keras_xaic.progress import Note
 from keras_xaic.training.callbacks import (
     FollowCosine,
     Judge,
@@ -134,7 +135,8 @@ def fit(
 
     def step(done: int) -> None:
         note = f"epoch {len(history) + 1}/{schedule.epochs}" + (f", validation {history[-1].held_back:.4f}" if history else "")
-        progress(len(history) * schedule.steps_per_epoch(len(train)) + done, schedule.steps(len(train)), note)
+        told = Note.of(note, len(history), history[-1].held_back if history else None)
+        progress(len(history) * schedule.steps_per_epoch(len(train)) + done, schedule.steps(len(train)), told)
 
     def end(lost: float) -> None:
         history.append(Epoch(len(history) + 1, lost, values[-1]))

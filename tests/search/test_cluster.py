@@ -78,7 +78,7 @@ def here(monkeypatch):
 
 
 def test_a_cluster_tries_what_one_machine_tries(place, here, tmp_path, monkeypatch):
-    def tried(setting, number, flash, entries):
+    def tried(setting, number, flash, entries, rivals):
         made = pathlib.Path(setting.out) / "trials" / str(number)
         made.mkdir()
         (made / "model.tflite").write_text(f"{flash} {entries}")
