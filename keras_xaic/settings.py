@@ -384,6 +384,7 @@ class AttributionOptions:
         pictures: Number of test samples to draw.
         cross_check: Also run the other engine and compare.
         tune: Search for the rules that do least damage on validation data, beside `rule`, and keep what each of them did.
+        cluster: A Ray cluster whose nodes share the samples: ``auto`` or HOST:PORT, as for `SearchOptions`; None: this machine.
 
     Raises:
         PlanError: Naming the setting that is not usable.
@@ -400,6 +401,7 @@ class AttributionOptions:
     pictures: int = option(4, "Test samples to draw.")
     cross_check: bool = option(False, "Run both engines and print the largest difference per layer.")
     tune: bool = option(False, "Try rules on validation data, print what each does, and take the best: takes minutes.")
+    cluster: Optional[str] = option(None, "Share the samples among a Ray cluster: auto, or HOST:PORT.", kind=str)
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str) and self.target.lstrip("-").isdigit():
@@ -416,6 +418,8 @@ class AttributionOptions:
             one_of("target", self.target, ORIGINS)
         require("batch_size", self.batch_size, "a whole number, 1 or more", lambda n: n >= 1, whole=True)
         require("pictures", self.pictures, "a whole number, 0 or more", lambda n: n >= 0, whole=True)
+        if self.cluster is not None:
+            object.__setattr__(self, "cluster", cluster_address(self.cluster))
         for name in ("per_class", "cross_check", "tune"):
             object.__setattr__(self, name, yes_no(name, getattr(self, name)))
 
