@@ -12,6 +12,7 @@ from keras_xaic.planning import SENSITIVITIES, Budget, PlanOptions, measure_dama
 from keras_xaic.planning.output_divergence import hessian_traces, measured_damage
 from keras_xaic.planning.sensitivity import relative_error, sample_count, score_weighted_error, squared_error
 from keras_xaic.relevance import attribute
+from keras_xaic.training import predict, predicting
 
 
 def net(head="softmax"):
@@ -99,6 +100,24 @@ def test_a_model_all_of_whose_weights_are_in_other_layers_has_a_plan():
     samples = Samples(np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32))
     relevance = attribute(model, samples, allow_approximate=True)
     assert plan(model, relevance, Budget(flash="90kB"), samples=samples).layers == []
+
+
+def test_large_models_go_through_in_smaller_batches(monkeypatch):
+    model, samples = canonicalize(net()).model, data()
+    rounded, seen = rounded_at(model, 2), []
+    expected = measured_damage(model, rounded, samples)
+    monkeypatch.setattr(output_divergence, "HELD", 1_000)
+    take = output_divergence.Operations.start
+    monkeypatch.setattr(output_divergence.Operations, "start", lambda self, x: seen.append(len(x[0])) or take(self, x))
+    assert measured_damage(model, rounded, samples) == pytest.approx(expected, rel=1e-4)
+    assert max(seen) < output_divergence.BATCH
+    x = np.zeros((5, *model.input_shape[1:]), np.float32)
+    before = predict(model, Samples(x))
+    calls = []
+    monkeypatch.setattr(predicting, "LARGEST", 1)
+    monkeypatch.setattr(predicting, "_compiled", lambda model: lambda x: calls.append(len(x)) or model(x))
+    np.testing.assert_allclose(predict(model, Samples(x)), before, rtol=1e-5)
+    assert calls == [1] * 5
 
 
 def test_large_models_are_measured_on_fewer_samples():
