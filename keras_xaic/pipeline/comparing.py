@@ -89,7 +89,6 @@ def compare_models(
         part = replace(of, x=of.x[index], y=None if of.y is None else of.y[index])
         note = "relevance of inputs" if outputs is None else f"relevance of inputs for {outputs}"
         tell = functools.partial(progress, "compare", note=note)
-        tell(0, len(index))
         found = way.input_relevance(part, target=named, outputs=outputs, batch_size=size, progress=tell)
         return [array[:count] for array in found]
 
