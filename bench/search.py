@@ -1,7 +1,6 @@
 """What a search finds and costs: fronts of two models, trials per hour, the cache, and what Ray adds to a trial.
 
-    python bench/search.py workers                               # the digits net of the examples, 1 and 2 processes, 1 epoch
-    python bench/search.py cluster                               # the same with Ray on this machine, against 1 process
+    python bench/search.py costs   # the digits net of the examples, 1 epoch: 1 process, 2, and Ray on this machine
     python bench/search.py front --minutes 10 --work build/front # the digits net again; the same command continues
     python bench/search.py front --minutes 10 --work build/front --data-root MODELS --data DATA --samples 20000   # mlp
 
@@ -140,7 +139,7 @@ def found_front(folder: pathlib.Path, options: argparse.Namespace) -> dict[str, 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=("workers", "cluster", "front"))
+    options.add_argument("what", choices=("costs", "front"))
     options.add_argument("--trials", type=int, default=6)
     options.add_argument("--minutes", type=float, default=10)
     options.add_argument("--workers", type=int, default=1, help="of front")
@@ -151,7 +150,7 @@ def main() -> None:
     options.add_argument("--samples", type=int, help="training samples of fashion_mnist.npz; default: all")
     options.add_argument("--out", type=pathlib.Path, default=OUT)
     given = options.parse_args()
-    efforts = {"workers": ({"workers": 1}, {"workers": 2}), "cluster": ({"workers": 1}, {"workers": 1, "cluster": "auto"})}
+    efforts = {"costs": ({"workers": 1}, {"workers": 2}, {"workers": 1, "cluster": "auto"})}
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(given.work or scratch)
         for effort in efforts.get(given.what, ({},)):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,9 @@ import pytest
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.report import read_front
+from tests.search.lost import check_that_a_lost_trial_begins_again
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed: pip install 'keras-xaic[cluster]'")
 PROGRAMS = sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"))[-1:] or [shutil.which("postgres")]
 pytestmark = [
@@ -50,7 +52,7 @@ def server():
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user)
 
     def stop():
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # its fast shutdown, which waits for no client
         process.wait(60)
 
     try:
@@ -99,3 +101,8 @@ def test_two_searches_share_a_study_and_say_so_when_the_server_is_gone(server, t
     lost = subprocess.run(words("one", 9), check=False, **said)
     assert lost.returncode == 5
     assert "Traceback" not in lost.stderr
+
+
+def test_a_trial_of_a_machine_that_died_is_taken_for_lost(server, tmp_path, monkeypatch):
+    _, url = server
+    check_that_a_lost_trial_begins_again(optuna, url, tmp_path, monkeypatch)

@@ -27,6 +27,7 @@ from keras_xaic.recipes import RECIPES
 from keras_xaic.report import read_front
 from keras_xaic.searching import pick, search, study, trial
 from keras_xaic.searching.study import STUDY, sqlite_url
+from tests.search.lost import check_that_a_lost_trial_begins_again
 
 optuna = pytest.importorskip("optuna")
 QUICK = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
@@ -179,6 +180,10 @@ def test_a_search_that_was_continued_tries_what_a_whole_one_tries(quick, tmp_pat
     continued = quick(8)
     (tmp_path / "front").rename(tmp_path / "before")
     assert quick(8) == continued
+
+
+def test_a_trial_of_a_machine_that_died_is_taken_for_lost(tmp_path, monkeypatch):
+    check_that_a_lost_trial_begins_again(optuna, sqlite_url(tmp_path / "study.db"), tmp_path, monkeypatch)
 
 
 def test_two_that_ask_at_the_same_moment_never_get_the_same_trial(place, tmp_path):
