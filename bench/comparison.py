@@ -184,8 +184,8 @@ def _reason(line: Line) -> str:
 def control_table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns Markdown: `auto` beside its control in every schedule that both had, and the difference seed by seed."""
     lines = [
-        "| model | training | auto | auto-magnitude | auto is ahead by, seed by seed | mean | download |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| model | training | auto | auto-magnitude | auto is ahead by, seed by seed | mean | download | likeness of maps |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     cases: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
     for row in rows:
@@ -210,9 +210,16 @@ def control_table(rows: Sequence[dict[str, Any]]) -> str:
             ", ".join(f"{one:+{form}}" for one in ahead),
             f"**{statistics.mean(ahead):+{form}}**",
             download,
+            " and ".join(_likeness(part) for part in both),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _likeness(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the mean rank correlation of the maps of original and compressed model, where it was kept."""
+    known = [row["similarity"]["spearman"] for row in rows if row.get("similarity")]
+    return f"{statistics.mean(known):.2f}" if known else "-"
 
 
 def _figure(row: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""What C++ code says on standard error, kept from the user's terminal and kept for error messages."""
+"""What C++ code says on standard streams, kept from the user's terminal and kept for error messages."""
 
 from __future__ import annotations
 
@@ -37,3 +37,22 @@ def captured_stderr() -> Iterator[Said]:
             os.close(kept)
             file.seek(0)
             said.text = file.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def muted_stdout() -> Iterator[None]:
+    """Drops what C++ code prints on standard output within the block: that is for results alone."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -9,6 +9,8 @@ from typing import Callable, Optional
 import numpy as np
 from scipy import optimize, sparse
 
+from keras_xaic.silence import muted_stdout
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -97,13 +99,14 @@ def allocate(candidates: Mapping[str, Sequence[Candidate]], limits: Limits) -> O
     constraints = [optimize.LinearConstraint(one_each, 1, 1)]
     for row, most in limits.rows([candidate for _, candidate in flat], _total_weights(candidates)):
         constraints.append(optimize.LinearConstraint(row[None], -np.inf, most))
-    result = optimize.milp(
-        cost,
-        constraints=constraints,
-        integrality=np.ones(len(flat)),
-        bounds=optimize.Bounds(0, 1),
-        options={"mip_rel_gap": 1e-6},
-    )
+    with muted_stdout():  # HiGHS of scipy 1.17 prints lines that were meant for its authors
+        result = optimize.milp(
+            cost,
+            constraints=constraints,
+            integrality=np.ones(len(flat)),
+            bounds=optimize.Bounds(0, 1),
+            options={"mip_rel_gap": 1e-6},
+        )
     if result.x is None:
         return None
     return {key: candidate for (key, candidate), taken in zip(flat, result.x) if taken > 0.5}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,3 +90,28 @@ def test_one_ranking_over_all_kernels_with_a_floor():
     emptied = kept_weights(scores, 0.6)["weak"]
     assert emptied.sum() == max(LEAST_KEPT * 500, 10)
     assert scores["weak"][emptied].min() >= np.sort(scores["weak"].ravel())[-10]
+
+
+def test_what_the_solver_prints_is_not_in_the_results(monkeypatch, capfd):
+    from keras_xaic.planning import allocation
+
+    solve = allocation.optimize.milp
+
+    def loud(*args, **how):
+        os.write(1, b"transformNewIntegerFeasibleSolution tmpSolver.run();\n")  # as C++ does, past sys.stdout
+        return solve(*args, **how)
+
+    monkeypatch.setattr(allocation.optimize, "milp", loud)
+    assert allocate({"a": [Candidate(8, 0.0, 10, 10, 10), Candidate(4, 1.0, 5, 5, 10)]}, Limits(flash=7))["a"].bits == 4
+    print("a result", flush=True)
+    assert capfd.readouterr().out == "a result\n"
+
+
+def test_a_closed_standard_output_stops_no_plan():
+    code = (
+        "import os, sys; os.close(1)\n"
+        "from keras_xaic.planning.allocation import Candidate, Limits, allocate\n"
+        "print(allocate({'a': [Candidate(8, 0.0, 10, 10, 10)]}, Limits())['a'].bits, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=True)
+    assert done.stderr.split() == ["8"]
