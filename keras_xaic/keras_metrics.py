@@ -28,7 +28,9 @@ KEPT: Mapping[str, Mapping[str, Sequence[Any]]] = {
 
 
 WORSE_HIGHER = frozenset(
-    re.findall(r"\w+", "error loss cost distance deviation divergence entropy crossentropy perplexity hinge mse mae rmse mape")
+    re.findall(
+        r"\w+", "error loss cost distance deviation divergence entropy crossentropy perplexity hinge poisson mse mae rmse mape"
+    )
 )
 """Words in names of metrics that are better the lower they are."""
 
@@ -117,8 +119,11 @@ def _own(given: Any) -> Metric:
     function = getattr(given, "func", given)  # functools.partial
     own = getattr(given, "name", None) if keeps else None
     name = re.sub(r"\W+", "_", str(own or getattr(function, "__name__", type(function).__name__))).strip("_")
-    words = set(re.split(r"[_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+    both = f"{name} {type(given).__name__}" if keeps else name
+    words = set(re.split(r"[\W_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", both).lower()))
     said = getattr(given, "better", None) or getattr(given, "_direction", None)
+    if said is None and ".losses" in str(getattr(function, "__module__", "")):  # of Keras
+        said = "lower"
     better: Better = "lower" if said in ("lower", "down") or (said is None and words & WORSE_HIGHER) else "higher"
     try:
         get_metric(name)

@@ -489,7 +489,7 @@ class Task:
         best constant.
         """
         if self.own is not None:  # of its values nothing is known
-            return self.judged_by("").doubt(outputs, targets)
+            return self.judged_by("").doubt(outputs, targets) or self._wrong_way(outputs, np.asarray(targets))
         value, name = self.score(outputs, targets), self.metric_name
         if self.is_values:
             limit = 0.0 if name == "r2" else self.constant_error(targets)
@@ -509,6 +509,18 @@ class Task:
         return (
             f"The original model's {name} is {value:.4g}, no better than chance ({than}). "
             "Do the targets and the scaling of the inputs fit the model, and is the task right?"
+        )
+
+    def _wrong_way(self, outputs: np.ndarray, targets: np.ndarray) -> Optional[str]:
+        """Returns a warning where the user's own metric is better with targets in random order."""
+        value, random = self.score(outputs, targets), np.random.default_rng(0)
+        middle = float(np.mean([self.score(outputs, targets[random.permutation(len(targets))]) for _ in range(SHUFFLES)]))
+        if not (value > middle if self.metric.is_error else value < middle):
+            return None
+        better, other = ("lower", "higher") if self.metric.is_error else ("higher", "lower")
+        return (
+            f"The original model's {self.metric_name} is {value:.4g}, targets in random order give {middle:.4g}, and {better} "
+            f"counts as better. If {other} is better, say so: an attribute of the function, better = {other!r}."
         )
 
     def constant_error(self, targets: np.ndarray) -> float:

@@ -118,6 +118,28 @@ def test_which_way_is_better_can_be_said():
     assert of(distance_to_go).metric.better == "higher"
 
 
+@pytest.mark.parametrize(
+    "loss", [keras.losses.Huber(), keras.losses.huber, keras.losses.LogCosh, K.Poisson(), K.LogCoshError()]
+)
+def test_losses_are_better_the_lower_they_are(loss):
+    assert of(loss, "regression", 1).metric.better == "lower"
+    assert of(loss, "regression", 1).score(np.array([[2.0], [4.0]], np.float32), np.array([1.0, 4.0])) is not None
+
+
+def test_a_metric_that_finds_chance_better_is_doubted():
+    def misses(labels, outputs):
+        return np.mean(outputs.argmax(axis=1) != labels)
+
+    labels = np.arange(60) % 3
+    outputs = np.eye(3, dtype=np.float32)[labels]
+    doubt = of(misses).doubt(outputs, labels)
+    assert "misses is 0, targets in random order give 0.6" in doubt
+    assert "better = 'lower'" in doubt
+    misses.better = "lower"
+    assert of(misses).doubt(outputs, labels) is None
+    assert of(top_two).doubt(outputs, labels) is None
+
+
 def test_drops_are_in_percent_of_the_original():
     up, down = of(top_two), of(squared_error)
     assert (up.drop(30.0, 29.4), up.metric.drop_unit) == (pytest.approx(2.0), "%")
