@@ -4,8 +4,8 @@
 
 * score: the lowest scores of the whole model go first, as under limits of bytes.
 * saving: what `compress` does: the lowest loss for the time that is saved, where a removal that takes the sum of scores of a
-  group from S to s loses Z log(S / s); Z is the sum of the whole group.
-* saving-sum, saving-log: the same with a loss of S - s, and of log(S / s).
+  group from S to s loses log(S / s).
+* saving-whole, saving-sum: the same with a loss of Z log(S / s), where Z is the sum of the whole group, and of S - s.
 * uniform: the same share of every group, within it the lowest scores.
 
 Models are float32, trained with distillation as `apply` does. Accuracy is that on 5,000 training samples that nothing else
@@ -23,14 +23,14 @@ import numpy as np
 ORDERS = {
     "score": None,
     "saving": None,
+    "saving-whole": lambda whole, before, after: whole * math.log(max(before, 1e-9 * whole) / max(after, 1e-9 * whole)),
     "saving-sum": lambda whole, before, after: before - after,
-    "saving-log": lambda whole, before, after: math.log(max(before, 1e-9 * whole) / max(after, 1e-9 * whole)),
     "uniform": None,
 }
 CALIBRATION, VALIDATION = 256, 5_000
 
 
-def work(options, *, model, order, share, seed, epochs, samples):
+def work(options, *, model, order, share, seed, epochs, samples, rate):
     import keras_xaic as xaic
     from keras_xaic.data import Data
     from keras_xaic.models import channel_groups, group_scores
@@ -44,12 +44,12 @@ def work(options, *, model, order, share, seed, epochs, samples):
     keep, predicted = chosen(order, groups, group_scores(groups, relevance.filters, norm="l2"), share)
     remove = {name: np.flatnonzero(~mask).tolist() for name, mask in keep.items() if not mask.all()}
     left = {group.name: group.size - len(remove.get(group.name, ())) for group in groups.removable}
-    same = {"model": model, "share": share, "seed": seed, "epochs": epochs, "samples": samples, "left": left}
+    same = {"model": model, "share": share, "seed": seed, "epochs": epochs, "samples": samples, "rate": rate, "left": left}
     done = next((row for row in common.rows(options.out) if same.items() <= row.items()), None)
     if done is not None:  # equal widths are equal models
         return {key: done[key] for key in ("accuracy", "original", "predicted", "left", "parameters")}
     plan = xaic.Plan(recipe="filters", seed=seed, remove=remove)
-    small = xaic.apply(original, plan, data, training=xaic.Training(epochs=epochs))
+    small = xaic.apply(original, plan, data, training=xaic.Training(epochs=epochs, learning_rate=rate))
     right = predict(small.model, apart).argmax(-1) == apart.labels
     return {
         "accuracy": round(float(right.mean()), 4),
@@ -91,15 +91,15 @@ def same_share(groups, scores):
         yield masks
 
 
-def table(found, share, samples):
-    print(f"\n{share} of plain int8's predicted time, {samples} samples an epoch: accuracy in %, mean (all seeds)")
+def table(found, share, samples, rate):
+    print(f"\n{share} of plain int8's predicted time, {samples} samples, rate {rate}: accuracy in %, mean (all seeds)")
     for model, epochs in sorted({(row["model"], row["epochs"]) for row in found}):
         for order in ORDERS:
             mine = [
                 row
                 for row in found
-                if (row["model"], row["order"], row["share"], row["epochs"], row["samples"])
-                == (model, order, share, epochs, samples)
+                if (row["model"], row["order"], row["share"], row["epochs"], row["samples"], row["rate"])
+                == (model, order, share, epochs, samples, rate)
             ]
             if mine:
                 values = [100 * row["accuracy"] for row in sorted(mine, key=lambda row: row["seed"])]
@@ -114,6 +114,7 @@ def main():
     parser.add_argument("--epochs", default="0,1,2")
     parser.add_argument("--share", type=float, default=0.5, help="predicted time as a multiple of plain int8's")
     parser.add_argument("--samples", type=int, default=15_000, help="training samples an epoch")
+    parser.add_argument("--rate", type=float, default=1e-3, help="first learning rate")
     options = parser.parse_args()
     jobs = [
         {
@@ -123,6 +124,7 @@ def main():
             "seed": seed,
             "epochs": epochs,
             "samples": options.samples,
+            "rate": options.rate,
         }
         for epochs in map(int, options.epochs.split(","))
         for seed in range(options.seeds)
@@ -130,7 +132,7 @@ def main():
         for order in options.orders.split(",")
     ]
     common.run(jobs, work, options)
-    table(common.rows(options.out), options.share, options.samples)
+    table(common.rows(options.out), options.share, options.samples, options.rate)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python bench/latency.py --table             # single layers: writes keras_xaic/edge/latency.json
     python bench/latency.py --data-root DIR     # real models: our storages beside the converter's int8, and what was predicted
+        [--ai-edge-python PYTHON]               # and beside Google's AI Edge Quantizer, which that Python has (bench/peers)
 
 Files are run in turn in one process, so that what else the machine does slows all of them alike. Rows hold the least and the
 median time of each, and its ratio to the converter's int8; on the other interpreters, which run other kernels, the least time
@@ -16,6 +17,7 @@ import functools
 import json
 import pathlib
 import platform
+import subprocess
 import sys
 import tempfile
 from typing import Any
@@ -38,7 +40,7 @@ STACKS = [(3, 16, 16, 3), (5, 16, 16, 3), (3, 8, 64, 3)]
 STORED = [("int8", "int8"), ("int4", "int8"), ("lookup", "int8")]
 STORED += [("int8", "float32"), ("int4", "float32"), ("float32", "float32")]
 """How weights are stored, and the type of activations."""
-RUNS, TURNS = 400, 3
+RUNS, TURNS = 400, 5
 INVOCATION = 0.3
 """Microseconds of a call of a file in which nothing is computed."""
 
@@ -217,7 +219,30 @@ def like_mobilenet() -> Any:
     return keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
 
 
-def compare(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
+def peers(model: Any, x: np.ndarray, python: str, folder: pathlib.Path) -> dict[str, bytes]:
+    """Returns what AI Edge Quantizer makes of a model, with ranges of the samples and with those of every run."""
+    from peers.converter import to_float32
+
+    source, samples, out = (folder / name for name in ("float32.tflite", "samples.npy", "peer.tflite"))
+    source.write_bytes(to_float32(model))
+    np.save(samples, x)
+    made = {}
+    for how in ("static", "dynamic"):
+        for bits in ("8", "4"):
+            script = pathlib.Path(__file__).with_name("peers") / "ai_edge.py"
+            extra = ["dynamic"] if how == "dynamic" else []
+            out.unlink(missing_ok=True)
+            done = subprocess.run(
+                [python, script, source, samples, out, bits, *extra], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                print(f"AI Edge Quantizer, {how} int{bits}:", (done.stderr.strip().splitlines() or ["no word"])[-1])
+                continue
+            made[f"ai-edge-quantizer {done.stdout.split()[-1]}, {how} int{bits}"] = out.read_bytes()
+    return made
+
+
+def compare(model: Any, folder: pathlib.Path, ai_edge: str | None = None) -> list[dict[str, Any]]:
     """Returns one row for every way to store a model: predicted and measured time, both also as multiples of int8's."""
     import keras_xaic as xaic
     from keras_xaic import edge, tflite
@@ -232,6 +257,8 @@ def compare(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
     plain = tflite.int8_twin(flat, x)
     written = {"converter int8": plain, "float32": tflite.float_twin(flat)}
     written["converter dynamic range"] = tflite.build_tflite(flat, x, precision="dynamic-range")
+    if ai_edge is not None:
+        written.update(peers(model, x, ai_edge, folder))
     predicted = {"converter int8": Times(flat).plain()}
     size, four = len(plain), PlanOptions(bits=(4,), filters=False)
     ways = {
@@ -300,6 +327,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--table", action="store_true", help="measure single layers")
     options.add_argument("--data-root", type=pathlib.Path, help="directory of the models (.h5)")
+    options.add_argument("--ai-edge-python", help="a Python that has ai-edge-quantizer")
     options.add_argument("--only", help="one of resnet8, cnn, mlp, ds-cnn, mobilenet")
     options.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / "latency.jsonl")
     given = options.parse_args()
@@ -317,7 +345,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows = [
                 {"model": name, **row, "litert": version, "machine": machine()}
-                for row in compare(makers[name](), pathlib.Path(folder))
+                for row in compare(makers[name](), pathlib.Path(folder), given.ai_edge_python)
             ]
         kept = [line for line in kept if json.loads(line)["model"] != name] + [json.dumps(row) for row in rows]
         given.out.write_text("\n".join(kept) + "\n")

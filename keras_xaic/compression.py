@@ -142,7 +142,8 @@ def apply(
         plan: What every layer gets.
         data: Anything that `as_data` takes.
         relevance: What the masks follow; computed where it is needed and not given.
-        training: How to train; None: 5 epochs. The quantization stage begins with half of its learning rate.
+        training: How to train; None: 5 epochs. The quantization stage begins with half of its learning rate; under a limit on
+            time, a model that removal leaves with less than half of its metric value with three times as much.
         calibration: Number of samples for attributions on the way.
         teacher: The model that teaches, if it is not `model` itself: to go on with a model that lost accuracy already. Or its
             outputs on the training samples that are no validation data (`Data.split`); then `data` needs labels.

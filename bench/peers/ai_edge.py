@@ -1,8 +1,9 @@
-"""Peer: Google's AI Edge Quantizer, static; run with a Python that has it (see README.md).
+"""Peer: Google's AI Edge Quantizer; run with a Python that has it (see README.md).
 
-    python ai_edge.py FLOAT32.tflite CALIBRATION.npy OUT.tflite BITS
+    python ai_edge.py FLOAT32.tflite CALIBRATION.npy OUT.tflite BITS [dynamic]
 
-8-bit activations, weights of BITS bits in every layer that takes them. Prints the package's version.
+Weights of BITS bits in every layer that takes them, and 8-bit activations, whose ranges are those of the samples or, dynamic,
+those of every run. Prints the package's version.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
-source, calibration, out, bits = sys.argv[1:]
+source, calibration, out, bits, *dynamic = sys.argv[1:]
 recipe = recipe_manager.RecipeManager()
 every = qtyping.TFLOperationName.ALL_SUPPORTED
-recipe.add_static_config(regex=".*", operation_name=every, activation_num_bits=8, weight_num_bits=int(bits))
-tool = quantizer.Quantizer(source, recipe.get_quantization_recipe())
-((signature, names),) = Interpreter(source).get_signature_list().items()
-(name,) = names["inputs"]
-samples = [{name: x[None]} for x in np.load(calibration)]
-tool.quantize(tool.calibrate({signature: samples}, num_threads=1)).export_model(out)
+if dynamic:
+    recipe.add_dynamic_config(regex=".*", operation_name=every, num_bits=int(bits))
+    quantizer.Quantizer(source, recipe.get_quantization_recipe()).quantize().export_model(out)
+else:
+    recipe.add_static_config(regex=".*", operation_name=every, activation_num_bits=8, weight_num_bits=int(bits))
+    tool = quantizer.Quantizer(source, recipe.get_quantization_recipe())
+    ((signature, names),) = Interpreter(source).get_signature_list().items()
+    (name,) = names["inputs"]
+    samples = [{name: x[None]} for x in np.load(calibration)]
+    tool.quantize(tool.calibrate({signature: samples}, num_threads=1)).export_model(out)
 print(importlib.metadata.version("ai-edge-quantizer"))

@@ -87,11 +87,11 @@ def choose_filters(
 def lost(whole: float, before: float, after: float) -> float:
     """Returns what a removal costs that takes the sum of a group's scores, `whole` of all channels, from `before` to `after`.
 
-    It is the score that goes; the less of the group is left, the more it weighs, so that no layer is emptied for those around
-    it (see `docs/decisions/018`).
+    Every group loses by shares of what is left of it, so that no layer is emptied for those around it (see
+    `docs/decisions/018`).
     """
-    least = 1e-9 * whole or 1.0
-    return whole * math.log(max(before, least) / max(after, least))
+    least = 1e-9 * whole
+    return math.log(max(before, least) / max(after, least))
 
 
 class _Ranking:
@@ -170,7 +170,7 @@ class _Ranking:
         left = [
             whole - float(np.maximum(self.scores[name][self.ranked[name][:many]], 0.0).sum()) for many in (gone[name], count)
         ]
-        loss = lost(whole, *left)
+        loss = lost(whole, *left) if whole > 0.0 else 0.0
         return loss / (now - max(after, target)) if after < now else math.inf, loss, count, after
 
     def keep(self, count: int) -> dict[str, np.ndarray]:

@@ -21,13 +21,16 @@ from keras_xaic.planning import Plan, keep_masks
 from keras_xaic.planning.filters import choose_next
 from keras_xaic.planning.ram import predict_ram
 from keras_xaic.relevance import Relevance, attribute
-from keras_xaic.training import Epoch, Schedule
+from keras_xaic.training import Epoch, Schedule, predict
 from keras_xaic.training.context import Context
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
     from keras_xaic.relevance.choices import Reduce
 
+RUINED, FASTER = 0.5, 3.0
+"""Under a limit on time, a model that has lost more than this share of its metric value trains with so many times the learning
+rate: it is closer to a new model than to the original (`docs/decisions/018`)."""
 BETWEEN = 0.25
 """Share of the epochs that goes into training between steps, all of them together; the small model gets the rest."""
 
@@ -83,8 +86,16 @@ def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], con
         left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
         if recovery.epochs:
             recovery = context.within(recovery, small, stage)
+            if plan.budget.in_time and _is_ruined(model, small, context):
+                recovery = replace(recovery, learning_rate=FASTER * recovery.learning_rate)
             history[stage] = context.fit(small, recovery, stage)
     return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
+
+
+def _is_ruined(model: Model, small: Model, context: Context) -> bool:
+    """Returns whether removal took most of the metric value on validation data; values below zero have no share to lose."""
+    before, after = (context.task.goodness(predict(one, context.held_back), context.held_back) for one in (model, small))
+    return bool(before > 0.0 and after < (1.0 - RUINED) * before)
 
 
 def _save_masks(masks: Mapping[str, np.ndarray], path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from keras_xaic.pruning.filters import _recoveries
 from keras_xaic.relevance import attribute
 from keras_xaic.tflite import build_tflite
 from keras_xaic.training import Schedule
+from keras_xaic.training.context import Context
 
 CLASSES = 3
 
@@ -163,3 +164,21 @@ def test_training_between_steps_is_short_and_all_of_it_is_what_was_asked_for():
 def test_a_plan_for_filters_without_a_limit_is_refused():
     with pytest.raises(PlanError, match="no limit"):
         apply(make_model(), Plan(filters=FilterPlan(steps=2)), make_data(), training=xaic.Training(epochs=0))
+
+
+@pytest.mark.parametrize(
+    ("remove", "budget", "times"),
+    [
+        ([0, 1, 2, 3], Budget(max_slowdown=0.5), 3.0),  # nothing that the model knew is left
+        ([4, 5, 6, 7], Budget(max_slowdown=0.5), 1.0),
+        ([0, 1, 2, 3], Budget(flash=10_000), 1.0),
+    ],
+)
+def test_under_a_limit_on_time_what_knows_little_is_trained_faster(monkeypatch, remove, budget, times):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="hidden"), layers.Dense(4, "softmax", name="head")])
+    model.set_weights([np.eye(4, 8), np.zeros(8), 9 * np.eye(8, 4), np.zeros(4)])
+    y = np.arange(200) % 4
+    rates = []
+    monkeypatch.setattr(Context, "fit", lambda self, model, schedule, *_: rates.append(schedule.learning_rate) or [])
+    apply(model, Plan(remove={"hidden": remove}, budget=budget), (np.eye(4, dtype=np.float32)[y], y))
+    assert rates == [pytest.approx(times * xaic.Training().learning_rate)]
