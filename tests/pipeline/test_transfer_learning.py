@@ -132,12 +132,23 @@ def test_a_frozen_base_with_a_new_head_from_object_and_file(data, tmp_path, free
     assert (tmp_path / "object/model.tflite").read_bytes() == (tmp_path / "file/model.tflite").read_bytes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", list(RECIPES))
-def test_every_recipe_takes_a_frozen_base_as_object_and_as_file(data, tmp_path, recipe):
+def trained(data):
     model = make_model("base")
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(*data[0], epochs=5, verbose=0)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_takes_a_frozen_base(data, tmp_path, recipe):
+    check(trained(data), data, tmp_path / "out", recipe, "base")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_takes_a_frozen_base_from_a_file_as_it_does_an_object(data, tmp_path, recipe):
+    model = trained(data)
     model.save(tmp_path / "model.keras")
     check(model, data, tmp_path / "object", recipe, "base")
     check(tmp_path / "model.keras", data, tmp_path / "file", recipe, "base")
