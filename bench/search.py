@@ -1,6 +1,7 @@
 """What a search finds and costs: fronts of two models, trials per hour, the cache, and what Ray adds to a trial.
 
     python bench/search.py costs   # the digits net of the examples, 1 epoch: 1 process, 2, and Ray on this machine
+    python bench/search.py ray     # what a call costs that does nothing
     python bench/search.py front --minutes 10 --work build/front # the digits net again; the same command continues
     python bench/search.py front --minutes 10 --work build/front --data-root MODELS --data DATA --samples 20000   # mlp
 
@@ -84,6 +85,29 @@ def timed(folder: pathlib.Path, options: argparse.Namespace, **effort: Any) -> d
     return costs(front, model, **effort, seconds=round(seconds, 1), trials_per_hour=hourly)
 
 
+def overhead(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what Ray adds: its start, the first call in a process (it loads TensorFlow), and each further one."""
+    from common import versions
+
+    from keras_xaic.cluster import joined
+
+    model, data = digits_in(folder)
+    times = [time.perf_counter()]
+    with joined("auto", {"model": model, "data": data}) as nodes:
+        times.append(time.perf_counter())
+        for _ in range(6):
+            nodes.call("builtins:len")  # of the files
+            times.append(time.perf_counter())
+    taken = np.diff(times)
+    return {
+        "start_seconds": round(float(taken[0]), 1),
+        "first_call_seconds": round(float(taken[1]), 1),
+        "call_seconds": round(float(np.median(taken[2:])), 3),
+        "load": [round(float(one), 1) for one in os.getloadavg()],
+        "versions": {**versions(), "ray": importlib.metadata.version("ray")},
+    }
+
+
 def hypervolume(points: list[tuple[float, float]], worst: tuple[float, float]) -> float:
     """Returns the area between a corner and points (bytes, metric value): how much of it they beat.
 
@@ -139,7 +163,7 @@ def found_front(folder: pathlib.Path, options: argparse.Namespace) -> dict[str, 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=("costs", "front"))
+    options.add_argument("what", choices=("costs", "ray", "front"))
     options.add_argument("--trials", type=int, default=6)
     options.add_argument("--minutes", type=float, default=10)
     options.add_argument("--workers", type=int, default=1, help="of front")
@@ -154,7 +178,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(given.work or scratch)
         for effort in efforts.get(given.what, ({},)):
-            row = timed(folder, given, **effort) if effort else found_front(folder, given)
+            if given.what == "ray":
+                row = overhead(folder)
+            else:
+                row = timed(folder, given, **effort) if effort else found_front(folder, given)
             print(json.dumps(row), flush=True)
             with given.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"what": given.what, **row}) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import operator
 import pathlib
 import re
@@ -62,6 +63,22 @@ def test_only_equal_schedules_are_compared():
             for row in line.rows:
                 row["epochs"] += 1
     assert headline.table(lines).count("\n| ") == 0
+
+
+def test_what_the_page_on_several_machines_says_of_costs_is_in_the_rows():
+    page = (ROOT / "docs" / "several-machines.md").read_text(encoding="utf-8")
+    text = (ROOT / "bench" / "results" / "search.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert {row["what"] for row in rows} == {"costs", "front", "ray"}
+    for row in rows:
+        if row["what"] == "costs":
+            assert f" | {row['trials_per_hour']:.0f} | {100 * row['cache_hits']:.0f} % |" in page
+        elif row["what"] == "ray":
+            said = f"took {row['start_seconds']} s, the first call {row['first_call_seconds']} s and each further one"
+            assert f"{said} {1000 * row['call_seconds']:.0f} ms" in " ".join(page.split())
+        else:
+            share = f"{100 * row['hypervolume_of_auto']:.1f} %"
+            assert f" | {row['trials']} | {row['seconds'] / 60:.0f} | {row['points_on_front']} | {share} |" in page
 
 
 def test_every_option_of_every_command_is_listed():
