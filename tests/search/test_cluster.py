@@ -77,6 +77,7 @@ def here(monkeypatch):
         monkeypatch.setattr(module, "joined", lambda address, files: contextlib.nullcontext(Here(files)))
 
 
+@pytest.mark.slow
 def test_a_cluster_tries_what_one_machine_tries(place, here, tmp_path, monkeypatch):
     def tried(setting, number, flash, entries, rivals):
         made = pathlib.Path(setting.out) / "trials" / str(number)

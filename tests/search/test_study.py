@@ -182,10 +182,12 @@ def test_a_search_that_was_continued_tries_what_a_whole_one_tries(quick, tmp_pat
     assert quick(8) == continued
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_machine_that_died_is_taken_for_lost(tmp_path, monkeypatch):
     check_that_a_lost_trial_begins_again(optuna, sqlite_url(tmp_path / "study.db"), tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_two_that_ask_at_the_same_moment_never_get_the_same_trial(place, tmp_path):
     run = RunSettings(RECIPES["auto"], xaic.Budget(), QUICK["training"], QUICK["device"], xaic.DataOptions())
     setting = trial.Setting(str(place / "m.keras"), str(place / "d.npz"), str(tmp_path), run, ("flash", "metric"))
@@ -225,6 +227,7 @@ def test_a_trial_is_hopeless_where_a_smaller_model_is_better_than_it_can_become(
     trial.Watch(1000, missed)("prune", 3, 9, Note.of("", 1, 0.1))  # none of them may be on the front
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_ended_early_and_the_study_and_the_page_say_so(quick, tmp_path, monkeypatch):
     whole, seen = study.run_trial, []
 

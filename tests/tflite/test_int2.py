@@ -46,6 +46,7 @@ def _run(content, tmp_path, interpreter):
     return found.outputs[0], edge.race({"one": path}, interpreter=interpreter, runs=100)["one"]
 
 
+@pytest.mark.slow
 def test_litert_computes_the_same_bits_with_its_fast_kernels(files, tmp_path):
     if "litert" not in edge.available_interpreters():
         pytest.skip("litert is not installed")
