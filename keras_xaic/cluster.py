@@ -194,10 +194,13 @@ def _end_all(place: str) -> None:
 
 def _end_those_of(mark: bytes) -> bool:
     """Returns whether there were any."""
+    spec = importlib.util.find_spec("ray")
+    package = os.fsencode(next(iter((spec and spec.submodule_search_locations) or ()), "ray::"))
     found = False
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            is_ray = b"ray" in (process / "cmdline").read_bytes().partition(b"\0")[0]
+            command = (process / "cmdline").read_bytes()
+            is_ray = b"ray" in command.partition(b"\0")[0] or package in command  # agents take a name a moment after they start
             if is_ray and mark in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
                 found = True

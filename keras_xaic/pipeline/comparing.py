@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -88,7 +87,10 @@ def compare_models(
         count, index = len(index), np.resize(index, max(size, len(index)))  # few samples as a batch, for what is compiled
         part = replace(of, x=of.x[index], y=None if of.y is None else of.y[index])
         note = "relevance of inputs" if outputs is None else f"relevance of inputs for {outputs}"
-        tell = functools.partial(progress, "compare", note=note)
+
+        def tell(done: int, total: int, note: str = note) -> None:
+            progress("compare", done, total, note)
+
         found = way.input_relevance(part, target=named, outputs=outputs, batch_size=size, progress=tell)
         return [array[:count] for array in found]
 
