@@ -93,6 +93,7 @@ def test_damage_is_what_a_person_would_measure_without_test_data(net, monkeypatc
     assert len(set(row.damage)) > 1
 
 
+@pytest.mark.slow
 def test_a_hopeless_order_is_given_up_and_an_equal_one_changes_nothing(net, monkeypatch):
     orders = {tuning.USUAL: ORDERS["good"], "lrp.gamma": ORDERS["bad"], "taylor": ORDERS["good"]}
     found = searched(net, monkeypatch, orders)
@@ -104,6 +105,7 @@ def test_a_hopeless_order_is_given_up_and_an_equal_one_changes_nothing(net, monk
     assert rows["taylor"].area == rows[tuning.USUAL].area
 
 
+@pytest.mark.slow
 def test_a_rule_that_takes_no_model_is_left_out_and_the_usual_one_must(net, monkeypatch):
     found = searched(net, monkeypatch, {tuning.USUAL: ORDERS["good"]}, also=["lrp.z_plus"])
     assert {one.rule for one in found.tried} == {tuning.USUAL}
@@ -127,6 +129,7 @@ def test_what_was_found_is_kept(tmp_path):
         assert set(json.loads(str(kept["facts"]))["order"]) == {"weights", "filters", "layers", "biases"}
 
 
+@pytest.mark.slow
 def test_scores_of_three_rules_go_into_one_relevance(net):
     model, data = net
     entries = {"filter_rule": "taylor", "filter_reduce": "mean", "bits_rule": "lrp.z_plus"}

@@ -175,6 +175,7 @@ def test_the_same_search_continues_and_marks_what_no_other_beats(quick, tmp_path
     assert "http" not in page
 
 
+@pytest.mark.slow
 def test_a_search_that_was_continued_tries_what_a_whole_one_tries(quick, tmp_path):
     quick(6)
     continued = quick(8)
