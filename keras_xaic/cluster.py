@@ -36,7 +36,7 @@ MEMORY, COPIES = 1_500_000_000, 4
 LARGEST = 1 << 30
 """Bytes of a directory that may travel back."""
 CALM = 15
-"""Looks, a tenth of a second apart, that find nothing of a Ray before it is taken for ended: what just starts shows no environment."""
+"""Looks, a tenth of a second apart, that find nothing of a Ray before it is taken for ended."""
 _STARTED_BY = "XAIC_RAY"
 """Entry of the environment that processes of a Ray which was started here have."""
 _MODULES = ("tensorflow", "numpy")
@@ -79,11 +79,12 @@ class Cluster:
         for _ in range(1 + RETRIES):
             if self._closed.is_set():
                 raise KeyboardInterrupt
-            self._check_nodes()
-            job = pickle.dumps((function, arguments, self._names, _versions()))
-            pending = self._task.remote(job, *self._parcels.values())
-            self._pending.add(pending)
+            pending = None
             try:
+                self._check_nodes()
+                job = pickle.dumps((function, arguments, self._names, _versions()))
+                pending = self._task.remote(job, *self._parcels.values())
+                self._pending.add(pending)
                 answer, error = ray.get(pending)
             except ray.exceptions.TaskCancelledError:
                 raise KeyboardInterrupt from None
@@ -146,8 +147,9 @@ def joined(address: str, files: Mapping[str, PathLike]) -> Iterator[Cluster]:
     """
     if importlib.util.find_spec("ray") is None:
         raise MachineError("a cluster needs Ray, which is not installed", "", "pip install 'keras-xaic[cluster]'")
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")):
-        os.environ.setdefault(name, value)  # nothing is told to anybody; GPUs stay visible
+    # Nothing is told to anybody, GPUs stay visible, and a thread that asks after the end does not start another Ray.
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_AUTO_CONNECT"):
+        os.environ.setdefault(name, "0")
     import ray
 
     with contextlib.ExitStack() as stack:
