@@ -35,8 +35,6 @@ MEMORY, COPIES = 1_500_000_000, 4
 """Bytes that a call is declared to take: a process with TensorFlow 2.14 (measured: 1.0 GB), and the files so many times."""
 LARGEST = 1 << 30
 """Bytes of a directory that may travel back."""
-CALM = 15
-"""Looks, a tenth of a second apart, that find nothing of a Ray before it is taken for ended."""
 _STARTED_BY = "XAIC_RAY"
 """Entry of the environment that processes of a Ray which was started here have."""
 _MODULES = ("tensorflow", "numpy")
@@ -188,13 +186,12 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
 
 
 def _end_all(place: str) -> None:
-    """Ends what is left of a Ray that was started here: its agents stay for a minute otherwise."""
+    """Ends what is left of a Ray that was started here; an agent whose name hides its environment ends itself within a minute."""
     os.environ.pop(_STARTED_BY, None)
     mark = f"{_STARTED_BY}={place}".encode()
-    until, calm = time.monotonic() + 10, 0
-    while time.monotonic() < until and calm < CALM:
-        calm = 0 if _end_those_of(mark) else calm + 1
-        time.sleep(0.1)
+    until = time.monotonic() + 5
+    while time.monotonic() < until and _end_those_of(mark):
+        time.sleep(0.1)  # one that was just being started may not have been seen
 
 
 def _end_those_of(mark: bytes) -> bool:

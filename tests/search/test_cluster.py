@@ -227,10 +227,9 @@ def test_a_ray_of_its_own_ends_with_the_search(place, tmp_path, number):
     assert "Traceback" not in said
     until = time.monotonic() + 30
     while (left := children_of_rays(tmp_path / "tmp")) and time.monotonic() < until:
-        if number == signal.SIGKILL and all("Agent" in line for line in left):
+        if all("Agent" in line for line in left):
             break  # Ray ends these itself, a minute later
         time.sleep(0.2)
-    assert number == signal.SIGKILL or not left
     assert all("Agent" in line for line in left)
     assert number == signal.SIGKILL or not list((tmp_path / "tmp").iterdir())
 
