@@ -186,7 +186,7 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
 
 
 def _end_all(place: str) -> None:
-    """Ends what is left of a Ray that was started here; an agent whose name hides its environment ends itself within a minute."""
+    """Ends what is left of a Ray that was started here; an agent that hides its environment ends itself within a minute."""
     os.environ.pop(_STARTED_BY, None)
     mark = f"{_STARTED_BY}={place}".encode()
     until = time.monotonic() + 5
