@@ -35,8 +35,6 @@ MEMORY, COPIES = 1_500_000_000, 4
 """Bytes that a call is declared to take: a process with TensorFlow 2.14 (measured: 1.0 GB), and the files so many times."""
 LARGEST = 1 << 30
 """Bytes of a directory that may travel back."""
-_STARTED_BY = "XAIC_RAY"
-"""Entry of the environment that processes of a Ray which was started here have."""
 _MODULES = ("tensorflow", "numpy")
 
 
@@ -171,9 +169,8 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
             if address != "auto":
                 raise
             place = stack.enter_context(temporary_directory("/tmp"))  # elsewhere names of sockets may get too long
-            stack.callback(_end_all, str(place))
+            stack.callback(_end_all, place)
             stack.callback(ray.shutdown)
-            os.environ[_STARTED_BY] = str(place)
             ray.init(address="local", include_dashboard=False, _temp_dir=str(place), **quiet)
         with contextlib.suppress(AttributeError):
             ray._private.worker._worker_logs_enabled = False  # log lines of a node that is lost; we say what matters
@@ -185,17 +182,15 @@ def _start(ray: Any, address: str, stack: contextlib.ExitStack) -> None:
         ) from None
 
 
-def _end_all(place: str) -> None:
-    """Ends what is left of a Ray that was started here; an agent that hides its environment ends itself within a minute."""
-    os.environ.pop(_STARTED_BY, None)
-    mark = f"{_STARTED_BY}={place}".encode()
+def _end_all(place: pathlib.Path) -> None:
+    """Ends what is left of a Ray that was started here with its files in `place`: its agents stay for a minute otherwise."""
     until = time.monotonic() + 5
-    while time.monotonic() < until and _end_those_of(mark):
+    while time.monotonic() < until and _end_those_at(place):
         time.sleep(0.1)  # one that was just being started may not have been seen
 
 
-def _end_those_of(mark: bytes) -> bool:
-    """Returns whether there were any."""
+def _end_those_at(place: pathlib.Path) -> bool:
+    """Returns whether there were any: they have logs open, while the names that they take hide arguments and environment."""
     spec = importlib.util.find_spec("ray")
     package = os.fsencode(next(iter((spec and spec.submodule_search_locations) or ()), "ray::"))
     found = False
@@ -203,7 +198,7 @@ def _end_those_of(mark: bytes) -> bool:
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes()
             is_ray = b"ray" in command.partition(b"\0")[0] or package in command  # agents take a name a moment after they start
-            if is_ray and mark in (process / "environ").read_bytes().split(b"\0"):
+            if is_ray and any(place in pathlib.Path(os.readlink(file)).parents for file in (process / "fd").iterdir()):
                 os.kill(int(process.name), signal.SIGKILL)
                 found = True
     return found

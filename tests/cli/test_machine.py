@@ -149,6 +149,7 @@ def test_a_model_inside_the_output_is_refused_before_any_work(tmp_path, command,
         ("foo://me:secret@host/x", "the database cannot be used"),
         ("sqlite:////nonexistent/dir/x.db", "unable to open database file"),
         ("redis://me:secret@localhost", "the database cannot be used"),
+        ("cockroach://me:secret@host:port/x", "cockroach://... cannot be used"),
         ("oracle://me:secret@host/x", "oracle://... needs a driver"),
     ],
 )

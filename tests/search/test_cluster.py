@@ -219,27 +219,49 @@ def test_a_ray_of_its_own_ends_with_the_search(place, tmp_path, number):
     until = time.monotonic() + 200
     while not list((tmp_path / "out").glob("study.db")) and time.monotonic() < until:
         time.sleep(0.2)
-    while not children_of_rays(tmp_path / "tmp") and process.poll() is None and time.monotonic() < until:
+    while not (places := places_of_rays(tmp_path / "tmp")) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.2)
     process.send_signal(number)
     said, _ = process.communicate(timeout=100)
     assert process.returncode in ((-number,) if number == signal.SIGKILL else (130,)), said
     assert "Traceback" not in said
+    assert len(places) == 1
     until = time.monotonic() + 30
-    while (left := children_of_rays(tmp_path / "tmp")) and time.monotonic() < until:
-        if all("Agent" in line for line in left):
+    while (left := at_work_in(*places)) and time.monotonic() < until:
+        if number == signal.SIGKILL and all("Agent" in line for line in left):
             break  # Ray ends these itself, a minute later
         time.sleep(0.2)
+    assert number == signal.SIGKILL or not left
     assert all("Agent" in line for line in left)
     assert number == signal.SIGKILL or not list((tmp_path / "tmp").iterdir())
 
 
-def children_of_rays(temporary):
-    """Command lines of living processes that were started with this directory for temporary files, and are Ray's."""
-    found = []
+def open_files():
+    """Process of /proc -> what it has open."""
+    found = {}
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            line = (entry / "cmdline").read_text().replace("\0", " ")
-            if f"TMPDIR={temporary}".encode() in (entry / "environ").read_bytes() and "ray" in line.split("/")[-1]:
-                found.append(line)
+            found[entry] = [pathlib.Path(os.readlink(file)) for file in (entry / "fd").iterdir()]
+    return found
+
+
+def places_of_rays(temporary):
+    """Directories that a Ray has its logs in which was started with this directory for temporary files."""
+    found = set()
+    for entry, files in open_files().items():
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={temporary}".encode() in (entry / "environ").read_bytes():
+                found.update(
+                    pathlib.Path(*file.parts[:3]) for file in files if "session_" in str(file) and "/logs/" in str(file)
+                )
+    return found
+
+
+def at_work_in(place):
+    """Command lines of living processes that have a file of this directory open."""
+    found = []
+    for entry, files in open_files().items():
+        with contextlib.suppress(OSError):
+            if any(place in file.parents for file in files):
+                found.append((entry / "cmdline").read_text().replace("\0", " ").strip())
     return found
