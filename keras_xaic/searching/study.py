@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
-import importlib.util
-import inspect
 import json
-import multiprocessing
 import os
 import pathlib
-import signal
-import urllib.parse
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
@@ -23,20 +16,18 @@ import numpy as np
 
 from keras_xaic.arguments import a_path, an, checked, shown
 from keras_xaic.budget import Budget
-from keras_xaic.cluster import joined
 from keras_xaic.edge.interpreters import check_interpreters
-from keras_xaic.errors import DataError, EdgeError, MachineError, PlanError, XaicError
-from keras_xaic.files import PathLike, machine_error, telling, tells_machine_errors
+from keras_xaic.errors import DataError, MachineError, PlanError, XaicError
+from keras_xaic.files import PathLike, telling, tells_machine_errors
 from keras_xaic.identity import facts_of
-from keras_xaic.isolation import die_with
 from keras_xaic.locks import held
 from keras_xaic.objectives import OBJECTIVES, SearchOptions
-from keras_xaic.ownership import Mark, check_continued, remove_work
-from keras_xaic.pipeline.inputs import travelling
+from keras_xaic.ownership import Mark, check_continued
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
 from keras_xaic.report import Found, Front, save_front
+from keras_xaic.searching.database import DATABASE, given_file, open_storage, pick_up, sqlite_url, with_driver
 from keras_xaic.searching.trial import (
     TRIALS,
     Hopeless,
@@ -44,34 +35,20 @@ from keras_xaic.searching.trial import (
     Setting,
     Tried,
     command_of,
-    receive,
-    run_sent,
     run_trial,
     settings_of,
     smallest_and_largest,
 )
+from keras_xaic.searching.workers import work_on_cluster, work_side_by_side
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.temporary import sweep
 from keras_xaic.usual import in_usual_keras
 
 EPOCHS, MOST_EPOCHS = 2, 120
 """Epochs of a trial where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
-DRIVERS = {
-    "postgresql": ("postgresql", "psycopg2"),
-    "postgres": ("postgresql", "psycopg2"),
-    "mysql": ("mysql", "pymysql"),
-}
-"""Beginning of a storage URL -> the database that it names, and the driver for it in the extra `cluster`."""
 STUDY = "keras-xaic"
-DATABASE = "study.db"
 FIRST = (0.8, 0.5, 0.35, 0.25, 0.15)
 """Flash limits, as shares of the plain int8 file, of the trials that come first: the recipe as it is."""
-PAUSE = 2.0
-"""Seconds after which the first process looks how many trials its workers have finished."""
-BEAT, GRACE = 30, 180
-"""Seconds between two signs of life of a trial, and after which, without one, it is taken for lost and begins once more."""
-PATIENCE = 120
-"""Seconds that a process waits for others to be done with a file of SQLite."""
 RULES = ("lrp.epsilon_plus", "deeplift.rescale")
 """Attribution rules that are tried beside the recipe's own."""
 
@@ -133,7 +110,7 @@ def search(
             raise DataError(f"{name} is {shown(path)}, which is no file", "the path of one: every trial reads it again")
     optuna = _optuna()
     run = RunSettings(get_recipe(recipe), budget or Budget(), training, device, options)
-    place = check_continued(out, "search", inputs=[model, data, recipe_file(recipe), _sqlite_file(wanted.storage, out)])
+    place = check_continued(out, "search", inputs=[model, data, recipe_file(recipe), given_file(wanted.storage, out)])
     with telling():
         (place / TRIALS).mkdir(parents=True, exist_ok=True)
     with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)):
@@ -141,22 +118,20 @@ def search(
         sweep(place / TRIALS)
         url = sqlite_url(place / DATABASE) if wanted.storage is None else with_driver(wanted.storage)
         setting = Setting(str(model), str(data), str(pathlib.Path(out)), run, tuple(wanted.objectives))
-        study = _study(optuna, _storage(optuna, url), setting)
+        study = _study(optuna, open_storage(optuna, url), setting)
         _same_settings(study, setting, place)
         sizes = _sizes(study, setting)
-        _pick_up(optuna, study, setting, alone=wanted.storage is None)
+        pick_up(optuna, study, setting, alone=wanted.storage is None)
         progress("load", 1, 1)
-        work, tell = (
-            functools.partial(_work, url, setting, wanted.trials, sizes),
-            functools.partial(_tell, study, wanted, progress),
-        )
+        work = functools.partial(_work, url, setting, wanted.trials, sizes)
+        tell = functools.partial(_tell, study, wanted, progress)
         try:
             if wanted.cluster is not None:
-                _work_on_cluster(work, wanted, setting, tell)
+                work_on_cluster(work, wanted, setting, tell)
             elif wanted.workers == 1:
                 work(progress=progress)
             else:
-                _work_side_by_side(work, wanted.workers, tell)
+                work_side_by_side(work, wanted.workers, tell)
         finally:
             front = front_of(optuna, study, setting)
             if front.points:
@@ -164,65 +139,6 @@ def search(
         if not front.points:
             raise PlanError(f"none of {wanted.trials} trials made a model; the last one said: {_last_error(study)}")
         return list(front.points)
-
-
-def sqlite_url(path: pathlib.Path) -> str:
-    """Returns the storage URL of a SQLite file, whatever characters its path has."""
-    from sqlalchemy.engine import make_url
-
-    quoted = urllib.parse.quote(str(path))
-    for wanted, url in ((str(path), f"sqlite:///{path}"), (str(path), f"sqlite:///{quoted}")):
-        if not set(url) & set("{}") and make_url(url).database == wanted and not make_url(url).query:
-            return url
-    return f"sqlite:///file:{quoted}?uri=true"  # of a SQLAlchemy that takes the path as it stands
-
-
-def with_driver(url: str) -> str:
-    """Returns a storage URL that names the driver of the extra `cluster`, where it is installed and the URL names none.
-
-    What SQLAlchemy takes by itself differs between its releases.
-
-    >>> with_driver("sqlite:///study.db")
-    'sqlite:///study.db'
-    """
-    scheme, _, rest = url.partition("://")
-    database, driver = DRIVERS.get(scheme, ("", ""))
-    return f"{database}+{driver}://{rest}" if driver and importlib.util.find_spec(driver) else url
-
-
-def _sqlite_file(storage: Optional[str], out: PathLike) -> Optional[str]:
-    """Returns the file that a storage URL of the user names; None if it is none, or the one that is used anyway."""
-    path = storage[len("sqlite:///") :].partition("?")[0] if storage and storage.startswith("sqlite:///") else ""
-    return path if path and os.path.realpath(path) != os.path.realpath(pathlib.Path(out) / DATABASE) else None
-
-
-def _storage(optuna: Any, url: str) -> Any:
-    """Opens the database at a storage URL; in it, trials at work show every `BEAT` seconds that they live.
-
-    Raises:
-        MachineError: If the database cannot be reached, or what speaks to it is not installed.
-    """
-    kind, scheme = optuna.storages.RDBStorage, url.partition(":")[0]
-    names = ("heartbeat_stale_trial_callback", "failed_trial_callback")  # since, and before Optuna 4.9
-    callback = next(name for name in names if name in inspect.signature(kind).parameters)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
-            how: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": GRACE, callback: _begin_again}
-            if scheme != "sqlite":
-                return kind(url, **how)
-            storage = kind(url, engine_kwargs={"connect_args": {"timeout": PATIENCE}}, **how)
-        from sqlalchemy import event
-
-        # Else two processes may read that a trial waits before one of them writes that it runs: both would run it.
-        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        return storage
-    except ImportError:
-        raise MachineError(
-            f"the storage {scheme}://... needs a driver that is not installed", "", "pip install 'keras-xaic[cluster]'"
-        ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise MachineError(f"the storage {scheme}://... cannot be used ({error})", "a URL such as sqlite:///study.db") from None
 
 
 def _study(optuna: Any, storage: Any, setting: Setting, begun: int = 0) -> Any:
@@ -295,84 +211,6 @@ def _entries(setting: Setting) -> dict[str, Sequence[Any]]:
     return found
 
 
-def _pick_up(optuna: Any, study: Any, setting: Setting, alone: bool) -> None:
-    """Has the trials that a dead or interrupted process was at begin once more."""
-    states = optuna.trial.TrialState
-    if not alone:  # others may be at work: only what shows no life is dead
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            optuna.storages.fail_stale_trials(study)
-    trials = study.get_trials(deepcopy=False)
-    again = {one.user_attrs["again"] for one in trials if "again" in one.user_attrs}
-    for trial in trials:
-        if trial.state == states.RUNNING and alone:
-            study.tell(trial.number, state=states.FAIL)
-        elif trial.state != states.FAIL or "error" in trial.user_attrs or trial.number in again:
-            continue
-        if alone:
-            remove_work(pathlib.Path(setting.out) / TRIALS / str(trial.number))
-        _begin_again(study, trial)
-
-
-def _begin_again(study: Any, trial: Any) -> None:
-    """Enqueues what a trial tried whose process is lost."""
-    if trial.params:
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-
-
-def _work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[], None]) -> None:
-    """Runs trials in several processes; now and then tells how far they are.
-
-    Raises:
-        XaicError: What the first of them that failed said.
-    """
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    said = context.SimpleQueue()
-    processes = [context.Process(target=_told, args=(work, said, os.getpid()), daemon=True) for _ in range(workers)]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            while process.is_alive():
-                process.join(PAUSE)
-                tell()
-    finally:
-        for process in processes:
-            process.terminate() if process.is_alive() else None
-    if not said.empty():
-        raise said.get()
-    broken = [process.exitcode for process in processes if process.exitcode]
-    if broken:
-        raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
-
-
-def _work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: Setting, tell: Callable[[], None]) -> None:
-    """Runs trials on a Ray cluster, a thread here for each that runs at the same time; now and then tells how far they are.
-
-    Raises:
-        XaicError: What the first of them that failed said.
-    """
-    with joined(str(wanted.cluster), travelling(setting.model, setting.data, setting.run.options)) as nodes:
-
-        def run(setting: Setting, number: int, *asked: Any) -> Tried:
-            tried: Tried
-            tried, bundle = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", setting, number, *asked)
-            receive(setting, number, bundle)
-            return tried
-
-        with concurrent.futures.ThreadPoolExecutor(wanted.workers) as pool:
-            running = [pool.submit(work, run=run) for _ in range(wanted.workers)]
-            try:
-                while concurrent.futures.wait(running, PAUSE, concurrent.futures.FIRST_EXCEPTION).not_done:
-                    tell()
-                    if any(one.done() and one.exception() is not None for one in running):
-                        break
-            finally:
-                nodes.close()
-            for one in running:
-                one.result()
-
-
 def _tell(study: Any, wanted: SearchOptions, progress: Progress) -> None:
     """Tells how many trials of all workers are finished."""
     finished = 0
@@ -380,17 +218,6 @@ def _tell(study: Any, wanted: SearchOptions, progress: Progress) -> None:
         finished = _finished(study)
     said = f"{wanted.workers} workers" if wanted.workers > 1 else ""
     progress("search", min(finished, wanted.trials), wanted.trials, said)
-
-
-def _told(work: Callable[[], None], said: Any, parent: int) -> None:
-    """Does the work of one process, whose errors go to the first one."""
-    die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
-    try:
-        work()
-    except Exception as error:
-        words = f"{type(error).__name__}: {error}"
-        said.put(error if isinstance(error, XaicError) else machine_error(error) or XaicError(words))
 
 
 class _NoModel(Exception):
@@ -416,7 +243,7 @@ def _work(
         progress: Told how many are done.
     """
     optuna = _optuna()
-    storage = _storage(optuna, url)
+    storage = open_storage(optuna, url)
     study = _study(optuna, storage, setting)
 
     def objective(trial: Any) -> tuple[float, ...]:

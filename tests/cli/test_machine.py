@@ -166,7 +166,8 @@ def test_a_storage_that_cannot_be_used_is_exit_code_5(tmp_path, url, said):
 
 def test_a_study_in_a_directory_of_any_name(tmp_path):
     optuna = pytest.importorskip("optuna")
-    from keras_xaic.searching.study import STUDY, sqlite_url
+    from keras_xaic.searching.database import sqlite_url
+    from keras_xaic.searching.study import STUDY
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for name in ("plain", "why?", "a#b", "50%20", "{x}", "a b&c=d", "é"):

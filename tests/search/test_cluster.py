@@ -19,9 +19,11 @@ import keras_xaic as xaic
 from keras_xaic import cluster
 from keras_xaic._keras import keras, layers
 from keras_xaic.pipeline import explain, explaining
-from keras_xaic.searching import search, study, trial
-from keras_xaic.searching.study import STUDY, sqlite_url
+from keras_xaic.searching import search, study, trial, workers
+from keras_xaic.searching.database import sqlite_url
+from keras_xaic.searching.study import STUDY
 from keras_xaic.settings import AttributionOptions
+from tests.nets import saved
 
 optuna = pytest.importorskip("optuna")
 HOW = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
@@ -30,12 +32,7 @@ HOW = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
-    keras.utils.set_random_seed(0)
-    y = np.arange(300) % 3
-    x = (np.eye(12)[y * 4] + np.random.default_rng(0).normal(size=(300, 12)) * 0.3).astype(np.float32)
-    model = keras.Sequential([keras.Input((12,)), layers.Dense(32, activation="relu"), layers.Dense(3, activation="softmax")])
-    model.save(folder / "m.keras")
-    np.savez(folder / "d.npz", x_train=x, y_train=y)
+    saved(folder)
     return folder
 
 
@@ -73,7 +70,7 @@ class Here(cluster.Cluster):
 
 @pytest.fixture
 def here(monkeypatch):
-    for module in (study, explaining):
+    for module in (workers, explaining):
         monkeypatch.setattr(module, "joined", lambda address, files: contextlib.nullcontext(Here(files)))
 
 

@@ -13,11 +13,10 @@ import sys
 import tempfile
 import time
 
-import numpy as np
 import pytest
 
-from keras_xaic._keras import keras, layers
 from keras_xaic.report import read_front
+from tests.nets import saved
 from tests.search.lost import check_that_a_lost_trial_begins_again
 
 optuna = pytest.importorskip("optuna")
@@ -68,12 +67,7 @@ def server():
 @pytest.mark.timeout(900)
 def test_two_searches_share_a_study_and_say_so_when_the_server_is_gone(server, tmp_path):
     stop, url = server
-    keras.utils.set_random_seed(0)
-    y = np.arange(300) % 3
-    x = (np.eye(12)[y * 4] + np.random.default_rng(0).normal(size=(300, 12)) * 0.3).astype(np.float32)
-    model = keras.Sequential([keras.Input((12,)), layers.Dense(32, activation="relu"), layers.Dense(3, activation="softmax")])
-    model.save(tmp_path / "m.keras")
-    np.savez(tmp_path / "d.npz", x_train=x, y_train=y)
+    saved(tmp_path)
 
     def words(out, trials):
         given = [tmp_path / "m.keras", "--data", tmp_path / "d.npz", "--out", tmp_path / out, "--storage", url]

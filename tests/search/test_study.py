@@ -25,8 +25,10 @@ from keras_xaic.ownership import Mark
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.recipes import RECIPES
 from keras_xaic.report import read_front
-from keras_xaic.searching import pick, search, study, trial
-from keras_xaic.searching.study import STUDY, sqlite_url
+from keras_xaic.searching import database, pick, search, study, trial
+from keras_xaic.searching.database import sqlite_url
+from keras_xaic.searching.study import STUDY
+from tests.nets import saved
 from tests.search.lost import check_that_a_lost_trial_begins_again
 
 optuna = pytest.importorskip("optuna")
@@ -36,15 +38,7 @@ QUICK = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
-    keras.utils.set_random_seed(0)
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 300)
-    x = (np.eye(12)[y * 4] + rng.normal(size=(300, 12)) * 0.3).astype(np.float32)
-    model = keras.Sequential([keras.Input((12,)), layers.Dense(32, activation="relu"), layers.Dense(3, activation="softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(x, y, epochs=10, verbose=0)
-    model.save(folder / "m.keras")
-    np.savez(folder / "d.npz", x_train=x, y_train=y)
+    saved(folder, epochs=10)
     return folder
 
 
@@ -192,7 +186,9 @@ def test_a_trial_of_a_machine_that_died_is_taken_for_lost(tmp_path, monkeypatch)
 def test_two_that_ask_at_the_same_moment_never_get_the_same_trial(place, tmp_path):
     run = RunSettings(RECIPES["auto"], xaic.Budget(), QUICK["training"], QUICK["device"], xaic.DataOptions())
     setting = trial.Setting(str(place / "m.keras"), str(place / "d.npz"), str(tmp_path), run, ("flash", "metric"))
-    studies = [study._study(optuna, study._storage(optuna, sqlite_url(tmp_path / "study.db")), setting) for _ in range(3)]
+    studies = [
+        study._study(optuna, database.open_storage(optuna, sqlite_url(tmp_path / "study.db")), setting) for _ in range(3)
+    ]
     for number in range(12):
         studies[0].enqueue_trial({"flash": number})
     start = threading.Barrier(len(studies))
@@ -319,11 +315,11 @@ def test_a_search_whose_trials_all_fail_says_why(place, monkeypatch):
 
 
 def test_the_database_is_reached_by_the_driver_that_is_installed(monkeypatch):
-    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: name == "psycopg2" or None)
-    assert study.with_driver("postgresql://me@host/db") == "postgresql+psycopg2://me@host/db"
-    assert study.with_driver("postgres://me@host/db") == "postgresql+psycopg2://me@host/db"
+    monkeypatch.setattr(database.importlib.util, "find_spec", lambda name: name == "psycopg2" or None)
+    assert database.with_driver("postgresql://me@host/db") == "postgresql+psycopg2://me@host/db"
+    assert database.with_driver("postgres://me@host/db") == "postgresql+psycopg2://me@host/db"
     for other in ("mysql://me@host/db", "postgresql+psycopg://me@host/db", "sqlite:///study.db"):
-        assert study.with_driver(other) == other
+        assert database.with_driver(other) == other
 
 
 def test_options_of_the_command_line_say_what_settings_say():

@@ -1,0 +1,84 @@
+"""Trials in several processes of this machine, or on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+from typing import Any, Callable
+
+from keras_xaic.cluster import joined
+from keras_xaic.errors import EdgeError, XaicError
+from keras_xaic.files import machine_error
+from keras_xaic.isolation import die_with
+from keras_xaic.objectives import SearchOptions
+from keras_xaic.pipeline.inputs import travelling
+from keras_xaic.searching.trial import Setting, Tried, receive, run_sent
+
+PAUSE = 2.0
+"""Seconds after which the first process looks how many trials its workers have finished."""
+
+
+def work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[], None]) -> None:
+    """Runs trials in several processes; now and then tells how far they are.
+
+    Raises:
+        XaicError: What the first of them that failed said.
+    """
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    said = context.SimpleQueue()
+    processes = [context.Process(target=_told, args=(work, said, os.getpid()), daemon=True) for _ in range(workers)]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            while process.is_alive():
+                process.join(PAUSE)
+                tell()
+    finally:
+        for process in processes:
+            process.terminate() if process.is_alive() else None
+    if not said.empty():
+        raise said.get()
+    broken = [process.exitcode for process in processes if process.exitcode]
+    if broken:
+        raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
+
+
+def work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: Setting, tell: Callable[[], None]) -> None:
+    """Runs trials on a Ray cluster, a thread here for each that runs at the same time; now and then tells how far they are.
+
+    Raises:
+        XaicError: What the first of them that failed said.
+    """
+    with joined(str(wanted.cluster), travelling(setting.model, setting.data, setting.run.options)) as nodes:
+
+        def run(setting: Setting, number: int, *asked: Any) -> Tried:
+            tried: Tried
+            tried, bundle = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", setting, number, *asked)
+            receive(setting, number, bundle)
+            return tried
+
+        with concurrent.futures.ThreadPoolExecutor(wanted.workers) as pool:
+            running = [pool.submit(work, run=run) for _ in range(wanted.workers)]
+            try:
+                while concurrent.futures.wait(running, PAUSE, concurrent.futures.FIRST_EXCEPTION).not_done:
+                    tell()
+                    if any(one.done() and one.exception() is not None for one in running):
+                        break
+            finally:
+                nodes.close()
+            for one in running:
+                one.result()
+
+
+def _told(work: Callable[[], None], said: Any, parent: int) -> None:
+    """Does the work of one process, whose errors go to the first one."""
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    try:
+        work()
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+        said.put(error if isinstance(error, XaicError) else machine_error(error) or XaicError(words))
