@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from keras_xaic.data import Samples
 from keras_xaic.output_tasks import AnyTask
@@ -15,6 +15,9 @@ from keras_xaic.relevance.choices import Reduce
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
+
+Choice = tuple[Any, Reduce]
+"""An attribution rule, and how samples are brought together."""
 
 
 def attribute_by(
@@ -44,7 +47,22 @@ def attribute_by(
             progress=progress,
         )
 
-    made: dict[Any, Relevance] = {}
+    rule = recipe.rule or "lrp.epsilon"
+    usual: Choice = (rule, recipe.reduce)
+    filters: Choice = (recipe.filter_rule or rule, recipe.filter_reduce or recipe.reduce)
+    return attribute_each(by, usual, filters, usual if recipe.bits_rule is None else (recipe.bits_rule, "mean_abs"))
+
+
+def attribute_each(by: Callable[[Any, Reduce], Relevance], weights: Choice, filters: Choice, bits: Choice) -> Relevance:
+    """Returns relevance by one choice, with the scores of filters and layers by another one and those of rounding by a third.
+
+    Args:
+        by: Computes it; called once for choices that are the same.
+        weights: Rule and reduction.
+        filters: The same, of filters and layers.
+        bits: The same, of rounding.
+    """
+    made: dict[str, Relevance] = {}
 
     def once(rule: Any, reduce: Reduce) -> Relevance:
         key = json.dumps([rule, reduce])
@@ -52,10 +70,7 @@ def attribute_by(
             made[key] = by(rule, reduce)
         return made[key]
 
-    rule = recipe.rule or "lrp.epsilon"
-    first = once(rule, recipe.reduce)
-    ranked = once(recipe.filter_rule or rule, recipe.filter_reduce or recipe.reduce)
-    return together(first, ranked, first if recipe.bits_rule is None else once(recipe.bits_rule, "mean_abs"))
+    return together(once(*weights), once(*filters), once(*bits))
 
 
 def together(first: Relevance, ranked: Relevance, weighed: Relevance) -> Relevance:

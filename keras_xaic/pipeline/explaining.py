@@ -18,7 +18,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.ownership import output
-from keras_xaic.pipeline.attributing import together
+from keras_xaic.pipeline.attributing import Choice, attribute_each
 from keras_xaic.pipeline.inputs import load_both, moved, travelling
 from keras_xaic.pipeline.tuning import Tuned, search_rules
 from keras_xaic.pipeline.workspace import run_fingerprint
@@ -37,7 +37,7 @@ from keras_xaic.relevance import (
     save_pictures,
 )
 from keras_xaic.relevance.choices import Reduce
-from keras_xaic.relevance.tried import AUTO, USES
+from keras_xaic.relevance.tried import AUTO, USES, Use
 from keras_xaic.settings import AttributionOptions, DataOptions
 from keras_xaic.usual import in_usual_keras
 
@@ -122,29 +122,32 @@ def explain(
             chosen = found.best("weights")[0]
         if how.cross_check:
             Attribution(loaded, rule=chosen, engine="innvestigate")  # raises what it would raise after the work
-        reduce = how.reduce if found is None else found.best("weights")[1]
-        if how.cluster is None or chosen == "magnitude":
-            relevance = attribute(
+        best: dict[Use, Choice] = {use: (chosen, how.reduce) if found is None else found.best(use) for use in USES}
+
+        def by(rule: Any, reduce: Reduce) -> Relevance:
+            first = (rule, reduce) == best["weights"]
+            if first and how.cluster is not None and rule != "magnitude":
+                asked = _Asked(rule, replace(how, reduce=reduce), options, seed, target)
+                return _spread(asked, loaded, len(samples), travelling(model, given, options), progress)
+            more: dict[str, Any] = {}
+            if first:
+                more = {"engine": how.engine, "per_class": how.per_class, "checkpoint": place.work / "attribution.npz"}
+            return attribute(
                 loaded,
                 samples,
-                rule=chosen,
-                engine=how.engine,
+                rule=rule,
                 reduce=reduce,
                 batch_size=how.batch_size,
-                per_class=how.per_class,
                 seed=seed,
                 allow_approximate=not options.strict,
                 progress=progress,
-                checkpoint=place.work / "attribution.npz",
+                **more,
                 **settings,
             )
-        else:
-            asked = _Asked(chosen, replace(how, reduce=reduce), options, seed, target)
-            relevance = _spread(asked, loaded, len(samples), travelling(model, given, options), progress)
+
+        relevance = attribute_each(by, best["weights"], best["filters"], best["bits"])
         if found is not None:
-            also_by = functools.partial(_by, loaded, samples, not options.strict, settings)
-            others = [relevance if found.best(use) == found.best("weights") else also_by(*found.best(use)) for use in USES]
-            relevance = replace(together(relevance, others[0], others[2]), tried=found.tried)
+            relevance = replace(relevance, tried=found.tried)
         differences: list[Difference] = []
         if how.cross_check:
             differences = cross_check(
@@ -158,19 +161,12 @@ def explain(
             if differences:
                 write_atomic(scratch / _DIFFERENCES, json.dumps([asdict(one) for one in differences], indent=1) + "\n")
             if how.pictures and chosen != "magnitude":
-                shown: Samples = data.judging.take(slice(0, how.pictures))
+                some: Samples = data.judging.take(slice(0, how.pictures))
                 drawn = Attribution(loaded, rule=chosen, engine=how.engine, allow_approximate=not options.strict)
-                if target == "true" and shown.y is None:
+                if target == "true" and some.y is None:
                     settings["target"] = "predicted"
-                save_pictures(drawn, shown, out=scratch / "pictures", count=how.pictures, **settings)
+                save_pictures(drawn, some, out=scratch / "pictures", count=how.pictures, **settings)
     return Explanation(relevance, rows, differences)
-
-
-def _by(
-    model: Model, samples: Samples, allow_approximate: bool, settings: dict[str, Any], rule: str, reduce: Reduce
-) -> Relevance:
-    """Returns relevance by another rule, for one use."""
-    return attribute(model, samples, rule=rule, reduce=reduce, allow_approximate=allow_approximate, **settings)
 
 
 @dataclass(frozen=True)

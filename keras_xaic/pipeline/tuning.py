@@ -26,7 +26,7 @@ from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.costs import macs
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.output_tasks import AnyTask
-from keras_xaic.pipeline.judging import judge_count
+from keras_xaic.pipeline.judging import GROUPS, judge_count
 from keras_xaic.planning import PlanOptions, kept_weights, weight_score
 from keras_xaic.planning.allocation import Candidate, Limits, allocate
 from keras_xaic.planning.candidates import LayerOptions
@@ -64,8 +64,6 @@ REFERENCE = 128
 """Samples that are explained: about ten of each of ten classes."""
 JUDGING = 1000
 """Most validation samples that judge."""
-GROUPS = 10
-"""Groups of them that are left out in turn, to see how far a difference depends on which samples judge."""
 WORST = 100.0
 """No damage counts more, in percentage points or per cent: a ruined model is ruined."""
 

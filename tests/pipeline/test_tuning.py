@@ -13,7 +13,7 @@ from keras_xaic.data import Data, Samples
 from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.models import infer_task
 from keras_xaic.pipeline import tuning
-from keras_xaic.pipeline.attributing import attribute_by, together
+from keras_xaic.pipeline.attributing import attribute_by, attribute_each, together
 from keras_xaic.pipeline.tuning import STEPS, Tuned, search_rules
 from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance import Relevance, attribute
@@ -144,6 +144,20 @@ def test_scores_of_three_rules_go_into_one_relevance(net):
     assert {name: getattr(whole, name) for name in entries} == entries
     first = alone["lrp.epsilon"]
     assert together(first, first, first) == first
+
+
+def test_a_rule_that_is_best_for_two_uses_is_computed_once():
+    asked = []
+
+    def by(rule, reduce):
+        asked.append((rule, reduce))
+        scores = {"a": np.full((2, 3), len(asked), np.float32)}
+        return Relevance(scores, {"a": scores["a"][0]}, {"a": 1.0}, rule=rule, reduce=reduce)
+
+    mixed = {"first": "lrp.z_box", "*": "lrp.epsilon"}
+    whole = attribute_each(by, ("taylor", "mean"), (mixed, "mean_abs"), (dict(mixed), "mean_abs"))
+    assert asked == [("taylor", "mean"), (mixed, "mean_abs")]
+    assert (whole.rule, whole.weights["a"][0, 0], whole.filters["a"][0], whole.of_rounding["a"][0, 0]) == ("taylor", 1, 2, 2)
 
 
 def test_a_composite_is_taken_by_its_name_in_results(net):
