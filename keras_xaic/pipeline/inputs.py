@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic.data import Data, Samples, arrays_of, as_data
+from keras_xaic.data import Data, arrays_of, as_data
 from keras_xaic.errors import DataError, ModelError
 from keras_xaic.metrics import Task
 from keras_xaic.models import channel_groups, fitted, infer_task, weighted_kernels
@@ -81,8 +81,9 @@ def check_judged(task: object, data: Data, seed: int) -> None:
     _, held_back = data.split(seed=seed)
     parts = [("validation data", held_back), ("training data" if data.test is None else "test data", data.judging)]
     for name, samples in parts:
-        _check_own(task, samples)
         for one, y in zip(getattr(task, "tasks", (task,)), [] if samples.y is None else arrays_of(samples.y)):
+            if one.own is not None:
+                one.score(_by_chance(one, y), y)
             try:
                 if one.metric_name == "auc":
                     one.score(np.zeros((len(y), one.outputs)), y)
@@ -90,13 +91,6 @@ def check_judged(task: object, data: Data, seed: int) -> None:
                 found = f"{data.name}: {name} ({len(y)} {'sample' if len(y) == 1 else 'samples'}): {error.found}"
                 fix = "Give x_val and y_val; " if name == "validation data" and data.validation is None else ""
                 raise DataError(found, error.expected, f"{fix}{{metric=accuracy}}") from None
-
-
-def _check_own(task: Any, samples: Samples) -> None:
-    """Tries metrics that are functions of the user's on outputs by chance, before any work."""
-    for one, y in zip(getattr(task, "tasks", (task,)), [] if samples.y is None else arrays_of(samples.y)):
-        if one.own is not None:
-            one.score(_by_chance(one, y), y)
 
 
 def _by_chance(task: Task, y: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ from keras_xaic.planning.sensitivity import rounding_damage
 from keras_xaic.progress import Progress, silent
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.relevance.choices import Reduce
-from keras_xaic.relevance.composites import THIRDS
+from keras_xaic.relevance.composites import THIRDS, as_composite
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.tried import USES, Tried, Use
 from keras_xaic.training import predict
@@ -312,8 +312,7 @@ def _named(rules: Mapping[str, str]) -> str:
     """Returns the name of a composite, which `attribute` takes: what most parts have goes for all that is not named."""
     given = list(rules.values())
     most = max(given, key=given.count)
-    named = [f"{part}={rule}" for part, rule in rules.items() if rule != most]
-    return f"composite({', '.join([*named, f'*={most}'])})"
+    return as_composite({**{part: rule for part, rule in rules.items() if rule != most}, "*": most}).name
 
 
 def _shares(use: Use) -> np.ndarray:

@@ -25,8 +25,6 @@ StoredAs = Literal["int4", "int8", "float32", "lookup"]
 
 _TABLE = json.loads((pathlib.Path(__file__).parents[1] / "edge" / "latency.json").read_text(encoding="utf-8"))
 """Written by `bench/latency.py`."""
-TIMED_ON: str = _TABLE["timed_on"]
-"""The interpreter that was timed."""
 UNKNOWN = 4.0
 """Storages and activations that were not measured have no fast kernels: so many times as slow are others that have none."""
 Shape = Sequence[int]

@@ -72,7 +72,7 @@ COMPOSITES: dict[str, Composite] = {
 }
 """Composites by their standard names."""
 
-_BEGIN = "composite("
+BEGIN = "composite("
 """How the name of a composite begins that has none of its own."""
 
 RuleLike = Union[str, Rule, Composite, Mapping[str, Any]]
@@ -100,13 +100,13 @@ def as_composite(rule: RuleLike) -> Composite:
         if not entries:
             raise ModelError("a composite has no entries", 'rules by layer, e.g. {"*": "lrp.epsilon"}')
         label = ", ".join(f"{matcher}={_label(one)}" for matcher, one in entries)
-        return Composite(f"{_BEGIN}{label})", entries)
+        return Composite(f"{BEGIN}{label})", entries)
     if not isinstance(rule, str):
         raise ModelError(f"a rule is {rule!r}", "the name of a rule, or a mapping of layers to names")
     if rule in COMPOSITES:
         return COMPOSITES[rule]
-    if rule.startswith(_BEGIN) and rule.endswith(")"):  # as results are called
-        pairs = [entry.rpartition("=") for entry in rule[len(_BEGIN) : -1].split(", ")]
+    if rule.startswith(BEGIN) and rule.endswith(")"):  # as results are called
+        pairs = [entry.rpartition("=") for entry in rule[len(BEGIN) : -1].split(", ")]
         return as_composite({matcher: one for matcher, _, one in pairs})
     one = _as_rule(rule)
     if isinstance(one, ZBox):  # bounds are known at the input only: deep Taylor decomposition, Montavon et al. 2017

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from keras_xaic.errors import ModelError, choices, require_one
 from keras_xaic.relevance.choices import ENGINES, EngineName
-from keras_xaic.relevance.composites import COMPOSITES, Composite, RuleLike, as_composite
+from keras_xaic.relevance.composites import BEGIN, COMPOSITES, Composite, RuleLike, as_composite
 from keras_xaic.relevance.rules import RULES, Rule
 from keras_xaic.relevance.tried import AUTO
 
@@ -38,7 +38,7 @@ def check_rule(rule: object) -> None:
     """
     if not isinstance(rule, (str, Rule, Composite, Mapping)):
         raise ModelError(f"rule is a {type(rule).__name__}", "the name of a rule, a rule, or a mapping of layers to rules")
-    if not isinstance(rule, str) or rule.startswith("composite("):
+    if not isinstance(rule, str) or rule.startswith(BEGIN):
         as_composite(rule)
         return
     if rule == AUTO:

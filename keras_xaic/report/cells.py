@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from pydantic import BaseModel
 
-from keras_xaic.metrics import METRICS, OWN_UNIT, Metric
+from keras_xaic.metrics import METRICS, Metric
 from keras_xaic.report.schema import LatencyFacts, MetricFacts, Report
 from keras_xaic.units import format_size
 
@@ -91,7 +91,7 @@ def points(value: Optional[float], metric: Optional[MetricFacts]) -> str:
 
 def drop_unit(metric: Optional[MetricFacts]) -> str:
     """Returns the unit of drops."""
-    return "%" if metric is None or metric.better == "lower" or metric.unit == OWN_UNIT else "pp"
+    return "%" if metric is None else _told(metric).drop_unit
 
 
 def share(value: Optional[float]) -> str:
@@ -141,8 +141,12 @@ def known_metric(name: Optional[str]) -> Optional[MetricFacts]:
 def metric_of(report: Report) -> Metric:
     """Returns the metric; one that is not known here only says in which direction it is better."""
     facts = report.metric or MetricFacts()
-    unknown = Metric(facts.name, lambda judged: float("nan"), (), facts.better, facts.unit)
-    return METRICS.get(facts.name, unknown)
+    return METRICS.get(facts.name, _told(facts))
+
+
+def _told(facts: MetricFacts) -> Metric:
+    """Returns a metric that computes nothing, and says in which direction it is better."""
+    return Metric(facts.name, lambda judged: float("nan"), (), facts.better, facts.unit)
 
 
 def drop_of(report: Report, baseline: str) -> Optional[float]:
