@@ -34,6 +34,7 @@ class Interpreter:
         deployed: Whether users run it on devices; others only help to find out why something differs.
         judge_order: The interpreter with the lowest number that is installed gives a report's metric values; 0: never.
         judges_speed: Whether files are timed against each other on it: what phones and boards run now.
+        knows_int2: Whether it runs INT2 weights.
         foreign: Whether it may live in another Python, which `LITERT_PYTHON` names.
         else_from: Name of the interpreter whose module serves as well where its own is not installed.
     """
@@ -45,6 +46,7 @@ class Interpreter:
     deployed: bool = True
     judge_order: int = 0
     judges_speed: bool = False
+    knows_int2: bool = False
     foreign: bool = False
     else_from: str = ""
 
@@ -66,6 +68,7 @@ REGISTRY: dict[str, Interpreter] = {
             f"pip install ai-edge-litert, here or in an environment of its own whose python {LITERT_PYTHON} names",
             judge_order=2,
             judges_speed=True,
+            knows_int2=True,
             foreign=True,
         ),
         Interpreter("tflm", "tflite_micro", "tflite-micro", "pip install tflite-micro (Python 3.10 or newer)"),

@@ -16,6 +16,7 @@ from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Samples, arrays_of, as_data
 from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.installed import judge
+from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.errors import EdgeError, ExportError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.models import fitted, infer_task, weighted_kernels
@@ -124,7 +125,7 @@ def _check_int2(target: Target, prove: bool) -> None:
     """Refuses INT2 for interpreters that do not know it, and where one of them would judge the file."""
     if target != "mobile":
         raise ExportError(f"int2 with the target {target}", "the target mobile", "Only LiteRT 2.3 or newer runs INT2 weights")
-    if prove and judge() != "litert":
+    if prove and not get_interpreter(judge()).knows_int2:
         raise ExportError(
             f"int2 where {judge()} judges files, which does not know INT2",
             "an environment with LiteRT alone, as Python 3.12 and newer have it",

@@ -17,7 +17,7 @@ TOGETHER = 4
 def with_int2(model: ModelT) -> ModelT:
     """Returns a loaded int8 file whose dense INT4 kernels of three values are INT2, where LiteRT delegates them.
 
-    It computes the same bits there. tflite-runtime 2.14 and TensorFlow Lite Micro refuse the file.
+    It computes the same bits there; other interpreters refuse the file.
     """
     made = copied(model)
     for one in weight_operators(made):
