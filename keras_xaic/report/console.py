@@ -89,7 +89,8 @@ def summary_line(report: Report) -> str:
     parts += filter(None, [wording.time_taken(report), wording.reasons_kept(report)])
     misses = wording.budget_misses(report)
     if misses:
-        parts.append("budget missed: " + "; ".join(misses))
+        kept = wording.budget_kept(report)
+        parts.append("budget missed: " + "; ".join(misses) + (f"; kept: {', '.join(kept)}" if kept else ""))
     elif report.budget.met is not None:
         parts.append("budget met" if report.budget.met else "budget missed")
     return ", ".join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -126,8 +126,18 @@ def output_rows(report: Report) -> list[Row]:
 
 def budget_misses(report: Report) -> list[str]:
     """Returns one phrase for each budget that was not met."""
+    return [miss for _, miss in _limits(report) if miss is not None]
+
+
+def budget_kept(report: Report) -> list[str]:
+    """Returns the names of the limits that were kept."""
+    return list(dict.fromkeys(name for name, miss in _limits(report) if miss is None))
+
+
+def _limits(report: Report) -> list[tuple[str, Optional[str]]]:
+    """Returns for each limit its name, and what is to say if it was not kept."""
     budget, small = report.budget, report.compressed
-    misses = []
+    found: list[tuple[str, Optional[str]]] = []
     for what, limit, value in (
         ("flash", budget.flash_bytes, small.flash_bytes),
         ("download", budget.download_bytes, small.download_bytes),
@@ -136,28 +146,32 @@ def budget_misses(report: Report) -> list[str]:
         if limit is None:
             continue
         if value is None:  # what nobody measured cannot count as kept
-            misses.append(f"{what} was not measured, the budget is {size(limit)}")
-        elif value > limit:
-            misses.append(f"{what} is {size(value)}, the budget {size(limit)}")
-    if budget.macs is not None and small.macs is not None and small.macs > budget.macs:
-        misses.append(f"multiply-accumulates are {number(small.macs)}, the budget {number(budget.macs)}")
-    misses += _late(report)
+            found.append((what, f"{what} was not measured, the budget is {size(limit)}"))
+        else:
+            found.append((what, f"{what} is {size(value)}, the budget {size(limit)}" if value > limit else None))
+    if budget.macs is not None and small.macs is not None:
+        said = f"multiply-accumulates are {number(small.macs)}, the budget {number(budget.macs)}"
+        found.append(("multiply-accumulates", said if small.macs > budget.macs else None))
+    found += [("time", late) for late in _late(report)]
     least, similarity = budget.min_similarity, small.explanation_similarity
     if least is not None and similarity is None:
-        misses.append(f"similarity of explanations could not be measured, at least {least:g} was asked for")
-    elif least is not None and similarity is not None and similarity < least:
-        misses.append(f"similarity of explanations is {decimals(similarity, least)}, at least {least:g} was asked for")
+        found.append(("explanations", f"similarity of explanations could not be measured, at least {least:g} was asked for"))
+    elif least is not None and similarity is not None:
+        said = f"similarity of explanations is {decimals(similarity, least)}, at least {least:g} was asked for"
+        found.append(("explanations", said if similarity < least else None))
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
-        return misses
-    if small.edge_metric is None and small.agreement is not None and 100 * (1 - small.agreement) > limit_pp:
+        return found
+    if small.edge_metric is None and small.agreement is not None:
         asked = f"at least {100 - limit_pp:g} % was asked for"  # without labels the original is right
-        misses.append(f"agreement with the original is {share(small.agreement)}, {asked}")
-    if small.drop_pp is not None and small.drop_pp > limit_pp:
+        said = f"agreement with the original is {share(small.agreement)}, {asked}"
+        found.append(("agreement", said if 100 * (1 - small.agreement) > limit_pp else None))
+    if small.drop_pp is not None:
         what = "agreement of values" if report.metric is None else metric_name(report)
-        lost = points(small.drop_pp, report.metric)
-        misses.append(f"{what} drops by {lost}, at most {limit_pp:g} {drop_unit(report.metric)} was allowed")
-    return misses
+        allowed = f"at most {limit_pp:g} {drop_unit(report.metric)} was allowed"
+        said = f"{what} drops by {points(small.drop_pp, report.metric)}, {allowed}"
+        found.append((what, said if small.drop_pp > limit_pp else None))
+    return found
 
 
 def decimals(value: float, limit: float) -> str:
@@ -192,8 +206,8 @@ def time_taken(report: Report) -> Optional[str]:
     return said
 
 
-def _late(report: Report) -> list[str]:
-    """Returns one phrase for each limit of time that was not kept, by the file as it was measured."""
+def _late(report: Report) -> list[Optional[str]]:
+    """Returns for each limit of time what is to say if it was not kept, by the file as it was measured."""
     budget, found = report.budget, []
     timed = report.compressed.latency_ms.get(budget.timed_on or "")
     on = f"on {budget.timed_on}" if budget.timed_on else "anywhere"
@@ -201,36 +215,53 @@ def _late(report: Report) -> list[str]:
         asked, taken = f"the budget {format_milliseconds(budget.latency_ms)}", None if timed is None else timed.median
         if taken is None:
             found.append(f"latency was not measured {on}, {asked}")
-        elif taken > budget.latency_ms * (1 + NOISE):
-            found.append(f"latency is {format_milliseconds(taken)} {on}, {asked}")
+        else:
+            said = f"latency is {format_milliseconds(taken)} {on}, {asked}"
+            found.append(said if taken > budget.latency_ms * (1 + NOISE) else None)
     if budget.max_slowdown is not None:
         ratio = None if timed is None else timed.ratio_to_int8
         if ratio is None:
             found.append(f"time was not compared with plain int8's {on}, the budget is {budget.max_slowdown:g} times that")
-        elif ratio > budget.max_slowdown * (1 + NOISE):
-            found.append(f"time is {ratio:.2f} times plain int8's {on}, the budget {budget.max_slowdown:g} times")
+        else:
+            said = f"time is {ratio:.2f} times plain int8's {on}, the budget {budget.max_slowdown:g} times"
+            found.append(said if ratio > budget.max_slowdown * (1 + NOISE) else None)
     return found
 
 
 def needed(report: Report) -> Optional[str]:
-    """Returns about how much flash would keep the drop in its limit; None where nothing measured tells.
+    """Returns about how much flash, or time where that alone is limited, would keep the drop in its limit.
 
     Between this model and the smallest larger file that is accurate enough, the drop is taken to fall in proportion to the
-    logarithm of the bytes.
+    logarithm of the bytes; likewise of the time. None where nothing is needed, or nothing measured tells.
     """
-    limit, small = report.budget.max_drop_pp, report.compressed
+    limit, small, budget = report.budget.max_drop_pp, report.compressed, report.budget
     if limit is None or small.drop_pp is None or not small.flash_bytes or small.drop_pp <= limit:
         return None
-    others = [(one.flash_bytes, drop_of(report, name), name) for name, one in report.baselines.items()]
-    if report.reference == "edge":  # else its file is not accurate either
-        others.append((report.original.tflite_fp32_bytes, 0.0, "the original"))
-    enough = [(size_, drop, name) for size_, drop, name in others if size_ and drop is not None and drop <= limit]
-    larger = min((one for one in enough if one[0] > small.flash_bytes), default=None)
-    if larger is None:
+    if budget.latency_ms is None and budget.max_slowdown is None:
+        others = [(one.flash_bytes, drop_of(report, name), name) for name, one in report.baselines.items()]
+        if report.reference == "edge":  # else its file is not accurate either
+            others.append((report.original.tflite_fp32_bytes, 0.0, "the original"))
+        found = _between(small.flash_bytes, small.drop_pp, limit, others)
+        return found and f"Needed: more training, or about {size(round(found[0]))} of flash (between this model and {found[1]})"
+    if (budget.flash_bytes, budget.download_bytes, budget.ram_bytes, budget.macs) != (None,) * 4:
+        return "Needed: more training, more time, or more of what else is limited"
+    timed = budget.timed_on or ""
+    raced = {name: one.latency_ms.get(timed) for name, one in report.baselines.items()}
+    ratios = [(one.ratio_to_int8, drop_of(report, name), name) for name, one in raced.items() if one is not None]
+    own = small.latency_ms.get(timed)
+    found = None if own is None else _between(own.ratio_to_int8, small.drop_pp, limit, ratios)
+    if found is None:
+        return "Needed: more training, or more time"
+    return f"Needed: more training, or about {found[0]:.2f} times plain int8's time (between this model and {found[1]})"
+
+
+def _between(own: Optional[float], drop: float, limit: float, others: Sequence[Any]) -> Optional[tuple[float, str]]:
+    """Returns what would do, and the name of the next one (amount, drop, name) of `others` that is larger and good enough."""
+    enough = [one for one in others if own and one[0] and one[0] > own and one[1] is not None and one[1] <= limit]
+    if not own or not enough:
         return None
-    way = (small.drop_pp - limit) / (small.drop_pp - larger[1])
-    about = small.flash_bytes * (larger[0] / small.flash_bytes) ** way
-    return f"Needed: more training, or about {size(about)} of flash (between this model and {larger[2]})"
+    larger, lost, name = min(enough)
+    return own * (larger / own) ** ((drop - limit) / (drop - lost)), name
 
 
 def verdict(report: Report) -> str:
@@ -250,7 +281,8 @@ def verdict(report: Report) -> str:
     sentences = [", ".join([*parts, *filter(None, [time_taken(report), reasons_kept(report)])])]
     misses = budget_misses(report)
     if misses:
-        sentences.append("Budget not met: " + "; ".join(misses))
+        kept = f" (kept: {', '.join(budget_kept(report))})" if budget_kept(report) else ""
+        sentences.append("Budget not met: " + "; ".join(misses) + kept)
         sentences += [s for s in (needed(report),) if s]
     sentences += [s for s in (_against(report, name) for name in report.baselines) if s]
     return ". ".join(sentences) + "."
@@ -285,7 +317,7 @@ def next_steps(report: Report) -> list[str]:
     """Returns what to do next, as far as something that was measured asks for it; the check on the device always."""
     small, steps = report.compressed, []
     if needed(report) is not None:
-        steps.append("Train longer, or give about as much flash as the verdict says.")
+        steps.append("Train longer, or give about as much as the verdict says.")
     elif budget_misses(report):
         steps.append("Give more of what is short, or allow a larger drop: the verdict says what was missed, and by how much.")
     better = next((name for name in report.baselines if name != CONTROL and _is_better(report, name)), None)

@@ -95,6 +95,28 @@ def test_verdict_says_what_would_be_needed(changed):
     assert "Needed" not in verdict(kept)
 
 
+def test_verdict_says_what_time_would_be_needed_and_which_limits_are_kept(changed):
+    def raced(ratio):
+        return {"litert": {"median": 0.05, "ratio_to_int8": ratio}}
+
+    facts = {
+        "budget": {"max_slowdown": 0.5, "timed_on": "litert", "max_drop_pp": 2.0},
+        "original": {"edge_accuracy": 0.84, "tflite_fp32_bytes": 160_000},
+        "compressed": {"flash_bytes": 10_000, "edge_accuracy": 0.80, "drop_pp": 4.0, "latency_ms": raced(0.5)},
+    }
+    report = changed(**facts, baselines={"int8": {"edge_accuracy": 0.84, "drop_pp": 0.0, "latency_ms": raced(1.0)}})
+    missed = "accuracy drops by 4.00 pp, at most 2 pp was allowed"
+    assert f"Budget not met: {missed} (kept: time). Needed: more training, or about 0.71 times" in verdict(report)  # sqrt(1/2)
+    assert "(between this model and int8)" in verdict(report)
+    assert summary_line(report).endswith(f"budget missed: {missed}; kept: time")
+    assert "about" not in verdict(changed(**facts, baselines={}))
+    assert "more training, or more time" in verdict(changed(**facts, baselines={}))
+    both = {**facts, "budget": {**facts["budget"], "flash_bytes": 9_000}}
+    assert "more time, or more of what else is limited" in verdict(changed(**both))
+    late = {**facts, "budget": {**facts["budget"], "max_drop_pp": 5.0, "max_slowdown": 0.4}}
+    assert verdict(changed(**late)).count("(kept: accuracy)") == 1
+
+
 def test_what_to_do_next_follows_from_what_was_measured(changed):
     device = "Copy check/ and model.tflite to the device, and run check/edge_check.py there."
     calm = {"compressed": {"flash_bytes": 61_200, "edge_accuracy": 0.84, "drop_pp": 0.5, "samples": 1000, "part": "test"}}
