@@ -2,6 +2,7 @@
 compressors; latency and memory per interpreter; the arena with and without alternate decompression memory.
 
     python bench/export.py --data-root DIR [--data DIR] [--out FILE.jsonl] [--workers 2]
+    python bench/export.py --data-root DIR --containers    # only: do all containers unpack in C as in Python? Writes no rows
 
 Weights are rounded to their grids, and the smallest set to zero, without any training: bytes do not depend on accuracy.
 """
@@ -178,14 +179,43 @@ def decoder():
     return program
 
 
-def unpacked_in_c(packed):
-    if decoder() is None:
+def unpacked_in_c(packed, program=None):
+    program = program or decoder()
+    if program is None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         given, written = pathlib.Path(scratch) / "model.xaic", pathlib.Path(scratch) / "model.tflite"
         given.write_bytes(packed)
-        subprocess.run([decoder(), given, written], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([program, given, written], check=True, stdout=subprocess.DEVNULL)
         return written.read_bytes()
+
+
+STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2")
+
+
+def check_containers(options):
+    """Unpacks the container of every model in every form in C, once for every compiler there is, and prints what differs."""
+    from keras_xaic import tflite
+
+    sources = [pathlib.Path(__file__).parents[1] / "export" / "unpack" / name for name in ("main.c", "xaic_unpack.c")]
+    programs = {}
+    for compiler in filter(shutil.which, ("gcc", "clang")):
+        programs[compiler] = pathlib.Path(tempfile.mkdtemp()) / "unpack"
+        subprocess.run([compiler, *STRICT, *sources, "-o", programs[compiler]], check=True)
+    same, count = dict.fromkeys(programs, 0), 0
+    for model in MODELS:
+        keras_model, x = source(options, model)
+        weights = keras_model.get_weights()
+        for form in FORMS:
+            keras_model.set_weights(weights)
+            content = tflite.slim(tflite.int8_twin(keras_model, x)) if form == "int8" else None
+            content = content or tflite.build_tflite(rounded(keras_model, *FORMS[form]), x)
+            packed, count = tflite.pack_download(content), count + 1
+            right = {name: unpacked_in_c(packed, program) == content for name, program in programs.items()}
+            same = {name: same[name] + right[name] for name in programs}
+            python = tflite.unpack_download(packed) == content
+            print(f"{model} {form}: {len(content):,} B, container {len(packed):,} B, python {python}, {right}", flush=True)
+    print(f"the same bytes: {', '.join(f'{name} {number} of {count}' for name, number in same.items())}")
 
 
 def entropy_bytes(values):
@@ -256,7 +286,12 @@ def work(options, model, form, what):
 
 
 def main():
-    options = common.parser(__doc__, "export.jsonl").parse_args()
+    parser = common.parser(__doc__, "export.jsonl")
+    parser.add_argument("--containers", action="store_true", help="only unpack all containers in C")
+    options = parser.parse_args()
+    if options.containers:
+        check_containers(options)
+        return
     jobs = [{"model": model, "form": form, "what": "bytes"} for form in FORMS for model in MODELS]
     jobs += [{"model": model, "form": form, "what": "speed"} for form in ("int8", "grid4", *FLOATS) for model in MODELS]
     jobs += [{"model": model, "form": form, "what": "bytes"} for form in FLOATS for model in MODELS]

@@ -2,6 +2,7 @@
 
     python bench/latency.py --table             # single layers: writes keras_xaic/edge/latency.json
     python bench/latency.py --data-root DIR     # real models: our storages beside the converter's int8, and what was predicted
+        [--flash 60kB,45kB]                     # and with further limits of flash
         [--ai-edge-python PYTHON]               # and beside Google's AI Edge Quantizer, which that Python has (bench/peers)
 
 Files are run in turn in one process, so that what else the machine does slows all of them alike. Rows hold the least and the
@@ -242,8 +243,11 @@ def peers(model: Any, x: np.ndarray, python: str, folder: pathlib.Path) -> dict[
     return made
 
 
-def compare(model: Any, folder: pathlib.Path, ai_edge: str | None = None) -> list[dict[str, Any]]:
-    """Returns one row for every way to store a model: predicted and measured time, both also as multiples of int8's."""
+def compare(model: Any, folder: pathlib.Path, ai_edge: str | None = None, flash: str = "") -> list[dict[str, Any]]:
+    """Returns one row for every way to store a model: predicted and measured time, both also as multiples of int8's.
+
+    `flash` names further limits of flash, separated by commas.
+    """
     import keras_xaic as xaic
     from keras_xaic import edge, tflite
     from keras_xaic.data import Data, Samples
@@ -270,6 +274,7 @@ def compare(model: Any, folder: pathlib.Path, ai_edge: str | None = None) -> lis
         "flash half of int8": (Budget(flash=size // 2), PlanOptions(filters=False)),
         "max_slowdown 0.5": (Budget(max_slowdown=0.5), PlanOptions()),
     }
+    ways.update({f"flash {limit}": (Budget(flash=limit), PlanOptions()) for limit in filter(None, flash.split(","))})
     slow = {}
     for name, (budget, options) in ways.items():
         made = plan(model, relevance, budget, options)
@@ -328,6 +333,7 @@ def main() -> None:
     options.add_argument("--table", action="store_true", help="measure single layers")
     options.add_argument("--data-root", type=pathlib.Path, help="directory of the models (.h5)")
     options.add_argument("--ai-edge-python", help="a Python that has ai-edge-quantizer")
+    options.add_argument("--flash", default="", help="also with these limits of flash, e.g. 60kB,45kB")
     options.add_argument("--only", help="one of resnet8, cnn, mlp, ds-cnn, mobilenet")
     options.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / "latency.jsonl")
     given = options.parse_args()
@@ -345,7 +351,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows = [
                 {"model": name, **row, "litert": version, "machine": machine()}
-                for row in compare(makers[name](), pathlib.Path(folder), given.ai_edge_python)
+                for row in compare(makers[name](), pathlib.Path(folder), given.ai_edge_python, given.flash)
             ]
         kept = [line for line in kept if json.loads(line)["model"] != name] + [json.dumps(row) for row in rows]
         given.out.write_text("\n".join(kept) + "\n")
