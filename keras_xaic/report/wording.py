@@ -208,7 +208,8 @@ def time_taken(report: Report) -> Optional[str]:
 
 def _late(report: Report) -> list[Optional[str]]:
     """Returns for each limit of time what is to say if it was not kept, by the file as it was measured."""
-    budget, found = report.budget, []
+    budget = report.budget
+    found: list[Optional[str]] = []
     timed = report.compressed.latency_ms.get(budget.timed_on or "")
     on = f"on {budget.timed_on}" if budget.timed_on else "anywhere"
     if budget.latency_ms is not None:
