@@ -237,23 +237,38 @@ def papers_table(rows: Sequence[dict[str, Any]]) -> str:
         "| model | recipe | limit | training | lost | without relevance | zeros | bits | bytes | bytes without relevance |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for (model, recipe, limit, of, times, epochs, samples), both in cases.items():
-        mine = [row for row in both[False] if "failed" not in row]
+    for key, both in sorted(cases.items(), key=lambda case: _place(*case[0])):
+        model, recipe, limit, of, times, epochs, samples = key
+        mine = both[False]
         if not mine:
             continue
-        bytes_of = f"{limit}_bytes"
+        most = "1 point" if limit == "max_drop" else f"{limit} of {of} / {times:.3g}: {mine[0]['limit_bytes']:,}"
         cells = [
             NAMES[model],
             f"`{recipe}`",
-            f"{limit} of {of} / {times:.3g}: {mine[0]['limit_bytes']:,}",
+            most,
             f"{epochs} x {f'{samples:,}' if samples else 'all'}",
             *(_lost(part) for part in both.values()),
             f"{statistics.mean(row['zeros'] for row in mine):.0%}",
             f"{statistics.mean(row['mean_bits'] for row in mine):.1f}",
-            *(f"{statistics.mean(row[bytes_of] for row in part):,.0f}" if part else "-" for part in both.values()),
+            *(_size(part, "download" if limit == "download" else "flash", times) for part in both.values()),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _place(model: str, recipe: str, limit: str, of: str, times: float, epochs: int, samples: Optional[int]) -> tuple[Any, ...]:
+    recipes = ("lrp-mixed", "ecqx", *(f"deeplift-{form}" for form in FORMS))
+    return list(NAMES).index(model), recipes.index(recipe), limit == "max_drop", times, epochs, samples or 0
+
+
+def _size(rows: Sequence[dict[str, Any]], bytes_of: str, times: float) -> str:
+    """Returns the bytes of files, and how many times that is less than the file that counts."""
+    if not rows:
+        return "-"
+    size = statistics.mean(row[f"{bytes_of}_bytes"] for row in rows)
+    whole = statistics.mean(row.get("whole_bytes") or row["limit_bytes"] * times for row in rows)
+    return f"{size:,.0f} (/ {whole / size:.3g})"
 
 
 def _lost(rows: Sequence[dict[str, Any]]) -> str:

@@ -376,7 +376,9 @@ def _positive(relevance: Mapping[str, np.ndarray], share: float) -> dict[str, np
     masks = {}
     for key, scores in relevance.items():
         floor = kept_weights({key: scores}, 1.0)[key]
-        going = np.abs(scores[scores <= 0])
-        most = np.sort(going)[round(share * going.size) :].min(initial=np.inf)
-        masks[key] = (scores > 0) | (np.abs(scores) >= most) | floor
+        going = np.flatnonzero(scores <= 0)
+        first = going[np.argsort(np.abs(scores.ravel()[going]), kind="stable")]  # by rank: many may have exactly none
+        masks[key] = np.ones(scores.shape, bool)
+        masks[key].flat[first[: round(share * going.size)]] = False
+        masks[key] |= floor
     return masks

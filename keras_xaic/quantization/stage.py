@@ -26,6 +26,7 @@ from keras_xaic.quantization import (
     round_to_plan,
 )
 from keras_xaic.relevance import Attribution, Relevance
+from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.settings import Ranges
 from keras_xaic.training import Epoch, Schedule
 from keras_xaic.training.context import Context
@@ -171,6 +172,8 @@ class _RelevanceFollower:
         return self._run()
 
     def _run(self) -> dict[str, np.ndarray]:
+        if self.rule == "magnitude":
+            return dict(magnitude(self.plain).weights)
         if self.attribution is None:
             self.attribution = Attribution(self.plain, rule=self.rule, allow_approximate=True)
         return dict(self.attribution.run(self.context.calibration, target=self.context.target).weights)

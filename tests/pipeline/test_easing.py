@@ -55,6 +55,16 @@ def test_a_share_of_what_speaks_against_goes_least_first(net):
         assert made["body"].sparsity == pytest.approx(expected, abs=1.5 / scores.size)
 
 
+def test_half_of_the_weights_without_relevance_go_where_all_of_them_have_exactly_none(net):
+    model, data = net
+    relevance = attribute(model, data.train, reduce="mean")
+    scores = relevance.weights["body"]
+    scores[scores < 0] = 0.0  # as behind inputs that are always 0
+    wanted = PlanOptions(score="signed_relevance", sensitivity="mean_score", filters=False, nonpositive=0.5)
+    made = plan(model, relevance, Budget(mean_bits=8), wanted)
+    assert made["body"].sparsity == pytest.approx(0.5 * (scores == 0).mean(), abs=1.5 / scores.size)
+
+
 def tries_of(net, monkeypatch, tmp_path, drops, max_drop=1.0, **training):
     """Runs `Easing` where each try loses what is said; returns its tries, the recipes it planned and how it trained."""
     model, data = net

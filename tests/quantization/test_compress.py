@@ -79,6 +79,15 @@ def test_what_is_written_is_what_was_trained(trained, grid, bits, epochs, tmp_pa
         assert np.mean(answers.argmax(axis=1) == data.test.y) > 0.8
 
 
+@pytest.mark.parametrize("grid", ["codebook", "ecqx"])
+def test_magnitude_goes_on_in_place_of_relevance_where_filters_are_gone(trained, grid):
+    model, data = trained
+    plan = on_grid(model, grid).model_copy(update={"remove": {"conv": [0, 1]}})
+    relevance = xaic.attribute(model, data.train, rule="magnitude")
+    small = xaic.apply(model, plan, data, relevance=relevance, training=xaic.Training(epochs=0))
+    assert small.kernels["conv"].values.shape[-1] == 14
+
+
 def test_tflite_micro_looks_a_codebook_up(trained):
     tflm = pytest.importorskip("tflite_micro")
     model, data = trained
