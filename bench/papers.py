@@ -4,10 +4,10 @@
     python bench/papers.py --table                                    the table of what was measured so far
 
 Each recipe plans, trains and is written under a limit: a share of the original's float32 file (lrp-mixed), of what that file
-takes to download (ecqx), or of the download of plain int8 (deeplift-...). lrp-mixed also runs without a limit of bytes, as far as a point of validation accuracy
-allows. Its control is the same recipe with the magnitude of weights wherever it looks at relevance, and as many zeros where the
-recipe itself says how many; that of ecqx is ecq. Files are judged with the full test set. Appends to
-bench/results/papers.jsonl, where rows that are there are not measured again.
+takes to download (ecqx), or of the download of plain int8 (deeplift-...). lrp-mixed also runs without a limit of bytes, as far
+as a point of validation accuracy allows. Its control is the same recipe with the magnitude of weights wherever it looks at
+relevance, and as many zeros where the recipe itself says how many; that of ecqx is ecq. Files are judged with the full test
+set. Appends to bench/results/papers.jsonl, where rows that are there are not measured again.
 """
 
 from __future__ import annotations
