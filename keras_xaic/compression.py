@@ -36,6 +36,7 @@ from keras_xaic.settings import Training
 from keras_xaic.training import Epoch, Schedule, check_training
 from keras_xaic.training.context import Context
 from keras_xaic.training.explanations import Taught
+from keras_xaic.training.parallel import strategy_of
 from keras_xaic.usual import in_usual_keras
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def apply(
         minutes=training.minutes,
         teacher=teacher,
     )
+    context = replace(context, strategy=strategy_of(training.strategy) if epochs else None)
     if training.explanation_loss > 0:
         if isinstance(teacher, (np.ndarray, Parts)):
             raise PlanError("explanation_loss, and a teacher that is outputs alone", "the model that teaches")

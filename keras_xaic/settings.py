@@ -101,6 +101,8 @@ class Training:
             level. Training rounds to nearest.
         activation_ranges: Trains with activations on grids, too (see `keras_xaic.quantization.quantize_activations`); None
             leaves them float until export.
+        strategy: Shares every batch among several GPUs of this machine: ``mirrored`` takes all that there are, a
+            `tf.distribute.MirroredStrategy` those that it names; None trains on one. `batch_size` is that of all together.
 
     Raises:
         PlanError: Naming the setting that is not usable.
@@ -126,6 +128,9 @@ class Training:
     refresh: Optional[int] = None
     rounding: Rounding = "outputs"
     activation_ranges: Optional[Ranges] = None
+    strategy: Any = option(
+        None, "mirrored: share every batch among all GPUs of this machine; default: one GPU.", kind=str, values=("mirrored",)
+    )
 
     def __post_init__(self) -> None:
         checks: dict[str, Any] = {
@@ -145,6 +150,9 @@ class Training:
         one_of("rounding", self.rounding, get_args(Rounding))
         if self.activation_ranges is not None:
             one_of("activation_ranges", self.activation_ranges, get_args(Ranges))
+        kinds = [kind.__name__ for kind in type(self.strategy).__mro__]
+        if self.strategy not in (None, "mirrored") and "MirroredStrategy" not in kinds:
+            raise PlanError(f"strategy is {shown(self.strategy)}", "mirrored, or a tf.distribute.MirroredStrategy")
         if self.class_weight is not None:
             object.__setattr__(self, "class_weight", _class_weight(self.class_weight))
         object.__setattr__(self, "train_frozen", yes_no("train_frozen", self.train_frozen))

@@ -15,7 +15,7 @@ from typing import Any, Callable, TypeVar, cast
 import numpy as np
 
 from keras_xaic._keras import keras, tf
-from keras_xaic.errors import MachineError
+from keras_xaic.errors import MachineError, PlanError
 
 _inside = threading.local()
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,6 +43,7 @@ def usual_keras() -> Iterator[None]:
 
     Raises:
         MachineError: In a fork of a process in which TensorFlow has worked, where it would wait for ever.
+        PlanError: In the scope of a strategy of TensorFlow, in which all models would be made for its devices.
     """
     if _forked:
         found = "this process was forked from one in which TensorFlow has worked: here it would wait for ever"
@@ -50,6 +51,9 @@ def usual_keras() -> Iterator[None]:
     if getattr(_inside, "yes", False):
         yield
         return
+    if tf.distribute.has_strategy():
+        found = "this is called in the scope of a tf.distribute strategy"
+        raise PlanError(found, "a call outside of it; the model may have been made inside", "Training takes {strategy}")
     logger = tf.get_logger()
     floatx, policy, eagerly = keras.backend.floatx(), keras.mixed_precision.global_policy(), tf.config.functions_run_eagerly()
     states, level = (random.getstate(), np.random.get_state()), logger.level

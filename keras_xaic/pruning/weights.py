@@ -62,7 +62,8 @@ def prune_weights(
     schedule = context.within(schedule, model, "prune")
     steps = schedule.steps(len(context.train))
     end = max(2, round(steps * RAMP_SHARE))
-    pruned = prune_by_relevance(model, sparsity, relevance.weights, end, score=plan.score, patterns=patterns)
+    with context.scope():
+        pruned = prune_by_relevance(model, sparsity, relevance.weights, end, score=plan.score, patterns=patterns)
     callbacks: list[Any] = [tfmot.sparsity.keras.UpdatePruningStep()]
     if plan.score != "magnitude" and rule != "magnitude":
         callbacks.append(_Refresh(model, context, rule, reduce, refresh or steps // schedule.epochs, last=end))
@@ -80,7 +81,7 @@ class _Refresh(keras.callbacks.Callback):
         self.attribution = Attribution(plain, rule=rule, allow_approximate=True)
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        step = int(self.model.optimizer.iterations)
+        step = int(self.model.optimizer.iterations.numpy())
         if step % self.every or step > self.last:
             return
         _copy_weights(self.model, self.plain)

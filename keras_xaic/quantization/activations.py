@@ -84,7 +84,13 @@ class MovingAverageRange(RangeQuantizer):
         """Adds both ends of the range, not trainable."""
         ends = {"low": self.low, "high": self.high}
         return {
-            end: layer.add_weight(f"{name}_{end}", shape=(), initializer=keras.initializers.Constant(value), trainable=False)
+            end: layer.add_weight(
+                f"{name}_{end}",
+                shape=(),
+                initializer=keras.initializers.Constant(value),
+                trainable=False,
+                aggregation=tf.VariableAggregation.MEAN,  # of what several devices see
+            )
             for end, value in ends.items()
         }
 

@@ -90,7 +90,8 @@ def quantize_weights(
     if schedule.epochs or not grids <= {"uniform"}:
         follower = _RelevanceFollower(model, context, relevance) if grids & {"codebook", "ecqx"} else None
         scores = None if follower is None else follower.first(relevance)
-        quantized = quantize_by_plan(model, plan, masks, scores)
+        with context.scope():
+            quantized = quantize_by_plan(model, plan, masks, scores)
         if schedule.epochs:
             frozen = _round_frozen(quantized, model, plan, masks, context) if round_frozen else {}
             schedule = context.within(schedule, quantized, "quantize")
@@ -100,7 +101,8 @@ def quantize_weights(
                 refreshing = [_Refresh(quantized, every, follower if "ecqx" in grids else None)]
             trained = quantized  # the same layers, with or without grids between them
             if activation_ranges is not None:
-                trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
+                with context.scope():
+                    trained = quantize_activations(quantized, context.calibration, activation_ranges, plan.activations)
             history = context.fit(trained, schedule, "quantize", refreshing)
         copy_master_weights(quantized, model)
     trainable = _masked(remove_channels(model, {}), masks or {})

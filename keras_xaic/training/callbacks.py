@@ -179,7 +179,7 @@ def validation_logs(
         found, total = {}, 0.0
         for one, lead, loss, weight, target, given, truth in zip(tasks, leads, each, weights, targets, outputs, truths):
             both, metric = tf.constant(target[:]), TrainMetric(one)
-            lost = float(loss(both, tf.constant(given)))
+            lost = float(tf.reduce_mean(loss.call(both, tf.constant(given))))
             total += weight * lost
             found.update({f"{lead}loss": lost} if several else {})
             found[f"{lead}{metric.name}"] = float(tf.reduce_mean(metric.of(both, tf.constant(given))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -18,6 +19,7 @@ from keras_xaic.errors import DataError
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.models.statistics import remeasure_batchnorm
+from keras_xaic.models.surgery import remove_channels
 from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress
@@ -44,6 +46,7 @@ class Context:
         checkpoint: Directory of the state of training, or None.
         progress: Told how far the work is.
         deadline: When training shall be over, on the clock of `time.monotonic`; None does not limit it.
+        strategy: Of TensorFlow, on whose devices models are trained (see `keras_xaic.training.parallel`); None: on one.
     """
 
     task: AnyTask
@@ -55,6 +58,7 @@ class Context:
     checkpoint: Optional[pathlib.Path]
     progress: Progress
     deadline: Optional[float] = None
+    strategy: Any = None
 
     @classmethod
     def of(
@@ -90,6 +94,17 @@ class Context:
             held_back = task.labelled(held_back, predict(original, held_back))
         samples = data.calibration(calibration, seed)
         return cls(task, train, held_back, taught if epochs else None, samples, callbacks, checkpoint, progress, deadline)
+
+    def scope(self) -> Any:
+        """Returns the context in which models are made that will be trained."""
+        return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
+
+    def _to_train(self, model: Model) -> Model:
+        """Returns the model, or where it was not made for the strategy a clone that is."""
+        if self.strategy is None or model.distribute_strategy is self.strategy:
+            return model
+        with self.scope():
+            return remove_channels(model, {})
 
     def explained_by(self, original: Model) -> Context:
         """Returns the same with the maps of the original as teachers, too.
@@ -129,7 +144,7 @@ class Context:
             return schedule
 
         def effort() -> dict[str, Any]:
-            made = within_minutes(model, self.train, self.task, schedule, self.teacher)
+            made = within_minutes(self._to_train(model), self.train, self.task, schedule, self.teacher)
             return {"epochs": made.epochs, "share": made.share}
 
         kept = self.cached(f"{stage} effort", effort, lambda made, path: write_atomic(path, json.dumps(made)), read_json)
@@ -152,8 +167,9 @@ class Context:
 
     def fit(self, model: Model, schedule: Schedule, stage: str, callbacks: Sequence[Any] = ()) -> list[Epoch]:
         """Trains `model` in place; `stage` names it to people and its checkpoints."""
-        return fit(
-            model,
+        trained = self._to_train(model)
+        history = fit(
+            trained,
             self.train,
             self.held_back,
             self.task,
@@ -164,3 +180,6 @@ class Context:
             progress=functools.partial(self.progress, stage),
             judge=self.judged,
         )
+        if trained is not model:
+            model.set_weights(trained.get_weights())
+        return history

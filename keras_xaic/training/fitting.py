@@ -30,6 +30,7 @@ from keras_xaic.training.callbacks import (
     validation_logs,
 )
 from keras_xaic.training.explanations import Taught, matching
+from keras_xaic.training.parallel import in_its_scope
 from keras_xaic.training.predicting import predict, traced_once
 from keras_xaic.training.schedule import Epoch, Schedule
 from keras_xaic.training.state import State, identity_of
@@ -84,6 +85,7 @@ def _weights(samples: Samples, classes: Any) -> Optional[np.ndarray]:
     return weights if samples.weight is None else weights * samples.weight.astype(np.float32)
 
 
+@in_its_scope
 def fit(
     model: Model,
     train: Samples,
@@ -193,6 +195,7 @@ def _by_owner(callbacks: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     return ours, [one for one in callbacks if one not in ours]
 
 
+@in_its_scope
 def within_minutes(model: Model, train: Samples, task: AnyTask, schedule: Schedule, teacher: Any = None) -> Schedule:
     """Returns the schedule with as many epochs, at most those it has, as fit its minutes; of a long epoch only a part.
 

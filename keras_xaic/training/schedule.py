@@ -14,6 +14,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.losses import check_loss
 from keras_xaic.settings import Training
 from keras_xaic.training.callbacks import check_callbacks
+from keras_xaic.training.parallel import strategy_of
 
 
 @keyword_only(after=3)
@@ -140,7 +141,9 @@ def check_training(training: Training) -> None:
 
     Raises:
         PlanError: Naming it.
+        MachineError: If the strategy needs devices that are not here.
     """
+    strategy_of(training.strategy)
     Schedule.of(training, 1, 0).make_optimizer(1)
     check_callbacks(training.callbacks)
     if training.loss is not None:
