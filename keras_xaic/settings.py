@@ -183,46 +183,8 @@ def _class_weight(given: object) -> dict[int, float]:
 
 @settings
 @dataclass(frozen=True)
-class Device:
-    """Where the model will run, and what it is measured on and compared with there.
-
-    >>> Device(target="micro", baselines=()).interpreters
-    ('auto',)
-
-    Attributes:
-        target: ``mobile`` (phones, Linux boards), ``micro`` (TensorFlow Lite Micro) or ``both``.
-        interpreters: Edge interpreters to verify on: names, ``auto`` for the judge alone, or ``all`` that are installed.
-        baselines: Recipes to compare with on the same data; ``all`` that there are, None or ``()`` for none. Those that train
-            take as long as the recipe itself.
-
-    Raises:
-        PlanError: Naming the setting that is not usable.
-    """
-
-    target: Target = option("both", "mobile, micro or both.", values=TARGETS)
-    interpreters: Sequence[str] = option(
-        ("auto",), "Interpreter to verify on: auto, all, or a name of `xaic doctor`.", flag="--interpreter"
-    )
-    baselines: Sequence[str] = option(
-        ("int8",), "Comparisons to run, separated by commas; all for every one, '' for none.", kind=str
-    )
-
-    def __post_init__(self) -> None:
-        one_of("target", self.target, TARGETS)
-        object.__setattr__(self, "interpreters", as_names("interpreters", self.interpreters) or ("auto",))
-        without = self.baselines is None or (isinstance(self.baselines, str) and not self.baselines)
-        object.__setattr__(self, "baselines", () if without else as_names("baselines", self.baselines))
-
-    @property
-    def asked(self) -> Union[str, Sequence[str]]:
-        """The interpreters: ``auto``, ``all``, or a tuple of names."""
-        return self.interpreters[0] if tuple(self.interpreters) in (("auto",), ("all",)) else self.interpreters
-
-
-@settings
-@dataclass(frozen=True)
 class FileOptions:
-    """How ``model.tflite`` of `keras_xaic.export` is written for the programs that will run it.
+    """How ``model.tflite`` is written for the programs that will run it.
 
     >>> FileOptions(metadata=True).inputs
     'float32'
@@ -264,6 +226,57 @@ class FileOptions:
     def inputs(self) -> Optional[InputOutput]:
         """What the file takes and gives; None: what it computes with."""
         return "float32" if self.io is None and self.metadata else self.io
+
+
+@settings
+@dataclass(frozen=True)
+class Device:
+    """Where the model will run, and what it is measured on and compared with there.
+
+    >>> Device(target="micro", baselines=()).interpreters
+    ('auto',)
+
+    Attributes:
+        target: ``mobile`` (phones, Linux boards), ``micro`` (TensorFlow Lite Micro) or ``both``.
+        interpreters: Edge interpreters to verify on: names, ``auto`` for the judge alone, or ``all`` that are installed.
+        baselines: Recipes to compare with on the same data; ``all`` that there are, None or ``()`` for none. Those that train
+            take as long as the recipe itself.
+        file: What ``model.tflite`` takes and gives, and whether it has metadata; their bytes count against the budget. The
+            other fields of `FileOptions` are for `keras_xaic.export` alone.
+
+    Raises:
+        PlanError: Naming the setting that is not usable.
+    """
+
+    target: Target = option("both", "mobile, micro or both.", values=TARGETS)
+    interpreters: Sequence[str] = option(
+        ("auto",), "Interpreter to verify on: auto, all, or a name of `xaic doctor`.", flag="--interpreter"
+    )
+    baselines: Sequence[str] = option(
+        ("int8",), "Comparisons to run, separated by commas; all for every one, '' for none.", kind=str
+    )
+    file: FileOptions = dataclasses.field(default_factory=FileOptions)
+
+    def __post_init__(self) -> None:
+        one_of("target", self.target, TARGETS)
+        if not isinstance(self.file, FileOptions):
+            raise PlanError(f"file is {shown(self.file)}", "FileOptions, e.g. FileOptions(io='float32')")
+        if self.file.int2 or not self.file.lookup:
+            raise PlanError("a device's file with int2 or without lookup", "io and metadata", "Give the others to xaic.export")
+        if self.target == "micro" and self.file != FileOptions():
+            raise PlanError(
+                "io or metadata for the target micro, whose file takes what it computes with",
+                "the target mobile or both",
+                "Leave them away",
+            )
+        object.__setattr__(self, "interpreters", as_names("interpreters", self.interpreters) or ("auto",))
+        without = self.baselines is None or (isinstance(self.baselines, str) and not self.baselines)
+        object.__setattr__(self, "baselines", () if without else as_names("baselines", self.baselines))
+
+    @property
+    def asked(self) -> Union[str, Sequence[str]]:
+        """The interpreters: ``auto``, ``all``, or a tuple of names."""
+        return self.interpreters[0] if tuple(self.interpreters) in (("auto",), ("all",)) else self.interpreters
 
 
 def _sizes(given: object) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ LIMITS = ("flash", "download", "ram", "max_drop", "macs", "latency", "max_slowdo
 RECIPE = tuple(field.name for field in dataclasses.fields(MethodOptions) if field.name != "plan")
 
 
-@command(json=REPORT, only={Budget: LIMITS})
+@command(json=REPORT, only={Budget: LIMITS, FileOptions: ("io", "metadata")})
 def compress(
     terminal: Terminal,
     budget: Budget,

@@ -38,7 +38,8 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: str = 
     Parameters that are annotated with a class of `GROUPS` become the options that its fields declare.
 
     Args:
-        only: Class -> the fields that this command offers; others keep their defaults.
+        only: Class -> the fields that this command offers; others keep their defaults. A group within a group is offered only
+            if it is named here.
         json: Help of its ``--json``; empty where it has none.
     """
 
@@ -47,6 +48,8 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: str = 
         parameters = list(inspect.signature(function).parameters.values())[1:]  # without the terminal
         groups = {one.name: hints[one.name] for one in parameters if hints[one.name] in GROUPS}
         plain = [one.replace(annotation=hints[one.name]) for one in parameters if one.name not in groups]
+        inner = {part: name for name, group in groups.items() for part in _inner(group) if _inner(group)[part] in (only or {})}
+        groups.update({part: _inner(groups[name])[part] for part, name in inner.items()})
         fields = {name: _offered(group, (only or {}).get(group)) for name, group in groups.items()}
         options = [_parameter(groups[name], field) for name in groups for field in fields[name]]
         ends = [("quiet", Quiet)]
@@ -64,6 +67,8 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: str = 
                 for name, group in groups.items():
                     values = {field.name: _value(field, given.pop(field.name)) for field in fields[name]}
                     given[name] = group(**values)
+                for part, name in inner.items():
+                    given[name] = dataclasses.replace(given[name], **{part: given.pop(part)})
                 function(terminal, **given)
 
         signature = [one.replace(kind=_KIND) for one in plain] + options + final
@@ -91,6 +96,12 @@ _KIND = inspect.Parameter.KEYWORD_ONLY
 def _offered(group: type, names: Optional[Sequence[str]]) -> list[Any]:
     found = [field for field in dataclasses.fields(group) if "help" in field.metadata]
     return found if names is None else [field for field in found if field.name in names]
+
+
+def _inner(group: type) -> dict[str, type]:
+    """Returns the fields of a group that are groups themselves."""
+    hints = get_type_hints(group)
+    return {field.name: hints[field.name] for field in dataclasses.fields(group) if hints[field.name] in GROUPS}
 
 
 def _parameter(group: type, field: Any) -> inspect.Parameter:

@@ -50,6 +50,12 @@ def chosen_activations(plan: Optional[Plan], recipe: Recipe, budget: Budget, dev
         )
     if recipe.rule is None and activations != "int8":
         raise PlanError(f"activations {activations} for the recipe {recipe.name!r}", "int8, or a recipe of ours, e.g. auto")
+    if device.file.io in ("uint8", "int8") and activations != "int8":
+        raise PlanError(
+            f"{device.file.io} inputs and outputs of a file with {activations} activations",
+            "int8 activations",
+            "Choose {io=float32}",
+        )
     if "tflm" in RUN_BY[activations]:
         return activations
     for wrong, what in (

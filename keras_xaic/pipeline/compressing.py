@@ -11,7 +11,7 @@ from keras_xaic.arguments import an, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples
 from keras_xaic.edge.interpreters import check_interpreters
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import EdgeError, PlanError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.models.losses import try_loss
@@ -141,19 +141,22 @@ def carry_out(
     if settings.training.explanation_loss > 0 and settings.epochs > 0:
         check_explanations(loaded, task, samples_of.train)
     check_reasons(loaded, task, samples_of.judging, settings.budget)
-    progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
     precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)
+    finish = tflite.Finish.of(device.file, loaded, samples, samples_of.classes)
+    progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
     reachable, warning = known_target(device.target, loaded, samples, precision, required="tflm" in device.interpreters)
     progress("micro", 1, 1)
     if place.start(run_fingerprint(loaded, samples_of, settings)):
         return _published(Bundle(place.target))
     with seeded(settings.seed):
         chosen, unlike = _with_float_heads(chosen, loaded, samples, task) if plan is None else (chosen, None)
+        if unlike is not None and device.file.io in ("uint8", "int8"):
+            raise PlanError(f"outputs of {device.file.io}. {unlike}", "outputs that 8 bits can hold", "Choose {io=float32}")
         wider = wider_activations(chosen, settings.budget, replace(device, target=reachable))
         settings = replace(settings, recipe=chosen.changed(activations=activations))
         if shared is not None:
             shared.identity = run_fingerprint(loaded, samples_of, None)
-        job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress, shared=shared), wider)
+        job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress, shared=shared), wider, finish=finish)
         job.warnings = [one for one in (warning, frozen, unlike) if one is not None]
         return job.run(place, reachable)
 

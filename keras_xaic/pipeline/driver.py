@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from keras_xaic.arguments import keyword_only
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Array, Data, Samples
 from keras_xaic.errors import EdgeError, ExportError, XaicError
@@ -32,6 +33,7 @@ from keras_xaic.progress import Progress
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
+from keras_xaic.tflite import UNFINISHED, Finish
 from keras_xaic.training import predict
 from keras_xaic.training.explanations import Taught, explain
 
@@ -65,6 +67,7 @@ BITS_ONLY = 0.75
 smaller one is good enough."""
 
 
+@keyword_only(after=8)
 @dataclass
 class Driver:
     """Compresses a model to a budget in rounds. Test data is never seen."""
@@ -81,6 +84,8 @@ class Driver:
     """Types of activations that may take the place of the recipe's where it cannot keep the accuracy, the cheapest first."""
     pace: Optional[Pace] = None
     """What limits of time mean; None: they are predicted alone."""
+    finish: Finish = UNFINISHED
+    """What files get for the programs that will run them."""
 
     def run(self) -> tuple[CompressedModel, list[Round]]:
         """Returns the best model and all rounds. Finished training is kept in `directory`; the same call continues there.
@@ -265,7 +270,7 @@ class Driver:
             progress=self.progress,
         )
         path = self.directory / f"round-{number}.tflite"
-        one = Round.of(small, self.samples, path, self.judges, start, self.reasons)
+        one = Round.of(small, self.samples, path, self.judges, start, self.reasons, self.finish)
         return replace(one, small=replace(small, plan=in_original(small.plan, removed or {}, self.model)))
 
     def _share(self, epochs: int, share: float, rate: float) -> Training:
@@ -292,7 +297,7 @@ class Driver:
         if relevance is None:
             relevance = attribute_by(self.settings.recipe, model, self.samples, self.task, self.settings.seed)
         how: dict[str, Any] = {"pace": self.pace, "packed": self._packed, "seed": self.settings.seed, "progress": self.progress}
-        fitter = SizeFitter(model, relevance, recipe, self.data, self.samples, **how)
+        fitter = SizeFitter(model, relevance, recipe, self.data, self.samples, finish=self.finish, **how)
         if model is self.model:
             self._fitters[recipe.plain_activations] = fitter
         return fitter

@@ -18,6 +18,7 @@ from keras_xaic.planning import Plan
 from keras_xaic.recipes import Recipe
 from keras_xaic.relevance import Relevance
 from keras_xaic.report.wording import decimals
+from keras_xaic.tflite import UNFINISHED, Finish
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -55,6 +56,7 @@ class Easing:
         samples: Calibration data.
         work: Where finished steps are kept.
         plan: Makes the plan of a recipe.
+        finish: What files get for the programs that will run them.
     """
 
     model: Model
@@ -64,6 +66,7 @@ class Easing:
     samples: Samples
     work: Workspace
     plan: Callable[[Recipe], Plan]
+    finish: Finish = UNFINISHED
 
     def run(self, recipe: Recipe, relevance: Relevance) -> list[Round]:
         """Returns all tries; the last keeps the accuracy, or none does."""
@@ -106,7 +109,7 @@ class Easing:
             checkpoint=checkpoint,
             progress=self.work.progress,
         )
-        return Round.of(small, self.samples, self.work.path / f"try-{number}.tflite", [judge], start)
+        return Round.of(small, self.samples, self.work.path / f"try-{number}.tflite", [judge], start, finish=self.finish)
 
 
 def said_of_easing(recipe: Recipe, tries: list[Round], max_drop: float) -> Optional[str]:

@@ -13,14 +13,13 @@ from keras_xaic import tflite
 from keras_xaic.arguments import a_source, an, as_names, checked, one_of, one_of_these
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
-from keras_xaic.data import Samples, arrays_of, as_data
+from keras_xaic.data import as_data
 from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.installed import judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.errors import EdgeError, ExportError, XaicWarning
-from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
+from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import fitted, infer_task, weighted_kernels
-from keras_xaic.models.ports import ports_of
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.inputs import load_fitted
 from keras_xaic.pipeline.proving import prove as prove_bundle
@@ -107,8 +106,7 @@ def export(
             warn=_warn,
         )
         bundle.name_classes(classes)
-        if file.metadata:
-            _add_metadata(bundle, loaded, samples, classes)
+        tflite.Finish.of(file, loaded, samples, classes).write(bundle)
         try:
             if prove:
                 prove_bundle(bundle, target, _warn)
@@ -131,17 +129,6 @@ def _check_int2(target: Target, prove: bool) -> None:
             "an environment with LiteRT alone, as Python 3.12 and newer have it",
             "Or write the bundle unproved, and run its check/ on the device",
         )
-
-
-def _add_metadata(bundle: Bundle, model: Model, samples: Samples, classes: Sequence[str]) -> None:
-    """Writes ``model.tflite`` and its download again, with metadata."""
-    ports, normalization = ports_of(model), []
-    for number, (tensor, x) in enumerate(zip(model.inputs, arrays_of(samples.x))):
-        image = tflite.is_image((1, *tensor.shape[1:]))
-        normalization.append(tflite.pixels_of(number, x, samples.scale, samples.offset) if image else None)
-    content = tflite.with_metadata(bundle.model.read_bytes(), (ports.inputs, ports.outputs), normalization, classes)
-    write_atomic(bundle.model, content)
-    write_atomic(bundle.download, tflite.pack_download(content))
 
 
 def _bundle_at(model: Any) -> Optional[Bundle]:

@@ -16,6 +16,7 @@ from warnings import warn
 import numpy as np
 
 from keras_xaic import edge, tflite
+from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, Parts, Samples
@@ -65,6 +66,7 @@ RUINED = 5.0
 """Per cent of its variance by which one value of an output may always be worse before that is said."""
 
 
+@keyword_only(after=6)
 @dataclass
 class Job:
     """One run of a recipe on a model, step by step; every step finds what it did before in the workspace."""
@@ -84,6 +86,10 @@ class Job:
     """Attribution rules that were tried, where they were searched for."""
     eased: Optional[str] = None
     """What to say where a recipe without limits was not carried out as it is."""
+    finish: tflite.Finish = tflite.UNFINISHED
+    """What `model.tflite` gets for the programs that will run it."""
+    added: tflite.Added = tflite.NOTHING_ADDED
+    """The bytes of that."""
 
     @functools.cached_property
     def pace(self) -> Pace:
@@ -156,6 +162,7 @@ class Job:
             outputs=outputs,
             small=small,
             bundle=bundle,
+            added=self.added,
             relevance=relevance,
             verification=verification,
             raced=raced.get(COMPRESSED, {}),
@@ -296,6 +303,7 @@ class Job:
                 progress=self.work.progress,
                 wider=self.wider if recipe is settings.recipe else (),
                 pace=self.pace,
+                finish=self.finish,
             )
             small, rounds = driver.run()
             self.rounds = rounds if recipe is settings.recipe else self.rounds
@@ -310,6 +318,7 @@ class Job:
                 samples,
                 self.work,
                 lambda one: self.plan(one, scores, samples),
+                self.finish,
             )
             tries = easing.run(recipe, relevance)
             if recipe is settings.recipe:
@@ -334,7 +343,8 @@ class Job:
         """Returns a plan whose file is measured to fit."""
         packed = self.settings.device.target == "micro"
         how: dict[str, Any] = {"pace": self.pace, "packed": packed, "seed": self.settings.seed, "progress": self.work.progress}
-        return SizeFitter(self.model, relevance, recipe, self.data, samples, **how).fitting(self.settings.budget)
+        fitter = SizeFitter(self.model, relevance, recipe, self.data, samples, finish=self.finish, **how)
+        return fitter.fitting(self.settings.budget)
 
     def widened(self, small: CompressedModel) -> Optional[str]:
         """Returns what is said where the driver took other activations than the recipe's."""
@@ -374,6 +384,7 @@ class Job:
                 arena = measure_micro_arena(bundle)
                 if arena is not None and arena > self.settings.budget.ram_bytes:
                     bundle = write(largest_decoded=0)
+        self.added = self.finish.write(bundle)
         bundle.name_classes(self.data.classes)
         self.work.progress("export", 1, 1)
         return bundle
@@ -392,7 +403,7 @@ class Job:
             model = self.compress(
                 recipe, attribute(self.model, samples, rule=recipe.rule or "magnitude", allow_approximate=True), samples
             )
-            content = tflite.build_tflite(model, samples)
+            content = self.finish(tflite.build_tflite(model, samples))
         else:
             model = run_baseline(
                 recipe.baseline,

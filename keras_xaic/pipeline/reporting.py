@@ -23,7 +23,7 @@ from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.planning.storages import SLOW, Activations
 from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
-from keras_xaic.tflite import measure_layers
+from keras_xaic.tflite import Added, measure_layers
 from keras_xaic.training import predict
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Outcome:
         outputs: Of the original, and of the file on the interpreter that judges.
         small: The compressed model.
         bundle: Its bundle.
+        added: Bytes of its file that are not what it computes.
         relevance: What it was made by; None for baselines.
         verification: What the interpreters made of the bundle.
         agreement: Interpreter -> how it agrees with Keras.
@@ -61,6 +62,7 @@ class Outcome:
     outputs: tuple[Any, Any]
     small: CompressedModel
     bundle: Bundle
+    added: Added
     relevance: Optional[Relevance]
     verification: Verification
     agreement: Mapping[str, Agreement]
@@ -106,6 +108,8 @@ def build_report(
         **table.headlined({**metric_facts(task, "keras", in_keras), **table.edge_facts(judge)}),
         "drop_pp": table.drop,
         "flash_bytes": verification.flash_bytes,
+        "io_bytes": outcome.added.io or None,
+        "metadata_bytes": outcome.added.metadata or None,
         "micro_flash_bytes": verification.micro_flash_bytes,
         "download_bytes": verification.download_bytes,
         "arena_bytes": outcome.arena_bytes,

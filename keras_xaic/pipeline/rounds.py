@@ -58,6 +58,7 @@ class Round:
         judges: Sequence[Judge],
         start: float,
         reasons: Optional[Reasons] = None,
+        finish: tflite.Finish = tflite.UNFINISHED,
     ) -> Round:
         """Writes the file of a compressed model and judges it.
 
@@ -68,8 +69,9 @@ class Round:
             judges: Who judges it; the drop is the largest that one of them finds.
             start: When the round began, by `time.perf_counter`.
             reasons: What the original looks at, where the similarity of explanations is limited.
+            finish: What the file gets for the programs that will run it.
         """
-        content = tflite.build_tflite(small, samples)
+        content = finish(tflite.build_tflite(small, samples))
         write_atomic(path, content)
         values, drops, doubts = zip(*(judge(path) for judge in judges))
         similarity, similarity_doubt = (None, 0.0) if reasons is None else reasons.similarity(small.model)

@@ -55,6 +55,7 @@ class SizeFitter:
         samples: Calibration data to measure what bit-widths do; None predicts it from relevance alone.
         pace: What limits of time mean, of the original that `model` is or is made of; None: they are predicted alone.
         packed: Whether few bits are packed even where no limit asks for it (see `PlanOptions`).
+        finish: What files get for the programs that will run them; its bytes count.
         seed: Written into plans.
         progress: Told how far the work is.
     """
@@ -69,6 +70,7 @@ class SizeFitter:
         *,
         pace: Optional[Pace] = None,
         packed: bool = False,
+        finish: tflite.Finish = tflite.UNFINISHED,
         seed: int = 0,
         progress: Progress = silent,
     ) -> None:
@@ -76,7 +78,7 @@ class SizeFitter:
         self.data = noise_for(model) if data is None else data
         self.calibration = self.data.train if samples is None else samples
         self.progress = progress
-        self.seed, self.pace = seed, pace
+        self.seed, self.pace, self.finish = seed, pace, finish
         self._weights: dict[tuple[bool, str], dict[str, Any]] = {}
         options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)), packed=packed)
         measured = measure_damage(model, relevance, options, samples=samples, seed=seed, progress=progress)
@@ -163,11 +165,11 @@ class SizeFitter:
     def _written(self, small: Any) -> bytes:
         """Returns a file to weigh. What sizes depend on does not need all samples; a layer that is dead on a few may live."""
         try:
-            return tflite.build_tflite(small, self.calibration.take(slice(0, WEIGHED)))
+            return self.finish(tflite.build_tflite(small, self.calibration.take(slice(0, WEIGHED))))
         except ExportError:
             if len(self.calibration) <= WEIGHED:
                 raise
-            return tflite.build_tflite(small, self.calibration)
+            return self.finish(tflite.build_tflite(small, self.calibration))
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
         """Returns what a plan makes of the model without training."""

@@ -143,7 +143,8 @@ class SimilarityFacts(_Facts):
 class CompressedFacts(_Facts):
     """The model after compression; `samples` is how many samples of which `part` of the data judged it.
 
-    `explanation_similarity` is `similarity.spearman`.
+    `explanation_similarity` is `similarity.spearman`. Of `flash_bytes`, `io_bytes` convert inputs and outputs to another type
+    (`--io`), and `metadata_bytes` are TFLite metadata.
     """
 
     keras_metric: Optional[Value] = None
@@ -152,6 +153,8 @@ class CompressedFacts(_Facts):
     edge_accuracy: Optional[Share] = None
     drop_pp: Optional[Value] = None
     flash_bytes: Optional[FileBytes] = None
+    io_bytes: Optional[FileBytes] = None
+    metadata_bytes: Optional[FileBytes] = None
     micro_flash_bytes: Optional[FileBytes] = None
     download_bytes: Optional[FileBytes] = None
     arena_bytes: Optional[Count] = None

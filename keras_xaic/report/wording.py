@@ -74,6 +74,8 @@ def rows(report: Report) -> list[Row]:
     worked = [own if own != NONE else Cell(dropped(drop_of(report, name))) for name, own in zip(baselines, drops.values[1:])]
     table = [
         row("flash (model.tflite)", size, "tflite_fp32_bytes", "flash_bytes", "flash_bytes"),
+        row("... of it conversion of inputs and outputs", size, "", "", "io_bytes"),
+        row("... of it metadata", size, "", "", "metadata_bytes"),
         row("flash (micro)", size, "", "", "micro_flash_bytes"),
         row("download", size, "tflite_fp32_gzip_bytes", "download_bytes", "download_bytes"),
         row(f"{metric} (edge)", scored, "edge_metric", "edge_metric", "edge_metric"),

@@ -5,6 +5,7 @@ The interpreter is a stand-in with TensorFlow Lite Micro's names: one int8 FULLY
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import shutil
@@ -95,8 +96,10 @@ def test_manifests_have_what_their_build_systems_ask_for(made):
     assert {"name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url", "architectures"} <= set(
         library
     )
-    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}", library["name"])
-    assert not library["name"].lower().startswith("arduino")
+    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,15}", library["name"])  # what arduino-lint asks for at its strictest
+    assert not re.search("arduino|library", library["name"], re.I)
+    assert not re.search("arduino", library["maintainer"], re.I)
+    assert library["url"].startswith("https://")
     assert re.fullmatch(r"\d+\.\d+\.\d+", library["version"])
     assert library["category"] == "Data Processing"
     for header in library["includes"].split(","):
@@ -129,6 +132,88 @@ def test_manifests_have_what_their_build_systems_ask_for(made):
     assert set(west) <= {"defaults", "remotes", "projects", "group-filter", "self", "version"}
     assert {one["remote"] for one in west["projects"]} <= {one["name"] for one in west["remotes"]}
     assert west["group-filter"] == ["+optional"]
+
+
+@pytest.mark.slow
+def test_the_component_manager_of_esp_idf_takes_the_manifest(made):
+    manager = pytest.importorskip("idf_component_tools.manager", reason="pip install idf-component-manager")
+    manifest = manager.ManifestManager(str(made["esp-idf"] / "main"), "main").validate().load()
+    assert {str(one.name) for one in manifest.requirements} == {"idf", "espressif/esp-tflite-micro"}
+
+
+@pytest.mark.slow
+def test_west_takes_the_manifest(made):
+    west = pytest.importorskip("west.manifest", reason="pip install west")
+    zephyrs = """
+manifest:
+  group-filter: [-optional]
+  projects:
+    - {name: tflite-micro, url: "https://example.org/tflite-micro", groups: [optional]}
+"""
+    read = west.Manifest.from_data((made["zephyr"] / "west.yml").read_text(), importer=lambda project, path: zephyrs)
+    (zephyr,) = read.get_projects(["zephyr"])
+    assert zephyr.url == "https://github.com/zephyrproject-rtos/zephyr"
+    (wanted,) = read.get_projects(["tflite-micro"])
+    assert read.is_active(wanted)  # although Zephyr's own manifest turns its optional modules off
+
+
+# Commands of ESP-IDF and of Zephyr as their documentation has them, around the stand-in of the interpreter.
+_PARTS = {
+    "esp-idf": (
+        "tools/cmake/project.cmake",
+        """
+function(idf_component_register)
+  cmake_parse_arguments(IT "" "" "SRCS;INCLUDE_DIRS;REQUIRES;PRIV_REQUIRES" ${ARGN})
+  if(IT_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "unknown: ${IT_UNPARSED_ARGUMENTS}")
+  endif()
+  add_library(component STATIC ${IT_SRCS})
+  target_include_directories(component PUBLIC ${IT_INCLUDE_DIRS} $ENV{STAND_IN})
+endfunction()
+macro(project name)
+  _project(${name} LANGUAGES C CXX)
+  set(CMAKE_CXX_STANDARD 17)
+  add_subdirectory(main)
+endmacro()
+""",
+    ),
+    "zephyr": (
+        "ZephyrConfig.cmake",
+        """
+enable_language(C CXX)
+set(CMAKE_CXX_STANDARD 17)
+add_library(app STATIC)
+target_include_directories(app PUBLIC $ENV{STAND_IN})
+add_library(compiler-cpp INTERFACE)
+set_target_properties(compiler-cpp PROPERTIES no_threadsafe_statics -fno-threadsafe-statics)
+function(zephyr_compile_options)
+  target_compile_options(app PRIVATE ${ARGN})
+endfunction()
+""",
+    ),
+}
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["cmake", "esp-idf", "zephyr"])
+def test_cmake_configures_and_builds_it(made, tmp_path, system):
+    tree = shutil.copytree(STAND_IN, tmp_path / "tree")
+    (tree / "tensorflow" / "lite" / "micro" / "filler.cc").write_text("int filler() { return 0; }\n")
+    name, text = _PARTS.get(system, ("none.cmake", ""))
+    (tmp_path / "parts" / name).parent.mkdir(parents=True)
+    (tmp_path / "parts" / name).write_text(text)
+    places = {"IDF_PATH": str(tmp_path / "parts"), "ZEPHYR_BASE": str(tmp_path / "parts"), "STAND_IN": str(tree)}
+    given = [f"-DTFLM_TREE={tree}"] if system == "cmake" else []
+    for command in (["-S", made[system], "-B", tmp_path / "build", *given], ["--build", tmp_path / "build"]):
+        done = subprocess.run(
+            ["cmake", *map(str, command)], capture_output=True, text=True, check=False, env={**os.environ, **places}
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    if system == "cmake":
+        run = subprocess.run([tmp_path / "build" / "xaic_model"], capture_output=True, text=True, check=False)
+        assert run.stdout.endswith("xaic self-test: PASS\n")
 
 
 def test_only_projects_of_ours_are_replaced(bundle, tmp_path):

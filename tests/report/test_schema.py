@@ -27,7 +27,7 @@ def test_the_keys_are_those_of_the_contract():
     }  # fmt: skip
     assert set(written["compressed"]) == {
         "keras_accuracy", "keras_metric", "edge_accuracy", "edge_metric", "drop_pp",
-        "flash_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
+        "flash_bytes", "io_bytes", "metadata_bytes", "micro_flash_bytes", "download_bytes", "arena_bytes",
         "sparsity", "mean_bits", "macs", "latency_ms", "agreement", "explanation_similarity", "similarity",
         "samples", "part",
     }  # fmt: skip
