@@ -4,7 +4,8 @@
 
 Only methods that trained in one and the same schedule are compared: `auto` beside TFMOT's quantization-aware training to int8,
 and beside its control, which is the same without relevance.
-Longer training of `auto` has no int8 beside it that trained as long, so it stands below the table.
+Longer training of `auto` has no int8 beside it that trained as long, so it stands below the table. Times on LiteRT are those of
+files that were made in the same schedule, and timed in turn with the original; docs/benchmarks.md has the command.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from bench.comparison import NAMES, Line, summarize  # noqa: E402
 
 ROWS = ROOT / "bench" / "results" / "compare.jsonl"
+TIMES = ROWS.with_name("times.jsonl")
 OURS, BLIND, INT8, FLOAT = "auto", "auto-magnitude", "tfmot-qat", "tflite-float32"
 PLACE = re.compile(r"(<!-- made by bench/headline.py -->\n).*?(<!-- end -->)", re.S)
 
@@ -31,7 +33,12 @@ def read() -> list[Line]:
     return summarize([json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()])
 
 
-def table(lines: Sequence[Line]) -> str:
+def read_times() -> list[Line]:
+    """Returns the rows that were timed on LiteRT; a separate file, because their version may be another."""
+    return summarize([json.loads(line) for line in TIMES.read_text(encoding="utf-8").splitlines()])
+
+
+def table(lines: Sequence[Line], timed: Sequence[Line] = ()) -> str:
     """Returns Markdown: a row for each model on which both trained in the same schedule, and one sentence about longer runs."""
     rows, longer = [], []
     for model in NAMES:
@@ -41,19 +48,30 @@ def table(lines: Sequence[Line]) -> str:
         int8 = next((line for line in mine if line.method == INT8), None)
         if original and ours and int8 and ours.training == int8.training:
             blind = next((line for line in mine if line.method == BLIND and line.training == ours.training), None)
-            rows.append(_row(original, int8, ours, blind))
+            rows.append(_row(original, int8, ours, blind, _times(timed, ours)))
             longer += [_longer(line) for line in mine if line.method == OURS and line.label != OURS]
-    head = "| model | float32 | int8, trained (TFMOT) | `auto` | without relevance | bytes of int8 to ours | training of all |"
-    said = "Schedules that short cost points. Trained longer (all samples; no int8 that trained as long was measured), "
-    said += f"`{OURS}` reaches\n" + ";\n".join(longer) + ".\n"
-    return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|", *rows]) + "\n" + (f"\n{said}" if longer else "")
+    head = "| model | float32 | int8, trained (TFMOT) | `auto` | without relevance | bytes, int8 : ours "
+    head += "| LiteRT time, int8 : ours | training of all |"
+    said = "These schedules are short and lose accuracy. Trained longer, with all samples, "
+    said += f"`{OURS}` reaches\n" + ";\n".join(longer) + ".\nNo int8 model was trained that long.\n"
+    return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|---:|", *rows]) + "\n" + (f"\n{said}" if longer else "")
 
 
-def _row(original: Line, int8: Line, ours: Line, blind: Optional[Line]) -> str:
+def _times(timed: Sequence[Line], ours: Line) -> str:
+    """Returns the ratio of both times, each as a multiple of the original's beside it; "-" where it was not measured."""
+    found = {
+        line.method: line.mean("litert_ms") / line.mean("litert_original_ms")
+        for line in timed
+        if line.model == ours.model and line.training == ours.training and line.measured
+    }
+    return f"{found[INT8] / found[OURS]:.1f} : 1" if {INT8, OURS} <= found.keys() else "-"
+
+
+def _row(original: Line, int8: Line, ours: Line, blind: Optional[Line], times: str) -> str:
     ratio = int8.mean("flash_bytes") / ours.mean("flash_bytes")
     control = "-" if blind is None else _value(blind)
     values = [_value(original), _value(int8), f"**{_value(ours)}**", control]
-    cells = [NAMES[ours.model], *values, f"{ratio:.1f} : 1", _training(ours)]
+    cells = [NAMES[ours.model], *values, f"{ratio:.1f} : 1", times, _training(ours)]
     return f"| {' | '.join(cells)} |"
 
 
@@ -77,7 +95,7 @@ def _training(line: Line) -> str:
 
 def fill(text: str, made: Optional[str] = None) -> str:
     """Returns README's text with the table of now."""
-    return PLACE.sub(lambda place: place[1] + (table(read()) if made is None else made) + place[2], text)
+    return PLACE.sub(lambda place: place[1] + (table(read(), read_times()) if made is None else made) + place[2], text)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "storages": storages,
         "errors": error_catalogue.tables,
         "commands": commands,
-        "headline": lambda: headline.table(headline.read()),
+        "headline": lambda: headline.table(headline.read(), headline.read_times()),
     }
     return re.sub(r"<!-- generated: ([^>]+?) -->", lambda match: makers[match.group(1)](), markdown)
 

@@ -172,8 +172,8 @@ def _with_float_heads(recipe: Recipe, model: Model, samples: Samples, task: AnyT
     if not heads:
         return recipe, None
     said = (
-        f"Float32 stays in {', '.join(heads)}: that output holds values of unlike size, and one scale of 8 bits for all of "
-        "them would leave nothing of the small ones. Integers throughout need targets of the same size, or an output for each."
+        f"{', '.join(heads)} stays in float32: its values have very different sizes, and with one 8-bit scale for all of them "
+        "the small ones would be lost. For a file of integers only, scale the targets alike, or give each value its own output."
     )
     return recipe.changed(float_layers=[glob.escape(key) for key in heads]), said
 

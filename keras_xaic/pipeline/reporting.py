@@ -211,8 +211,8 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
         ratios = [one.ratio_to_int8 for one in report.compressed.latency_ms.values() if one.ratio_to_int8 is not None]
         whole = f": the file takes {ratios[0]:.2f} times as long as plain int8" if ratios else ""
         found.append(
-            f"Flash is so short that layers are packed in a way that takes longer on {speed_judge() or 'LiteRT'}: "
-            f"{', '.join(paying)}{whole}. They are those that it costs least; plan.json says how much each."
+            f"To meet the flash limit, layers are packed in a way that {speed_judge() or 'LiteRT'} runs more slowly: "
+            f"{', '.join(paying)}{whole}. These layers lose the least time; plan.json says how much each one loses."
         )
     for name, latency in report.compressed.latency_ms.items():
         taken = latency.delegated_macs

@@ -320,15 +320,15 @@ def next_steps(report: Report) -> list[str]:
     """Returns what to do next, as far as something that was measured asks for it; the check on the device always."""
     small, steps = report.compressed, []
     if needed(report) is not None:
-        steps.append("Train longer, or give about as much as the verdict says.")
+        steps.append("Train longer, or raise the limit to about what the verdict says.")
     elif budget_misses(report):
-        steps.append("Give more of what is short, or allow a larger drop: the verdict says what was missed, and by how much.")
+        steps.append("Raise the limit that was missed, or allow a larger drop: the verdict says which limit, and by how much.")
     better = next((name for name in report.baselines if name != CONTROL and _is_better(report, name)), None)
     if better is not None:
         steps.append(f"Take the recipe {better}: it is better here, and no larger.")
     if small.edge_metric is None and small.agreement is not None:
         steps.append("Give labels of test data: agreement says how often the class stayed the same, not how often it is right.")
-    if small.part == "training":
+    if small.part == "train":
         steps.append("Give test data: the model may have learned from the samples that judged it.")
     if any(one.drop_pp > max(0.0, small.drop_pp or 0.0) + _doubt(one.accuracy, one.samples) for one in report.classes):
         steps.append("Look at the classes: at least one lost more than the mean says, and more than chance explains.")
@@ -337,7 +337,7 @@ def next_steps(report: Report) -> list[str]:
     if small.explanation_similarity is not None and small.explanation_similarity < UNLIKE:
         steps.append("Look at the samples that are explained least alike: the model decides by other parts of the input now.")
     if any(not one.ran and one.error for one in report.interpreters.values()):
-        steps.append("Read what the interpreter says that did not run the file, if you deploy on it.")
+        steps.append("An interpreter did not run the file: if you deploy on it, read its message.")
     return [*steps, "Copy check/ and model.tflite to the device, and run check/edge_check.py there."]
 
 

@@ -361,6 +361,22 @@ def test_a_page_does_what_it_says(page, made, tmp_path):
         assert [name for name in promised if not (tmp_path / name).exists()] == []
 
 
+NOT_RUN = {
+    "several-machines.md": "a database or a cluster: tests/search runs them on its own",
+    "terminal.md": "a recording of the tutorial's commands",
+    "migrate.md": "one takes the file of another tool",
+}
+"""Pages that are not run -> why, of those that show whole commands."""
+
+
+def test_commands_that_no_test_runs_are_known():
+    ran = {tuple(words_of(line)) for page in RUN for line in [*shown(page), *whole(page)]}
+    for page in PAGES:
+        if page not in RUN and page.name not in NOT_RUN:
+            assert [line for line in [*shown(page), *whole(page)] if tuple(words_of(line)) not in ran] == [], page.name
+    assert [name for name in NOT_RUN if not any(page.name == name for page in PAGES)] == []
+
+
 @pytest.mark.slow
 def test_wrong_inputs_get_the_lines_that_the_page_shows(made, tmp_path):
     shutil.copy(made / "vibration.keras", tmp_path)

@@ -129,18 +129,18 @@ def test_what_to_do_next_follows_from_what_was_measured(changed):
 
     small = calm["compressed"]
     step("Train longer", budget={"max_drop_pp": 0.2}, original={"edge_accuracy": 0.845, "tflite_fp32_bytes": 300_000})
-    step("Give more of what is short", budget={"flash_bytes": 60_000})
+    step("Raise the limit that was missed", budget={"flash_bytes": 60_000})
     step("Take the recipe magnitude", baselines={"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.95}})
     assert next_steps(changed(**calm, baselines={"magnitude": {"flash_bytes": 70_000, "edge_accuracy": 0.95}})) == [device]
     assert next_steps(changed(**calm, baselines={"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.841}})) == [device]
     step("Give labels", compressed={"flash_bytes": 61_200, "agreement": 0.99}, baselines={})
-    step("Give test data", compressed={**small, "part": "training"})
+    step("Give test data", compressed={**small, "part": "train"})
     one = {"label": 0, "original_accuracy": 0.9, "accuracy": 0.8, "drop_pp": 10.0}
     step("Look at the classes", classes=[{**one, "samples": 1000}])
     assert next_steps(changed(**{**calm, "classes": [{**one, "samples": 10}]})) == [device]  # chance
     step("If time matters", layers=[{"name": "a", "slowdown": 3.0}])
     step("Look at the samples", compressed={**small, "explanation_similarity": 0.5})
-    step("Read what the interpreter says", interpreters={"tflm": {"ran": False, "error": "refused"}})
+    step("An interpreter did not run the file", interpreters={"tflm": {"ran": False, "error": "refused"}})
 
 
 def test_mse_is_no_percentage(changed):

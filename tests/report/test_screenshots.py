@@ -32,7 +32,7 @@ def test_a_report_is_silent_and_fits_every_screen(report, evidence, tmp_path):
 
 
 def test_a_report_without_labels_is_silent_and_fits_every_screen(changed, tmp_path):
-    compressed = {"flash_bytes": 61_200, "download_bytes": 33_400, "agreement": 0.951, "samples": 100, "part": "training"}
+    compressed = {"flash_bytes": 61_200, "download_bytes": 33_400, "agreement": 0.951, "samples": 100, "part": "train"}
     report = changed(compressed=compressed, original={"tflite_fp32_bytes": 318_364}, baselines={}, classes=[])
     done = photograph(write_html(report, tmp_path / "report.html"))
     assert done.returncode == 0, done.stderr
