@@ -11,15 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.forking import fork_children
-
 LIMIT = "XAIC_FAST_TEST_SECONDS"
 """Environment variable: a fast test that takes more CPU seconds fails, and all are summed up at the end."""
 _SHOWN = 15
 _LONG = "pipeline"
 """The room whose files take longest."""
-_STARTED = {"test_running.py", "test_interpreters.py", "test_doctor.py", "faults"}
-"""Where children of interpreters start as they do for users."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SLOW = {"slow", "exhaustive"}
 _spent: Counter[str] = Counter()
@@ -55,13 +51,6 @@ def _process_seconds(process: int) -> float:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs go first: two workers that share the files would end with one of them alone at a long one."""
     items.sort(key=lambda item: _LONG not in item.path.parts)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Children of interpreters are forked where how they start is not what is tested."""
-    fork_children(not _STARTED & set(item.path.parts))
-    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

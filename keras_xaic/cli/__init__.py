@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the command `xaic`."""
+    gc.set_threshold(20_000, 20, 20)  # imports and graphs are many small objects: to look for garbage so often takes seconds
     try:
         with interruptible(), contextlib.ExitStack() as stack:
             from keras_xaic.cli.streams import flush, open_closed_streams

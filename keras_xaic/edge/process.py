@@ -17,11 +17,11 @@ from typing import Any, Callable, Optional
 
 from keras_xaic.edge.child.host import MACHINE, START
 from keras_xaic.edge.interpreters import LITERT_PYTHON, MissingInterpreter, UnusableInterpreter, get_interpreter
+from keras_xaic.edge.starting import Child, start_child
 from keras_xaic.errors import DataError, EdgeError, MachineError
 from keras_xaic.files import machine_error
 from keras_xaic.units import format_size
 
-CHILD = pathlib.Path(__file__).with_name("child") / "__main__.py"
 _NOISE = ("INFO:", "WARNING: Attempting to use a delegate")
 _SIGNALS = {
     "SIGABRT": "it gave up (SIGABRT)",
@@ -77,14 +77,7 @@ def run_child(
     python = python_of(interpreter)
     with errors.open("wb") as stderr:
         try:
-            child = subprocess.Popen(
-                [python, str(CHILD), str(request)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_environment(python),
-                start_new_session=True,  # what it started is ended with it
-            )
+            child = start_child(python, request, stderr, _environment(python))
         except OSError as error:
             if python == sys.executable:
                 raise MachineError(f"no process can be started ({error.strerror})", "", "Free memory or processes") from None
@@ -94,7 +87,7 @@ def run_child(
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            code = child.wait()
             if child.stdout is not None:
                 child.stdout.close()
     said = _read(errors)
@@ -109,9 +102,9 @@ def run_child(
             "",
             "Allow more time, or check the file",
         )
-    if MACHINE < child.returncode < 2 * MACHINE:
-        raise _let_down(interpreter, child.returncode - MACHINE, str(scratch.parent))
-    death = f"{_death(child.returncode, limits)}{_quote(said)}"
+    if MACHINE < code < 2 * MACHINE:
+        raise _let_down(interpreter, code - MACHINE, str(scratch.parent))
+    death = f"{_death(code, limits)}{_quote(said)}"
     if started:
         raise EdgeError(f"{interpreter} crashed on {name}: {death}")
     raise _wrong_python(python, interpreter, death)
@@ -148,7 +141,7 @@ def words(said: str) -> str:
     return text if len(text) <= MOST_WORDS else f"{text[: MOST_WORDS // 2]} ... {text[-MOST_WORDS // 2 :]}"
 
 
-def _watch(child: subprocess.Popen[bytes], timeout: float, progress: Optional[Callable[[int], None]]) -> tuple[bool, bool]:
+def _watch(child: Child, timeout: float, progress: Optional[Callable[[int], None]]) -> tuple[bool, bool]:
     """Waits for the child to end.
 
     Returns:

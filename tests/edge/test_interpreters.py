@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from keras_xaic import edge
-from keras_xaic.edge import installed
+from keras_xaic.edge import installed, starting
 from keras_xaic.edge.interpreters import REGISTRY, MissingInterpreter, UnusableInterpreter
 from keras_xaic.edge.running import run_file
+from keras_xaic.edge.starting import CHILD
 from keras_xaic.errors import EdgeError, MachineError
 
 LAUNCHER = """
@@ -76,6 +77,7 @@ def test_a_python_of_our_own_that_cannot_be_started_is_the_machines_fault(files,
     def full(*_args, **_options):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
+    starting._close()  # there is none yet that could be forked
     monkeypatch.setattr("subprocess.Popen", full)
     with pytest.raises(MachineError, match="Resource temporarily unavailable"):
         run_file(files["int8"], images)
@@ -91,7 +93,7 @@ def test_a_child_that_prints_without_end_or_hangs_in_a_line_counts_as_hung(files
 
 
 def test_an_answer_that_was_given_counts_whatever_happens_at_exit(files, images, litert_is):
-    child, name, expected = edge.process.CHILD, edge.judge(), run_file(files["int8"], images).raw[0]
+    child, name, expected = CHILD, edge.judge(), run_file(files["int8"], images).raw[0]
     for end in ("kill -SEGV $$", "sleep 60"):
         litert_is(f'sed -i "s/\\"litert\\"/\\"{name}\\"/" "$2"; {sys.executable} {child} "$2" > /dev/null; {end}')
         given = run_file(files["int8"], images, interpreter="litert", timeout=10 if end.startswith("kill") else 3)

@@ -286,7 +286,7 @@ def test_edge_does_not_import_tensorflow():
 
 @pytest.mark.parametrize("safe_path", ["", "1"])
 def test_child_needs_numpy_and_the_interpreter_only(safe_path):
-    from keras_xaic.edge.process import CHILD
+    from keras_xaic.edge.starting import CHILD
 
     others = {"child", "keras_xaic", "tensorflow", "flatbuffers", "pydantic"}
     code = (
