@@ -1,4 +1,4 @@
-"""One job on one edge interpreter, alone in a process: ``python __main__.py JOB.json``, or a fork of ``--serve`` (`serving`).
+"""One job on one edge interpreter, alone in a process: ``python __main__.py JOB.json``, or a fork (see `serving`).
 
 These files are run by path and import numpy, the interpreter and each other only: a child starts quickly, and it also works in
 an environment of LiteRT's own where keras_xaic is not installed. What it found goes to the file that the job names; `START`
