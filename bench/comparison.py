@@ -250,7 +250,7 @@ def papers_table(rows: Sequence[dict[str, Any]]) -> str:
             f"{epochs} x {f'{samples:,}' if samples else 'all'}",
             *(_lost(part) for part in both.values()),
             f"{statistics.mean(row['zeros'] for row in mine):.0%}",
-            f"{statistics.mean(row['mean_bits'] for row in mine):.1f}",
+            f"{statistics.mean(row['mean_bits'] or 8 for row in mine):.1f}",  # 0: the converter makes plain int8
             *(_size(part, "download" if limit == "download" else "flash", times) for part in both.values()),
         ]
         lines.append(f"| {' | '.join(cells)} |")
