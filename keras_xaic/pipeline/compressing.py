@@ -172,8 +172,9 @@ def _with_float_heads(recipe: Recipe, model: Model, samples: Samples, task: AnyT
     if not heads:
         return recipe, None
     said = (
-        f"{', '.join(heads)} stays in float32: its values have very different sizes, and with one 8-bit scale for all of them "
-        "the small ones would be lost. For a file of integers only, scale the targets alike, or give each value its own output."
+        f"Layers that stay in float32: {', '.join(heads)}. Values of that output have very different sizes, and with one 8-bit "
+        "scale for all of them the small ones would be lost. For a file of integers only, scale the targets alike, or give each "
+        "value its own output."
     )
     return recipe.changed(float_layers=[glob.escape(key) for key in heads]), said
 

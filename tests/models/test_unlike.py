@@ -106,4 +106,4 @@ def test_small_values_survive_beside_large_ones(tmp_path, several):
     kit = np.load(Bundle(tmp_path / "out").check / "expected.npz")
     deviation = np.abs(kit["y0"] - kit["keras0"]).mean(0) / kit["keras0"].std(0)
     assert (deviation < 0.2).all(), deviation
-    assert any("head stays in float32" in one for one in report.warnings)
+    assert any("Layers that stay in float32: head" in one for one in report.warnings)
