@@ -173,8 +173,8 @@ def _with_float_heads(recipe: Recipe, model: Model, samples: Samples, task: AnyT
         return recipe, None
     said = (
         f"Layers that stay in float32: {', '.join(heads)}. Values of that output have very different sizes, and with one 8-bit "
-        "scale for all of them the small ones would be lost. For a file of integers only, scale the targets alike, or give each "
-        "value its own output."
+        "scale for all of them the small ones would be lost. For a file of integers only, scale the targets alike, or give "
+        "each value its own output."
     )
     return recipe.changed(float_layers=[glob.escape(key) for key in heads]), said
 
