@@ -17,23 +17,29 @@ import common
 
 def work(options, *, model, share, epochs, seed):
     import keras_xaic as xaic
+    from keras_xaic.report import Report
 
     folder = (options.work or pathlib.Path(tempfile.mkdtemp())) / f"{model}-{share}-{epochs}-{seed}"
-    report = xaic.compress(
-        options.data_root / common.FILES[model],
-        (options.data or options.data_root) / common.DATA[model],
-        budget=xaic.Budget(max_slowdown=share),
-        training=xaic.Training(epochs=epochs, seed=seed),
-        device=xaic.Device(target="mobile"),
-        out=folder,
-        overwrite=True,
+    finished = folder / "report.json"
+    report = (
+        Report.load(finished)
+        if finished.exists()
+        else xaic.compress(
+            options.data_root / common.FILES[model],
+            (options.data or options.data_root) / common.DATA[model],
+            budget=xaic.Budget(max_slowdown=share),
+            training=xaic.Training(epochs=epochs, seed=seed),
+            device=xaic.Device(target="mobile"),
+            out=folder,
+            overwrite=True,
+        )
     )
-    best = max(report.rounds, key=lambda one: one["held_back"])
+    best = max(report.rounds, key=lambda one: one.held_back)
     plan = xaic.Plan.load(folder / "plan.json")
     latency = report.compressed.latency_ms[report.budget.timed_on]
     return {
-        "validation": round(best["held_back"], 4),
-        "validation_original": round(best["held_back"] + best["drop_pp"] / 100, 4),
+        "validation": round(best.held_back, 4),
+        "validation_original": round(best.held_back + best.drop_pp / 100, 4),
         "test": report.compressed.edge_metric,
         "test_original": report.original.edge_metric,
         "test_int8": report.baselines["int8"].edge_metric,

@@ -105,6 +105,8 @@ EPOCHS, MOST_EPOCHS = 5, 120
 """Epochs where neither epochs nor minutes are given, and the most that are trained in however many minutes."""
 PRUNING_SHARE = 0.5
 """Share of the epochs that goes into removal and pruning, where half of the weights or more go; quantization gets the rest."""
+BYTES_ONLY = 0.8
+"""Share of the epochs that goes into removal where all weights keep 8 bits, to which hardly any training is needed."""
 REMOVAL_TIME = 0.4
 """Share of the minutes that goes into removal: its epochs are those of large models."""
 
@@ -190,7 +192,8 @@ def apply(
     try_loss(model, context.task, context.train, training.loss)
     whole = Schedule.of(training, epochs, seed)
     removal = _removal_epochs(epochs, plan, model)
-    schedule = replace(whole, epochs=removal, minutes=context.minutes(REMOVAL_TIME if plan.layers else 1.0))
+    time = 1.0 if not plan.layers else BYTES_ONLY if _bytes_only(plan) else REMOVAL_TIME
+    schedule = replace(whole, epochs=removal, minutes=context.minutes(time))
     removed = remove_filters(model, plan, relevance, context, schedule)
     small, plan, history = removed.model, removed.plan, dict(removed.history)
     if replan is not None and plan.remove:
@@ -234,10 +237,16 @@ def _removal_epochs(epochs: int, plan: Plan, model: Model) -> int:
     if not plan.layers:
         return epochs
     left = sum(layer.weights for layer in plan.layers) / max(1, sum(kernel.size for kernel in weighted_kernels(model)))
-    first = round(epochs * PRUNING_SHARE * min(1.0, 2.0 * (1.0 - left)))
+    share = BYTES_ONLY if _bytes_only(plan) else PRUNING_SHARE
+    first = round(epochs * share * min(1.0, 2.0 * (1.0 - left)))
     if not _is_sparse(plan):
         return first
     return first // 2 if plan.filters is not None and plan.filters.steps > 1 else 0
+
+
+def _bytes_only(plan: Plan) -> bool:
+    """Returns whether all weights keep 8 bits or more."""
+    return all(layer.bits >= 8 for layer in plan.layers)
 
 
 def _missing_zeros(model: Model, plan: Plan) -> float:

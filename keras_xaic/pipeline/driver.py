@@ -139,9 +139,11 @@ class Driver:
     def _within_limits(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
         fitter = self._faithful(fitter, self._with_margin())
-        epochs = math.ceil(self.settings.epochs * FIRST)
+        # Training changes no time: without a limit on the download there is nothing that another round could correct.
+        first = 1.0 if self.budget.in_time and self.budget.download is None else FIRST
+        epochs = math.ceil(self.settings.epochs * first)
         made = fitter.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
-        best = self._round(1, fitter.model, made, fitter.relevance, epochs, FIRST)
+        best = self._round(1, fitter.model, made, fitter.relevance, epochs, first)
         yield best
         for number in range(2, ROUNDS + 1):
             following = self._following(best, self.settings.epochs - epochs)

@@ -178,6 +178,36 @@ def test_what_is_left_of_the_effort_trains_on():
     assert _driver(flash=4_000)._following(good, left=3) is None, "training makes no file smaller"
 
 
+@pytest.mark.parametrize(
+    ("limits", "epochs"),
+    [({"max_slowdown": 0.5}, [12]), ({"max_slowdown": 0.5, "download": 900}, [9, 2, 1]), ({"flash": 9_000}, [9, 2, 1])],
+)
+def test_all_epochs_go_into_one_round_where_another_has_nothing_to_correct(monkeypatch, limits, epochs):
+    class Fitter:
+        model = relevance = None
+
+        def fitting(self, *_, **__):
+            return Plan()
+
+    layer = LayerPlan(key="a", kind="dense", weights=9, bits=8, granularity="tensor", storage="int8")
+    plans = iter([[layer], [], []])
+    trained = []
+
+    def a_round(self, number, model, made, relevance, epochs, *_):
+        trained.append(epochs)
+        return _round(890, 2.0, layers=next(plans))
+
+    monkeypatch.setattr(Driver, "_fitter", lambda *_: Fitter())
+    monkeypatch.setattr(Driver, "_round", a_round)
+    monkeypatch.setattr(
+        Driver, "_following", lambda self, one, left: None if left == 0 else Plan(layers=[layer] if len(trained) > 1 else [])
+    )
+    driver = _driver(epochs=12, **limits)
+    driver.reasons = None
+    list(driver._within_limits())
+    assert trained == epochs
+
+
 @pytest.fixture(scope="module")
 def coarse(job):
     """The net trained on grids of 2,000 bytes, under a driver with a limit of 3,000."""

@@ -27,6 +27,12 @@ def test_recovery_from_removal_takes_epochs_in_proportion_to_what_went(left, spa
     assert _removal_epochs(20, plan, model) == epochs
 
 
+def test_weights_that_keep_a_byte_leave_more_epochs_to_removal():
+    model = keras.Sequential([keras.Input((100,)), layers.Dense(10, use_bias=False, name="a")])
+    layer = LayerPlan(key="a", kind="dense", weights=250, bits=8, granularity="tensor", storage="int8")
+    assert _removal_epochs(20, Plan(layers=[layer], remove={"a": [0]}), model) == 16
+
+
 def test_without_removal_or_without_grids():
     model = keras.Sequential([keras.Input((100,)), layers.Dense(10, name="a")])
     assert _removal_epochs(20, Plan(), model) == 0
