@@ -119,7 +119,23 @@ def _whole(value: object) -> np.ndarray:
     """Returns an array of a value none of whose entries is masked: NumPy would give what lies under the mask."""
     if np.ma.is_masked(value):
         raise DataError("data holds masked values", "values for all entries", "Fill them, or leave those samples out")
-    return np.asarray(value)
+    return _of_columns(value) if hasattr(value, "columns") and hasattr(value, "dtypes") else np.asarray(value)
+
+
+def _of_columns(frame: Any) -> np.ndarray:
+    """Returns a table of pandas as an array; columns of several types of numbers become float64, missing values NaN.
+
+    Raises:
+        DataError: Naming the columns that hold none.
+    """
+    others = [str(name) for name, dtype in zip(frame.columns, frame.dtypes) if getattr(dtype, "kind", "O") not in "biuf"]
+    if len(others) == len(frame.columns):  # such as labels: what holds them says what they must be
+        return np.asarray(frame)
+    if others:
+        found = f"columns {', '.join(map(repr, others[:5]))} of the table hold no numbers"
+        raise DataError(found, "numbers or bool in every column", "Encode them, with pandas.get_dummies for example")
+    array = np.asarray(frame)
+    return frame.to_numpy(dtype=np.float64, na_value=np.nan) if array.dtype == object else array
 
 
 def _plain(value: object) -> Any:

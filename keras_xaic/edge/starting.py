@@ -1,4 +1,4 @@
-"""How children of interpreters start: on Linux as forks of one process that has loaded Python and numpy, elsewhere again."""
+"""How children of interpreters start: on Linux as forks of one process that has loaded numpy, elsewhere as new processes."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ _server: Optional[_Server] = None
 
 
 def _fork(request: pathlib.Path, stderr: IO[bytes], env: Mapping[str, str]) -> Optional[ForkedChild]:
-    """Forks a child; None where it has to start again. The caller holds `_busy`."""
+    """Forks a child; None where a new process has to be started. The caller holds `_busy`."""
     global _server
     wanted = {name: value for name, value in env.items() if name.startswith(_AT_START)}
     if _server is not None and _server.env != wanted:

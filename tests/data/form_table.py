@@ -81,12 +81,23 @@ def _frame(x: Any, y: Any) -> Any:
     return pandas.DataFrame(x), pandas.Series(y)
 
 
+def _mixed(x: Any, y: Any, text: bool = False) -> Any:
+    import pandas
+
+    frame = pandas.DataFrame(x).astype({1: "Float64"})
+    return frame.assign(kind="round") if text else frame, pandas.Series(y, dtype="Int64")
+
+
 FORMS: dict[str, Form] = {
     "`x`": Form(lambda x, y, w: x, ()),
     "`(x, y)`, arrays": Form(lambda x, y, w: (x, y)),
     "`(x, y)`, lists": Form(lambda x, y, w: (x.tolist(), y.tolist())),
     "`(x, y, weights)`": Form(lambda x, y, w: (x, y, w), ("labels", "weights")),
     "`(DataFrame, Series)` of pandas": Form(lambda x, y, w: _frame(x, y), needs="pandas"),
+    "a DataFrame with columns of several types of numbers": Form(lambda x, y, w: _mixed(x, y), needs="pandas"),
+    "a DataFrame with columns of text": Form(
+        lambda x, y, w: _mixed(x, y, text=True), refused="'kind' of the table hold no numbers", needs="pandas"
+    ),
     "`((x, y), (x_test, y_test))`": Form(lambda x, y, w: ((x, y), (x, y)), ("labels", "test")),
     '`{"x_train": ..., "y_train": ...}`': Form(lambda x, y, w: {"x_train": x, "y_train": y}),
     "the same with `x_val`, `y_val`": Form(

@@ -15,7 +15,7 @@ MACHINE = 64
 """Where not even the result can be written, the child ends with this plus the number of the error."""
 
 STARTED, FAILED, ENDED = b"started", b"failed", b"ended"
-"""What messages of `serve` begin with; a number follows: of the process, of the error that kept it from starting, and how it
+"""What `serve` says begins with one of these; a number follows: the process, the error that kept it from starting, or how it
 ended."""
 
 PROGRESS = 1
