@@ -25,7 +25,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._version import __version__
-from keras_xaic.errors import MachineError, XaicError, first_line
+from keras_xaic.errors import MachineError, PlanError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error
 from keras_xaic.temporary import temporary_directory
 
@@ -49,8 +49,9 @@ class Cluster:
     def __init__(self, ray: Any, files: Mapping[str, PathLike]) -> None:
         self._ray = ray
         packed = {name: pack(path) for name, path in files.items()}
-        self._names = {name: (pathlib.Path(path).name, _digest(packed[name])) for name, path in files.items()}
-        self._parcels = {name: ray.put(content) for name, content in packed.items()}
+        self._parcels: dict[str, tuple[str, str, Any]] = {}
+        for name, path in files.items():
+            self.add(name, pathlib.Path(path).name, packed[name])
         self._needs = {"num_cpus": 1, "memory": MEMORY + COPIES * sum(len(content) for content in packed.values())}
         self._task = ray.remote(max_retries=0, **self._needs)(_on_node)
         self._pending: set[Any] = set()
@@ -62,6 +63,21 @@ class Cluster:
         most = [min(node.get("CPU", 0), node.get("memory", 0) // self._needs["memory"]) for node in self._nodes()]
         return max(1, int(sum(most)))
 
+    def add(self, name: str, file: str, content: np.ndarray) -> None:
+        """Has nodes get one more file in further calls; of a name that is known already nothing travels again.
+
+        Args:
+            name: What calls know it by.
+            file: Name of the file or directory.
+            content: What `pack` made of it.
+        """
+        if name not in self._parcels:  # calls in other threads go on with the files that they began with
+            self._parcels = {**self._parcels, name: (file, _digest(content), self._ray.put(content))}
+
+    def packed(self, thing: object) -> bytes:
+        """Returns something as bytes for a node (see `sendable`): functions of a script or a notebook travel, too."""
+        return sendable(thing, self._ray.cloudpickle)
+
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls ``module:name`` on a node, with the places of the files there and these arguments; may be called from threads.
 
@@ -69,6 +85,7 @@ class Cluster:
 
         Raises:
             MachineError: If no node can run it, or it was lost each time.
+            PlanError: If an argument cannot be sent.
             XaicError: What the function raised.
         """
         ray, said = self._ray, ""
@@ -78,8 +95,10 @@ class Cluster:
             pending = None
             try:
                 self._check_nodes()
-                job = pickle.dumps((function, arguments, self._names, _versions()))
-                pending = self._task.remote(job, *self._parcels.values())
+                parcels = self._parcels
+                names = {name: (file, digest) for name, (file, digest, _) in parcels.items()}
+                job = self.packed((function, arguments, names, _versions()))
+                pending = self._task.remote(job, *(parcel for _, _, parcel in parcels.values()))
                 self._pending.add(pending)
                 answer, error = ray.get(pending)
             except ray.exceptions.TaskCancelledError:
@@ -228,7 +247,7 @@ def _versions() -> dict[str, str]:
 def _on_node(job: bytes, *parcels: np.ndarray) -> tuple[Any, Optional[XaicError]]:
     """Does a call; in a process of a node."""
     try:
-        function, arguments, names, versions = pickle.loads(job)
+        function, arguments, names, versions = received(job)
         own = _versions()
         wrong = [f"{name} {own[name]}, not {version}" for name, version in versions.items() if own[name] != version]
         if wrong:
@@ -241,6 +260,40 @@ def _on_node(job: bytes, *parcels: np.ndarray) -> tuple[Any, Optional[XaicError]
         return None, error
     except Exception as error:
         return None, machine_error(error) or XaicError(f"{type(error).__name__}: {first_line(error)}")
+
+
+def sendable(thing: object, how: Any = pickle) -> bytes:
+    """Returns something as bytes for another process (see `received`).
+
+    Args:
+        thing: What is sent.
+        how: What packs it: the module `pickle`, or one that also takes functions of scripts, notebooks and other functions.
+
+    Raises:
+        PlanError: If it cannot be sent.
+    """
+    try:
+        return bytes(how.dumps(thing))
+    except Exception as error:
+        raise _unsendable(error) from None
+
+
+def received(sent: bytes) -> Any:
+    """Returns what `sendable` sent.
+
+    Raises:
+        PlanError: If it needs what this process cannot find.
+    """
+    try:
+        return pickle.loads(sent)
+    except (ImportError, AttributeError) as error:
+        raise _unsendable(error) from None
+
+
+def _unsendable(error: BaseException) -> PlanError:
+    found = f"a setting cannot be sent to the processes of a search or a cluster ({type(error).__name__}: {first_line(error)})"
+    expected = "metrics, losses, optimizers and callbacks from the top level of a module that every process can import"
+    return PlanError(found, expected, "Move yours into such a module, or work in one process")
 
 
 _stack = contextlib.ExitStack()

@@ -39,7 +39,7 @@ from keras_xaic.searching.trial import (
     settings_of,
     smallest_and_largest,
 )
-from keras_xaic.searching.workers import work_on_cluster, work_side_by_side
+from keras_xaic.searching.workers import check_no_worker, work_on_cluster, work_side_by_side
 from keras_xaic.settings import DataOptions, Device, Training
 from keras_xaic.temporary import sweep
 from keras_xaic.usual import in_usual_keras
@@ -101,6 +101,7 @@ def search(
     Raises:
         XaicError: If Optuna is not installed, if no trial made a model, or of the kind that fits what is wrong.
     """
+    check_no_worker()
     wanted, training, options = effort or SearchOptions(), training or Training(), options or DataOptions()
     training = replace(training, epochs=training.effort(EPOCHS, MOST_EPOCHS), minutes=None, seed=training.seed or 0)
     device = replace(device or Device(), baselines=())

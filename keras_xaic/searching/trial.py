@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import pathlib
-import pickle
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ import numpy as np
 from keras_xaic import tflite
 from keras_xaic.budget import Budget
 from keras_xaic.bundle import Bundle
-from keras_xaic.cluster import LARGEST, own_place, pack, unpack
+from keras_xaic.cluster import LARGEST, own_place, pack, received, unpack
 from keras_xaic.compression import CompressedModel
 from keras_xaic.edge.installed import judge, speed_judge
-from keras_xaic.errors import PlanError, XaicError
+from keras_xaic.errors import MachineError, PlanError, XaicError
 from keras_xaic.models import canonicalize
 from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.ownership import output, remove_work
@@ -198,21 +198,35 @@ def settings_of(setting: Setting, flash: int, entries: dict[str, Any]) -> RunSet
 
 
 def run_sent(
-    places: dict[str, str], setting: Setting, number: int, flash: int, entries: dict[str, Any], rivals: Sequence[Rival]
-) -> tuple[Tried, np.ndarray]:
-    """Does `run_trial` on a node of a cluster, where the files lie at `places`; returns the bundle, too."""
-    here = _here(pickle.dumps((setting, sorted(places.items()))))
-    made = pathlib.Path(here.out) / TRIALS / str(number)
+    places: dict[str, str], sent: bytes, number: int, flash: int, entries: dict[str, Any], rivals: Sequence[Rival]
+) -> tuple[Tried, np.ndarray, dict[str, np.ndarray]]:
+    """Does `run_trial` on a node of a cluster, where the files lie at `places`.
+
+    Returns:
+        What it returns, the bundle, and what this trial made that others need, too: address -> a packed directory.
+    """
+    lead = f"{SHARED}/"
+    here = _here(sent, tuple(sorted(one for one in places.items() if not one[0].startswith(lead))))
+    made, shared = pathlib.Path(here.out) / TRIALS / str(number), pathlib.Path(here.out) / SHARED
+    for name, place in places.items():
+        if name.startswith(lead) and not (pathlib.Path(here.out) / name).exists():
+            shutil.copytree(place, pathlib.Path(here.out) / name)
+    before = {one.name for one in shared.glob("*")}
     try:
-        return run_trial(here, number, flash, entries, rivals), pack(made, LARGEST)
+        tried, bundle = run_trial(here, number, flash, entries, rivals), pack(made, LARGEST)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    fresh = {}
+    for one in sorted(shared.glob("*")):
+        if one.name not in before:
+            with contextlib.suppress(MachineError):  # too large: other nodes make it themselves
+                fresh[one.name] = pack(one, LARGEST)
+    return tried, bundle, fresh
 
 
 @functools.lru_cache(maxsize=1)  # with the model and the data that it has loaded
-def _here(sent: bytes) -> Setting:
-    setting: Setting
-    setting, places = pickle.loads(sent)
+def _here(sent: bytes, places: tuple[tuple[str, str], ...]) -> Setting:
+    setting: Setting = received(sent)
     at = dict(places)
     options, out = moved(setting.run.options, at), own_place() / hashlib.sha256(sent).hexdigest()[:12]
     (out / TRIALS).mkdir(parents=True)

@@ -6,16 +6,19 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import sys
 from typing import Any, Callable
 
-from keras_xaic.cluster import joined
-from keras_xaic.errors import EdgeError, XaicError
+from keras_xaic.cluster import joined, received, sendable
+from keras_xaic.errors import EdgeError, PlanError, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.isolation import die_with
 from keras_xaic.objectives import SearchOptions
 from keras_xaic.pipeline.inputs import travelling
-from keras_xaic.searching.trial import Setting, Tried, receive, run_sent
+from keras_xaic.searching.trial import SHARED, Setting, Tried, receive, run_sent
 
+NOT_BEGUN = 1
+"""Exit code of a worker that ended before its work began: all that fails later is told."""
 PAUSE = 2.0
 """Seconds after which the first process looks how many trials its workers have finished."""
 
@@ -24,11 +27,13 @@ def work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[],
     """Runs trials in several processes; now and then tells how far they are.
 
     Raises:
+        PlanError: If what they need cannot be sent to them.
         XaicError: What the first of them that failed said.
     """
+    sent = sendable(work)
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     said = context.SimpleQueue()
-    processes = [context.Process(target=_told, args=(work, said, os.getpid()), daemon=True) for _ in range(workers)]
+    processes = [context.Process(target=_told, args=(sent, said, os.getpid()), daemon=True) for _ in range(workers)]
     try:
         for process in processes:
             process.start()
@@ -42,6 +47,9 @@ def work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[],
     if not said.empty():
         raise said.get()
     broken = [process.exitcode for process in processes if process.exitcode]
+    if NOT_BEGUN in broken:
+        found = "workers cannot begin: they import this script, which fails there, or begins a search of its own"
+        raise PlanError(found, "the call of search below `if __name__ == '__main__':`", "Move it there, or leave out {workers}")
     if broken:
         raise EdgeError(f"a worker of the search crashed (code {broken[0]})", "", "Run the same command again: it continues")
 
@@ -53,10 +61,13 @@ def work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: S
         XaicError: What the first of them that failed said.
     """
     with joined(str(wanted.cluster), travelling(setting.model, setting.data, setting.run.options)) as nodes:
+        sent = nodes.packed(setting)
 
         def run(setting: Setting, number: int, *asked: Any) -> Tried:
             tried: Tried
-            tried, bundle = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", setting, number, *asked)
+            tried, bundle, shared = nodes.call(f"{run_sent.__module__}:{run_sent.__name__}", sent, number, *asked)
+            for address, content in shared.items():
+                nodes.add(f"{SHARED}/{address}", address, content)
             receive(setting, number, bundle)
             return tried
 
@@ -73,12 +84,18 @@ def work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: S
                 one.result()
 
 
-def _told(work: Callable[[], None], said: Any, parent: int) -> None:
+def check_no_worker() -> None:
+    """Ends a worker quietly that has not begun yet, and imports a script that searches by itself."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(NOT_BEGUN)
+
+
+def _told(sent: bytes, said: Any, parent: int) -> None:
     """Does the work of one process, whose errors go to the first one."""
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     try:
-        work()
+        received(sent)()
     except Exception as error:
         words = f"{type(error).__name__}: {error}"
         said.put(error if isinstance(error, XaicError) else machine_error(error) or XaicError(words))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import pickle
@@ -19,6 +20,9 @@ import keras_xaic as xaic
 from keras_xaic import cluster
 from keras_xaic._keras import keras, layers
 from keras_xaic.pipeline import explain, explaining
+from keras_xaic.pipeline.run_settings import RunSettings
+from keras_xaic.pipeline.workspace import Shared
+from keras_xaic.recipes import RECIPES
 from keras_xaic.searching import search, study, trial, workers
 from keras_xaic.searching.database import sqlite_url
 from keras_xaic.searching.study import STUDY
@@ -55,6 +59,12 @@ class Here(cluster.Cluster):
 
     def __init__(self, files):
         self.files = {name: (pathlib.Path(path).name, cluster.pack(path)) for name, path in files.items()}
+
+    def add(self, name, file, content):
+        self.files.setdefault(name, (file, content))
+
+    def packed(self, thing):
+        return pickle.dumps(thing)
 
     def call(self, function, *arguments):
         names = {name: (file, cluster._digest(parcel)) for name, (file, parcel) in self.files.items()}
@@ -94,6 +104,33 @@ def test_a_cluster_tries_what_one_machine_tries(place, here, tmp_path, monkeypat
         for out in ("alone", "cluster"):
             kept = tmp_path / out / "trials" / str(number) / "model.tflite"
             assert kept.read_text() == f"{params['flash']} {entries}"
+
+
+def test_what_a_node_made_for_all_trials_another_node_finds(place, here, tmp_path, monkeypatch):
+    run = RunSettings(RECIPES["auto"], xaic.Budget(), HOW["training"], HOW["device"], xaic.DataOptions())
+    setting = trial.Setting(str(place / "m.keras"), str(place / "d.npz"), str(tmp_path), run, ("flash",))
+    (tmp_path / "trials").mkdir()
+
+    def tried(setting, number, *_):
+        (pathlib.Path(setting.out) / "trials" / str(number)).mkdir()
+        shared = Shared(pathlib.Path(setting.out) / "shared")
+        for rule in ("lrp.epsilon", *(["deeplift.rescale"] if number else [])):
+            make, save = functools.partial(str, rule), lambda made, path: path.write_text(made)
+            assert shared.cached("relevance.json", rule, make, save, pathlib.Path.read_text) == rule
+        return trial.Tried({"flash": 1.0}, True, (shared.used, shared.made, 0.0))
+
+    def work(run):
+        for number in range(3):  # each time in another process
+            trial._here.cache_clear()
+            cluster._known.clear()
+            for module in (trial, cluster):
+                monkeypatch.setattr(module, "own_place", functools.partial(pathlib.Path, tmp_path, f"node {number}"))
+            counts.append(run(setting, number, 1000, {}, ()).shared[:2])
+
+    counts = []
+    monkeypatch.setattr(trial, "run_trial", tried)
+    workers.work_on_cluster(work, xaic.SearchOptions(cluster="auto"), setting, lambda: None)
+    assert counts == [(0, 1), (1, 1), (2, 0)]
 
 
 def test_relevance_of_a_cluster_is_that_of_one_process(place, here, tmp_path):

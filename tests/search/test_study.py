@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.cli.app import app
+from keras_xaic.cluster import received, sendable
 from keras_xaic.ownership import Mark
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.recipes import RECIPES
@@ -301,6 +302,39 @@ def test_trials_of_a_process_share_what_is_loaded_and_other_processes_load_it_th
     other = pickle.loads(pickle.dumps(setting))
     assert other == setting
     assert "loaded" not in vars(other)
+
+
+def test_a_setting_that_other_processes_cannot_get_is_named_before_they_start(place, monkeypatch):
+    monkeypatch.setattr(study, "smallest_and_largest", lambda setting: (200, 2000))
+    options, own = xaic.SearchOptions(trials=2, workers=2), xaic.DataOptions(metric=lambda truth, said: 0.5)
+    with pytest.raises(xaic.PlanError, match=r"a setting cannot be sent .*lambda.*top level of a module"):
+        search(place / "m.keras", place / "d.npz", place / "unsent", options, options=own, **QUICK)
+
+
+def test_what_another_process_cannot_find_is_one_line():
+    sent = sendable(read_front).replace(b"read_front", b"read_forms")
+    with pytest.raises(xaic.PlanError, match=r"AttributeError.*read_forms"):
+        received(sent)
+
+
+@pytest.mark.slow
+def test_a_script_that_searches_when_it_is_imported_is_told_how_to(place, tmp_path):
+    (tmp_path / "script.py").write_text(
+        SCRIPT.format(model=str(place / "m.keras"), data=str(place / "d.npz"), out=str(tmp_path / "out"))
+    )
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.startswith("workers cannot begin"), done
+    assert "__main__" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+SCRIPT = """
+import keras_xaic as xaic
+try:
+    xaic.search({model!r}, {data!r}, {out!r}, xaic.SearchOptions(trials=2, workers=2), training=xaic.Training(epochs=0))
+except xaic.XaicError as error:
+    print(error)
+"""
 
 
 def test_a_search_whose_trials_all_fail_says_why(place, monkeypatch):
