@@ -199,7 +199,11 @@ class Job:
         found = self.work.timed(
             "tune",
             lambda: self.work.cached(
-                "rules.json", lambda: search_rules(self.model, self.data, self.task, **how), Tuned.save, Tuned.load
+                "rules.json",
+                lambda: search_rules(self.model, self.data, self.task, **how),
+                Tuned.save,
+                Tuned.load,
+                of=["rules", recipe.score, settings.seed],
             ),
         )
         self.tried = found.tried

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.models import infer_task
-from keras_xaic.pipeline import tuning
+from keras_xaic.pipeline import job, tuning
 from keras_xaic.pipeline.attributing import attribute_by, attribute_each, together
+from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.tuning import STEPS, Tuned, search_rules
+from keras_xaic.pipeline.workspace import Shared, Workspace
+from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.relevance.tried import Tried
@@ -111,6 +115,21 @@ def test_a_rule_that_takes_no_model_is_left_out_and_the_usual_one_must(net, monk
     assert {one.rule for one in found.tried} == {tuning.USUAL}
     with pytest.raises(ModelError, match=r"no lrp\.epsilon"):
         searched(net, monkeypatch, {"taylor": ORDERS["good"]})
+
+
+def test_trials_of_a_search_look_for_rules_once(tmp_path, monkeypatch):
+    tried, searches = Tried("weights", "lrp.gamma", "mean_abs", (0.3, 0.5), (1.0, 2.0), 1.5, chosen=True), []
+    monkeypatch.setattr(job, "search_rules", lambda *_, **how: searches.append(how) or Tuned((tried,)))
+    shared = Shared(tmp_path / "shared")
+    for seed, flash, count in ((0, 1000, 1), (0, 2000, 1), (1, 2000, 2)):
+        recipe, training = RECIPES["auto"].changed(rule="auto"), xaic.Training(seed=seed)
+        run = RunSettings(recipe, xaic.Budget(flash=flash), training, xaic.Device(), xaic.DataOptions())
+        place = tmp_path / f"{seed} {flash}"
+        place.mkdir()
+        trial = SimpleNamespace(model=None, data=None, task=None, settings=run, work=Workspace(place, silent, shared=shared))
+        job.Job._find_rules(trial)
+        assert trial.settings.recipe.rule == "lrp.gamma"
+        assert len(searches) == count
 
 
 def test_what_was_found_is_kept(tmp_path):
