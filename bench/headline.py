@@ -58,13 +58,14 @@ def table(lines: Sequence[Line], timed: Sequence[Line] = ()) -> str:
 
 
 def _times(timed: Sequence[Line], ours: Line) -> str:
-    """Returns the ratio of both times, each as a multiple of the original's beside it; "-" where it was not measured."""
+    """Returns the ratio of both times, each as a multiple of the original's, and the size of our file that was timed."""
     found = {
-        line.method: line.mean("litert_ms") / line.mean("litert_original_ms")
-        for line in timed
-        if line.model == ours.model and line.training == ours.training and line.measured
+        line.method: line for line in timed if line.model == ours.model and line.training == ours.training and line.measured
     }
-    return f"{found[INT8] / found[OURS]:.1f} : 1" if {INT8, OURS} <= found.keys() else "-"
+    if not {INT8, OURS} <= found.keys():
+        return "-"
+    times = {method: line.mean("litert_ms") / line.mean("litert_original_ms") for method, line in found.items()}
+    return f"{times[INT8] / times[OURS]:.1f} : 1 ({found[OURS].mean('flash_bytes') / 1000:,.0f} kB)"
 
 
 def _row(original: Line, int8: Line, ours: Line, blind: Optional[Line], times: str) -> str:
