@@ -150,6 +150,8 @@ class Training:
         one_of("rounding", self.rounding, get_args(Rounding))
         if self.activation_ranges is not None:
             one_of("activation_ranges", self.activation_ranges, get_args(Ranges))
+            if self.explanation_loss > 0:  # TensorFlow derives the rounding of activations once, not twice
+                raise PlanError("explanation_loss and activation_ranges, which do not train together", "one of both")
         kinds = [kind.__name__ for kind in type(self.strategy).__mro__]
         if self.strategy not in (None, "mirrored") and "MirroredStrategy" not in kinds:
             raise PlanError(f"strategy is {shown(self.strategy)}", "mirrored, or a tf.distribute.MirroredStrategy")

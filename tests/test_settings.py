@@ -31,6 +31,11 @@ def test_what_cannot_be_is_refused_by_name(group, entry, value):
         group(**{entry: value})
 
 
+def test_explanations_do_not_teach_activations_on_grids():
+    with pytest.raises(PlanError, match="do not train together"):
+        Training(explanation_loss=0.5, activation_ranges="learned")
+
+
 def test_one_name_is_a_list_of_one():
     assert Device(interpreters="tflm", baselines="int8") == Device(interpreters=["tflm"], baselines=("int8",))
     assert as_names("protect", "stem") == ("stem",)
