@@ -176,6 +176,12 @@ def test_a_node_of_other_versions_says_so_and_what_fails_there_is_one_line(place
         nodes.call("keras_xaic.cluster:nothing")
 
 
+def test_functions_of_a_script_travel_to_a_cluster():
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'keras-xaic[cluster]'")
+    sent = cluster.Cluster(ray, {}).packed(xaic.Training(loss=lambda labels, outputs: 0.25))
+    assert cluster.received(sent).loss(None, None) == 0.25
+
+
 def test_what_is_too_large_does_not_come_back(tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "file").write_bytes(bytes(20_000))
