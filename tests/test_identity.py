@@ -190,6 +190,7 @@ OTHER_SETTINGS = {
     "refresh": 5,
     "rounding": "nearest",
     "activation_ranges": "learned",
+    "strategy": "mirrored",
 }
 
 
