@@ -155,7 +155,8 @@ def build_file(small: Compressed, source: Source, wish: Wish, float_layers: Coll
     if islands and wish.precision == "int16":
         raise ExportError(f"layer {min(islands)!r} is to stay float behind int16 activations", "float layers in int8 files")
     places = _places(small, source, islands) if integers or weight_only else []
-    file = source.converted(Wish("float32") if weight_only else replace(wish, floating=tuple(sorted(places))))
+    wanted = Wish("float32") if weight_only else replace(wish, floating=tuple(sorted(places)))
+    file = source.converted(wanted, with_twin=integers and bool(kernels))
     if weight_only:
         # Plans for other activations have int4 where only these may have it.
         storages = small.storages if planned_precision(small) == "weight-only" else {}

@@ -37,6 +37,7 @@ TIMEOUT = 3600.0
 KEPT, KEPT_BYTES = 16, 50_000_000
 """How many files of the converter are kept, and how many bytes of them: a bundle is made of few, several times each."""
 _kept: dict[bytes, bytes] = {}
+_FLOATING = Wish("float32")
 
 
 def float_twin(model: Model) -> bytes:
@@ -124,14 +125,19 @@ class Source:
         inputs = zip(self.operations.inputs, arrays)
         self.arrays = [self.fronts[key](array) if key in self.fronts else array for key, array in inputs]
         self.graph = _traced(model, self.operations, self.fronts, directory, every)
+        self._contents: dict[Wish, bytes] = {}
 
     @functools.cached_property
     def floating(self) -> ModelT:
         """The float32 twin; whoever changes it is the last who reads it."""
-        return self.converted(Wish("float32"))
+        return self.converted(_FLOATING)
 
-    def converted(self, wish: Wish) -> ModelT:
+    def converted(self, wish: Wish, with_twin: bool = False) -> ModelT:
         """Returns the loaded file that TensorFlow's converter makes, in a child process, which it may take with it.
+
+        Args:
+            wish: What the file computes with.
+            with_twin: Whether the float32 twin will be read, too: the same process makes it.
 
         Raises:
             ExportError: If TFLite has no operator for a part of the model, or calibration data leaves values without a range;
@@ -139,7 +145,11 @@ class Source:
         """
         name = self.model.name
         try:
-            content = _made(self.graph, wish, self.arrays)
+            content = self._contents.pop(wish, None)
+            if content is None:
+                wishes = [wish, _FLOATING] if with_twin and "floating" not in vars(self) else [wish]
+                content, *rest = _made(self.graph, wishes, self.arrays)
+                self._contents.update(zip(wishes[1:], rest))
         except ChildDied as death:
             names = looping(self.operations)
             if not names:
@@ -194,30 +204,32 @@ def _with_layers(text: str, operations: Operations) -> str:
     return re.sub(r"op(\d{4})", layer, text)
 
 
-def _made(graph: Graph, wish: Wish, arrays: list[np.ndarray]) -> bytes:
-    """Returns the converter's file; that of the same graph and data is not made again."""
-    digest = hashlib.sha256(repr((graph.inputs, graph.outputs, graph.directory, wish)).encode() + graph.content)
+def _made(graph: Graph, wishes: Sequence[Wish], arrays: list[np.ndarray]) -> list[bytes]:
+    """Returns the converter's files, made by one process; those of the same graph and data are not made again."""
+    digest = hashlib.sha256(repr((graph.inputs, graph.outputs, graph.directory)).encode() + graph.content)
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    key, content = digest.digest(), None
-    if graph.directory is None:  # what lies in a directory may change
-        content = _kept.pop(key, None)
-    if content is None:
-        content = run_isolated(
+    keys = [digest.digest() + repr(wish).encode() for wish in wishes]
+    # What lies in a directory may change.
+    made = {} if graph.directory is not None else {key: _kept.pop(key) for key in keys if key in _kept}
+    missing = [number for number, key in enumerate(keys) if key not in made]
+    if missing:
+        found = run_isolated(
             f"{CONVERTER}:convert",
             graph,
-            wish,
+            [wishes[number] for number in missing],
             arrays,
             timeout=TIMEOUT,
             what="TensorFlow's converter",
             preload=CONVERTER,
-        )["content"]
+        )
+        made.update({keys[number]: bytes(found[str(place)]) for place, number in enumerate(missing)})
     if graph.directory is None:
-        _kept[key] = content
+        _kept.update(made)
         while len(_kept) > 1 and (len(_kept) > KEPT or sum(map(len, _kept.values())) > KEPT_BYTES):
             del _kept[next(iter(_kept))]
-    return bytes(content)
+    return [made[key] for key in keys]
 
 
 def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], directory: str, every: bool) -> Graph:

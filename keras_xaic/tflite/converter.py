@@ -90,31 +90,31 @@ def _value(tensor: Any) -> np.ndarray:
     return np.asarray(tf.make_ndarray(tensor.op.get_attr("value")))
 
 
-def convert(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray] = ()) -> dict[str, bytes]:
+def convert(graph: Graph, wishes: Sequence[Wish], calibration: Sequence[np.ndarray] = ()) -> dict[str, bytes]:
     """Converts a graph; to be run in a child process.
 
     Args:
         graph: The graph.
-        wish: What is to be written of it.
+        wishes: What files are to be written of it.
         calibration: One (N, ...) array per input, for integer activations.
 
     Returns:
-        The file, as ``content``.
+        The files, by their numbers among the wishes.
 
     Raises:
         ExportError: With the converter's reason.
     """
-    failure, content = None, b""
+    failure, contents = None, {}
     with captured_stderr() as said:
         try:
-            content = _converted(graph, wish, calibration)
+            contents = {str(number): _converted(graph, wish, calibration) for number, wish in enumerate(wishes)}
         except ExportError:
             raise
         except Exception as error:  # ConverterError, ValueError, RuntimeError and whatever MLIR adds
             failure = error
     if failure is not None:
         raise machine_fault(failure) or ExportError(_reason(f"{failure}\n{said.text}"))
-    return {"content": content}
+    return contents
 
 
 def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> bytes:
