@@ -9,7 +9,7 @@ from keras_xaic.data import Samples
 from keras_xaic.edge import run_file
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.tflite import convert
-from keras_xaic.tflite.convert import converted, float_twin, int8_twin
+from keras_xaic.tflite.convert import converted, float_twin, int8_twin, traced
 from keras_xaic.tflite.converter import Wish
 from keras_xaic.tflite.flatbuffer import pack
 from keras_xaic.tflite.io_types import with_io
@@ -65,9 +65,9 @@ def test_rebuilding_the_model_gives_the_same_bytes(monkeypatch):
 def test_the_same_model_and_data_are_converted_once(monkeypatch):
     asked = []
 
-    def run_isolated(function, graph, wish, arrays, **options):
-        asked.append(wish.precision)
-        return isolation.run_isolated(function, graph, wish, arrays, **options)
+    def run_isolated(function, graph, wishes, arrays, **options):
+        asked.append([wish.precision for wish in wishes])
+        return isolation.run_isolated(function, graph, wishes, arrays, **options)
 
     monkeypatch.setattr(convert, "run_isolated", run_isolated)
     monkeypatch.setattr(convert, "_kept", {})
@@ -76,7 +76,7 @@ def test_the_same_model_and_data_are_converted_once(monkeypatch):
     x = np.linspace(0, 1, 32, dtype=np.float32).reshape(8, 4)
     first = float_twin(model), int8_twin(model, x)
     assert (float_twin(model), int8_twin(model, x)) == first
-    assert asked == ["float32", "int8"]
+    assert asked == [["float32"], ["int8"]]
     assert int8_twin(model, 2 * x) != first[1]
     model.set_weights([2 * one for one in model.get_weights()])
     assert float_twin(model) != first[0]
@@ -84,6 +84,27 @@ def test_the_same_model_and_data_are_converted_once(monkeypatch):
     monkeypatch.setattr(convert, "KEPT_BYTES", 1)
     int8_twin(model, x)
     assert len(convert._kept) == 1, "no more than what was made last, however large"
+
+
+def test_one_process_converts_a_model_and_its_twin(monkeypatch):
+    asked = []
+
+    def run_isolated(function, graph, wishes, arrays, **options):
+        asked.append([wish.precision for wish in wishes])
+        return isolation.run_isolated(function, graph, wishes, arrays, **options)
+
+    monkeypatch.setattr(convert, "run_isolated", run_isolated)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    x = np.linspace(0, 1, 32, dtype=np.float32).reshape(8, 4)
+    alone = int8_twin(model, x), float_twin(model)
+    for kept in (convert.KEPT_BYTES, 1):
+        asked.clear()
+        monkeypatch.setattr(convert, "KEPT_BYTES", kept)
+        monkeypatch.setattr(convert, "_kept", {})
+        with traced(model, "int8", x) as source:
+            together = pack(source.converted(Wish("int8"), with_twin=True)), pack(source.floating)
+        assert together == alone
+        assert asked == [["int8", "float32"]]
 
 
 def test_nothing_is_said(capfd):
