@@ -94,7 +94,7 @@ def run_child(
     if answer.is_file():
         result = json.loads(answer.read_text(encoding="utf-8"))
         if "error" in result:
-            raise _refusal(result, interpreter, name, said, limits)
+            raise _refusal(result, interpreter, pathlib.Path(result["model"]).name, said, limits)
         return result, said
     if hung:
         raise EdgeError(

@@ -8,6 +8,7 @@ import pytest
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.edge import available_interpreters, race, run_file
+from keras_xaic.errors import EdgeError
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning import Plan, PlanOptions, plan
@@ -15,6 +16,7 @@ from keras_xaic.planning.storages import legal_storages
 from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.tflite import build_tflite, int8_twin, pack_download, read_grids, slim
 from keras_xaic.tflite.build import Uncompressed
+from keras_xaic.tflite.flatbuffer import load, pack
 
 pytestmark = pytest.mark.skipif("litert" not in available_interpreters(), reason="LiteRT is not installed")
 
@@ -141,6 +143,16 @@ def test_files_are_timed_in_turn(tmp_path):
     assert raced["int8"][0].median > 0
     assert raced["int8"][1].share == 1.0
     assert raced["looked up"][1].share == 0.0
+
+
+def test_a_file_that_is_refused_in_a_race_is_the_one_that_is_named(tmp_path):
+    right, wrong = tmp_path / "right.tflite", tmp_path / "wrong.tflite"
+    right.write_bytes(written("dense", "int8")[0])
+    model = load(right.read_bytes())
+    model.operatorCodes[0].version = 99
+    wrong.write_bytes(pack(model))
+    with pytest.raises(EdgeError, match=r"refused wrong\.tflite"):
+        race({"a": right, "b": wrong}, interpreter="litert", runs=2)
 
 
 def test_a_download_limit_alone_leaves_every_layer_to_the_fast_kernels(tmp_path):

@@ -66,7 +66,8 @@ def race(job: dict[str, Any]) -> dict[str, Any]:
     """Runs several files in turn, so that what else the machine does slows all of them alike."""
     racers: list[Any] = []
     for model in job["models"]:
-        interpreter = open_file({**job, "model": model})
+        job["model"] = model  # which errors name
+        interpreter = open_file(job)
         interpreter.prepare([])
         for i, detail in enumerate(interpreter.inputs):
             interpreter.set(i, arbitrary(detail["shape"], np.dtype(detail["dtype"])))
@@ -175,6 +176,7 @@ def main(path: str) -> None:
     except Exception as error:  # the interpreters raise all kinds on bad files; the parent says it in one line
         text = str(error).strip() or "no reason given, most likely for want of memory"
         result = {"error": f"{type(error).__name__}: {text}", "kind": "interpreter"}
+    result["model"] = job["model"]
     try:
         with open(job["result"] + ".part", "w", encoding="utf-8") as file:
             json.dump(result, file)
