@@ -153,7 +153,8 @@ class Training:
             if self.explanation_loss > 0:  # TensorFlow derives the rounding of activations once, not twice
                 raise PlanError("explanation_loss and activation_ranges, which do not train together", "one of both")
         kinds = [kind.__name__ for kind in type(self.strategy).__mro__]
-        if self.strategy not in (None, "mirrored") and "MirroredStrategy" not in kinds:
+        named = self.strategy is None or (isinstance(self.strategy, str) and self.strategy == "mirrored")
+        if not named and "MirroredStrategy" not in kinds:
             raise PlanError(f"strategy is {shown(self.strategy)}", "mirrored, or a tf.distribute.MirroredStrategy")
         if self.class_weight is not None:
             object.__setattr__(self, "class_weight", _class_weight(self.class_weight))
