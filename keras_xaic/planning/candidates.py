@@ -84,17 +84,21 @@ class LayerOptions:
         }
         return RoundedKernels(self.model, self.values, rounded, self.relevance, samples, seed)
 
-    def choose(self, damage: Damage, limits: Limits, least_sparsity: float = 0.0) -> Optional[list[LayerPlan]]:
+    def choose(
+        self, damage: Damage, limits: Limits, least_sparsity: float = 0.0, insist: bool = False
+    ) -> Optional[list[LayerPlan]]:
         """Returns the least damaging choice of bits and zeros for all kernels within the limits, or None if there is none.
 
         Kernels that the file looks up (see `keras_xaic.tflite.look_up`) count with fewer bytes of flash only if they would get
-        so few bits without a limit on flash, too: flash alone brings no kernel down to three values.
+        so few bits without a limit on flash, too: flash alone brings no kernel down to three values, but where nothing else
+        fits and the caller insists.
 
         Args:
             damage: What rounding and zeros do.
             limits: Bytes of `model.tflite` and of `model.xaic`, mean bit-width over all weights, and predicted time. Without a
                 limit on the download there are no more zeros than `least_sparsity`; with one on time nothing is looked up.
             least_sparsity: Fraction of zeros that there shall be at least.
+            insist: Whether flash alone may do so: no filters are left that could go for it.
         """
         flash, download = limits.flash, limits.download
         spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
@@ -126,12 +130,17 @@ class LayerOptions:
         if flash is None or chosen is None:
             return None if chosen is None else self._plans(chosen)
         table = self._table(chosen)
-        for key in (key for key, one in chosen.items() if table and self._saved(key, one)):
+        saved = [key for key, one in chosen.items() if table and self._saved(key, one)]
+        for key in saved:
             candidates[key] = [self._looked_up(key, one) for one in candidates[key]]
         room = flash - self.fixed - table
         if sum(one.flash_bytes - (self._saved(key, one) if table else 0) for key, one in chosen.items()) <= room:
             return self._plans(chosen)  # the limit on flash does not bind
         chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=room))
+        if chosen is None and insist:
+            few = {key: [self._looked_up(key, one) for one in found] for key, found in candidates.items() if key not in saved}
+            room = flash - self.fixed - cost.TABLE_BYTES
+            chosen = damage.sensitivity.allocate({**candidates, **few}, replace(limits, flash=room))
         return None if chosen is None else self._plans(chosen)
 
     def best_effort(self, damage: Damage, limits: Limits, least_sparsity: float = 0.0) -> list[LayerPlan]:
@@ -144,23 +153,30 @@ class LayerOptions:
             limits: As for `choose`.
             least_sparsity: As for `choose`.
         """
+        insisted = self.choose(damage, limits, least_sparsity, insist=True)
+        if insisted is not None:
+            return insisted
         flash, download, mean_bits = limits.flash, limits.download, limits.mean_bits
         levels = self._levels(least_sparsity)
         least = {
             kernel.key: min(
-                self._smallest(damage, kernel, levels[kernel.key][0 if download is None else -1]),
+                (
+                    self._looked_up(kernel.key, one)
+                    for one in self._smallest(damage, kernel, levels[kernel.key][0 if download is None else -1])
+                ),
                 key=lambda one: (one.flash_bytes if flash is not None else 0, one.download_bytes, one.bits),
             )
             for kernel in self.kernels
         }
-        least_flash = self.fixed + sum(one.flash_bytes for one in least.values())
+        table = self._table(least) or sum(self._saved(key, one) for key, one in least.items())
+        least_flash = self.fixed + table + sum(one.flash_bytes for one in least.values())
         least_download = self.download_bytes([]) + sum(one.download_bytes for one in least.values())
         eased = Limits(
             None if flash is None else max(flash, least_flash),
             None if download is None else max(download, least_download),
             None if mean_bits is None else max(mean_bits, _mean_bits(least.values())),
         )
-        return self.choose(damage, eased, least_sparsity) or self._plans(least)
+        return self.choose(damage, eased, least_sparsity, insist=True) or self._plans(least)
 
     def fastest(self, layers: Sequence[LayerPlan], flash: Optional[int], plain: float) -> tuple[list[LayerPlan], bool]:
         """Returns layers as they take the least time within the limit on flash, and whether any is looked up.

@@ -98,6 +98,21 @@ def test_a_flash_limit_beyond_reach_gives_the_least_flash_and_still_keeps_the_do
     assert options.download_bytes(both) <= limit
 
 
+@pytest.mark.parametrize("download", [None, 9_000])
+def test_where_no_filter_may_go_a_limit_on_flash_alone_brings_kernels_to_three_values(download):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((200,)), layers.Dense(100, "relu"), layers.Dense(4, "softmax")])
+    x = np.random.default_rng(0).normal(size=(64, 200)).astype(np.float32)
+    options = LayerOptions(model, attribute(model, x, target="predicted").weights, PlanOptions(BITS))
+    # INT4 is half of the 20,400 bytes, a table makes it a quarter and 400 bytes
+    limits = Limits(options.flash_bytes(options.choose(RELEVANCE, Limits())) - 12_000, download)
+    assert options.choose(RELEVANCE, limits) is None
+    chosen = options.best_effort(RELEVANCE, limits)
+    assert options.flash_bytes(chosen) <= limits.flash
+    assert download is None or options.download_bytes(chosen) <= download
+    assert [layer.bits for layer in chosen] == [2, 8]
+
+
 def test_limits_beyond_reach_are_eased_to_the_least_there_is(options):
     least = options.best_effort(RELEVANCE, Limits(500, 10))
     table = [
