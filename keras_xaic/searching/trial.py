@@ -10,7 +10,7 @@ import pathlib
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
@@ -313,6 +313,9 @@ def flags_of(group: Any) -> list[str]:
     for field in fields(group):
         value = getattr(group, field.name)
         if value == field.default:
+            continue
+        if is_dataclass(value):  # a group in a group, whose options stand beside the others
+            words += flags_of(value)
             continue
         if "help" not in field.metadata:
             raise TypeError(field.name)

@@ -356,6 +356,11 @@ def test_the_database_is_reached_by_the_driver_that_is_installed(monkeypatch):
         assert database.with_driver(other) == other
 
 
+def test_options_of_a_group_within_a_group_are_said():
+    assert trial.flags_of(xaic.Device()) == []
+    assert trial.flags_of(xaic.Device(file=xaic.FileOptions(io="float32", metadata=True))) == ["--io", "float32", "--metadata"]
+
+
 def test_options_of_the_command_line_say_what_settings_say():
     said = [*trial.flags_of(xaic.Budget(flash="48kB")), *trial.flags_of(xaic.DataOptions(scale=1 / 255, image_size="8x9"))]
     assert said == ["--flash", "48000", "--scale", repr(1 / 255), "--image-size", "8x9"]
