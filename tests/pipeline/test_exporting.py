@@ -5,27 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.edge import read_file
 from keras_xaic.tflite import metadata_bytes
-
-CLASSES = ["cat [old]", "dog", "tree"]
+from tests.pipeline.images import CLASSES, write_images
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    place, rng = tmp_path_factory.mktemp("phone"), np.random.default_rng(0)
-    for number, name in enumerate(CLASSES):
-        for part in ("train", "test"):
-            (place / "images" / part / name).mkdir(parents=True)
-            for one in range(8):
-                pixels = rng.integers(0, 90, (8, 8, 3)) + 80 * number
-                Image.fromarray(pixels.astype(np.uint8)).save(place / "images" / part / name / f"{one}.png")
+    place = tmp_path_factory.mktemp("phone")
+    write_images(place / "images", 8)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten()])
     model.add(layers.Dense(3, activation="softmax"))

@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import keras_xaic as xaic
 from keras_xaic import tflite
@@ -20,8 +19,7 @@ from keras_xaic.pipeline.activations import chosen_activations
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import LayerPlan, Plan
 from keras_xaic.recipes import RECIPES
-
-CLASSES = ["cat [old]", "dog", "tree"]
+from tests.pipeline.images import write_images
 
 
 @pytest.mark.parametrize(
@@ -71,13 +69,8 @@ def test_plans_leave_room_for_what_finishes_the_file(monkeypatch):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    place, rng = tmp_path_factory.mktemp("phone"), np.random.default_rng(0)
-    for number, name in enumerate(CLASSES):
-        for part in ("train", "test"):
-            (place / "images" / part / name).mkdir(parents=True)
-            for one in range(12):
-                pixels = rng.integers(0, 90, (8, 8, 3)) + 80 * number
-                Image.fromarray(pixels.astype(np.uint8)).save(place / "images" / part / name / f"{one}.png")
+    place = tmp_path_factory.mktemp("phone")
+    write_images(place / "images", 12)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(8, 3, activation="relu"), layers.Flatten()])
     model.add(layers.Dense(32, activation="relu"))

@@ -62,14 +62,20 @@ def test_rebuilding_the_model_gives_the_same_bytes(monkeypatch):
     assert odd_layers().name != odd_layers().name  # the names that Keras makes up do differ
 
 
-def test_the_same_model_and_data_are_converted_once(monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The precisions that every process of the converter was asked for."""
+    found = []
 
     def run_isolated(function, graph, wishes, arrays, **options):
-        asked.append([wish.precision for wish in wishes])
+        found.append([wish.precision for wish in wishes])
         return isolation.run_isolated(function, graph, wishes, arrays, **options)
 
     monkeypatch.setattr(convert, "run_isolated", run_isolated)
+    return found
+
+
+def test_the_same_model_and_data_are_converted_once(monkeypatch, asked):
     monkeypatch.setattr(convert, "_kept", {})
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
@@ -86,14 +92,7 @@ def test_the_same_model_and_data_are_converted_once(monkeypatch):
     assert len(convert._kept) == 1, "no more than what was made last, however large"
 
 
-def test_one_process_converts_a_model_and_its_twin(monkeypatch):
-    asked = []
-
-    def run_isolated(function, graph, wishes, arrays, **options):
-        asked.append([wish.precision for wish in wishes])
-        return isolation.run_isolated(function, graph, wishes, arrays, **options)
-
-    monkeypatch.setattr(convert, "run_isolated", run_isolated)
+def test_one_process_converts_a_model_and_its_twin(monkeypatch, asked):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     x = np.linspace(0, 1, 32, dtype=np.float32).reshape(8, 4)
     alone = int8_twin(model, x), float_twin(model)
