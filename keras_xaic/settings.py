@@ -270,7 +270,7 @@ class Device:
             raise PlanError(
                 "io or metadata for the target micro, whose file takes what it computes with",
                 "the target mobile or both",
-                "Leave them away",
+                "Leave them out",
             )
         object.__setattr__(self, "interpreters", as_names("interpreters", self.interpreters) or ("auto",))
         without = self.baselines is None or (isinstance(self.baselines, str) and not self.baselines)
