@@ -35,7 +35,8 @@ MEMORY, COPIES = 1_500_000_000, 4
 """Bytes that a call is declared to take: a process with TensorFlow 2.14 (measured: 1.0 GB), and the files so many times."""
 LARGEST = 1 << 30
 """Bytes of a directory that may travel back."""
-_MODULES = ("tensorflow", "numpy")
+MODULES = ("tensorflow", "numpy")
+"""Packages that decide on values; nodes load them for their version."""
 
 
 class Cluster:
@@ -44,10 +45,11 @@ class Cluster:
     Args:
         ray: The package.
         files: Name -> file or directory that every node gets; it travels when the first call there needs it.
+        modules: Packages that must have the same version on every node.
     """
 
-    def __init__(self, ray: Any, files: Mapping[str, PathLike]) -> None:
-        self._ray = ray
+    def __init__(self, ray: Any, files: Mapping[str, PathLike], modules: Sequence[str] = MODULES) -> None:
+        self._ray, self._modules = ray, tuple(modules)
         packed = {name: pack(path) for name, path in files.items()}
         self._parcels: dict[str, tuple[str, str, Any]] = {}
         for name, path in files.items():
@@ -97,7 +99,7 @@ class Cluster:
                 self._check_nodes()
                 parcels = self._parcels
                 names = {name: (file, digest) for name, (file, digest, _) in parcels.items()}
-                job = self.packed((function, arguments, names, _versions()))
+                job = self.packed((function, arguments, names, _versions(self._modules)))
                 pending = self._task.remote(job, *(parcel for _, _, parcel in parcels.values()))
                 self._pending.add(pending)
                 answer, error = ray.get(pending)
@@ -149,13 +151,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def joined(address: str, files: Mapping[str, PathLike]) -> Iterator[Cluster]:
+def joined(address: str, files: Mapping[str, PathLike], modules: Sequence[str] = MODULES) -> Iterator[Cluster]:
     """Yields a cluster for the length of the block; running calls end with it, and a Ray that was started for it.
 
     Args:
         address: Of a Ray cluster that this machine is a node of; ``auto``: the one that runs here, else one of this machine
             alone that is started.
         files: As for `Cluster`.
+        modules: As for `Cluster`.
 
     Raises:
         MachineError: If there is none, or Ray is not installed.
@@ -170,10 +173,10 @@ def joined(address: str, files: Mapping[str, PathLike]) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         stack.callback(_restore_signals, {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)})
         if ray.is_initialized():
-            cluster = Cluster(ray, files)  # the user's own, which stays
+            cluster = Cluster(ray, files, modules)  # the user's own, which stays
         else:
             _start(ray, address, stack)
-            cluster = Cluster(ray, files)
+            cluster = Cluster(ray, files, modules)
         stack.callback(cluster.close)
         yield cluster
 
@@ -238,17 +241,17 @@ def _not_ours(fault: BaseException) -> XaicError:
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(modules: Sequence[str] = MODULES) -> dict[str, str]:
     """What has to be the same on all nodes, for the same values."""
     found = {"Python": ".".join(platform.python_version_tuple()[:2]), "keras-xaic": __version__}
-    return {**found, **{name: importlib.import_module(name).__version__ for name in _MODULES}}
+    return {**found, **{name: importlib.import_module(name).__version__ for name in modules}}
 
 
 def _on_node(job: bytes, *parcels: np.ndarray) -> tuple[Any, Optional[XaicError]]:
     """Does a call; in a process of a node."""
     try:
         function, arguments, names, versions = received(job)
-        own = _versions()
+        own = _versions([name for name in MODULES if name in versions])
         wrong = [f"{name} {own[name]}, not {version}" for name, version in versions.items() if own[name] != version]
         if wrong:
             return None, MachineError(f"node {socket.gethostname()} has {', '.join(wrong)}", "the same versions on every node")

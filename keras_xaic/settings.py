@@ -30,6 +30,8 @@ SYSTEMS = ("cmake", "arduino", "esp-idf", "zephyr")
 ORIGINS = ("true", "predicted", "all")
 Reference = Literal["mean", "zeros"]
 REFERENCES: tuple[Reference, ...] = get_args(Reference)
+SHARED = "Share the samples among a Ray cluster: auto, or HOST:PORT."
+"""Help of ``--cluster`` where it is not trials that are shared."""
 Rounding = Literal["outputs", "nearest"]
 Ranges = Literal["moving_average", "learned", "percentile"]
 
@@ -425,7 +427,7 @@ class AttributionOptions:
     pictures: int = option(4, "Test samples to draw.")
     cross_check: bool = option(False, "Run both engines and print the largest difference per layer.")
     tune: bool = option(False, "Try rules on validation data, print what each does, and take the best: takes minutes.")
-    cluster: Optional[str] = option(None, "Share the samples among a Ray cluster: auto, or HOST:PORT.", kind=str)
+    cluster: Optional[str] = option(None, SHARED, kind=str)
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str) and self.target.lstrip("-").isdigit():

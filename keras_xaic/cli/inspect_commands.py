@@ -14,7 +14,7 @@ from keras_xaic.cli.options import READING, DataOption, Model, Out, Overwrite, S
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.json_files import read_json
-from keras_xaic.settings import AttributionOptions, DataOptions
+from keras_xaic.settings import SHARED, AttributionOptions, DataOptions
 
 
 def _interpreters() -> list[str]:
@@ -73,6 +73,7 @@ def verify(
         help="auto: the one that judges; all: every installed one; or a name, see `xaic doctor`.",
         autocompletion=_interpreters,
     ),
+    cluster: Optional[str] = typer.Option(None, "--cluster", help=SHARED, show_default=False),
 ) -> None:
     """Measure size, accuracy and latency of a bundle from its files.
 
@@ -80,7 +81,7 @@ def verify(
     """
     from keras_xaic.edge.marking import verify as run
 
-    found = run(bundle, data, interpreter=interpreter, options=options, progress=terminal.progress)
+    found = run(bundle, data, interpreter=interpreter, options=options, cluster=cluster, progress=terminal.progress)
     terminal.show_verification(found)
 
 

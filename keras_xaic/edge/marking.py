@@ -13,7 +13,7 @@ from keras_xaic.edge.verification import verify as measure
 from keras_xaic.errors import EdgeError
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.progress import Progress, silent
-from keras_xaic.settings import DataOptions
+from keras_xaic.settings import DataOptions, cluster_address
 
 
 @tells_machine_errors
@@ -24,6 +24,7 @@ def verify(
     *,
     interpreter: str = "auto",
     options: Optional[DataOptions] = None,
+    cluster: Optional[str] = None,
     progress: Progress = silent,
 ) -> Verification:
     """Measures size, metric, latency and memory of a bundle from its files, and marks it where an interpreter fails.
@@ -33,6 +34,8 @@ def verify(
         data: Anything that `as_data` takes, or a path; its test part is run, or its training part where there is none.
         interpreter: ``auto``: the one that judges; ``all``: every installed one that the bundle is for; or a name.
         options: Task, metric and input scaling where they are not what the bundle remembers.
+        cluster: A Ray cluster whose nodes share the samples: ``auto`` or HOST:PORT, as for `SearchOptions`; None: this machine.
+            Time and memory are measured on this machine all the same.
         progress: Told how far the work is.
 
     Returns:
@@ -43,9 +46,10 @@ def verify(
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     opened.check_mark()
+    cluster = None if cluster is None else cluster_address(cluster)
     made_for = deployed_on(opened)
     try:
-        verification = measure(opened, data, interpreters=interpreter, options=options, progress=progress)
+        verification = measure(opened, data, interpreters=interpreter, options=options, cluster=cluster, progress=progress)
     except UnusableInterpreter:
         raise  # it says nothing about the bundle
     except EdgeError as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pathlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Callable, Optional, Union
 
 from keras_xaic.bundle import Bundle, open_bundle
@@ -15,7 +16,8 @@ from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.measured import InterpreterRun, Verification
-from keras_xaic.edge.running import run_file
+from keras_xaic.edge.running import EdgeResult, run_file
+from keras_xaic.edge.sharing import run_on_nodes
 from keras_xaic.errors import EdgeError, XaicWarning
 from keras_xaic.files import PathLike
 from keras_xaic.output_tasks import AnyTask, Tasks
@@ -33,6 +35,7 @@ def verify(
     latency_runs: int = 50,
     threads: int = 1,
     timeout: float = 120.0,
+    cluster: Optional[str] = None,
     progress: Optional[Callable[[str, int, int], None]] = None,
 ) -> Verification:
     """Measures a bundle on edge interpreters, from the files themselves.
@@ -47,6 +50,8 @@ def verify(
         latency_runs: Timed invocations per interpreter; 0 for none.
         threads: Threads of the interpreter.
         timeout: Seconds without progress after which an interpreter counts as hung.
+        cluster: A Ray cluster whose nodes share the samples: ``auto`` or HOST:PORT; None: this machine. Time and memory are
+            measured here all the same.
         progress: Called with the interpreter's name, the finished and all samples.
 
     Returns:
@@ -70,12 +75,9 @@ def verify(
     digest = file_sha256(opened.model)
     stored = facts.report.get("sha256")
     stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored
-    runs = {}
-    for interpreter in names:
-        how: dict[str, Any] = {"threads": threads, "latency_runs": latency_runs, "timeout": timeout}
-        if progress is not None:
-            how["progress"] = _Progress(progress, interpreter, len(samples))
-        runs[interpreter] = _run(_file_for(opened, interpreter), interpreter, samples, does, reference, how)
+    files = {name: _file_for(opened, name) for name in names}
+    results = _run(files, samples, threads, latency_runs, timeout, cluster, progress)
+    runs = {name: _told(name, result, samples, does, reference) for name, result in results.items()}
     verification = Verification(
         path=opened.path,
         task=does,
@@ -123,16 +125,6 @@ def file_sha256(path: PathLike) -> str:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Progress:
-    report: Callable[[str, int, int], None]
-    interpreter: str
-    total: int
-
-    def __call__(self, done: int) -> None:
-        self.report(self.interpreter, done, self.total)
-
-
 def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
     if interpreters == "all":
         return deployed_on(bundle) or (judge(),)
@@ -152,12 +144,40 @@ def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
 
 
 def _run(
-    file: pathlib.Path, interpreter: str, samples: Samples, task: AnyTask, reference: Any, how: dict[str, Any]
+    files: Mapping[str, pathlib.Path],
+    samples: Samples,
+    threads: int,
+    latency_runs: int,
+    timeout: float,
+    cluster: Optional[str],
+    progress: Optional[Callable[[str, int, int], None]],
+) -> dict[str, Union[EdgeResult, EdgeError]]:
+    """Returns what each interpreter makes of its file, or why it failed."""
+
+    def tell(name: str, done: int) -> None:
+        if progress is not None:
+            progress(name, done, len(samples))
+
+    how: dict[str, Any] = {"scale": samples.scale, "offset": samples.offset, "threads": threads, "timeout": timeout}
+    inputs = samples.x if cluster is None else samples.x[:1]
+    results: dict[str, Union[EdgeResult, EdgeError]] = {}
+    for name, file in files.items():
+        said = functools.partial(tell, name) if cluster is None else None
+        try:
+            results[name] = run_file(file, inputs, interpreter=name, latency_runs=latency_runs, progress=said, **how)
+        except EdgeError as error:
+            results[name] = error
+    ran = {name: result for name, result in results.items() if isinstance(result, EdgeResult)}
+    if cluster is not None and ran:
+        results.update(run_on_nodes(cluster, files, samples.x, ran, how, tell))
+    return results
+
+
+def _told(
+    interpreter: str, result: Union[EdgeResult, EdgeError], samples: Samples, task: AnyTask, reference: Any
 ) -> InterpreterRun:
-    try:
-        result = run_file(file, samples.x, interpreter=interpreter, scale=samples.scale, offset=samples.offset, **how)
-    except EdgeError as error:
-        return InterpreterRun(interpreter, error=error)
+    if isinstance(result, EdgeError):
+        return InterpreterRun(interpreter, error=result)
     outputs: Any = result.together
     return InterpreterRun(
         interpreter=result.interpreter,

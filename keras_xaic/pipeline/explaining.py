@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from keras_xaic.arguments import an, checked, shown
 from keras_xaic.bundle import cached
-from keras_xaic.cluster import joined
+from keras_xaic.cluster import Cluster, joined
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
@@ -124,28 +124,34 @@ def explain(
             Attribution(loaded, rule=chosen, engine="innvestigate")  # raises what it would raise after the work
         best: dict[Use, Choice] = {use: (chosen, how.reduce) if found is None else found.best(use) for use in USES}
 
-        def by(rule: Any, reduce: Reduce) -> Relevance:
+        spread = how.cluster is not None and any(rule != "magnitude" for rule, _ in best.values())
+        files = travelling(model, given, options) if spread else {}
+
+        def by(rule: Any, reduce: Reduce, nodes: Optional[Cluster]) -> Relevance:
             first = (rule, reduce) == best["weights"]
-            if first and how.cluster is not None and rule != "magnitude":
-                asked = _Asked(rule, replace(how, reduce=reduce), options, seed, target)
-                return _spread(asked, loaded, len(samples), travelling(model, given, options), progress)
-            more: dict[str, Any] = {}
-            if first:
-                more = {"engine": how.engine, "per_class": how.per_class, "checkpoint": place.work / "attribution.npz"}
+            own = replace(how, reduce=reduce)
+            if not first:
+                own = replace(own, engine="auto", per_class=False)
+            if nodes is not None and rule != "magnitude":
+                return _spread(nodes, _Asked(rule, own, options, seed, target), loaded, len(samples), progress)
             return attribute(
                 loaded,
                 samples,
                 rule=rule,
                 reduce=reduce,
+                engine=own.engine,
+                per_class=own.per_class,
+                checkpoint=place.work / "attribution.npz" if first else None,
                 batch_size=how.batch_size,
                 seed=seed,
                 allow_approximate=not options.strict,
                 progress=progress,
-                **more,
                 **settings,
             )
 
-        relevance = attribute_each(by, best["weights"], best["filters"], best["bits"])
+        with joined(str(how.cluster), files) if spread else contextlib.nullcontext() as nodes:
+            here = functools.partial(by, nodes=nodes)
+            relevance = attribute_each(here, best["weights"], best["filters"], best["bits"])
         if found is not None:
             relevance = replace(relevance, tried=found.tried)
         differences: list[Difference] = []
@@ -186,13 +192,12 @@ def _check_paths(**given: Any) -> None:
             raise PlanError(f"{name} is {shown(path)}", "its path: every node of a cluster reads it")
 
 
-def _spread(asked: _Asked, model: Model, samples: int, files: Mapping[str, PathLike], progress: Progress) -> Relevance:
+def _spread(nodes: Cluster, asked: _Asked, model: Model, samples: int, progress: Progress) -> Relevance:
     """Returns the relevance to which the nodes of a cluster add up their parts."""
     how = asked.how
-    with joined(str(how.cluster), files) as nodes:
-        count = min(nodes.size, -(-samples // how.batch_size))
-        progress("attribute", 0, 1, f"{count} parts")
-        parts = nodes.map(f"{__name__}:{part_of.__name__}", [(asked, number, count) for number in range(count)])
+    count = min(nodes.size, -(-samples // how.batch_size))
+    progress("attribute", 0, 1, f"{count} parts")
+    parts = nodes.map(f"{__name__}:{part_of.__name__}", [(asked, number, count) for number in range(count)])
     progress("attribute", 1, 1)
     attribution = Attribution(model, rule=asked.rule, engine=how.engine, allow_approximate=not asked.options.strict)
     return attribution.whole(parts, target=asked.target, start=how.start, seed=asked.seed)

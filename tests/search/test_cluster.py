@@ -7,22 +7,30 @@ import functools
 import os
 import pathlib
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import keras_xaic as xaic
-from keras_xaic import cluster
+from keras_xaic import cluster, edge
 from keras_xaic._keras import keras, layers
+from keras_xaic.data import Parts
+from keras_xaic.edge import sharing
 from keras_xaic.pipeline import explain, explaining
 from keras_xaic.pipeline.run_settings import RunSettings
+from keras_xaic.pipeline.tuning import Tuned
 from keras_xaic.pipeline.workspace import Shared
 from keras_xaic.recipes import RECIPES
+from keras_xaic.relevance.tried import Tried
 from keras_xaic.searching import search, study, trial, workers
 from keras_xaic.searching.database import sqlite_url
 from keras_xaic.searching.study import STUDY
@@ -30,6 +38,7 @@ from keras_xaic.settings import AttributionOptions
 from tests.nets import saved
 
 optuna = pytest.importorskip("optuna")
+TINY = pathlib.Path(edge.__file__).parent / "tiny.tflite"
 HOW = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
 
 
@@ -80,8 +89,8 @@ class Here(cluster.Cluster):
 
 @pytest.fixture
 def here(monkeypatch):
-    for module in (workers, explaining):
-        monkeypatch.setattr(module, "joined", lambda address, files: contextlib.nullcontext(Here(files)))
+    for module in (workers, explaining, sharing):
+        monkeypatch.setattr(module, "joined", lambda address, files, modules=(): contextlib.nullcontext(Here(files)))
 
 
 @pytest.mark.slow
@@ -138,6 +147,147 @@ def test_relevance_of_a_cluster_is_that_of_one_process(place, here, tmp_path):
     same(whole, added)
 
 
+@pytest.mark.slow
+def test_a_cluster_computes_relevance_by_the_rules_that_were_searched_for(place, here, tmp_path, monkeypatch):
+    chosen = {"weights": "lrp.gamma", "filters": "deeplift.rescale", "bits": "magnitude"}
+    tried = tuple(Tried(use, rule, "mean_abs", (), (), None, chosen=True) for use, rule in chosen.items())
+    monkeypatch.setattr(explaining, "search_rules", lambda *_, **__: Tuned(tried))
+    found = []
+    for name, address in (("one", None), ("three", "auto")):
+        how = AttributionOptions("auto", pictures=0, batch_size=32, per_class=True, cluster=address)
+        found.append(explain(place / "m.keras", place / "d.npz", tmp_path / name, attribution=how).relevance)
+    same(*found)
+    whole, added = found
+    assert (added.rule, added.filter_rule, added.bits_rule, added.tried) == ("lrp.gamma", *list(chosen.values())[1:], tried)
+    for key, scores in whole.filters.items():
+        np.testing.assert_allclose(added.filters[key], scores, rtol=1e-5, atol=1e-5 * np.abs(scores).max())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A file, and 50 samples that it gets right about as often as chance."""
+    folder = tmp_path_factory.mktemp("bundle")
+    random, info = np.random.default_rng(0), edge.read_file(TINY)
+    shape, classes = info.inputs[0].shape[1:], info.outputs[0].shape[-1]
+    (folder / "small").mkdir()
+    shutil.copy(TINY, folder / "small" / "model.tflite")
+    x, y = random.normal(size=(50, *shape)).astype(np.float32), random.normal(size=(50, classes)).astype(np.float32)
+    np.savez(folder / "d.npz", x_train=x[:5], y_train=y[:5], x_test=x, y_test=y)
+    return folder
+
+
+@pytest.mark.parametrize("metric", ["mse", "mae", "r2"])
+def test_metric_values_of_a_cluster_are_those_of_one_process(bundle, here, metric):
+    options, seen = xaic.DataOptions(task="regression", metric=metric), []
+    given = (bundle / "small", bundle / "d.npz")
+    alone = xaic.verify(*given, options=options)
+    shared = xaic.verify(*given, options=options, cluster="auto", progress=lambda *state: seen.append(state))
+    assert shared.edge_metric == alone.edge_metric  # the same bits
+    assert np.array_equal(shared.outputs, alone.outputs)
+    assert len(shared.outputs) == shared.samples == 50
+    assert shared.latency_ms().keys() == alone.latency_ms().keys()
+    assert seen == [(edge.judge(), 0, 50), (edge.judge(), 50, 50)]
+
+
+def test_samples_of_several_inputs_are_shared_in_order(here, monkeypatch):
+    def run(path, inputs, *, interpreter, **how):
+        assert how == {"scale": 2.0}
+        outputs = [inputs[0] * 2 + inputs[1], inputs[1]]
+        return edge.EdgeResult(interpreter, "1", outputs, outputs)
+
+    monkeypatch.setattr(sharing, "run_file", run)
+    inputs = Parts([np.arange(10.0), np.arange(10.0) * 100])
+    first = {edge.judge(): run("", [one[:1] for one in inputs.arrays], interpreter=edge.judge(), scale=2.0)}
+    given = ("auto", {edge.judge(): TINY}, inputs, first, {"scale": 2.0}, lambda *_: None)
+    result = sharing.run_on_nodes(*given)[edge.judge()]
+    assert [one.tolist() for one in result.outputs] == [(np.arange(10.0) * 102).tolist(), (np.arange(10.0) * 100).tolist()]
+    assert [len(one) for one in result.raw] == [10, 10]
+
+
+def test_what_fails_on_a_node_is_said_of_the_interpreter_and_other_versions_of_it_are_refused(bundle, here, monkeypatch):
+    real, calls = sharing.run_file, []
+
+    def run(*given, **how):
+        calls.append(how["interpreter"])
+        if len(calls) == 2:
+            raise xaic.EdgeError(f"{how['interpreter']} crashed on a node")
+        return real(*given, **how)
+
+    monkeypatch.setattr(sharing, "run_file", run)
+    with pytest.raises(xaic.EdgeError, match="crashed on a node"):
+        edge.verify(bundle / "small", bundle / "d.npz", cluster="auto", options=xaic.DataOptions(task="regression"))
+    assert len(calls) == 3  # the others have their parts all the same
+    with pytest.raises(xaic.MachineError, match=r"node .* has .*, not 0\.1\. Expected the same versions"):
+        sharing.part_of({}, edge.judge(), "0.1", [], {})
+
+
+def test_what_cannot_be_run_is_said_before_a_cluster_is_joined(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "joined", None)
+    (tmp_path / "model.tflite").write_bytes(TINY.read_bytes()[:-200])
+    with pytest.raises(xaic.EdgeError, match="damaged"):
+        xaic.verify(tmp_path, bundle / "d.npz", cluster="auto")
+    with pytest.raises(xaic.PlanError, match="cluster is 'here'"):
+        xaic.verify(bundle / "small", bundle / "d.npz", cluster="here")
+
+
+class Lossy:
+    """What `Cluster` uses of Ray, on which every call is lost at first."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+        class TaskCancelledError(RayError):
+            pass
+
+        class RayTaskError(RayError):
+            pass
+
+    cloudpickle, lost, always = pickle, 0, False
+
+    def __init__(self):
+        self.seen = set()
+
+    def put(self, thing):
+        return thing
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 2, "memory": 1e10}}, {"Alive": False, "Resources": {"CPU": 8}}]
+
+    def remote(self, **needs):
+        assert needs["num_cpus"] == 1
+        return lambda function: SimpleNamespace(remote=lambda *given: _Call(function, given))
+
+    def get(self, call):
+        again = call.given[0] in self.seen
+        self.seen.add(call.given[0])
+        if self.always or not again:
+            self.lost += 1
+            raise self.exceptions.RayError("The node died.")
+        return call.function(*call.given)
+
+
+@dataclass(eq=False)
+class _Call:
+    function: Any
+    given: tuple
+
+
+def test_parts_of_an_evaluation_whose_node_is_lost_are_done_again(bundle, monkeypatch):
+    ray = Lossy()
+    monkeypatch.setattr(
+        sharing, "joined", lambda address, files, modules: contextlib.nullcontext(cluster.Cluster(ray, files, modules))
+    )
+    options = xaic.DataOptions(task="regression")
+    given = (bundle / "small", bundle / "d.npz")
+    shared = xaic.verify(*given, options=options, cluster="auto")
+    assert ray.lost == 2  # each of two parts
+    assert np.array_equal(shared.outputs, xaic.verify(*given, options=options).outputs)
+    ray.always = True
+    with pytest.raises(xaic.MachineError, match=r"a call was lost 4 times .*The node died.*\. Expected nodes with more memory"):
+        xaic.verify(*given, options=options, cluster="auto")
+
+
 def same(whole, added):
     assert added.samples == whole.samples == 256
     assert set(added.per_class) == {0, 1, 2}
@@ -171,7 +321,8 @@ def test_a_node_of_other_versions_says_so_and_what_fails_there_is_one_line(place
     nodes = Here({"model": place / "m.keras"})
     with pytest.raises(xaic.XaicError, match=r"AttributeError: .* has no attribute 'nothing'"):
         nodes.call("keras_xaic.cluster:nothing")
-    monkeypatch.setattr(cluster, "_versions", iter([{"numpy": "1"}, {"numpy": "2"}]).__next__)
+    versions = iter([{"numpy": "1"}, {"numpy": "2"}])
+    monkeypatch.setattr(cluster, "_versions", lambda *_: next(versions))
     with pytest.raises(xaic.MachineError, match="has numpy 2, not 1"):
         nodes.call("keras_xaic.cluster:nothing")
 
@@ -204,7 +355,7 @@ def children(parent, name):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_nodes_give_the_values_of_one_machine_and_one_may_die(place, tmp_path):
+def test_two_nodes_give_the_values_of_one_machine_and_one_may_die(place, bundle, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'keras-xaic[cluster]'")
     from ray.cluster_utils import Cluster
 
@@ -214,6 +365,25 @@ def test_two_nodes_give_the_values_of_one_machine_and_one_may_die(place, tmp_pat
         second = nodes.add_node(num_cpus=1)
         raylets = [node.all_processes["raylet"][0].process.pid for node in (nodes.head_node, second)]
         same(explained(place, tmp_path / "one"), explained(place, tmp_path / "two", cluster=nodes.address))
+
+        ended = []
+
+        def end_a_part():
+            until = time.monotonic() + 100
+            while not ended and time.monotonic() < until:
+                ended.extend(children(raylets[1], "ray::_on_node"))
+                time.sleep(0.02)
+            os.kill(ended[0], signal.SIGKILL)
+
+        ender = threading.Thread(target=end_a_part)
+        ender.start()
+        given, options = (bundle / "small", bundle / "d.npz"), xaic.DataOptions(task="regression")
+        shared = xaic.verify(*given, options=options, cluster=nodes.address)
+        ender.join()
+        assert ended  # the process was at a part, which another one did again
+        alone = xaic.verify(*given, options=options)
+        assert shared.edge_metric == alone.edge_metric
+        assert np.array_equal(shared.outputs, alone.outputs)
 
         at_work = []
 
