@@ -222,7 +222,7 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
         return tf.reduce_mean((1 - distillation) * hard + distillation * temperature**2 * soft, axis=-1)
 
     function = {"values": values, "yes_no": yes_no, "classes": classes}[task.loss_family]
-    return _Loss(task, function, None if distillation == 0 else task_loss(task, 0.0, temperature))
+    return _OwnLoss(task, function, None if distillation == 0 else task_loss(task, 0.0, temperature))
 
 
 def as_targets(task: Task, given: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
@@ -268,6 +268,12 @@ class _Loss(keras.losses.Loss):
         if alone and self.of_labels is not None:
             return self.of_labels.function(both, outputs)
         return self.function(both, outputs)
+
+
+class _OwnLoss(_Loss):
+    """A loss of ours alone: there is nothing of a user's in it that TensorFlow would have to rewrite for graphs."""
+
+    call = tf.autograph.experimental.do_not_convert(_Loss.call)
 
 
 def _log_probability(task: Task, outputs: Tensor) -> Tensor:

@@ -40,8 +40,9 @@ def write_check(directory: pathlib.Path, model: Model, arrays: Sequence[np.ndarr
     """
     directory.mkdir(parents=True, exist_ok=True)
     inputs = [np.asarray(array[:SAMPLES], np.float32) for array in arrays]
-    outputs = tf.nest.flatten(model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0))
-    expected = {f"keras{i}": array for i, array in enumerate(outputs)}
+    tensors = [tf.constant(one) for one in inputs]
+    outputs = tf.nest.flatten(model(tensors if len(tensors) > 1 else tensors[0], training=False))
+    expected = {f"keras{i}": tensor.numpy() for i, tensor in enumerate(outputs)}
     if samples is not None and samples.y is not None:
         targets = [np.asarray(one[:SAMPLES]) for one in arrays_of(samples.y)]
         expected.update({"targets" if len(targets) == 1 else f"targets{i}": one for i, one in enumerate(targets)})

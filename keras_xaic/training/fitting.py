@@ -110,7 +110,7 @@ def fit(
         teacher: (N, outputs) outputs of the original model on `train`, `Parts` of several, or `Taught`; without them only
             labels teach.
         callbacks: Further Keras callbacks; where one sets ``model.stop_training``, the epoch is the last.
-        checkpoint: Directory for the state after every epoch; a call with the same directory continues from there.
+        checkpoint: Directory for the state after epochs, of short ones one per second; a call with the same directory continues from there.
         progress: Told the training steps that are done, all of them, and a note, after every step.
         judge: Returns the metric value of the model after an epoch; it may settle what training leaves unsettled, such as
             statistics. None: the task's metric value on `held_back`.
@@ -143,7 +143,8 @@ def fit(
     def end(lost: float) -> None:
         history.append(Epoch(len(history) + 1, lost, values[-1]))
         model.stop_training = model.stop_training or schedule.is_over(history)
-        state.save(history, states_of(theirs), stopped=bool(model.stop_training))
+        stopped, states = bool(model.stop_training), states_of(theirs) if theirs else None
+        state.save(history, states, stopped, last=stopped or len(history) == schedule.epochs)
 
     with traced_once(model), _taught_maps(model, task, taught, schedule):
         if not history and schedule.select_from == 0:  # training may make things worse

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,16 @@ from keras_xaic.models.ports import ports_of
 BATCH = 256
 LARGEST = 2**26
 """Most numbers in one tensor between layers; of large models batches are smaller."""
+FEW = 2
+"""Batches that take less time than tracing a model does."""
 _traced: dict[int, Any] = {}
 """The compiled calls of models that are being trained, by the `id` of the model."""
 
 
 def predict(model: Model, samples: Samples) -> Any:
     """Returns the model's outputs, (N, ...) float32, batch by batch; of several outputs `Parts`."""
-    call = _traced.get(id(model)) or _compiled(model)
     names, parts, size = ports_of(model).outputs, [], _batch_size(model)
+    call = _traced.get(id(model)) or (_calling if len(samples) <= FEW * size else _compiled)(model)
     for start in range(0, len(samples), size):
         feeds = [tf.constant(one) for one in samples.feeds(slice(start, start + size))]
         outputs = tf.nest.flatten(call(feeds if len(feeds) > 1 else feeds[0]))
@@ -49,5 +51,9 @@ def traced_once(model: Model) -> Iterator[None]:
             del _traced[id(model)]
 
 
+def _calling(model: Model) -> Callable[[Any], Any]:
+    return lambda x: model(x, training=False)
+
+
 def _compiled(model: Model) -> Any:
-    return tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    return tf.function(_calling(model), reduce_retracing=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Optional
@@ -36,8 +37,12 @@ def identity_of(
     return json.dumps(facts_of([replace(schedule, minutes=None), task, seen, data, theirs]), sort_keys=True)
 
 
+SPACING = 1.0
+"""Seconds of training that an interruption may cost: of epochs that are shorter not every one is kept."""
+
+
 class State:
-    """Everything needed to go on after an interruption, kept after every epoch, and the best weights so far.
+    """Everything needed to go on after an interruption, and the best weights so far.
 
     Args:
         model: The model that trains; it is compiled.
@@ -50,6 +55,7 @@ class State:
         self.best: Optional[list[np.ndarray]] = None
         self.best_value = -np.inf
         self.identity, self.stopped = identity, False
+        self._written = time.monotonic()
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
 
     def restore(self) -> tuple[list[Epoch], list[dict[str, Any]]]:
@@ -67,9 +73,18 @@ class State:
         self.stopped = saved.get("stopped", False)
         return [Epoch(**epoch) for epoch in saved["epochs"]], saved.get("callbacks", [])
 
-    def save(self, history: list[Epoch], callbacks: list[dict[str, Any]], stopped: bool) -> None:
-        """Keeps the model after an epoch, and whether it was the last."""
-        if self.directory is None:
+    def save(self, history: list[Epoch], callbacks: Optional[list[dict[str, Any]]], stopped: bool, last: bool) -> None:
+        """Keeps the model after an epoch.
+
+        Args:
+            history: The epochs that are done.
+            callbacks: The states of the user's callbacks; None where there are none. What they record of an epoch is
+                recorded once: with them every epoch is kept.
+            stopped: Whether training ends here, with epochs left.
+            last: Whether it ends here.
+        """
+        soon = callbacks is None and not last and time.monotonic() - self._written < SPACING
+        if self.directory is None or soon:
             return
         with telling():
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -80,10 +95,12 @@ class State:
             value = None if self.best is None else float(self.best_value)
             epochs = [vars(epoch) for epoch in history]
             content = {"checkpoint": name, "best": best, "best_value": value, "epochs": epochs, "identity": self.identity}
-            content.update({"callbacks": callbacks, "stopped": stopped})
+            content.update({"callbacks": callbacks or [], "stopped": stopped})
             write_atomic(self.directory / "epochs.json", json.dumps(content))
-            for stale in self.directory.glob(f"*-{len(history) - 1}.*"):  # epochs.json names others now
-                stale.unlink()
+            for stale in self.directory.glob("*-*.*"):  # epochs.json names others now
+                if stale.stem.partition(".")[0] not in (name, f"best-{len(history)}"):
+                    stale.unlink()
+            self._written = time.monotonic()
 
     def consider(self, value: float) -> None:
         """Remembers the weights of now if no earlier ones were better."""

@@ -79,9 +79,12 @@ def test_training_that_makes_things_worse_is_undone():
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("spacing", [0.0, 3600.0])
+def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, monkeypatch, spacing):
     class Stop(Exception):
         pass
+
+    monkeypatch.setattr("keras_xaic.training.state.SPACING", spacing)
 
     schedule, count = Schedule(5, 1e-2, 16), len(make_data())
 
@@ -94,9 +97,13 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
     model = make_model()
     with pytest.raises(Stop):
         fit(model, make_data(), make_data(seed=1), TASK, schedule, checkpoint=tmp_path, progress=stop_after_two)
-    again = make_model()
-    history = fit(again, make_data(), make_data(seed=1), TASK, Schedule(5, 1e-2, 16), checkpoint=tmp_path)
+    again, steps = make_model(), []
+    how = {"checkpoint": tmp_path, "progress": lambda done, total, note: steps.append(done)}
+    history = fit(again, make_data(), make_data(seed=1), TASK, Schedule(5, 1e-2, 16), **how)
     assert len(history) == 5
+    trained = 3 if spacing == 0.0 else 5  # of short epochs not every one is kept
+    assert len(steps) == trained * schedule.steps_per_epoch(count)
+    assert len(list(tmp_path.iterdir())) == 4  # the last state alone: epochs.json, the best weights, two of the checkpoint
     for one, other in zip(whole.get_weights(), again.get_weights()):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
