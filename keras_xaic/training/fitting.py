@@ -110,7 +110,7 @@ def fit(
         teacher: (N, outputs) outputs of the original model on `train`, `Parts` of several, or `Taught`; without them only
             labels teach.
         callbacks: Further Keras callbacks; where one sets ``model.stop_training``, the epoch is the last.
-        checkpoint: Directory for the state after epochs, of short ones one per second; a call with the same directory continues from there.
+        checkpoint: Directory for the state after an epoch, of short ones one a second; a call with it continues from there.
         progress: Told the training steps that are done, all of them, and a note, after every step.
         judge: Returns the metric value of the model after an epoch; it may settle what training leaves unsettled, such as
             statistics. None: the task's metric value on `held_back`.
