@@ -155,7 +155,7 @@ def states_of(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def validation_logs(
-    task: AnyTask, samples: Samples, losses: Mapping[str, Any], predict: Callable[[Model, Samples], Array]
+    task: AnyTask, samples: Samples, losses: Mapping[str, Any], predict: Callable[[Model, Samples], Array], batch_size: int
 ) -> Any:
     """Returns what tells ``val_loss``, ``val_accuracy`` (for values ``val_mse``) and the task's own metric of a model.
 
@@ -166,6 +166,7 @@ def validation_logs(
         samples: Validation data with targets.
         losses: Of labels alone (see `output_losses`).
         predict: Returns outputs.
+        batch_size: Of the batches that Keras would validate on.
     """
     targets = all_targets(task, samples, None)
     several = isinstance(task, Tasks)
@@ -179,7 +180,7 @@ def validation_logs(
         found, total = {}, 0.0
         for one, lead, loss, weight, target, given, truth in zip(tasks, leads, each, weights, targets, outputs, truths):
             both, metric = tf.constant(target[:]), TrainMetric(one)
-            lost = float(tf.reduce_mean(loss.call(both, tf.constant(given))))
+            lost = _validation_loss(loss, both, tf.constant(given), batch_size)
             total += weight * lost
             found.update({f"{lead}loss": lost} if several else {})
             found[f"{lead}{metric.name}"] = float(tf.reduce_mean(metric.of(both, tf.constant(given))))
@@ -187,6 +188,13 @@ def validation_logs(
         return {"val_loss": total, **found}
 
     return logs
+
+
+def _validation_loss(loss: Any, targets: Any, outputs: Any, batch_size: int) -> float:
+    """Returns the mean over samples as Keras logs it: batch by batch, since a loss may be a sum over one."""
+    parts = [slice(start, start + batch_size) for start in range(0, len(outputs), batch_size)]
+    lost = [float(tf.reduce_mean(loss.call(targets[part], outputs[part]))) for part in parts]
+    return float(np.average(lost, weights=[len(outputs[part]) for part in parts]))
 
 
 def train_metrics(task: AnyTask) -> list[Any]:

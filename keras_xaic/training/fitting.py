@@ -152,7 +152,8 @@ def fit(
         if not schedule.is_over(history) and not state.stopped:
             said = None
             if theirs:
-                said = validation_logs(task, held_back, output_losses(task, held_back, None, 0.0, 1.0, schedule.loss), predict)
+                alone = output_losses(task, held_back, None, 0.0, 1.0, schedule.loss)
+                said = validation_logs(task, held_back, alone, predict, schedule.batch_size)
             following = [FollowCosine(schedule.cosine(len(train)))] if constant and not sets_rate(theirs) else []
             users = [Named(one) for one in theirs]
             try:

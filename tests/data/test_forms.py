@@ -262,6 +262,26 @@ class Tracked:
         raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
 
 
+class Foreign:
+    """As arrays of JAX and torch: no arrays of numpy, and they give one."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, f"float{8 * array.itemsize}"
+
+    def __len__(self):
+        return len(self.array)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.array, dtype)
+
+
+def test_arrays_of_other_libraries_are_read():
+    for given in ((Foreign(X), Foreign(Y)), {"x_train": Foreign(X), "y_train": Foreign(Y)}):
+        data = as_data(given)
+        assert np.array_equal(data.train.x, X)
+        assert np.array_equal(data.train.y, Y)
+
+
 def test_arrays_of_other_libraries_that_cannot_be_read_are_one_line():
     with pytest.raises(XaicError, match=r"data is not an array \(.*requires grad. Use tensor.detach"):
         as_data((Tracked(), Y))
