@@ -11,7 +11,7 @@ from typing import Any, Optional
 from keras_xaic.arguments import keyword_only, require, settings, shown
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.settings import cluster_address, option
-from keras_xaic.units import parse_size
+from keras_xaic.units import parse_milliseconds, parse_size
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def parse_conditions(rule: object) -> tuple[Condition, ...]:
     Raises:
         PlanError: If it is something else.
     """
-    example = "conditions on objectives, e.g. flash<48kB or metric>=0.9,latency<2"
+    example = "conditions on objectives, e.g. flash<48kB or metric>=0.9,latency<300us"
     if not isinstance(rule, str) or not rule.strip():
         raise PlanError(f"the rule to pick by is {shown(rule)}", example)
     found = []
@@ -138,8 +138,10 @@ def parse_conditions(rule: object) -> tuple[Condition, ...]:
 def _limit(name: str, text: str) -> float:
     if OBJECTIVES[name].unit == "B":
         return float(parse_size(text, f"the limit of {name}"))
-    match = re.fullmatch(r"(-?[0-9]+(?:\.[0-9]+)?)\s*(%|ms)?", text)
-    if match is None or (match.group(2) == "ms" and name != "latency"):
+    if OBJECTIVES[name].unit == "ms":
+        return parse_milliseconds(text, f"the limit of {name}")
+    match = re.fullmatch(r"(-?[0-9]+(?:\.[0-9]+)?)\s*(%)?", text)
+    if match is None:
         raise PlanError(f"the limit of {name} is {text!r}", "a number, e.g. 0.9")
     return float(match.group(1)) / (100 if match.group(2) == "%" else 1)
 

@@ -16,8 +16,8 @@ LARGEST = 10**15
 _PATTERN = re.compile(r"\s*([0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]+(?:\.[0-9]+)?(?:[eE][+]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*")
 
 
-_TIME = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*(s|ms|us|µs|)\s*")
-_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "": 1.0}
+_TIME = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*(s|ms|us|µs|μs|)\s*")
+_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "μs": 0.001, "": 1.0}
 
 
 def parse_size(size: Union[int, str], name: str = "size") -> int:
@@ -99,12 +99,19 @@ def parse_milliseconds(time: Union[int, float, str], name: str = "time") -> floa
 
 
 def format_milliseconds(time: float) -> str:
-    """Returns a time to three places.
+    """Returns a time with three significant digits, in the unit that suits it.
 
-    >>> format_milliseconds(0.06123), format_milliseconds(12.5)
-    ('0.0612 ms', '12.5 ms')
+    >>> format_milliseconds(0.00262), format_milliseconds(0.9999), format_milliseconds(12.54), format_milliseconds(3200)
+    ('2.62 us', '1.00 ms', '12.5 ms', '3.20 s')
+
+    Args:
+        time: In milliseconds.
     """
-    return f"{time:.3g} ms"
+    value, unit = time * 1000, "us"
+    for larger in ("ms", "s"):
+        if float(f"{value:.3g}") >= 1000:
+            value, unit = value / 1000, larger
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:#.3g}".rstrip(".") + f" {unit}"
 
 
 def _plain(value: object) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_xaic.errors import PlanError
-from keras_xaic.units import format_size, parse_count, parse_size
+from keras_xaic.units import format_milliseconds, format_size, parse_count, parse_milliseconds, parse_size
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,10 @@ def test_counts(text, count):
 def test_what_is_no_count_is_named(text):
     with pytest.raises(PlanError, match="macs is"):
         parse_count(text, "macs")
+
+
+def test_times_have_three_digits_and_a_unit_that_is_read_back():
+    shown = [format_milliseconds(time) for time in (0.000621, 0.00262, 0.12, 0.9996, 1.0, 340.0, 999.5, 5e6)]
+    assert shown == ["0.621 us", "2.62 us", "120 us", "1.00 ms", "1.00 ms", "340 ms", "1.00 s", "5,000 s"]
+    for time in 10 ** np.random.default_rng(0).uniform(-5, 5.9, 300):
+        assert parse_milliseconds(format_milliseconds(time)) == pytest.approx(time, rel=0.0051)

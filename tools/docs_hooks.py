@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # mkdocs knows this file by its path alone
 
 from bench import comparison, headline  # noqa: E402
+from keras_xaic.units import format_milliseconds  # noqa: E402
 from tools import error_catalogue  # noqa: E402
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
@@ -219,8 +220,9 @@ def pruning() -> str:
 def filters() -> str:
     """The original and the narrow model, from the last row of bench/filters.py."""
     row = _measured("filters")[-1]
-    units = {"accuracy": ".2%", "macs": ",", "weights": ",", "bytes": ",", "median_ms": ".3f"}
+    units = {"accuracy": ".2%", "macs": ",", "weights": ",", "bytes": ","}
     lines = [f"| {name} | {row['original'][name]:{form}} | {row['small'][name]:{form}} |" for name, form in units.items()]
+    lines.append(f"| median | {' | '.join(format_milliseconds(row[one]['median_ms']) for one in ('original', 'small'))} |")
     return "| | original | narrow |\n|---|---:|---:|\n" + "\n".join(lines) + "\n"
 
 

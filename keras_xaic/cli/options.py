@@ -38,7 +38,7 @@ class SearchArguments(SearchOptions):
 
     pick: Optional[str] = option(
         None,
-        "Conditions, e.g. 'flash<48kB' or 'metric>=0.9,latency<2': the best model that meets them is copied out and proved "
+        "Conditions, e.g. 'flash<48kB' or 'metric>=0.9,latency<300us': the best model that meets them is copied out and proved "
         "again.",
         kind=str,
     )

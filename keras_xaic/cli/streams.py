@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from keras_xaic.files import machine_error
 def open_closed_streams() -> None:
     """Opens what is closed of standard input, output and error on nothing.
 
-    The next file that is opened would get its number, and what native code prints would be written into that file.
+    The next file that is opened would get its number, and what native code prints would be written into that file. Standard
+    output takes every character.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -26,6 +28,8 @@ def open_closed_streams() -> None:
             _to_nothing(number)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding lacks, as standard error has it
 
 
 class Stream(Console):

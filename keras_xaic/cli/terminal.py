@@ -25,7 +25,7 @@ from keras_xaic.cli.streams import Stream
 from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import sweep
-from keras_xaic.units import format_bytes
+from keras_xaic.units import format_bytes, format_milliseconds
 
 if TYPE_CHECKING:
     from keras_xaic.edge import Verification
@@ -257,11 +257,11 @@ class Terminal:
 
 def _runs(verification: Verification, metric: str) -> Table:
     """Returns a row for each interpreter."""
-    table = Table("interpreter", "version", metric, "median ms", "p90 ms", "delegated", "arena", "RAM")
+    table = Table("interpreter", "version", metric, "median", "p90", "delegated", "arena", "RAM")
     for name, run in verification.runs.items():
         value = verification.task.shown(run.value)
         accuracy = "did not run" if run.error else "" if value is None else f"{value:.4f}"
-        times = ("", "") if run.latency is None else (f"{run.latency.median:.3g}", f"{run.latency.p90:.3g}")
+        times = ("", "") if run.latency is None else tuple(map(format_milliseconds, (run.latency.median, run.latency.p90)))
         delegated = None if run.delegation is None else run.delegation.share
         memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]
         table.add_row(name, run.version or "", accuracy, *times, "" if delegated is None else f"{delegated:.0%}", *memory)

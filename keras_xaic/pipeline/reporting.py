@@ -25,6 +25,7 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.report import Reference, Report, budget_misses, verdict
 from keras_xaic.tflite import Added, measure_layers
 from keras_xaic.training import predict
+from keras_xaic.units import format_milliseconds
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -202,8 +203,8 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
     integers = activations != "float32" and report.reference == "edge"  # a wrong file is no example to follow
     if integers and before and after and before.median and after.median and after.median > 1.1 * before.median:
         found.append(
-            f"{judge} takes {after.median:.3g} ms, the float32 original {before.median:.3g} ms: it runs {activations} "
-            "without its fast kernels. Fewer bits save bytes; removing filters saves time; "
+            f"{judge} takes {format_milliseconds(after.median)}, the float32 original {format_milliseconds(before.median)}: "
+            f"it runs {activations} without its fast kernels. Fewer bits save bytes; removing filters saves time; "
             "float32 activations keep weights small, too, and run about as fast as the original."
         )
     paying = [f"{layer.name} ({layer.slowdown:.1f}x)" for layer in report.layers if (layer.slowdown or 0.0) > SLOW]

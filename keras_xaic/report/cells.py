@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from keras_xaic.metrics import METRICS, Metric
 from keras_xaic.report.schema import LatencyFacts, MetricFacts, Report
-from keras_xaic.units import format_size
+from keras_xaic.units import format_milliseconds, format_size
 
 NONE = "-"
 
@@ -116,7 +116,7 @@ def significant(value: Optional[float]) -> str:
 
 def milliseconds(latency: Optional[LatencyFacts]) -> str:
     """Returns the median."""
-    return NONE if latency is None or latency.median is None else f"{latency.median:.3g} ms"
+    return NONE if latency is None or latency.median is None else format_milliseconds(latency.median)
 
 
 def slowdown(times: Optional[float]) -> str:

@@ -14,6 +14,7 @@ from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.report import cells, svg
 from keras_xaic.report.html import templates
 from keras_xaic.report.points import FRONT, Found, Front
+from keras_xaic.units import format_milliseconds
 
 PAGE = "front.html"
 
@@ -34,12 +35,12 @@ def shown_value(name: str, value: float) -> str:
     """Returns a value of an objective as people read it.
 
     >>> shown_value("flash", 4608), shown_value("metric", 0.91234), shown_value("latency", 0.01234)
-    ('4,608 B', '0.9123', '0.0123 ms')
+    ('4,608 B', '0.9123', '12.3 us')
     """
     unit = OBJECTIVES[name].unit
     if unit == "B":
         return str(cells.size(int(value)))
-    return f"{value:.3g} ms" if unit == "ms" else f"{value:.4f}"
+    return format_milliseconds(value) if unit == "ms" else f"{value:.4f}"
 
 
 def _chart(front: Front) -> str:
@@ -47,9 +48,10 @@ def _chart(front: Front) -> str:
         return ""
     across, up = front.objectives[:2]
 
+    units = [_unit(name, [one.values[name] for one in front.points]) for name in (across, up)]
+
     def places(points: Sequence[Found]) -> Any:
-        factor = [1000.0 if OBJECTIVES[name].unit == "B" else 1.0 for name in (across, up)]
-        return [(one.values[across] / factor[0], one.values[up] / factor[1]) for one in points]
+        return [tuple(one.values[name] / size for name, (size, _) in zip((across, up), units)) for one in points]
 
     with svg.style():
         figure = svg.drawing(7.0, 3.9)
@@ -62,12 +64,15 @@ def _chart(front: Front) -> str:
         if best:
             axes.plot(*zip(*places(best)), "o-", color=svg.BYTES, linewidth=1.2, markersize=6, label="no other beats them")
         axes.legend(loc="best", labelcolor=svg.QUIET)
-        axes.set_xlabel(_axis(across))
-        axes.set_ylabel(_axis(up))
+        axes.set_xlabel(f"{across}{units[0][1]}")
+        axes.set_ylabel(f"{up}{units[1][1]}")
         axes.margins(x=0.08, y=0.12)
     return svg.as_svg(figure, f"{across} against {up} of {len(front.points)} models", "front")
 
 
-def _axis(name: str) -> str:
-    unit = {"B": "kB", "1": ""}.get(OBJECTIVES[name].unit, OBJECTIVES[name].unit)
-    return f"{name} ({unit})" if unit else name
+def _unit(name: str, values: Sequence[float]) -> tuple[float, str]:
+    """Returns what an axis of these values counts in, and how its title says so."""
+    unit = OBJECTIVES[name].unit
+    if unit == "ms" and max(values) < 1.0:
+        return 0.001, " (us)"
+    return {"B": (1000.0, " (kB)"), "ms": (1.0, " (ms)")}.get(unit, (1.0, ""))

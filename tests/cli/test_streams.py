@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_xaic.cli.streams import open_closed_streams
+from keras_xaic.recipes import RECIPES
 
 PROGRAM = [sys.executable, "-m", "keras_xaic.cli"]
 
@@ -30,6 +31,14 @@ def test_a_reader_that_has_enough_or_none_does_not_change_the_exit_code(words, e
 
 def test_a_closed_error_stream_does_not_hide_the_exit_code():
     assert shell(["recipes", "no-such-recipe"], "2>&-") == (2, [])
+
+
+def test_a_name_that_the_encoding_of_the_output_lacks_is_no_error(tmp_path):
+    (tmp_path / "größe.json").write_text(RECIPES["auto"].changed(name="größe").to_json(), encoding="utf-8")
+    given = {"cwd": tmp_path, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}, "capture_output": True, "timeout": 60}
+    done = subprocess.run([*PROGRAM, "recipes", "größe.json"], check=False, **given)
+    assert done.returncode == 0, done.stderr
+    assert rb"gr\xf6\xdfe" in done.stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -110,7 +111,7 @@ def timeless(value: object) -> object:
     if isinstance(value, dict):
         return {key: timeless(part) for key, part in value.items() if key not in ("seconds", "latency_ms", "peak_memory_bytes")}
     if isinstance(value, list):
-        return [timeless(part) for part in value if not (isinstance(part, str) and " ms" in part)]
+        return [timeless(part) for part in value if not (isinstance(part, str) and re.search(r"\d [um]?s\b", part))]
     return value
 
 

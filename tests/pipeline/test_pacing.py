@@ -88,7 +88,7 @@ def test_the_measured_time_decides_whether_the_budget_is_met():
     assert budget_misses(limited(latency_ms=0.0575, max_slowdown=1.15)) == [], "two measurements differ by as much"
     late = limited(latency_ms=0.05, max_slowdown=1.0)
     assert budget_misses(late) == [
-        "latency is 0.06 ms on litert, the budget 0.05 ms",
+        "latency is 60.0 us on litert, the budget 50.0 us",
         "time is 1.20 times plain int8's on litert, the budget 1 times",
     ]
     unmeasured = late.model_copy(update={"compressed": CompressedFacts(flash_bytes=1_000)})
@@ -96,7 +96,7 @@ def test_the_measured_time_decides_whether_the_budget_is_met():
 
 
 def test_terminal_and_verdict_show_limit_and_measurement():
-    said = "0.06 ms (at most 0.05 ms) on litert, 1.20 times plain int8's time (at most 1)"
+    said = "60.0 us (at most 50.0 us) on litert, 1.20 times plain int8's time (at most 1)"
     late = limited(latency_ms=0.05, max_slowdown=1.0)
     assert said in verdict(late)
     assert said in summary_line(late)
@@ -117,4 +117,4 @@ def test_a_whole_run_keeps_a_limit_of_time_or_says_that_it_does_not(model, tmp_p
     report = xaic.compress(model, x, out=tmp_path / "none", budget=xaic.Budget(max_drop=100, latency="1 us"), **given)
     assert report.budget.met is False
     assert "latency is" in report.verdict
-    assert "the budget 0.001 ms" in report.verdict
+    assert "the budget 1.00 us" in report.verdict

@@ -15,11 +15,12 @@ from PIL import Image
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import QuantizedKernel
-from keras_xaic.report import Evidence, Front, LayerFacts, Report, rebuild_html, render_html, save_front, write_html
+from keras_xaic.report import Evidence, Found, Front, LayerFacts, Report, rebuild_html, render_html, save_front, write_html
+from keras_xaic.report.front_page import render_front
 from keras_xaic.report.histograms import histogram_svg
 
 VOID = {"meta", "br", "link", "img", "input"}
-SUFFIXES = {"kB": 1e3, "MB": 1e6, "B": 1.0, "%": 0.01, "pp": 1.0, "ms": 1.0, "": 1.0}
+SUFFIXES = {"kB": 1e3, "MB": 1e6, "B": 1.0, "%": 0.01, "pp": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
 
 
 class Page(HTMLParser):
@@ -112,7 +113,7 @@ def test_the_check_sees_a_wrong_figure(report):
 
 def test_the_page_shows_what_was_measured(report):
     text = Page(render_html(report)).words
-    for figure in ("61.2 kB", "83.88 %", "84.29 %", "0.61 pp", "40.0 kB", "0.391 ms", "numpy 1.26.4", "attribute 3.2"):
+    for figure in ("61.2 kB", "83.88 %", "84.29 %", "0.61 pp", "40.0 kB", "391 us", "numpy 1.26.4", "attribute 3.2"):
         assert figure in text
     assert "Baseline magnitude is 1.4 points worse" in text
     assert "tflm refused <model>" in text  # as text, not as markup
@@ -223,6 +224,15 @@ def test_the_worst_class_stands_first(report):
 def test_the_front_of_a_search_is_drawn(report, evidence):
     assert "Pareto front" in render_html(report, evidence)
     assert "Pareto front" not in render_html(report)
+
+
+def test_the_front_of_a_search_shows_short_times_in_microseconds():
+    points = [Found(trial=n, values={"latency": 0.00262 * (n + 1), "metric": 0.5 + n / 10}, best=True) for n in range(2)]
+    page = render_front(Front(objectives=("latency", "metric"), points=points))
+    assert "2.62 us" in page
+    assert "latency (us)" in page
+    slow = [one.model_copy(update={"values": {**one.values, "latency": 12.5}}) for one in points]
+    assert "latency (ms)" in render_front(Front(objectives=("latency", "metric"), points=slow))
 
 
 def test_sections_without_figures_are_left_out(report, evidence):

@@ -141,6 +141,8 @@ def test_what_is_picked_is_best_in_what_the_rule_leaves_free():
     assert best_of(points, parse_conditions("metric>=0.6")).trial == 1
     assert best_of(points, parse_conditions("metric > 60%, flash<=13B")).trial == 3  # nothing is free: the metric comes first
     assert best_of(points, parse_conditions("flash<9")) is None
+    for written in ("latency<300us", "latency<300 µs", "latency<0.3", "latency<0.0003s"):
+        assert parse_conditions(written)[0].limit == pytest.approx(0.3)
 
 
 @pytest.fixture
