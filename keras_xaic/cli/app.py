@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperCommand
 
 from keras_xaic.cli import build_commands, inspect_commands
+
+try:  # newer releases of typer have a click of their own
+    from typer._click.exceptions import NoSuchOption
+except ImportError:
+    from click import NoSuchOption  # type: ignore[assignment]
+
+
+class Command(TyperCommand):
+    """A command that says of an option which it lacks which commands have it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses what was typed."""
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            having = [
+                f"xaic {name}"
+                for name, one in getattr(getattr(ctx.parent, "command", None), "commands", {}).items()
+                if any(error.option_name in (*option.opts, *option.secondary_opts) for option in one.params)
+            ]
+            if having:
+                said = f"xaic {self.name} has no option {error.option_name}: it is one of {', '.join(having)}"
+                error.message, error.possibilities = said, None
+            raise
+
 
 app = typer.Typer(
     name="xaic",
@@ -19,15 +47,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(rich_help_panel="Make it small")(build_commands.compress)
-app.command(rich_help_panel="Look inside")(inspect_commands.explain)
-app.command(rich_help_panel="Make it small")(build_commands.plan)
-app.command(rich_help_panel="Make it small")(build_commands.export)
-app.command(rich_help_panel="Look inside")(inspect_commands.verify)
-app.command(rich_help_panel="Look inside")(inspect_commands.report)
-app.command(rich_help_panel="Make it small")(build_commands.search)
-app.command(rich_help_panel="Make it small")(build_commands.slim)
-app.command(rich_help_panel="Make it small")(build_commands.unpack)
-app.command(rich_help_panel="Make it small")(build_commands.project)
-app.command(rich_help_panel="Find out")(inspect_commands.recipes)
-app.command(rich_help_panel="Find out")(inspect_commands.doctor)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.compress)
+app.command(cls=Command, rich_help_panel="Look inside")(inspect_commands.explain)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.plan)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.export)
+app.command(cls=Command, rich_help_panel="Look inside")(inspect_commands.verify)
+app.command(cls=Command, rich_help_panel="Look inside")(inspect_commands.report)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.search)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.slim)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.unpack)
+app.command(cls=Command, rich_help_panel="Make it small")(build_commands.project)
+app.command(cls=Command, rich_help_panel="Find out")(inspect_commands.recipes)
+app.command(cls=Command, rich_help_panel="Find out")(inspect_commands.doctor)

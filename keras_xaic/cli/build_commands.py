@@ -163,7 +163,15 @@ def export(
     terminal.last(f"{bundle.path}: model.tflite {format_bytes(len(content))}{of_it}")
 
 
-@command(only={Budget: LIMITS, MethodOptions: RECIPE, Training: ("epochs", "seed", "train_frozen"), Device: ("target",)})
+@command(
+    only={
+        Budget: LIMITS,
+        MethodOptions: RECIPE,
+        Training: ("epochs", "seed", "train_frozen"),
+        Device: ("target",),
+        FileOptions: ("io", "metadata"),
+    }
+)
 def search(
     terminal: Terminal,
     effort: SearchArguments,

@@ -108,6 +108,16 @@ def test_a_full_directory_is_left_alone(place):
     assert [p.name for p in (place / "full").iterdir()] == ["thesis.txt"]
 
 
+def test_an_option_of_other_commands_is_said_to_be_theirs():
+    for option, said in (
+        ("--io", "it is one of xaic compress, xaic export, xaic search"),
+        ("--flesh", "No such option: --flesh"),
+    ):
+        result = CliRunner().invoke(app, ["plan", "m.h5", "--relevance", "why", option, "uint8"])
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.replace("│", " ").split())
+
+
 def test_missing_options_are_named():
     result = CliRunner().invoke(app, ["compress", "m.h5", "--out", "x"])
     assert result.exit_code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from keras_xaic.pipeline.activations import chosen_activations
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import LayerPlan, Plan
 from keras_xaic.recipes import RECIPES
+from keras_xaic.report import read_front
 from tests.pipeline.images import write_images
 
 
@@ -111,6 +113,23 @@ def test_a_budget_that_was_met_stays_met_with_types_and_metadata(place):
         [sys.executable, "check/edge_check.py"], cwd=place / out, capture_output=True, text=True, check=False
     )
     assert checked.stdout.splitlines()[-1] == "PASS", checked.stdout
+
+
+@pytest.mark.slow
+def test_models_of_a_search_take_what_was_asked_for_and_so_do_their_commands(place):
+    given = ["model.keras", "--data", "images", "--scale", "0.00392157", "--target", "mobile", "--epochs", "0"]
+    command = [sys.executable, "-m", "keras_xaic.cli", "search", *given, "--out", "front", "--trials", "1"]
+    done = subprocess.run([*command, "--io", "uint8", "--metadata"], cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = (place / "front" / "trials" / "0" / "model.tflite").read_bytes()
+    assert {one.dtype for one in read_file(place / "front" / "trials" / "0" / "model.tflite").inputs} == {"uint8"}
+    assert tflite.metadata_bytes(content) > 200
+    (point,) = read_front(place / "front" / "front.json").points
+    assert "--io uint8 --metadata" in point.command
+    again = [sys.executable, "-m", "keras_xaic.cli", *shlex.split(point.command)[1:]]
+    again[again.index("--out") + 1] = "again"
+    assert subprocess.run(again, cwd=place, check=False).returncode in (0, 3)
+    assert (place / "again" / "model.tflite").read_bytes() == content
 
 
 @pytest.mark.slow
