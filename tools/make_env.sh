@@ -14,7 +14,7 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "Installing into $venv/ ($version) ..."
 pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
-pip -e '.[dev,docs,micro,npu,search,cluster]'
+pip -e '.[dev,docs,micro,npu,search,cluster,boards]'
 # iNNvestigate's metadata names Python < 3.12 and older packages; its rules work with what is installed here.
 "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' && pip --no-deps --ignore-requires-python 'innvestigate>=2.1.2,<2.2' || true
 "$venv/bin/python" --version > "$venv/.ready"
