@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A model that lives within its plan.
+    """A model that was compressed by a plan.
 
     Attributes:
-        model: The compressed Keras model: flat, BatchNorm folded, its planned kernels exactly on their grids.
+        model: The compressed Keras model: flat, BatchNorm folded, the weights of planned kernels exactly on their grids.
         kernels: Kernel key -> the integers and scales that export writes.
         plan: The plan it was made by.
         history: Training stage -> what each epoch measured.
-        trainable: The same model as it was trained: BatchNorm not folded, weights as they are before they are rounded to their
-            grids, zero where masks make them so. From here training can go on. None where it was read from a bundle.
+        trainable: The same model as it was trained: BatchNorm is not folded, masked weights are zero, and the others are not
+            rounded to their grids yet. Training can continue from it. None where it was read from a bundle.
     """
 
     model: Model
@@ -130,7 +130,7 @@ def apply(
 
     Filters are removed (structured pruning), in one step or in several with training in between; sparsity ramps up under
     relevance-ordered TFMOT masks whose scores are refreshed on the way; then the model trains with its weights on the
-    planned grids. The original teaches throughout, and epochs are chosen on validation data.
+    planned grids. All training imitates the original's outputs, too, and validation data choose the epoch that is kept.
 
     >>> from keras_xaic._keras import keras, layers
     >>> model = keras.Sequential([keras.Input((8,)), layers.Dense(3, "softmax", name="head")])
@@ -144,14 +144,16 @@ def apply(
         model: The trained `keras.Model`, which is not changed, or the path of one.
         plan: What every layer gets.
         data: Anything that `as_data` takes.
-        relevance: What the masks follow; computed where it is needed and not given.
-        training: How to train; None: 5 epochs. The quantization stage begins with half of its learning rate; under a limit on
-            time, a model that removal leaves with less than half of its metric value with three times as much.
+        relevance: Decides which weights and filters are removed; computed where it is needed and not given.
+        training: How to train; None: 5 epochs. The quantization stage begins with half of its learning rate. Under a limit on
+            time, if less than half of the metric value is left after the removal of filters, training begins with three times
+            the learning rate.
         calibration: Number of samples for attributions on the way.
-        teacher: The model that teaches, if it is not `model` itself: to go on with a model that lost accuracy already. Or its
-            outputs on the training samples that are no validation data (`Data.split`); then `data` needs labels.
-        replan: Called with the model that is left once filters are gone and the plan as it was carried out until then; returns
-            what its layers get.
+        teacher: The model whose outputs training imitates, where that is not `model`: give the original if `model` has lost
+            accuracy already. Or its outputs on the training samples without validation data (`Data.split`); then `data` needs
+            labels.
+        replan: Called after the removal of filters with the smaller model and the plan as it was carried out until then;
+            returns what the model's layers get.
         checkpoint: Directory for the state of training; the same call with the same directory continues.
         progress: Told how far the work is.
 

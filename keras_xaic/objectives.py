@@ -43,7 +43,7 @@ OBJECTIVES: dict[str, Objective] = {
 @keyword_only(after=2)
 @dataclass(frozen=True)
 class SearchOptions:
-    """How far a search goes, and what for.
+    """Objectives of a search, how many trials it runs, and where.
 
     >>> SearchOptions(trials=30, objectives=("download", "metric")).workers
     1
@@ -52,7 +52,7 @@ class SearchOptions:
         objectives: At least two names of `OBJECTIVES`. ``metric`` is always measured on validation data; errors (mse, mae ...)
             count with a minus, so that more is better.
         trials: Number of trials, finished ones included.
-        workers: Processes on this machine; each ends the trial that it is at, so that there may be a few more.
+        workers: Processes on this machine; each finishes its running trial, so that there may be a few trials more.
         storage: An Optuna storage URL that several machines can share; None: a SQLite file in the search's directory.
         cluster: A Ray cluster that runs the trials: HOST:PORT of one that this machine is a node of, or ``auto``: the one that
             runs here, else Ray is started for this search. `workers` then says how many trials run at the same time.

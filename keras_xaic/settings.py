@@ -80,27 +80,28 @@ class Training:
         seed: Random seed; the same seed gives the same bytes on the same machine; None: the plan's, else 0.
         batch_size: Samples a step.
         learning_rate: First learning rate; it falls along a cosine.
-        optimizer: Name or class of a Keras optimizer, ``legacy`` ones included, or one that is set up; its own learning rate
-            counts then.
-        loss: Takes the place of the task's own loss of the labels beside distillation: a Keras loss, its name, or a function
+        optimizer: Name or class of a Keras optimizer, ``legacy`` ones included, or an instance, whose own learning rate is
+            used.
+        loss: Loss of the labels in place of the task's own; distillation is added to it: a Keras loss, its name, or a function
             ``(labels, outputs)``; labels of classes come one-hot. Of several outputs also a mapping by name.
         distillation: Weight of the original's outputs in the loss, 0 to 1.
-        explanation_loss: How much training holds the model to what the original looks at, beside what it says: the gradient of
-            that loss has this share of the length of the other's. 0 is not at all (see docs/theory.md, Training).
-        patience: A stage ends after this many epochs in a row that are no better on validation data; None never ends it early.
-        callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. Each stage of training is one
-            `fit` to them; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``.
-            `ReduceLROnPlateau`, `LearningRateScheduler` and whatever else sets the learning rate win over the cosine. Which
-            epoch is kept, the metric on validation data decides. In them `self.model.predict` works as ever, `evaluate` does
-            not: the model learns from labels beside the original's outputs.
+        explanation_loss: How strongly training keeps the model's relevance maps close to the original's: the gradient of that
+            loss gets this share of the length of the other losses' gradient; 0 leaves it out (see docs/theory.md, Training).
+        patience: A stage ends after this many epochs in a row without a better value on validation data; None never ends it
+            early.
+        callbacks: Your own Keras callbacks, e.g. `keras.callbacks.TensorBoard`, or one alone. To them, each stage of training
+            is one `fit`; logs hold ``loss``, ``accuracy`` (for values ``mse``), both with ``val_``, and ``lr``.
+            `ReduceLROnPlateau`, `LearningRateScheduler` and others that set the learning rate replace the cosine. They do not
+            decide which epoch is kept: that is the metric on validation data. In callbacks `self.model.predict` works as usual,
+            `evaluate` does not, because the model is trained on labels and on the original's outputs.
         class_weight: Class -> how much its samples count, as in `fit`; weights of single samples come with the data.
-        train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Else they go onto
-            their grids and lose weights as planned, and only the other layers make up for it.
+        train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Otherwise they are
+            quantized and pruned as planned, and only the other layers are trained to compensate for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see
             `keras_xaic.pruning.weights.prune_weights`), four times on the grids ``ecq`` and ``ecqx``.
-        rounding: How weights are rounded that are not trained, those of frozen layers among them: so that layer ``outputs``
-            change least on calibration data (see `keras_xaic.quantization.round_by_outputs`), or each to its ``nearest``
-            level. Training rounds to nearest.
+        rounding: How weights that are not trained, such as those of frozen layers, are rounded: so that layer ``outputs``
+            change least on calibration data (see `keras_xaic.quantization.round_by_outputs`), or each to its ``nearest`` level.
+            Training rounds to nearest.
         activation_ranges: Trains with activations on grids, too (see `keras_xaic.quantization.quantize_activations`); None
             leaves them float until export.
         strategy: Shares every batch among several GPUs of this machine: ``mirrored`` takes all that there are, a

@@ -69,9 +69,9 @@ def checked_data(data: Data) -> Data:
 def as_data(data: Any, scale: float = 1.0, offset: float = 0.0, image_size: Any = None) -> Data:
     """Accepts what Keras users have: arrays, lists and pandas, `tf.data` datasets, `keras.utils.Sequence`, paths, `Data`.
 
-    One of them is training data: ``x``, ``(x, y)`` or ``(x, y, weights)``, or a dataset that gives such tuples. Two of them
-    in a pair are training and test data, ``((x_train, y_train), (x_test, y_test))``. A dictionary has the keys ``x_train``,
-    ``y_train``, ``x_val``, ``y_val``, ``x_test``, ``y_test``. Labels may be texts; their names are kept.
+    One of these alone is training data: ``x``, ``(x, y)`` or ``(x, y, weights)``, or a dataset that gives such tuples. Two of
+    them in a pair are training and test data, ``((x_train, y_train), (x_test, y_test))``. A dictionary has the keys
+    ``x_train``, ``y_train``, ``x_val``, ``y_val``, ``x_test``, ``y_test``. Labels may be texts; their names are kept.
 
     >>> x, y = np.zeros((6, 4), np.float32), np.arange(6) % 3
     >>> made = as_data(((x, y), (x[:2], y[:2])))

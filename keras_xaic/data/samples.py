@@ -176,13 +176,13 @@ class Data:
         return f"<table><caption>{escape(head)}</caption><tr><th></th><th>x</th><th>y</th></tr>{''.join(rows)}</table>"
 
     def parts(self) -> Iterator[tuple[str, Samples]]:
-        """Yields the parts that there are, under the names that end their keys."""
+        """Yields name and samples of each part that there is; in files, keys end with these names."""
         for name, part in (("train", self.train), ("test", self.test), ("val", self.validation)):
             if part is not None:
                 yield name, part
 
     def changed(self, change: Callable[[str, Samples], Samples]) -> Data:
-        """Returns the data with `change` done to every part, which is called with its name, too."""
+        """Returns the data whose parts are what `change` returns for each part's name and samples."""
         made = {"validation" if name == "val" else name: change(name, part) for name, part in self.parts()}
         return replace(self, **made)  # type: ignore[arg-type]
 
@@ -213,7 +213,7 @@ class Data:
         return self.train.take(np.sort(order[held:])), self.train.take(np.sort(order[:held]))
 
     def ordered(self, inputs: Sequence[str], outputs: Sequence[str], also: Sequence[Sequence[str]] = ((), ())) -> Data:
-        """Returns the same in the order of a model's inputs and outputs; samples whose task is decided are in it already.
+        """Returns the data with its arrays in the order of a model's inputs and outputs; those with a task have it already.
 
         Args:
             inputs: Names of the model's inputs.

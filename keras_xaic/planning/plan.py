@@ -41,20 +41,20 @@ class LayerPlan(Written):
         kind: ``conv``, ``depthwise``, ``dense`` or ``conv_transpose``.
         weights: Number of weights that stay after filter removal, zeros included.
         bits: Bit-width of the grid, 2 to 8; 32 for a kernel that stays float.
-        granularity: One step per ``channel`` or per ``tensor``.
+        granularity: One scale per ``channel`` or per ``tensor``.
         grid: How the values that weights may take are found: ``uniform`` steps, a ``codebook`` of clustered values, or uniform
             steps assigned under an entropy constraint, without (``ecq``) or with (``ecqx``) relevance.
         storage: How the integers lie in the file: packed ``int4``, one ``int8`` each, or as ``float32``,
             not on a grid at all.
-        sparsity: Planned fraction of zero weights; with ``ecq`` and ``ecqx`` what the entropy constraint is driven to, by
-            `Plan.entropy_weight` where it is 0.
+        sparsity: Planned fraction of zero weights; with ``ecq`` and ``ecqx`` the entropy constraint is adjusted to reach it;
+            where it is 0, `Plan.entropy_weight` sets the constraint.
         pattern: Structured sparsity: ``unstructured``, ``N:M`` (N zeros in every M weights along the inputs) or ``HxW``
             blocks.
         relevance: The layer's share of all relevance, 0 to 1.
         flash_bytes: Predicted bytes in the file: weights, biases and quantization records.
         download_bytes: Predicted bytes after entropy coding.
-        slowdown: How many times as long the layer is predicted to take on LiteRT as with a byte a weight.
-        reason: Why, in words.
+        slowdown: Predicted time of the layer on LiteRT, divided by its time with 8-bit weights.
+        reason: Why the layer gets this, in words.
     """
 
     key: str
@@ -90,7 +90,7 @@ class LayerPlan(Written):
 
     @property
     def masked_sparsity(self) -> float:
-        """The zeros that masks must make: entropy-constrained grids find their own."""
+        """Fraction of zeros that masks have to make; entropy-constrained grids need no masks."""
         return 0.0 if self.grid in ENTROPY_GRIDS else self.sparsity
 
     @property
@@ -113,15 +113,15 @@ class Plan(Written):
         seed: Seed of everything random.
         budget: The limits that the plan was made for.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
-        sensitivity: What predicted damage (see `keras_xaic.planning.SENSITIVITIES`).
+        sensitivity: How damage was predicted (see `keras_xaic.planning.SENSITIVITIES`).
         activations: Type of activations between layers.
         lookup: Whether kernels of three values may be looked up in `model.tflite`: fewest bytes, and slow.
         entropy_weight: How much the grids ``ecq`` and ``ecqx`` pay for fewer bits in layers without a planned sparsity, 0 to 1:
             the published Lambda, as a share of what would make the largest weight zero.
         layers: One entry per kernel, in network order.
         remove: Channel group -> channels that are removed, in ascending order.
-        filters: How filters go where that is decided along with training: `remove` only says then which would go by the
-            relevance of now. None removes exactly what `remove` says, at once.
+        filters: How filters are removed in steps, with training in between; `remove` then lists those that would be removed by
+            present relevance. None removes exactly those in `remove`, at once.
         predicted_flash_bytes: Predicted size of `model.tflite`.
         predicted_download_bytes: Predicted size of `model.xaic`.
         predicted_ram_bytes: Predicted arena of TensorFlow Lite Micro without compressed weights that it unpacks; None where
@@ -256,7 +256,7 @@ def pattern_sparsity(pattern: str, planned: float) -> float:
 
 
 class FilterPlan(Written):
-    """Removal of filters in steps, each followed by training and a fresh look at what matters.
+    """Removal of filters in steps; each is followed by training, and relevance is computed again.
 
     Filters go until every limit that is set holds, least relevant first over the whole model.
 
@@ -270,8 +270,8 @@ class FilterPlan(Written):
         download_bytes: The same after entropy coding.
         ram_bytes: Bytes of the tensor arena of TensorFlow Lite Micro, without unpacked lookup tables.
         microseconds: Predicted time (see `keras_xaic.planning.latency`).
-        steps: Number of steps; more let relevance follow the model as it shrinks.
-        align: What stays of a layer is a multiple of this, where it loses any.
+        steps: Number of steps; with more of them, relevance is computed more often while the model shrinks.
+        align: A layer that loses filters keeps a multiple of this number.
         min_filters: Filters that every layer keeps at least.
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
     """

@@ -38,34 +38,35 @@ class Recipe(Written):
         name: What it is called in reports and plans.
         source: The publication or product it comes from.
         summary: What it does, in one sentence.
-        rule: Attribution rule whose relevance drives it: a name such as ``lrp.epsilon``, or a mapping of layers to rules (see
-            `keras_xaic.attribute`); ``auto`` searches for the rules that do least damage on validation data, and sets `rule`,
-            `filter_rule`, `bits_rule` and their reductions; None for methods that need none.
+        rule: Attribution rule whose relevance the method uses: a name such as ``lrp.epsilon``, or a mapping of layers to rules
+            (see `keras_xaic.attribute`); ``auto`` searches for the rules that do least damage on validation data, and sets
+            `rule`, `filter_rule`, `bits_rule` and their reductions; None for methods that need none.
         filter_rule: Attribution rule that ranks filters where it is not `rule`.
         filter_reduce: How samples are brought together for filters where that is not `reduce`.
         bits_rule: Attribution rule that says how much rounding hurts where it is not `rule`.
         reduce: How relevance is brought together over samples (see `keras_xaic.attribute`); ``mean`` keeps its sign.
         score: What ranks weights for pruning (see `keras_xaic.planning.weight_score`).
         sparsity: Fraction of zeros that there shall be at least, whatever the budget, 0 to 1.
-        nonpositive: Share of the weights with relevance <= 0 that go by the score ``signed_relevance``, 0 to 1, those of the
+        nonpositive: Share of the weights with relevance <= 0 that the score ``signed_relevance`` removes, 0 to 1, those of the
             smallest relevance first.
         bits: Bit-widths that layers may get, 2 to 8; () leaves quantization to the TFLite converter.
         grid: How the values of a layer's weights are found (see `LayerPlan.grid`).
-        activations: Type of activations between layers; ``auto``: int8, or where no file of those keeps the accuracy, and
-            limits and target allow it, int16 or float32.
+        activations: Type of activations between layers; ``auto``: int8, but int16 or float32 where no int8 file keeps the
+            accuracy, and limits and target allow it.
         sensitivity: What predicts the damage of a bit-width (see `keras_xaic.planning.SENSITIVITIES`).
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit, 0 to 1.
-        steps: In how many steps filters go, with training in between; None: the more, the more of the weights goes.
+        steps: Number of steps in which filters are removed, with training in between; None: it grows with the share of weights
+            that is removed.
         align: Layers that lose filters keep a multiple of this many.
         protect: Name patterns (`fnmatch`) of layers that keep all filters.
         pin: Name pattern -> bit-width that those layers get whatever the budget.
         float_layers: Name patterns of layers that are not quantized.
         zeros: Name pattern -> structured sparsity: ``2:4`` or ``4x1``.
         rounds: Whether planning and training are repeated until limits and accuracy are met (see `keras_xaic.pipeline.driver`).
-        control: Whether it is a method of ours made blind, to be run as a baseline.
-        baseline: For methods of others: which of them runs as it is; other entries then do nothing.
+        control: Whether it is one of our methods without its relevance, to be run as a baseline.
+        baseline: For methods of other toolkits: which of them is run; the other entries then have no effect.
     """
 
     name: str = pydantic.Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+$")

@@ -50,7 +50,7 @@ class Relevance:
         rule: Name of the rule or composite.
         engine: ``"native"`` or ``"innvestigate"``.
         target: Where relevance started.
-        start: With how much.
+        start: How much relevance it started with.
         reduce: How samples were brought together.
         samples: How many there were.
         seed: The seed given.
@@ -89,7 +89,7 @@ class Relevance:
 
     @property
     def of_rounding(self) -> Mapping[str, np.ndarray]:
-        """What says how much it hurts to round a kernel."""
+        """Scores that tell how much rounding of a kernel hurts."""
         return self.rounding or self.weights
 
     def __eq__(self, other: object) -> bool:

@@ -328,7 +328,7 @@ class Report(_Facts):
         schema_version: Version of this format (``schema`` in the file).
         xaic: Version of keras-xaic.
         recipe: Name of the recipe.
-        recipe_entries: All of its entries as they were carried out, those included that options changed.
+        recipe_entries: All of its entries as they were carried out, with the changes by options.
         seed: Seed of the run.
         versions: Package -> version that took part.
         model: The original before compression: parameters, multiply-accumulates, shapes.
@@ -336,8 +336,8 @@ class Report(_Facts):
         original: Metric values of the original, in Keras and on the edge interpreter.
         baselines: Recipe -> what it reached within the same budget.
         compressed: Bytes, metric values and multiply-accumulates of the compressed model.
-        outputs: One entry per output, the one that lost most first. The other fields speak of that one: a drop, and a
-            budget of it, is that of the worst output.
+        outputs: One entry per output, the one that lost most first. The other fields are about that one: the drop, and its
+            limit, are those of the worst output.
         interpreters: Interpreter -> whether it ran the file, how well and how fast.
         layers: What every kernel got, in network order.
         reference: Which metric value of the original drops are measured against.

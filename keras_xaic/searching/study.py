@@ -87,7 +87,7 @@ def search(
         model: Path of a Keras model.
         data: Path of the data.
         out: Directory of the search.
-        effort: How far it goes, and what for; None: 20 trials, flash against the metric.
+        effort: Objectives and number of trials; None: 20 trials, flash against the metric.
         budget: Limits that a model has to meet to be on the front.
         recipe: What trials start from.
         training: How every trial trains; None: 2 epochs. Its seed is that of the sampler, too.
