@@ -152,9 +152,10 @@ class SizeFitter:
 
     def _weighed(self, made: Plan, timed: bool) -> dict[str, Any]:
         """Returns what the file of a plan measures, by the names of its predictions; the same plan is not written twice."""
-        key = timed, made.model_dump_json(include={"layers", "remove", "filters", "lookup", "activations"})
+        key = timed, made.model_dump_json(include={"layers", "remove", "lookup", "activations"})
         if key not in self._weights:
-            content = self._written(self.untrained(made, "nearest"))
+            # In steps other filters go than are planned, within the same bytes; what their layers get is planned again then.
+            content = self._written(self.untrained(made.model_copy(update={"filters": None}), "nearest"))
             written = len(tflite.pack_download(content))
             found: dict[str, Any] = {"predicted_flash_bytes": len(content), "predicted_download_bytes": written}
             if timed and self.pace is not None:

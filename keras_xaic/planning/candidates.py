@@ -214,10 +214,13 @@ class LayerOptions:
             return [("float32", layer)]
         smallest = self._storage(self.by_key[layer.key], layer.bits)
         found: list[tuple[Any, LayerPlan]] = []
+        looked_up = may_look_up and self._stored_as(layer) == "lookup"
         for storage in dict.fromkeys((layer.storage, smallest, "int8")):
+            if looked_up and storage == "int4":  # a file that looks up one kernel does so with all that get smaller
+                continue
             one = layer.model_copy(update={"storage": storage})
             found.append((storage, one.model_copy(update={"flash_bytes": self._stored_bytes(one)})))
-        if may_look_up and self._stored_as(layer) == "lookup":
+        if looked_up:
             found.append(("lookup", layer))
         return found
 

@@ -150,23 +150,40 @@ class FilterCost:
 
 
 def limits_of(
-    layers: Sequence[LayerPlan], budget: Budget, activations: Activations = "int8", time: Optional[float] = None
+    layers: Sequence[LayerPlan],
+    budget: Budget,
+    activations: Activations = "int8",
+    time: Optional[float] = None,
+    lookup: bool = True,
 ) -> dict[str, Optional[float]]:
-    """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and what the budget limits."""
+    """Returns what `FilterPlan` limits so that the choice of `layers` keeps its predicted size, and what the budget limits.
+
+    Args:
+        layers: What the kernels get.
+        budget: What may be spent.
+        activations: Type of activations between layers.
+        time: Predicted microseconds, or None.
+        lookup: Whether the file looks kernels up, as `Plan.lookup` says.
+    """
     limits: dict[str, Optional[float]] = {"macs": budget.macs_limit, "ram_bytes": budget.ram_bytes, "microseconds": time}
     if budget.flash is not None:
         limits["flash_bytes"] = sum(layer.flash_bytes for layer in layers)
     if budget.download is not None:
-        weights = sum(cost.weight_bytes(layer.weights, layer.storage, layer.bits, activations) for layer in layers)
+        weights = sum(
+            cost.weight_bytes(layer.weights, layer.storage, layer.bits if lookup else None, activations) for layer in layers
+        )
         records = sum(layer.flash_bytes for layer in layers) - weights
         limits["download_bytes"] = sum(layer.download_bytes for layer in layers) + round(cost.DOWNLOAD_SHARE * records)
     return limits
 
 
-def planned_costs(layers: Sequence[LayerPlan]) -> dict[str, KernelCost]:
-    """Returns what every kernel costs with what the plan gives it."""
+def planned_costs(layers: Sequence[LayerPlan], lookup: bool = True) -> dict[str, KernelCost]:
+    """Returns what every kernel costs with what the plan gives it; `lookup` as for `limits_of`."""
     return {
-        one.key: KernelCost(one.storage, one.bits, one.download_bytes / max(1, one.weights), one.granularity) for one in layers
+        one.key: KernelCost(
+            one.storage, one.bits if lookup else None, one.download_bytes / max(1, one.weights), one.granularity
+        )
+        for one in layers
     }
 
 
@@ -239,6 +256,7 @@ def choose_next(
     layers: Sequence[LayerPlan],
     last: bool,
     activations: Activations = "int8",
+    lookup: bool = True,
 ) -> dict[str, np.ndarray]:
     """Returns keep masks for the next step: all of what is left of the way to the limits, or half of it in ratio.
 
@@ -252,8 +270,9 @@ def choose_next(
         layers: What the kernels will get.
         last: Whether the limits must hold after this step.
         activations: Type of activations between layers.
+        lookup: As for `limits_of`.
     """
-    groups, costs = channel_groups(model), planned_costs(layers)
+    groups, costs = channel_groups(model), planned_costs(layers, lookup)
     goal = FilterCost(groups, how, costs, activations=activations)
     if not last:
         limits, left = how.limits, goal.left({})

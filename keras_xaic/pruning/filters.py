@@ -116,7 +116,7 @@ def _choose(small: Model, plan: Plan, relevance: Optional[Relevance], context: C
             small, context.calibration, rule=rule, target=context.target, reduce=reduce, allow_approximate=True
         )
     last = step == plan.filters.steps
-    return choose_next(small, relevance.filters, plan.filters, plan.layers, last, plan.activations)
+    return choose_next(small, relevance.filters, plan.filters, plan.layers, last, plan.activations, plan.lookup)
 
 
 def _recoveries(schedule: Schedule, steps: int) -> list[Schedule]:
