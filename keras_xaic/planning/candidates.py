@@ -11,7 +11,7 @@ import numpy as np
 from keras_xaic.data import Samples
 from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.kernels import Kernel, weighted_kernels
+from keras_xaic.models.kernels import Kernel, KernelKind, weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits, allocate
 from keras_xaic.planning.latency import StoredAs, Times, microseconds
@@ -29,6 +29,8 @@ SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 """Zeros that a kernel may get to meet a download budget; beyond the last, filters must go too."""
 LITTLE = 0.002
 """Share of plain int8's time that a layer may take longer for bytes that nobody has limited."""
+GUESSES = 3
+"""How often bits are chosen again for the room that is left by the scales which the choice before needs."""
 FLOAT_ENTROPY = 0.9
 """What is left of float32 weights after compression: only exponents repeat."""
 Mask = Optional[np.ndarray]
@@ -100,11 +102,9 @@ class LayerOptions:
             least_sparsity: Fraction of zeros that there shall be at least.
             insist: Whether flash alone may do so: no filters are left that could go for it.
         """
-        flash, download = limits.flash, limits.download
-        spare = None if download is None else download - round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records()))
-        time = limits.microseconds
+        flash, download, time = limits.flash, limits.download, limits.microseconds
         in_time = None if time is None else time - self.times.fixed
-        limits = Limits(None if flash is None else flash - self.fixed, spare, limits.mean_bits, in_time)
+        limits = replace(limits, microseconds=in_time)
         levels = {key: masks if download is not None else masks[:1] for key, masks in self._levels(least_sparsity).items()}
         smallest = {
             kernel.key: [self._looked_up(kernel.key, one) for one in self._smallest(damage, kernel, levels[kernel.key][-1])]
@@ -112,7 +112,7 @@ class LayerOptions:
         }
         if time is not None:
             smallest = {key: self._ways(key, found) for key, found in smallest.items()}
-        if damage.sensitivity.allocate(smallest, replace(limits, mean_bits=None)) is None:
+        if damage.sensitivity.allocate(smallest, replace(self._room(limits), mean_bits=None)) is None:
             return None  # said before all candidates are weighed: those of large kernels take a while
         candidates = {
             kernel.key: [
@@ -124,24 +124,66 @@ class LayerOptions:
         }
         if time is not None:
             candidates = {key: self._ways(key, found) for key, found in candidates.items()}
-            chosen = damage.sensitivity.allocate(candidates, limits)
-            return None if chosen is None else self._plans(chosen)
-        chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=None))
-        if flash is None or chosen is None:
+        chosen = self._within(damage, candidates, limits if time is not None else replace(limits, flash=None))
+        if flash is None or time is not None or chosen is None:
             return None if chosen is None else self._plans(chosen)
         table = self._table(chosen)
         saved = [key for key, one in chosen.items() if table and self._saved(key, one)]
         for key in saved:
             candidates[key] = [self._looked_up(key, one) for one in candidates[key]]
-        room = flash - self.fixed - table
-        if sum(one.flash_bytes - (self._saved(key, one) if table else 0) for key, one in chosen.items()) <= room:
-            return self._plans(chosen)  # the limit on flash does not bind
-        chosen = damage.sensitivity.allocate(candidates, replace(limits, flash=room))
+        layers = self._plans(chosen)
+        if self.flash_bytes(layers) <= flash:
+            return layers  # the limit on flash does not bind
+        chosen = self._within(damage, candidates, limits, table)
         if chosen is None and insist:
             few = {key: [self._looked_up(key, one) for one in found] for key, found in candidates.items() if key not in saved}
-            room = flash - self.fixed - cost.TABLE_BYTES
-            chosen = damage.sensitivity.allocate({**candidates, **few}, replace(limits, flash=room))
+            chosen = self._within(damage, {**candidates, **few}, limits, cost.TABLE_BYTES)
         return None if chosen is None else self._plans(chosen)
+
+    def _within(
+        self, damage: Damage, candidates: Mapping[str, Sequence[Candidate]], limits: Limits, table: int = 0
+    ) -> Optional[dict[str, Candidate]]:
+        """Returns the least damaging of candidates within limits of the whole file, `table` included.
+
+        Which scales and zero points it needs is known when something is chosen: the room for weights is what these leave.
+        """
+        room, least = self._room(limits, table), self._room(limits, table, fine=True)
+        for _ in range(GUESSES):
+            chosen = damage.sensitivity.allocate(candidates, room)
+            if chosen is None:
+                break
+            layers = self._plans(chosen)
+            over = Limits(*(None if most is None else max(0, size - most) for size, most in self._sizes(layers, limits)))
+            if not over.flash and not over.download:
+                return chosen
+            room = replace(room, flash=_less(room.flash, over.flash), download=_less(room.download, over.download))
+        return damage.sensitivity.allocate(candidates, least)
+
+    def _sizes(self, layers: Sequence[LayerPlan], limits: Limits) -> tuple[tuple[int, Optional[int]], ...]:
+        return (self.flash_bytes(layers), limits.flash), (self.download_bytes(layers), limits.download)
+
+    def _room(self, limits: Limits, table: int = 0, fine: bool = False) -> Limits:
+        """Returns what limits of the whole file leave for weights: at most, or, if all scales are `fine`, at least."""
+        spared, records = (0, self._all_records()) if fine else (self._spared(), self._least_records())
+        fixed = self.fixed - spared
+        download = round(cost.DOWNLOAD_SHARE * (fixed + records))
+        return replace(limits, flash=_less(limits.flash, fixed + table), download=_less(limits.download, download))
+
+    def _coarse(self, kind: KernelKind) -> bool:
+        """Returns whether a kernel of this kind may do with one scale."""
+        smallest = cost.best_storage(kind, 2, self.options.activations)
+        return cost.best_granularity(kind, smallest, self.options.activations) == "tensor"
+
+    def _spared(self) -> int:
+        """Returns the bytes of the zero points that no kernel needs where all do with as few scales as they may."""
+        fine = {kernel.channels for kernel in self.kernels if not self._coarse(kernel.kind)}
+        return cost.ZERO_POINT_BYTES * sum({kernel.channels for kernel in self.kernels} - fine)
+
+    def _least_records(self) -> int:
+        """Returns the bytes of biases and scales where all kernels do with as few scales as they may."""
+        return sum(
+            self._records(kernel, "tensor" if self._coarse(kernel.kind) else "channel", "int8") for kernel in self.kernels
+        )
 
     def best_effort(self, damage: Damage, limits: Limits, least_sparsity: float = 0.0) -> list[LayerPlan]:
         """Returns the best choice where none meets all limits: these are eased, where they must be, to the least there is.
@@ -168,15 +210,13 @@ class LayerOptions:
             )
             for kernel in self.kernels
         }
-        table = self._table(least) or sum(self._saved(key, one) for key, one in least.items())
-        least_flash = self.fixed + table + sum(one.flash_bytes for one in least.values())
-        least_download = self.download_bytes([]) + sum(one.download_bytes for one in least.values())
+        layers = self._plans(least)
         eased = Limits(
-            None if flash is None else max(flash, least_flash),
-            None if download is None else max(download, least_download),
+            None if flash is None else max(flash, self.flash_bytes(layers)),
+            None if download is None else max(download, self.download_bytes(layers)),
             None if mean_bits is None else max(mean_bits, _mean_bits(least.values())),
         )
-        return self.choose(damage, eased, least_sparsity, insist=True) or self._plans(least)
+        return self.choose(damage, eased, least_sparsity, insist=True) or layers
 
     def fastest(self, layers: Sequence[LayerPlan], flash: Optional[int], plain: float) -> tuple[list[LayerPlan], bool]:
         """Returns layers as they take the least time within the limit on flash, and whether any is looked up.
@@ -200,7 +240,7 @@ class LayerOptions:
                 for key, found in ways.items()
             }
             table = cost.TABLE_BYTES if may_look_up else 0
-            chosen = allocate(offered, Limits(None if flash is None else flash - self.fixed - table))
+            chosen = allocate(offered, Limits(None if flash is None else flash - self._overhead(layers) - table))
             if chosen is not None:
                 taken = [(str(chosen[key].stored), dict(found)[chosen[key].stored]) for key, found in ways.items()]
                 break
@@ -263,16 +303,21 @@ class LayerOptions:
 
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""
+        looked_up = any(layer.flash_bytes < self._stored_bytes(layer) for layer in layers)
+        table = cost.TABLE_BYTES if looked_up else 0
+        return self._overhead(layers) + table + sum(layer.flash_bytes for layer in layers)
+
+    def _overhead(self, layers: Sequence[LayerPlan]) -> int:
+        """Returns the bytes that are no weights, with the zero points that these layers need."""
         channels = {kernel.key: kernel.channels for kernel in self.kernels}
         unused = {channels[layer.key] for layer in layers if layer.granularity == "tensor"}
         unused -= {channels[layer.key] for layer in layers if layer.granularity == "channel"}
-        looked_up = any(layer.flash_bytes < self._stored_bytes(layer) for layer in layers)
-        table = cost.TABLE_BYTES if looked_up else 0
-        return self.fixed + table - cost.ZERO_POINT_BYTES * sum(unused) + sum(layer.flash_bytes for layer in layers)
+        return self.fixed - cost.ZERO_POINT_BYTES * sum(unused)
 
     def download_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the download container."""
-        return round(cost.DOWNLOAD_SHARE * (self.fixed + self._all_records())) + sum(layer.download_bytes for layer in layers)
+        records = sum(self._records(self.by_key[layer.key], layer.granularity, "int8") for layer in layers)
+        return round(cost.DOWNLOAD_SHARE * (self._overhead(layers) + records)) + sum(layer.download_bytes for layer in layers)
 
     def ram_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted arena under TensorFlow Lite Micro; see `predict_ram`."""
@@ -381,6 +426,11 @@ class LayerOptions:
                 )
             )
         return plans
+
+
+def _less(limit: Optional[int], taken: Optional[int]) -> Optional[int]:
+    """Returns a limit without what is taken already."""
+    return None if limit is None else limit - (taken or 0)
 
 
 def _mean_bits(chosen: Collection[Candidate]) -> float:

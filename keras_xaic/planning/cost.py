@@ -69,12 +69,13 @@ FUSED = ("BatchNormalization", "ReLU", "Activation", "Dropout", "InputLayer")
 """Layers that the converter merges into the operator in front of them."""
 
 
-def structure_bytes(model: Model, activations: Activations = "int8") -> int:
+def structure_bytes(model: Model, activations: Activations = "int8", zero_points: bool = True) -> int:
     """Returns the bytes of a file of `model` that are neither weights, biases nor scales.
 
     Args:
         model: The canonical model.
         activations: Type of activations between layers.
+        zero_points: Whether zero points count, as if every kernel had a scale per channel.
     """
     layout = LAYOUTS[activations]
     from keras_xaic.models.kernels import kernels_in, layer_kernels
@@ -83,9 +84,9 @@ def structure_bytes(model: Model, activations: Activations = "int8") -> int:
     operations = Operations(model)
     kernels = kernels_in(operations)
     others = sum(1 for op in operations if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path))
-    zero_points = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels})
+    zeros = ZERO_POINT_BYTES * sum({kernel.channels for kernel in kernels}) if zero_points else 0
     weighted = sum(layout.dense if kernel.kind == "dense" else layout.convolution for kernel in kernels)
-    return layout.file + weighted + layout.operator * others + zero_points
+    return layout.file + weighted + layout.operator * others + zeros
 
 
 def best_storage(

@@ -87,7 +87,7 @@ class FilterCost:
         groups: The model's channel groups.
         limits: The limits, of which at least one is set.
         costs: Kernel key -> its cost; kernels that are not named cost what plain int8 does.
-        fixed: Bytes of flash that are no kernels and count towards the limits.
+        fixed: Bytes of flash that are neither kernels nor zero points; where there are any, both count towards the limits.
         activations: Type of activations between layers, which bytes of biases and RAM depend on.
 
     Raises:
@@ -136,7 +136,7 @@ class FilterCost:
 
     def _bytes(self, keep: Keep) -> tuple[float, float]:
         shapes = kept_shapes(self.groups, keep)
-        flash, download = float(self.fixed), cost.DOWNLOAD_SHARE * self.fixed
+        flash, download, fine = float(self.fixed), cost.DOWNLOAD_SHARE * self.fixed, set()
         for kernel in self.kernels:
             shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
@@ -146,7 +146,10 @@ class FilterCost:
             records = cost.record_bytes(kernel.kind, channels, one.granularity, storage, self.activations)
             flash += cost.weight_bytes(weights, storage, one.bits, self.activations) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
-        return flash, download
+            if one.granularity == "channel" and self.fixed:
+                fine.add(channels)
+        zero_points = cost.ZERO_POINT_BYTES * sum(fine)
+        return flash + zero_points, download + cost.DOWNLOAD_SHARE * zero_points
 
 
 def limits_of(
@@ -230,7 +233,7 @@ class FilterRemoval:
             "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
             "microseconds": time,
         }
-        fixed = cost.structure_bytes(model, activations)
+        fixed = cost.structure_bytes(model, activations, zero_points=False)
         self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
         self._aim, self._last = 1.0, np.inf
 

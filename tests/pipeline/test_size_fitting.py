@@ -12,6 +12,7 @@ from keras_xaic.pipeline import size_fitting
 from keras_xaic.pipeline.size_fitting import SizeFitter
 from keras_xaic.planning import Budget, LayerPlan, Plan
 from keras_xaic.recipes import RECIPES
+from keras_xaic.relevance.magnitude import magnitude
 
 
 def made(bits, sparsity):
@@ -82,3 +83,24 @@ def test_a_plan_that_comes_out_again_is_not_written_again(monkeypatch):
     for limit in (1_000, 900):
         assert fitter.fitting(Budget(flash=limit, download=limit)).predicted_flash_bytes == 1_200
     assert len(written) == 1
+
+
+def _dense():
+    return [keras.Input((400,)), layers.Dense(120, "relu"), layers.Dense(60, "relu")]
+
+
+def _convolutions():
+    return [keras.Input((10, 10, 3)), layers.Conv2D(64, 3, activation="relu"), layers.Conv2D(64, 3), layers.Flatten()]
+
+
+@pytest.mark.parametrize(("stack", "flash", "download"), [(_dense, 10_000, 3_600), (_convolutions, 14_000, 5_000)])
+@pytest.mark.parametrize("bits", [(2, 3, 4, 8), (2, 4)], ids=str)
+def test_where_filters_go_the_file_uses_the_limits(stack, flash, download, bits):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([*stack(), layers.Dense(10)])
+    fitter = SizeFitter(model, magnitude(model), RECIPES["auto-magnitude"].changed(bits=bits), None, None)
+    made = fitter.fitting(Budget(flash=flash, download=download))
+    assert made.remove
+    used = made.predicted_flash_bytes / flash, made.predicted_download_bytes / download
+    assert 0.96 < max(used) <= 1.0
+    assert min(used) > 0.85

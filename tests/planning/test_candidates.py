@@ -31,8 +31,7 @@ RELEVANCE = Damage(SENSITIVITIES["relevance"])
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.6])
 def test_the_choice_is_the_best_of_all_combinations(options, share):
     full = options.choose(RELEVANCE, Limits())
-    rest = options.download_bytes([]) + 1
-    limit = rest + round(share * sum(layer.download_bytes for layer in full))
+    limit = options.download_bytes([]) + round(share * sum(layer.download_bytes for layer in full))
     chosen = options.choose(RELEVANCE, Limits(None, limit))
     assert options.download_bytes(chosen) <= limit
     best = np.inf
@@ -42,8 +41,9 @@ def test_the_choice_is_the_best_of_all_combinations(options, share):
         for kernel in options.kernels
     ]
     assert [len(table) for table in tables] == [len(BITS) * len(SPARSITIES)] * 2
+    keys = [kernel.key for kernel in options.kernels]
     for pair in itertools.product(*tables):
-        if rest - 1 + sum(one.download_bytes for one in pair) <= limit:
+        if options.download_bytes(options._plans(dict(zip(keys, pair)))) <= limit:
             best = min(best, sum(one.damage for one in pair))
     taken = [
         min(
@@ -79,9 +79,10 @@ def test_a_zero_costs_more_than_the_same_error_by_rounding():
 def test_the_same_bits_everywhere_have_the_fewest_zeros_that_fit(options):
     uniform = Damage(SENSITIVITIES["uniform"])
     assert {layer.bits for layer in options.choose(uniform, Limits())} == {8}
-    least = sum(options._candidate(uniform, kernel, 2, None).download_bytes for kernel in options.kernels)
-    assert {layer.bits for layer in options.choose(uniform, Limits(None, options.download_bytes([]) + least + 2))} == {2}
-    chosen = options.choose(uniform, Limits(None, options.download_bytes([]) + round(0.8 * least)))
+    few = {kernel.key: options._candidate(uniform, kernel, 2, None) for kernel in options.kernels}
+    least, whole = sum(one.download_bytes for one in few.values()), options.download_bytes(options._plans(few))
+    assert {layer.bits for layer in options.choose(uniform, Limits(None, whole + 2))} == {2}
+    chosen = options.choose(uniform, Limits(None, whole - round(0.2 * least)))
     assert {layer.bits for layer in chosen} == {2}
     assert 0.0 < max(layer.sparsity for layer in chosen) < SPARSITIES[-1]
 
