@@ -139,7 +139,10 @@ class SizeFitter:
             correction, before = correction + miss, made.layers
             if download is not None:
                 aimed = aim.download_bytes or 0
-                fits, overruns = (max(fits, aimed), overruns) if used <= 1.0 else (fits, min(overruns, aimed))
+                if flash is not None and abs(miss) >= TOLERANCE * flash:  # other filters go next: this says nothing about them
+                    fits, overruns = 0, math.inf
+                else:
+                    fits, overruns = (max(fits, aimed), overruns) if used <= 1.0 else (fits, min(overruns, aimed))
                 following = round(aimed * (1.0 - SLACK / 2) / used)
                 if not fits < following < overruns and overruns < math.inf:  # of a small model sizes come in leaps
                     following = (fits + int(overruns)) // 2

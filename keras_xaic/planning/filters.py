@@ -87,7 +87,7 @@ class FilterCost:
         groups: The model's channel groups.
         limits: The limits, of which at least one is set.
         costs: Kernel key -> its cost; kernels that are not named cost what plain int8 does.
-        fixed: Bytes of flash that are neither kernels nor zero points; where there are any, both count towards the limits.
+        fixed: Bytes of flash that are neither kernels nor zero points, and count towards the limits, too; None: kernels alone do.
         activations: Type of activations between layers, which bytes of biases and RAM depend on.
 
     Raises:
@@ -99,7 +99,7 @@ class FilterCost:
         groups: ChannelGroups,
         limits: FilterPlan,
         costs: Mapping[str, KernelCost],
-        fixed: int = 0,
+        fixed: Optional[int] = None,
         activations: Activations = "int8",
     ) -> None:
         if not limits.limits:
@@ -136,7 +136,8 @@ class FilterCost:
 
     def _bytes(self, keep: Keep) -> tuple[float, float]:
         shapes = kept_shapes(self.groups, keep)
-        flash, download, fine = float(self.fixed), cost.DOWNLOAD_SHARE * self.fixed, set()
+        flash, fine = float(self.fixed or 0), set()
+        download = cost.DOWNLOAD_SHARE * flash
         for kernel in self.kernels:
             shape = shapes[kernel.path][position(kernel)]
             weights, channels = int(np.prod(shape)), int(np.prod([shape[axis] for axis in kernel.channel_axes]))
@@ -146,7 +147,7 @@ class FilterCost:
             records = cost.record_bytes(kernel.kind, channels, one.granularity, storage, self.activations)
             flash += cost.weight_bytes(weights, storage, one.bits, self.activations) + records
             download += weights * one.download + cost.DOWNLOAD_SHARE * records
-            if one.granularity == "channel" and self.fixed:
+            if one.granularity == "channel" and self.fixed is not None:
                 fine.add(channels)
         zero_points = cost.ZERO_POINT_BYTES * sum(fine)
         return flash + zero_points, download + cost.DOWNLOAD_SHARE * zero_points
@@ -204,6 +205,7 @@ class FilterRemoval:
         how: Alignment, floors and protected layers; its limits are those of the budget.
         activations: Type of activations between layers.
         time: Predicted microseconds, or None.
+        flash_correction: Bytes by which a file was measured to be larger than predicted.
     """
 
     def __init__(
@@ -215,6 +217,7 @@ class FilterRemoval:
         how: FilterPlan,
         activations: Activations = "int8",
         time: Optional[float] = None,
+        flash_correction: int = 0,
     ) -> None:
         self.model, self.relevance, self.how = model, relevance, how
         self.groups: ChannelGroups = channel_groups(model)
@@ -233,7 +236,7 @@ class FilterRemoval:
             "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
             "microseconds": time,
         }
-        fixed = cost.structure_bytes(model, activations, zero_points=False)
+        fixed = cost.structure_bytes(model, activations, zero_points=False) + flash_correction
         self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
         self._aim, self._last = 1.0, np.inf
 

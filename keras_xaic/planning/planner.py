@@ -95,7 +95,7 @@ def plan(
     how = FilterPlan(steps=options.steps or 1, align=options.align, protect=tuple(options.protect))
     limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram, time))
     short = options.filters and limited and not _fits(kernels, layers, budget, bits)
-    removing = FilterRemoval(model, relevance, budget, bits, how, activations, time) if short else None
+    removing = FilterRemoval(model, relevance, budget, bits, how, activations, time, flash_correction) if short else None
     remove: dict[str, list[int]] = {}
     while removing is not None and not _fits(kernels, layers, budget, bits):
         following = removing.next()

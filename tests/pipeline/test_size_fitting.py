@@ -93,8 +93,9 @@ def _convolutions():
     return [keras.Input((10, 10, 3)), layers.Conv2D(64, 3, activation="relu"), layers.Conv2D(64, 3), layers.Flatten()]
 
 
-@pytest.mark.parametrize(("stack", "flash", "download"), [(_dense, 10_000, 3_600), (_convolutions, 14_000, 5_000)])
-@pytest.mark.parametrize("bits", [(2, 3, 4, 8), (2, 4)], ids=str)
+@pytest.mark.parametrize(
+    ("stack", "flash", "download", "bits"), [(_dense, 10_000, 3_600, (2, 4)), (_convolutions, 14_000, 5_000, (2, 3, 4, 8))]
+)
 def test_where_filters_go_the_file_uses_the_limits(stack, flash, download, bits):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([*stack(), layers.Dense(10)])
@@ -102,5 +103,4 @@ def test_where_filters_go_the_file_uses_the_limits(stack, flash, download, bits)
     made = fitter.fitting(Budget(flash=flash, download=download))
     assert made.remove
     used = made.predicted_flash_bytes / flash, made.predicted_download_bytes / download
-    assert 0.96 < max(used) <= 1.0
-    assert min(used) > 0.85
+    assert 0.95 < min(used) <= max(used) <= 1.0
