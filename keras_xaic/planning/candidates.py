@@ -30,7 +30,7 @@ SPARSITIES = tuple(np.round(np.arange(0.0, 0.91, 0.05), 2))
 LITTLE = 0.002
 """Share of plain int8's time that a layer may take longer for bytes that nobody has limited."""
 GUESSES = 3
-"""How often bits are chosen again for the room that is left by the scales which the choice before needs."""
+"""How often bits are chosen again for the bytes that are left by the scales which the choice before needs."""
 FLOAT_ENTROPY = 0.9
 """What is left of float32 weights after compression: only exponents repeat."""
 Mask = Optional[np.ndarray]
@@ -145,7 +145,7 @@ class LayerOptions:
     ) -> Optional[dict[str, Candidate]]:
         """Returns the least damaging of candidates within limits of the whole file, `table` included.
 
-        Which scales and zero points it needs is known when something is chosen: the room for weights is what these leave.
+        Which scales and zero points it needs is known when something is chosen: weights get the bytes that these leave.
         """
         room, least = self._room(limits, table), self._room(limits, table, fine=True)
         for _ in range(GUESSES):
