@@ -87,7 +87,7 @@ class FilterCost:
         groups: The model's channel groups.
         limits: The limits, of which at least one is set.
         costs: Kernel key -> its cost; kernels that are not named cost what plain int8 does.
-        fixed: Bytes of flash that are neither kernels nor zero points, and count towards the limits, too; None: kernels alone do.
+        fixed: Bytes of flash that are neither kernels nor zero points and count, too; None: kernels alone count.
         activations: Type of activations between layers, which bytes of biases and RAM depend on.
 
     Raises:

@@ -111,6 +111,7 @@ def plan(
         layers, lookup = kernels.fastest(layers, budget.flash_bytes, plain)
     if options.steps is None:
         how = how.model_copy(update={"steps": _steps(relevance, kernels)})
+    limits = limits_of(layers, budget, activations, time, lookup)
     return Plan(
         recipe=recipe,
         seed=seed,
@@ -121,9 +122,7 @@ def plan(
         sensitivity=damage.sensitivity.name,
         layers=layers if bits else [],
         remove=remove,
-        filters=how.model_copy(update=limits_of(layers, budget, activations, time, lookup))
-        if remove and how.steps > 1
-        else None,
+        filters=how.model_copy(update=limits) if remove and how.steps > 1 else None,
         predicted_flash_bytes=kernels.flash_bytes(layers),
         predicted_download_bytes=kernels.download_bytes(layers),
         predicted_ram_bytes=_ram_bytes(kernels, layers, bits) if on_micro else None,
