@@ -190,9 +190,10 @@ def control_table(rows: Sequence[dict[str, Any]]) -> str:
     cases: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
     for row in rows:
         if row["method"] in PAIR and "failed" not in row and not row.get("entries"):
-            settings = (list(NAMES).index(row["model"]), row["epochs"], row["samples"] or 0, row["versions"]["keras-xaic"])
+            limit = row["budget"]["download"]
+            settings = (list(NAMES).index(row["model"]), -limit, row["epochs"], row["samples"] or 0, row["versions"]["keras-xaic"])
             cases.setdefault(settings, {name: {} for name in PAIR})[row["method"]].setdefault(row["seed"], row)
-    for (model, epochs, samples, version), found in sorted(cases.items()):
+    for (model, limit, epochs, samples, version), found in sorted(cases.items()):
         seeds = sorted(set(found[PAIR[0]]) & set(found[PAIR[1]]))
         if not seeds:
             continue
@@ -203,6 +204,7 @@ def control_table(rows: Sequence[dict[str, Any]]) -> str:
         ahead = [(two - one if is_error else one - two) for one, two in zip(ours, blind)]
         figures = [f"{statistics.mean(part):{form}}{'' if is_error else ' %'}" for part in (ours, blind)]
         download = " and ".join(f"{statistics.mean(row['download_bytes'] for row in part):,.0f}" for part in both)
+        download += f" of {-limit:,}"
         cells = [
             NAMES[list(NAMES)[model]] + ("" if version.startswith("0.2") else f" (version {version})"),
             f"{epochs} x {f'{samples:,}' if samples else 'all'}",

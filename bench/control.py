@@ -1,6 +1,7 @@
 """What relevance adds: `auto` beside its blind control `auto-magnitude`, same bytes, same short schedule, same seeds.
 
     python bench/control.py --data-root MODELS --data DATA [--models mlp,cnn] [--methods auto,auto-magnitude]
+    python bench/control.py ... --models mlp --flash 50000 --download 14500 --epochs 12 --samples 30000       other limits, schedules
     python bench/control.py --table                                the table of what was measured so far
 
 The control is `auto` with the magnitude of weights in place of relevance, everywhere. Budgets are those of `bench/compare.py`;
@@ -84,8 +85,10 @@ def jobs_of(options):
         for seed in range(options.seeds) if options.only_seed is None else [options.only_seed]:
             for method in options.methods.split(","):
                 epochs, samples = SCHEDULES[model]
-                job = {"model": model, "method": method, "seed": seed, "epochs": epochs, "samples": samples}
-                job["budget"] = {**compare.BUDGETS, **BUDGETS}[model]
+                job = {"model": model, "method": method, "seed": seed, "epochs": options.epochs or epochs}
+                job["samples"] = options.samples or samples
+                given = {name: getattr(options, name) for name in ("flash", "download") if getattr(options, name)}
+                job["budget"] = {**{**compare.BUDGETS, **BUDGETS}[model], **given}
                 jobs.append({**job, "entries": entries})
     return jobs
 
@@ -96,6 +99,8 @@ def main():
     parser.add_argument("--models", default=",".join(SCHEDULES))
     parser.add_argument("--methods", default=",".join(comparison.PAIR))
     parser.add_argument("--only-seed", type=int, help="one seed instead of --seeds")
+    for name, what in (("flash", "bytes"), ("download", "bytes"), ("epochs", "epochs"), ("samples", "training samples")):
+        parser.add_argument(f"--{name}", type=int, help=f"{what}; default: as usual for the model")
     parser.add_argument("--entries", help="other entries of the recipes, as JSON")
     parser.add_argument("--table", action="store_true", help="only show what is in --out")
     options = parser.parse_args()
