@@ -317,8 +317,9 @@ class Driver:
 
     def _replan(self, model: Model, carried_out: Plan) -> Plan:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
-        made = self._fitter(model).fitting(self._with_margin(), filters=False)
-        return made.model_copy(update={"remove": carried_out.remove, "budget": self.budget})
+        limits = self._with_margin() if self._limited else carried_out.budget  # those of the round
+        made = self._fitter(model).fitting(limits, filters=False)
+        return made.model_copy(update={"remove": carried_out.remove, "budget": carried_out.budget})
 
     def _with_margin(self) -> Budget:
         limit = self.budget.download_bytes
