@@ -1,7 +1,7 @@
 """What relevance adds: `auto` beside its blind control `auto-magnitude`, same bytes, same short schedule, same seeds.
 
     python bench/control.py --data-root MODELS --data DATA [--models mlp,cnn] [--methods auto,auto-magnitude]
-    python bench/control.py ... --models mlp --flash 50000 --download 14500 --epochs 12 --samples 30000       other limits, schedules
+    python bench/control.py --data-root MODELS --data DATA --models mlp --download 14500                other limits
     python bench/control.py --table                                the table of what was measured so far
 
 The control is `auto` with the magnitude of weights in place of relevance, everywhere. Budgets are those of `bench/compare.py`;
