@@ -190,8 +190,8 @@ def control_table(rows: Sequence[dict[str, Any]]) -> str:
     cases: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
     for row in rows:
         if row["method"] in PAIR and "failed" not in row and not row.get("entries"):
-            limit = row["budget"]["download"]
-            settings = (list(NAMES).index(row["model"]), -limit, row["epochs"], row["samples"] or 0, row["versions"]["keras-xaic"])
+            schedule = (row["epochs"], row["samples"] or 0, row["versions"]["keras-xaic"])
+            settings = (list(NAMES).index(row["model"]), -row["budget"]["download"], *schedule)
             cases.setdefault(settings, {name: {} for name in PAIR})[row["method"]].setdefault(row["seed"], row)
     for (model, limit, epochs, samples, version), found in sorted(cases.items()):
         seeds = sorted(set(found[PAIR[0]]) & set(found[PAIR[1]]))

@@ -99,8 +99,10 @@ def main():
     parser.add_argument("--models", default=",".join(SCHEDULES))
     parser.add_argument("--methods", default=",".join(comparison.PAIR))
     parser.add_argument("--only-seed", type=int, help="one seed instead of --seeds")
-    for name, what in (("flash", "bytes"), ("download", "bytes"), ("epochs", "epochs"), ("samples", "training samples")):
-        parser.add_argument(f"--{name}", type=int, help=f"{what}; default: as usual for the model")
+    parser.add_argument("--flash", type=int, help="limit in bytes; default: as usual for the model")
+    parser.add_argument("--download", type=int, help="likewise")
+    parser.add_argument("--epochs", type=int, help="default: as usual for the model")
+    parser.add_argument("--samples", type=int, help="training samples in each epoch; likewise")
     parser.add_argument("--entries", help="other entries of the recipes, as JSON")
     parser.add_argument("--table", action="store_true", help="only show what is in --out")
     options = parser.parse_args()
