@@ -6,6 +6,8 @@
 * saving: what `compress` does: the lowest loss for the time that is saved, where a removal that takes the sum of scores of a
   group from S to s loses log(S / s).
 * saving-whole, saving-sum: the same with a loss of Z log(S / s), where Z is the sum of the whole group, and of S - s.
+* branch: the residual branch that loses least for the time that it saves goes whole first, then filters as in saving;
+  `compress` takes what loses least in all.
 * uniform: the same share of every group, within it the lowest scores.
 
 Models are float32, trained with distillation as `apply` does. Accuracy is that on 5,000 training samples that nothing else
@@ -23,6 +25,7 @@ import numpy as np
 ORDERS = {
     "score": None,
     "saving": None,
+    "branch": None,
     "saving-whole": lambda whole, before, after: whole * math.log(max(before, 1e-9 * whole) / max(after, 1e-9 * whole)),
     "saving-sum": lambda whole, before, after: before - after,
     "uniform": None,
@@ -34,21 +37,24 @@ def work(options, *, model, order, share, seed, epochs, samples, rate):
     import keras_xaic as xaic
     from keras_xaic.data import Data
     from keras_xaic.models import channel_groups, group_scores
+    from keras_xaic.planning.latency import Times
     from keras_xaic.training import predict
 
     original, data = common.load(options, model, samples + VALIDATION)
     apart = data.train.take(np.arange(samples, samples + VALIDATION))
     data = Data(data.train.take(np.arange(samples)), None, data.name)
     relevance = xaic.attribute(original, data.calibration(CALIBRATION, seed), rule="lrp.epsilon")
-    groups = channel_groups(original)
-    keep, predicted = chosen(order, groups, group_scores(groups, relevance.filters, norm="l2"), share)
+    branches, left = first_branch(original, relevance, share) if order == "branch" else ({}, original)
+    groups = channel_groups(left)
+    plain = Times(original).plain()
+    keep, predicted = chosen(order, groups, group_scores(groups, relevance.filters, norm="l2"), share, plain)
     remove = {name: np.flatnonzero(~mask).tolist() for name, mask in keep.items() if not mask.all()}
     left = {group.name: group.size - len(remove.get(group.name, ())) for group in groups.removable}
     same = {"model": model, "share": share, "seed": seed, "epochs": epochs, "samples": samples, "rate": rate, "left": left}
     done = next((row for row in common.rows(options.out) if same.items() <= row.items()), None)
     if done is not None:  # equal widths are equal models
         return {key: done[key] for key in ("accuracy", "original", "predicted", "left", "parameters")}
-    plan = xaic.Plan(recipe="filters", seed=seed, remove=remove)
+    plan = xaic.Plan(recipe="filters", seed=seed, branches=branches, remove=remove)
     small = xaic.apply(original, plan, data, training=xaic.Training(epochs=epochs, learning_rate=rate))
     right = predict(small.model, apart).argmax(-1) == apart.labels
     return {
@@ -60,13 +66,24 @@ def work(options, *, model, order, share, seed, epochs, samples, rate):
     }
 
 
-def chosen(order, groups, scores, share):
+def first_branch(model, relevance, share):
+    """Returns the branch that goes, as in a plan, and the model without it."""
+    from keras_xaic.models import channel_groups, remove_branches
+    from keras_xaic.planning.branches import BranchRemoval
+    from keras_xaic.planning.latency import Times
+
+    times = Times(model)
+    removal = BranchRemoval(channel_groups(model), relevance.filters)
+    name = removal.next((), times.of_layers({}), (1 - share) * times.plain())
+    branches = {} if name is None else {name: list(removal.branches[name].layers)}
+    return branches, remove_branches(model, branches)
+
+
+def chosen(order, groups, scores, share, plain):
     """Returns keep masks, and the predicted time as a multiple of plain int8's."""
     from keras_xaic.planning import FilterPlan, filter_ranking
     from keras_xaic.planning.filters import FilterCost
-    from keras_xaic.planning.latency import Times
 
-    plain = Times(groups.operations.model).plain()
     cost = FilterCost(groups, FilterPlan(microseconds=share * plain), {})
     if order == "uniform":
         keep = next(masks for masks in same_share(groups, scores) if cost(masks) <= 1)

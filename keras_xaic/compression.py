@@ -198,7 +198,7 @@ def apply(
     schedule = replace(whole, epochs=removal, minutes=context.minutes(time))
     removed = remove_filters(model, plan, relevance, context, schedule)
     small, plan, history = removed.model, removed.plan, dict(removed.history)
-    if replan is not None and plan.remove:
+    if replan is not None and (plan.branches or plan.remove):
         plan = context.cached("plan", functools.partial(replan, small, plan), Plan.save, Plan.load)
     sparse = _is_sparse(plan)
     pruning = round((epochs - removal) * PRUNING_SHARE * min(1.0, 2.0 * _missing_zeros(small, plan))) if sparse else 0
@@ -230,17 +230,17 @@ def apply(
 
 
 def _removal_epochs(epochs: int, plan: Plan, model: Model) -> int:
-    """Returns how many epochs removal of filters gets: all it may have where half of the weights go, none where hardly any do.
+    """Returns how many epochs removal gets: all it may have where half of the weights or branches go, none where hardly any do.
 
     What comes after it recovers a little removal, too, and pruning all removal in one step.
     """
-    if not plan.remove and plan.filters is None:
+    if not plan.branches and not plan.remove and plan.filters is None:
         return 0
     if not plan.layers:
         return epochs
     left = sum(layer.weights for layer in plan.layers) / max(1, sum(kernel.size for kernel in weighted_kernels(model)))
     share = BYTES_ONLY if _bytes_only(plan) else PRUNING_SHARE
-    first = round(epochs * share * min(1.0, 2.0 * (1.0 - left)))
+    first = round(epochs * share * (1.0 if plan.branches else min(1.0, 2.0 * (1.0 - left))))
     if not _is_sparse(plan):
         return first
     return first // 2 if plan.filters is not None and plan.filters.steps > 1 else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from keras_xaic.lazy import loaded_later
 
 if TYPE_CHECKING:
+    from keras_xaic.models.branches import Branch, residual_branches
     from keras_xaic.models.canonical import Canonical, canonicalize
     from keras_xaic.models.channels import ChannelGroup, ChannelGroups, channel_groups, group_scores
     from keras_xaic.models.costs import kept_macs, kept_parameters, macs, parameters
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from keras_xaic.models.loading import load_model, save_model
     from keras_xaic.models.operations import Operation, Operations
     from keras_xaic.models.ports import Ports, keep_ports, ports_of
-    from keras_xaic.models.surgery import remove_channels
+    from keras_xaic.models.surgery import remove_branches, remove_channels
     from keras_xaic.models.task import Task, fitted, heads_of, infer_task
 
 _HOME = {
+    "Branch": "branches",
     "Canonical": "canonical",
     "ChannelGroup": "channels",
     "ChannelGroups": "channels",
@@ -42,12 +44,15 @@ _HOME = {
     "macs": "costs",
     "parameters": "costs",
     "ports_of": "ports",
+    "remove_branches": "surgery",
     "remove_channels": "surgery",
+    "residual_branches": "branches",
     "save_model": "loading",
     "weighted_kernels": "kernels",
 }
 
 __all__ = [
+    "Branch",
     "Canonical",
     "ChannelGroup",
     "ChannelGroups",
@@ -69,7 +74,9 @@ __all__ = [
     "macs",
     "parameters",
     "ports_of",
+    "remove_branches",
     "remove_channels",
+    "residual_branches",
     "save_model",
     "weighted_kernels",
 ]

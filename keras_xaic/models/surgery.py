@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers, tf
 from keras_xaic.errors import ModelError
+from keras_xaic.models.branches import repeats, taken_out
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.kernels import layer_kernels
-from keras_xaic.models.operations import Operation
+from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.models.ports import keep_ports, ports_of
 
 
@@ -42,7 +43,46 @@ def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = 
     """
     groups = channel_groups(model) if groups is None else groups
     groups.check_keep(keep)
-    stays = groups.stays(keep)
+    return _rebuilt(model, groups, groups.stays(keep))
+
+
+def remove_branches(model: Model, names: Iterable[str], groups: Optional[ChannelGroups] = None) -> Model:
+    """Rebuilds a model without some of its residual branches: ``x + f(x)`` becomes ``x``.
+
+    A ReLU behind the sum goes, too, if x comes out of one already. Everything else is as `remove_channels` leaves it; channel
+    groups keep their numbering.
+
+    >>> from keras_xaic._keras import keras, layers
+    >>> inputs = keras.Input((8, 8, 4))
+    >>> x = layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(inputs)
+    >>> x = layers.ReLU(name="again")(layers.Add(name="sum")([x, layers.Conv2D(4, 1, name="branch")(x)]))
+    >>> model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten(name="flat")(x)))
+    >>> [layer.name for layer in remove_branches(model, ["sum"]).layers[1:]]
+    ['stem', 'flat', 'head']
+
+    Args:
+        model: A built functional or sequential model. It is not changed.
+        names: Names of branches (see `residual_branches`).
+        groups: What `channel_groups(model)` returned, to save computing it again.
+
+    Raises:
+        PlanError: If the model has no such branch.
+        ModelError: If a layer cannot be rebuilt from its configuration.
+    """
+    groups = channel_groups(model) if groups is None else groups
+    return _rebuilt(model, groups, groups.stays({}), *taken_out(groups.operations, names))
+
+
+def _rebuilt(
+    model: Model,
+    groups: ChannelGroups,
+    stays: np.ndarray,
+    gone: Collection[str] = (),
+    sums: Optional[Mapping[str, list[str]]] = None,
+) -> Model:
+    """Returns the model with the atoms that stay, without operations that are gone, and with only some terms of some sums."""
+    sums = sums or {}
+    replaced = _replaced(groups.operations, sums)
     classes = {type(operation.layer).__name__: type(operation.layer) for operation in groups.operations}
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
@@ -52,16 +92,39 @@ def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = 
     clones: dict[str, Layer] = {}
     with keras.utils.custom_object_scope(classes):
         for operation in groups.operations:
+            if operation.name in gone:
+                continue
+            if operation.name in replaced:
+                tensors[operation.outputs[0]] = tensors[replaced[operation.name]]
+                continue
             new = operation.path not in clones
             if new:
                 clones[operation.path] = _clone(operation, groups, stays)
-            tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
+            if operation.name in sums:
+                tensors[operation.outputs[0]] = clones[operation.path]([tensors[key] for key in sums[operation.name]])
+            else:
+                tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
             if new:
                 _fill(operation, clones[operation.path], groups, stays)
     outputs = [tensors[key] for key in groups.operations.outputs]
     smaller = keras.Model(_structured(inputs, model.input), _structured(outputs, model.output), name=model.name)
     keep_ports(smaller, ports_of(model))
     return smaller
+
+
+def _replaced(operations: Operations, sums: Mapping[str, list[str]]) -> dict[str, str]:
+    """Returns the name of every operation that does nothing any more -> key of the tensor that comes in its place."""
+    found: dict[str, str] = {}
+    same: dict[str, str] = {}  # tensor that is another's now -> that other, as the model had it
+    for operation in operations:
+        terms = sums.get(operation.name, operation.inputs)
+        if len(terms) != 1:
+            continue
+        key = same.get(terms[0], terms[0])
+        if operation.name in sums or (terms[0] in same and repeats(operation, operations.producer.get(key))):
+            found[operation.name] = terms[0]
+            same[operation.outputs[0]] = key
+    return found
 
 
 def kept_values(groups: ChannelGroups, keep: Keep, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

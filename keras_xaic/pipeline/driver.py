@@ -6,7 +6,7 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -16,7 +16,7 @@ from keras_xaic.arguments import keyword_only
 from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Array, Data, Samples
 from keras_xaic.errors import EdgeError, ExportError, XaicError
-from keras_xaic.models import channel_groups
+from keras_xaic.models import channel_groups, remove_branches
 from keras_xaic.models.costs import macs
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.attributing import attribute_by
@@ -152,7 +152,7 @@ class Driver:
             is_last = number == ROUNDS or following.layers == best.small.plan.layers
             share = 1.0 if is_last else CORRECTION
             more = math.ceil(share * (self.settings.epochs - epochs))
-            one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan.remove, GENTLE)
+            one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan, GENTLE)
             yield one
             if is_last:
                 return
@@ -171,7 +171,7 @@ class Driver:
             sizes = (made.predicted_flash_bytes, limits.flash_bytes), (made.predicted_download_bytes, limits.download_bytes)
             if before is not None and any(limit is not None and size > limit for size, limit in sizes):
                 return
-            removed, epochs = {} if before is None else before.small.plan.remove, math.ceil(left * PART)
+            removed, epochs = None if before is None else before.small.plan, math.ceil(left * PART)
             before = self._round(number, fitter.model, made, fitter.relevance, epochs, PART, removed)
             yield before
             left -= epochs
@@ -255,7 +255,7 @@ class Driver:
         relevance: Optional[Relevance],
         epochs: int,
         share: float,
-        removed: Optional[dict[str, list[int]]] = None,
+        removed: Optional[Plan] = None,
         rate: float = 1.0,
     ) -> Round:
         start = time.perf_counter()
@@ -273,7 +273,7 @@ class Driver:
         )
         path = self.directory / f"round-{number}.tflite"
         one = Round.of(small, self.samples, path, self.judges, start, self.reasons, self.finish)
-        return replace(one, small=replace(small, plan=in_original(small.plan, removed or {}, self.model)))
+        return replace(one, small=replace(small, plan=in_original(small.plan, removed or Plan(), self.model)))
 
     def _share(self, epochs: int, share: float, rate: float) -> Training:
         """Returns how one round trains: with the seed of all rounds, so that they have the same validation data."""
@@ -319,7 +319,7 @@ class Driver:
         """Returns bits and zeros for the model that is left when filters are gone and training has made up for them."""
         limits = self._with_margin() if self._limited else carried_out.budget  # those of the round
         made = self._fitter(model).fitting(limits, filters=False)
-        return made.model_copy(update={"remove": carried_out.remove, "budget": carried_out.budget})
+        return made.model_copy(update={**gone_with(carried_out), "budget": carried_out.budget})
 
     def _with_margin(self) -> Budget:
         limit = self.budget.download_bytes
@@ -346,25 +346,33 @@ class Driver:
             fitter = self._fitter(one.small.trainable)
             made = fitter.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
-                return made.model_copy(update={"remove": {}, "budget": self.budget})
+                return made.model_copy(update={**gone_with(Plan()), "budget": self.budget})
         if left == 0 or self.standard.overrun(one) > 1.0 or not self.standard.may_win(one):
             return None
-        return one.small.plan.model_copy(update={"remove": {}, "filters": None})
+        return one.small.plan.model_copy(update={**gone_with(Plan()), "filters": None})
+
+
+def gone_with(plan: Plan) -> dict[str, Any]:
+    """Returns the entries of a plan that say what is gone."""
+    return {"branches": plan.branches, "remove": plan.remove}
 
 
 def _does_the_same(made: Plan, other: Plan) -> bool:
     """Returns whether two plans make the same of the original without training."""
     removed = [{name: gone for name, gone in one.remove.items() if gone} for one in (made, other)]
     return removed[0] == removed[1] and all(
-        getattr(made, name) == getattr(other, name) for name in ("layers", "activations", "lookup")
+        getattr(made, name) == getattr(other, name) for name in ("layers", "branches", "activations", "lookup")
     )
 
 
-def in_original(plan: Plan, before: Mapping[str, Sequence[int]], model: Model) -> Plan:
-    """Returns the plan with all channels that went, earlier ones included, in the numbering of the original `model`."""
-    groups, remove = channel_groups(model), {}
-    for name in {**before, **plan.remove}:
-        left = np.setdiff1d(np.arange(groups[name].size), before.get(name, []))
-        gone = [*before.get(name, []), *left[plan.remove.get(name, [])].tolist()]
-        remove[name] = sorted(gone)
-    return plan.model_copy(update={"remove": remove, "filters": None})
+def in_original(plan: Plan, before: Plan, model: Model) -> Plan:
+    """Returns the plan with all that went, by the plan `before` included, in the numbering of the original `model`."""
+    branches, remove = {**before.branches, **plan.branches}, {}
+    groups = channel_groups(remove_branches(model, branches) if branches else model)
+    for name in {**before.remove, **plan.remove}:
+        if name not in groups:  # it went with a branch
+            continue
+        gone = before.remove.get(name, [])
+        left = np.setdiff1d(np.arange(groups[name].size), gone)
+        remove[name] = sorted([*gone, *left[plan.remove.get(name, [])].tolist()])
+    return plan.model_copy(update={"branches": branches, "remove": remove, "filters": None})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from keras_xaic.budget import Budget
 from keras_xaic.data import Samples
 from keras_xaic.errors import ModelError
-from keras_xaic.models import remove_channels
+from keras_xaic.models import remove_branches, remove_channels
 from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.reasons import RULE, Reasons
@@ -38,7 +38,7 @@ def most_alike(fitter: SizeFitter, budget: Budget, reasons: Reasons, samples: Sa
         task: What the model does.
     """
     made = fitter.plan(budget)
-    if not made.remove:
+    if not made.branches and not made.remove:
         return fitter
     best, (most, doubt) = fitter, _similarity(fitter.model, made, samples, reasons)
     if most is None:
@@ -61,7 +61,8 @@ def most_alike(fitter: SizeFitter, budget: Budget, reasons: Reasons, samples: Sa
 
 
 def _similarity(model: Model, made: Plan, samples: Samples, reasons: Reasons) -> tuple[Optional[float], float]:
-    """Returns how alike maps stay without the filters that a plan takes, and the standard error of that."""
-    small = remove_channels(model, keep_masks(model, made.remove))
+    """Returns how alike maps stay without the filters and branches that a plan takes, and the standard error of that."""
+    small = remove_branches(model, made.branches)
+    small = remove_channels(small, keep_masks(small, made.remove))
     remeasure_batchnorm(small, samples)
     return reasons.similarity(small)

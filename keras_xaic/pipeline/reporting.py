@@ -226,15 +226,20 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
 
 
 def _layers(model: Model, small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:
-    channels = {kernel.key: kernel.channels for kernel in weighted_kernels(model)}
     measured = {one.key: one for one in measure_layers(bundle.model.read_bytes(), small.model)}
     planned = {layer.key: layer.relevance for layer in small.plan.layers}
     slowdowns = {layer.key: layer.slowdown for layer in small.plan.layers}
     if relevance is not None and not planned:
         totals = {key: float(abs(values).sum(dtype=float)) for key, values in relevance.weights.items()}
         planned = {key: value / (sum(totals.values()) or 1.0) for key, value in totals.items()}
+    left = {kernel.key: kernel for kernel in weighted_kernels(small.model)}
     layers = []
-    for kernel in weighted_kernels(small.model):
+    for original in weighted_kernels(model):
+        kernel = left.get(original.key)
+        if kernel is None:  # it went with its branch
+            gone = {"name": original.key, "kind": original.kind, "filters": original.channels}
+            layers.append({**gone, "weights": 0, "filters_kept": 0, "flash_bytes": 0})
+            continue
         grid, file = small.kernels.get(kernel.key), measured.get(kernel.key)
         layers.append(
             {
@@ -244,7 +249,7 @@ def _layers(model: Model, small: CompressedModel, relevance: Optional[Relevance]
                 "weights": kernel.size,
                 "bits": grid.bits if grid is not None else 8,
                 "sparsity": grid.sparsity if grid is not None else float((kernel.value == 0).mean()),
-                "filters": channels.get(kernel.key),
+                "filters": original.channels,
                 "filters_kept": kernel.channels,
                 "flash_bytes": file.flash_bytes if file is not None else None,
                 "storage": file.storage if file is not None else None,

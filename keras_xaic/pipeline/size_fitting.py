@@ -155,7 +155,7 @@ class SizeFitter:
 
     def _weighed(self, made: Plan, timed: bool) -> dict[str, Any]:
         """Returns what the file of a plan measures, by the names of its predictions; the same plan is not written twice."""
-        key = timed, made.model_dump_json(include={"layers", "remove", "lookup", "activations"})
+        key = timed, made.model_dump_json(include={"layers", "branches", "remove", "lookup", "activations"})
         if key not in self._weights:
             # In steps other filters go than are planned, within the same bytes; what their layers get is planned again then.
             content = self._written(self.untrained(made.model_copy(update={"filters": None}), "nearest"))

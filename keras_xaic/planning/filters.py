@@ -14,8 +14,9 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups, group_scores
 from keras_xaic.models.costs import kept_macs, kept_parameters, kept_shapes
 from keras_xaic.models.kernels import kernels_in
-from keras_xaic.models.surgery import kept_values, remove_channels
+from keras_xaic.models.surgery import kept_values, remove_branches, remove_channels
 from keras_xaic.planning import cost
+from keras_xaic.planning.branches import BranchRemoval
 from keras_xaic.planning.filter_ranking import choose_filters
 from keras_xaic.planning.latency import Times
 from keras_xaic.planning.plan import FilterPlan, LayerPlan
@@ -39,12 +40,14 @@ class Removal:
     """A model with filters gone.
 
     Attributes:
+        branches: Residual branch that is gone -> its layers.
         remove: Channel group -> removed channels, ascending.
         model: The smaller model.
         relevance: Kernel key -> relevance of the weights that are left.
         rounding: The same, of what says how much rounding hurts.
     """
 
+    branches: dict[str, list[str]]
     remove: dict[str, list[int]]
     model: Model
     relevance: Mapping[str, np.ndarray]
@@ -130,9 +133,16 @@ class FilterCost:
         if self._arena is not None:
             left["ram_bytes"] = float(self._arena(keep, self._stored))
         if self._times is not None:
-            stored = {key: one.timed for key, one in self.costs.items()}
-            left["microseconds"] = self._times(stored, kept_shapes(self.groups, keep))
+            left["microseconds"] = self._times(self._timed, kept_shapes(self.groups, keep))
         return {name: left[name] for name in self.limits}
+
+    @property
+    def _timed(self) -> dict[str, Storage]:
+        return {key: one.timed for key, one in self.costs.items()}
+
+    def times(self) -> dict[str, float]:
+        """Returns layer path -> what its kernels take, whole, under a limit on time."""
+        return {} if self._times is None else self._times.of_layers(self._timed)
 
     def _bytes(self, keep: Keep) -> tuple[float, float]:
         shapes = kept_shapes(self.groups, keep)
@@ -191,11 +201,23 @@ def planned_costs(layers: Sequence[LayerPlan], lookup: bool = True) -> dict[str,
     }
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What filters are taken from: a model without some of its branches, its scores, and how far it overruns the limits."""
+
+    branches: dict[str, list[str]]
+    model: Model
+    groups: ChannelGroups
+    scores: Mapping[str, np.ndarray]
+    pressure: FilterCost
+
+
 class FilterRemoval:
     """Removes ever more filters, least relevant first over the whole model; under a limit on time, for the time that they save.
 
     Scores are relevances of the filters, added up over the layers of a channel group and L2-normalised within it: strong
-    removal by raw relevance empties the layers whose relevance is small.
+    removal by raw relevance empties the layers whose relevance is small. Under a limit on time residual branches go whole
+    where that loses less than the filters that would go in their place (see `BranchRemoval`).
 
     Args:
         model: The trained model.
@@ -206,6 +228,7 @@ class FilterRemoval:
         activations: Type of activations between layers.
         time: Predicted microseconds, or None.
         flash_correction: Bytes by which a file was measured to be larger than predicted.
+        branches: Whether branches may go.
     """
 
     def __init__(
@@ -218,17 +241,10 @@ class FilterRemoval:
         activations: Activations = "int8",
         time: Optional[float] = None,
         flash_correction: int = 0,
+        branches: bool = True,
     ) -> None:
-        self.model, self.relevance, self.how = model, relevance, how
-        self.groups: ChannelGroups = channel_groups(model)
-        self.scores = group_scores(self.groups, relevance.filters, norm="l2")
-        self.kernels = kernels_in(self.groups.operations)
-        fewest, download = (min(bits), SPARSE_BITS) if bits else (8, PLAIN_BITS)
-        costs = {}
-        for kernel in self.kernels:
-            storage = cost.best_storage(kernel.kind, fewest, activations)
-            granularity = cost.best_granularity(kernel.kind, storage, activations)
-            costs[kernel.key] = KernelCost(storage, None, download / 8, granularity, fastest=True)
+        self.relevance, self._bits, self._activations = relevance, bits, activations
+        self._correction = flash_correction
         limits: dict[str, Optional[float]] = {
             "macs": budget.macs_limit,
             "flash_bytes": budget.flash_bytes,
@@ -236,23 +252,64 @@ class FilterRemoval:
             "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
             "microseconds": time,
         }
-        fixed = cost.structure_bytes(model, activations, zero_points=False) + flash_correction
-        self._pressure = FilterCost(self.groups, how.model_copy(update=limits), costs, fixed, activations)
+        self.how = how.model_copy(update=limits)
         self._aim, self._last = 1.0, np.inf
+        self._from = self._without({}, model)
+        if branches and time is not None:
+            self._from = self._best_of(BranchRemoval(self._from.groups, relevance.filters, how.protect), self._from)
+
+    def _without(self, branches: dict[str, list[str]], model: Model) -> _Start:
+        """Returns what filters are taken from, `model`, which `branches` are gone of already."""
+        groups = channel_groups(model)
+        fewest, download = (min(self._bits), SPARSE_BITS) if self._bits else (8, PLAIN_BITS)
+        costs = {}
+        for kernel in kernels_in(groups.operations):
+            storage = cost.best_storage(kernel.kind, fewest, self._activations)
+            granularity = cost.best_granularity(kernel.kind, storage, self._activations)
+            costs[kernel.key] = KernelCost(storage, None, download / 8, granularity, fastest=True)
+        fixed = cost.structure_bytes(model, self._activations, zero_points=False) + self._correction
+        pressure = FilterCost(groups, self.how, costs, fixed, self._activations)
+        return _Start(branches, model, groups, group_scores(groups, self.relevance.filters, norm="l2"), pressure)
+
+    def _best_of(self, removal: BranchRemoval, start: _Start) -> _Start:
+        """Returns what is left of the model without the branches whose removal loses least, filters that go then included.
+
+        One more goes as long as that is better.
+        """
+        best, least = start, self._loss(removal, start)
+        while (name := self._following(removal, best)) is not None:
+            branches = {**best.branches, name: list(removal.branches[name].layers)}
+            one = self._without(branches, remove_branches(start.model, branches, start.groups))
+            loss = self._loss(removal, one)
+            if loss >= least:
+                break
+            best, least = one, loss
+        return best
+
+    def _following(self, removal: BranchRemoval, start: _Start) -> Optional[str]:
+        """Returns the next branch that could go, where time is still missing."""
+        late = start.pressure.left({})["microseconds"] - start.pressure.limits["microseconds"]
+        return removal.next(start.branches, start.pressure.times(), late) if late > 0.0 else None
+
+    def _loss(self, removal: BranchRemoval, start: _Start) -> tuple[float, float]:
+        """Returns by how much the limits are missed, and what is lost on the way there."""
+        keep = choose(start.groups, start.scores, start.pressure, 1.0, self.how)
+        return max(1.0, start.pressure(keep)), removal.lost(start.groups, keep)
 
     def next(self) -> Optional[Removal]:
         """Returns the next smaller model, or None when the floors are reached."""
-        keep = choose(self.groups, self.scores, self._pressure, self._aim, self.how)
-        reached = self._pressure(keep)
+        groups, pressure = self._from.groups, self._from.pressure
+        keep = choose(groups, self._from.scores, pressure, self._aim, self.how)
+        reached = pressure(keep)
         if reached >= self._last:
             return None
         self._aim, self._last = min(self._aim, reached) * STEP, reached
         remove = {name: np.flatnonzero(~mask).tolist() for name, mask in keep.items() if not mask.all()}
         left = [
-            kept_values(self.groups, keep, {kernel.key: scores[kernel.key] for kernel in self.kernels})
+            kept_values(groups, keep, {kernel.key: scores[kernel.key] for kernel in pressure.kernels})
             for scores in (self.relevance.weights, self.relevance.of_rounding)
         ]
-        return Removal(remove, remove_channels(self.model, keep, self.groups), *left)
+        return Removal(self._from.branches, remove, remove_channels(self._from.model, keep, groups), *left)
 
 
 def choose_next(

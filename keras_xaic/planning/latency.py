@@ -144,8 +144,21 @@ class Times:
         self, stored: Mapping[str, StoredAs], shapes: Optional[Mapping[str, Sequence[tuple[int, ...]]]] = None
     ) -> float:
         """Returns the time of a file; kernels that are not named are INT8."""
-        works = self.works(shapes)
-        return self.fixed + sum(microseconds(work, stored.get(key, "int8"), self.activations) for key, work in works.items())
+        return self.fixed + sum(self._each(stored, shapes).values())
+
+    def of_layers(self, stored: Mapping[str, StoredAs]) -> dict[str, float]:
+        """Returns layer path -> the time of its kernels."""
+        found: dict[str, float] = {}
+        for key, time in self._each(stored).items():
+            path = self._kernels[key][0].path
+            found[path] = found.get(path, 0.0) + time
+        return found
+
+    def _each(
+        self, stored: Mapping[str, StoredAs], shapes: Optional[Mapping[str, Sequence[tuple[int, ...]]]] = None
+    ) -> dict[str, float]:
+        works = self.works(shapes).items()
+        return {key: microseconds(work, stored.get(key, "int8"), self.activations) for key, work in works}
 
 
 def _number(kernel: Kernel) -> int:

@@ -46,12 +46,13 @@ class PlanOptions:
         packed: Whether grids of up to 4 bits are packed where no limit is given, too: for microcontrollers, where flash is what
             counts. Else layers that packing makes slow on LiteRT are packed only as far as flash is limited.
         filters: Whether filters may be removed.
+        branches: Whether residual branches may be taken out whole under a limit on time, where filters may be removed.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget limits neither those, flash nor
             download.
         steps: In how many steps filters go, with training in between and relevance refreshed for each; None: one for every
             `planner.STEP_RATIO` times that the model has fewer weights in the end.
         align: What stays of a layer that loses filters is a multiple of this.
-        protect: Name patterns of layers that keep all filters.
+        protect: Name patterns of layers that keep all filters, and of branches that stay.
 
     Raises:
         PlanError: If an option is not usable.
@@ -68,6 +69,7 @@ class PlanOptions:
     sensitivity: Union[str, Damage] = "auto"
     packed: bool = False
     filters: bool = True
+    branches: bool = True
     removal: float = 0.0
     steps: Optional[int] = 1
     align: int = 1

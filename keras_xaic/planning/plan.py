@@ -119,6 +119,8 @@ class Plan(Written):
         entropy_weight: How much the grids ``ecq`` and ``ecqx`` pay for fewer bits in layers without a planned sparsity, 0 to 1:
             the published Lambda, as a share of what would make the largest weight zero.
         layers: One entry per kernel, in network order.
+        branches: Residual branch (see `keras_xaic.models.residual_branches`) -> its layers, which go whole: the sum that it
+            goes into has only what it began with. Branches go before filters do.
         remove: Channel group -> channels that are removed, in ascending order.
         filters: How filters are removed in steps, with training in between; `remove` then lists those that would be removed by
             present relevance. None removes exactly those in `remove`, at once.
@@ -142,6 +144,7 @@ class Plan(Written):
     lookup: bool = True
     entropy_weight: float = pydantic.Field(default=0.05, ge=0.0, le=1.0)
     layers: list[LayerPlan] = []
+    branches: dict[str, list[str]] = {}
     remove: dict[str, list[int]] = {}
     filters: Optional[FilterPlan] = None
     predicted_flash_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
@@ -188,12 +191,15 @@ class Plan(Written):
 
     def describe(self) -> str:
         """Returns the plan as a table of plain text."""
-        removed = sum(len(channels) for channels in self.remove.values())
+        removed = f"{sum(len(channels) for channels in self.remove.values())} channels"
+        if self.branches:
+            removed = f"{len(self.branches)} branch{'es' * (len(self.branches) > 1)} and {removed}"
         head = f"{'layer':<28} {'weights':>9} {'bits':>4} {'zeros':>6} {'flash B':>9}  why"
         rows = [
             f"{one.key[-28:]:<28} {one.weights:>9,} {one.bits:>4} {one.sparsity:>6.1%} {one.flash_bytes:>9,}  {one.reason}"
             for one in self.layers
         ]
+        rows += [f"{name[-28:]:<28} branch removed: {', '.join(gone)}" for name, gone in self.branches.items()]
         rows += [f"{name[-28:]:<28} {len(gone):>9,} channels removed" for name, gone in self.remove.items()]
         if self.filters is not None and self.filters.steps > 1:
             rows.append(f"filters go in {self.filters.steps} steps; which of them is decided again after each")
@@ -201,7 +207,7 @@ class Plan(Written):
         time = "" if self.predicted_slowdown is None else f", {self.predicted_slowdown:.2f} times plain int8's time on LiteRT"
         tail = (
             f"predicted: {self.predicted_flash_bytes:,} B flash, {self.predicted_download_bytes:,} B download{ram}{time}; "
-            f"{removed} channels removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"
+            f"{removed} removed; {self.mean_bits:.2f} bits a weight, {self.sparsity:.1%} zeros"
         )
         return "\n".join([head, *rows, tail])
 
@@ -310,19 +316,28 @@ def check_plan(plan: Plan, model: Model) -> None:
 
     Args:
         plan: The plan.
-        model: The model it is for, before filter removal.
+        model: The model it is for, before branches and filters are removed.
 
     Raises:
         PlanError: Naming the layer and what would be right.
     """
+    from keras_xaic.models.branches import check_branches
     from keras_xaic.models.kernels import weighted_kernels
+    from keras_xaic.models.operations import Operations
 
+    if plan.branches:
+        check_branches(Operations(model), plan.branches)
+    gone = {path for paths in plan.branches.values() for path in paths}
     kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
     seen: set[str] = set()
     for layer in plan.layers:
         if layer.key not in kernels:
             near = difflib.get_close_matches(layer.key, kernels, 3, 0.0)
             raise PlanError(f"the plan names the layer {layer.key!r}", f"one of the model's, e.g. {', '.join(near)}")
+        if kernels[layer.key].path in gone:
+            raise PlanError(
+                f"the plan says what layer {layer.key!r} gets and takes out the branch that it is in", "one of the two"
+            )
         if layer.key in seen:
             raise PlanError(f"the plan names the layer {layer.key!r} twice", "one entry per layer")
         seen.add(layer.key)

@@ -45,7 +45,8 @@ def plan(
     1. Bit-widths and, under a download limit, zeros minimise the predicted damage (see `SENSITIVITIES`) under all limits, as
        one integer program (`allocate`). Within a layer weights go lowest `weight_score` first.
     2. Where that is not enough, or time, multiply-accumulates or RAM are limited, filters go, least relevant first over the
-       whole model; under a limit on time, least relevant for the time that they save.
+       whole model; under a limit on time, least relevant for the time that they save, and residual branches as a whole where
+       that loses less.
     3. Layers are stored as they take the least time on LiteRT; those that flash needs packed are the ones that it costs least.
 
     >>> from keras_xaic._keras import keras, layers
@@ -95,13 +96,15 @@ def plan(
     how = FilterPlan(steps=options.steps or 1, align=options.align, protect=tuple(options.protect))
     limited = any(limit is not None for limit in (budget.flash, budget.download, budget.macs, budget.ram, time))
     short = options.filters and limited and not _fits(kernels, layers, budget, bits)
-    removing = FilterRemoval(model, relevance, budget, bits, how, activations, time, flash_correction) if short else None
+    more = (flash_correction, options.branches)
+    removing = FilterRemoval(model, relevance, budget, bits, how, activations, time, *more) if short else None
+    branches: dict[str, list[str]] = {}
     remove: dict[str, list[int]] = {}
     while removing is not None and not _fits(kernels, layers, budget, bits):
         following = removing.next()
         if following is None:
             break
-        remove = following.remove
+        branches, remove = following.branches, following.remove
         kernels = LayerOptions(following.model, following.relevance, options, flash_correction, following.rounding)
         layers = _choose(kernels, damage, budget, bits, sparsity, time)
     if layers is None:
@@ -121,6 +124,7 @@ def plan(
         lookup=lookup,
         sensitivity=damage.sensitivity.name,
         layers=layers if bits else [],
+        branches=branches,
         remove=remove,
         filters=how.model_copy(update=limits) if remove and how.steps > 1 else None,
         predicted_flash_bytes=kernels.flash_bytes(layers),

@@ -1,4 +1,4 @@
-"""The stage that removes filters (structured pruning), in one step or in several with training in between."""
+"""The stage that removes branches and filters (structured pruning), in one step or in several with training in between."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_xaic.json_files import read_json
 from keras_xaic.models.channels import channel_groups
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.statistics import remeasure_batchnorm
-from keras_xaic.models.surgery import remove_channels
+from keras_xaic.models.surgery import remove_branches, remove_channels
 from keras_xaic.planning import Plan, keep_masks
 from keras_xaic.planning.filters import choose_next
 from keras_xaic.planning.ram import predict_ram
@@ -37,7 +37,7 @@ BETWEEN = 0.25
 
 @dataclass(frozen=True)
 class Removed:
-    """A model with its filters gone.
+    """A model with its branches and filters gone.
 
     Attributes:
         model: The smaller model, flat.
@@ -51,10 +51,11 @@ class Removed:
 
 
 def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], context: Context, schedule: Schedule) -> Removed:
-    """Returns the model without the filters that the plan takes away, trained to do without them.
+    """Returns the model without the branches and filters that the plan takes away, trained to do without them.
 
-    Every step scores the filters of the model as it stands, removes the least relevant ones (`choose_next`), measures
-    BatchNorm statistics again and trains. Without `Plan.filters` there is one step, which removes exactly `Plan.remove`.
+    Branches go at once, before the first step. Every step scores the filters of the model as it stands, removes the least
+    relevant ones (`choose_next`), measures BatchNorm statistics again and trains. Without `Plan.filters` there is one step,
+    which removes exactly `Plan.remove`.
 
     Args:
         model: The trained model; it is not changed.
@@ -66,8 +67,8 @@ def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], con
     Raises:
         PlanError: If the plan does not fit the model.
     """
-    small = remove_channels(model, {})
-    if not plan.remove and plan.filters is None:
+    small = whole = remove_branches(model, plan.branches)
+    if not plan.branches and not plan.remove and plan.filters is None:
         return Removed(small, plan)
     how = plan.filters
     recoveries = _recoveries(schedule, 1 if how is None else how.steps)
@@ -76,12 +77,12 @@ def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], con
     for step, recovery in enumerate(recoveries, 1):
         stage = "recover" if len(recoveries) == 1 else f"recover {step}"
         if how is None:
-            keep = keep_masks(model, plan.remove)
+            keep = keep_masks(small, plan.remove)
         else:
             choose = functools.partial(_choose, small, plan, relevance, context, step)
             keep = context.cached(f"{stage} choice", choose, _save_masks, _load_masks)
-        if keep:
-            small = remove_channels(small, keep)
+        small = remove_channels(small, keep) if keep else small
+        if keep or (plan.branches and step == 1):
             remeasure_batchnorm(small, context.train)
         left = {name: kept[keep[name]] if name in keep else kept for name, kept in left.items()}
         if recovery.epochs:
@@ -89,7 +90,7 @@ def remove_filters(model: Model, plan: Plan, relevance: Optional[Relevance], con
             if plan.budget.in_time and _is_ruined(model, small, context):
                 recovery = replace(recovery, learning_rate=FASTER * recovery.learning_rate)
             history[stage] = context.fit(small, recovery, stage)
-    return Removed(small, plan if how is None else _carried_out(plan, model, small, left), history)
+    return Removed(small, plan if how is None else _carried_out(plan, whole, small, left), history)
 
 
 def _is_ruined(model: Model, small: Model, context: Context) -> bool:

@@ -14,6 +14,7 @@ AUTO = Recipe(
     rule="lrp.epsilon",
     bits=(2, 3, 4, 5, 6, 8),
     filters=True,
+    branches=True,
     steps=None,
     rounds=True,
 )

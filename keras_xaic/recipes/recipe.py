@@ -56,11 +56,12 @@ class Recipe(Written):
         sensitivity: What predicts the damage of a bit-width (see `keras_xaic.planning.SENSITIVITIES`).
         mean_bits: Mean bit-width that is aimed at where the budget has no limit of its own.
         filters: Whether filters may be removed to meet the budget.
+        branches: Whether residual branches may go whole under a limit on time, too, where filters may.
         removal: Fraction of the multiply-accumulates that goes with filters where the budget names no limit, 0 to 1.
         steps: Number of steps in which filters are removed, with training in between; None: it grows with the share of weights
             that is removed.
         align: Layers that lose filters keep a multiple of this many.
-        protect: Name patterns (`fnmatch`) of layers that keep all filters.
+        protect: Name patterns (`fnmatch`) of layers that keep all filters; branches with such a layer stay.
         pin: Name pattern -> bit-width that those layers get whatever the budget.
         float_layers: Name patterns of layers that are not quantized.
         zeros: Name pattern -> structured sparsity: ``2:4`` or ``4x1``.
@@ -86,6 +87,7 @@ class Recipe(Written):
     sensitivity: Sensitivity = "auto"
     mean_bits: Optional[float] = pydantic.Field(default=None, ge=2.0, le=32.0)
     filters: bool = False
+    branches: bool = False
     removal: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     steps: Optional[int] = pydantic.Field(default=1, ge=1)
     align: int = pydantic.Field(default=1, ge=1)

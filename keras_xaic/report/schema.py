@@ -208,7 +208,8 @@ class InterpreterFacts(_Facts):
 
 
 class LayerFacts(_Facts):
-    """One weighted layer. `relevance` is its share of all layers' relevance; of its `filters`, `filters_kept` are left.
+    """One weighted layer. `relevance` is its share of all layers' relevance; of its `filters`, `filters_kept` are left:
+    none of a layer that went with its residual branch.
 
     `slowdown` is how many times as long it was predicted to take on LiteRT as with a byte a weight.
     """

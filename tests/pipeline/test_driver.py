@@ -418,7 +418,7 @@ def test_outputs_that_are_not_finite_are_never_good(tight, tmp_path, monkeypatch
 def test_channels_are_numbered_as_in_the_original(job):
     model, _ = job
     first, second = {"first": [0, 3, 95], "second": [1]}, {"first": [0, 1], "second": [62]}
-    both = in_original(Plan(remove=second), first, model).remove
+    both = in_original(Plan(remove=second), Plan(remove=first), model).remove
     small = remove_channels(model, keep_masks(model, first))
     smaller = remove_channels(small, keep_masks(small, second))
     at_once = remove_channels(model, keep_masks(model, both))

@@ -9,7 +9,7 @@ import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
 from keras_xaic.errors import PlanError
-from keras_xaic.models import channel_groups, macs, remove_channels
+from keras_xaic.models import channel_groups, macs, remove_branches, remove_channels
 from keras_xaic.planning import Budget, FilterPlan, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.pruning.filters import _recoveries
 from keras_xaic.relevance import attribute
@@ -43,7 +43,8 @@ def total(model):
 
 
 def removed_at_once(model, plan):
-    return remove_channels(model, keep_masks(model, plan.remove))
+    left = remove_branches(model, plan.branches)
+    return remove_channels(left, keep_masks(left, plan.remove))
 
 
 @pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 3])
@@ -84,6 +85,22 @@ def test_without_steps_exactly_the_plan_is_removed():
     small = apply(model, made, data, training=xaic.Training(epochs=0))
     assert small.plan == made
     np.testing.assert_allclose(small.model(data[0]), removed_at_once(model, made)(data[0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_branches_go_first_and_filters_of_what_is_left(steps):
+    model, data = make_model(), make_data()
+    branches = {"add": ["inner", "back"]}
+    limits = FilterPlan(parameters=400, steps=steps) if steps else None
+    made = Plan(branches=branches, remove={"stem": [0, 3, 11], "hidden": [5]}, filters=limits)
+    small = apply(model, made, data, relevance=attribute(model, *data), training=xaic.Training(epochs=0), calibration=32)
+    assert small.plan.branches == branches
+    assert small.plan.remove == made.remove or (steps and small.model.count_params() <= 400)
+    assert {layer.name for layer in small.model.layers if layer.weights} == {"stem", "hidden", "head"}
+    np.testing.assert_allclose(small.model(data[0]), removed_at_once(model, small.plan)(data[0]), atol=1e-5)
+    alone = apply(model, Plan(branches=branches), data, training=xaic.Training(epochs=0))
+    np.testing.assert_allclose(alone.model(data[0]), remove_branches(model, branches)(data[0]), atol=1e-6)
+    assert small.model.count_params() < alone.model.count_params() < model.count_params()
 
 
 @pytest.mark.parametrize(
