@@ -384,7 +384,7 @@ def test_a_page_does_what_it_says(page, made, tmp_path):
 
 
 def test_every_command_of_a_page_is_run_by_a_test():
-    elsewhere = {*ALSO.values(), "several-machines.md"}  # the latter in tests/search/test_several_machines.py
+    elsewhere = {*ALSO.values(), "several-machines.md"}  # the latter in tests/search/test_cluster.py
     assert {page.name: left(page) for page in PAGES if page.name not in elsewhere and left(page)} == {}
 
 
