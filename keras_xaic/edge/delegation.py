@@ -125,6 +125,8 @@ def _why_weights(info: FileInfo, operator: OperatorInfo, place: int, kind: str) 
         return "its weights are unpacked at every call"
     if weights.dtype in ("int4", "int2") and operator.name != "FULLY_CONNECTED":
         return f"{weights.dtype.upper()} weights of a convolution"
+    if weights.dtype == "int4" and weights.shape[-1] % 2:
+        return "INT4 weights of an odd number of inputs"
     has_bias = len(operator.inputs) > place and operator.inputs[place] >= 0
     if kind == "int8" and has_bias and not len(graph.tensors[operator.inputs[place]].scales):
         return "its bias has no scales"

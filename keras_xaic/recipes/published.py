@@ -15,6 +15,7 @@ AUTO = Recipe(
     bits=(2, 3, 4, 5, 6, 8),
     filters=True,
     branches=True,
+    align=2,  # dense kernels of 4 bits with an odd number of inputs have no fast code (see `has_fast_code`)
     steps=None,
     rounds=True,
 )

@@ -12,6 +12,7 @@ from keras_xaic.errors import EdgeError
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning import Plan, PlanOptions, plan
+from keras_xaic.planning.latency import Work, has_fast_code
 from keras_xaic.planning.storages import legal_storages
 from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.tflite import build_tflite, int8_twin, pack_download, read_grids, slim
@@ -32,9 +33,9 @@ STORED = {"int8": (8, "int8"), "few bits in int8": (4, "int8"), "int4": (4, "int
 REASONS = {"int4": "INT4 weights of a convolution", "looked up": "its weights are unpacked at every call"}
 
 
-def net(kind):
+def net(kind, width=128):
     keras.utils.set_random_seed(5)
-    inputs = keras.Input((128,) if kind == "dense" else (8, 8, 16))
+    inputs = keras.Input((width,) if kind == "dense" else (8, 8, 16))
     return keras.Model(inputs, KINDS[kind]()(inputs))
 
 
@@ -42,9 +43,9 @@ def samples_for(model, count=40):
     return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
 
 
-def written(kind, stored, precision="int8", activations="int8"):
+def written(kind, stored, precision="int8", activations="int8", width=128):
     """Returns the file of a layer whose kernel lies on a grid, stored as asked for."""
-    model = net(kind)
+    model = net(kind, width)
     bits, storage = STORED[stored]
     (kernel,) = weighted_kernels(model)
     axes = () if kind == "dense" else kernel.channel_axes
@@ -75,6 +76,17 @@ def test_what_is_delegated_of_integer_files(kind, stored, tmp_path):
     else:
         assert found.share == 1.0
         assert found.refused is None
+
+
+@pytest.mark.parametrize("stored", ["int8", "int4"])
+@pytest.mark.parametrize("width", [127, 126])
+def test_dense_kernels_of_four_bits_are_delegated_with_an_even_number_of_inputs(width, stored, tmp_path):
+    content, model = written("dense", stored, width=width)
+    found = delegation(content, model, tmp_path)
+    fast = has_fast_code(Work("dense", [((width, 64), 1)]), stored)
+    assert fast is (stored == "int8" or width == 126)
+    assert found.share == (1.0 if fast else 0.0)
+    assert fast or "INT4 weights of an odd number of inputs" in found.refused
 
 
 @pytest.mark.parametrize("stored", ["few bits in int8", "int4"])

@@ -12,6 +12,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.planning import Budget, PlanOptions, plan
 from keras_xaic.planning.candidates import LayerOptions
 from keras_xaic.planning.latency import Times, Work, microseconds
+from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance.magnitude import magnitude
 
 
@@ -47,6 +48,32 @@ def test_dense_layers_are_packed_where_that_is_faster(model, relevance):
     made = plan(model, relevance, Budget(), FOUR)
     assert made["hidden"].storage == "int4"
     assert made["hidden"].slowdown < 1.0
+
+
+def dense_net(width):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((64,))
+    x = layers.Dense(96, activation="relu", name="second")(layers.Dense(width, activation="relu", name="first")(inputs))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax", name="head")(x))
+
+
+def test_dense_layers_with_an_odd_number_of_inputs_are_not_packed_where_that_is_slow():
+    for width, storage in ((128, "int4"), (127, "int8")):
+        model = dense_net(width)
+        made = plan(model, magnitude(model), Budget(), FOUR)
+        assert (made["first"].storage, made["second"].storage) == ("int4", storage)
+
+
+def test_filters_that_go_leave_an_even_number():
+    model = dense_net(127)
+    relevance, widths, went = magnitude(model), {"first": 127, "second": 96}, 0
+    for limit in range(3_000, 9_000, 500):
+        made = plan(model, relevance, Budget(limit), RECIPES["auto"].plan_options())
+        left = [widths[name] - len(gone) for name, gone in made.remove.items() if gone]
+        assert not any(count % 2 for count in left)
+        went += len(left)
+        assert made.predicted_flash_bytes <= limit
+    assert went
 
 
 def test_for_microcontrollers_few_bits_are_packed_without_any_limit(model, relevance):

@@ -69,7 +69,7 @@ def test_options_change_single_entries():
     entries = method.entries()
     made = RECIPES["auto"].changed(**entries)
     assert (made.rule, made.bits, made.pin, made.float_layers) == ("taylor", (4, 8), {"head*": 8}, ("stem",))
-    assert (made.zeros, made.protect, made.align) == ({"dense*": "2:4"}, ("stem",), 1)
+    assert (made.zeros, made.protect, made.align) == ({"dense*": "2:4"}, ("stem",), RECIPES["auto"].align)
     assert made.changed() == made
     with pytest.raises(PlanError, match="--pin head"):
         MethodOptions(pin=["head"]).entries()
