@@ -199,24 +199,35 @@ class LayerOptions:
         if insisted is not None:
             return insisted
         flash, download, mean_bits = limits.flash, limits.download, limits.mean_bits
-        levels = self._levels(least_sparsity)
-        least = {
-            kernel.key: min(
-                (
-                    self._looked_up(kernel.key, one)
-                    for one in self._smallest(damage, kernel, levels[kernel.key][0 if download is None else -1])
-                ),
-                key=lambda one: (one.flash_bytes if flash is not None else 0, one.download_bytes, one.bits),
-            )
-            for kernel in self.kernels
-        }
+        least = self._least(damage, limits, least_sparsity)
         layers = self._plans(least)
+        size = self.flash_bytes(layers)
         eased = Limits(
-            None if flash is None else max(flash, self.flash_bytes(layers)),
+            None if flash is None else max(flash, size),
             None if download is None else max(download, self.download_bytes(layers)),
             None if mean_bits is None else max(mean_bits, _mean_bits(least.values())),
         )
-        return self.choose(damage, eased, least_sparsity, insist=True) or layers
+        # A table that is worth its bytes only with enough small kernels makes sizes leap: what fits less flash fits more, too.
+        tries = [eased] if flash is None else [eased, replace(eased, flash=size)]
+        found = (self.choose(damage, one, least_sparsity, insist=True) for one in tries)
+        return next((one for one in found if one is not None), layers)
+
+    def _least(self, damage: Damage, limits: Limits, least_sparsity: float) -> dict[str, Candidate]:
+        """Returns what takes the least flash, where that is limited, with only as many zeros as the download asks for."""
+        levels = self._levels(least_sparsity)
+        deepest = max(map(len, levels.values())) if limits.download is not None else 1
+        chosen: dict[str, Candidate] = {}
+        for depth in range(deepest):
+            for kernel in self.kernels:
+                masks = levels[kernel.key]
+                ways = self._smallest(damage, kernel, masks[min(depth, len(masks) - 1)])
+                chosen[kernel.key] = min(
+                    (self._looked_up(kernel.key, one) for one in ways),
+                    key=lambda one: (one.flash_bytes if limits.flash is not None else 0, one.download_bytes, one.bits),
+                )
+            if limits.download is None or self.download_bytes(self._plans(chosen)) <= limits.download:
+                break
+        return chosen
 
     def fastest(self, layers: Sequence[LayerPlan], flash: Optional[int], plain: float) -> tuple[list[LayerPlan], bool]:
         """Returns layers as they take the least time within the limit on flash, and whether any is looked up.

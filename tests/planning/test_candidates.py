@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.planning import Budget, plan
 from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import SPARSITIES, LayerOptions
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.sensitivity import SENSITIVITIES, ZERO_COST, Damage
 from keras_xaic.relevance import attribute
+from keras_xaic.relevance.magnitude import magnitude
 
 BITS = (2, 4, 8)
 
@@ -122,3 +124,19 @@ def test_limits_beyond_reach_are_eased_to_the_least_there_is(options):
     ]
     assert sum(layer.download_bytes for layer in least) == sum(table)
     assert {layer.bits for layer in options.best_effort(RELEVANCE, Limits(None, None, mean_bits=1.0))} == {2}
+
+
+@pytest.mark.parametrize("float_layers", [(), ("head",)])
+def test_a_little_more_flash_makes_no_plan_with_zeros_that_nobody_asked_for(float_layers):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((64,))
+    for number, width in enumerate((48, 40, 16, 40, 48)):
+        x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
+    model = keras.Model(inputs, layers.Dense(64, name="head")(x))
+    relevance = magnitude(model)
+    options = PlanOptions(bits=(2, 3, 4, 5, 6, 8), float_layers=float_layers, filters=False)
+    least = plan(model, relevance, Budget(flash=1_000, download=30_000), options).predicted_flash_bytes
+    for limit in range(least, least + 1_000, 50):
+        made = plan(model, relevance, Budget(flash=limit, download=30_000), options)
+        assert made.predicted_flash_bytes <= limit
+        assert made.sparsity == 0.0, limit
