@@ -99,7 +99,7 @@ OTHERS = {
     "explain": "attribution options seed overwrite progress",
     "plan": "budget recipe options seed out overwrite progress",
     "export": "target precision float_layers file prove options overwrite",
-    "verify": "interpreter options progress",
+    "verify": "interpreter options cluster progress",
     "search": "effort budget recipe training device options progress",
     "pick": "options overwrite progress",
     "apply": "relevance calibration teacher replan checkpoint progress",
@@ -123,7 +123,7 @@ def is_right(name, value, function):
     if value is None:
         return name in (
             "budget", "training", "device", "effort", "options", "attribution", "precision", "relevance", "teacher", "replan",
-            "reference",            "checkpoint", "storage", "y", "image_size", "custom_objects", "architecture",
+            "reference", "checkpoint", "cluster", "storage", "y", "image_size", "custom_objects", "architecture",
             *(("out", "data", "progress") if function in ("plan", "attribute") else ()),
             *(("data",) if function == "slim" else ()),
             *(("file",) if function == "export" else ()),
