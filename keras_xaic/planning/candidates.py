@@ -127,18 +127,45 @@ class LayerOptions:
         chosen = self._within(damage, candidates, limits if time is not None else replace(limits, flash=None))
         if flash is None or time is not None or chosen is None:
             return None if chosen is None else self._plans(chosen)
+        ways = [self._in_flash(damage, candidates, chosen, limits, insist)]
+        dense = [key for key, one in chosen.items() if self.by_key[key].kind == "dense" and self._saved(key, one)]
+        if dense and not self.options.packed:  # dense kernels are fast when they are packed, and slowest when looked up
+            fixed = {key: [self._packed(key, one) for one in candidates[key]] for key in dense}
+            first = {key: self._packed(key, one) if key in fixed else one for key, one in chosen.items()}
+            ways.append(self._in_flash(damage, {**candidates, **fixed}, first, limits, insist=False))
+        found = [layers for layers in ways if layers is not None]
+        return min(found, key=lambda layers: self._least_time(layers, flash)) if found else None
+
+    def _in_flash(
+        self,
+        damage: Damage,
+        candidates: Mapping[str, Sequence[Candidate]],
+        chosen: Mapping[str, Candidate],
+        limits: Limits,
+        insist: bool,
+    ) -> Optional[list[LayerPlan]]:
+        """Returns the least damaging of candidates within all limits; `chosen` are those without one on flash."""
         table = self._table(chosen)
-        saved = [key for key, one in chosen.items() if table and self._saved(key, one)]
-        for key in saved:
-            candidates[key] = [self._looked_up(key, one) for one in candidates[key]]
+        saved = {key for key, one in chosen.items() if table and self._saved(key, one)}
+        candidates = {
+            key: [self._looked_up(key, one) for one in found] if key in saved else found for key, found in candidates.items()
+        }
         layers = self._plans(chosen)
-        if self.flash_bytes(layers) <= flash:
+        if limits.flash is None or self.flash_bytes(layers) <= limits.flash:
             return layers  # the limit on flash does not bind
-        chosen = self._within(damage, candidates, limits, table)
-        if chosen is None and insist:
+        within = self._within(damage, candidates, limits, table)
+        if within is None and insist:
             few = {key: [self._looked_up(key, one) for one in found] for key, found in candidates.items() if key not in saved}
-            chosen = self._within(damage, {**candidates, **few}, limits, cost.TABLE_BYTES)
-        return None if chosen is None else self._plans(chosen)
+            within = self._within(damage, {**candidates, **few}, limits, cost.TABLE_BYTES)
+        return None if within is None else self._plans(within)
+
+    def _packed(self, key: str, one: Candidate) -> Candidate:
+        """Returns a candidate in the smallest storage that is no table."""
+        return replace(one, stored=self._storage(self.by_key[key], one.bits))
+
+    def _least_time(self, layers: Sequence[LayerPlan], flash: Optional[int]) -> float:
+        plain = self.times.fixed + sum(self._time(layer.key, "int8") for layer in layers)
+        return self.microseconds(self.fastest(layers, flash, plain)[0])
 
     def _within(
         self, damage: Damage, candidates: Mapping[str, Sequence[Candidate]], limits: Limits, table: int = 0

@@ -136,3 +136,18 @@ def test_removed_channels_take_no_time(model):
     assert times({}, shapes) == pytest.approx(times.plain())
     shapes["late"], shapes["hidden"] = [(3, 3, 48, 16), (16,)], [(400, 64), (64,)]
     assert times({}, shapes) < times.plain()
+
+
+def test_dense_layers_are_looked_up_only_where_no_other_way_is_left():
+    model, looked_up = dense_net(128), 0
+    relevance = magnitude(model)
+    full = plan(model, relevance, Budget(), FOUR)
+    for share, written, filters in itertools.product((0.5, 1.0), (0.4, 0.55, 0.7), (False, True)):
+        limits = Budget(round(share * full.predicted_flash_bytes), round(written * full.predicted_download_bytes))
+        made = plan(model, relevance, limits, PlanOptions(bits=(2, 3, 4, 5, 6, 8), filters=filters))
+        table = [one.key for one in made.layers if "looked up" in one.reason]
+        looked_up += len(table)
+        if filters or share == 1.0:  # filters can go; packed, all kernels fit
+            assert made.predicted_flash_bytes <= limits.flash_bytes
+            assert not table, made
+    assert looked_up
