@@ -49,6 +49,9 @@ ROUNDS = 3
 """Most rounds under limits."""
 MARGIN = 0.025
 """Share of the download limit that the first round leaves free: training was seen to make files up to 2.2 % larger."""
+ROOM = 0.005
+"""Share of the flash that is kept free while filters go: planned again without them, sizes are predicted anew, and a few bytes
+too many would have kernels looked up."""
 CORRECTION = 2 / 3
 """Share of the effort that is left which a correction gets, if it is not the last round."""
 GENTLE = 0.25
@@ -138,11 +141,11 @@ class Driver:
 
     def _within_limits(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
-        fitter = self._faithful(fitter, self._with_margin())
+        fitter = self._faithful(fitter, self._for_removal())
         # Training changes no time: without a limit on the download there is nothing that another round could correct.
         first = 1.0 if self.budget.in_time and self.budget.download is None else FIRST
         epochs = math.ceil(self.settings.epochs * first)
-        made = fitter.fitting(self._with_margin()).model_copy(update={"budget": self.budget})
+        made = fitter.fitting(self._for_removal()).model_copy(update={"budget": self.budget})
         best = self._round(1, fitter.model, made, fitter.relevance, epochs, first)
         yield best
         for number in range(2, ROUNDS + 1):
@@ -324,6 +327,12 @@ class Driver:
     def _with_margin(self) -> Budget:
         limit = self.budget.download_bytes
         return self.budget if limit is None else replace(self.budget, download=round((1 - MARGIN) * limit))
+
+    def _for_removal(self) -> Budget:
+        limits, flash = self._with_margin(), self.budget.flash_bytes
+        if flash is None or not self.settings.recipe.filters:
+            return limits
+        return replace(limits, flash=round((1 - ROOM) * flash))
 
     def _is_off(self, one: Round) -> bool:
         """Returns whether the download is to correct: it overruns its limit, or what it leaves could win something back.

@@ -21,7 +21,7 @@ from keras_xaic.pipeline.driver import Driver, in_original
 from keras_xaic.pipeline.judging import Judge, judge_count
 from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
-from keras_xaic.pipeline.size_fitting import predict_accuracy
+from keras_xaic.pipeline.size_fitting import SizeFitter, predict_accuracy
 from keras_xaic.planning import Budget, LayerPlan, Plan, PlanOptions, keep_masks, plan
 from keras_xaic.progress import silent
 from keras_xaic.recipes import RECIPES
@@ -48,6 +48,30 @@ def job():
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(x, y, epochs=12, batch_size=32, verbose=0)
     return model, {"train": (x, y), "test": make_data(seed=1)}
+
+
+@pytest.mark.slow
+def test_what_is_planned_behind_the_removal_of_filters_has_room(job, tmp_path, monkeypatch):
+    """To the brim, a few bytes that are predicted too many would have dense kernels looked up, tens of times as slow."""
+    asked, fitting = [], SizeFitter.fitting
+
+    def spied(self, budget, filters=None):
+        asked.append((budget.flash_bytes, filters))
+        return fitting(self, budget, filters)
+
+    monkeypatch.setattr(SizeFitter, "fitting", spied)
+    model, data = job
+    report = xaic.compress(
+        model,
+        _npz(data, tmp_path),
+        budget=Budget(flash=5_000, max_drop=100.0),
+        out=tmp_path / "out",
+        training=xaic.Training(epochs=0),
+        device=xaic.Device(target="mobile", baselines=()),
+    )
+    assert asked[:2] == [(4_975, None), (5_000, False)]
+    assert report.compressed.flash_bytes <= 5_000
+    assert not Plan.load(tmp_path / "out" / "plan.json").lookup
 
 
 @pytest.mark.slow
