@@ -50,7 +50,7 @@ ROUNDS = 3
 MARGIN = 0.025
 """Share of the download limit that the first round leaves free: training was seen to make files up to 2.2 % larger."""
 ROOM = 0.005
-"""Share of the flash that is kept free while filters go: planned again without them, sizes are predicted anew, and a few bytes
+"""Share of the flash that is kept free while filters go: planned again without them, sizes are predicted again, and a few bytes
 too many would have kernels looked up."""
 CORRECTION = 2 / 3
 """Share of the effort that is left which a correction gets, if it is not the last round."""
