@@ -51,12 +51,52 @@ def test_what_went_in_two_rounds_is_numbered_as_in_the_original():
     np.testing.assert_allclose(left(x), at_once(x), atol=1e-6)
 
 
-@pytest.mark.slow
-def test_a_run_that_takes_a_branch_out_says_so_and_goes_on_from_its_plan(tmp_path):
+def make_data():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 240)
     x = (0.4 * rng.normal(size=(3, 24, 24, 3))[y] + rng.normal(size=(240, 24, 24, 3))).astype(np.float32)
-    np.savez(tmp_path / "data.npz", x_train=x[:180], y_train=y[:180], x_test=x[180:], y_test=y[180:])
+    return {"x_train": x[:180], "y_train": y[:180], "x_test": x[180:], "y_test": y[180:]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["recover", "quantize"])
+def test_an_interrupted_run_that_takes_a_branch_out_ends_with_the_same_bytes(tmp_path, stage):
+    model = make_model()
+    plan = xaic.plan(model, xaic.attribute(model, make_data()["x_train"], rule="magnitude"), xaic.Budget(max_slowdown=0.12))
+    assert plan.branches
+    assert plan.remove
+
+    def run(out, progress):
+        return xaic.compress(
+            model,
+            make_data(),
+            recipe=plan,
+            training=xaic.Training(epochs=4),
+            device=xaic.Device(target="mobile", baselines=()),
+            out=out,
+            progress=progress,
+        )
+
+    def stop(name, done, total, note=""):
+        if name.startswith(stage) and done == total - 1:
+            stopped.append(name)
+            raise KeyboardInterrupt
+
+    stopped, seen = [], []
+    run(tmp_path / "whole", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop)
+    run(tmp_path / "parts", lambda name, *_: seen.append(name))
+    assert stopped
+    assert "attribute" not in seen  # kept from the first time
+    one, other = (Bundle(tmp_path / name) for name in ("whole", "parts"))
+    assert one.model.read_bytes() == other.model.read_bytes()
+    assert Plan.load(other.plan).branches == plan.branches
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_a_branch_out_says_so_and_goes_on_from_its_plan(tmp_path):
+    np.savez(tmp_path / "data.npz", **make_data())
     make_model().save(tmp_path / "model.keras")
     command = ["compress", str(tmp_path / "model.keras"), "--data", str(tmp_path / "data.npz"), "--max-drop", "100"]
     command += ["--epochs", "1", "--baselines", "", "--target", "mobile"]
