@@ -349,14 +349,17 @@ class Driver:
 
         That is bits and zeros again if the download is off and they bring it nearer to its limit; else what was planned, where
         something is lost (accuracy, or reasons that are limited) and epochs are `left`: then more training is all there is.
+        Other bits without training make a trained model worse, however many bytes they are: without epochs they only serve a
+        limit that is overrun, or a model that was not trained either.
         """
-        if self._is_off(one):
+        overrun = self.standard.overrun(one) > 1.0
+        if self._is_off(one) and (left > 0 or overrun or one.epochs == 0):
             limit = self.budget.download_bytes or 0
             fitter = self._fitter(one.small.trainable)
             made = fitter.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
                 return made.model_copy(update={**gone_with(Plan()), "budget": self.budget})
-        if left == 0 or self.standard.overrun(one) > 1.0 or not self.standard.may_win(one):
+        if left == 0 or overrun or not self.standard.may_win(one):
             return None
         return one.small.plan.model_copy(update={**gone_with(Plan()), "filters": None})
 

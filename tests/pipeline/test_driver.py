@@ -247,6 +247,7 @@ def coarse(job):
 def test_a_trained_model_is_planned_anew_with_what_is_left(coarse):
     driver, one = coarse
     assert one.download_bytes < 2_500
+    assert driver._following(one, left=0) is None, "without training other bits make a trained model worse"
     more = driver._following(one, left=1)
     made = one.small.plan
     assert one.download_bytes < more.predicted_download_bytes <= 3_000
@@ -259,7 +260,7 @@ def test_a_trained_model_that_is_too_large_is_planned_smaller(coarse):
     driver, one = coarse
     limits = Budget(download=round(0.9 * one.download_bytes))
     tight = replace(driver, settings=replace(driver.settings, budget=limits))
-    less = tight._following(one, left=1)
+    less = tight._following(one, left=0)
     assert less.predicted_download_bytes <= tight.budget.download_bytes
 
 
