@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
 import numpy as np
@@ -52,6 +52,14 @@ class Limits:
     download: Optional[int] = None
     mean_bits: Optional[float] = None
     microseconds: Optional[float] = None
+
+    def less(self, flash: int, download: int) -> Limits:
+        """Returns what is left of the limits on bytes where so many are taken already."""
+        return replace(
+            self,
+            flash=None if self.flash is None else self.flash - flash,
+            download=None if self.download is None else self.download - download,
+        )
 
     def rows(self, candidates: Sequence[Candidate], total_weights: int) -> list[tuple[np.ndarray, float]]:
         """Returns ``(a, b)`` for every limit: the candidates chosen by x in {0, 1} must keep ``a x <= b``."""

@@ -13,6 +13,8 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
 from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import LayerOptions
+from keras_xaic.planning.choosing import best_effort, choose
+from keras_xaic.planning.fastest import fastest
 from keras_xaic.planning.filters import FilterRemoval, limits_of
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_relevance
@@ -87,8 +89,8 @@ def plan(
     on_micro = "tflm" in RUN_BY[activations]
     _check(model, relevance, budget, options, on_micro)
     kernels = LayerOptions(model, relevance.weights, options, flash_correction, relevance.of_rounding)
-    options.check(kernel.key for kernel in kernels.kernels)
-    plain = kernels.times.plain() if plain is None else plain
+    options.check(kernels.kernels)
+    plain = kernels.accounts.times.plain() if plain is None else plain
     time = None if budget.max_slowdown is None else budget.max_slowdown * plain
     damage = _damage(kernels, options.sensitivity, samples, seed)
     too_slow = options.filters and total > (budget.macs_limit or total)
@@ -108,10 +110,10 @@ def plan(
         kernels = LayerOptions(following.model, following.relevance, options, flash_correction, following.rounding)
         layers = _choose(kernels, damage, budget, bits, sparsity, time)
     if layers is None:
-        layers = kernels.best_effort(damage, _limits(budget, bits), sparsity)
+        layers = best_effort(kernels, damage, _limits(budget, bits), sparsity)
     lookup = True
     if bits and not (options.packed and (budget.flash, budget.download, time) == (None, None, None)):
-        layers, lookup = kernels.fastest(layers, budget.flash_bytes, plain)
+        layers, lookup = fastest(kernels.accounts, layers, budget.flash_bytes, plain)
     if options.steps is None:
         how = how.model_copy(update={"steps": _steps(relevance, kernels)})
     limits = limits_of(layers, budget, activations, time, lookup)
@@ -127,10 +129,10 @@ def plan(
         branches=branches,
         remove=remove,
         filters=how.model_copy(update=limits) if remove and how.steps > 1 else None,
-        predicted_flash_bytes=kernels.flash_bytes(layers),
-        predicted_download_bytes=kernels.download_bytes(layers),
+        predicted_flash_bytes=kernels.accounts.flash_bytes(layers),
+        predicted_download_bytes=kernels.accounts.download_bytes(layers),
         predicted_ram_bytes=_ram_bytes(kernels, layers, bits) if on_micro else None,
-        predicted_slowdown=round(kernels.microseconds(layers) / plain, 4) if plain else None,
+        predicted_slowdown=round(kernels.accounts.microseconds(layers) / plain, 4) if plain else None,
     )
 
 
@@ -177,7 +179,7 @@ def _check(model: Model, relevance: Relevance, budget: Budget, options: PlanOpti
 def _steps(relevance: Relevance, kernels: LayerOptions) -> int:
     """Returns in how many steps filters go, one for every `STEP_RATIO` times that the model has fewer weights in the end."""
     before = sum(value.size for value in relevance.weights.values())
-    left = sum(kernel.size for kernel in kernels.kernels)
+    left = sum(kernel.size for kernel in kernels.kernels.values())
     return max(1, math.ceil(math.log(before / left, STEP_RATIO))) if left else 1  # all weights may be those of other layers
 
 
@@ -186,8 +188,8 @@ def _choose(
 ) -> Optional[list[LayerPlan]]:
     """Returns the least damaging choice within the budget, or None; plain int8 has no zeros to meet a download limit with."""
     download = budget.download_bytes
-    layers = kernels.choose(damage, replace(_limits(budget, bits), microseconds=time), sparsity)
-    if layers is not None and not bits and download is not None and kernels.download_bytes(layers) > download:
+    layers = choose(kernels, damage, replace(_limits(budget, bits), microseconds=time), sparsity)
+    if layers is not None and not bits and download is not None and kernels.accounts.download_bytes(layers) > download:
         return None
     return layers
 
@@ -204,4 +206,4 @@ def _fits(kernels: LayerOptions, layers: Optional[Sequence[LayerPlan]], budget: 
 
 def _ram_bytes(kernels: LayerOptions, layers: Sequence[LayerPlan], bits: Sequence[int]) -> int:
     """Returns the predicted arena; without bit-widths the converter stores the weights, not the plan."""
-    return kernels.ram_bytes(layers if bits else ())
+    return kernels.accounts.ram_bytes(layers if bits else ())

@@ -10,7 +10,7 @@ import pytest
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import PlanError
 from keras_xaic.planning import Budget, PlanOptions, plan
-from keras_xaic.planning.candidates import LayerOptions
+from keras_xaic.planning.accounts import Accounts
 from keras_xaic.planning.latency import Times, Work, microseconds
 from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance.magnitude import magnitude
@@ -91,13 +91,12 @@ def test_flash_is_paid_for_by_the_layers_that_it_costs_least_time(model, relevan
     assert slow
     assert all("packed for flash" in layer.reason and f"{layer.slowdown:.1f} times" in layer.reason for layer in slow)
     # Independently: all combinations of two storages, by brute force.
-    kernels, times = LayerOptions(model, relevance.weights, FOUR), Times(model)
-    works = times.works()
+    accounts, works = Accounts(model, "int8"), Times(model).works()
     best = np.inf
     for storages in itertools.product(("int4", "int8"), repeat=len(made.layers)):
         given = [one.model_copy(update={"storage": storage}) for one, storage in zip(made.layers, storages)]
-        given = [one.model_copy(update={"flash_bytes": kernels._stored_bytes(one)}) for one in given]
-        if kernels.flash_bytes(given) <= limit:
+        given = [one.model_copy(update={"flash_bytes": accounts.stored_bytes(one)}) for one in given]
+        if accounts.flash_bytes(given) <= limit:
             best = min(best, sum(microseconds(works[one.key], one.storage) for one in given))
     taken = sum(microseconds(works[one.key], one.storage) for one in made.layers)
     assert taken == pytest.approx(best, rel=0.01)

@@ -11,6 +11,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.planning import Budget, plan
 from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import SPARSITIES, LayerOptions
+from keras_xaic.planning.choosing import best_effort, choose
 from keras_xaic.planning.options import PlanOptions
 from keras_xaic.planning.sensitivity import SENSITIVITIES, ZERO_COST, Damage
 from keras_xaic.relevance import attribute
@@ -32,20 +33,15 @@ RELEVANCE = Damage(SENSITIVITIES["relevance"])
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.6])
 def test_the_choice_is_the_best_of_all_combinations(options, share):
-    full = options.choose(RELEVANCE, Limits())
-    limit = options.download_bytes([]) + round(share * sum(layer.download_bytes for layer in full))
-    chosen = options.choose(RELEVANCE, Limits(None, limit))
-    assert options.download_bytes(chosen) <= limit
+    full = choose(options, RELEVANCE, Limits())
+    limit = options.accounts.download_bytes([]) + round(share * sum(layer.download_bytes for layer in full))
+    chosen = choose(options, RELEVANCE, Limits(None, limit))
+    assert options.accounts.download_bytes(chosen) <= limit
     best = np.inf
-    masks = options._levels(0.0)
-    tables = [
-        [options._candidate(RELEVANCE, kernel, bits, mask) for mask in masks[kernel.key] for bits in BITS]
-        for kernel in options.kernels
-    ]
+    tables = [options.candidates(RELEVANCE, key, masks) for key, masks in options.levels(0.0).items()]
     assert [len(table) for table in tables] == [len(BITS) * len(SPARSITIES)] * 2
-    keys = [kernel.key for kernel in options.kernels]
     for pair in itertools.product(*tables):
-        if options.download_bytes(options._plans(dict(zip(keys, pair)))) <= limit:
+        if options.accounts.download_bytes(options.layers(dict(zip(options.kernels, pair)))) <= limit:
             best = min(best, sum(one.damage for one in pair))
     taken = [
         min(
@@ -58,16 +54,16 @@ def test_the_choice_is_the_best_of_all_combinations(options, share):
 
 
 def test_without_a_download_limit_there_are_no_zeros(options):
-    assert all(layer.sparsity == 0.0 for layer in options.choose(RELEVANCE, Limits(1_400 + options.fixed)))
+    assert all(layer.sparsity == 0.0 for layer in choose(options, RELEVANCE, Limits(1_400 + options.accounts.fixed)))
 
 
 def test_zeros_that_are_asked_for_are_the_least(options):
-    chosen = options.choose(RELEVANCE, Limits(None, options.download_bytes([]) + 900), least_sparsity=0.5)
+    chosen = choose(options, RELEVANCE, Limits(None, options.accounts.download_bytes([]) + 900), least_sparsity=0.5)
     assert sum(layer.sparsity * layer.weights for layer in chosen) >= 0.49 * sum(layer.weights for layer in chosen)
 
 
 def test_what_cannot_be_met_is_said(options):
-    assert options.choose(RELEVANCE, Limits(None, options.download_bytes([]) + 50)) is None
+    assert choose(options, RELEVANCE, Limits(None, options.accounts.download_bytes([]) + 50)) is None
 
 
 def test_a_zero_costs_more_than_the_same_error_by_rounding():
@@ -80,25 +76,25 @@ def test_a_zero_costs_more_than_the_same_error_by_rounding():
 
 def test_the_same_bits_everywhere_have_the_fewest_zeros_that_fit(options):
     uniform = Damage(SENSITIVITIES["uniform"])
-    assert {layer.bits for layer in options.choose(uniform, Limits())} == {8}
-    few = {kernel.key: options._candidate(uniform, kernel, 2, None) for kernel in options.kernels}
-    least, whole = sum(one.download_bytes for one in few.values()), options.download_bytes(options._plans(few))
-    assert {layer.bits for layer in options.choose(uniform, Limits(None, whole + 2))} == {2}
-    chosen = options.choose(uniform, Limits(None, whole - round(0.2 * least)))
+    assert {layer.bits for layer in choose(options, uniform, Limits())} == {8}
+    few = {key: options.candidates(uniform, key, [None])[BITS.index(2)] for key in options.kernels}
+    least, whole = sum(one.download_bytes for one in few.values()), options.accounts.download_bytes(options.layers(few))
+    assert {layer.bits for layer in choose(options, uniform, Limits(None, whole + 2))} == {2}
+    chosen = choose(options, uniform, Limits(None, whole - round(0.2 * least)))
     assert {layer.bits for layer in chosen} == {2}
     assert 0.0 < max(layer.sparsity for layer in chosen) < SPARSITIES[-1]
 
 
 def test_a_flash_limit_beyond_reach_gives_the_least_flash_and_still_keeps_the_download_limit(options):
-    assert options.choose(RELEVANCE, Limits(500)) is None
-    free = options.best_effort(RELEVANCE, Limits(500))
+    assert choose(options, RELEVANCE, Limits(500)) is None
+    free = best_effort(options, RELEVANCE, Limits(500))
     assert {layer.storage for layer in free} == {"int4"}
     assert {layer.bits for layer in free} == {4}  # fewer bits would not make the file smaller
     assert all(layer.sparsity == 0.0 for layer in free)  # nor would zeros
-    limit = options.download_bytes(free) - 300
-    both = options.best_effort(RELEVANCE, Limits(500, limit))
-    assert options.flash_bytes(both) == options.flash_bytes(free)
-    assert options.download_bytes(both) <= limit
+    limit = options.accounts.download_bytes(free) - 300
+    both = best_effort(options, RELEVANCE, Limits(500, limit))
+    assert options.accounts.flash_bytes(both) == options.accounts.flash_bytes(free)
+    assert options.accounts.download_bytes(both) <= limit
 
 
 @pytest.mark.parametrize("download", [None, 9_000])
@@ -108,22 +104,22 @@ def test_where_no_filter_may_go_a_limit_on_flash_alone_brings_kernels_to_three_v
     x = np.random.default_rng(0).normal(size=(64, 200)).astype(np.float32)
     options = LayerOptions(model, attribute(model, x, target="predicted").weights, PlanOptions(BITS))
     # INT4 is half of the 20,400 bytes, a table makes it a quarter and 400 bytes
-    limits = Limits(options.flash_bytes(options.choose(RELEVANCE, Limits())) - 12_000, download)
-    assert options.choose(RELEVANCE, limits) is None
-    chosen = options.best_effort(RELEVANCE, limits)
-    assert options.flash_bytes(chosen) <= limits.flash
-    assert download is None or options.download_bytes(chosen) <= download
+    limits = Limits(options.accounts.flash_bytes(choose(options, RELEVANCE, Limits())) - 12_000, download)
+    assert choose(options, RELEVANCE, limits) is None
+    chosen = best_effort(options, RELEVANCE, limits)
+    assert options.accounts.flash_bytes(chosen) <= limits.flash
+    assert download is None or options.accounts.download_bytes(chosen) <= download
     assert [layer.bits for layer in chosen] == [2, 8]
 
 
 def test_limits_beyond_reach_are_eased_to_the_least_there_is(options):
-    least = options.best_effort(RELEVANCE, Limits(500, 10))
+    least = best_effort(options, RELEVANCE, Limits(500, 10))
     table = [
-        min(options._candidate(RELEVANCE, kernel, 2, mask).download_bytes for mask in options._levels(0.0)[kernel.key])
-        for kernel in options.kernels
+        min(one.download_bytes for one in options.candidates(RELEVANCE, key, masks) if one.bits == 2)
+        for key, masks in options.levels(0.0).items()
     ]
     assert sum(layer.download_bytes for layer in least) == sum(table)
-    assert {layer.bits for layer in options.best_effort(RELEVANCE, Limits(None, None, mean_bits=1.0))} == {2}
+    assert {layer.bits for layer in best_effort(options, RELEVANCE, Limits(None, None, mean_bits=1.0))} == {2}
 
 
 @pytest.mark.parametrize("float_layers", [(), ("head",)])
