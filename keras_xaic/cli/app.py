@@ -47,15 +47,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.compress)
-app.command(cls=Command, rich_help_panel="Look inside")(inspect_commands.explain)
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.plan)
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.export)
-app.command(cls=Command, rich_help_panel="Look inside")(inspect_commands.verify)
-app.command(cls=Command, rich_help_panel="Look inside")(inspect_commands.report)
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.search)
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.slim)
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.unpack)
-app.command(cls=Command, rich_help_panel="Make it small")(build_commands.project)
-app.command(cls=Command, rich_help_panel="Find out")(inspect_commands.recipes)
-app.command(cls=Command, rich_help_panel="Find out")(inspect_commands.doctor)
+for panel, run in (
+    ("Make it small", build_commands.compress),
+    ("Look inside", inspect_commands.explain),
+    ("Make it small", build_commands.plan),
+    ("Make it small", build_commands.export),
+    ("Look inside", inspect_commands.verify),
+    ("Look inside", inspect_commands.report),
+    ("Make it small", build_commands.search),
+    ("Make it small", build_commands.slim),
+    ("Make it small", build_commands.unpack),
+    ("Make it small", build_commands.project),
+    ("Find out", inspect_commands.recipes),
+    ("Find out", inspect_commands.doctor),
+):
+    app.command(cls=Command, rich_help_panel=panel)(run)
