@@ -201,14 +201,21 @@ def run(jobs: Sequence[dict[str, Any]], work: Callable[..., dict[str, Any]], opt
     todo = [job for job in jobs if not any(job.items() <= row.items() for row in done)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} rows are there, {len(todo)} to do -> {options.out}", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers when they import TensorFlow
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(options.workers, spawn) as pool:
+    with workers(options.workers) as pool:
         for future in concurrent.futures.as_completed([pool.submit(_timed, work, options, job) for job in todo]):
             row = future.result()
             with options.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps({key: value for key, value in row.items() if key != "versions"}), flush=True)
+
+
+def workers(count: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Returns processes of one thread each, which end with this one, however it ends."""
+    from keras_xaic.isolation import die_with
+
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the workers when they import TensorFlow
+    spawn = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=die_with, initargs=(os.getpid(),))
 
 
 def _timed(work: Callable[..., dict[str, Any]], options: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def place():
     return {"directory": os.getcwd(), "setting": os.environ.get("XAIC_TEST"), "process": os.getpid(), "worker": os.getppid()}
 
 
-def _is_gone(process: int) -> bool:
+def is_gone(process: int) -> bool:
     for _ in range(100):
         try:
             state = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -121,7 +121,7 @@ def test_the_call_sees_where_the_parent_is_now(tmp_path, monkeypatch):
 def test_a_killed_worker_is_started_again():
     worker = run_isolated(HERE + "place")["worker"]
     os.kill(worker, signal.SIGKILL)
-    assert _is_gone(worker)
+    assert is_gone(worker)
     assert run_isolated(HERE + "place")["worker"] != worker
 
 
@@ -165,7 +165,7 @@ def test_a_script_without_main_guard_runs_once_and_leaves_nothing(tmp_path):
     assert done.stderr == ""
     assert done.stdout.split()[:1] == ["run"]
     assert len(done.stdout.split()) == 2
-    assert _is_gone(int(done.stdout.split()[1]))
+    assert is_gone(int(done.stdout.split()[1]))
 
 
 def test_worker_and_call_die_with_a_parent_that_is_killed(tmp_path):
@@ -182,8 +182,8 @@ def test_worker_and_call_die_with_a_parent_that_is_killed(tmp_path):
     call = int(children.read_text().split()[0])
     process.kill()
     process.wait()
-    assert _is_gone(worker)
-    assert _is_gone(call)
+    assert is_gone(worker)
+    assert is_gone(call)
 
 
 @pytest.mark.parametrize("function", ["full_disk", "large_result"])
@@ -238,7 +238,7 @@ def marked():
 def test_a_worker_that_is_a_copy_works_like_one_that_is_none():
     done = subprocess.run([sys.executable, "-c", COPY], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert _is_gone(int(done.stdout))
+    assert is_gone(int(done.stdout))
 
 
 def test_no_copy_is_made_where_tensorflow_has_computed(monkeypatch):
