@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from keras_xaic.budget import Budget
 from keras_xaic.lazy import loaded_later
 from keras_xaic.planning.options import PlanOptions
-from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_plan, with_grid
+from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, with_grid
 from keras_xaic.planning.sparsity import kept_weights, weight_score
 from keras_xaic.planning.storages import legal_storages
 
 if TYPE_CHECKING:
+    from keras_xaic.planning.checking import check_plan
     from keras_xaic.planning.filters import PLAIN_BITS, keep_masks
     from keras_xaic.planning.planner import measure_damage, plan
     from keras_xaic.planning.sensitivity import SENSITIVITIES
@@ -24,6 +25,7 @@ else:
 _HOME = {
     "PLAIN_BITS": "filters",
     "SENSITIVITIES": "sensitivity",
+    "check_plan": "checking",
     "keep_masks": "filters",
     "measure_damage": "planner",
     "plan": "planner",

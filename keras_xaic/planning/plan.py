@@ -1,14 +1,12 @@
-"""The plan: what every layer gets. Plain data that a person can read, edit and hand to the next step; checked here."""
+"""The plan: what every layer gets. Plain data that a person can read, edit and hand to the next step; values are checked."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import Any, Literal, Optional
 
-import numpy as np
 import pydantic
 
 from keras_xaic.budget import Budget
@@ -17,7 +15,7 @@ from keras_xaic.files import PathLike, a_place, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.ownership import check_file
 from keras_xaic.planning.cost import weight_bytes
-from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage, legal_storages
+from keras_xaic.planning.storages import BITS_OF, Activations, Granularity, Storage
 from keras_xaic.units import LARGEST
 from keras_xaic.written import Written, what_is_wrong
 
@@ -303,90 +301,6 @@ class FilterPlan(Written):
         """The limits that are set, by name."""
         names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes", "microseconds")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-
-if TYPE_CHECKING:
-    from keras_xaic._keras import Model
-    from keras_xaic.models.kernels import KernelKind
-    from keras_xaic.relevance import Relevance
-
-
-def check_plan(plan: Plan, model: Model) -> None:
-    """Refuses a plan that names what the model does not have, or a storage that would give wrong numbers.
-
-    Args:
-        plan: The plan.
-        model: The model it is for, before branches and filters are removed.
-
-    Raises:
-        PlanError: Naming the layer and what would be right.
-    """
-    from keras_xaic.models.branches import check_branches
-    from keras_xaic.models.kernels import weighted_kernels
-    from keras_xaic.models.operations import Operations
-
-    if plan.branches:
-        check_branches(Operations(model), plan.branches)
-    gone = {path for paths in plan.branches.values() for path in paths}
-    kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
-    seen: set[str] = set()
-    for layer in plan.layers:
-        if layer.key not in kernels:
-            near = difflib.get_close_matches(layer.key, kernels, 3, 0.0)
-            raise PlanError(f"the plan names the layer {layer.key!r}", f"one of the model's, e.g. {', '.join(near)}")
-        if kernels[layer.key].path in gone:
-            raise PlanError(
-                f"the plan says what layer {layer.key!r} gets and takes out the branch that it is in", "one of the two"
-            )
-        if layer.key in seen:
-            raise PlanError(f"the plan names the layer {layer.key!r} twice", "one entry per layer")
-        seen.add(layer.key)
-        _check_storage(layer, kernels[layer.key].kind, plan)
-        if ":" in layer.pattern and layer.sparsity == 0 and layer.grid not in ENTROPY_GRIDS:
-            zeros = pattern_sparsity(layer.pattern, 0.0)
-            raise PlanError(
-                f"the plan gives layer {layer.key!r} the pattern {layer.pattern} and no zeros",
-                f"sparsity {zeros:g}, or the pattern unstructured",
-            )
-
-
-def check_relevance(relevance: Relevance, model: Model) -> None:
-    """Refuses relevance of another model: arrays of other shapes than the kernels of the same names have.
-
-    Raises:
-        PlanError: Naming the layer.
-    """
-    from keras_xaic.models.kernels import weighted_kernels
-
-    for kernel in weighted_kernels(model):
-        scores = relevance.weights.get(kernel.key)
-        if scores is not None and np.shape(scores) != kernel.shape:
-            raise PlanError(
-                f"the relevance of {kernel.key!r} has the shape {np.shape(scores)}",
-                f"{kernel.shape}, the kernel's",
-                "Compute it for this model: xaic explain",
-            )
-        channels = relevance.filters.get(kernel.path)
-        if channels is not None and np.ndim(channels) != 1:
-            raise PlanError(
-                f"the relevance of the filters of {kernel.path!r} has the shape {np.shape(channels)}", "one score a filter"
-            )
-
-
-def _check_storage(layer: LayerPlan, kind: KernelKind, plan: Plan) -> None:
-    if layer.kind != kind:
-        raise PlanError(f"the plan calls layer {layer.key!r} {layer.kind}", kind)
-    if layer.is_float and plan.activations == "int16":
-        raise PlanError(f"the plan keeps layer {layer.key!r} float among int16 activations", "float layers with int8 ones")
-    activations = "float32" if layer.is_float else plan.activations
-    legal = legal_storages(kind, layer.bits, layer.granularity == "tensor", activations)
-    if layer.storage not in legal:
-        raise PlanError(
-            f"the plan stores layer {layer.key!r} ({layer.bits}-bit {kind}, one step per {layer.granularity}, {activations} "
-            f"activations) as {layer.storage}",
-            " or ".join(legal) or "8 bits or fewer in int8 with steps of the other granularity",
-            "Change bits, storage or granularity of this layer",
-        )
 
 
 def with_grid(plan: Plan, grid: Grid) -> Plan:

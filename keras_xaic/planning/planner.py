@@ -13,11 +13,12 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
 from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import LayerOptions
+from keras_xaic.planning.checking import check_relevance
 from keras_xaic.planning.choosing import best_effort, choose
 from keras_xaic.planning.fastest import fastest
 from keras_xaic.planning.filters import FilterRemoval, limits_of
 from keras_xaic.planning.options import PlanOptions
-from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan, check_relevance
+from keras_xaic.planning.plan import FilterPlan, LayerPlan, Plan
 from keras_xaic.planning.sensitivity import Damage, assess
 from keras_xaic.planning.storages import RUN_BY
 from keras_xaic.progress import Progress, silent
