@@ -17,22 +17,16 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from keras_xaic.data import Data, Samples, arrays_of
+from keras_xaic.data import Data, arrays_of
 from keras_xaic.errors import ModelError
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
-from keras_xaic.models import channel_groups, group_scores, remove_channels, weighted_kernels
-from keras_xaic.models.canonical import canonicalize
+from keras_xaic.models import channel_groups, remove_channels, weighted_kernels
 from keras_xaic.models.costs import macs
-from keras_xaic.models.statistics import remeasure_batchnorm
 from keras_xaic.output_tasks import AnyTask
+from keras_xaic.pipeline.following import Rounding, without_filters, without_weights
 from keras_xaic.pipeline.judging import GROUPS, judge_count
-from keras_xaic.planning import PlanOptions, kept_weights, weight_score
-from keras_xaic.planning.allocation import Candidate, Limits, allocate
-from keras_xaic.planning.candidates import LayerOptions
-from keras_xaic.planning.filter_ranking import choose_filters
 from keras_xaic.planning.plan import Score
-from keras_xaic.planning.sensitivity import rounding_damage
 from keras_xaic.progress import Progress, silent
 from keras_xaic.relevance import Relevance, attribute
 from keras_xaic.relevance.choices import Reduce
@@ -59,7 +53,6 @@ STEPS: dict[Use, tuple[float, ...]] = {
     "bits": (5.0, 4.0, 3.0, 2.5),
 }
 """How far an order is followed: shares of all filters, shares of all weights, mean bits of a weight."""
-BITS = (2, 3, 4, 5, 6, 8)
 REFERENCE = 128
 """Samples that are explained: about ten of each of ten classes."""
 JUDGING = 1000
@@ -175,11 +168,11 @@ class _Search:
         ways: dict[Use, Callable[[Relevance], Callable[[float], Any]]] = {}
         groups = channel_groups(self.flat)
         if groups.removable:
-            ways["filters"] = functools.partial(_without_filters, self.flat, groups, self.reference, self.judging)
+            ways["filters"] = functools.partial(without_filters, self.flat, groups, self.reference, self.judging)
         kernels = [one for one in weighted_kernels(self.flat) if one.kind != "depthwise"]
         if kernels:
-            ways["weights"] = functools.partial(_without_weights, self.flat, kernels, self.score, self.judging)
-        self.rounding = _Rounding(self.flat, self.judging)
+            ways["weights"] = functools.partial(without_weights, self.flat, kernels, self.score, self.judging)
+        self.rounding = Rounding(self.flat, self.judging)
         if len(self.rounding.kernels) > 1:
             ways["bits"] = self.rounding.along
         self.ways = ways
@@ -321,82 +314,3 @@ def _shares(use: Use) -> np.ndarray:
     widths = np.diff(done)
     counts = np.append((widths[:-1] + widths[1:]) / 2, widths[-1] / 2)
     return np.asarray(counts / done[-1])
-
-
-def _without_filters(
-    model: Model, groups: Any, reference: Samples, judging: Samples, relevance: Relevance
-) -> Callable[[float], Any]:
-    """Returns share of the filters -> outputs without those that matter least, with BatchNorm statistics measured again."""
-    scores = group_scores(groups, relevance.filters, norm="l2")
-
-    def outputs(share: float) -> Any:
-        keep = choose_filters(groups, scores, fraction=share, min_filters=1)
-        small = remove_channels(model, keep, groups)
-        remeasure_batchnorm(small, reference)
-        return predict(small, judging)
-
-    return outputs
-
-
-def _without_weights(
-    model: Model, kernels: Sequence[Any], score: Score, judging: Samples, relevance: Relevance
-) -> Callable[[float], Any]:
-    """Returns share of the weights -> outputs without those that matter least."""
-    values = {one.key: one.value for one in kernels}
-    scores = {key: weight_score(value, relevance.weights[key], score) for key, value in values.items()}
-
-    def outputs(share: float) -> Any:
-        masks = kept_weights(scores, share)
-        return _with_values(model, kernels, {key: value * masks[key] for key, value in values.items()}, judging)
-
-    return outputs
-
-
-class _Rounding:
-    """A model whose kernels can be rounded, each to bits of its own."""
-
-    def __init__(self, model: Model, judging: Samples) -> None:
-        self.model, self.judging = canonicalize(model).model, judging
-        self.kernels = weighted_kernels(self.model)
-        self.values = {one.key: one.value for one in self.kernels}
-        self.known: dict[tuple[int, ...], Any] = {}
-
-    @functools.cached_property
-    def rounded(self) -> Mapping[tuple[str, int], np.ndarray]:
-        """Kernel and bits -> its weights on the grid; the same whatever the relevance."""
-        alike = {key: np.ones_like(value) for key, value in self.values.items()}
-        return LayerOptions(self.model, alike, PlanOptions(bits=BITS)).rounding(None).rounded
-
-    def along(self, relevance: Relevance) -> Callable[[float], Any]:
-        """Returns mean bits -> outputs with the bits that relevance gives every kernel."""
-        scores = {key: np.abs(relevance.weights[key]) for key in self.values}
-        damage = {
-            (key, bits): rounding_damage(self.values[key], value, scores[key]) for (key, bits), value in self.rounded.items()
-        }
-
-        def outputs(mean_bits: float) -> Any:
-            offered = {
-                key: [Candidate(bits, damage[key, bits], 0, 0, weights=value.size) for bits in BITS]
-                for key, value in self.values.items()
-            }
-            chosen = allocate(offered, Limits(mean_bits=mean_bits))
-            bits = {key: min(BITS) for key in offered} if chosen is None else {key: one.bits for key, one in chosen.items()}
-            kept = tuple(bits.values())
-            if kept not in self.known:
-                values = {key: self.rounded[key, count] for key, count in bits.items()}
-                self.known[kept] = _with_values(self.model, self.kernels, values, self.judging)
-            return self.known[kept]
-
-        return outputs
-
-
-def _with_values(model: Model, kernels: Sequence[Any], values: Mapping[str, np.ndarray], samples: Samples) -> Any:
-    """Returns the outputs of a model with other weights, and puts its own back."""
-    before = [one.variable.numpy() for one in kernels]
-    try:
-        for one in kernels:
-            one.variable.assign(values[one.key])
-        return predict(model, samples)
-    finally:
-        for one, value in zip(kernels, before):
-            one.variable.assign(value)
