@@ -1,6 +1,7 @@
 """Does training that matches explanations keep the reasons, and what does it cost?
 
     python bench/explanations.py --data-root MODELS --data DATA        appends to bench/results/explanations.jsonl
+    python bench/explanations.py ... --models resnet8 --shares 0,1 --epochs 4 --samples 6000      another schedule
 
 Each model gets one plan; every share of the loss trains it in the same short schedule, with the same seeds. `rank`, `cosine`
 and `top10` compare `lrp.gamma` maps, `removal` what taking parts of the input away does: the loss computes neither. `gradient`
@@ -31,16 +32,16 @@ SETTINGS = {
 COMPARED, TAKEN = 1_000, 64
 
 
-def plan_of(model, data, name):
+def plan_of(model, data, settings):
     """Returns relevance and plan, the same for every share."""
     import keras_xaic as xaic
 
-    limits = {key: SETTINGS[name][key] for key in ("flash", "download")}
+    limits = {key: settings[key] for key in ("flash", "download")}
     relevance = xaic.attribute(model, data.calibration(256))
     return relevance, xaic.plan(model, relevance, xaic.Budget(**limits), data=data)
 
 
-def measure(model, data, relevance, made, name, share, seed):
+def measure(model, data, relevance, made, epochs, share, seed):
     """Returns a row."""
     import keras_xaic as xaic
     from keras_xaic.models import infer_task
@@ -50,7 +51,7 @@ def measure(model, data, relevance, made, name, share, seed):
     from keras_xaic.relevance.similarity import cosine_similarity, top_overlap
     from keras_xaic.training import predict
 
-    training = xaic.Training(epochs=SETTINGS[name]["epochs"], seed=seed, explanation_loss=share)
+    training = xaic.Training(epochs=epochs, seed=seed, explanation_loss=share)
     start, cpu = time.perf_counter(), time.process_time()
     small = xaic.apply(model, made, data, relevance=relevance, training=training)
     start, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -77,18 +78,22 @@ def main():
     made = common.parser(__doc__, "explanations.jsonl", needs_models=False)
     made.add_argument("--models", default="digits,mlp,cnn")
     made.add_argument("--shares", default="0,0.5,1")
+    made.add_argument("--epochs", type=int, help="default: as usual for the model")
+    made.add_argument("--samples", type=int, help="training samples in each epoch; likewise")
     options = made.parse_args()
-    done = {(row["model"], row["share"], row["seed"]) for row in common.rows(options.out)}
+    done = common.rows(options.out)
+    given = {key: getattr(options, key) for key in ("epochs", "samples") if getattr(options, key)}
     for name in options.models.split(","):
+        settings = {**SETTINGS[name], **given}
         asked = itertools.product(range(options.seeds), map(float, options.shares.split(",")))
-        left = [(seed, share) for seed, share in asked if (name, share, seed) not in done]
+        jobs = [{"model": name, "share": share, "seed": seed, **settings} for seed, share in asked]
+        left = [job for job in jobs if not any(job.items() <= row.items() for row in done)]
         if not left:
             continue
-        model, data = common.load(options, name, SETTINGS[name]["samples"])
-        relevance, plan = plan_of(model, data, name)
-        for seed, share in left:
-            row = {"model": name, "share": share, "seed": seed, **SETTINGS[name]}
-            row |= measure(model, data, relevance, plan, name, share, seed)
+        model, data = common.load(options, name, settings["samples"])
+        relevance, plan = plan_of(model, data, settings)
+        for job in left:
+            row = job | measure(model, data, relevance, plan, settings["epochs"], job["share"], job["seed"])
             with options.out.open("a") as file:
                 row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
                 file.write(json.dumps({**row, "versions": common.versions()}) + "\n")
