@@ -42,6 +42,8 @@ STORED = [("int8", "int8"), ("int4", "int8"), ("lookup", "int8")]
 STORED += [("int8", "float32"), ("int4", "float32"), ("float32", "float32")]
 """How weights are stored, and the type of activations."""
 RUNS, TURNS = 400, 5
+VECTORS = ("avx2", "avx512f", "avx512_vnni")
+"""Extensions of x86 that XNNPACK has kernels of its own for."""
 INVOCATION = 0.3
 """Microseconds of a call of a file in which nothing is computed."""
 
@@ -161,11 +163,11 @@ def fitted(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Returns the name of the processor."""
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
+    """Returns the name of the processor, and which vector instructions it has: int8 kernels live on them."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    has = found.get("flags", "").split()
+    return ", ".join([found.get("model name", platform.machine()), *(one for one in VECTORS if one in has)])
 
 
 def as_text(table: dict[str, Any]) -> str:
@@ -355,7 +357,8 @@ def main() -> None:
                 {"model": name, **row, "litert": version, "machine": machine()}
                 for row in compare(makers[name](), pathlib.Path(folder), given.ai_edge_python, given.flash)
             ]
-        kept = [line for line in kept if json.loads(line)["model"] != name] + [json.dumps(row) for row in rows]
+        here = {"model": name, "machine": machine()}
+        kept = [line for line in kept if not here.items() <= json.loads(line).items()] + [json.dumps(row) for row in rows]
         given.out.write_text("\n".join(kept) + "\n")
         for row in rows:
             print(json.dumps(row), flush=True)
