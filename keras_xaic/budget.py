@@ -9,6 +9,9 @@ from keras_xaic.arguments import require, settings
 from keras_xaic.settings import option
 from keras_xaic.units import format_milliseconds, format_size, parse_count, parse_milliseconds, parse_size
 
+LEAST_SLOWDOWN, MOST_SLOWDOWN = 0.01, 1000.0
+"""Multiples of plain int8's time that mean something: no file is faster than the one, and the other limits nothing."""
+
 
 @settings
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ class Budget:
             object.__setattr__(self, "latency", parse_milliseconds(self.latency, "the latency budget"))
         if self.max_slowdown is not None:
             slowdown = require(
-                "max_slowdown", self.max_slowdown, "0.01 to 1000, e.g. 1.0: as fast as plain int8", lambda n: 0.01 <= n <= 1000
+                "max_slowdown",
+                self.max_slowdown,
+                f"{LEAST_SLOWDOWN:g} to {MOST_SLOWDOWN:g}, e.g. 1.0: as fast as plain int8",
+                lambda n: LEAST_SLOWDOWN <= n <= MOST_SLOWDOWN,
             )
             object.__setattr__(self, "max_slowdown", float(slowdown))
         if self.min_similarity is not None:

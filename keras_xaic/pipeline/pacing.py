@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Optional
 
 from keras_xaic import edge, tflite
-from keras_xaic.budget import Budget
+from keras_xaic.budget import LEAST_SLOWDOWN, MOST_SLOWDOWN, Budget
 from keras_xaic.data import Samples
 from keras_xaic.edge import REGISTRY
 from keras_xaic.errors import PlanError
@@ -99,5 +99,10 @@ class Pace:
 
 
 def in_slowdown(budget: Budget, slowdown: Optional[float]) -> Budget:
-    """Returns a budget whose limit of time is a multiple of plain int8's time."""
+    """Returns a budget whose limit of time is a multiple of plain int8's time.
+
+    What follows from milliseconds may be any number: 1 us for a large model, 100 ms for one that takes 5 us.
+    """
+    if slowdown is not None:
+        slowdown = min(max(slowdown, LEAST_SLOWDOWN), MOST_SLOWDOWN)
     return replace(budget, latency=None, max_slowdown=slowdown)

@@ -210,9 +210,9 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
     paying = [f"{layer.name} ({layer.slowdown:.1f}x)" for layer in report.layers if (layer.slowdown or 0.0) > SLOW]
     if paying and report.budget.flash_bytes is not None:
         ratios = [one.ratio_to_int8 for one in report.compressed.latency_ms.values() if one.ratio_to_int8 is not None]
-        whole = f": the file takes {ratios[0]:.2f} times as long as plain int8" if ratios else ""
+        whole = f". Measured, the file takes {ratios[0]:.2f} times as long as plain int8" if ratios else ""
         found.append(
-            f"To meet the flash limit, layers are packed in a way that {speed_judge() or 'LiteRT'} runs more slowly: "
+            f"To meet the flash limit, layers are packed in a way that {speed_judge() or 'LiteRT'} runs more slowly, by prediction: "
             f"{', '.join(paying)}{whole}. These layers lose the least time; plan.json says how much each one loses."
         )
     for name, latency in report.compressed.latency_ms.items():

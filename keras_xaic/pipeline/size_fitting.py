@@ -135,7 +135,7 @@ class SizeFitter:
                 break
             if not in_time and uniform.predicted_slowdown is not None:
                 aimed_at = uniform.predicted_slowdown * (1.0 - LATE / 2) / (1.0 + late)
-                aim = replace(aim, max_slowdown=min(max(aimed_at, 0.01), 1000.0))
+                aim = in_slowdown(aim, aimed_at)
             correction, before = correction + miss, made.layers
             if download is not None:
                 aimed = aim.download_bytes or 0

@@ -73,6 +73,21 @@ def test_filters_go_until_the_measured_time_is_within_the_limit(model, monkeypat
         assert made.budget == budget
 
 
+@pytest.mark.parametrize(("latency", "removes"), [("1us", True), ("10s", False)])
+def test_a_latency_far_from_what_is_possible_is_planned_for_all_the_same(model, monkeypatch, tmp_path, latency, removes):
+    """1 us is 2,000 times too fast for the imagined machine, 10 s are 5,000 times what it takes."""
+    x = np.random.default_rng(0).normal(size=(16, 16, 16, 8)).astype(np.float32)
+    pace = Imagined(model, Samples(x), tmp_path / "int8.tflite")
+    pace.planned = []
+    monkeypatch.setattr("keras_xaic.tflite.build_tflite", lambda made, _: bytes(made.predicted_flash_bytes))
+    monkeypatch.setattr("keras_xaic.tflite.pack_download", lambda _: b"container")
+    monkeypatch.setattr(SizeFitter, "untrained", lambda self, made, _: pace.planned.append(made.predicted_slowdown) or made)
+    budget = xaic.Budget(latency=latency)
+    made = SizeFitter(model, magnitude(model), RECIPES["auto"], Data(Samples(x)), None, pace=pace).fitting(budget)
+    assert bool(made.remove) is removes
+    assert made.budget == budget
+
+
 def test_plain_is_the_original_however_little_is_left(model, tmp_path):
     assert Pace(model, Samples(np.zeros((1, 16, 16, 8))), tmp_path / "x").plain == pytest.approx(Times(model).plain())
 
