@@ -212,8 +212,8 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
         ratios = [one.ratio_to_int8 for one in report.compressed.latency_ms.values() if one.ratio_to_int8 is not None]
         whole = f". Measured, the file takes {ratios[0]:.2f} times as long as plain int8" if ratios else ""
         found.append(
-            f"To meet the flash limit, layers are packed in a way that {speed_judge() or 'LiteRT'} runs more slowly, by prediction: "
-            f"{', '.join(paying)}{whole}. These layers lose the least time; plan.json says how much each one loses."
+            f"To meet the flash limit, layers are packed in a way that {speed_judge() or 'LiteRT'} runs more slowly, by "
+            f"prediction: {', '.join(paying)}{whole}. These layers lose the least time; plan.json says how much each one loses."
         )
     for name, latency in report.compressed.latency_ms.items():
         taken = latency.delegated_macs

@@ -23,6 +23,7 @@ from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
 from keras_xaic.tasks import with_task
 from keras_xaic.training import predict
+from keras_xaic.units import LARGEST
 
 if TYPE_CHECKING:
     from keras_xaic._keras import Model
@@ -146,7 +147,7 @@ class SizeFitter:
                 following = round(aimed * (1.0 - SLACK / 2) / used)
                 if not fits < following < overruns and overruns < math.inf:  # of a small model sizes come in leaps
                     following = (fits + int(overruns)) // 2
-                aim = replace(aim, download=following)
+                aim = replace(aim, download=min(max(following, 1), LARGEST))
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.
         return min(

@@ -53,6 +53,17 @@ def test_what_uses_the_limit_best_is_taken(monkeypatch, written, chosen, tries):
     assert len(asked) == tries
 
 
+@pytest.mark.parametrize("limit", [1, 10**15])
+@pytest.mark.parametrize("flash", [None, 1])
+def test_limits_far_from_what_is_possible_are_planned_for_all_the_same(limit, flash):
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(16, "relu"), layers.Dense(4)])
+    fitter = SizeFitter(model, magnitude(model), RECIPES["auto"].changed(sensitivity="weight_error"), None, None)
+    taken = fitter.fitting(Budget(flash=flash, download=limit))
+    assert taken.layers
+    assert (taken.predicted_download_bytes <= limit) is (limit > 1)
+    assert taken.budget == Budget(flash=flash, download=limit)
+
+
 def test_a_layer_that_is_dead_on_a_few_samples_is_weighed_with_all(monkeypatch):
     monkeypatch.setattr(size_fitting, "measure_damage", lambda *_, **__: "auto")
     model = keras.Sequential([layers.Input((2,)), layers.Dense(3)])
