@@ -147,6 +147,7 @@ class SizeFitter:
                 following = round(aimed * (1.0 - SLACK / 2) / used)
                 if not fits < following < overruns and overruns < math.inf:  # of a small model sizes come in leaps
                     following = (fits + int(overruns)) // 2
+                # A limit far from what is possible leads to aims that are no sizes.
                 aim = replace(aim, download=min(max(following, 1), LARGEST))
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.

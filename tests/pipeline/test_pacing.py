@@ -55,35 +55,34 @@ class Imagined(Pace):
         return 0.2 + 0.8 * predicted
 
 
-def test_filters_go_until_the_measured_time_is_within_the_limit(model, monkeypatch, tmp_path):
-    """And not until the predicted time is: nothing but the model's own file tells."""
+@pytest.fixture
+def imagined(model, monkeypatch, tmp_path):
+    """What plans the model on the imagined machine, and that machine's pace; no file is written."""
     x = np.random.default_rng(0).normal(size=(16, 16, 16, 8)).astype(np.float32)
     pace = Imagined(model, Samples(x), tmp_path / "int8.tflite")
     pace.planned = []
     monkeypatch.setattr("keras_xaic.tflite.build_tflite", lambda made, _: bytes(made.predicted_flash_bytes))
     monkeypatch.setattr("keras_xaic.tflite.pack_download", lambda _: b"container")
     monkeypatch.setattr(SizeFitter, "untrained", lambda self, made, _: pace.planned.append(made.predicted_slowdown) or made)
-    for budget in (LIMITED, xaic.Budget(latency="1ms")):
-        pace.planned.clear()
-        fitter = SizeFitter(model, magnitude(model), RECIPES["auto"], Data(Samples(x)), None, pace=pace)
-        made = fitter.fitting(budget)
-        assert pace.planned[0] <= 0.5 < pace.real(pace.planned[0]), "the prediction alone would have missed it"
-        assert made.remove
-        assert 0.4 < made.predicted_slowdown <= 0.5 * (1 + LATE)
-        assert made.budget == budget
+    return SizeFitter(model, magnitude(model), RECIPES["auto"], Data(Samples(x)), None, pace=pace), pace
+
+
+@pytest.mark.parametrize("budget", [LIMITED, xaic.Budget(latency="1ms")])
+def test_filters_go_until_the_measured_time_is_within_the_limit(imagined, budget):
+    """And not until the predicted time is: nothing but the model's own file tells."""
+    fitter, pace = imagined
+    made = fitter.fitting(budget)
+    assert pace.planned[0] <= 0.5 < pace.real(pace.planned[0]), "the prediction alone would have missed it"
+    assert made.remove
+    assert 0.4 < made.predicted_slowdown <= 0.5 * (1 + LATE)
+    assert made.budget == budget
 
 
 @pytest.mark.parametrize(("latency", "removes"), [("1us", True), ("10s", False)])
-def test_a_latency_far_from_what_is_possible_is_planned_for_all_the_same(model, monkeypatch, tmp_path, latency, removes):
+def test_a_latency_far_from_what_is_possible_is_planned_for_all_the_same(imagined, latency, removes):
     """1 us is 2,000 times too fast for the imagined machine, 10 s are 5,000 times what it takes."""
-    x = np.random.default_rng(0).normal(size=(16, 16, 16, 8)).astype(np.float32)
-    pace = Imagined(model, Samples(x), tmp_path / "int8.tflite")
-    pace.planned = []
-    monkeypatch.setattr("keras_xaic.tflite.build_tflite", lambda made, _: bytes(made.predicted_flash_bytes))
-    monkeypatch.setattr("keras_xaic.tflite.pack_download", lambda _: b"container")
-    monkeypatch.setattr(SizeFitter, "untrained", lambda self, made, _: pace.planned.append(made.predicted_slowdown) or made)
     budget = xaic.Budget(latency=latency)
-    made = SizeFitter(model, magnitude(model), RECIPES["auto"], Data(Samples(x)), None, pace=pace).fitting(budget)
+    made = imagined[0].fitting(budget)
     assert bool(made.remove) is removes
     assert made.budget == budget
 
