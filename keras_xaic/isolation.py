@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import ctypes
 import errno
+import gc
 import importlib
 import json
 import os
@@ -281,6 +282,7 @@ def work(parent: int, preload: str) -> None:
     try:
         if preload:
             importlib.import_module(preload)
+            gc.freeze()  # children would look for garbage among what they share with this process, and copy it by that
     except Exception as error:
         failed = f"{type(error).__name__}: {error}"
     jobs = os.fdopen(os.dup(0), "r", encoding="utf-8")

@@ -53,6 +53,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _LONG not in item.path.parts)
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # all modules are loaded: what is looked through is what tests make
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     return (yield from _counted(item, "setup"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -18,6 +19,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of the command `xaic`."""
     gc.set_threshold(20_000, 20, 20)  # imports and graphs are many small objects: to look for garbage so often takes seconds
+    atexit.register(gc.freeze)  # at its end Python looks once more, twice over all that TensorFlow has: a second and more
     try:
         with interruptible(), contextlib.ExitStack() as stack:
             from keras_xaic.cli.streams import flush, open_closed_streams

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
-import os
 import pathlib
 import re
 import shlex
@@ -19,6 +18,7 @@ import pytest
 import typer
 
 from keras_xaic.cli.app import app
+from tests.programs import run_python
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -267,14 +267,8 @@ WRONG = re.compile(r"^\$ xaic ([^\n]+)\n(?=[^`]*\[exit code 2\]$)", re.M)
 PREPARED = {"ethos-u.md": 'import keras_xaic as xaic\nplan = xaic.Plan.load("small/plan.json")'}
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
 def python(code: str, place: pathlib.Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=place, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = run_python(["-c", code], place)
     assert done.returncode == 0, code + done.stdout + done.stderr
     return done.stdout
 
@@ -339,8 +333,7 @@ def run(line: str, place: pathlib.Path, overwrite: bool = False) -> None:
     takes = [name for one in COMMANDS.commands[words[0]].params for name in one.opts]
     if overwrite and "--overwrite" in takes and "--out" in words and (place / words[words.index("--out") + 1]).exists():
         words.append("--overwrite")
-    command = [sys.executable, "-m", "keras_xaic.cli", *words]
-    done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+    done = run_python(["-m", "keras_xaic.cli", *words], place)
     assert done.returncode in (0, 3), line + done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     if " > " in line:
@@ -401,8 +394,7 @@ def test_wrong_inputs_get_the_lines_that_the_page_shows(made, tmp_path):
     wrong = re.findall(WRONG.pattern + r"(?:\W load [^\n]*\n)?(xaic: [^`]+)\n\[exit code 2\]$", page, re.M)
     assert len(wrong) == 5
     for line, said in wrong:
-        command = [sys.executable, "-m", "keras_xaic.cli", *words_of(line)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        done = run_python(["-m", "keras_xaic.cli", *words_of(line)], tmp_path)
         assert done.returncode == 2, line + done.stdout + done.stderr
         assert "".join(done.stderr.split()) == "".join(said.split()), line  # a terminal breaks lines within words
     assert not (tmp_path / "other").exists()

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from tests.programs import run_python
+
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PROMISES = {
@@ -52,9 +54,7 @@ def test_an_example_runs_and_prints_what_it_promises(place, name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
     arguments, promise = PROMISES[name]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+    done = run_python([EXAMPLES / f"{name}.py", *arguments], place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(promise, done.stdout), done.stdout
     assert "Traceback" not in done.stderr
@@ -148,13 +148,12 @@ def test_the_service_for_boards_gives_what_the_bundle_expects(place, tmp_path):
 
 @pytest.mark.slow
 def test_a_recipe_of_ones_own_is_a_file(place):
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    make = [sys.executable, "-c", "from digits import ready; ready()"]
-    subprocess.run(make, cwd=place, env=environment, check=True, timeout=500)
+    made = run_python(["-c", f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); from digits import ready; ready()"], place)
+    assert made.returncode == 0, made.stderr
     model, data = "build/examples/digits.keras", "build/examples/digits.npz"
-    command = [sys.executable, "-m", "keras_xaic.cli", "compress", model, "--data", data, "--out", "own"]
+    command = ["-m", "keras_xaic.cli", "compress", model, "--data", data, "--out", "own"]
     command += ["--recipe", str(EXAMPLES / "own_recipe.json"), "--flash", "24kB", "--epochs", "1"]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+    done = run_python(command, place)
     assert done.returncode in (0, 3), done.stdout + done.stderr
     own, report = (
         json.loads((EXAMPLES / "own_recipe.json").read_text()),
@@ -168,6 +167,6 @@ def test_a_recipe_of_ones_own_is_a_file(place):
     own["sesitivity"] = own.pop("sensitivity")
     (place / "wrong.json").write_text(json.dumps(own), encoding="utf-8")
     command[command.index("--recipe") + 1] = "wrong.json"
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=500)
+    done = run_python(command, place)
     assert done.returncode == 2
     assert re.search(r"xaic: wrong\.json: unknown entry 'sesitivity'.*'sensitivity'", " ".join(done.stderr.split()))

@@ -12,6 +12,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.edge import read_file
 from keras_xaic.tflite import metadata_bytes
 from tests.pipeline.images import CLASSES, write_images
+from tests.programs import run_python
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,8 @@ def test_the_scale_of_a_bundle_is_that_of_its_next_export(place):
 @pytest.mark.slow
 @pytest.mark.parametrize("io", ["uint8", "float32"])
 def test_a_file_for_phones_says_its_metadata_and_gives_the_same_accuracy(place, io):
-    command = [sys.executable, "-m", "keras_xaic.cli", "export", "small", "--data", "images", "--target", "mobile"]
-    command += ["--io", io, "--metadata", "--out", io]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    command = ["-m", "keras_xaic.cli", "export", "small", "--data", "images", "--target", "mobile"]
+    done = run_python([*command, "--io", io, "--metadata", "--out", io], place)
     assert done.returncode == 0, done.stderr
     content = (place / io / "model.tflite").read_bytes()
     assert f"{len(content):,} B, {metadata_bytes(content):,} B of it metadata" in " ".join(done.stdout.split())

@@ -22,6 +22,7 @@ from keras_xaic.planning import LayerPlan, Plan
 from keras_xaic.recipes import RECIPES
 from keras_xaic.report import read_front
 from tests.pipeline.images import write_images
+from tests.programs import run_python
 
 
 @pytest.mark.parametrize(
@@ -85,9 +86,9 @@ def place(tmp_path_factory):
 
 
 def compress(place, out, *options):
-    command = [sys.executable, "-m", "keras_xaic.cli", "compress", "model.keras", "--data", "images", "--scale", "0.00392157"]
+    command = ["-m", "keras_xaic.cli", "compress", "model.keras", "--data", "images", "--scale", "0.00392157"]
     command += ["--target", "mobile", "--epochs", "0", "--baselines", "", "--out", out, *options]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    return run_python(command, place)
 
 
 @pytest.mark.slow
@@ -118,17 +119,17 @@ def test_a_budget_that_was_met_stays_met_with_types_and_metadata(place):
 @pytest.mark.slow
 def test_models_of_a_search_take_what_was_asked_for_and_so_do_their_commands(place):
     given = ["model.keras", "--data", "images", "--scale", "0.00392157", "--target", "mobile", "--epochs", "0"]
-    command = [sys.executable, "-m", "keras_xaic.cli", "search", *given, "--out", "front", "--trials", "1"]
-    done = subprocess.run([*command, "--io", "uint8", "--metadata"], cwd=place, capture_output=True, text=True, check=False)
+    command = ["-m", "keras_xaic.cli", "search", *given, "--out", "front", "--trials", "1"]
+    done = run_python([*command, "--io", "uint8", "--metadata"], place)
     assert done.returncode == 0, done.stderr
     content = (place / "front" / "trials" / "0" / "model.tflite").read_bytes()
     assert {one.dtype for one in read_file(place / "front" / "trials" / "0" / "model.tflite").inputs} == {"uint8"}
     assert tflite.metadata_bytes(content) > 200
     (point,) = read_front(place / "front" / "front.json").points
     assert "--io uint8 --metadata" in point.command
-    again = [sys.executable, "-m", "keras_xaic.cli", *shlex.split(point.command)[1:]]
+    again = ["-m", "keras_xaic.cli", *shlex.split(point.command)[1:]]
     again[again.index("--out") + 1] = "again"
-    assert subprocess.run(again, cwd=place, check=False).returncode in (0, 3)
+    assert run_python(again, place).returncode in (0, 3)
     assert (place / "again" / "model.tflite").read_bytes() == content
 
 

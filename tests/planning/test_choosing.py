@@ -132,7 +132,7 @@ def test_a_little_more_flash_makes_no_plan_with_zeros_that_nobody_asked_for(floa
     relevance = magnitude(model)
     options = PlanOptions(bits=(2, 3, 4, 5, 6, 8), float_layers=float_layers, filters=False)
     least = plan(model, relevance, Budget(flash=1_000, download=30_000), options).predicted_flash_bytes
-    for limit in range(least, least + 1_000, 50):
+    for limit in range(least, least + 1_000, 125):
         made = plan(model, relevance, Budget(flash=limit, download=30_000), options)
         assert made.predicted_flash_bytes <= limit
         assert made.sparsity == 0.0, limit

@@ -37,7 +37,7 @@ from keras_xaic.searching import search, study, trial, workers
 from keras_xaic.searching.database import sqlite_url
 from keras_xaic.searching.study import STUDY
 from keras_xaic.settings import AttributionOptions
-from tests.docs.test_commands import IN_SCRIPTS, ROOT, environment, shown, words_of
+from tests.docs.test_commands import IN_SCRIPTS, ROOT, shown, words_of
 from tests.nets import saved
 
 optuna = pytest.importorskip("optuna")
@@ -529,7 +529,7 @@ def test_every_command_of_the_page_runs(server, address, tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "keras_xaic.cli", *words],
             cwd=place,
-            env={**environment(), "RAY_ADDRESS": address},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address},
             capture_output=True,
             text=True,
             check=False,
