@@ -24,7 +24,8 @@ MEMORY_AT_ONCE = 2 * 1024**3
 MEMORY_PER_BYTE = 8
 UNSAVED = 4 * 1024**2
 """Values of variables that need not be in the file, such as the states of recurrent layers."""
-_PAUSE = 0.05
+_PAUSE, _AGAIN = 0.05, 1.0
+"""Seconds between two looks, and until a block that has caught the first exception gets another."""
 
 
 class _TooMuch(BaseException):
@@ -46,13 +47,16 @@ def bounded(source: str, size: int) -> Iterator[None]:
     clock = time.pthread_getcpuclockid(thread)
     deadline = time.clock_gettime(clock) + SECONDS + size * SECONDS_PER_BYTE
     most = _held() + MEMORY + size * MEMORY_PER_BYTE
-    over, lock = threading.Event(), threading.Lock()
+    over, ended, lock = threading.Event(), threading.Event(), threading.Lock()
 
     def watch() -> None:
-        while not over.wait(_PAUSE):
+        pause = _PAUSE
+        while not over.wait(pause):
             with lock:
                 if not over.is_set() and (time.clock_gettime(clock) > deadline or _held() > most):
+                    ended.set()
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooMuch))
+                    pause = _AGAIN
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -61,9 +65,16 @@ def bounded(source: str, size: int) -> Iterator[None]:
             with _data_within(MEMORY_AT_ONCE + size * MEMORY_PER_BYTE):
                 yield
         finally:
-            with lock:
-                over.set()
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+            while not over.is_set():
+                with contextlib.suppress(_TooMuch), lock:
+                    over.set()
+            if ended.is_set():
+                # What is on its way arrives here. To call it off would leave Python looking for it for ever: calls take up to
+                # twice the time then, and with Python 3.11 whoever is profiled or debugged hangs at the next one.
+                with contextlib.suppress(_TooMuch):
+                    for _ in range(2):
+                        pass
+                raise _TooMuch
     except MemoryError:
         _keep_graphs()
         raise

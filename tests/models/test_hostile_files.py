@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import cProfile
 import gc
 import json
 import os
@@ -144,6 +145,43 @@ def test_graphs_that_ran_out_of_memory_are_never_deleted():
     while gc.collect() is not None and kept[1]() is not None and time.monotonic() < until:
         time.sleep(0.1)  # it does nothing while another thread collects
     assert [one() is not None for one in kept] == [True, False]
+
+
+def profiled():
+    """In a child: a function is called under a profiler after a block with limits."""
+    with limits.bounded("a file", 10):
+        pass
+    profiler = cProfile.Profile()
+    profiler.runcall(len, "abc")
+    profiler.runcall(lambda: None)
+    return {"calls": len(profiler.getstats())}
+
+
+def test_after_a_file_was_read_python_can_be_profiled():
+    """An exception that was called off would be looked for at every call, which Python 3.11 never comes back from."""
+    assert isolation.run_isolated(f"{__name__}:profiled", timeout=60, preload="keras_xaic.pipeline")["calls"] > 1
+
+
+def test_who_catches_the_end_of_the_time_ends_nevertheless(monkeypatch):
+    monkeypatch.setattr(limits, "SECONDS", 0.05)
+
+    def busy(seconds):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+
+    def stubborn():
+        with limits.bounded("a file", 10):
+            try:
+                busy(20)
+            except BaseException as caught:
+                kept.append(type(caught))
+
+    kept = []
+    with pytest.raises(ModelError, match="more time or memory"):
+        stubborn()
+    assert kept == [limits._TooMuch]
+    busy(2 * limits._AGAIN)  # nothing comes after the end
 
 
 def test_deep_nesting_is_one_line(tmp_path):
