@@ -1,10 +1,11 @@
-"""Counts the CPU seconds of every test, and holds fast tests to a limit where one is given."""
+"""Counts the CPU seconds of every test, holds fast tests to a limit and all of them to a time, where these are given."""
 
 from __future__ import annotations
 
 import gc
 import os
 import pathlib
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -13,12 +14,15 @@ import pytest
 
 LIMIT = "XAIC_FAST_TEST_SECONDS"
 """Environment variable: a fast test that takes more CPU seconds fails, and all are summed up at the end."""
+MINUTES = "XAIC_TEST_MINUTES"
+"""Environment variable: tests that would start later than this after the first one are skipped, by name."""
 _SHOWN = 15
-_LONG = "pipeline"
-"""The room whose files take longest."""
+_ROOMS = {"pipeline": 0, "docs": 1, "examples": 2, "search": 4}
+"""Rooms that go first, as their files take longest, or last: of `search` the fast tests say most; the others are 3."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SLOW = {"slow", "exhaustive"}
 _spent: Counter[str] = Counter()
+_started = time.monotonic()
 gc.set_threshold(20_000, 20, 20)  # graphs are many small objects: looking for garbage so often took a tenth of the CPU seconds
 
 
@@ -50,7 +54,7 @@ def _process_seconds(process: int) -> float:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs go first: two workers that share the files would end with one of them alone at a long one."""
-    items.sort(key=lambda item: _LONG not in item.path.parts)
+    items.sort(key=lambda item: next((place for room, place in _ROOMS.items() if room in item.path.parts), 3))
 
 
 def pytest_collection_finish() -> None:
@@ -59,6 +63,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    minutes = float(os.environ.get(MINUTES) or "inf")
+    if time.monotonic() - _started > 60 * minutes:
+        pytest.skip(f"not run: the {minutes:g} minutes of {MINUTES} were over")
     return (yield from _counted(item, "setup"))
 
 
