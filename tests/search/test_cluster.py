@@ -503,7 +503,7 @@ def address():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_command_of_the_page_runs(server, address, tmp_path):
     _, url = server
     saved(tmp_path)
