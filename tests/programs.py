@@ -48,6 +48,8 @@ def _carry_out(words: list[str], place: str) -> dict[str, Any]:
             sys.argv, sys.path[:0] = words, [str(pathlib.Path(words[0]).parent)]
             runpy.run_path(words[0], run_name="__main__")
     except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 import pytest
 
-KILLS = int(os.environ.get("XAIC_FAULTS", "6"))
+KILLS = int(os.environ.get("XAIC_FAULTS", "9"))
 DISKS, RACES = -(-KILLS // 3), -(-KILLS // 10)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MAKE = """

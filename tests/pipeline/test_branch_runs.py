@@ -58,9 +58,8 @@ def make_data():
     return {"x_train": x[:180], "y_train": y[:180], "x_test": x[180:], "y_test": y[180:]}
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param("recover", marks=pytest.mark.exhaustive), pytest.param("quantize", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["recover", "quantize"])
 def test_an_interrupted_run_that_takes_a_branch_out_ends_with_the_same_bytes(tmp_path, stage):
     model = make_model()
     plan = xaic.plan(model, xaic.attribute(model, make_data()["x_train"], rule="magnitude"), xaic.Budget(max_slowdown=0.12))

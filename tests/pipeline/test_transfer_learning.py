@@ -140,8 +140,8 @@ def trained(data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["auto", "magnitude", "deeplift-filters", "ecqx"])
-def test_recipes_of_every_kind_take_a_frozen_base(data, tmp_path, recipe):
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_takes_a_frozen_base(data, tmp_path, recipe):
     check(trained(data), data, tmp_path / "out", recipe, "base")
 
 

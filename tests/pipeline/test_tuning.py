@@ -231,13 +231,8 @@ def test_compress_searches_and_goes_on_with_what_was_found(net, few, tmp_path):
     assert report.seconds["tune"] > 0
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param("ecqx", marks=pytest.mark.slow),
-        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("lrp-mixed", "deeplift-filters")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["lrp-mixed", "ecqx", "deeplift-filters"])
 def test_named_recipes_take_the_rule_auto(net, few, tmp_path, recipe):
     model, data = net
     chosen = RECIPES[recipe].changed(rule="auto")

@@ -122,8 +122,9 @@ def test_limits_beyond_reach_are_eased_to_the_least_there_is(options):
     assert {layer.bits for layer in best_effort(options, RELEVANCE, Limits(None, None, mean_bits=1.0))} == {2}
 
 
+@pytest.mark.parametrize("step", [250, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("float_layers", [(), ("head",)])
-def test_a_little_more_flash_makes_no_plan_with_zeros_that_nobody_asked_for(float_layers):
+def test_a_little_more_flash_makes_no_plan_with_zeros_that_nobody_asked_for(float_layers, step):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((64,))
     for number, width in enumerate((48, 40, 16, 40, 48)):
@@ -132,7 +133,7 @@ def test_a_little_more_flash_makes_no_plan_with_zeros_that_nobody_asked_for(floa
     relevance = magnitude(model)
     options = PlanOptions(bits=(2, 3, 4, 5, 6, 8), float_layers=float_layers, filters=False)
     least = plan(model, relevance, Budget(flash=1_000, download=30_000), options).predicted_flash_bytes
-    for limit in range(least, least + 1_000, 125):
+    for limit in range(least, least + 1_000, step):
         made = plan(model, relevance, Budget(flash=limit, download=30_000), options)
         assert made.predicted_flash_bytes <= limit
         assert made.sparsity == 0.0, limit

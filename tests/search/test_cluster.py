@@ -360,7 +360,7 @@ def children(parent, name):
     return found
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_nodes_give_the_values_of_one_machine_and_one_may_die(place, bundle, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'keras-xaic[cluster]'")

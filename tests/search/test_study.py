@@ -390,7 +390,7 @@ def test_two_workers_and_five_objectives(place, tmp_path):
     assert all(len(one.values) == 5 for one in points)
 
 
-KILLS = max(2, int(os.environ.get("XAIC_FAULTS", "6")) // 3)
+KILLS = max(2, int(os.environ.get("XAIC_FAULTS", "9")) // 3)
 
 
 def workers_of(process):

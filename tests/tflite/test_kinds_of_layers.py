@@ -53,10 +53,10 @@ def _outputs(path, samples, interpreter):
 
 
 def _combinations():
-    """Plain int8 is what the slow tests try: what is usual. What once was wrong in others is in `FAST`."""
+    """Integer precisions are the slow tests; float32 and weight-only files are seldom wrong."""
     for name in NAMES:
         for precision in PRECISIONS:
-            slow = pytest.mark.slow if precision == "int8" else pytest.mark.exhaustive
+            slow = pytest.mark.slow if precision in ("int8", "int16") else pytest.mark.exhaustive
             yield pytest.param(name, precision, marks=() if (name, precision) in FAST else slow)
 
 
