@@ -69,9 +69,10 @@ def explained(place, out, **how):
 
 
 class Here(cluster.Cluster):
-    """A cluster whose nodes are this process; what travels travels."""
+    """A cluster whose nodes are this process, which like any node's does one call at a time; what travels travels."""
 
     size = 3
+    busy = threading.Lock()
 
     def __init__(self, files):
         self.files = {name: (pathlib.Path(path).name, cluster.pack(path)) for name, path in files.items()}
@@ -85,7 +86,8 @@ class Here(cluster.Cluster):
     def call(self, function, *arguments):
         names = {name: (file, cluster._digest(parcel)) for name, (file, parcel) in self.files.items()}
         job = pickle.dumps((function, arguments, names, cluster._versions()))
-        answer, error = cluster._on_node(job, *(parcel for _, parcel in self.files.values()))
+        with self.busy:
+            answer, error = cluster._on_node(job, *(parcel for _, parcel in self.files.values()))
         if error is not None:
             raise error
         return pickle.loads(pickle.dumps(answer))
