@@ -12,12 +12,14 @@ import errno
 import fcntl
 import functools
 import glob
+import itertools
 import os
 import pathlib
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, BinaryIO, Callable, Optional, TypeVar, Union, cast
 
 import numpy as np
@@ -103,6 +105,31 @@ def a_place(path: PathLike) -> pathlib.Path:
     with telling():
         where.parent.mkdir(parents=True, exist_ok=True)
     return where
+
+
+def not_there(path: PathLike, suffixes: Collection[str] = ()) -> str:
+    """Returns what to say of a path without a file: what it is else, or that it does not exist and which one beside it does.
+
+    Args:
+        path: As it was given.
+        suffixes: Of files that would do as well as those with its own suffix.
+
+    Example:
+        >>> import tempfile
+        >>> place = pathlib.Path(tempfile.mkdtemp())
+        >>> (place / "net.keras").touch()
+        >>> not_there(place / "net.h5", (".h5", ".keras")).replace(str(place), "models")
+        'models/net.h5 does not exist (models/net.keras does)'
+    """
+    where = pathlib.Path(path)
+    if where.exists():
+        return f"{path} is not a file"
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(where.parent) as entries:
+        names = sorted(entry.name for entry in itertools.islice(entries, 10_000))
+    alike = [name for name in names if pathlib.Path(name).suffix.lower() in {where.suffix.lower(), *suffixes}]
+    meant = [name for name in alike if pathlib.Path(name).stem == where.stem] or get_close_matches(where.name, alike, 1, 0.75)
+    return f"{path} does not exist" + (f" ({where.with_name(meant[0])} does)" if meant else "")
 
 
 def write_atomic(path: PathLike, content: Union[str, bytes]) -> None:

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 
 from keras_xaic.errors import ModelError
-from keras_xaic.files import PathLike, machine_fault
+from keras_xaic.files import PathLike, machine_fault, not_there
 from keras_xaic.isolation import ChildDied, run_isolated
 
 FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
+SUFFIXES = (".h5", ".hdf5", ".keras")
 MAX_WEIGHT_BYTES = 4 * 1024**3
 """Most bytes of arrays that are read at all."""
 SMALL = 64 * 1024**2
@@ -40,7 +41,7 @@ def check_model_path(path: PathLike) -> None:
     """
     where = pathlib.Path(path)
     if not where.exists():
-        raise ModelError(f"model file {where} does not exist", FORMATS)
+        raise ModelError(f"model file {not_there(where, SUFFIXES)}", FORMATS)
     if where.is_dir():
         if not (where / "saved_model.pb").is_file():
             raise ModelError(f"{where} is a directory without a SavedModel", FORMATS)

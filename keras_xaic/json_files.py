@@ -7,7 +7,7 @@ import pathlib
 from typing import Any, NoReturn
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, not_there
 
 MOST_BYTES = 16_000_000
 MOST_DEPTH = 64
@@ -22,7 +22,7 @@ def read_bytes(path: PathLike, most: int, expected: str = "") -> bytes:
     """
     where = pathlib.Path(path)
     if not where.is_file():
-        raise DataError(f"{path} {'is not a file' if where.exists() else 'does not exist'}", expected)
+        raise DataError(not_there(path), expected)
     try:
         size = where.stat().st_size
         if size <= most:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from keras_xaic.errors import DataError, MachineError, first_line
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, not_there
 
 LARGE = 16_000_000
 """Arrays of more bytes are mapped."""
@@ -58,7 +58,7 @@ class Npz(Mapping[str, np.ndarray]):
     def __init__(self, path: PathLike, expected: str = PLAIN_ARRAYS) -> None:
         self.path, self.expected = pathlib.Path(path), expected
         if not self.path.is_file():
-            raise DataError(f"{path} {'is not a file' if self.path.exists() else 'does not exist'}", expected)
+            raise DataError(not_there(path), expected)
         try:
             with self.path.open("rb") as file:
                 single = file.read(6) == np.lib.format.MAGIC_PREFIX

@@ -18,7 +18,7 @@ from keras_xaic.data.images import load_directory
 from keras_xaic.data.parts import as_parts
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, not_there
 from keras_xaic.npz import Npz
 
 
@@ -51,7 +51,7 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0, image_siz
     if where.is_dir():
         return load_directory(where, scale, offset, image_size)
     if not where.exists():
-        raise DataError(f"data file {where} does not exist", "an .npz file or a directory of images per class")
+        raise DataError(f"data file {not_there(where)}", "an .npz file or a directory of images per class")
     arrays = Npz(where, "an .npz with the keys x_train, y_train, x_test, y_test, written by numpy.savez")
     return checked_data(replace(_of_keys(arrays, str(where), scale, offset), name=where.name))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_xaic.edge.inspect_file import FileInfo, GraphInfo, TensorInfo, read_file
 from keras_xaic.errors import DataError, EdgeError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, not_there
 
 
 def check_structure(info: FileInfo) -> None:
@@ -35,7 +35,7 @@ def check_given_file(path: PathLike) -> None:
     """
     where = pathlib.Path(path)
     if not where.is_file():
-        raise DataError(f"{path} {'is not a file' if where.exists() else 'does not exist'}", "a .tflite file")
+        raise DataError(not_there(path), "a .tflite file")
     try:
         check_structure(read_file(where))
     except EdgeError as error:

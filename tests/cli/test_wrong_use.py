@@ -57,6 +57,8 @@ def place(tmp_path_factory):
         ("lambda.h5", "good.npz", [], "trick"),
         ("unsupported.h5", "cube.npz", ["--strict"], "strange"),
         ("m.h5", "none.npz", [], "none.npz does not exist"),
+        ("m.hdf5", "good.npz", [], "m.h5 does)"),
+        ("m.h5", "godo.npz", [], "good.npz does)"),
         ("m.h5", "shape.npz", [], "x_train has samples of shape (5,)"),
         ("m.h5", "key.npz", [], "no key x_train (its keys: images, labels)"),
         ("m.h5", "nan.npz", [], "x_test contains NaN"),
