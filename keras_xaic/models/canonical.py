@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -14,6 +15,7 @@ from keras_xaic.models.folding import (
     DEPTHWISE,
     FOLDABLE,
     IDENTITIES,
+    NORMALIZATIONS,
     OTHER_FLOATS,
     SHAPE_ONLY,
     Wiring,
@@ -21,6 +23,7 @@ from keras_xaic.models.folding import (
     batchnorm_affine,
     find_foldable,
     find_forward,
+    learned_factors,
 )
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
@@ -76,8 +79,8 @@ def canonicalize(
         separate_activations: True makes every activation an `Activation` layer of its own and splits separable
             convolutions into the layers ``path/depthwise_kernel`` and ``path/pointwise_kernel``.
         fold_into: Layer classes that take up the BatchNorm behind them.
-        fold_forward: Whether a BatchNorm that nothing in front of it can take up goes into the dense layer or convolution
-            without padding behind it.
+        fold_forward: Whether a BatchNorm that nothing in front of it can take up, and other factors of channels, go into the
+            dense layers or the convolution without padding behind them.
         shapes: Shapes of the clone's inputs, batch first, instead of the model's own.
 
     Returns:
@@ -118,6 +121,8 @@ class _Builder:
         self.shapes = list(shapes) or [tuple(tensor.shape) for tensor in model.inputs]
         self.batchnorms = find_foldable(self.wiring, fold_into)
         self.forward = find_forward(self.wiring) if fold_forward else {}
+        self.entries = {affine.entry for affine in self.forward.values()}
+        self.bare: dict[str, Any] = {}
         heads = [self.find_head(key) for key in operations.outputs]
         self.heads = tuple(head[1] if head else None for head in heads)
         self.stripped = set() if keep_heads else {head[0].name for head in heads if head}
@@ -132,8 +137,17 @@ class _Builder:
         ]
         self.tensors.update(zip(self.operations.inputs, inputs))
         taken_up = {operation.name for operation in self.batchnorms.values()}
-        taken_up |= {affine.batchnorm for affine in self.forward.values()}
+        sources = Counter(affine.source for affine in self.forward.values())
         for operation in self.operations:
+            if operation.name in sources:
+                bare = self.bare_of(operation)
+                self.bare[operation.outputs[0]] = bare
+                if sources[operation.name] == self.wiring.readers[operation.outputs[0]]:
+                    self.tensors[operation.outputs[0]] = bare
+                    continue
+                if type(operation.layer) in NORMALIZATIONS:
+                    self.tensors[operation.outputs[0]] = self.scaled(operation, bare)
+                    continue
             layer = operation.layer
             plain_head = operation.name in self.stripped and not layer_kernels(layer, operation.path)
             if operation.outputs[0] in self.wiring.alias or operation.name in taken_up or plain_head:
@@ -179,13 +193,33 @@ class _Builder:
         new = id(layer) not in self.clones
         if new:
             self.clones[id(layer)] = self.clone_of(operation, linear=split or strip)
-        results = operation.call(self.tensors, self.clones[id(layer)])
+        results = operation.call(self.read_by(operation), self.clones[id(layer)])
         if new:
             self.fill(operation, self.clones[id(layer)])
         if split and not strip:
             activation = layers.Activation(layer.activation, name=self.unique(operation.name + "/activation"))
             results = (activation(results[0]),)
         self.tensors.update(zip(operation.outputs, results))
+
+    def bare_of(self, operation: Operation) -> Any:
+        """The tensor of an operation without the factors that layers behind it take up."""
+        before, layer = self.tensors[operation.inputs[0]], operation.layer
+        if type(layer) not in NORMALIZATIONS:
+            return before
+        without = {"scale": False, "center": False} if type(layer) is layers.LayerNormalization else {"trainable": False}
+        return type(layer).from_config({**_in_float32(layer.get_config()), "name": operation.path, **without})(before)
+
+    def scaled(self, operation: Operation, bare: Any) -> Any:
+        """What those read who take up no factors."""
+        gain, offset = (np.asarray(part).tolist() for part in learned_factors(operation.layer))
+        return layers.Rescaling(gain, offset, name=self.unique(operation.name + "/scale"))(bare)
+
+    def read_by(self, operation: Operation) -> Mapping[str, Any]:
+        """All tensors; of what was taken up behind an operation, the tensors without."""
+        if operation.name not in self.entries:
+            return self.tensors
+        replaced = {key: self.bare.get(self.wiring.resolve(key)) for key in operation.inputs}
+        return {**self.tensors, **{key: tensor for key, tensor in replaced.items() if tensor is not None}}
 
     def clone_of(self, operation: Operation, linear: bool) -> Layer:
         layer = operation.layer

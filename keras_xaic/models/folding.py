@@ -1,4 +1,4 @@
-"""Which layer takes up which BatchNorm or `Rescaling`, and what is left out because it does nothing at inference.
+"""Which layer takes up which BatchNorm, or factors of its input channels, and what is left out because it does nothing.
 
 Folding rewrites ``BN(W x + b)`` as ``(g W) x + (g (b - mean) + beta)`` with ``g = gamma / sqrt(variance + epsilon)``
 (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
@@ -6,15 +6,16 @@ Folding rewrites ``BN(W x + b)`` as ``(g W) x + (g (b - mean) + beta)`` with ``g
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from keras_xaic._keras import Layer, layers, tf
-from keras_xaic.models.operations import Operation, Operations, activation_name
+from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
+from keras_xaic.models.rms import RMSNormalization
 
 IDENTITIES = (
     layers.Dropout,
@@ -48,6 +49,8 @@ FOLDABLE = (
 """Layers that can take up the BatchNorm behind them. Subclasses may do anything and are left alone."""
 
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+NORMALIZATIONS = (layers.LayerNormalization, RMSNormalization)
+"""Layers that end with factors and offsets that were learned. Only dense layers take these up."""
 SHAPE_ONLY = (layers.Flatten, layers.Reshape)
 OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 UNLIKE = 8.0
@@ -58,9 +61,17 @@ _TAKES_FORWARD = (layers.Dense, layers.Conv1D, layers.Conv2D, *DEPTHWISE)
 
 @dataclass(frozen=True)
 class Affine:
-    """What a BatchNorm or a `Rescaling` does to the input channels of the layer behind it."""
+    """What an operation does to the input channels of a layer behind it, at its end: all that a BatchNorm does, say.
 
-    batchnorm: str
+    Attributes:
+        source: Name of the operation.
+        entry: Name of the operation that reads its output on the way to that layer, or of that layer's own.
+        gain: Factors of the channels.
+        offset: What is added to them then.
+    """
+
+    source: str
+    entry: str
     gain: np.ndarray
     offset: np.ndarray
 
@@ -118,56 +129,114 @@ def find_foldable(wiring: Wiring, fold_into: tuple[type, ...]) -> dict[str, Oper
 
 
 def find_forward(wiring: Wiring) -> dict[str, Affine]:
-    """Path of a layer -> what the BatchNorm, or `Rescaling` by unlike factors, in front of it does to its input channels.
+    """Path of a layer -> what is done in front of it to its input channels: a BatchNorm, or factors that differ.
 
-    Such factors the converter would multiply weights by, which would leave their grids.
+    Such factors the converter would multiply weights by, which would leave their grids. It does so for every dense layer that
+    reads them, whatever else reads them.
     """
-    reading = {wiring.resolve(key): op for op in wiring.operations if op.outputs[0] not in wiring.alias for key in op.inputs}
+    reading: dict[str, list[Operation]] = defaultdict(list)
+    for one in wiring.operations:
+        for key in () if one.outputs[0] in wiring.alias else one.inputs:
+            reading[wiring.resolve(key)].append(one)
     behind = {operation.name for operation in find_foldable(wiring, FOLDABLE).values()}
     found: dict[str, Affine] = {}
     for operation in wiring.operations:
         affine = (
             None if operation.name in behind or wiring.calls[id(operation.layer)] > 1 else _channel_affine(wiring, operation)
         )
-        if affine is None or (wiring.resolve(operation.inputs[0]) in wiring.operations.inputs and is_unlike(*affine)):
+        given = wiring.resolve(operation.inputs[0]) in wiring.operations.inputs
+        if affine is None or (given and symbol_of(operation.layer) is None and is_unlike(*affine)):
             continue
-        taker = _taker(wiring, reading, operation, *affine)
-        if taker is not None and taker[0].path not in found:
-            found[taker[0].path] = Affine(operation.name, *taker[1:])
+        takers = [(entry, _taker(wiring, reading, operation, entry, *affine)) for entry in reading[operation.outputs[0]]]
+        all_take = None not in [taker for _, taker in takers] and len(takers) == wiring.readers[operation.outputs[0]]
+        for entry, taker in takers:
+            dense = taker is not None and type(taker[0].layer) is layers.Dense
+            if taker is not None and (dense or (all_take and type(operation.layer) not in NORMALIZATIONS)):
+                found.setdefault(taker[0].path, Affine(operation.name, entry.name, *taker[1:]))
     return found
 
 
 def _channel_affine(wiring: Wiring, operation: Operation) -> Optional[tuple[np.ndarray, np.ndarray]]:
-    """Returns gains and offsets of the channels of a BatchNorm or a `Rescaling` by unlike factors; None for other layers."""
+    """Returns what an operation multiplies channels by at its end, and then adds to them; None where that is alike for all."""
     layer, shape = operation.layer, wiring.operations.shapes[operation.outputs[0]]
     if isinstance(layer, layers.BatchNormalization):
         return batchnorm_affine(layer) if list(layer.axis) == [len(shape) - 1] else None
-    if type(layer) is not layers.Rescaling or not operation.node.keras_inputs[0].dtype.is_floating:
-        return None
-    gain, offset = (np.asarray(part, np.float64) for part in (layer.scale, layer.offset))
+    if type(layer) in NORMALIZATIONS:
+        if [axis % len(shape) for axis in np.atleast_1d(layer.axis)] != [len(shape) - 1]:
+            return None
+        factors = learned_factors(layer)
+    elif type(layer) is layers.Rescaling and operation.node.keras_inputs[0].dtype.is_floating:
+        factors = layer.scale, layer.offset
+    else:
+        factors = _constants(operation)
+    gain, offset = (np.asarray(part, np.float64) for part in factors)
     if max(gain.ndim, offset.ndim) >= len(shape) or np.ptp(gain) == np.ptp(offset) == 0:
         return None
     gain, offset = np.broadcast_arrays(gain, offset)
     return gain, offset
 
 
+def learned_factors(layer: Layer) -> tuple[Any, Any]:
+    """Returns what one of `NORMALIZATIONS` multiplies by, and then adds: its weights, or 1 and 0."""
+    gain, offset = (layer.scale, None) if isinstance(layer, RMSNormalization) else (layer.gamma, layer.beta)
+    return (1.0 if gain is None else gain.numpy()), (0.0 if offset is None else offset.numpy())
+
+
+def _constants(operation: Operation) -> tuple[Any, Any]:
+    """Returns the constants that arithmetic of floats multiplies by, and then adds; 1 and 0 for other operations."""
+    arguments = [*operation.node.call_args, *operation.node.call_kwargs.values()]
+    numbers = [one for one in arguments if isinstance(one, (np.ndarray, tf.Tensor, list, tuple, int, float))]
+    symbol = symbol_of(operation.layer)
+    first = isinstance(arguments[0], type(operation.node.keras_inputs[0])) if arguments else False
+    if len(operation.inputs) != 1 or len(numbers) != 1 or not operation.node.keras_inputs[0].dtype.is_floating:
+        return 1.0, 0.0
+    try:
+        number = np.asarray(numbers[0], np.float64)
+    except (TypeError, ValueError):
+        return 1.0, 0.0
+    if symbol == "math.multiply":
+        return number, 0.0
+    if symbol in ("math.truediv", "math.divide") and first and np.all(number != 0):
+        return 1.0 / number, 0.0
+    if symbol in ("math.add", "__operators__.add"):
+        return 1.0, number
+    if symbol == "math.subtract":
+        return (1.0, -number) if first else (-1.0, number)
+    return 1.0, 0.0
+
+
 def _taker(
-    wiring: Wiring, reading: Mapping[str, Operation], batchnorm: Operation, gain: np.ndarray, offset: np.ndarray
+    wiring: Wiring,
+    reading: Mapping[str, Sequence[Operation]],
+    source: Operation,
+    entry: Operation,
+    gain: np.ndarray,
+    offset: np.ndarray,
 ) -> Optional[tuple[Operation, np.ndarray, np.ndarray]]:
-    """Returns the layer behind a BatchNorm that takes it up, with gain and offset of its input channels; None if none does."""
-    key = batchnorm.outputs[0]
+    """Returns the layer that takes up what is done in front of it, and gain and offset of its input channels; or None.
+
+    Args:
+        wiring: The model.
+        reading: Tensor -> the operations that read it.
+        source: What does it.
+        entry: The operation behind it on the way to that layer, or that layer's own.
+        gain: Factors of the channels of the output of `source`.
+        offset: What is added to them then.
+    """
+    key, reader = source.outputs[0], entry
     shape = wiring.operations.shapes[key][1:]
     parts = [np.broadcast_to(part, tuple(size or 1 for size in shape)) for part in (gain, offset)]
-    while wiring.readers[key] == 1 and key in reading:
-        reader, key = reading[key], reading[key].outputs[0]
-        after = wiring.operations.shapes[key][1:]
+    while True:
+        after = wiring.operations.shapes[reader.outputs[0]][1:]
         if isinstance(reader.layer, SHAPE_ONLY) and None not in (*shape, *after) and _keeps_order(reader.layer):
-            parts = [part.reshape(after) for part in parts]
+            parts, key = [part.reshape(after) for part in parts], reader.outputs[0]
+            if wiring.readers[key] != 1 or not reading[key]:
+                return None
+            reader = reading[key][0]
             continue
         gains, offsets = (part.reshape(-1, part.shape[-1]) for part in parts)
         alike = np.all(gains == gains[:1]) and np.all(offsets == offsets[:1])
         return (reader, gains[0], offsets[0]) if alike and _takes_forward(wiring, reader) else None
-    return None
 
 
 def is_unlike(gain: np.ndarray, offset: np.ndarray) -> bool:

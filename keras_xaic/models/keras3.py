@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers
 from keras_xaic.errors import ModelError
+from keras_xaic.models.activations import in_keras2, of_keras2
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
 from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.safety import is_operator
@@ -36,7 +37,34 @@ _FUNCTIONS = {  # operators such as a + b, which Keras 3 stores as operations of
     "Tanh": "math.tanh",
     "Absolute": "math.abs",
     "Square": "math.square",
+    "Sqrt": "math.sqrt",
     "Negative": "math.negative",
+    "Silu": "nn.silu",
+    "Gelu": "nn.gelu",
+    "Selu": "nn.selu",
+    "Softplus": "math.softplus",
+    "Mean": "math.reduce_mean",
+    "Sum": "math.reduce_sum",
+    "Max": "math.reduce_max",
+    "Clip": "clip_by_value",
+    "Reshape": "reshape",
+    "Transpose": "transpose",
+    "ExpandDims": "expand_dims",
+}
+_ARGUMENTS = {  # settings of such an operation -> what the function calls them
+    **{kind: {"axis": "axis", "keepdims": "keepdims"} for kind in ("Mean", "Sum", "Max")},
+    "Gelu": {"approximate": "approximate"},
+    "Clip": {"x_min": "clip_value_min", "x_max": "clip_value_max"},
+    "Reshape": {"newshape": "shape"},
+    "Transpose": {"axes": "perm"},
+    "ExpandDims": {"axis": "axis"},
+}
+_LAYERS = {  # operations that a layer does -> its class, and what it calls their settings
+    **{kind: ("Activation", {}) for kind in ("Softsign", "HardSigmoid", "HardSilu", "HardTanh")},
+    "LeakyRelu": ("LeakyReLU", {"negative_slope": "alpha"}),
+    "Elu": ("ELU", {"alpha": "alpha"}),
+    "Softmax": ("Softmax", {"axis": "axis"}),
+    "Concatenate": ("Concatenate", {"axis": "axis"}),
 }
 _MODELS = ("Functional", "Sequential")
 
@@ -75,14 +103,14 @@ class _Translation:
         kind, inner = str(config["class_name"]), dict(config["config"])
         name = str(inner.get("name", config.get("name")))
         if is_operator(config):
-            return self._operator(kind, name)
+            return self._operator(kind, name, inner)
         if kind == "Functional":
             return {"class_name": kind, "name": name, "config": self._functional(inner)}
         if kind == "Sequential":
             parts = [self.layer(part) for part in inner["layers"]]
             return {"class_name": kind, "name": name, "config": {"name": name, "layers": parts}}
         known = _known(kind)
-        settings = {key: self._value(value) for key, value in inner.items()}
+        settings = in_keras2({key: self._value(value) for key, value in inner.items()})
         for old, new in {**_RENAMED, **_RENAMED_BY_CLASS.get(kind, {})}.items():
             if old in settings:
                 settings[new] = settings.pop(old)
@@ -108,11 +136,17 @@ class _Translation:
                 )
         return {key: value for key, value in settings.items() if key in accepted}
 
-    def _operator(self, kind: str, name: str) -> dict[str, Any]:
+    def _operator(self, kind: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        if kind in _LAYERS:
+            layer, names = _LAYERS[kind]
+            given = {names[key]: value for key, value in settings.items() if key in names}
+            if layer == "Activation":
+                given["activation"] = of_keras2(_snake_case(kind))
+            return {"class_name": layer, "name": name, "config": {"name": name, **given}}
         if kind not in _FUNCTIONS:
             raise ModelError(
                 f"{self.source}: {name!r} is the operation {kind} of Keras 3, which has no counterpart here",
-                "layers, or one of " + ", ".join(sorted(_FUNCTIONS)),
+                "layers, or one of " + ", ".join(sorted({*_FUNCTIONS, *_LAYERS})),
                 "Use the layer of the same effect and save the model again",
             )
         return {"class_name": "TFOpLambda", "name": name, "config": {"name": name, "function": _FUNCTIONS[kind]}}
@@ -175,8 +209,12 @@ class _Translation:
         args = list(node["args"])
         extra = {key: convert(value) for key, value in node["kwargs"].items() if value is not None}
         if is_operator(part):
-            extra.update(zip(("y",), map(convert, args[1:])))
             first = convert(args[0])
+            if part["class_name"] in _LAYERS:
+                return [[*one, extra] for one in (first if isinstance(first[0], list) else [first])]
+            called = _ARGUMENTS.get(part["class_name"], {})
+            extra.update((called[key], value) for key, value in part["config"].items() if key in called and value is not None)
+            extra.update(zip(("y",), map(convert, args[1:])))
             return [*first, extra] if isinstance(first, list) else [CONSTANT, -1, first, extra]
         known = _known(str(part["class_name"])) or keras.layers.Layer
         names = [name for name in inspect.signature(known.call).parameters if name != "self"]
@@ -204,6 +242,8 @@ def accepted_settings(known: Any) -> set[str]:
     for base in known.__mro__[:-1]:
         if "__init__" in vars(base):
             accepted |= set(inspect.signature(base.__init__).parameters)
+    if issubclass(known, layers.RNN):
+        accepted.add("zero_output_for_mask")  # taken out of its other arguments
     return accepted - {"kwargs", "args", "self"}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from keras_xaic._keras import Model, keras
 from keras_xaic.errors import ModelError
 from keras_xaic.files import PathLike, writing
+from keras_xaic.models.activations import in_keras3
 from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
 from keras_xaic.models.safety import check_config
@@ -106,9 +107,8 @@ def _without_unknown(config: object, known: object) -> Any:
     if kind is not None and isinstance(inner, dict):
         accepted = accepted_settings(kind)
         made = {**made, "class_name": name}
-        made["config"] = {
-            key: part for key, part in inner.items() if key in accepted or not (key in _BUILT or part in (None, False, 1))
-        }
+        kept = {key: part for key, part in inner.items() if key in accepted or not (key in _BUILT or part in (None, False, 1))}
+        made["config"] = in_keras3(kept)
     return made
 
 

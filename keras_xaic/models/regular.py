@@ -24,10 +24,10 @@ _STAY = (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layer
 def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     """Returns the model as the rest of the package wants it: itself where it is regular, else a flat clone of the same outputs.
 
-    The clone computes in float32, has no augmentation and noise layers, holds zeros for filters that vanished, takes inputs of
-    fixed shapes, and has every BatchNorm that nothing in front of it takes up, and a `Rescaling` by
-    unlike factors, in the layer behind it, where that is exact. It
-    takes and gives lists where the model has dictionaries.
+    The clone computes in float32, has no augmentation and noise layers, holds zeros for filters that vanished, and takes inputs
+    of fixed shapes. Every BatchNorm that nothing in front of it takes up, and other factors of channels (of a layer
+    normalisation, of a `Rescaling`, of arithmetic with constants), are in the layers behind them, where that is exact. It takes
+    and gives lists where the model has dictionaries.
 
     Args:
         model: A built functional or sequential model. It is not changed.
@@ -49,6 +49,8 @@ def regularize(model: Model, shapes: Sequence[tuple[int, ...]] = ()) -> Model:
     if not (odd or other or folds or fixed != wanted or any(gone.any() for _, gone in _vanished(model))):
         return model
     folded = canonicalize(model, fold_into=(), fold_forward=True, shapes=fixed)
+    while find_forward(Wiring(Operations(folded.model))):  # behind what was taken up, there may be more in front
+        folded = canonicalize(folded.model, fold_into=(), fold_forward=True, shapes=fixed)
     for kernel, gone in _vanished(folded.model):
         if gone.any():
             kernel.variable.assign(np.where(gone, np.float32(0), kernel.value))

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
+from keras_xaic.models.activations import of_keras2
 from keras_xaic.models.wrapped import refuse_wrapped
 
 _MODELS = {"Functional", "Model", "Sequential"}
@@ -144,7 +145,7 @@ class _Check:
 
     def _known_activation(self, name: str, owner: str) -> None:
         try:
-            keras.activations.get(name)
+            keras.activations.get(of_keras2(name))
         except (ValueError, TypeError):
             self._unknown(f"function {name!r}", owner)
 

@@ -38,8 +38,8 @@ class Row:
 
 
 _ELEMENTWISE = (
-    "relu relu6 leaky_relu elu selu gelu silu swish sigmoid hard_sigmoid tanh softplus softsign exponential hard_swish mish "
-    "linear"
+    "relu relu6 leaky_relu elu selu gelu silu swish sigmoid hard_sigmoid tanh softplus softsign exponential hard_swish "
+    "hard_tanh mish linear"
 )
 
 TABLE: tuple[Row, ...] = (

@@ -8,9 +8,13 @@ import pytest
 from keras_xaic._keras import keras, layers
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.folding import IDENTITIES
+from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.regular import regularize
+from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.tflite.convert import float_twin, int8_twin
+from keras_xaic.tflite.flatbuffer import load
+from keras_xaic.tflite.pairing import pair_by_value, weight_operators
 from tests.models.test_canonical import randomize
 
 
@@ -66,6 +70,10 @@ BEFORE = {
 KEPT = {
     "padded": ((6, 6, 3), lambda t: L.Conv2D(4, 3, padding="same")(BatchNorm()(t))),
     "two readers": ((5,), lambda t: L.Concatenate()([L.Dense(3)(b := BatchNorm()(t)), b])),
+    "two convolutions, one padded": (
+        (5, 5, 3),
+        lambda t: L.Add()([L.Conv2D(4, 1)(b := BatchNorm()(t)), L.Conv2D(4, 3, padding="same")(b)]),
+    ),
     "activation behind": ((5,), lambda t: L.Dense(3)(L.ReLU()(BatchNorm()(t)))),
     "grouped": ((6, 6, 4), lambda t: L.Conv2D(4, 3, groups=2)(BatchNorm()(t))),
     "mixed by reshape": ((4, 3), lambda t: L.Conv1D(2, 1)(L.Reshape((3, 4))(BatchNorm()(t)))),
@@ -84,6 +92,41 @@ def test_a_batchnorm_goes_into_the_layer_behind_it_only_where_that_is_exact(name
     assert ("BatchNormalization" in kinds(found)) == (name in KEPT)
     for weight, other in zip(model.get_weights(), before):
         np.testing.assert_array_equal(weight, other)
+
+
+FACTORS = np.float32([0.3, 1.7, 0.6, 2.0, 1.1])
+SOURCES = {
+    "layer norm": lambda t: L.LayerNormalization()(t),
+    "layer norm, offset alone": lambda t: L.LayerNormalization(scale=False)(t),
+    "rms norm": lambda t: RMSNormalization()(t),
+    "batch norm": lambda t: BatchNorm()(t),
+    "rescaling": lambda t: L.Rescaling(FACTORS.tolist(), (-FACTORS).tolist())(t),
+    "product": lambda t: t * FACTORS,
+    "product, constant first": lambda t: FACTORS * t,
+    "quotient": lambda t: t / FACTORS,
+    "product and difference": lambda t: FACTORS - t * FACTORS,
+}
+READERS = {
+    "dense": lambda t: L.Dense(3)(t),
+    "dense without bias": lambda t: L.Dense(3, use_bias=False)(t),
+    "behind dropout": lambda t: L.Dense(3)(L.Dropout(0.5)(t)),
+    "two dense layers": lambda t: L.Concatenate()([L.Dense(3)(t), L.Dense(2)(t)]),
+    "residual": lambda t: L.Add()([L.Dense(5)(t), t]),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("shape", [(5,), (4, 5)])
+def test_the_converter_leaves_dense_kernels_as_they_are_whatever_is_in_front_of_them(source, reader, shape):
+    start = keras.Input(shape)
+    model = randomize(keras.Model(start, READERS[reader](SOURCES[source](L.Dense(5, "relu")(start)))))
+    found = regularize(model)
+    assert_same(found, model, inputs_of(model))
+    kernels = {one.key: one.value for one in weighted_kernels(canonicalize(found).model)}
+    operators = weight_operators(load(float_twin(canonicalize(found).model)))
+    tolerances = {key: np.full(value.shape, 1e-5) for key, value in kernels.items()}
+    assert set(pair_by_value(operators, [one.weights for one in operators], kernels, tolerances)) == set(kernels)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16", "mixed_bfloat16", "bfloat16", "float64"])

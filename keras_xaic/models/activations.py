@@ -1,0 +1,67 @@
+"""Activation functions of Keras 3 that Keras 2 lacks, or computes otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras_xaic._keras import Tensor, keras, tf
+
+PACKAGE = "keras_xaic"
+"""What leads the names by which Keras knows them."""
+_KEYS = ("activation", "recurrent_activation")
+_RENAMED = {"hard_silu": "hard_swish", "celu": "elu"}
+"""Other names of the same function: the ``alpha`` of an activation by name is 1."""
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    """Returns ``relu6(x + 3) / 6`` (Howard et al. 2019, arXiv 1905.02244, section 5.2); that of Keras 2 is ``0.2 x + 0.5``."""
+    return tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
+
+
+def hard_swish(x: Tensor) -> Tensor:
+    """Returns ``x relu6(x + 3) / 6`` (Howard et al. 2019, arXiv 1905.02244, section 5.2)."""
+    return x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
+
+
+def hard_tanh(x: Tensor) -> Tensor:
+    """Returns `x` between -1 and 1, these where it is beyond."""
+    return tf.clip_by_value(x, -1.0, 1.0)
+
+
+def relu6(x: Tensor) -> Tensor:
+    """Returns `x` between 0 and 6, these where it is beyond."""
+    return tf.nn.relu6(x)
+
+
+_OURS = {}
+for _function in (hard_sigmoid, hard_swish, hard_tanh, relu6):
+    _OURS[_function.__name__] = f"{PACKAGE}>{_function.__name__}"
+    keras.utils.register_keras_serializable(PACKAGE)(_function)
+
+
+def of_keras2(name: str) -> str:
+    """Returns by which name Keras 2 finds the activation that Keras 3 calls `name`.
+
+    Example:
+        >>> of_keras2("hard_silu"), of_keras2("relu")
+        ('keras_xaic>hard_swish', 'relu')
+    """
+    name = _RENAMED.get(name, name)
+    return _OURS.get(name, name)
+
+
+def in_keras2(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a Keras 3 layer, with the names of its activations as Keras 2 finds them."""
+    return {key: of_keras2(value) if key in _KEYS and isinstance(value, str) else value for key, value in settings.items()}
+
+
+def in_keras3(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a layer of ours, with the names of its activations as Keras 3 finds them."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Mapping):  # a function that Keras 2 was told of
+            value = value.get("config")
+        return value.rpartition(">")[2] if isinstance(value, str) and value.startswith(f"{PACKAGE}>") else None
+
+    return {key: (renamed(value) if key in _KEYS else None) or value for key, value in settings.items()}
