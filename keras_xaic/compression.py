@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -154,7 +155,8 @@ def apply(
             labels.
         replan: Called after the removal of filters with the smaller model and the plan as it was carried out until then;
             returns what the model's layers get.
-        checkpoint: Directory for the state of training; the same call with the same directory continues.
+        checkpoint: Directory for the state of training; the same call with the same directory continues. Of other plans it
+            keeps the state apart.
         progress: Told how far the work is.
 
     Returns:
@@ -181,7 +183,7 @@ def apply(
         seed=seed,
         calibration=calibration,
         callbacks=training.callbacks,
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else checkpoint / _digest_of(plan),
         progress=progress,
         minutes=training.minutes,
         teacher=teacher,
@@ -227,6 +229,12 @@ def apply(
         history["quantize"] = made.history
     keep_ports(made.model, ports_of(model))
     return CompressedModel(made.model, made.kernels, plan, history, trainable=made.trainable)
+
+
+def _digest_of(plan: Plan) -> str:
+    """Returns what tells plans apart by what they do: the state of training by one is nothing to another."""
+    done = {"layers", "branches", "remove", "filters", "activations", "lookup"}
+    return hashlib.sha256(plan.model_dump_json(include=done).encode()).hexdigest()[:12]
 
 
 def _removal_epochs(epochs: int, plan: Plan, model: Model) -> int:

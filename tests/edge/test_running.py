@@ -12,12 +12,13 @@ import time
 import numpy as np
 import pytest
 
-from keras_xaic._keras import tf
+from keras_xaic._keras import keras, tf
 from keras_xaic.edge import available_interpreters, judge, measure_arena, run_file
 from keras_xaic.edge.child.adapters import Lite, quantize
 from keras_xaic.edge.doctor import TINY
 from keras_xaic.edge.process import Limits, run_child
 from keras_xaic.errors import DataError, EdgeError, MachineError
+from keras_xaic.tflite.convert import float_twin
 from keras_xaic.tflite.flatbuffer import load, pack
 from tests.tflite.models import require_reference_bits
 
@@ -309,6 +310,17 @@ def test_a_recurrent_model_starts_afresh_with_every_sample(tmp_path):
     x = np.random.default_rng(0).normal(size=(6, 10, 2)).astype(np.float32) * 3
     result = run_file(tmp_path / "m.tflite", x, latency_runs=3)
     np.testing.assert_allclose(result.outputs[0], model.predict(x, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("interpreter", available_interpreters())
+def test_a_tensor_without_more_than_a_batch_is_a_number_per_sample(interpreter, tmp_path):
+    start = keras.Input((6,))
+    model = keras.Model(start, tf.reduce_mean(keras.layers.Dense(4)(start), axis=-1))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(float_twin(model))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    (found,) = run_file(path, [x], interpreter=interpreter).outputs
+    np.testing.assert_allclose(found.ravel(), model.predict(x, verbose=0), atol=1e-5)
 
 
 def test_a_full_disk_under_the_child_is_the_machines_fault(files, tmp_path):

@@ -52,6 +52,17 @@ def in_keras_layout(integers, kind, shape):
     return integers.transpose(axes).reshape(shape)
 
 
+def test_the_state_of_training_by_one_plan_is_nothing_to_another(trained, tmp_path):
+    model, data = trained
+    how = {"training": xaic.Training(epochs=1, batch_size=50)}
+    alone = xaic.apply(model, plan_for(model, 3, 0.0), data, **how)
+    for bits in (8, 3):
+        small = xaic.apply(model, plan_for(model, bits, 0.0), data, **how, checkpoint=tmp_path)
+    assert all(len(stage) for stage in small.history.values())
+    for found, wanted in zip(small.model.get_weights(), alone.model.get_weights()):
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize(
     ("grid", "bits", "epochs"), [("codebook", 3, 1), ("ecq", 2, 0), pytest.param("ecqx", 3, 2, marks=pytest.mark.slow)]
 )

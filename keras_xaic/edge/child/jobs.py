@@ -199,7 +199,7 @@ def _loop(interpreter: Any, load: Any, results: list[np.ndarray]) -> None:
             _set(interpreter, parts, k)
             interpreter.invoke()
             for i, result in enumerate(results):
-                result[start + k] = interpreter.get(i)
+                result[start + k] = interpreter.get(i).reshape(result.shape[1:])  # NumPy makes no number of (1,)
             if time.monotonic() - reported > 0.2:
                 reported = time.monotonic()
                 tell(str(start + k + 1))
