@@ -19,8 +19,9 @@ from keras_xaic.models.folding import (
     OTHER_FLOATS,
     SHAPE_ONLY,
     Wiring,
+    affine_of,
     as_float32,
-    batchnorm_affine,
+    combined,
     find_foldable,
     find_forward,
     learned_factors,
@@ -45,7 +46,7 @@ class Canonical:
             keys are the same in both.
         gains: Weight key -> factor that folding multiplied the user's kernel by, broadcastable to the kernel. Kernels that
             are not here were not changed.
-        folded: Path of the layer that took up a BatchNorm -> path of that BatchNorm.
+        folded: Path of the layer that took up what is behind it -> path of the last of that, usually a BatchNorm.
         heads: Per output the activation at the user's output, ``"softmax"``, ``"sigmoid"`` or None; it is still in
             `model` unless the clone was made without it.
         operations: The operations of the user's model.
@@ -69,16 +70,17 @@ def canonicalize(
 ) -> Canonical:
     """Returns a flat clone with the same interface and the same outputs, to float32 rounding.
 
-    Nested models are opened, BatchNorm is folded into the convolution or dense layer in front of it (one that is called once,
-    has no activation and no other reader; the rest stays BatchNorm), dropout and noise are removed. Layers that are not
-    touched keep class, configuration and weights; a layer that takes up a BatchNorm gains a bias and loses its constraints.
+    Nested models are opened. BatchNorm, and factors that are not all positive, are folded into the convolution or dense layer in
+    front of them (one that is called once, has no activation and no other reader; the rest stays), dropout and noise are
+    removed. Layers that are not touched keep class, configuration and weights; one that takes something up gains a bias and
+    loses its constraints.
 
     Args:
         model: A built functional or sequential `keras.Model`. It is not changed. The clone computes in float32.
         keep_output_activation: False leaves softmax and sigmoid at the outputs out, so that the outputs are logits.
         separate_activations: True makes every activation an `Activation` layer of its own and splits separable
             convolutions into the layers ``path/depthwise_kernel`` and ``path/pointwise_kernel``.
-        fold_into: Layer classes that take up the BatchNorm behind them.
+        fold_into: Layer classes that take up what is behind them.
         fold_forward: Whether a BatchNorm that nothing in front of it can take up, and other factors of channels, go into the
             dense layers or the convolution without padding behind them.
         shapes: Shapes of the clone's inputs, batch first, instead of the model's own.
@@ -119,7 +121,7 @@ class _Builder:
         self.user_model, self.operations, self.separate = model, operations, separate
         self.wiring = Wiring(operations)
         self.shapes = list(shapes) or [tuple(tensor.shape) for tensor in model.inputs]
-        self.batchnorms = find_foldable(self.wiring, fold_into)
+        self.behind = find_foldable(self.wiring, fold_into)
         self.forward = find_forward(self.wiring) if fold_forward else {}
         self.entries = {affine.entry for affine in self.forward.values()}
         self.bare: dict[str, Any] = {}
@@ -136,7 +138,7 @@ class _Builder:
             for key, name, shape in zip(self.operations.inputs, self.user_model.input_names, self.shapes)
         ]
         self.tensors.update(zip(self.operations.inputs, inputs))
-        taken_up = {operation.name for operation in self.batchnorms.values()}
+        taken_up = {operation.name for taken in self.behind.values() for operation in taken}
         sources = Counter(affine.source for affine in self.forward.values())
         for operation in self.operations:
             if operation.name in sources:
@@ -158,7 +160,7 @@ class _Builder:
                 self.add(operation)
         clone = keras.Model(inputs, [self.tensors[key] for key in self.operations.outputs], name=self.user_model.name)
         keep_ports(clone, ports_of(self.user_model))
-        folded = {path: batchnorm.path for path, batchnorm in self.batchnorms.items()}
+        folded = {path: taken[-1].path for path, taken in self.behind.items()}
         return Canonical(clone, self.gains(), folded, self.heads, self.operations)
 
     def find_head(self, key: str) -> Optional[tuple[Operation, str]]:
@@ -180,9 +182,9 @@ class _Builder:
     def gains(self) -> dict[str, np.ndarray]:
         gains = {}
         for operation in self.operations:
-            if operation.path in self.batchnorms:
+            if operation.path in self.behind:
                 kernel = layer_kernels(operation.layer, operation.path)[-1]
-                gain, _ = batchnorm_affine(self.batchnorms[operation.path].layer)
+                gain, _ = self.affine(operation)
                 gains[kernel.key] = _along_outputs(kernel, gain).astype(np.float32)
         return gains
 
@@ -232,7 +234,7 @@ class _Builder:
             config["trainable"] = False
         if linear:
             config["activation"] = "linear"
-        if operation.path in self.batchnorms:
+        if operation.path in self.behind:
             config.update({key: None for key in config if key.endswith("_constraint")})
             config["use_bias"] = True
         if operation.path in self.forward:
@@ -244,7 +246,7 @@ class _Builder:
 
     def fill(self, operation: Operation, clone: Layer) -> None:
         weights = operation.layer.get_weights()
-        if operation.path in self.batchnorms:
+        if operation.path in self.behind:
             weights = self.folded_weights(operation)
         if operation.path in self.forward:
             weights = self.forward[operation.path].folded_into(weights, depthwise=isinstance(operation.layer, DEPTHWISE))
@@ -255,9 +257,14 @@ class _Builder:
         if hasattr(clone, "finalize_state"):  # Normalization keeps derived constants beside its weights
             clone.finalize_state()
 
+    def affine(self, operation: Operation) -> tuple[np.ndarray, np.ndarray]:
+        """Gain and offset of what a layer takes up."""
+        affines = [affine_of(self.wiring, one) for one in self.behind[operation.path]]
+        return combined([one for one in affines if one is not None])
+
     def folded_weights(self, operation: Operation) -> list[np.ndarray]:
         layer = operation.layer
-        gain, offset = batchnorm_affine(self.batchnorms[operation.path].layer)
+        gain, offset = self.affine(operation)
         *before, last = layer_kernels(layer, operation.path)
         bias = np.asarray(layer.bias, np.float64) * gain + offset if layer.use_bias else offset
         kernel = last.value.astype(np.float64) * _along_outputs(last, gain)
@@ -265,7 +272,7 @@ class _Builder:
 
     def add_separable(self, operation: Operation) -> None:
         layer = operation.layer
-        weights = self.folded_weights(operation) if operation.path in self.batchnorms else layer.get_weights()
+        weights = self.folded_weights(operation) if operation.path in self.behind else layer.get_weights()
         if id(layer) not in self.clones:
             keys = [kernel.key for kernel in layer_kernels(layer, operation.path)]
             self.clones[id(layer)] = _split_separable(layer, keys, use_bias=len(weights) == 3)

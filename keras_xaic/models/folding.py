@@ -107,25 +107,52 @@ class Wiring:
         return key
 
 
-def find_foldable(wiring: Wiring, fold_into: tuple[type, ...]) -> dict[str, Operation]:
-    """Path of a layer -> the BatchNorm operation it takes up."""
-    found = {}
+def find_foldable(wiring: Wiring, fold_into: tuple[type, ...]) -> dict[str, tuple[Operation, ...]]:
+    """Path of a layer -> what it takes up of what is behind it: BatchNorm, and factors that are not all positive.
+
+    By other factors the converter multiplies the weights, which keeps them on a grid of other steps.
+    """
+    found: dict[str, tuple[Operation, ...]] = {}
+    takers: dict[str, Operation] = {}
     for operation in wiring.operations:
-        if not isinstance(operation.layer, layers.BatchNormalization):
+        if not operation.inputs or affine_of(wiring, operation) is None:
             continue
         key = wiring.resolve(operation.inputs[0])
         before = wiring.operations.producer.get(key)
+        taker = None if before is None else takers.get(before.name, before)
         if (
-            before is not None
-            and type(before.layer) in fold_into
-            and activation_name(before.layer) is None
-            and wiring.calls[id(before.layer)] == 1
+            taker is not None
+            and type(taker.layer) in fold_into
+            and activation_name(taker.layer) is None
+            and wiring.calls[id(taker.layer)] == 1
             and wiring.readers[key] == 1
-            and getattr(before.layer, "data_format", "channels_last") == "channels_last"
-            and list(operation.layer.axis) == [len(wiring.operations.shapes[key]) - 1]
+            and getattr(taker.layer, "data_format", "channels_last") == "channels_last"
         ):
-            found[before.path] = operation
+            found[taker.path] = (*found.get(taker.path, ()), operation)
+            takers[operation.name] = taker
     return found
+
+
+def affine_of(wiring: Wiring, operation: Operation) -> Optional[tuple[np.ndarray, np.ndarray]]:
+    """Returns gain and offset, float64 (channels,), of an operation that the layer in front of it takes up, None of others."""
+    layer, shape = operation.layer, wiring.operations.shapes[operation.outputs[0]]
+    if isinstance(layer, layers.BatchNormalization):
+        return batchnorm_affine(layer) if list(layer.axis) == [len(shape) - 1] else None
+    if type(layer) is not layers.Rescaling and symbol_of(layer) is None:
+        return None
+    gain, offset = (np.asarray(part, np.float64) for part in _factors(operation))
+    if np.all(gain > 0) or any(part.size != part.shape[-1] for part in (gain, offset) if part.ndim) or shape[-1] is None:
+        return None
+    made = [np.broadcast_to(part.ravel() if part.ndim else part, (shape[-1],)) for part in (gain, offset)]
+    return made[0], made[1]
+
+
+def combined(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns gain and offset of several in a row."""
+    gain, offset = np.ones(1), np.zeros(1)
+    for more, added in parts:
+        gain, offset = gain * more, offset * more + added
+    return gain, offset
 
 
 def find_forward(wiring: Wiring) -> dict[str, Affine]:
@@ -138,7 +165,7 @@ def find_forward(wiring: Wiring) -> dict[str, Affine]:
     for one in wiring.operations:
         for key in () if one.outputs[0] in wiring.alias else one.inputs:
             reading[wiring.resolve(key)].append(one)
-    behind = {operation.name for operation in find_foldable(wiring, FOLDABLE).values()}
+    behind = {operation.name for taken in find_foldable(wiring, FOLDABLE).values() for operation in taken}
     found: dict[str, Affine] = {}
     for operation in wiring.operations:
         affine = (
@@ -165,10 +192,8 @@ def _channel_affine(wiring: Wiring, operation: Operation) -> Optional[tuple[np.n
         if [axis % len(shape) for axis in np.atleast_1d(layer.axis)] != [len(shape) - 1]:
             return None
         factors = learned_factors(layer)
-    elif type(layer) is layers.Rescaling and operation.node.keras_inputs[0].dtype.is_floating:
-        factors = layer.scale, layer.offset
     else:
-        factors = _constants(operation)
+        factors = _factors(operation)
     gain, offset = (np.asarray(part, np.float64) for part in factors)
     if max(gain.ndim, offset.ndim) >= len(shape) or np.ptp(gain) == np.ptp(offset) == 0:
         return None
@@ -182,8 +207,10 @@ def learned_factors(layer: Layer) -> tuple[Any, Any]:
     return (1.0 if gain is None else gain.numpy()), (0.0 if offset is None else offset.numpy())
 
 
-def _constants(operation: Operation) -> tuple[Any, Any]:
-    """Returns the constants that arithmetic of floats multiplies by, and then adds; 1 and 0 for other operations."""
+def _factors(operation: Operation) -> tuple[Any, Any]:
+    """Returns what a `Rescaling`, or arithmetic with a constant, multiplies floats by, and then adds; 1 and 0 for others."""
+    if type(operation.layer) is layers.Rescaling and operation.node.keras_inputs[0].dtype.is_floating:
+        return operation.layer.scale, operation.layer.offset
     arguments = [*operation.node.call_args, *operation.node.call_kwargs.values()]
     numbers = [one for one in arguments if isinstance(one, (np.ndarray, tf.Tensor, list, tuple, int, float))]
     symbol = symbol_of(operation.layer)

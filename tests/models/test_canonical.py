@@ -6,7 +6,7 @@ import pytest
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.canonical import canonicalize
-from keras_xaic.models.kernels import weighted_kernels
+from keras_xaic.models.kernels import layer_kernels, weighted_kernels
 from keras_xaic.models.operations import Operations
 
 
@@ -212,3 +212,47 @@ def test_a_custom_layer_without_config_is_refused_by_name():
     inputs = keras.Input((4,))
     with pytest.raises(ModelError, match=r"odd.*Odd.*get_config"):
         canonicalize(keras.Model(inputs, Odd(2.0)(inputs)))
+
+
+TAKERS = {
+    "dense": ((8,), lambda: layers.Dense(4)),
+    "dense of an image": ((3, 3, 8), lambda: layers.Dense(4, use_bias=False)),
+    "convolution": ((5, 5, 3), lambda: layers.Conv2D(4, 3, padding="same")),
+    "depthwise": ((5, 5, 4), lambda: layers.DepthwiseConv2D(3)),
+    "separable": ((5, 5, 3), lambda: layers.SeparableConv2D(4, 3)),
+    "transposed": ((4, 4, 3), lambda: layers.Conv2DTranspose(4, 3, use_bias=False)),
+}
+SIGNED = np.float32([1.5, -0.7, 0.0, 2.0])
+BEHIND = {
+    "product": lambda t: t * SIGNED,
+    "quotient": lambda t: t / -2.0,
+    "rescaling": lambda t: layers.Rescaling(SIGNED.tolist(), 0.3)(t),
+    "batch norm and product": lambda t: layers.BatchNormalization()(t) * SIGNED,
+    "product and batch norm": lambda t: layers.BatchNormalization()(SIGNED * t),
+    "one minus": lambda t: 1.0 - t,
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("name", BEHIND)
+def test_factors_that_are_not_all_positive_go_into_the_layer_in_front_of_them(taker, name):
+    shape, make = TAKERS[taker]
+    start = keras.Input(shape)
+    model = randomize(keras.Model(start, layers.ReLU()(BEHIND[name](make()(start)))))
+    found = canonicalize(model)
+    x = np.random.default_rng(1).normal(size=(4, *shape)).astype(np.float32)
+    np.testing.assert_allclose(found.model.predict(x, verbose=0), model.predict(x, verbose=0), atol=2e-5)
+    assert len(found.model.layers) == 3
+    kernel, gain = layer_kernels(model.layers[1], model.layers[1].name)[-1], next(iter(found.gains.values()))
+    folded = layer_kernels(found.model.layers[1], found.model.layers[1].name)[-1]
+    np.testing.assert_allclose(folded.value, kernel.value * gain, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["positive", "read by others", "behind an activation", "of another axis"])
+def test_other_factors_stay_where_they_are(name):
+    start = keras.Input((3, 4))
+    x = layers.Dense(4, activation="relu" if name == "behind an activation" else None)(start)
+    factors = {"positive": np.abs(SIGNED) + 1, "of another axis": np.float32([[1.0], [-1.0], [2.0]])}.get(name, SIGNED)
+    y = x * factors
+    model = keras.Model(start, layers.Add()([x, y]) if name == "read by others" else y)
+    assert not canonicalize(model).folded

@@ -52,6 +52,18 @@ def in_keras_layout(integers, kind, shape):
     return integers.transpose(axes).reshape(shape)
 
 
+def test_factors_that_are_not_all_positive_leave_kernels_on_their_grids(tmp_path):
+    keras.utils.set_random_seed(0)
+    start = keras.Input((6, 6, 2))
+    x = layers.ReLU()(layers.Conv2D(4, 3)(start) * np.float32([1.5, -0.7, 0.0, 2.0]))
+    model = keras.Model(start, layers.Dense(3)(layers.Flatten()(x)) * -1.5)
+    x = np.random.default_rng(0).normal(size=(64, 6, 6, 2)).astype(np.float32)
+    small = xaic.apply(model, plan_for(model, 4, 0.0), Data(Samples(x)), training=xaic.Training(epochs=0))
+    (tmp_path / "m.tflite").write_bytes(build_tflite(small, Samples(x)))
+    found, wanted = edge.run_file(tmp_path / "m.tflite", x).outputs[0], small.model.predict(x, verbose=0)
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
 def test_the_state_of_training_by_one_plan_is_nothing_to_another(trained, tmp_path):
     model, data = trained
     how = {"training": xaic.Training(epochs=1, batch_size=50)}
