@@ -70,8 +70,8 @@ def canonicalize(
 ) -> Canonical:
     """Returns a flat clone with the same interface and the same outputs, to float32 rounding.
 
-    Nested models are opened. BatchNorm, and factors that are not all positive, are folded into the convolution or dense layer in
-    front of them (one that is called once, has no activation and no other reader; the rest stays), dropout and noise are
+    Nested models are opened. BatchNorm, and factors that are not all positive, are folded into the convolution or dense layer
+    in front of them (one that is called once, has no activation and no other reader; the rest stays), dropout and noise are
     removed. Layers that are not touched keep class, configuration and weights; one that takes something up gains a bias and
     loses its constraints.
 
