@@ -222,7 +222,7 @@ assert call("marked")["mark"] is None, "a worker that died is a new program"
 isolation._close()
 isolation._workers.clear()
 isolation.copy_worker("json")
-print(call("marked")["worker"])
+print(call("marked")["worker"], flush=True)  # what follows flushes nothing
 os._exit(0)
 """
 
