@@ -214,7 +214,7 @@ class _Builder:
     def scaled(self, operation: Operation, bare: Any) -> Any:
         """What those read who take up no factors."""
         gain, offset = (np.asarray(part).tolist() for part in learned_factors(operation.layer))
-        return layers.Rescaling(gain, offset, name=self.unique(operation.name + "/scale"))(bare)
+        return layers.Rescaling(gain, offset, name=self.unique(operation.name + "_scale"))(bare)
 
     def read_by(self, operation: Operation) -> Mapping[str, Any]:
         """All tensors; of what was taken up behind an operation, the tensors without."""

@@ -13,6 +13,7 @@ from keras_xaic.errors import ModelError
 from keras_xaic.models import load_model
 from keras_xaic.models.keras3 import is_keras3
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
+from keras_xaic.models.regular import regularize
 from keras_xaic.pipeline.inputs import load
 from keras_xaic.planning import Plan
 from keras_xaic.settings import DataOptions
@@ -107,6 +108,20 @@ def test_attention_and_normalisations_go_back_to_keras_3(tmp_path):
     made = keras.models.load_model(CompressedModel(model, {}, Plan(), {}).save_keras3(tmp_path / "model.keras"))
     for given, wanted in zip(made.predict(x, verbose=0), model.predict(x, verbose=0)):
         np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+@needs_keras3
+def test_a_normalisation_that_was_taken_apart_goes_back_to_keras_3(tmp_path):
+    layers, start = keras2.layers, keras2.Input((5, 6))
+    middle = layers.LayerNormalization()(start)
+    model = keras2.Model(start, layers.Add()([layers.Dense(6)(middle), middle]))
+    random = np.random.default_rng(0)
+    model.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
+    made = regularize(model)
+    assert made is not model
+    x = random.normal(size=(3, 5, 6)).astype(np.float32)
+    back = keras.models.load_model(CompressedModel(made, {}, Plan(), {}).save_keras3(tmp_path / "model.keras"))
+    np.testing.assert_allclose(back.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
 
 
 @pytest.mark.skipif(is_keras3(keras.__version__), reason="Keras 3 is installed")
