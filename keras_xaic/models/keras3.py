@@ -137,8 +137,10 @@ class _Translation:
         return {key: value for key, value in settings.items() if key in accepted}
 
     def _operator(self, kind: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        layer, names = _LAYERS.get(kind, ("", _ARGUMENTS.get(kind, {})))
+        if kind in _LAYERS or kind in _FUNCTIONS:
+            self._require_known(settings, names, f"operation {name!r} ({kind})")
         if kind in _LAYERS:
-            layer, names = _LAYERS[kind]
             given = {names[key]: value for key, value in settings.items() if key in names}
             if layer == "Activation":
                 given["activation"] = of_keras2(_snake_case(kind))
@@ -150,6 +152,19 @@ class _Translation:
                 "Use the layer of the same effect and save the model again",
             )
         return {"class_name": "TFOpLambda", "name": name, "config": {"name": name, "function": _FUNCTIONS[kind]}}
+
+    def _require_known(self, settings: Mapping[str, Any], names: Mapping[str, str], what: str) -> None:
+        """Refuses an operation without the settings that say what it does, or with others: it would compute something else."""
+        for key in names:
+            if key not in settings:
+                raise ModelError(f"{self.source}: {what} does not say its {key}", "", "Save the model again with a newer Keras")
+        for key, value in settings.items():
+            if key not in ("name", *names) and value not in (None, False):
+                raise ModelError(
+                    f"{self.source}: {what} has {key}={value!r}, which has no counterpart here",
+                    "no other settings",
+                    "Leave it out",
+                )
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, Mapping):

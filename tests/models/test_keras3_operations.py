@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import numpy as np
 import pytest
 
 from keras_xaic.errors import ModelError
 from keras_xaic.models import canonicalize, load_model
-from keras_xaic.models.keras3 import is_keras3
+from keras_xaic.models.keras3 import build_model, is_keras3
 from keras_xaic.models.keras3_objects import from_keras3, save_keras3
 
 keras = importlib.import_module("keras")
@@ -102,3 +103,16 @@ def test_an_operation_without_a_counterpart_is_named():
     inputs = keras.Input((3,))
     with pytest.raises(ModelError, match="'erf' is the operation Erf of Keras 3"):
         from_keras3(keras.Model(inputs, keras.ops.erf(inputs)))
+
+
+def test_an_operation_whose_settings_are_missing_or_unknown_is_named():
+    inputs = keras.Input((3,))
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(keras.Model(inputs, keras.ops.max(inputs, axis=1)))))
+    settings = config["config"]["layers"][-1]["config"]
+    assert build_model(config, "m").output_shape == (None,)
+    settings["initial"] = 0.5
+    with pytest.raises(ModelError, match=r"operation 'max.*' \(Max\) has initial=0.5"):
+        build_model(config, "m")
+    del settings["axis"]
+    with pytest.raises(ModelError, match="does not say its axis"):
+        build_model(config, "m")
