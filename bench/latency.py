@@ -1,13 +1,13 @@
 """How long files take, by how their weights are stored.
 
-    python bench/latency.py --table             # single layers: writes keras_xaic/edge/latency.json
+    python bench/latency.py --table             # single layers: writes keras_xaic/edge/latency.json, for machines like this one
     python bench/latency.py --data-root DIR     # real models: our storages beside the converter's int8, and what was predicted
         [--flash 60kB,45kB]                     # and with further limits of flash
         [--ai-edge-python PYTHON]               # and beside Google's AI Edge Quantizer, which that Python has (bench/peers)
 
-Files are run in turn in one process, so that what else the machine does slows all of them alike. Rows hold the least and the
-median time of each, and its ratio to the converter's int8; on the other interpreters, which run other kernels, the least time
-and the ratio, or why there is none.
+Each file is run in turn with the converter's int8 in one process, so that what else the machine does slows both alike, and
+with no third one, which would take the cache from them. Rows hold the least and the median time of each, and its ratio to
+int8's; on the other interpreters, which run other kernels, the least time and the ratio, or why there is none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STORED = [("int8", "int8"), ("int4", "int8"), ("lookup", "int8")]
 STORED += [("int8", "float32"), ("int4", "float32"), ("float32", "float32")]
 """How weights are stored, and the type of activations."""
 RUNS, TURNS = 400, 5
-VECTORS = ("avx2", "avx512f", "avx512_vnni")
+VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni")
 """Extensions of x86 that XNNPACK has kernels of its own for."""
 INVOCATION = 0.3
 """Microseconds of a call of a file in which nothing is computed."""
@@ -77,52 +77,64 @@ def probes() -> list[tuple[str, Any]]:
 
 
 def measured_probes() -> list[dict[str, Any]]:
-    """Returns the least time of every probe, stored in every way."""
-    from storages import content, on_grid
-
+    """Returns the least time of every probe, stored in every way; what slows the machine for a while hits one turn of five."""
     from keras_xaic import edge
-    from keras_xaic.errors import XaicError
-    from keras_xaic.tflite.lookup import look_up
 
-    rows, timing = [], edge.speed_judge()
+    timing, made = edge.speed_judge(), probes()
+    least: dict[tuple[int, str], float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, (kind, model) in enumerate(probes()):
-            samples = np.random.default_rng(1).normal(size=(8, *model.input_shape[1:])).astype(np.float32)
-            paths = {}
-            for stored, activations in STORED:
-                bits = {"int8": 8, "int4": 4, "lookup": 2, "float32": 8}[stored]
-                kernels = on_grid(model, bits, per_tensor=activations == "float32" and stored == "int4")
-                path = pathlib.Path(folder) / f"{number}-{stored}-{activations}.tflite"
-                try:
-                    made = content(model, kernels, "int4" if stored == "lookup" else stored, activations, samples)
-                except XaicError as error:
-                    print(kind, stored, activations, error)
-                    continue
-                if stored == "lookup":
-                    packed = made
-                    made = look_up(packed)
-                    if made is packed:  # it would not pay
-                        continue
-                path.write_bytes(made)
-                if runs(path, timing):
-                    paths[stored, activations] = path
-            least: dict[Any, float] = {}
-            for _ in range(TURNS):
-                names = {"|".join(what): path for what, path in paths.items()}
-                for name, (latency, _) in edge.race(names, interpreter=timing, runs=RUNS).items():
-                    least[name] = min(latency.least, least.get(name, latency.least))
-            for name, taken in least.items():
-                stored, activations = name.split("|")
-                rows.append({"kind": kind, "stored": stored, "activations": activations, "us": 1000 * taken, **calls(model)})
-                print(json.dumps(rows[-1]), flush=True)
+        written = [stored_ways(model, pathlib.Path(folder) / str(number), timing) for number, (_, model) in enumerate(made)]
+        for turn in range(TURNS):
+            for number, paths in enumerate(written):
+                for name, (latency, _) in edge.race(paths, interpreter=timing, runs=RUNS).items():
+                    least[number, name] = min(latency.least, least.get((number, name), latency.least))
+            print(f"turn {turn + 1} of {TURNS}", flush=True)
+    rows = []
+    for (number, name), taken in sorted(least.items()):
+        (stored, activations), (kind, model) = name.split("|"), made[number]
+        rows.append({"kind": kind, "stored": stored, "activations": activations, "us": 1000 * taken, **calls(model)})
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
+def stored_ways(model: Any, folder: pathlib.Path, timing: str) -> dict[str, pathlib.Path]:
+    """Returns the files of a model that run: "how weights are stored|type of activations" -> path."""
+    from storages import content, on_grid
+
+    from keras_xaic.errors import XaicError
+
+    folder.mkdir()
+    samples = np.random.default_rng(1).normal(size=(8, *model.input_shape[1:])).astype(np.float32)
+    paths = {}
+    for stored, activations in STORED:
+        bits = {"int8": 8, "int4": 4, "lookup": 2, "float32": 8}[stored]
+        kernels = on_grid(model, bits, per_tensor=activations == "float32" and stored == "int4")
+        path = folder / f"{stored}-{activations}.tflite"
+        try:
+            made = content(model, kernels, "int4" if stored == "lookup" else stored, activations, samples)
+        except XaicError as error:
+            print(folder.name, stored, activations, error)
+            continue
+        if stored == "lookup" and not looks_up(made):  # it would not pay
+            continue
+        path.write_bytes(made)
+        if runs(path, timing):
+            paths[f"{stored}|{activations}"] = path
+    return paths
+
+
+def looks_up(content: bytes) -> bool:
+    """Returns whether a file looks weights up in a table."""
+    from keras_xaic.tflite.flatbuffer import BuiltinOperator, builtin_code, load
+
+    return any(builtin_code(code) == BuiltinOperator.GATHER for code in load(content).operatorCodes)
+
+
 def fitted(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the table: costs with the least relative error, none of them negative."""
+    """Returns what holds for processors like this one: costs with the least relative error, none of them negative."""
     from scipy.optimize import nnls
 
-    from keras_xaic import edge
+    from keras_xaic import edge, processor
     from keras_xaic.planning.latency import Work
 
     costs: list[dict[str, Any]] = []
@@ -153,9 +165,10 @@ def fitted(rows: list[dict[str, Any]]) -> dict[str, Any]:
             rest.append((row["us"] - INVOCATION - kernels) / row["others"])
     timing = edge.speed_judge()
     return {
+        "adds_int8_products": processor.adds_int8_products(),
+        "machine": machine(),
         "timed_on": timing,
         "version": edge.available_interpreters()[timing],
-        "machine": machine(),
         "invocation": INVOCATION,
         "operator": round(max(0.1, min(rest)), 3),
         "costs": costs,
@@ -170,11 +183,15 @@ def machine() -> str:
     return ", ".join([found.get("model name", platform.machine()), *(one for one in VECTORS if one in has)])
 
 
-def as_text(table: dict[str, Any]) -> str:
-    """Returns the table as JSON with one entry a line."""
-    heads = [f' "{name}": {json.dumps(value)}' for name, value in table.items() if name != "costs"]
-    rows = ",\n".join(f"  {json.dumps(row)}" for row in table["costs"])
-    return "{\n" + ",\n".join(heads) + f',\n "costs": [\n{rows}\n ]\n}}\n'
+def with_machine(known: list[dict[str, Any]], measured: dict[str, Any]) -> str:
+    """Returns latency.json with one entry a line; what was measured takes the place of what is known of such processors."""
+    others = [one for one in known if one["adds_int8_products"] != measured["adds_int8_products"]]
+    machines = []
+    for one in sorted([*others, measured], key=lambda one: not one["adds_int8_products"]):
+        heads = [f'  "{name}": {json.dumps(value)}' for name, value in one.items() if name != "costs"]
+        rows = ",\n".join(f"   {json.dumps(row)}" for row in one["costs"])
+        machines.append(" {\n" + ",\n".join(heads) + f',\n  "costs": [\n{rows}\n  ]\n }}')
+    return '{"machines": [\n' + ",\n".join(machines) + "\n]}\n"
 
 
 def runs(path: pathlib.Path, interpreter: str) -> bool:
@@ -290,9 +307,13 @@ def compare(model: Any, folder: pathlib.Path, ai_edge: str | None = None, flash:
         if name.startswith("ai-edge") and not runs(paths[name], edge.speed_judge()):  # it says why
             del written[name], paths[name]
     least: dict[str, float] = {}
+    units: dict[str, float] = {}
     medians: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(TURNS):
-        for name, (latency, _) in edge.race(paths, interpreter=edge.speed_judge(), runs=200).items():
+        for name, path in paths.items():
+            raced = edge.race({"int8": paths["converter int8"], "file": path}, interpreter=edge.speed_judge(), runs=200)
+            (unit, _), (latency, _) = raced["int8"], raced["file"]
+            units[name] = min(unit.least, units.get(name, unit.least))
             least[name] = min(latency.least, least.get(name, latency.least))
             medians[name].append(latency.median)
     others = {one: elsewhere(paths, x, one) for one in edge.deployed_interpreters() if one != edge.speed_judge()}
@@ -300,7 +321,7 @@ def compare(model: Any, folder: pathlib.Path, ai_edge: str | None = None, flash:
     for name, content in written.items():
         row = {"file": name, "bytes": len(content), "least_us": round(1000 * least[name], 2)}
         row["median_us"] = round(1000 * float(np.median(medians[name])), 2)
-        row["times_int8"] = round(least[name] / least["converter int8"], 3)
+        row["times_int8"] = round(least[name] / units[name], 3)
         if name in predicted:
             row["predicted_us"] = round(predicted[name], 2)
             row["predicted_times_int8"] = round(predicted[name] / predicted["converter int8"], 3)
@@ -342,7 +363,8 @@ def main() -> None:
     options.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / "latency.jsonl")
     given = options.parse_args()
     if given.table:
-        TABLE.write_text(as_text(fitted(measured_probes())), encoding="utf-8")
+        known = json.loads(TABLE.read_text(encoding="utf-8"))["machines"]
+        TABLE.write_text(with_machine(known, fitted(measured_probes())), encoding="utf-8")
     if given.data_root is None:
         return
     from keras_xaic import edge, load_model

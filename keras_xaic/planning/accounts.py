@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning import cost
 from keras_xaic.planning.allocation import Candidate, Limits
-from keras_xaic.planning.latency import StoredAs, Times, microseconds
+from keras_xaic.planning.latency import NOT_DELEGATED, StoredAs, Times, has_fast_code, microseconds
 from keras_xaic.planning.plan import LayerPlan
 from keras_xaic.planning.ram import predict_ram
 from keras_xaic.planning.storages import Activations, Granularity, Storage
@@ -53,6 +53,14 @@ class Accounts:
         """Returns the predicted microseconds of a kernel that is stored so."""
         return microseconds(self.works[key], stored, "int8" if stored == "float32" else self.activations)
 
+    def counted_time(self, key: str, stored: Any) -> float:
+        """Returns the microseconds that choices count: what fast kernels do not take is never faster than what they take.
+
+        It may be on a processor without fast int8 kernels, but devices have them.
+        """
+        taken = self.time(key, stored)
+        return taken if has_fast_code(self.works[key], stored) else max(taken, NOT_DELEGATED * self.time(key, "int8"))
+
     def saved(self, key: str, one: Candidate) -> int:
         """Returns the bytes that a candidate takes less where the file looks it up; 0 if it is to be stored otherwise."""
         if one.stored is not None:
@@ -76,7 +84,7 @@ class Accounts:
             smallest, granularity = self.storage(key, one.bits), self.granularity(key, one.bits)
             for storage in dict.fromkeys((smallest, "float32" if smallest == "float32" else "int8")):
                 flash = self.kernel_bytes(key, granularity, storage)
-                ways.append(replace(one, stored=storage, flash_bytes=flash, microseconds=self.time(key, storage)))
+                ways.append(replace(one, stored=storage, flash_bytes=flash, microseconds=self.counted_time(key, storage)))
         return ways
 
     def stored_bytes(self, layer: LayerPlan) -> int:

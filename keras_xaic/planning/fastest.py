@@ -8,6 +8,7 @@ from typing import Any, Optional
 from keras_xaic.planning import cost
 from keras_xaic.planning.accounts import Accounts
 from keras_xaic.planning.allocation import Candidate, Limits, allocate
+from keras_xaic.planning.latency import has_fast_code
 from keras_xaic.planning.plan import LayerPlan
 from keras_xaic.planning.storages import SLOW
 
@@ -68,7 +69,7 @@ def _storages_of(accounts: Accounts, layer: LayerPlan, may_look_up: bool) -> lis
 
 def _cost(accounts: Accounts, key: str, stored: Any, plain: float) -> float:
     """Returns the time that a storage takes where that is worth more bytes; else that of a byte a weight."""
-    taken, usual = accounts.time(key, stored), accounts.time(key, "int8")
+    taken, usual = accounts.counted_time(key, stored), accounts.time(key, "int8")
     is_little = usual < taken <= max(SLOW * usual, usual + LITTLE * plain)
     return usual if is_little else taken
 
@@ -77,7 +78,7 @@ def _told(accounts: Accounts, stored: Any, layer: LayerPlan, plain: float) -> La
     """Returns a layer with what its storage costs in time."""
     taken, usual = accounts.time(layer.key, stored), accounts.time(layer.key, "float32" if layer.is_float else "int8")
     slowdown = round(taken / usual, 2) if usual > 0 else 1.0
-    if slowdown <= SLOW:
+    if slowdown <= SLOW and has_fast_code(accounts.works[layer.key], stored):
         return layer.model_copy(update={"slowdown": slowdown})
     how = "looked up" if stored == "lookup" else "packed"
     said = f"{how} for flash: {slowdown:.1f} times its time, {(taken - usual) / max(plain, 1e-9):+.0%} of plain int8's"

@@ -1,12 +1,13 @@
 """How long a file will take on the interpreter that files are timed on, predicted before anything is written.
 
 What one layer takes is a cost per call, per multiply-add and per output, by kind of kernel and by how its weights are stored:
-`keras_xaic/edge/latency.json`, which `bench/latency.py` measures. Another machine is faster or slower as a whole, so plans are
-made with ratios to plain int8.
+`keras_xaic/edge/latency.json`, which `bench/latency.py` measures, for processors with fast int8 kernels and for others. Another
+machine of the same kind is faster or slower as a whole, so plans are made with ratios to plain int8.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pathlib
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Optional
 
+from keras_xaic import processor
 from keras_xaic.planning.storages import Activations
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 StoredAs = Literal["int4", "int8", "float32", "lookup"]
 """How weights lie in the file; ``lookup`` where several share a byte (see `keras_xaic.tflite.look_up`)."""
 
-_TABLE = json.loads((pathlib.Path(__file__).parents[1] / "edge" / "latency.json").read_text(encoding="utf-8"))
+_MEASURED = pathlib.Path(__file__).parents[1] / "edge" / "latency.json"
 """Written by `bench/latency.py`."""
 UNKNOWN = 4.0
 """Storages and activations that were not measured have no fast kernels: so many times as slow are others that have none."""
+NOT_DELEGATED = 1.5
+"""What fast kernels leave to others counts at least so many times as long as INT8, whatever this processor takes."""
 Shape = Sequence[int]
 Blocks = tuple[int, int]
 """How many channels that come out, and that go in, are computed together: kernels of fewer take as long."""
@@ -85,30 +89,62 @@ def _in_blocks(channels: int, block: int) -> int:
     return -(-channels // block) * block
 
 
-_COSTS = {
-    (row["kind"], row["stored"], row["activations"]): Cost(
-        (row["blocks"][0], row["blocks"][1]), row["call"], row["mac"], row["output"], row["patch"], row["weight"]
-    )
-    for row in _TABLE["costs"]
-}
+@dataclass(frozen=True)
+class Table:
+    """What was measured on one machine; microseconds.
+
+    Attributes:
+        invocation: Of a call of a file in which nothing is computed.
+        operator: Of an operator that has no kernel.
+        costs: Kind of kernel, how it is stored, and type of activations -> its cost.
+    """
+
+    invocation: float
+    operator: float
+    costs: Mapping[tuple[str, str, str], Cost]
+
+
+@functools.cache
+def _tables() -> dict[bool, Table]:
+    """Whether the processor adds int8 products up in one instruction -> what was measured on such a one."""
+    found = {}
+    for machine in json.loads(_MEASURED.read_text(encoding="utf-8"))["machines"]:
+        costs = {}
+        for row in machine["costs"]:
+            rates = (row[name] for name in ("call", "mac", "output", "patch", "weight"))
+            costs[row["kind"], row["stored"], row["activations"]] = Cost((row["blocks"][0], row["blocks"][1]), *rates)
+        found[machine["adds_int8_products"]] = Table(machine["invocation"], machine["operator"], costs)
+    return found
+
+
+def measured_table() -> Table:
+    """Returns what was measured on a machine like this one."""
+    return _tables()[processor.adds_int8_products()]
 
 
 def has_fast_code(work: Work, stored: StoredAs) -> bool:
-    """Returns whether LiteRT's delegate takes a kernel that is stored so: not INT4 ones of an odd number of inputs.
+    """Returns whether LiteRT's delegate takes a kernel stored so: of packed ones, dense kernels of an even number of inputs.
 
     Measured on LiteRT 2.3, 60 units: 104 inputs 0.62 us, 105 inputs 1.77 us, as INT8 0.63 us.
     """
-    return not (work.kind == "dense" and stored == "int4" and any(shape[-2] % 2 for shape, _ in work.calls))
+    if stored not in ("int4", "lookup"):
+        return True
+    return stored == "int4" and work.kind == "dense" and not _is_odd(work)
+
+
+def _is_odd(work: Work) -> bool:
+    return any(shape[-2] % 2 for shape, _ in work.calls)
 
 
 def microseconds(work: Work, stored: StoredAs, activations: Activations = "int8") -> float:
-    """Returns what a kernel takes on the machine of the table.
+    """Returns what a kernel takes on the machine of the table that is nearest to this one.
 
-    What was not measured, or has no fast code, counts `UNKNOWN` times as INT8.
+    What was not measured counts `UNKNOWN` times as INT8, packed dense kernels of an odd number of inputs among it.
     """
-    cost, times = _COSTS.get((work.kind, stored, activations)), 1.0
-    if cost is None or not has_fast_code(work, stored):
-        cost, times = _COSTS[work.kind, "int8", "int8"], UNKNOWN
+    costs = measured_table().costs
+    cost, times = costs.get((work.kind, stored, activations)), 1.0
+    if cost is None or ((work.kind, stored) == ("dense", "int4") and _is_odd(work)):
+        cost, times = costs[work.kind, "int8", "int8"], UNKNOWN
     rates = (cost.call, cost.mac, cost.output, cost.patch, cost.weight)
     return times * sum(rate * amount for rate, amount in zip(rates, work.amounts(cost.blocks)))
 
@@ -131,7 +167,8 @@ class Times:
         self._calls = kernel_calls(operations)
         self._kernels = {kernel.key: (kernel, _number(kernel)) for kernel in weighted_kernels(model)}
         others = [op for op in operations if type(op.layer).__name__ not in FUSED and not layer_kernels(op.layer, op.path)]
-        self.fixed: float = _TABLE["invocation"] + _TABLE["operator"] * len(others)
+        table = measured_table()
+        self.fixed = table.invocation + table.operator * len(others)
         """Of what is no kernel."""
 
     def works(self, shapes: Optional[Mapping[str, Sequence[tuple[int, ...]]]] = None) -> dict[str, Work]:

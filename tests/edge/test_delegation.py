@@ -12,7 +12,7 @@ from keras_xaic.errors import EdgeError
 from keras_xaic.grids import fit_scale, quantize
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.planning import Plan, PlanOptions, plan
-from keras_xaic.planning.latency import Work, has_fast_code
+from keras_xaic.planning.latency import Times, Work, has_fast_code
 from keras_xaic.planning.storages import legal_storages
 from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.tflite import build_tflite, int8_twin, pack_download, read_grids, slim
@@ -70,6 +70,8 @@ def test_what_is_delegated_of_integer_files(kind, stored, tmp_path):
         pytest.skip("a table would be larger than the kernel")
     content, model = written(kind, stored)
     found = delegation(content, model, tmp_path)
+    (work,) = Times(model).works().values()
+    assert found.share == has_fast_code(work, "lookup" if stored == "looked up" else STORED[stored][1]), "plans know"
     if stored == "looked up" or (stored == "int4" and kind != "dense"):
         assert found.share == 0.0
         assert REASONS[stored] in found.refused

@@ -7,13 +7,21 @@ import itertools
 import numpy as np
 import pytest
 
+from keras_xaic import processor
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import PlanError
 from keras_xaic.planning import Budget, PlanOptions, plan
 from keras_xaic.planning.accounts import Accounts
-from keras_xaic.planning.latency import Times, Work, microseconds
+from keras_xaic.planning.latency import Times, Work, measured_table, microseconds
 from keras_xaic.recipes import RECIPES
 from keras_xaic.relevance.magnitude import magnitude
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["fast int8", "slow int8"])
+def kind_of_processor(request, monkeypatch):
+    """What plans promise holds on every processor, whichever this one is."""
+    monkeypatch.setattr(processor, "adds_int8_products", lambda: request.param)
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +158,31 @@ def test_dense_layers_are_looked_up_only_where_no_other_way_is_left():
             assert made.predicted_flash_bytes <= limits.flash_bytes
             assert not table, made
     assert looked_up
+
+
+def test_the_same_is_measured_on_processors_of_both_kinds(kind_of_processor, monkeypatch):
+    here = measured_table()
+    monkeypatch.setattr(processor, "adds_int8_products", lambda: not kind_of_processor)
+    there = measured_table()
+    assert len(here.costs.keys() & there.costs.keys()) >= 17
+    assert here.costs != there.costs
+
+
+def test_packed_convolutions_cost_more_where_int8_is_fast(kind_of_processor):
+    work = Work("conv", [((3, 3, 32, 32), 256)])
+    assert (microseconds(work, "int4") / microseconds(work, "int8") > 3.0) is kind_of_processor
+
+
+def test_what_fast_kernels_leave_over_is_chosen_for_flash_alone(kind_of_processor):
+    inputs = keras.Input((28, 28, 1))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, activation="relu", name="stem")(inputs))
+    model = keras.Model(inputs, layers.Dense(10, activation="softmax", name="head")(x))
+    accounts = Accounts(model, "int8")
+    faster = accounts.time("stem", "int4") < accounts.time("stem", "int8")
+    assert faster is not kind_of_processor, "its one channel fills an eighth of what AVX2 kernels take"
+    assert accounts.counted_time("stem", "int4") >= 1.5 * accounts.time("stem", "int8")
+    assert plan(model, magnitude(model), Budget(), FOUR)["stem"].storage == "int8"
+    packed = plan(model, magnitude(model), Budget(), PlanOptions(bits=(4,), packed=True)).predicted_flash_bytes
+    made = plan(model, magnitude(model), Budget(packed), PlanOptions(bits=(4,), filters=False))
+    assert made["stem"].storage == "int4"
+    assert "packed for flash" in made["stem"].reason
