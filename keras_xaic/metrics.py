@@ -31,6 +31,8 @@ Better = Literal["higher", "lower"]
 """Which way a metric gets better."""
 SHUFFLES = 8
 """Random orders of the targets that tell what chance gives."""
+MANY_VALUES = 32
+"""More values than this side by side are one signal, of which the mean over all counts; of fewer, each counts."""
 OWN_UNIT = "that of a function of your own"
 """The unit of metrics that are functions, or Keras objects, of the user's."""
 
@@ -347,6 +349,10 @@ class Task:
     def is_values(self) -> bool:
         """Whether outputs are values, not decisions."""
         return self.kind in VALUES
+
+    def counts_each(self, width: int) -> bool:
+        """Whether each of `width` values that stand side by side counts by itself, and not the mean over all alone."""
+        return self.kind == "regression" and 1 < width <= MANY_VALUES
 
     @property
     def classifies(self) -> bool:

@@ -24,12 +24,12 @@ def unlike_heads(model: Model, outputs: object, task: AnyTask) -> tuple[str, ...
     Args:
         model: The model.
         outputs: What it gives for some samples.
-        task: What it does; only outputs of a regression count.
+        task: What it does; only outputs of a regression count, of few values (see `Task.counts_each`).
     """
     operations, found = Operations(model), []
     tasks = task.tasks if isinstance(task, Tasks) else (task,)
     for key, one, array in zip(operations.outputs, tasks, arrays_of(outputs)):
-        if one.kind == "regression" and _is_unlike(array):
+        if one.counts_each(array.shape[-1]) and _is_unlike(array):
             found += _makers(operations, key)
     return tuple(dict.fromkeys(found))
 

@@ -364,13 +364,13 @@ class Job:
         """Returns what is said where one of several values side by side is lost, which the mean over them does not show."""
         if self.test.y is None:
             return None
-        worst = max(column_drops(self.task, after, before, self.test.y), default=(0.0, ""))
-        if worst[0] <= max(RUINED, self.settings.budget.max_drop):
+        worst = max(column_drops(self.task, after, before, self.test.y), default=None)
+        if worst is None or worst.lost <= max(RUINED, self.settings.budget.max_drop):
             return None
-        lost, name = worst
         return (
-            f"{name[0].upper()}{name[1:]} is worse by {lost:.0f} % of its variance, which {self.task.metric_name} over all "
-            "values hardly shows. Give the model an output for each value, targets of the same size, or more bytes."
+            f"{worst.name[0].upper()}{worst.name[1:]} is worse by {worst.lost:.0f} % of its variance, which "
+            f"{self.task.metric_name} over all values hardly shows. Give the model an output for each value, targets of the "
+            "same size, or more bytes."
         )
 
     def export(self, small: CompressedModel, samples: Samples, target: tflite.Target, warn: Callable[[str], None]) -> Bundle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -73,7 +73,8 @@ class Judge:
         lost: Optional[float] = task.drop(own, given, targets)
         if lost is None:
             return math.inf
-        return max([lost, *(column for column, _ in column_drops(task, outputs[chosen], self.outputs[chosen], targets))])
+        columns = column_drops(task, outputs[chosen], self.outputs[chosen], targets)
+        return max([lost, *(one.lost for one in columns if one.counts)])
 
 
 def judge_count(work: int) -> int:
@@ -90,8 +91,22 @@ def judging_parts(data: Data, settings: RunSettings, count: int = MOST) -> tuple
     return train, data.calibration(count, settings.seed) if settings.epochs == 0 else held_back
 
 
-def column_drops(task: AnyTask, given: object, own: Any, targets: object) -> list[tuple[float, str]]:
-    """Returns by how much of its variance, in per cent, the worst value of each regression's output is worse, and which it is.
+class ColumnDrop(NamedTuple):
+    """What happened to the worst of the values that stand side by side in an output.
+
+    Attributes:
+        lost: By how much of its variance it is worse, in per cent.
+        name: Which it is.
+        counts: Whether it counts by itself (see `Task.counts_each`).
+    """
+
+    lost: float
+    name: str
+    counts: bool
+
+
+def column_drops(task: AnyTask, given: object, own: Any, targets: object) -> list[ColumnDrop]:
+    """Returns what happened to the worst value of each regression's output.
 
     A mean over values of unlike size speaks of the largest alone.
 
@@ -112,5 +127,6 @@ def column_drops(task: AnyTask, given: object, own: Any, targets: object) -> lis
         variance = truth.var(axis=0)
         lost = 100.0 * np.divide(more, variance, out=np.zeros(width), where=variance > 0.0)
         worst = int(lost.argmax())
-        found.append((float(lost[worst]), f"value {worst} of output {name!r}" if name else f"value {worst} of the output"))
+        which = f"value {worst} of output {name!r}" if name else f"value {worst} of the output"
+        found.append(ColumnDrop(float(lost[worst]), which, one.counts_each(width)))
     return found

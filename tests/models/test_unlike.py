@@ -9,13 +9,13 @@ import keras_xaic as xaic
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
-from keras_xaic.data import Parts
+from keras_xaic.data import Parts, Samples
 from keras_xaic.edge.agreement import LIMIT, _columns
 from keras_xaic.metrics import Task
 from keras_xaic.models.unlike import unlike_heads
 from keras_xaic.output_tasks import Tasks
 from keras_xaic.pipeline.activations import wider_activations
-from keras_xaic.pipeline.judging import column_drops
+from keras_xaic.pipeline.judging import Judge, column_drops
 from keras_xaic.planning import Budget
 from keras_xaic.recipes import RECIPES
 
@@ -51,7 +51,8 @@ def test_a_value_that_is_lost_counts_though_the_mean_over_all_does_not_show_it()
     ruined = truth.copy()
     ruined[:, 2] = 0.0
     assert np.mean((ruined - truth) ** 2) < 1e-9 * np.mean(truth**2)
-    ((lost, name),) = column_drops(VALUES, ruined, truth, truth)
+    ((lost, name, counts),) = column_drops(VALUES, ruined, truth, truth)
+    assert counts
     assert lost == pytest.approx(100.0, rel=0.02)
     assert name == "value 2 of the output"
     assert column_drops(VALUES, truth, truth, truth)[0][0] == 0.0
@@ -67,6 +68,40 @@ def test_of_several_outputs_each_is_looked_at_by_name():
     assert first[0] == 0.0
     assert second[1] == "value 1 of output 'place'"
     assert second[0] > 90.0
+
+
+def widening(wide):
+    """A model with so many values of ever smaller sizes, whose last layer has most of its weights."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(wide, name="head")(layers.Dense(16, activation="relu", name="hidden")(inputs)))
+    kernel, bias = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([kernel * np.geomspace(1000.0, 0.01, wide), bias])
+    return model
+
+
+@pytest.mark.parametrize(("wide", "each"), [(32, True), (33, False)])
+def test_each_of_few_values_counts_and_of_many_the_mean(wide, each):
+    model = widening(wide)
+    task, given = Task("regression", wide, "linear", "mse"), model.predict(X, verbose=0)
+    assert (unlike_heads(model, given, task) == ("head",)) is each
+    rounded = np.round(given / 8.0) * 8.0
+    (found,) = column_drops(task, rounded, given, given)
+    assert found.counts is each
+    assert found.lost > 90.0, "what is lost is said all the same"
+    truth = given + np.random.default_rng(3).normal(size=given.shape) * 0.3 * given.std(axis=0)
+    assert (Judge(Samples(X, truth), task, given)._drop(rounded, truth) > 80.0) is each
+
+
+@pytest.mark.slow
+def test_many_values_of_unlike_size_leave_the_filters_alone_and_the_report_warns(tmp_path):
+    model = widening(300)
+    data = {"x_train": X, "y_train": model.predict(X, verbose=0), "x_test": X, "y_test": model.predict(X, verbose=0)}
+    training, device = xaic.Training(epochs=0), xaic.Device(baselines=())
+    report = xaic.compress(model, data, out=tmp_path / "out", budget=Budget(flash=9_000), training=training, device=device)
+    assert report.compressed.flash_bytes <= 9_000, "in float32 its last layer takes 19,200"
+    assert not xaic.Plan.load(Bundle(tmp_path / "out").plan).remove
+    assert any("of its variance, which mse over all values hardly shows" in one for one in report.warnings)
 
 
 def test_the_check_of_a_file_looks_at_each_value():
