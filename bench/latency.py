@@ -177,10 +177,11 @@ def fitted(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def machine() -> str:
     """Returns the name of the processor, and which vector instructions it has: int8 kernels live on them."""
+    from keras_xaic.processor import extensions
+
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    has = found.get("flags", "").split()
-    return ", ".join([found.get("model name", platform.machine()), *(one for one in VECTORS if one in has)])
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return ", ".join([name, *(one for one in VECTORS if one in extensions())])
 
 
 def with_machine(known: list[dict[str, Any]], measured: dict[str, Any]) -> str:

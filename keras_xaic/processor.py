@@ -9,19 +9,26 @@ INT8_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})
 """Extensions of x86 and ARM, as Linux names them, that multiply int8 values and add the products up in one instruction."""
 
 
-@functools.cache
-def adds_int8_products(told: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> bool:
-    """Returns whether one instruction multiplies int8 values and adds the products up.
-
-    Processors without it take about as long for int8 as for float32. Where the system does not tell, they are taken to have
-    it, as those of phones and of new computers do.
+def extensions(told: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Returns what the processor can do beyond its basic instructions, as Linux names it; nothing where that is not told.
 
     Args:
-        told: Where Linux tells what the processor can do.
+        told: Where Linux tells it.
     """
     try:
         lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return True
-    words = [line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))]
-    return not words or not INT8_PRODUCTS.isdisjoint(words[0])
+        return frozenset()
+    found = (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features")))
+    return frozenset(next(found, ()))
+
+
+@functools.cache
+def adds_int8_products() -> bool:
+    """Returns whether one instruction multiplies int8 values and adds the products up.
+
+    Processors without it take about as long for int8 as for float32. Where the system does not tell, they are taken to have
+    it, as those of phones and of new computers do.
+    """
+    known = extensions()
+    return not known or not INT8_PRODUCTS.isdisjoint(known)

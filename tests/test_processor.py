@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keras_xaic.processor import adds_int8_products
+from keras_xaic import processor
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,14 @@ from keras_xaic.processor import adds_int8_products
     ],
     ids=["AVX-512 VNNI", "AVX-VNNI", "AVX2", "ARM with dot products", "ARM without", "not told"],
 )
-def test_the_extensions_of_the_processor_tell(told, fast, tmp_path):
+def test_the_extensions_of_the_processor_tell(told, fast, tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text(told)
-    assert adds_int8_products(tmp_path / "cpuinfo") is fast
+    found = processor.extensions(tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "extensions", lambda: found)
+    assert processor.adds_int8_products.__wrapped__() is fast
 
 
-def test_where_the_system_does_not_tell_they_are_taken_to_be_fast(tmp_path):
-    assert adds_int8_products(tmp_path / "cpuinfo")
+def test_where_the_system_does_not_tell_they_are_taken_to_be_fast(tmp_path, monkeypatch):
+    assert processor.extensions(tmp_path / "cpuinfo") == frozenset()
+    monkeypatch.setattr(processor, "extensions", frozenset)
+    assert processor.adds_int8_products.__wrapped__()
