@@ -13,59 +13,19 @@ import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers
 from keras_xaic.errors import ModelError
-from keras_xaic.models.activations import in_keras2, of_keras2
+from keras_xaic.models.activations import in_keras2
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
+from keras_xaic.models.keras3_layers import in_place_of
+from keras_xaic.models.keras3_operations import counterpart_of
 from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.safety import is_operator
 
-# Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off.
-_WITHOUT_EFFECT = {"renorm_momentum", "build_input_shape"}
+# Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off, or in a file: kernels are
+# saved with their low-rank adaptation added.
+_WITHOUT_EFFECT = {"renorm_momentum", "build_input_shape", "lora_rank", "lora_alpha"}
 _RENAMED = {"batch_shape": "batch_input_shape"}
 _RENAMED_BY_CLASS = {"LeakyReLU": {"negative_slope": "alpha"}}
 _RENAMED_PARTS = {"OrthogonalInitializer": "Orthogonal", "IdentityInitializer": "Identity"}
-_FUNCTIONS = {  # operators such as a + b, which Keras 3 stores as operations of keras.src.ops
-    "Add": "math.add",
-    "Subtract": "math.subtract",
-    "Multiply": "math.multiply",
-    "Divide": "math.truediv",
-    "TrueDivide": "math.truediv",
-    "Maximum": "math.maximum",
-    "Minimum": "math.minimum",
-    "Relu": "nn.relu",
-    "Relu6": "nn.relu6",
-    "Sigmoid": "math.sigmoid",
-    "Tanh": "math.tanh",
-    "Absolute": "math.abs",
-    "Square": "math.square",
-    "Sqrt": "math.sqrt",
-    "Negative": "math.negative",
-    "Silu": "nn.silu",
-    "Gelu": "nn.gelu",
-    "Selu": "nn.selu",
-    "Softplus": "math.softplus",
-    "Mean": "math.reduce_mean",
-    "Sum": "math.reduce_sum",
-    "Max": "math.reduce_max",
-    "Clip": "clip_by_value",
-    "Reshape": "reshape",
-    "Transpose": "transpose",
-    "ExpandDims": "expand_dims",
-}
-_ARGUMENTS = {  # settings of such an operation -> what the function calls them
-    **{kind: {"axis": "axis", "keepdims": "keepdims"} for kind in ("Mean", "Sum", "Max")},
-    "Gelu": {"approximate": "approximate"},
-    "Clip": {"x_min": "clip_value_min", "x_max": "clip_value_max"},
-    "Reshape": {"newshape": "shape"},
-    "Transpose": {"axes": "perm"},
-    "ExpandDims": {"axis": "axis"},
-}
-_LAYERS = {  # operations that a layer does -> its class, and what it calls their settings
-    **{kind: ("Activation", {}) for kind in ("Softsign", "HardSigmoid", "HardSilu", "HardTanh")},
-    "LeakyRelu": ("LeakyReLU", {"negative_slope": "alpha"}),
-    "Elu": ("ELU", {"alpha": "alpha"}),
-    "Softmax": ("Softmax", {"axis": "axis"}),
-    "Concatenate": ("Concatenate", {"axis": "axis"}),
-}
 _MODELS = ("Functional", "Sequential")
 
 
@@ -103,7 +63,10 @@ class _Translation:
         kind, inner = str(config["class_name"]), dict(config["config"])
         name = str(inner.get("name", config.get("name")))
         if is_operator(config):
-            return self._operator(kind, name, inner)
+            return self._operator(kind, name, config)
+        instead = in_place_of(config, self.source)
+        if instead is not config:
+            return self.layer(instead)
         if kind == "Functional":
             return {"class_name": kind, "name": name, "config": self._functional(inner)}
         if kind == "Sequential":
@@ -136,35 +99,17 @@ class _Translation:
                 )
         return {key: value for key, value in settings.items() if key in accepted}
 
-    def _operator(self, kind: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        layer, names = _LAYERS.get(kind, ("", _ARGUMENTS.get(kind, {})))
-        if kind in _LAYERS or kind in _FUNCTIONS:
-            self._require_known(settings, names, f"operation {name!r} ({kind})")
-        if kind in _LAYERS:
-            given = {names[key]: value for key, value in settings.items() if key in names}
-            if layer == "Activation":
-                given["activation"] = of_keras2(_snake_case(kind))
-            return {"class_name": layer, "name": name, "config": {"name": name, **given}}
-        if kind not in _FUNCTIONS:
-            raise ModelError(
-                f"{self.source}: {name!r} is the operation {kind} of Keras 3, which has no counterpart here",
-                "layers, or one of " + ", ".join(sorted({*_FUNCTIONS, *_LAYERS})),
-                "Use the layer of the same effect and save the model again",
-            )
-        return {"class_name": "TFOpLambda", "name": name, "config": {"name": name, "function": _FUNCTIONS[kind]}}
-
-    def _require_known(self, settings: Mapping[str, Any], names: Mapping[str, str], what: str) -> None:
-        """Refuses an operation without the settings that say what it does, or with others: it would compute something else."""
-        for key in names:
-            if key not in settings:
-                raise ModelError(f"{self.source}: {what} does not say its {key}", "", "Save the model again with a newer Keras")
-        for key, value in settings.items():
-            if key not in ("name", *names) and value not in (None, False):
-                raise ModelError(
-                    f"{self.source}: {what} has {key}={value!r}, which has no counterpart here",
-                    "no other settings",
-                    "Leave it out",
-                )
+    def _operator(self, kind: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        what = f"{self.source}: operation {name!r} ({kind})"
+        counterpart, settings = counterpart_of(kind, f"{self.source}: {name!r}"), config["config"]
+        counterpart.check(settings, what)
+        if counterpart.is_layer:
+            calls = [node for node in config.get("inbound_nodes", ()) if node["args"]]
+            shapes = _shapes(calls[0]) if calls else [()]
+            made = {"name": name, **counterpart.arguments(settings, shapes)}
+            return {"class_name": counterpart.class_of(shapes), "name": name, "config": made}
+        made_by = "SlicingOpLambda" if counterpart.function == "__operators__.getitem" else "TFOpLambda"
+        return {"class_name": made_by, "name": name, "config": {"name": name, "function": counterpart.function}}
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -210,36 +155,55 @@ class _Translation:
 
     def _call(self, part: Mapping[str, Any], node: Mapping[str, Any], tensor: Any) -> Any:
         def convert(value: object) -> Any:
-            if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
-                return tensor(value["config"]["keras_history"])
             if isinstance(value, (list, tuple)):
                 return [convert(one) for one in value]
-            if isinstance(value, Mapping):
-                raise ModelError(
-                    f"{self.source}: layer {part['name']!r} is called with {value.get('class_name', 'a dictionary')}",
-                    "tensors, lists of tensors and numbers",
-                )
-            return value
+            if not isinstance(value, Mapping):
+                return value
+            kind, inner = value.get("class_name"), value.get("config") or {}
+            if kind == "__keras_tensor__":
+                return tensor(inner["keras_history"])
+            if kind in ("__numpy__", "__tensor__"):
+                return inner["value"]
+            if kind == "__slice__":
+                return {key: convert(inner[key]) for key in ("start", "stop", "step")}
+            if kind == "__ellipsis__":
+                return ...
+            raise ModelError(
+                f"{self.source}: layer {part['name']!r} is called with {kind or 'a dictionary'}",
+                "tensors, arrays, lists of them and numbers",
+            )
 
         args = list(node["args"])
         extra = {key: convert(value) for key, value in node["kwargs"].items() if value is not None}
+        first = args[0] if args else None
         if is_operator(part):
-            first = convert(args[0])
-            if part["class_name"] in _LAYERS:
-                return [[*one, extra] for one in (first if isinstance(first[0], list) else [first])]
-            called = _ARGUMENTS.get(part["class_name"], {})
-            extra.update((called[key], value) for key, value in part["config"].items() if key in called and value is not None)
-            extra.update(zip(("y",), map(convert, args[1:])))
-            return [*first, extra] if isinstance(first, list) else [CONSTANT, -1, first, extra]
+            counterpart = counterpart_of(part["class_name"], f"{self.source}: {part['name']!r}")
+            counterpart.check_call(extra, f"{self.source}: operation {part['name']!r} ({part['class_name']})")
+            if not counterpart.is_layer:
+                extra.update(zip(counterpart.names, map(convert, args[1:])))
+                extra.update(counterpart.arguments(part["config"], _shapes(node)))
+                if not _is_tensor(first) and not (isinstance(first, list) and all(map(_is_tensor, first))):
+                    return [CONSTANT, -1, convert(first), extra]
+            calls = [[*convert(one), extra] for one in (first if isinstance(first, list) else [first])]
+            return calls if counterpart.is_layer or isinstance(first, list) else calls[0]
         known = _known(str(part["class_name"])) or keras.layers.Layer
         names = [name for name in inspect.signature(known.call).parameters if name != "self"]
         extra.update(zip(names[1:], map(convert, args[1:])))
-        first = args[0] if args else None
         if isinstance(first, (list, tuple)):
             return [[*convert(one), extra if i == 0 else {}] for i, one in enumerate(first)]
         if not isinstance(first, Mapping):
             raise ModelError(f"{self.source}: layer {part['name']!r} is called without a tensor", "a tensor or a list of them")
         return [[*convert(first), extra]]
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__"
+
+
+def _shapes(node: Mapping[str, Any]) -> list[Any]:
+    """Shapes of the tensors of a call, in their order."""
+    given = [one for value in node["args"] for one in (value if isinstance(value, list) else [value])]
+    return [value["config"]["shape"] for value in given if _is_tensor(value)]
 
 
 def _known(kind: str) -> Any:
@@ -301,6 +265,9 @@ def _load_group(model: Model, config: Mapping[str, Any], group: Any, source: str
 
 def _fill(layer: Layer, group: Any, name: str, source: str) -> None:
     """Sets the weights of a layer and of the layers inside it (the cell of an LSTM), each from its own entry."""
+    if "layer" in group and not hasattr(layer, "layer"):  # the layer itself, without what it was wrapped in
+        _fill(layer, group["layer"], name, source)
+        return
     inside: set[int] = set()
     for key in group:
         if key == "vars" or key.startswith("seed_generator"):
@@ -332,6 +299,10 @@ def load_h5_weights(model: Model, file: h5py.File, source: str) -> None:
             continue
         group = groups.get(layer.name)
         names = [] if group is None else [_text(name) for name in group.attrs["weight_names"]]
+        names = [name for name in names if not name.endswith("/vector_u")]  # spectral normalization trains with it
+        if any("/lora_" in name for name in names):
+            found = f"{source}: layer {layer.name!r} has a low-rank adaptation beside its kernel (LoRA)"
+            raise ModelError(found, "kernels with it added", "Save the model as .keras, which adds it")
         if isinstance(layer, keras.Model):
             for part in _flat(layer):
                 inside = [name for name in names if part.name in name.split("/")[:-1]]

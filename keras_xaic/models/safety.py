@@ -9,11 +9,13 @@ from typing import Any, Optional
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.activations import of_keras2
+from keras_xaic.models.keras3_layers import KNOWN, refuse_quantized
 from keras_xaic.models.wrapped import refuse_wrapped
 
 _MODELS = {"Functional", "Model", "Sequential"}
 _OPERATION_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
 _BUILT_IN_ELSEWHERE = _MODELS | _OPERATION_LAYERS | {"InputLayer", "BatchNormalizationV1", "BatchNormalizationV2"}
+_OF_LAYERS = {"trainable", "layers", "batch_shape", "batch_input_shape"}
 # Keras imports whatever module a configuration names; these are the ones that hold layers and their parts.
 _CLASS_MODULES = re.compile(
     r"(keras|tf_keras)(\.src)?(\.(layers|models|engine|initializers|regularizers|constraints|activations|losses|metrics"
@@ -52,7 +54,7 @@ def is_operator(config: Mapping[str, Any]) -> bool:
     inner = config.get("config")
     if "module" in config or not isinstance(inner, Mapping):
         return str(config.get("module")).startswith("keras.src.ops")
-    return "name" in inner and not {"trainable", "dtype", "layers"} & set(inner)  # .h5 files do not name modules
+    return "name" in inner and not _OF_LAYERS & set(inner)  # .h5 files do not name modules
 
 
 class _Check:
@@ -99,6 +101,7 @@ class _Check:
             function = str(inner.get("function"))
             if not _SAFE_OPERATIONS.fullmatch(function):
                 self._refuse(f"{owner} calls tf.{function}")
+        refuse_quantized(kind, owner, self.source)
         self._module(config, kind, inner, owner)
         for key, part in config.items():
             self._setting(str(key), part, owner)
@@ -124,7 +127,7 @@ class _Check:
         kind = str(config["class_name"])
         inner = config.get("config")
         name = inner.get("name") if isinstance(inner, Mapping) else config.get("name")
-        built_in = hasattr(layers, kind) or kind in _BUILT_IN_ELSEWHERE or is_operator(config)
+        built_in = hasattr(layers, kind) or kind in _BUILT_IN_ELSEWHERE or kind in KNOWN or is_operator(config)
         if built_in or kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "DTypePolicy"):
             return
         registered = config.get("registered_name") or kind

@@ -1,4 +1,4 @@
-"""Models that still wear the wrappers of the TensorFlow Model Optimization toolkit: pruned, clustered or trained on grids."""
+"""Models that still wear wrappers for training: of pruning, clustering, training on grids, spectral normalization."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ ADVICE = {
     "QuantizeLayer": "give the model itself, loaded within tfmot.quantization.keras.quantize_scope()",
 }
 """The toolkit's wrappers -> what a user with such a model in a file can do."""
+NORMALIZED = "SpectralNormalization"
+"""A wrapper of Keras that changes the kernel of its layer in training alone."""
+if hasattr(keras.layers, NORMALIZED):  # Keras 2 does not find its own
+    keras.utils.get_custom_objects().setdefault(NORMALIZED, getattr(keras.layers, NORMALIZED))
 
 
 def refuse_wrapped(kind: str, owner: str, source: str) -> None:
@@ -32,10 +36,11 @@ def refuse_wrapped(kind: str, owner: str, source: str) -> None:
 
 
 def unwrapped(model: Model) -> Model:
-    """Returns the model without the toolkit's wrappers: itself where it has none, else a new one.
+    """Returns the model without wrappers for training: itself where it has none, else a new one.
 
-    Pruned weights are zeros, clustered ones the centroids. Models from quantization-aware training keep their weights as they
-    are before rounding; ranges of activations are measured again on calibration data, as for any model.
+    Kernels under spectral normalization are as training left them. Pruned weights are zeros, clustered ones the centroids.
+    Models from quantization-aware training keep their weights as they are before rounding; ranges of activations are measured
+    again on calibration data, as for any model.
 
     Args:
         model: A built model. It is not changed.
@@ -43,15 +48,15 @@ def unwrapped(model: Model) -> Model:
     Raises:
         ModelError: If it cannot be rebuilt, with the function of the toolkit that takes the wrappers off.
     """
-    worn = [type(layer).__name__ for layer in model._flatten_layers() if type(layer).__name__ in ADVICE]
+    worn = [type(layer).__name__ for layer in model._flatten_layers() if type(layer).__name__ in {*ADVICE, NORMALIZED}]
     if not worn:
         return model
-    import tensorflow_model_optimization as tfmot
-
-    sparsity, clustering, quantization = tfmot.sparsity.keras, tfmot.clustering.keras, tfmot.quantization.keras
     try:
-        if all(kind.startswith("Quantize") for kind in worn):
-            return _without_grids(model)
+        if all(_holds_its_layer(kind) for kind in worn):
+            return _taken_out(model)
+        import tensorflow_model_optimization as tfmot
+
+        sparsity, clustering, quantization = tfmot.sparsity.keras, tfmot.clustering.keras, tfmot.quantization.keras
         with sparsity.prune_scope(), clustering.cluster_scope(), quantization.quantize_scope():
             clone = keras.models.clone_model(model)  # the toolkit's own functions change the model that they are given
             for ours, theirs in zip(clone.variables, model.variables):
@@ -59,13 +64,18 @@ def unwrapped(model: Model) -> Model:
             clone = clustering.strip_clustering(sparsity.strip_pruning(clone))
     except Exception as error:  # whatever schedules and configurations of users lead to
         said = (str(error) or type(error).__name__).splitlines()[0]
-        found = f"model {model.name!r} has wrappers of the Model Optimization toolkit ({worn[0]}) that do not come off ({said})"
-        raise ModelError(found, "a model without wrappers", ADVICE[worn[0]]) from None
-    return unwrapped(clone) if any(kind.startswith("Quantize") for kind in worn) else clone
+        found = f"model {model.name!r} has wrappers for training ({worn[0]}) that do not come off ({said})"
+        raise ModelError(found, "a model without wrappers", ADVICE.get(worn[0], "")) from None
+    return unwrapped(clone) if any(map(_holds_its_layer, worn)) else clone
 
 
-def _without_grids(model: Model) -> Model:
-    """Returns a flat model of the layers inside the wrappers of quantization-aware training."""
+def _holds_its_layer(kind: str) -> bool:
+    """Whether a wrapper leaves the weights of its layer as they are."""
+    return kind == NORMALIZED or kind.startswith("Quantize")
+
+
+def _taken_out(model: Model) -> Model:
+    """Returns a flat model of the layers inside the wrappers of quantization-aware training and spectral normalization."""
     operations = Operations(model)
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
@@ -93,7 +103,8 @@ def _inner_clone(operation: Operation) -> Layer:
         plain = getattr(layer.activation, "activation", layer.activation)  # in the toolkit's own
         config["activation"] = None if type(plain).__name__ == "NoOpActivation" else plain
     if layer is not operation.layer:
-        config["name"] = operation.path.rpartition("/")[0] + layer.name
+        named = operation.layer if type(operation.layer).__name__ == NORMALIZED else layer
+        config["name"] = operation.path.rpartition("/")[0] + named.name
     return type(layer).from_config(config)
 
 

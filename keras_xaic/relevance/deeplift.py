@@ -16,7 +16,14 @@ from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record, Step, per_sample
 from keras_xaic.relevance.layer_table import check_supported
 from keras_xaic.relevance.program import Program
-from keras_xaic.relevance.propagation import Function, as_function, copy_of
+from keras_xaic.relevance.propagation import (
+    Function,
+    as_function,
+    copy_of,
+    gradients_among_floats,
+    is_of_whole_numbers,
+    through_whole_numbers,
+)
 from keras_xaic.relevance.rules import backward, divide, negative, positive
 from keras_xaic.relevance.shares import Share
 from keras_xaic.relevance.targets import BatchTargets
@@ -61,6 +68,7 @@ class DeepLift:
     def step(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic, references: Sequence[Tensor]) -> Step:
         """See `Engine.step`."""
         operations = self.program.operations
+        references = [r if x.dtype.is_floating else tf.cast(tf.round(r), x.dtype) for x, r in zip(xs, references)]
         here, there = self.program.forward(xs), self.program.forward(references)
         selected = targets.selection([here[key] for key in operations.outputs])
         arrived: dict[str, list[Multiplier]] = defaultdict(list)
@@ -74,7 +82,7 @@ class DeepLift:
             for key, multiplier in self._back(operation, here, there, multipliers, record).items():
                 arrived[key].append(multiplier)
         inputs = [
-            _total(arrived[key])[0] * (x - r) if key in arrived else tf.zeros_like(x)
+            _total(arrived[key])[0] * tf.cast(x - r, tf.float32) if key in arrived else tf.zeros_like(x, tf.float32)
             for key, x, r in zip(operations.inputs, xs, references)
         ]
         gained = [part * (here[key] - there[key]) for key, part in zip(operations.outputs, selected)]
@@ -94,7 +102,9 @@ class DeepLift:
         keys, function = as_function(operation)
         xs, rs = [here[key] for key in keys], [there[key] for key in keys]
         ms = [m for m, _ in multipliers]
-        if how == "activation" or (how == "product" and len(keys) == 1):
+        if is_of_whole_numbers(operation, self.program, here):
+            results = through_whole_numbers(function, xs, ms, how, self.program.called[operation.name])
+        elif how == "activation" or (how == "product" and len(keys) == 1):
             before = self.program.operations.producer.get(keys[0])
             if self.reveal_cancel and before is not None and before.path in self.program.maps:
                 return {keys[0]: self._reveal_cancel(function, before, here, there, ms[0])}
@@ -106,7 +116,8 @@ class DeepLift:
             results = through_product(xs, rs, ms[0])
         else:  # linear, or linearised
             xs = [copy_of(x) for x in xs]
-            results = tf.gradients(list(function(xs)), xs, grad_ys=ms, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            pairs = [(y, m) for y, m in zip(function(xs), ms) if y.dtype.is_floating]
+            results = gradients_among_floats([y for y, _ in pairs], xs, [m for _, m in pairs])
         return {key: _same(result) for key, result in zip(keys, results)}
 
     def _through_weights(
@@ -208,7 +219,7 @@ def _same(m: Tensor) -> Multiplier:
 
 
 def _nothing(like: Tensor) -> Multiplier:
-    return _same(tf.zeros_like(like))
+    return _same(tf.zeros_like(like, tf.float32))
 
 
 def _total(multipliers: Sequence[Multiplier]) -> Multiplier:

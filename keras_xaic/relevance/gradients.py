@@ -66,7 +66,9 @@ class Gradient:
                 record.add_bias(program.channels_key(op.path), bias)
                 record.add_shares(linear, [Share(linear.weight, [(tensors[op.inputs[0]], g)])])
         weights = {**record.weights(statistic), **self._inner_weights(xs, targets, statistic)}
-        return Step([x * g for x, g in zip(xs, found[len(zs) :])], record.channels, record.biases, weights, objective)
+        return Step(
+            [tf.cast(x, g.dtype) * g for x, g in zip(xs, found[len(zs) :])], record.channels, record.biases, weights, objective
+        )
 
     def _inner_weights(self, xs: Sequence[Tensor], targets: BatchTargets, statistic: Statistic) -> dict[str, Tensor]:
         """Kernels inside recurrent and attention layers: sample by sample, as only whole gradients exist for them."""
@@ -105,7 +107,7 @@ class IntegratedGradients(Gradient):
     Inside the network the path integral is taken over the layer's own values (conductance, Dhamdhere et al. 2018,
     arXiv 1805.12233): channels get ``integral dF/dz dz`` and weights the part of it that comes through their own input,
     ``integral dF/dz_j w_ij dx_i``. Kernels inside recurrent and attention layers get no score. Ten steps, gradients in the
-    middle of each.
+    middle of each. Inputs that are whole numbers choose, and do not change on the way.
     """
 
     compares = True
@@ -119,7 +121,8 @@ class IntegratedGradients(Gradient):
         path = []
         for x, r in zip(xs, references):
             alpha = tf.reshape(along, (-1, *[1] * (x.shape.rank - 1)))
-            path.append(r + alpha * (tf.repeat(x, self.copies, axis=0) - r))
+            xs_on_path = tf.repeat(x, self.copies, axis=0)
+            path.append(r + alpha * (xs_on_path - r) if x.dtype.is_floating else xs_on_path)
         tensors = program.forward(path)
         outputs = [tensors[key] for key in program.operations.outputs]
         selected = [tf.repeat(part, self.copies, axis=0) for part in targets.selection([self._ends(f)[1] for f in outputs])]
@@ -135,7 +138,7 @@ class IntegratedGradients(Gradient):
             record.add_channels(program.channels_key(op.path), moved)
             record.add_shares(linear, [Share(linear.weight, pairs)], calls=self.steps)
         inputs = [
-            tf.add_n([dx * slope for dx, slope in zip(self._differences(x), self._middles(g))])
+            tf.add_n([tf.cast(dx, g.dtype) * slope for dx, slope in zip(self._differences(x), self._middles(g))])
             for x, g in zip(path, found[len(zs) :])
         ]
         first, last = self._ends(objective)
@@ -158,5 +161,6 @@ class IntegratedGradients(Gradient):
 
 
 def _gradients(objective: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    found = tf.gradients(objective, list(tensors), unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return [tf.convert_to_tensor(g) for g in found]
+    floats = [tensor for tensor in tensors if tensor.dtype.is_floating]
+    found = iter(tf.gradients(objective, floats, unconnected_gradients=tf.UnconnectedGradients.ZERO))
+    return [tf.convert_to_tensor(next(found)) if t.dtype.is_floating else tf.zeros_like(t, tf.float32) for t in tensors]

@@ -11,6 +11,7 @@ from typing import Literal, Optional
 
 from keras_xaic._keras import Layer, layers
 from keras_xaic.errors import ModelError
+from keras_xaic.models.keras3_operations import COUNTERPARTS
 from keras_xaic.models.operations import Operation, activation_name, symbol_of
 
 Method = Literal["lrp", "deeplift", "innvestigate"]
@@ -84,7 +85,7 @@ TABLE: tuple[Row, ...] = (
         "route",
         "Flatten Reshape Permute ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D Concatenate RepeatVector UpSampling1D "
         "Masking reshape transpose concat expand_dims compat.v1.squeeze compat.v1.pad split stack unstack tile identity "
-        "__operators__.getitem compat.v1.transpose nn.depth_to_space nn.space_to_depth",
+        "__operators__.getitem compat.v1.transpose nn.depth_to_space nn.space_to_depth squeeze pad repeat reverse roll",
         "relevance follows the values",
         "multipliers follow the values",
         "shared",
@@ -309,6 +310,16 @@ def as_markdown() -> str:
     for row in TABLE:
         names = ", ".join(f"`{name}`" for name in row.names.split())
         lines.append(f"| {names} | {row.lrp} | {row.deeplift or 'refused'} | {row.innvestigate or 'refused'} |")
+    operations = ", ".join(f"`{kind}`" for kind in sorted(COUNTERPARTS))
+    lines += [
+        "",
+        "## Models of Keras 3",
+        "",
+        "They are rebuilt with Keras 2. Layers that Keras 2 has not: augmentation is left out, `SpectralNormalization` and LoRA are",
+        "in the kernels that training left, `RMSNormalization` is rebuilt; others, such as `MelSpectrogram`, are refused by name.",
+        "",
+        f"Operations that have a counterpart (`keras.ops`, `a + b`, `x[:, 0]`): {operations}.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -34,11 +34,15 @@ def copy_of(x: Tensor) -> Tensor:
 
 
 def share_of_sum(function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor], epsilon: float) -> list[Tensor]:
-    """z-rule through a linear function: ``R_i = x_i sum_j dy_j/dx_i R_j / (y_j + sign(y_j) epsilon mean|y|)``."""
+    """z-rule through a linear function: ``R_i = x_i sum_j dy_j/dx_i R_j / (y_j + sign(y_j) epsilon mean|y|)``.
+
+    What chooses (conditions, numbers of rows) gets nothing.
+    """
     xs = [copy_of(x) for x in xs]
     ys = function(xs)
-    signals = [divide(relevance, stabilised(y, epsilon)) for y, relevance in zip(ys, relevances)]
-    return [x * g for x, g in zip(xs, _gradients(ys, xs, signals))]
+    pairs = [(y, divide(relevance, stabilised(y, epsilon))) for y, relevance in zip(ys, relevances) if y.dtype.is_floating]
+    found = gradients_among_floats([y for y, _ in pairs], xs, [signal for _, signal in pairs])
+    return [tf.cast(x, tf.float32) * g for x, g in zip(xs, found)]
 
 
 def follow_values(function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor]) -> list[Tensor]:
@@ -101,8 +105,8 @@ def propagate(
     keys, function = as_function(operation)
     xs = [tensors[key] for key in keys]
     how = program.how[operation.name]
-    if not all(tensors[key].dtype.is_floating for key in operation.outputs):
-        results = _through_whole_numbers(function, xs, relevances, how, program.called[operation.name])
+    if is_of_whole_numbers(operation, program, tensors):
+        results = through_whole_numbers(function, xs, relevances, how, program.called[operation.name])
     elif how == "layer_norm":
         results = share_of_sum(_with_constant_deviation(operation.layer), xs, relevances, epsilon)
     elif how in ("sum", "product") and len(keys) == 1 and program.called[operation.name] != "Add":
@@ -120,10 +124,15 @@ def propagate(
     return dict(zip(keys, results))
 
 
-def _through_whole_numbers(
+def is_of_whole_numbers(operation: Operation, program: Program, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether an operation makes whole numbers or conditions, or values out of them as they are."""
+    return program.called[operation.name] == "cast" or not any(tensors[key].dtype.is_floating for key in operation.outputs)
+
+
+def through_whole_numbers(
     function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor], how: str, called: str
 ) -> list[Tensor]:
-    """Relevance of whole numbers, as those of rows in a table: it goes where they came from and ends where they are made."""
+    """Relevance (or multipliers) of whole numbers, as of rows in a table: where they came from; it ends where they are made."""
     if how == "route":
         return follow_values(function, [tf.cast(x, tf.float32) for x in xs], relevances)
     if called in ("cast", "identity"):
@@ -145,6 +154,12 @@ def _with_constant_deviation(layer: Layer) -> Function:
         return (y + tf.reshape(layer.beta, shape) if layer.center else y,)
 
     return function
+
+
+def gradients_among_floats(ys: Sequence[Tensor], xs: Sequence[Tensor], signals: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of `ys`, weighted by `signals`; zeros for what chooses among values (conditions, numbers of rows)."""
+    gradients = iter(_gradients(ys, [x for x in xs if x.dtype.is_floating], signals))
+    return [next(gradients) if x.dtype.is_floating else tf.zeros_like(x, tf.float32) for x in xs]
 
 
 def _gradients(ys: Sequence[Tensor], xs: Sequence[Tensor], signals: Sequence[Tensor]) -> list[Tensor]:

@@ -6,13 +6,13 @@ import contextlib
 import pathlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
 
 import numpy as np
 
-from keras_xaic._keras import Model, keras
+from keras_xaic._keras import Model, keras, tf
 from keras_xaic.data import Array, Samples
 from keras_xaic.errors import PlanError, XaicError, XaicWarning
 from keras_xaic.models.losses import all_targets, output_losses
@@ -146,7 +146,7 @@ def fit(
         stopped, states = bool(model.stop_training), states_of(theirs) if theirs else None
         state.save(history, states, stopped, last=stopped or len(history) == schedule.epochs)
 
-    with traced_once(model), _taught_maps(model, task, taught, schedule):
+    with traced_once(model), _taught_maps(model, task, taught, schedule), _shapes_known(model):
         if not history and schedule.select_from == 0:  # training may make things worse
             state.consider(judge(model))
         if not schedule.is_over(history) and not state.stopped:
@@ -182,6 +182,27 @@ def _targets(task: AnyTask, train: Samples, taught: Taught) -> list[Any]:
 
 def _taught_maps(model: Model, task: AnyTask, taught: Taught, schedule: Schedule) -> Any:
     return contextlib.nullcontext() if taught.maps is None else matching(model, task, schedule.explanation_loss)
+
+
+@contextlib.contextmanager
+def _shapes_known(model: Model) -> Iterator[None]:
+    """Has training steps know the shapes of their inputs: of such batches Keras keeps the ranks, and some layers need more."""
+    before = vars(model).get("train_step")
+    step = model.train_step
+
+    def train_step(data: Any) -> Any:
+        given = tf.nest.flatten(keras.utils.unpack_x_y_sample_weight(data)[0])
+        for one, tensor in zip(given, model.inputs):
+            if one.shape.rank == tensor.shape.rank:
+                one.set_shape([None, *tensor.shape[1:]])
+        return step(data)
+
+    vars(model)["train_step"] = train_step
+    try:
+        yield
+    finally:
+        vars(model).pop("train_step") if before is None else vars(model).update(train_step=before)
+        model.train_function = None
 
 
 def _losses(task: AnyTask, train: Samples, teacher: Optional[Array], schedule: Schedule) -> dict[str, Any]:

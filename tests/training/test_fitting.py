@@ -311,3 +311,14 @@ def test_same_seed_same_weights_and_another_seed_others():
     for one, same in zip(first.get_weights(), again.get_weights()):
         np.testing.assert_array_equal(one, same)
     assert any((one != changed).any() for one, changed in zip(first.get_weights(), other.get_weights()))
+
+
+def test_layers_that_need_to_know_shapes_are_trained():
+    inputs = keras.Input((2,))
+    bins = layers.Discretization([0.3, 0.6], output_mode="one_hot")(inputs[:, :1])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([bins, inputs])))
+    x = np.random.default_rng(0).uniform(0, 1, (64, 2)).astype(np.float32)
+    samples = Samples(x, (x[:, 0] > 0.5).astype(np.int32))
+    history = fit(model, samples, samples, Task("classification", 2, "linear"), Schedule(2, 1e-2, 16))
+    assert len(history) == 2
+    assert "train_step" not in vars(model)

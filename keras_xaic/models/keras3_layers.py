@@ -1,0 +1,97 @@
+"""Layers that Keras 3 has and Keras 2 does not: what stands for them here, and those that nothing stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras_xaic.errors import ModelError
+from keras_xaic.models.wrapped import NORMALIZED
+
+AUGMENTATIONS = frozenset(
+    {
+        "AugMix",
+        "CutMix",
+        "MixUp",
+        "RandAugment",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomElasticTransform",
+        "RandomErasing",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
+        "Solarization",
+    }
+)
+"""Layers that do nothing when the model is used."""
+_WITHOUT = frozenset(
+    {
+        "AdaptiveAveragePooling1D",
+        "AdaptiveAveragePooling2D",
+        "AdaptiveAveragePooling3D",
+        "AdaptiveMaxPooling1D",
+        "AdaptiveMaxPooling2D",
+        "AdaptiveMaxPooling3D",
+        "AutoContrast",
+        "ContrastLimitedAdaptiveHistogramEqualization",
+        "Equalization",
+        "FlaxLayer",
+        "GroupQueryAttention",
+        "GroupedQueryAttention",
+        "JaxLayer",
+        "MaxNumBoundingBoxes",
+        "MelSpectrogram",
+        "Pipeline",
+        "ReversibleEmbedding",
+        "STFTSpectrogram",
+        "TFSMLayer",
+        "TorchModuleWrapper",
+    }
+)
+KNOWN = AUGMENTATIONS | _WITHOUT | {NORMALIZED}
+"""Classes of Keras 3 that are no custom ones."""
+
+
+def in_place_of(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """Returns the configuration of the layer that computes what a layer of Keras 3 does, itself where Keras 2 may have it.
+
+    Args:
+        config: Of the layer.
+        source: The file, for the error message.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    kind, inner = str(config["class_name"]), config["config"]
+    if kind in AUGMENTATIONS:
+        kept = {key: inner[key] for key in ("name", "trainable", "dtype") if key in inner}
+        return {"class_name": "Activation", "module": "keras.layers", "config": {**kept, "activation": "linear"}}
+    if kind == NORMALIZED:
+        wrapped = inner["layer"]
+        return {**wrapped, "config": {**wrapped["config"], "name": inner["name"]}}
+    if kind in _WITHOUT:
+        raise ModelError(
+            f"{source}: layer {inner.get('name')!r} ({kind}) is a layer of Keras 3 that has no counterpart here",
+            "layers that Keras 2 has as well",
+            "Use a layer of the same effect; where it prepares the input, take the model behind it, "
+            f"keras.Model(model.get_layer({str(inner.get('name'))!r}).output, model.output), and data that is prepared",
+        )
+    return config
+
+
+def refuse_quantized(kind: str, owner: str, source: str) -> None:
+    """Refuses a layer whose weights Keras 3 has quantized.
+
+    Raises:
+        ModelError: Saying which model to give instead.
+    """
+    if kind.endswith("QuantizationConfig") or kind == "QuantizedDTypePolicy":
+        found = f"{source}: {owner} has weights that Keras quantized ({kind})"
+        raise ModelError(found, "the model as it was before model.quantize(...)", "Give that one: weights are quantized here")

@@ -1,0 +1,145 @@
+"""Layers and wrappers that only Keras 3 has; what needs Keras 3 runs where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from keras_xaic.errors import ModelError
+from keras_xaic.models import keras3_layers, load_model
+from keras_xaic.models.given import as_model
+from keras_xaic.models.keras3 import is_keras3
+from keras_xaic.models.keras3_objects import from_keras3
+from keras_xaic.models.wrapped import NORMALIZED
+
+keras = importlib.import_module("keras")
+pytestmark = pytest.mark.skipif(not is_keras3(keras.__version__), reason="Keras 3 is not installed")
+
+FACTORS = {
+    "RandomHue": 0.2,
+    "RandomPosterization": 4,
+    "RandomSaturation": 0.3,
+    "RandomSharpness": 0.3,
+    "RandomColorDegeneration": 0.5,
+}
+
+
+def same(model, path, suffixes=(".keras", ".h5")):
+    """Whether the object and the files compute what Keras 3 computes."""
+    x = np.random.default_rng(0).uniform(0, 1, size=(3, *model.input_shape[1:])).astype(np.float32)
+    made = [from_keras3(model)]
+    for suffix in suffixes:
+        model.save(path / f"model{suffix}")
+        made.append(load_model(path / f"model{suffix}"))
+    for one in made:
+        np.testing.assert_allclose(one.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    return made[0]
+
+
+def test_every_layer_of_keras_3_is_known():
+    """Each class is one of Keras 2, or one that something stands for or that is refused by name; a new one fails here."""
+    from keras_xaic._keras import layers as ours
+
+    public = {name for name in dir(keras.layers) if isinstance(getattr(keras.layers, name), type)}
+    public -= {name for name in public if hasattr(ours, name)}
+    assert public - keras3_layers.KNOWN - {"RMSNormalization"} == set()
+
+
+@pytest.mark.parametrize("kind", sorted(keras3_layers.AUGMENTATIONS))
+def test_augmentations_do_nothing(kind, tmp_path):
+    layer = getattr(keras.layers, kind)(**({"factor": FACTORS[kind]} if kind in FACTORS else {}))
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(255.0), layer, layers.Conv2D(4, 3), layers.Flatten()])
+    same(model, tmp_path, (".keras",))
+
+
+def test_spectral_normalization_comes_off(tmp_path):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.SpectralNormalization(layers.Conv2D(8, 3)),
+            layers.SpectralNormalization(layers.Conv2D(8, 3, use_bias=False)),
+            layers.Flatten(),
+            layers.SpectralNormalization(layers.Dense(4), name="head"),
+        ]
+    )
+    model(np.ones((2, 6, 6, 3), np.float32), training=True)  # which changes kernels
+    made = same(model, tmp_path)
+    assert made.layers[-1].name == "head"
+    assert not any(type(layer).__name__ == NORMALIZED for layer in made.layers)
+
+
+def test_spectral_normalization_of_keras_2_comes_off(tmp_path):
+    from keras_xaic._keras import keras as keras2
+    from keras_xaic._keras import layers
+
+    inside = layers.Conv2D(8, 3, activation="relu")
+    model = keras2.Sequential([keras2.Input((6, 6, 3)), layers.SpectralNormalization(inside, name="first"), layers.Flatten()])
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype(np.float32)
+    model(x, training=True)
+    for suffix in (".h5", ".keras"):
+        model.save(tmp_path / f"model{suffix}")
+        made = as_model(tmp_path / f"model{suffix}")
+        assert [layer.name for layer in made.layers[-2:]] == ["first", model.layers[-1].name]
+        assert type(made.layers[-2]) is layers.Conv2D
+        np.testing.assert_allclose(made.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_low_rank_adaptation_is_in_the_kernel(tmp_path):
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(4)]
+    )
+    for layer in (model.layers[0], model.layers[2]):
+        layer.enable_lora(2)
+        for weight in layer.weights:
+            weight.assign(np.random.default_rng(1).normal(size=weight.shape))
+    same(model, tmp_path, (".keras",))
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(ModelError, match=r"LoRA.*Save the model as \.keras"):
+        load_model(tmp_path / "model.h5")
+
+
+def test_a_model_that_keras_quantized_is_refused_with_the_reason(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ModelError, match=r"'dense.*weights that Keras quantized.*before model\.quantize"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_a_layer_without_a_counterpart_is_refused_with_a_way_out(tmp_path):
+    inputs = keras.Input((2000,))
+    spectrum = keras.layers.MelSpectrogram(fft_length=256, sequence_stride=128, num_mel_bins=16, name="mel")
+    model = keras.Model(inputs, keras.layers.Conv1D(4, 3)(spectrum(inputs)))
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(
+        ModelError, match=r"'mel' \(MelSpectrogram\) is a layer of Keras 3 .*get_layer\('mel'\)\.output"
+    ) as raised:
+        load_model(tmp_path / "model.keras")
+    assert "custom" not in str(raised.value)
+    behind = keras.Model(model.get_layer("mel").output, model.output)  # the way out
+    behind.save(tmp_path / "behind.keras")
+    assert load_model(tmp_path / "behind.keras").input_shape == behind.input_shape
+
+
+def test_a_model_that_draws_random_numbers_is_named():
+    @keras.saving.register_keras_serializable("drawing")
+    class Sampling(keras.layers.Layer):
+        def call(self, mean):
+            return mean + keras.random.normal(keras.ops.shape(mean))
+
+    from keras_xaic._keras import keras as keras2
+    from keras_xaic._keras import tf
+
+    @keras2.utils.register_keras_serializable("drawing", name="Sampling")
+    class Twin(keras2.layers.Layer):
+        def call(self, mean):
+            return mean + tf.random.normal(tf.shape(mean))
+
+    inputs = keras.Input((3,))
+    with pytest.raises(ModelError, match="draws random numbers"):
+        from_keras3(keras.Model(inputs, Sampling()(keras.layers.Dense(2)(inputs))))
