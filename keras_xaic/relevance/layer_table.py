@@ -315,8 +315,9 @@ def as_markdown() -> str:
         "",
         "## Models of Keras 3",
         "",
-        "They are rebuilt with Keras 2. Layers that Keras 2 has not: augmentation is left out, `SpectralNormalization` and LoRA are",
-        "in the kernels that training left, `RMSNormalization` is rebuilt; others, such as `MelSpectrogram`, are refused by name.",
+        "They are rebuilt with Keras 2. Of the layers that Keras 2 has not, augmentation is left out, spectral normalization",
+        "and LoRA are in the kernels that training left, and `RMSNormalization` is rebuilt; others, such as `MelSpectrogram`,",
+        "are refused by name.",
         "",
         f"Operations that have a counterpart (`keras.ops`, `a + b`, `x[:, 0]`): {operations}.",
     ]
