@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers, tf
 from keras_xaic.errors import ModelError, first_line
+from keras_xaic.models.einsum import Einsum
 from keras_xaic.models.folding import (
     DEPTHWISE,
     FOLDABLE,
@@ -229,6 +230,8 @@ class _Builder:
             return layers.Activation(_function_of(layer), name=operation.path)
         if isinstance(layer, IDENTITIES):  # one that makes numbers of bytes
             return layers.Rescaling(1.0, name=operation.path)
+        if operation.equation:
+            return Einsum(operation.equation, name=operation.path)
         config = {**_in_float32(layer.get_config()), "name": operation.path}
         if operation.path in self.operations.frozen:
             config["trainable"] = False

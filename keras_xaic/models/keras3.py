@@ -184,7 +184,10 @@ class _Translation:
                 extra.update(counterpart.arguments(part["config"], _shapes(node)))
                 if not _is_tensor(first) and not (isinstance(first, list) and all(map(_is_tensor, first))):
                     return [CONSTANT, -1, convert(first), extra]
-            calls = [[*convert(one), extra] for one in (first if isinstance(first, list) else [first])]
+            given = first if isinstance(first, list) else args if counterpart.is_layer else [first]
+            if not all(map(_is_tensor, given)):
+                raise ModelError(f"{self.source}: operation {part['name']!r} is called with an array or a number", "tensors")
+            calls = [[*convert(one), extra] for one in given]
             return calls if counterpart.is_layer or isinstance(first, list) else calls[0]
         known = _known(str(part["class_name"])) or keras.layers.Layer
         names = [name for name in inspect.signature(known.call).parameters if name != "self"]

@@ -248,6 +248,7 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "ConvertToTensor": _function("identity"),
     "Cumsum": _function("math.cumsum", "axis"),
     "DepthToSpace": _function("nn.depth_to_space", "block_size", only={"data_format": "channels_last"}),
+    "Einsum": _layer("Einsum", "subscripts"),
     "Elu": _layer("ELU", "alpha"),
     "ExpandDims": _function("expand_dims", "axis"),
     "Flip": _function("reverse", reads="axis", made=_axes),

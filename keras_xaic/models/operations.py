@@ -12,6 +12,12 @@ import numpy as np
 
 from keras_xaic._keras import Layer, Model, Tensor, keras, tf
 from keras_xaic.errors import ModelError
+from keras_xaic.models.einsum import SYMBOLS, Einsum
+
+SLICES = ("__operators__.getitem", "getitem")
+"""What Keras calls a slice of a tensor."""
+_WHOLE = {"start": None, "stop": None, "step": None}
+"""All of an axis, as Keras keeps slices."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,18 @@ class Operation:
         args, kwargs = self.node.map_arguments(values)
         if "training" in kwargs:
             kwargs["training"] = False
-        return tuple(tf.nest.flatten((function or self.layer)(*args, **kwargs)))
+        if symbol_of(self.layer) in SLICES:
+            places = args[1] if len(args) > 1 else kwargs["slice_spec"]
+            args, kwargs = (args[0], _without_ellipsis(places, len(args[0].shape))), {}
+        called = function or self.layer
+        if self.equation and isinstance(called, Einsum):
+            args, kwargs = (list(args[1:]),), {}
+        return tuple(tf.nest.flatten(called(*args, **kwargs)))
+
+    @property
+    def equation(self) -> str:
+        """The equation of a call of ``tf.einsum``, or ""."""
+        return str(self.node.call_args[0]) if symbol_of(self.layer) in SYMBOLS else ""
 
 
 class Operations:
@@ -133,6 +150,16 @@ class Operations:
             for key in operation.inputs:
                 readers[key].append(operation)
         return readers
+
+
+def _without_ellipsis(places: Any, rank: int) -> Any:
+    """Writes out the axes that ``...`` stands for in a slice of a tensor: Keras 2 cannot save it."""
+    places = list(places) if isinstance(places, (list, tuple)) else [places]
+    at = next((number for number, place in enumerate(places) if place is ...), None)
+    if at is None:
+        return tuple(places)
+    named = sum(place is not None for place in places) - 1
+    return (*places[:at], *[_WHOLE] * (rank - named), *places[at + 1 :])
 
 
 def _is_nested(layer: Layer) -> bool:
