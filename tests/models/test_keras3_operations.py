@@ -109,8 +109,8 @@ def same(model, path):
         made.append(load_model(path / f"model{suffix}"))
     made.append(canonicalize(made[0]).model)
     for one in made:
-        for name, ours, theirs in zip(model.output_names, outputs(one, x), wanted):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=name)
+        for output, ours, theirs in zip(model.outputs, outputs(one, x), wanted):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=output.name)
     return made[0]
 
 
