@@ -110,7 +110,7 @@ def same(model, path):
     made.append(canonicalize(made[0]).model)
     for one in made:
         for output, ours, theirs in zip(model.outputs, outputs(one, x), wanted):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=output.name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=output.name)
     return made[0]
 
 
