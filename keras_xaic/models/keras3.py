@@ -17,6 +17,7 @@ from keras_xaic.models.activations import in_keras2
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
 from keras_xaic.models.keras3_layers import in_place_of
 from keras_xaic.models.keras3_operations import counterpart_of
+from keras_xaic.models.operations import SLICES
 from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.safety import is_operator
 
@@ -108,7 +109,7 @@ class _Translation:
             shapes = _shapes(calls[0]) if calls else [()]
             made = {"name": name, **counterpart.arguments(settings, shapes)}
             return {"class_name": counterpart.class_of(shapes), "name": name, "config": made}
-        made_by = "SlicingOpLambda" if counterpart.function == "__operators__.getitem" else "TFOpLambda"
+        made_by = "SlicingOpLambda" if counterpart.function in SLICES else "TFOpLambda"
         return {"class_name": made_by, "name": name, "config": {"name": name, "function": counterpart.function}}
 
     def _value(self, value: Any) -> Any:
@@ -178,7 +179,7 @@ class _Translation:
         first = args[0] if args else None
         if is_operator(part):
             counterpart = counterpart_of(part["class_name"], f"{self.source}: {part['name']!r}")
-            counterpart.check_call(extra, f"{self.source}: operation {part['name']!r} ({part['class_name']})")
+            counterpart.check_call(args, extra, f"{self.source}: operation {part['name']!r} ({part['class_name']})")
             if not counterpart.is_layer:
                 extra.update(zip(counterpart.names, map(convert, args[1:])))
                 extra.update(counterpart.arguments(part["config"], _shapes(node)))

@@ -122,13 +122,14 @@ class Counterpart:
                     f"{what} has {key}={value!r}, which has no counterpart here", "no other settings", "Leave it out"
                 )
 
-    def check_call(self, named: Settings, what: str) -> None:
-        """Refuses a call with named arguments that the function does not take.
+    def check_call(self, given: Sequence[Any], named: Settings, what: str) -> None:
+        """Refuses a call with arguments, by place or by name, that the function does not take.
 
         Raises:
             ModelError: Naming the operation (`what`) and the argument.
         """
-        for key in set(named) - set(self.names):
+        more = [] if self.is_layer else [repr(one) for one in given[1 + len(self.names) :] if one is not None]
+        for key in [*more, *sorted(set(named) - set(self.names))]:
             raise ModelError(f"{what} is called with {key}, which has no counterpart here", "no such argument", "Leave it out")
 
     def arguments(self, settings: Settings, shapes: Shapes) -> dict[str, Any]:

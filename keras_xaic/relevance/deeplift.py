@@ -116,8 +116,7 @@ class DeepLift:
             results = through_product(xs, rs, ms[0])
         else:  # linear, or linearised
             xs = [copy_of(x) for x in xs]
-            pairs = [(y, m) for y, m in zip(function(xs), ms) if y.dtype.is_floating]
-            results = gradients_among_floats([y for y, _ in pairs], xs, [m for _, m in pairs])
+            results = gradients_among_floats(function(xs), xs, ms)
         return {key: _same(result) for key, result in zip(keys, results)}
 
     def _through_weights(

@@ -9,6 +9,7 @@ from keras_xaic.relevance.choices import Statistic
 from keras_xaic.relevance.engine import Record, Step, per_sample
 from keras_xaic.relevance.inner_kernels import inner_kernels
 from keras_xaic.relevance.program import Program
+from keras_xaic.relevance.propagation import gradients_among_floats
 from keras_xaic.relevance.reduce import reduce_samples
 from keras_xaic.relevance.rules import over_positions
 from keras_xaic.relevance.shares import Share
@@ -161,6 +162,4 @@ class IntegratedGradients(Gradient):
 
 
 def _gradients(objective: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    floats = [tensor for tensor in tensors if tensor.dtype.is_floating]
-    found = iter(tf.gradients(objective, floats, unconnected_gradients=tf.UnconnectedGradients.ZERO))
-    return [tf.convert_to_tensor(next(found)) if t.dtype.is_floating else tf.zeros_like(t, tf.float32) for t in tensors]
+    return gradients_among_floats([objective], tensors, [tf.ones_like(objective)])

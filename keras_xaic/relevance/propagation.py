@@ -40,8 +40,8 @@ def share_of_sum(function: Function, xs: Sequence[Tensor], relevances: Sequence[
     """
     xs = [copy_of(x) for x in xs]
     ys = function(xs)
-    pairs = [(y, divide(relevance, stabilised(y, epsilon))) for y, relevance in zip(ys, relevances) if y.dtype.is_floating]
-    found = gradients_among_floats([y for y, _ in pairs], xs, [signal for _, signal in pairs])
+    signals = [divide(relevance, stabilised(y, epsilon)) if y.dtype.is_floating else y for y, relevance in zip(ys, relevances)]
+    found = gradients_among_floats(ys, xs, signals)
     return [tf.cast(x, tf.float32) * g for x, g in zip(xs, found)]
 
 
@@ -158,7 +158,9 @@ def _with_constant_deviation(layer: Layer) -> Function:
 
 def gradients_among_floats(ys: Sequence[Tensor], xs: Sequence[Tensor], signals: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of `ys`, weighted by `signals`; zeros for what chooses among values (conditions, numbers of rows)."""
-    gradients = iter(_gradients(ys, [x for x in xs if x.dtype.is_floating], signals))
+    pairs = [(y, signal) for y, signal in zip(ys, signals) if y.dtype.is_floating]
+    floats = [x for x in xs if x.dtype.is_floating]
+    gradients = iter(_gradients([y for y, _ in pairs], floats, [signal for _, signal in pairs]))
     return [next(gradients) if x.dtype.is_floating else tf.zeros_like(x, tf.float32) for x in xs]
 
 

@@ -162,6 +162,12 @@ def test_an_operation_whose_settings_are_missing_or_unknown_is_named():
     settings["initial"] = 0.5
     with pytest.raises(ModelError, match=r"operation 'max.*' \(Max\) has initial=0.5"):
         build_model(config, "m")
+    del settings["initial"]
+    call = config["config"]["layers"][-1]["inbound_nodes"][0]
+    call["args"].append(2.0)
+    with pytest.raises(ModelError, match=r"is called with 2\.0"):
+        build_model(config, "m")
+    call["args"].pop()
     del settings["axis"]
     with pytest.raises(ModelError, match="does not say its axis"):
         build_model(config, "m")
