@@ -30,6 +30,7 @@ from keras_xaic.models.folding import (
 from keras_xaic.models.kernels import Kernel, layer_kernels
 from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
 from keras_xaic.models.ports import keep_ports, ports_of
+from keras_xaic.models.rebuilding import rebuilt
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.ELU, layers.ThresholdedReLU)
@@ -243,7 +244,7 @@ class _Builder:
         if operation.path in self.forward:
             config["use_bias"] = True
         try:
-            return type(layer).from_config(config)
+            return rebuilt(layer, config)
         except Exception as error:  # a custom layer's from_config may raise anything
             raise _cannot_rebuild(operation.path, layer, (str(error) or type(error).__name__).splitlines()[-1]) from None
 

@@ -23,8 +23,9 @@ from keras_xaic.models.generations import as_here, in_the_order_of
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
 from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.losses import remember_loss
-from keras_xaic.models.safety import check_config
+from keras_xaic.models.safety import FOR_TRAINING, check_config
 from keras_xaic.models.savedmodels import load_saved_model
+from keras_xaic.models.wrapped import unwrapped, wrappers_known
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.usual import in_usual_keras
 
@@ -43,7 +44,8 @@ def load_model(
     """Loads a Keras model for inference or fine-tuning, without its optimizer.
 
     The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, and SavedModel
-    directories written by ``model.save``.
+    directories written by ``model.save``. Wrappers of the Model Optimization toolkit come off: of pruning, of clustering, of
+    quantization-aware training.
 
     >>> import tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "tiny.keras"
@@ -74,7 +76,7 @@ def load_model(
         with bounded(str(where), size):
             if custom_objects is not None:
                 register_custom_objects(custom_objects, allow_unsafe)
-            model = _load(where, allow_unsafe, architecture)
+            model = unwrapped(_load(where, allow_unsafe, architecture))
             _check_values(model, str(where))
             return model
     except XaicError:
@@ -111,8 +113,8 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
         return model
     with h5py.File(checked, "r") as file:
         config = read_json(file.attrs["model_config"], f"the configuration in {where}")
-        check_config(config, str(where), allow_unsafe)
-        with weights_within(values, str(where)):
+        with wrappers_known(config, str(where)), weights_within(values, str(where)):
+            check_config(config, str(where), allow_unsafe)
             if is_keras3(file.attrs.get("keras_version")):
                 model = build_model(config, str(where))
                 load_h5_weights(model, file, str(where))
@@ -134,7 +136,8 @@ def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool
 def _build_keras(
     where: pathlib.Path, directory: pathlib.Path, contents: dict[str, bytes], config: Any, allow_unsafe: bool
 ) -> Model:
-    check_config(config, str(where), allow_unsafe)
+    with wrappers_known(config, str(where)):
+        check_config(config, str(where), allow_unsafe)
     unpacked, cleaned, checked = (directory / name for name in ("unpacked.h5", WEIGHTS, "model.keras"))
     write_atomic(unpacked, contents.pop(WEIGHTS))
     values = clean_copy(unpacked, cleaned, f"{WEIGHTS} in {where}")
@@ -148,7 +151,7 @@ def _build_keras(
         config = as_here(config)
         check_connections(config, str(where))
         write_atomic(checked, _archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
-        with in_the_order_of(cleaned):
+        with wrappers_known(config, str(where)), in_the_order_of(cleaned):
             return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
 
 
@@ -195,10 +198,14 @@ def _archive(contents: Mapping[str, bytes]) -> bytes:
 
 
 def _without_training(config: object) -> Any:
-    """Drops losses, metrics and optimizers, here and in nested models."""
+    """Drops losses, metrics and optimizers, here and in nested models, and the layers that `Model.add_loss` leaves there."""
     if isinstance(config, Mapping):
         return {key: _without_training(part) for key, part in config.items() if key != "compile_config"}
-    return [_without_training(part) for part in config] if isinstance(config, list) else config
+    if not isinstance(config, list):
+        return config
+    return [
+        _without_training(one) for one in config if not (isinstance(one, Mapping) and one.get("class_name") in FOR_TRAINING)
+    ]
 
 
 def _renumbered(config: object, seen: dict[Any, int]) -> Any:

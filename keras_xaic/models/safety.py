@@ -10,11 +10,14 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.activations import of_keras2
 from keras_xaic.models.keras3_layers import KNOWN, refuse_quantized
-from keras_xaic.models.wrapped import refuse_wrapped
 
 _MODELS = {"Functional", "Model", "Sequential"}
 _OPERATION_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
-_BUILT_IN_ELSEWHERE = _MODELS | _OPERATION_LAYERS | {"InputLayer", "BatchNormalizationV1", "BatchNormalizationV2"}
+FOR_TRAINING = {"AddLoss", "AddMetric"}
+"""Layers that `Model.add_loss` and `Model.add_metric` leave beside the graph."""
+_BUILT_IN_ELSEWHERE = (
+    _MODELS | _OPERATION_LAYERS | FOR_TRAINING | {"InputLayer", "BatchNormalizationV1", "BatchNormalizationV2"}
+)
 _OF_LAYERS = {"trainable", "layers", "batch_shape", "batch_input_shape"}
 # Keras imports whatever module a configuration names; these are the ones that hold layers and their parts.
 _CLASS_MODULES = re.compile(
@@ -131,8 +134,6 @@ class _Check:
         if built_in or kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "DTypePolicy"):
             return
         registered = config.get("registered_name") or kind
-        if _registered(kind) is None:
-            refuse_wrapped(kind, f"layer {str(name)!r}", self.source)
         if (
             _registered(str(registered)) is None
             and _registered(kind) is None

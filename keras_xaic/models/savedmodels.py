@@ -17,6 +17,7 @@ from keras_xaic.models.connections import check_connections
 from keras_xaic.models.limits import weights_within
 from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import check_config
+from keras_xaic.models.wrapped import wrappers_known
 
 METADATA = "keras_metadata.pb"
 
@@ -48,6 +49,11 @@ def load_saved_model(directory: pathlib.Path, allow_unsafe: bool) -> Model:
         descriptions = list(_descriptions(metadata.read_bytes()))
     except (ValueError, IndexError, RecursionError) as error:
         raise ModelError(f"{metadata} is damaged ({error})", "what Keras wrote", "Copy the directory again") from None
+    with wrappers_known(descriptions, str(directory)):
+        return _built(descriptions, directory, allow_unsafe)
+
+
+def _built(descriptions: list[dict[str, Any]], directory: pathlib.Path, allow_unsafe: bool) -> Model:
     training = None
     for description in descriptions:
         training = description.pop("training_config", None) or training

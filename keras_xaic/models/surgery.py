@@ -14,6 +14,7 @@ from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.models.ports import keep_ports, ports_of
+from keras_xaic.models.rebuilding import rebuilt
 
 
 def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = None) -> Model:
@@ -169,7 +170,7 @@ def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> La
     if callable(getattr(layer, "activation", None)) and "activation" in config:
         config["activation"] = layer.activation  # functions of the user have no name that Keras could look up
     try:
-        return type(layer).from_config(config)
+        return rebuilt(layer, config)
     except Exception as error:  # a custom layer's from_config may raise anything
         raise ModelError(
             f"layer {operation.path!r} ({type(layer).__name__}) cannot be rebuilt from its configuration ({error})",

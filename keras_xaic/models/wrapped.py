@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
 
 from keras_xaic._keras import Layer, Model, keras
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, XaicError, first_line
+from keras_xaic.files import machine_fault
 from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.rebuilding import rebuilt
 
+_AS_H5 = "save it as .h5, or give the model itself, loaded within tfmot.quantization.keras.quantize_scope()"
 ADVICE = {
     "PruneLowMagnitude": "give what tfmot.sparsity.keras.strip_pruning(model) returns",
     "ClusterWeights": "give what tfmot.clustering.keras.strip_clustering(model) returns",
     "ClusterWeightsRNN": "give what tfmot.clustering.keras.strip_clustering(model) returns",
     "ClusterWeightsMHA": "give what tfmot.clustering.keras.strip_clustering(model) returns",
-    "QuantizeWrapper": "give the model itself, loaded within tfmot.quantization.keras.quantize_scope()",
-    "QuantizeWrapperV2": "give the model itself, loaded within tfmot.quantization.keras.quantize_scope()",
-    "QuantizeLayer": "give the model itself, loaded within tfmot.quantization.keras.quantize_scope()",
+    "QuantizeWrapper": _AS_H5,
+    "QuantizeWrapperV2": _AS_H5,
+    "QuantizeLayer": _AS_H5,
 }
-"""The toolkit's wrappers -> what a user with such a model in a file can do."""
+"""The toolkit's wrappers -> what a user can do with a model whose wrappers do not come off."""
 NORMALIZED = "SpectralNormalization"
 """A wrapper of Keras that changes the kernel of its layer in training alone."""
 if hasattr(keras.layers, NORMALIZED):  # Keras 2 does not find its own
     keras.utils.get_custom_objects().setdefault(NORMALIZED, getattr(keras.layers, NORMALIZED))
 
 
-def refuse_wrapped(kind: str, owner: str, source: str) -> None:
-    """Refuses a layer of a file that is one of the toolkit's wrappers.
+@contextlib.contextmanager
+def wrappers_known(config: object, source: str) -> Iterator[None]:
+    """Has Keras know the toolkit's wrappers while a file is checked and loaded, if its configuration has any.
+
+    Args:
+        config: The configuration as read from JSON.
+        source: The file, for the error message.
 
     Raises:
-        ModelError: With the function of the toolkit that takes the wrappers off.
+        ModelError: If they cannot be rebuilt, with the function of the toolkit that takes them off.
     """
-    if kind in ADVICE:
-        found = f"{source}: {owner} is a wrapper of the TensorFlow Model Optimization toolkit ({kind})"
-        raise ModelError(found, "a model without wrappers", ADVICE[kind])
+    kind = _wrapper_in(config)
+    if kind is None:
+        yield
+        return
+    try:
+        with _toolkit_scopes():
+            yield
+    except XaicError:
+        raise
+    except Exception as error:  # whatever the toolkit stumbles upon; Keras itself does not read its .keras of such models
+        found = f"{source} has wrappers for training ({kind}) that Keras does not rebuild ({first_line(error)})"
+        raise machine_fault(error) or ModelError(found, "a model without wrappers", ADVICE[kind]) from error
+
+
+def _wrapper_in(config: object) -> Optional[str]:
+    """Returns the class of a wrapper of the toolkit, if a configuration has any."""
+    if isinstance(config, Mapping):
+        kind = config.get("class_name")
+        if isinstance(kind, str) and kind in ADVICE:
+            return kind
+        config = list(config.values())
+    return next((kind for one in config if (kind := _wrapper_in(one))), None) if isinstance(config, list) else None
+
+
+@contextlib.contextmanager
+def _toolkit_scopes() -> Iterator[None]:
+    import tensorflow_model_optimization as tfmot
+
+    sparsity, clustering, quantization = tfmot.sparsity.keras, tfmot.clustering.keras, tfmot.quantization.keras
+    with sparsity.prune_scope(), clustering.cluster_scope(), quantization.quantize_scope():
+        yield
 
 
 def unwrapped(model: Model) -> Model:
@@ -56,12 +94,11 @@ def unwrapped(model: Model) -> Model:
             return _taken_out(model)
         import tensorflow_model_optimization as tfmot
 
-        sparsity, clustering, quantization = tfmot.sparsity.keras, tfmot.clustering.keras, tfmot.quantization.keras
-        with sparsity.prune_scope(), clustering.cluster_scope(), quantization.quantize_scope():
+        with _toolkit_scopes():
             clone = keras.models.clone_model(model)  # the toolkit's own functions change the model that they are given
             for ours, theirs in zip(clone.variables, model.variables):
                 ours.assign(theirs)
-            clone = clustering.strip_clustering(sparsity.strip_pruning(clone))
+            clone = tfmot.clustering.keras.strip_clustering(tfmot.sparsity.keras.strip_pruning(clone))
     except Exception as error:  # whatever schedules and configurations of users lead to
         said = (str(error) or type(error).__name__).splitlines()[0]
         found = f"model {model.name!r} has wrappers for training ({worn[0]}) that do not come off ({said})"
@@ -105,7 +142,7 @@ def _inner_clone(operation: Operation) -> Layer:
     if layer is not operation.layer:
         named = operation.layer if type(operation.layer).__name__ == NORMALIZED else layer
         config["name"] = operation.path.rpartition("/")[0] + named.name
-    return type(layer).from_config(config)
+    return rebuilt(layer, config)
 
 
 def _fill(layer: Layer, clone: Layer) -> None:

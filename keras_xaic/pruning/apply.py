@@ -11,6 +11,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
 
 from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+from keras_xaic.models.rebuilding import rebuilt
 from keras_xaic.planning.plan import Score
 from keras_xaic.pruning.mask import PruneByRelevance
 from keras_xaic.pruning.schedule import RelevanceSchedule, ramp_power
@@ -43,7 +44,7 @@ def prune_by_relevance(
 
     def wrap(layer: Layer) -> Layer:
         kernels = [kernel for kernel in layer_kernels(layer, layer.name) if sparsity.get(kernel.key, 0.0) > 0]
-        fresh = layer.__class__.from_config(layer.get_config())
+        fresh = rebuilt(layer, layer.get_config())
         if not kernels or not can_prune(layer):
             return fresh
         key = kernels[-1].key  # TFMOT prunes the pointwise kernel of a separable convolution

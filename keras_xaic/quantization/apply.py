@@ -13,6 +13,7 @@ from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.frozen import keep_frozen
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
+from keras_xaic.models.rebuilding import rebuilt
 from keras_xaic.planning.plan import LayerPlan, Plan, find_layer
 from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
 from keras_xaic.quantization.entropy import price_by_weight, price_for_sparsity, size_share
@@ -49,7 +50,7 @@ def quantize_by_plan(
     largest = max((layer.weights for layer in plan.layers), default=1)
 
     def wrap(layer: Layer) -> Layer:
-        fresh = layer.__class__.from_config(layer.get_config())
+        fresh = rebuilt(layer, layer.get_config())
         grids: dict[str, Any] = {}
         for kernel in layer_kernels(layer, layer.name):
             planned = find_layer(plan, kernel.key)

@@ -74,8 +74,15 @@ class Wish:
 
 
 def freeze(function: Any) -> Graph:
-    """Makes constants of a concrete function's weights, as the converter does first."""
+    """Makes constants of a concrete function's weights, as the converter does first.
+
+    What no output needs is left out: layers with an ``activity_regularizer`` compute a loss, too.
+    """
     frozen, graph = _frozen.convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
+    needed = {operation.name for operation in frozen.graph.get_operations()}
+    nodes = [node for node in graph.node if node.name in needed]
+    del graph.node[:]
+    graph.node.extend(nodes)
     tensors = frozen.graph.get_tensor_by_name
     rewrite(graph, lambda name: tensors(_tensor(name)).shape.as_list(), lambda name: _value(tensors(_tensor(name))))
     inputs = [tensor.name for tensor in frozen.inputs if tensor.dtype != tf.resource]

@@ -209,3 +209,20 @@ def test_a_mask_that_reads_the_input_of_an_integer_file_keeps_it():
         found.append((interpreter.get_tensor(gives["index"])[0].astype(np.float32) - zero) * scale)
     expected = model.predict(x, verbose=0)
     assert np.abs(np.array(found) - expected).max() < 0.1 * expected.std()
+
+
+def test_losses_of_layers_are_left_out():
+    """Layers with an ``activity_regularizer`` compute a sum that no output needs."""
+    keras.utils.set_random_seed(2)
+    files = {}
+    for loss in (None, "l1", "l1_l2"):
+        keras.backend.clear_session()
+        inputs = keras.Input((6, 3))
+        tensor = layers.GRU(4, return_sequences=True, activity_regularizer=loss, name="memory")(inputs)
+        tensor = layers.Conv1D(4, 3, activation="relu", activity_regularizer=loss, name="conv")(tensor)
+        model = keras.Model(inputs, layers.Dense(2, activity_regularizer=loss, name="head")(layers.Flatten()(tensor)))
+        model.set_weights([np.sin(np.arange(weight.size).reshape(weight.shape)) for weight in model.get_weights()])
+        files[loss] = pack(converted(model, Wish("float32")))
+        samples = inputs_of(model, 4)
+        np.testing.assert_allclose(run(files[loss], samples)[0], model.predict(samples, verbose=0), atol=1e-5)
+    assert len(set(map(len, files.values()))) == 1
