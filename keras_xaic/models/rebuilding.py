@@ -1,9 +1,10 @@
-"""Layers made anew from their configuration."""
+"""Layers made again from their configuration."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from keras_xaic._keras import Layer, tf
@@ -22,12 +23,26 @@ def rebuilt(layer: Layer, config: Mapping[str, Any]) -> Layer:
     made: Layer = type(layer).from_config(dict(config))
     if not _has_graphics_card():
         for part in made._flatten_layers():
-            if hasattr(part, _TWICE):
+            if vars(part).get(_TWICE):
                 setattr(part, _TWICE, False)
+                vars(part)[_CHANGED] = True
     return made
 
 
-_TWICE = "_could_use_gpu_kernel"
+@contextlib.contextmanager
+def drawn_twice(parts: Iterable[Layer]) -> Iterator[None]:
+    """Has recurrent layers drawn as Keras does it, for the length of the block: by that the converter knows an LSTM."""
+    changed = [part for part in parts if vars(part).get(_CHANGED)]
+    for part in changed:
+        setattr(part, _TWICE, True)
+    try:
+        yield
+    finally:
+        for part in changed:
+            setattr(part, _TWICE, False)
+
+
+_TWICE, _CHANGED = "_could_use_gpu_kernel", "_xaic_drawn_once"
 
 
 @functools.lru_cache

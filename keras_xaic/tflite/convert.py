@@ -11,12 +11,13 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import Model, Tensor, tf
+from keras_xaic._keras import Layer, Model, Tensor, keras, tf
 from keras_xaic.data import Array, Parts, Samples, arrays_of
 from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.front import Front, needed_fronts
 from keras_xaic.models.operations import Operations
+from keras_xaic.models.rebuilding import drawn_twice
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze
@@ -96,13 +97,17 @@ def converted(model: Model, wish: Wish, calibration: Optional[Calibration] = Non
         return source.converted(wish)
 
 
+_STEPWISE = ("int16", "float16")
+"""An LSTM is written step by step: TFLite's operator takes no such activations, the converter dies of such weights of it."""
+
+
 @contextlib.contextmanager
 def traced(model: Model, precision: Precision, calibration: Optional[Calibration] = None) -> Iterator[Source]:
     """Yields a model as the converter takes it: traced once, for files of one precision and their float32 twin.
 
     Args:
         model: See `float_twin`.
-        precision: What the files compute with; ``int16`` has an LSTM written step by step.
+        precision: What the files compute with; see `_STEPWISE`.
         calibration: See `int8_twin`; for integer activations. Inputs that they would make too coarse get a float32 front
             (see `models.front`).
 
@@ -112,7 +117,7 @@ def traced(model: Model, precision: Precision, calibration: Optional[Calibration
     """
     arrays = [] if calibration is None else calibration_arrays(model, calibration)
     with temporary_directory() as directory:
-        yield Source(model, arrays, precision == "int16", str(directory))
+        yield Source(model, arrays, precision in _STEPWISE, str(directory))
 
 
 class Source:
@@ -257,10 +262,13 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
         if any(n is None for n in shape):
             raise ModelError(f"input {number} of the model has free dimensions {shape}", "a fixed shape", "Rebuild it with one")
         specification.append(tf.TensorSpec((1, *shape), tensor.dtype, name=f"input_{number}"))
-    function = tf.function(run, autograph=False).get_concrete_function(*specification)
+    with drawn_twice(layer for layer in functions.values() if isinstance(layer, Layer)):
+        function = tf.function(run, autograph=False).get_concrete_function(*specification)
     if any(has_loop(function) for function in functions.values()):
+        owner = keras.Model(model.inputs, model.outputs)
+        owner.unrolled = [one for one in functions.values() if isinstance(one, Layer)]  # what is saved must know its weights
         with captured_stderr():
-            tf.saved_model.save(model, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
+            tf.saved_model.save(owner, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
         return Graph(inputs=tuple(one.name for one in specification), directory=directory)
     return freeze(function)
 

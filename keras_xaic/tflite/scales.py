@@ -1,4 +1,4 @@
-"""Scales that the converter gets wrong: of values that never were anything but 0, and of those that are only copied."""
+"""Scales that the converter gets wrong: of values that were nothing but 0, of those that are only copied, of small cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ import numpy as np
 
 from keras_xaic.errors import ExportError
 from keras_xaic.grids import fit_scale, quantize
-from keras_xaic.tflite.flatbuffer import ModelT, Operator, TensorT, TensorType, operators, set_constant
+from keras_xaic.tflite.adding import add_operator_code, add_tensor, new_operator
+from keras_xaic.tflite.flatbuffer import (
+    BuiltinOperator,
+    ModelT,
+    Operator,
+    TensorT,
+    TensorType,
+    name_of,
+    operators,
+    schema,
+    set_constant,
+)
 from keras_xaic.tflite.pairing import WeightOperator, weight_operators
 from keras_xaic.tflite.rewrite import own_input, quantization, write_bias
 
@@ -19,6 +30,17 @@ SMALLEST_SCALE = 1e-30
 BITS = 8
 _RESCALING = ("MUL", "ADD", "SUB", "DIV", "BROADCAST_TO")
 """Operators that take inputs of any scale."""
+_COPYING = {
+    **dict.fromkeys(
+        ("BROADCAST_TO", "DEPTH_TO_SPACE", "GATHER", "GATHER_ND", "MIRROR_PAD", "PAD", "RESHAPE", "REVERSE_V2"), (0,)
+    ),
+    **dict.fromkeys(("REVERSE_SEQUENCE", "SLICE", "SPACE_TO_DEPTH", "STRIDED_SLICE", "TILE", "TRANSPOSE"), (0,)),
+    **dict.fromkeys(("SELECT", "SELECT_V2"), (1, 2)),
+}
+"""Operators that copy values -> places of what they copy."""
+QUANTIZE_VERSION = 2
+_CELL, _LEAST_CELL = 19, 2.0**-15
+"""Place of an LSTM's cells among its inputs, and the least scale of theirs that kernels compute with; it is a power of two."""
 
 
 def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[WeightOperator]]]) -> list[Operator]:
@@ -40,6 +62,7 @@ def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[Weight
         _give_range(model, found, floating())
         dead = []
     _keep_scale_of_copies(model, found)
+    _widen_cells(found)
     return dead
 
 
@@ -75,17 +98,51 @@ def _give_range(model: ModelT, found: Sequence[Operator], floating: Sequence[Wei
 
 
 def _keep_scale_of_copies(model: ModelT, found: Sequence[Operator]) -> None:
-    """Gives what BROADCAST_TO copies the scale of what it copies, in place: interpreters do not rescale it."""
-    for operator in (one for one in found if one.kind == "BROADCAST_TO"):
-        given, made = operator.input(0), operator.output()
-        if given is None or _scale(given) is None or _scale(given) == _scale(made):
-            continue
-        index = operator.record.outputs[0]
-        if (
-            all(one.kind in _RESCALING for one in found if index in one.record.inputs)
-            and index not in model.subgraphs[0].outputs
-        ):
-            made.quantization = copy.copy(given.quantization)
+    """Gives what only copies values the scale of what it copies, in place: interpreters do not rescale it.
+
+    Results take over the scale of the values where only operators read them that rescale; else values are brought to theirs in
+    front of the copy. Constants are left alone: `keras_xaic.tflite.rewrite` writes those of embeddings.
+    """
+    constants = {place for place, buffer in enumerate(model.buffers) if buffer.data is not None and len(buffer.data)}
+    for operator in (one for one in found if one.kind in _COPYING):
+        made, index = operator.output(), operator.record.outputs[0]
+        for place in _COPYING[operator.kind]:
+            given = operator.input(place)
+            if given is None or given.buffer in constants or given.type != made.type or _same_scale(given, made):
+                continue
+            rescaled = all(one.kind in _RESCALING for one in found if index in one.record.inputs)
+            if rescaled and index not in model.subgraphs[0].outputs and len(_COPYING[operator.kind]) == 1:
+                made.quantization = copy.copy(given.quantization)
+            else:
+                _rescale_in_front(model, operator, place)
+
+
+def _widen_cells(found: Sequence[Operator]) -> None:
+    """Gives the cells of an LSTM a range of at least 1, in place: interpreters take a wrong tanh of smaller ones."""
+    for operator in (one for one in found if one.kind == "UNIDIRECTIONAL_SEQUENCE_LSTM"):
+        cell = operator.input(_CELL)
+        if cell is not None and cell.type == TensorType.INT16 and _scale(cell) is not None:
+            cell.quantization.scale = np.maximum(cell.quantization.scale, _LEAST_CELL).astype(np.float32)
+
+
+def _rescale_in_front(model: ModelT, operator: Operator, place: int) -> None:
+    """Brings what an operator reads to the scale of what it gives, in place."""
+    given, graph = operator.input(place), operator.graph
+    own = add_tensor(model, given.shape, given.type, f"{name_of(given)}/rescaled")
+    graph.tensors[own].quantization = copy.copy(operator.output().quantization)
+    code = add_operator_code(model, BuiltinOperator.QUANTIZE, QUANTIZE_VERSION)
+    record = new_operator(code, [int(operator.record.inputs[place])], own, schema.QuantizeOptionsT())
+    operator.record.inputs = np.array(operator.record.inputs, np.int32)
+    operator.record.inputs[place] = own
+    where = next(number for number, one in enumerate(graph.operators) if one is operator.record)
+    graph.operators = [*graph.operators[:where], record, *graph.operators[where:]]
+
+
+def _same_scale(one: TensorT, other: TensorT) -> bool:
+    """Whether codes of both stand for the same values; so do those of tensors that have no one scale."""
+    if _scale(one) is None or _scale(other) is None:
+        return True
+    return bool(_scale(one) == _scale(other) and one.quantization.zeroPoint[0] == other.quantization.zeroPoint[0])
 
 
 def _scale(tensor: TensorT) -> Any:

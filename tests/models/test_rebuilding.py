@@ -1,4 +1,4 @@
-"""Layers made anew from their configuration."""
+"""Layers made again from their configuration."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""Integer files whose scales the converter gets wrong: of what is only copied, and of recurrent layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.tflite import build_tflite
+from keras_xaic.tflite.io_types import with_io
+from tests.tflite.models import run
+
+X = np.random.default_rng(0).normal(size=(64, 4, 4)).astype(np.float32)
+COPIES = {
+    "reverse": lambda t: tf.reverse(t, [1]),
+    "gather": lambda t: tf.gather(t, [2, 0, 3, 1], axis=1),
+    "tile": lambda t: tf.tile(t[:, :2], [1, 2, 1]),
+    "transpose": lambda t: tf.transpose(t, [0, 2, 1]),
+    "slice": lambda t: t[:, ::-1],
+    "where": lambda t: tf.where(t > 0.1, t, t[:, ::-1] * 0.5),
+    "mirror": lambda t: tf.pad(t[:, :2], [[0, 0], [1, 1], [0, 0]], "SYMMETRIC"),
+    "reshape": lambda t: tf.reshape(tf.reshape(t, [-1, 2, 8]), [-1, 4, 4]),
+}
+RECURRENT = {
+    "both ways": [layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.Flatten()],
+    "both ways, then LSTM": [layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.LSTM(5)],
+    "both ways, then GRU": [layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.GRU(5)],
+    "GRU, then LSTM": [layers.GRU(4, return_sequences=True), layers.LSTM(5)],
+    "simple, then LSTM, then GRU": [
+        layers.SimpleRNN(4, return_sequences=True),
+        layers.LSTM(5, return_sequences=True),
+        layers.GRU(3),
+    ],
+    "small cells": [layers.Rescaling(0.05), layers.LSTM(5)],
+}
+"""Layers -> what follows an input of (4, 4)."""
+
+
+def deviation(model, precision):
+    """Returns how far a file is from Keras, on average, as a share of the outputs' standard deviation."""
+    content, expected = with_io(build_tflite(model, X, precision=precision), "float32"), model.predict(X, verbose=0)
+    # One sample for each run: files of LSTM keep their state from one to the next.
+    given = np.concatenate([run(content, [X[place : place + 1]])[0] for place in range(len(X))])
+    return float(np.abs(given - expected).mean() / expected.std())
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_values_that_are_copied_keep_their_scale(kind):
+    """Beside what is much larger: a concatenation wants one scale of both, and interpreters do not rescale copies."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((4, 4))
+    small, large = (layers.Dense(4, name=name)(inputs) for name in ("small", "large"))
+    joined = layers.Concatenate()([COPIES[kind](tf.tanh(small) * 0.3), tf.nn.relu(large)])
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(joined)))
+    assert deviation(model, "int8") < 0.04
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_one_behind_the_other(kind, precision):
+    keras.utils.set_random_seed(6)
+    parts = [type(layer).from_config(layer.get_config()) for layer in RECURRENT[kind]]
+    model = keras.Sequential([keras.Input((4, 4)), *parts, layers.Dense(2, name="head")])
+    assert deviation(model, precision) < (0.05 if precision == "int8" else 0.005)
