@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Optional
 
 from keras_xaic._keras import Model, keras
@@ -30,6 +31,12 @@ def keep_frozen(model: Model) -> None:
             del layer._trainable_weights[:]
 
 
+def named(paths: Sequence[str]) -> str:
+    """Returns the first few of many names, and how many more there are."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return f"{', '.join(paths[:NAMED])}{more}"
+
+
 def said_of_frozen(model: Model, train_frozen: bool) -> Optional[str]:
     """Returns what a report says of a model with frozen kernels; None where there are none."""
     operations = Operations(model)
@@ -39,8 +46,7 @@ def said_of_frozen(model: Model, train_frozen: bool) -> Optional[str]:
         return None
     weights = sum(one.size for one in kernels if one.path in operations.frozen)
     whole = sum(one.size for one in kernels)
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    found = f"{', '.join(paths[:NAMED])}{more} are frozen ({weights:,} of {whole:,} weights)"
+    found = f"{named(paths)} are frozen ({weights:,} of {whole:,} weights)"
     if train_frozen:
         return f"{found} in the original and were trained nevertheless, as train_frozen says."
     return (

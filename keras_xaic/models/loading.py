@@ -128,7 +128,9 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
 def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Model:
     contents = read_archive(where)
     whole = read_json(contents["config.json"], f"config.json in {where}")
-    model = _build_keras(where, directory, contents, _without_training(whole), allow_unsafe)
+    config = _without_training(whole)
+    with wrappers_known(config, str(where)):
+        model = _build_keras(where, directory, contents, config, allow_unsafe)
     remember_loss(model, whole.get("compile_config"))
     return model
 
@@ -136,8 +138,7 @@ def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool
 def _build_keras(
     where: pathlib.Path, directory: pathlib.Path, contents: dict[str, bytes], config: Any, allow_unsafe: bool
 ) -> Model:
-    with wrappers_known(config, str(where)):
-        check_config(config, str(where), allow_unsafe)
+    check_config(config, str(where), allow_unsafe)
     unpacked, cleaned, checked = (directory / name for name in ("unpacked.h5", WEIGHTS, "model.keras"))
     write_atomic(unpacked, contents.pop(WEIGHTS))
     values = clean_copy(unpacked, cleaned, f"{WEIGHTS} in {where}")
@@ -151,7 +152,7 @@ def _build_keras(
         config = as_here(config)
         check_connections(config, str(where))
         write_atomic(checked, _archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
-        with wrappers_known(config, str(where)), in_the_order_of(cleaned):
+        with in_the_order_of(cleaned):
             return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from keras_xaic._keras import Layer, Model, keras
+from keras_xaic._keras import Layer, Model
 from keras_xaic.errors import XaicWarning
-from keras_xaic.models.frozen import NAMED
-from keras_xaic.models.losses import carry_losses
-from keras_xaic.models.operations import Operations
-from keras_xaic.models.ports import keep_ports, ports_of
-from keras_xaic.models.rebuilding import rebuilt
+from keras_xaic.models.frozen import named
+from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.rebuilding import rebuilt, with_layers
 
 
 def without_state(model: Model) -> Model:
@@ -25,31 +23,18 @@ def without_state(model: Model) -> Model:
     """
     if not any(_keeps_state(layer) for layer in model._flatten_layers()):
         return model
-    operations = Operations(model)
-    names = list(dict.fromkeys(one.path for one in operations if _keeps_state(one.layer)))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    found = list(dict.fromkeys(one.path for one in Operations(model) if _keeps_state(one.layer)))
     warnings.warn(
-        f"The state of {', '.join(names[:NAMED])}{more} of model {model.name!r} is not carried from batch to batch "
-        "(stateful=True): every sample begins as after reset_states(), in the compressed model, too.",
+        f"The state of {named(found)} of model {model.name!r} is not carried from batch to batch (stateful=True): "
+        "every sample begins as after reset_states(), in the compressed model, too.",
         XaicWarning,
         stacklevel=2,
     )
-    inputs = [
-        keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for tensor, name in zip(model.inputs, model.input_names)
-    ]
-    tensors: dict[str, Any] = dict(zip(operations.inputs, inputs))
-    clones: dict[int, Layer] = {}
-    for operation in operations:
-        layer, new = operation.layer, id(operation.layer) not in clones
-        if new:
-            clones[id(layer)] = rebuilt(layer, _freed({**layer.get_config(), "name": operation.path}))
-        tensors.update(zip(operation.outputs, operation.call(tensors, clones[id(layer)])))
-        if new:
-            clones[id(layer)].set_weights(layer.get_weights())
-    clone = keras.Model(inputs, [tensors[key] for key in operations.outputs], name=model.name)
-    keep_ports(clone, ports_of(model))
-    carry_losses(model, clone)
-    return clone
+    return with_layers(model, _stateless, any_batch=True)
+
+
+def _stateless(operation: Operation) -> Layer:
+    return rebuilt(operation.layer, _freed({**operation.layer.get_config(), "name": operation.path}))
 
 
 def _keeps_state(layer: Layer) -> bool:

@@ -7,14 +7,13 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import Layer, Model, keras, layers, tf
+from keras_xaic._keras import Layer, Model, keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.branches import repeats, taken_out
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation, Operations
-from keras_xaic.models.ports import keep_ports, ports_of
-from keras_xaic.models.rebuilding import rebuilt
+from keras_xaic.models.rebuilding import fill, inputs_like, model_like, rebuilt
 
 
 def remove_channels(model: Model, keep: Keep, groups: Optional[ChannelGroups] = None) -> Model:
@@ -85,10 +84,7 @@ def _rebuilt(
     sums = sums or {}
     replaced = _replaced(groups.operations, sums)
     classes = {type(operation.layer).__name__: type(operation.layer) for operation in groups.operations}
-    inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-        for tensor, name in zip(model.inputs, model.input_names)
-    ]
+    inputs = inputs_like(model)
     tensors = dict(zip(groups.operations.inputs, inputs))
     clones: dict[str, Layer] = {}
     with keras.utils.custom_object_scope(classes):
@@ -108,9 +104,7 @@ def _rebuilt(
             if new:
                 _fill(operation, clones[operation.path], groups, stays)
     outputs = [tensors[key] for key in groups.operations.outputs]
-    smaller = keras.Model(_structured(inputs, model.input), _structured(outputs, model.output), name=model.name)
-    keep_ports(smaller, ports_of(model))
-    return smaller
+    return model_like(model, inputs, outputs)
 
 
 def _replaced(operations: Operations, sums: Mapping[str, list[str]]) -> dict[str, str]:
@@ -149,11 +143,6 @@ def kept_values(groups: ChannelGroups, keep: Keep, values: Mapping[str, np.ndarr
     return found
 
 
-def _structured(tensors: list[Any], example: Any) -> Any:
-    """Tensors in the structure of the user's model: alone, in a list or in a dictionary."""
-    return tf.nest.pack_sequence_as(example, tensors)
-
-
 def _clone(operation: Operation, groups: ChannelGroups, stays: np.ndarray) -> Layer:
     layer = operation.layer
     config = {**layer.get_config(), "name": operation.path}
@@ -185,14 +174,12 @@ def _fill(operation: Operation, clone: Layer, groups: ChannelGroups, stays: np.n
     if axes is not None:
         weights = [_kept(weight, one, stays) for weight, one in zip(weights, axes)]
     try:
-        clone.set_weights(weights)
+        fill(clone, weights)
     except ValueError as error:
         raise ModelError(
             f"layer {operation.path!r} ({type(operation.layer).__name__}) does not take its weights back ({error})",
             "a layer that makes the same weights whenever it is built",
         ) from None
-    if hasattr(clone, "finalize_state"):  # Normalization keeps derived constants beside its weights
-        clone.finalize_state()
 
 
 def _kept(weight: np.ndarray, axes: Any, stays: np.ndarray) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import machine_fault
-from keras_xaic.models.operations import Operation, Operations
-from keras_xaic.models.rebuilding import rebuilt
+from keras_xaic.models.losses import carry_losses
+from keras_xaic.models.operations import Operation
+from keras_xaic.models.rebuilding import rebuilt, with_layers
 
 _AS_H5 = "save it as .h5, or give the model itself, loaded within tfmot.quantization.keras.quantize_scope()"
 ADVICE = {
@@ -91,7 +92,7 @@ def unwrapped(model: Model) -> Model:
         return model
     try:
         if all(_holds_its_layer(kind) for kind in worn):
-            return _taken_out(model)
+            return with_layers(model, _inside)
         import tensorflow_model_optimization as tfmot
 
         with _toolkit_scopes():
@@ -103,53 +104,25 @@ def unwrapped(model: Model) -> Model:
         said = (str(error) or type(error).__name__).splitlines()[0]
         found = f"model {model.name!r} has wrappers for training ({worn[0]}) that do not come off ({said})"
         raise ModelError(found, "a model without wrappers", ADVICE.get(worn[0], "")) from None
+    carry_losses(model, clone)
     return unwrapped(clone) if any(map(_holds_its_layer, worn)) else clone
 
 
 def _holds_its_layer(kind: str) -> bool:
-    """Whether a wrapper leaves the weights of its layer as they are."""
+    """Whether a wrapper leaves the weights of its layer as they are, so that taking it out is all there is to do."""
     return kind == NORMALIZED or kind.startswith("Quantize")
 
 
-def _taken_out(model: Model) -> Model:
-    """Returns a flat model of the layers inside the wrappers of quantization-aware training and spectral normalization."""
-    operations = Operations(model)
-    inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-        for tensor, name in zip(model.inputs, model.input_names)
-    ]
-    tensors: dict[str, Any] = dict(zip(operations.inputs, inputs))
-    clones: dict[str, Layer] = {}
-    for operation in operations:
-        if type(operation.layer).__name__ == "QuantizeLayer":
-            tensors[operation.outputs[0]] = tensors[operation.inputs[0]]
-            continue
-        new = operation.path not in clones
-        if new:
-            clones[operation.path] = _inner_clone(operation)
-        tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
-        if new:
-            _fill(operation.layer, clones[operation.path])
-    return keras.Model(inputs, [tensors[key] for key in operations.outputs], name=model.name)
-
-
-def _inner_clone(operation: Operation) -> Layer:
-    layer = getattr(operation.layer, "layer", operation.layer)
-    config = layer.get_config()
+def _inside(operation: Operation) -> Optional[Layer]:
+    """Returns a new layer like the one inside a wrapper, named by its path; None for what only quantizes a tensor."""
+    layer, kind = operation.layer, type(operation.layer).__name__
+    if kind == "QuantizeLayer":
+        return None
+    inside = layer.layer if kind in ADVICE or kind == NORMALIZED else layer  # other layers have a layer, too: Bidirectional
+    config = inside.get_config()
     if "activation" in config:
-        plain = getattr(layer.activation, "activation", layer.activation)  # in the toolkit's own
+        plain = getattr(inside.activation, "activation", inside.activation)  # in the toolkit's own
         config["activation"] = None if type(plain).__name__ == "NoOpActivation" else plain
-    if layer is not operation.layer:
-        named = operation.layer if type(operation.layer).__name__ == NORMALIZED else layer
-        config["name"] = operation.path.rpartition("/")[0] + named.name
-    return rebuilt(layer, config)
-
-
-def _fill(layer: Layer, clone: Layer) -> None:
-    values = {_last_name(weight): weight for weight in layer.weights}
-    for weight in clone.weights:
-        weight.assign(values[_last_name(weight)])
-
-
-def _last_name(weight: Any) -> str:
-    return str(weight.name).split("/")[-1].split(":")[0]
+    around = operation.path.rpartition("/")[0]
+    name = inside.name if kind in ADVICE else layer.name  # the toolkit names its wrappers "quant_NAME"
+    return rebuilt(inside, {**config, "name": f"{around}/{name}" if around else name})

@@ -55,6 +55,15 @@ def test_layers_inside_models_are_named_by_their_path():
     assert free.predict(X[:3], verbose=0).shape == (3, 4)
 
 
+def test_what_goes_in_is_prepared_as_before():
+    prepared = layers.Normalization(name="norm")
+    prepared.adapt(3 * X + 5)
+    model = keras.Sequential([keras.Input(batch_shape=(8, 6, 3)), prepared, WAYS["gru"](), layers.Dense(2, name="head")])
+    with pytest.warns(XaicWarning, match="stateful=True"):
+        free = as_model(model)
+    np.testing.assert_allclose(free.predict(X, verbose=0), outputs_of(model), atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [".h5", ".keras"])
 def test_files_of_stateful_models_are_compressed(tmp_path, ending):

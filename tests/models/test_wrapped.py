@@ -12,6 +12,7 @@ import tensorflow_model_optimization as tfmot
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
+from keras_xaic.models.losses import carried_loss
 from keras_xaic.models.wrapped import unwrapped
 from keras_xaic.pipeline.inputs import load
 
@@ -102,3 +103,39 @@ def test_wrappers_that_cannot_be_rebuilt_are_one_line(tmp_path, change):
         file.attrs["model_config"] = json.dumps(config)
     with pytest.raises(xaic.ModelError, match=r"PruneLowMagnitude.*strip_pruning"):
         xaic.load_model(tmp_path / "model.h5")
+
+
+def test_layers_that_hold_layers_stay_beside_wrappers():
+    """A bidirectional or time-distributed layer has a layer inside it, too, and is no wrapper for training."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5, 6, 1))
+    z = layers.TimeDistributed(layers.Dense(4), name="each")(layers.Reshape((5, 6), name="flat")(inputs))
+    z = layers.Bidirectional(layers.GRU(3), name="both")(z)
+    model = keras.Model(inputs, keras.layers.SpectralNormalization(layers.Dense(2), name="normalized")(z))
+    plain, x = unwrapped(model), np.random.default_rng(1).normal(size=(4, 5, 6, 1)).astype(np.float32)
+    assert [type(layer).__name__ for layer in plain.layers[2:]] == ["TimeDistributed", "Bidirectional", "Dense"]
+    np.testing.assert_allclose(plain.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_layers_in_models_are_named_by_their_path_and_data_preparation_keeps_its_statistics():
+    keras.utils.set_random_seed(1)
+    inside = keras.Input((8, 8, 1))
+    inner = keras.Model(inside, keras.layers.SpectralNormalization(layers.Conv2D(3, 3), name="conv")(inside), name="inner")
+    inputs, mean = {"image": keras.Input((8, 8, 1), name="image")}, layers.Normalization(axis=None, name="norm")
+    mean.adapt(3 * X + 5)
+    model = keras.Model(inputs, {"classes": layers.Dense(2, name="head")(layers.Flatten()(inner(mean(inputs["image"]))))})
+    plain = unwrapped(model)
+    assert "inner/conv" in [layer.name for layer in plain.layers]
+    assert list(plain.input) == ["image"]
+    wanted, found = (one.predict({"image": 3 * X + 5}, verbose=0)["classes"] for one in (model, plain))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", WRAP)
+def test_the_loss_of_the_model_is_known_afterwards(kind, tmp_path):
+    inputs = keras.Input((4,))
+    model = WRAP[kind](keras.Model(inputs, layers.Dense(2, name="head")(inputs)))
+    model.compile("adam", "mae")
+    assert carried_loss(unwrapped(model)) == "mean_absolute_error"
+    model.save(tmp_path / "model.h5")
+    assert carried_loss(xaic.load_model(tmp_path / "model.h5")) == "mean_absolute_error"
