@@ -33,6 +33,8 @@ SHUFFLES = 8
 """Random orders of the targets that tell what chance gives."""
 MANY_VALUES = 32
 """More values than this side by side are one signal, of which the mean over all counts; of fewer, each counts."""
+IGNORED, VOID = -1, 255
+"""Class of positions that do not count, and what data sets of bytes call it."""
 OWN_UNIT = "that of a function of your own"
 """The unit of metrics that are functions, or Keras objects, of the user's."""
 
@@ -405,7 +407,17 @@ class Task:
         targets = targets.reshape(wanted)
         if self.family == "values":
             return targets.astype(np.float64)
-        return (targets > 0.5).astype(np.int64) if self.family == "yes_no" else targets.astype(np.int64)
+        return (targets > 0.5).astype(np.int64) if self.family == "yes_no" else self.numbers(targets)
+
+    def numbers(self, targets: np.ndarray) -> np.ndarray:
+        """Returns class numbers as int64; `IGNORED` where a position does not count, which `VOID` of few classes says, too."""
+        made = np.asarray(targets).astype(np.int64)
+        return np.where(made == VOID, IGNORED, made) if self.ignores and self.outputs <= VOID else made
+
+    @property
+    def ignores(self) -> bool:
+        """Whether positions may be left out (see `numbers`)."""
+        return self.kind == "segmentation" and self.family == "classes"
 
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """Returns the metric of outputs (N, ...) against targets (N, ...).
@@ -429,7 +441,13 @@ class Task:
             raise DataError(f"outputs of shape {outputs.shape}", f"{width} values, as the task {self.kind} says")
         decisions = np.asarray(self.decisions(outputs))
         if self.family == "classes":
-            return Judged(outputs.reshape(-1, width), truth.reshape(-1), decisions.reshape(-1))
+            scores, truth, decisions = outputs.reshape(-1, width), truth.reshape(-1), decisions.reshape(-1)
+            counts = truth != IGNORED
+            if counts.all():
+                return Judged(scores, truth, decisions)
+            if not counts.any():
+                raise DataError(f"{self.metric_name}: all positions have class {IGNORED}", "some that count")
+            return Judged(scores[counts], truth[counts], decisions[counts])
         return Judged(outputs.reshape(-1, width), truth.reshape(-1, width), decisions.reshape(-1, width))
 
     def shown(self, value: Optional[float]) -> Optional[float]:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_xaic.data.parts import Parts, arrays_of
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
-from keras_xaic.metrics import DEFAULT, KINDS, Family, Metric, Task, TaskKind, get_metric, metric_of
+from keras_xaic.metrics import DEFAULT, IGNORED, KINDS, Family, Metric, Task, TaskKind, get_metric, metric_of
 
 CLASS_LOSSES = frozenset(
     (
@@ -318,13 +318,15 @@ def _check_targets(task: Task, head: Head, y: np.ndarray, where: str, first: int
     if task.family == "classes" and y.shape != shape:
         if y.dtype.kind not in "biu" and not np.all(flat == np.round(flat)):
             raise DataError(f"{where} has dtype {y.dtype} and values between whole numbers", "class numbers")
-        wrong = np.flatnonzero(((flat < 0) | (flat >= task.outputs)).any(axis=1))
+        numbers = task.numbers(flat)
+        strange = ((numbers < 0) | (numbers >= task.outputs)) & ~(task.ignores & (numbers == IGNORED))
+        wrong = np.flatnonzero(strange.any(axis=1))
         if len(wrong):
-            row = flat[wrong[0]]
-            value = row[(row < 0) | (row >= task.outputs)][0]
+            value = numbers[wrong[0]][strange[wrong[0]]][0]
             raise DataError(
                 f"{where}[{wrong[0]}] is class {value + first:g}",
-                f"classes {first} to {task.outputs - 1 + first}: the model has {task.outputs} outputs",
+                f"classes {first} to {task.outputs - 1 + first}: the model has {task.outputs} outputs"
+                + (f" ({IGNORED} where a position does not count)" if task.ignores else ""),
             )
     elif task.family == "yes_no":
         low = -1 if "hinge" in head.loss else 0

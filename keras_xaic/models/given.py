@@ -11,6 +11,7 @@ from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.loading import load_model
+from keras_xaic.models.positions import at_every_position
 from keras_xaic.models.stateless import without_state
 from keras_xaic.models.wrapped import unwrapped
 
@@ -34,7 +35,11 @@ def as_model(
             raise ModelError(error.found, expected) from None
         model = load_model(model, allow_unsafe=allow_unsafe, custom_objects=custom_objects, architecture=architecture)
     elif is_keras3_object(model):
-        return without_state(from_keras3(model, allow_unsafe))
+        return _usual(from_keras3(model, allow_unsafe))
     elif not isinstance(model, keras.Model):
         raise ModelError(f"model is {shown(model)}", expected)
-    return without_state(unwrapped(model)) if model.built else model
+    return _usual(unwrapped(model)) if model.built else model
+
+
+def _usual(model: Model) -> Model:
+    return at_every_position(without_state(model))

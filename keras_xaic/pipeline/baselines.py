@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 import numpy as np
 import tensorflow_model_optimization as tfmot
 
+from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.compression import CompressedModel
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.frozen import keep_frozen
+from keras_xaic.models.masking import passes_masks
 from keras_xaic.models.operations import Operations
 from keras_xaic.pipeline.toolkit import Wrappers, train_with_toolkit
 from keras_xaic.planning import PLAIN_BITS, Plan
 from keras_xaic.recipes.recipe import Baseline
-
-if TYPE_CHECKING:
-    from keras_xaic._keras import Model
 
 DEFAULT_SPARSITY = 0.8
 RAMP_SHARE = 0.7
@@ -57,7 +56,7 @@ def _magnitude(model: Model, data: Any, *, sparsity: float = DEFAULT_SPARSITY, *
         end = max(2, round(steps * RAMP_SHARE))
         often = min(50, max(1, end // 4))
         decay = tfmot.sparsity.keras.PolynomialDecay(0.0, sparsity, begin_step=0, end_step=end, frequency=often)
-        return tfmot.sparsity.keras.prune_low_magnitude(flat, pruning_schedule=decay)
+        return _wrapped(flat, tfmot.sparsity.keras.prune_low_magnitude, pruning_schedule=decay)
 
     strip, update = tfmot.sparsity.keras.strip_pruning, tfmot.sparsity.keras.UpdatePruningStep()
     return train_with_toolkit(model, data, "magnitude", Wrappers(wrap, strip, [update], RAMP_SHARE), **options)
@@ -67,7 +66,7 @@ def _cluster(model: Model, data: Any, *, sparsity: float = 0.0, **options: Any) 
     def wrap(flat: Model, steps: int) -> Model:
         frozen = Operations(flat).frozen
         flat.trainable = True  # the toolkit sees the weights of no frozen layer
-        clustered = tfmot.clustering.keras.cluster_weights(flat, number_of_clusters=CLUSTERS)
+        clustered = _wrapped(flat, tfmot.clustering.keras.cluster_weights, number_of_clusters=CLUSTERS)
         for layer in clustered.layers:
             layer.trainable = getattr(layer, "layer", layer).name not in frozen
         keep_frozen(clustered)
@@ -78,6 +77,11 @@ def _cluster(model: Model, data: Any, *, sparsity: float = 0.0, **options: Any) 
         return tfmot.clustering.keras.strip_clustering(clustered)
 
     return train_with_toolkit(model, data, "cluster", Wrappers(wrap, strip), **options)
+
+
+def _wrapped(model: Model, wrap: Callable[..., Layer], **options: Any) -> Model:
+    """Returns the model with every layer wrapped by a function of the toolkit, as that does it for a whole model."""
+    return keras.models.clone_model(model, clone_function=lambda layer: passes_masks(wrap(layer, **options)))
 
 
 _RUNNERS: dict[str, Callable[..., CompressedModel]] = {"int8": _int8, "magnitude": _magnitude, "cluster": _cluster}

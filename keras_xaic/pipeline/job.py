@@ -8,7 +8,7 @@ import gzip
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 from warnings import warn
@@ -23,6 +23,7 @@ from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.errors import EdgeError, PlanError, XaicWarning
 from keras_xaic.files import save_array, save_arrays, write_atomic
 from keras_xaic.models import canonicalize
+from keras_xaic.models.masking import said_of_masks
 from keras_xaic.npz import Npz
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.ownership import Output
@@ -120,6 +121,9 @@ class Job:
         doubt = None if self.test.y is None else task.doubt(original["outputs"], self.test.y)
         if doubt is not None:
             warn(doubt, XaicWarning, stacklevel=2)
+        hidden = said_of_masks(self.model, self.task, self.test)
+        if hidden is not None:
+            warn(hidden, XaicWarning, stacklevel=2)
         relevance = None
         if recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
@@ -148,14 +152,18 @@ class Job:
         measured = {}
         for baseline in self.settings.baselines:
             step = functools.partial(self.baseline, baseline, small, samples)
-            measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
-        raced = work.timed("race", lambda: self.race(bundle))
+            try:
+                measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
+            except EdgeError as error:  # what others make of the model may not run; ours does
+                warnings.append(f"Baseline {baseline.name} is left out: {error.found}.")
+        raced = work.timed("race", lambda: self.race(bundle, measured))
         for name, entry in raced.items():
             told = original if name == ORIGINAL else measured.get(name, {})
             told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
         about_files = (*warnings, micro.warning, state_warning(bundle))
         ruined = self.ruined(*outputs)
-        notes = (doubt, original["fault"], *about_files, ruined, self.widened(small), self.eased, _approximated(relevance))
+        about_data = (doubt, hidden, original["fault"])
+        notes = (*about_data, *about_files, ruined, self.widened(small), self.eased, _approximated(relevance))
         outcome = Outcome(
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
             reference="edge" if original["fault"] is None else "keras",
@@ -429,11 +437,11 @@ class Job:
             **self.measuring.facts(self.measuring.run(path, f"baseline {recipe.name}")),
         }
 
-    def race(self, bundle: Bundle) -> dict[str, dict[str, Any]]:
-        """Times the original, the baselines and the bundle (see `race_files`)."""
+    def race(self, bundle: Bundle, baselines: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Times the original, the baselines that run and the bundle (see `race_files`)."""
         work = self.work.path
         paths = {ORIGINAL: work / "original.tflite", COMPRESSED: bundle.model}
-        paths.update({one.name: work / f"baseline-{one.name}.tflite" for one in self.settings.baselines})
+        paths.update({name: work / f"baseline-{name}.tflite" for name in baselines})
         if PLAIN not in paths and self.settings.budget.in_time:
             paths[PLAIN] = self.pace.written()
         return race_files(paths)

@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_xaic._keras import Model, Tensor, tf
 from keras_xaic.data import Data, Samples, arrays_of
-from keras_xaic.metrics import Task
+from keras_xaic.metrics import IGNORED, Task
 from keras_xaic.models.kernels import Kernel, kernels_in
+from keras_xaic.models.masking import mask_of
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.task import fitted, infer_task
 from keras_xaic.output_tasks import Tasks
@@ -180,7 +181,7 @@ def _together(operations: Operations, exact: Mapping[str, Tensor], count: int) -
     for key, tensor in exact.items():
         is_rows = tensor.shape.rank > 0 and tensor.shape[0] == count
         is_values = tensor.dtype.is_floating or key in operations.inputs
-        if not (is_rows and is_values) or getattr(tensor, "_keras_mask", None) is not None:
+        if not (is_rows and is_values) or mask_of(tensor) is not None:
             return 1
         largest = max(largest, int(np.prod(tensor.shape)))
     return max(1, LARGEST // largest)
@@ -206,7 +207,9 @@ def _outputs_behind(
             for number, value in enumerate(variants):
                 kernel.variable.assign(value)
                 parts: dict[str, Any] = {
-                    key: tf.split(one, count)[number] for key, one in changed.items() if key in operation.inputs
+                    key: one if count == 1 else tf.split(one, count)[number]  # a part has no mask
+                    for key, one in changed.items()
+                    if key in operation.inputs
                 }
                 made.append(operation.call(ChainMap(parts, dict(exact))))
             kernel.variable.assign(original)
@@ -262,7 +265,7 @@ def _targets(task: Task, truth: Optional[np.ndarray], outputs: np.ndarray) -> np
         return outputs.reshape(len(outputs), -1)
     known = np.asarray(task.decisions(outputs) if truth is None else task.truth(truth, outputs.shape))
     if task.loss_family == "yes_no" and task.family == "classes":
-        known = np.eye(task.outputs)[known]
+        known = np.eye(task.outputs + 1)[known][..., : task.outputs]  # the last row: positions that do not count
     return known.reshape(len(outputs), -1).astype(np.int64 if task.loss_family == "classes" else np.float32)
 
 
@@ -272,7 +275,9 @@ def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     if task.loss_family == "classes":
         scores = tf.reshape(outputs, (-1, task.outputs))
         logits = scores if task.logits else tf.math.log(tf.clip_by_value(scores, 1e-7, 1.0))
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(targets, (-1,)), logits)
+        numbers = tf.reshape(targets, (-1,))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(numbers, 0), logits)
+        losses = tf.where(numbers == IGNORED, 0.0, losses)
         loss = tf.reduce_mean(losses) * tf.cast(tf.shape(outputs)[0], losses.dtype)
     elif task.is_values:
         loss = tf.reduce_sum(tf.square(tf.reshape(outputs, (tf.shape(outputs)[0], -1)) - targets))

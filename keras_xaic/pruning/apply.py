@@ -11,6 +11,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
 
 from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.models.kernels import layer_kernels, weighted_kernels
+from keras_xaic.models.masking import passes_masks
 from keras_xaic.models.rebuilding import rebuilt
 from keras_xaic.planning.plan import Score
 from keras_xaic.pruning.mask import PruneByRelevance
@@ -51,7 +52,7 @@ def prune_by_relevance(
         scores = relevance.get(key)
         schedule = RelevanceSchedule(sparsity[key], end_step, frequency=frequency, power=ramp_power(scores))
         known: Score = "magnitude" if scores is None else score
-        return PruneByRelevance(fresh, schedule, scores, known, patterns.get(key, "unstructured"))
+        return passes_masks(PruneByRelevance(fresh, schedule, scores, known, patterns.get(key, "unstructured")))
 
     wrapped = keras.models.clone_model(model, clone_function=wrap)
     for old, new in zip(model.layers, wrapped.layers):

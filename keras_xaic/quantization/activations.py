@@ -13,6 +13,7 @@ from keras_xaic.errors import PlanError
 from keras_xaic.models.front import needed_fronts
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation, Operations
+from keras_xaic.models.rebuilding import inputs_like
 from keras_xaic.planning.storages import Activations
 from keras_xaic.settings import Ranges
 
@@ -156,9 +157,9 @@ def quantize_activations(
         key: quantize_layer.QuantizeLayer(KINDS[ranges](*found[key], activations), name=f"grid_{number}")
         for number, key in enumerate(chosen)
     }
-    inputs = [
-        keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for tensor, name in zip(model.inputs, model.input_names)
-    ]
+    for grid in inserted.values():
+        grid.supports_masking = True
+    inputs = inputs_like(model, any_batch=True)
     tensors = {key: inserted[key](tensor) if key in inserted else tensor for key, tensor in zip(operations.inputs, inputs)}
     for operation in operations:
         for key, value in zip(operation.outputs, operation.call(tensors)):

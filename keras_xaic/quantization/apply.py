@@ -13,6 +13,7 @@ from keras_xaic.grids import QuantizedKernel, fit_scale, quantize
 from keras_xaic.models.canonical import Canonical
 from keras_xaic.models.frozen import keep_frozen
 from keras_xaic.models.kernels import Kernel, layer_kernels, weighted_kernels
+from keras_xaic.models.masking import passes_masks
 from keras_xaic.models.rebuilding import rebuilt
 from keras_xaic.planning.plan import LayerPlan, Plan, find_layer
 from keras_xaic.quantization.codebook_quantizer import CodebookQuantizer
@@ -60,7 +61,7 @@ def quantize_by_plan(
         if not grids:
             return fresh
         kind = _Quantized if type(fresh).__module__.startswith(("keras.", "tf_keras.")) else quantize_wrapper.QuantizeWrapperV2
-        return kind(fresh, PlannedQuantizeConfig(grids), name_prefix=PREFIX)
+        return passes_masks(kind(fresh, PlannedQuantizeConfig(grids), name_prefix=PREFIX))
 
     wrapped = keras.models.clone_model(model, clone_function=wrap)
     for old, new in zip(model.layers, wrapped.layers):

@@ -53,7 +53,7 @@ def round_by_outputs(
     ours, theirs = Operations(model), Operations(reference)
     largest = max(int(np.prod([size or 1 for size in shape[1:]])) for shape in ours.shapes.values())
     inputs = samples.feeds(slice(0, max(16, LARGEST_TENSOR // largest)))
-    rounded, exact = ({key: np.asarray(value) for key, value in one.start(inputs).items()} for one in (ours, theirs))
+    rounded, exact = (one.start(inputs) for one in (ours, theirs))
     last_reader = {key: number for number, operation in enumerate(ours) for key in operation.inputs}
     result: dict[str, QuantizedKernel] = {}
     for number, (mine, other) in enumerate(zip(ours, theirs)):
@@ -65,7 +65,7 @@ def round_by_outputs(
             seen, meant = np.asarray(rounded[mine.inputs[0]]), np.asarray(exact[other.inputs[0]])
             result[key] = _round_kernel(found[0], kernels[key], original, seen, meant, mask)
         for operation, tensors in ((mine, rounded), (other, exact)):
-            tensors.update(zip(operation.outputs, (np.asarray(value) for value in operation.call(tensors))))
+            tensors.update(zip(operation.outputs, operation.call(tensors)))
             for key in {key for key in operation.inputs if last_reader[key] == number and key not in ours.outputs}:
                 del tensors[key]
     return {key: result.get(key, grid) for key, grid in kernels.items()}

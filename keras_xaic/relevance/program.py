@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from keras_xaic._keras import Model, Tensor, layers, tf
 from keras_xaic.models.canonical import Canonical, canonicalize
 from keras_xaic.models.kernels import Kernel, kernels_in, layer_kernels
+from keras_xaic.models.masking import mask_of, with_mask
 from keras_xaic.models.operations import Operation, Operations, symbol_of
 from keras_xaic.relevance.composites import THIRDS, LayerKind
 from keras_xaic.relevance.layer_table import Treatment
@@ -80,7 +81,8 @@ class Program:
         if None in shape[1:]:  # free image sizes
             shape = tuple(operation.layer.compute_output_shape(x.shape))
         y = linear(x, linear.weight, tf.zeros((1, *shape[1:])))
-        return (y if linear.bias is None else y + linear.bias,)
+        y = y if linear.bias is None else y + linear.bias
+        return (with_mask(y, operation.layer.compute_mask(x, mask_of(x))),)
 
     def refresh(self) -> None:
         """Takes over the present weights of the user's model."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_xaic._keras import Layer, Tensor, tf
+from keras_xaic.models.masking import mask_of, with_mask
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.program import Program
 from keras_xaic.relevance.rules import divide, stabilised
@@ -26,11 +27,7 @@ def as_function(operation: Operation) -> tuple[list[str], Function]:
 
 def copy_of(x: Tensor) -> Tensor:
     """A tensor of its own for the same values, so that gradients end there; a Keras mask goes with it."""
-    copy = tf.identity(x)
-    mask = getattr(x, "_keras_mask", None)
-    if mask is not None:
-        copy._keras_mask = mask
-    return copy
+    return with_mask(tf.identity(x), mask_of(x))
 
 
 def share_of_sum(function: Function, xs: Sequence[Tensor], relevances: Sequence[Tensor], epsilon: float) -> list[Tensor]:

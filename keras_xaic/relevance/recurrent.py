@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from keras_xaic._keras import Layer, Tensor, layers, tf
+from keras_xaic.models.masking import mask_of
 from keras_xaic.models.operations import Operation
 from keras_xaic.relevance.engine import Record
 from keras_xaic.relevance.linear import MatrixMap
@@ -25,7 +26,7 @@ def recurrent_relevance(
     """Returns the relevance of the input sequence, by key, and records that of the kernels."""
     key, layer = operation.inputs[0], operation.layer
     x = tensors[key]
-    mask = getattr(x, "_keras_mask", None)
+    mask = mask_of(x)
     if not isinstance(layer, layers.Bidirectional):
         return {key: _through(layer, operation.path + "/", x, mask, relevance, record, epsilon)}
     both = (layer.forward_layer, layer.backward_layer)

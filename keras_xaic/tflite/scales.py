@@ -1,4 +1,4 @@
-"""Scales that the converter gets wrong: of values that were nothing but 0, of those that are only copied, of small cells."""
+"""Scales that the converter gets wrong: of values that are (nearly) 0 always, of those that are only copied, of small cells."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ _COPYING = {
     **dict.fromkeys(("SELECT", "SELECT_V2"), (1, 2)),
 }
 """Operators that copy values -> places of what they copy."""
+_SHIFTS = {("ADD", BITS): 20, ("SUB", BITS): 20, ("ADD", 16): 15, ("SUB", 16): 15, ("SQUARED_DIFFERENCE", BITS): 7}
+"""Bits by which kernels shift inputs up before they compute; a result of a scale that is finer still ends the process."""
 QUANTIZE_VERSION = 2
 _CELL, _LEAST_CELL = 19, 2.0**-15
 """Place of an LSTM's cells among its inputs, and the least scale of theirs that kernels compute with; it is a power of two."""
@@ -63,6 +65,7 @@ def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[Weight
         dead = []
     _keep_scale_of_copies(model, found)
     _widen_cells(found)
+    _widen_results(found)
     return dead
 
 
@@ -123,6 +126,20 @@ def _widen_cells(found: Sequence[Operator]) -> None:
         cell = operator.input(_CELL)
         if cell is not None and cell.type == TensorType.INT16 and _scale(cell) is not None:
             cell.quantization.scale = np.maximum(cell.quantization.scale, _LEAST_CELL).astype(np.float32)
+
+
+def _widen_results(found: Sequence[Operator]) -> None:
+    """Gives sums and differences no finer a scale than kernels compute with, in place: ``x - x`` has hardly a range."""
+    for operator in found:
+        made, bits = operator.output(), {TensorType.INT8: BITS, TensorType.INT16: 16}.get(operator.output().type)
+        shift = _SHIFTS.get((operator.kind, bits)) if bits else None
+        scales = [_scale(one) for one in map(operator.input, range(len(operator.record.inputs))) if one is not None]
+        if shift is None or _scale(made) is None or None in scales:
+            continue
+        power = 2 if operator.kind == "SQUARED_DIFFERENCE" else 1
+        least = 2 * (2 * max(scales) / 2.0**shift) ** power
+        if _scale(made) < least:
+            made.quantization.scale = np.array([least], np.float32)
 
 
 def _rescale_in_front(model: ModelT, operator: Operator, place: int) -> None:

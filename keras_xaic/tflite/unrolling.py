@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic._keras import Layer, Tensor, layers, tf
+from keras_xaic.models.masking import mask_of
 from keras_xaic.models.operations import Operations
 
 MOST_STEPS = 128
@@ -20,7 +21,7 @@ def without_loops(operations: Operations, every: bool = False) -> dict[str, Any]
     found = {}
     for one in operations:
         if one.inputs:
-            masked = getattr(tf.nest.flatten(one.node.keras_inputs)[0], "_keras_mask", None) is not None
+            masked = mask_of(tf.nest.flatten(one.node.keras_inputs)[0]) is not None
             found[one.name] = unrolled(one.layer, operations.shapes[one.inputs[0]], every or masked)
     return found
 

@@ -222,6 +222,10 @@ class TrainMetric(keras.metrics.Mean):
         said, truth = (tf.reshape(one, (tf.shape(outputs)[0], -1, width)) for one in (outputs, both[:, 0]))
         if width > 1:
             same = tf.equal(tf.argmax(said, axis=-1), tf.argmax(truth, axis=-1))
+            if task.ignores:
+                counts = tf.cast(tf.reduce_sum(truth, axis=-1) > 0, tf.float32)
+                hits = tf.reduce_sum(tf.cast(same, tf.float32) * counts, axis=-1)
+                return hits / tf.maximum(1.0, tf.reduce_sum(counts, axis=-1))
         else:
             same = tf.equal(said > (0.0 if task.logits else 0.5), truth > 0.5)[..., 0]
         return tf.reduce_mean(tf.cast(same, tf.float32), axis=-1)

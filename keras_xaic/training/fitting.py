@@ -146,7 +146,7 @@ def fit(
         stopped, states = bool(model.stop_training), states_of(theirs) if theirs else None
         state.save(history, states, stopped, last=stopped or len(history) == schedule.epochs)
 
-    with traced_once(model), _taught_maps(model, task, taught, schedule), _shapes_known(model):
+    with traced_once(model), _taught_maps(model, task, taught, schedule), _shapes_known(model), _masks_ignored(model):
         if not history and schedule.select_from == 0:  # training may make things worse
             state.consider(judge(model))
         if not schedule.is_over(history) and not state.stopped:
@@ -205,6 +205,25 @@ def _shapes_known(model: Model) -> Iterator[None]:
         model.train_function = None
 
 
+@contextlib.contextmanager
+def _masks_ignored(model: Model) -> Iterator[None]:
+    """Has losses and metrics judge all positions, as `Task.score` does; labels say which do not count (`metrics.IGNORED`)."""
+    own = {name: getattr(model, name) for name in ("compute_loss", "compute_metrics")}
+
+    def bare(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(x: Any, y: Any, outputs: Any, weights: Any = None) -> Any:
+            return function(x, y, tf.nest.map_structure(tf.identity, outputs), weights)  # Keras hangs masks on tensors
+
+        return called
+
+    vars(model).update({name: bare(function) for name, function in own.items()})
+    try:
+        yield
+    finally:
+        for name in own:
+            del vars(model)[name]
+
+
 def _losses(task: AnyTask, train: Samples, teacher: Optional[Array], schedule: Schedule) -> dict[str, Any]:
     """Returns what Keras' `compile` takes: labels teach where there are some, the teacher where there is one."""
     weight = 1.0 if train.y is None else 0.0 if teacher is None else schedule.distillation
@@ -239,7 +258,7 @@ def within_minutes(model: Model, train: Samples, task: AnyTask, schedule: Schedu
     model.compile("sgd", **losses)
     few = _Batches(train, _targets(task, train, taught), schedule, 0)
     taken = []
-    with _taught_maps(model, task, taught, schedule):
+    with _taught_maps(model, task, taught, schedule), _masks_ignored(model):
         for number in range(min(len(few), TIMED_STEPS + 1)):
             start = time.perf_counter()
             model.train_on_batch(*few[number])
