@@ -33,8 +33,8 @@ SHUFFLES = 8
 """Random orders of the targets that tell what chance gives."""
 MANY_VALUES = 32
 """More values than this side by side are one signal, of which the mean over all counts; of fewer, each counts."""
-IGNORED, VOID = -1, 255
-"""Class of positions that do not count, and what data sets of bytes call it."""
+IGNORED = -1
+"""Class of positions that do not count."""
 OWN_UNIT = "that of a function of your own"
 """The unit of metrics that are functions, or Keras objects, of the user's."""
 
@@ -407,16 +407,11 @@ class Task:
         targets = targets.reshape(wanted)
         if self.family == "values":
             return targets.astype(np.float64)
-        return (targets > 0.5).astype(np.int64) if self.family == "yes_no" else self.numbers(targets)
-
-    def numbers(self, targets: np.ndarray) -> np.ndarray:
-        """Returns class numbers as int64; `IGNORED` where a position does not count, which `VOID` of few classes says, too."""
-        made = np.asarray(targets).astype(np.int64)
-        return np.where(made == VOID, IGNORED, made) if self.ignores and self.outputs <= VOID else made
+        return (targets > 0.5).astype(np.int64) if self.family == "yes_no" else targets.astype(np.int64)
 
     @property
     def ignores(self) -> bool:
-        """Whether positions may be left out (see `numbers`)."""
+        """Whether positions may be left out, by the class `IGNORED`."""
         return self.kind == "segmentation" and self.family == "classes"
 
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> float:

@@ -318,11 +318,11 @@ def _check_targets(task: Task, head: Head, y: np.ndarray, where: str, first: int
     if task.family == "classes" and y.shape != shape:
         if y.dtype.kind not in "biu" and not np.all(flat == np.round(flat)):
             raise DataError(f"{where} has dtype {y.dtype} and values between whole numbers", "class numbers")
-        numbers = task.numbers(flat)
-        strange = ((numbers < 0) | (numbers >= task.outputs)) & ~(task.ignores & (numbers == IGNORED))
-        wrong = np.flatnonzero(strange.any(axis=1))
+        least = IGNORED if task.ignores else 0
+        wrong = np.flatnonzero(((flat < least) | (flat >= task.outputs)).any(axis=1))
         if len(wrong):
-            value = numbers[wrong[0]][strange[wrong[0]]][0]
+            row = flat[wrong[0]]
+            value = row[(row < least) | (row >= task.outputs)][0]
             raise DataError(
                 f"{where}[{wrong[0]}] is class {value + first:g}",
                 f"classes {first} to {task.outputs - 1 + first}: the model has {task.outputs} outputs"

@@ -12,7 +12,7 @@ import numpy as np
 from keras_xaic._keras import Model, Tensor, keras, tf
 from keras_xaic.data import Array, Samples, arrays_of
 from keras_xaic.errors import PlanError, first_line
-from keras_xaic.metrics import IGNORED, VOID, Task
+from keras_xaic.metrics import IGNORED, Task
 from keras_xaic.output_tasks import AnyTask, Tasks
 
 _CARRIED = "_xaic_loss"
@@ -121,8 +121,8 @@ class Targets:
             return np.asarray(y, np.float32)
         if y.shape[-1:] == (task.outputs,) and y.ndim > 1 and y[:1].size != np.prod(y.shape[1:-1], dtype=int):
             return np.asarray(y, np.float32)  # one-hot, or probabilities
-        numbers = task.numbers(y.reshape(len(y), -1))
-        return np.eye(task.outputs + 1, dtype=np.float32)[numbers][..., : task.outputs]  # the last row: IGNORED
+        rows = np.eye(task.outputs + 1, dtype=np.float32)[:, : task.outputs]  # the last row, -1: IGNORED
+        return rows[y.reshape(len(y), -1).astype(np.int64)]
 
 
 def output_losses(
@@ -241,7 +241,6 @@ def as_targets(task: Task, given: Tensor, outputs: Tensor) -> tuple[Tensor, bool
     if task.family == "classes" and given.shape[1:].as_list() != sizes:
         numbers = tf.cast(tf.reshape(given, flat), tf.int64)
         said = f"class numbers from 0 to {task.outputs - 1}, or one-hot labels, are evaluated while a model is trained"
-        numbers = tf.where(numbers == VOID, IGNORED, numbers) if task.ignores and task.outputs <= VOID else numbers
         known = (numbers >= (IGNORED if task.ignores else 0)) & (numbers < task.outputs)
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [said])]):
             given = tf.one_hot(numbers, task.outputs)

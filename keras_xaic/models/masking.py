@@ -50,9 +50,9 @@ def said_of_masks(model: Model, task: AnyTask, samples: Samples) -> Optional[str
         return None
     tasks = task.tasks if isinstance(task, Tasks) else [task]
     for one, name, tensor, y in zip(tasks, ports_of(model).outputs, model.outputs, arrays_of(samples.y)):
-        if mask_of(tensor) is not None and one.ignores and not np.any(one.numbers(np.asarray(y)) == IGNORED):
+        if mask_of(tensor) is not None and one.ignores and not np.any(np.asarray(y) == IGNORED):
             return (
-                f"A mask (mask_zero, or a Masking layer) hides positions of output {name}, such as padding. Keras leaves them out "
-                f"of losses and metrics; here all of them count. Label {IGNORED} says of a position that it does not."
+                f"A mask (mask_zero, or a Masking layer) hides positions of output {name}, such as padding. Keras leaves them "
+                f"out of losses and metrics; here all of them count. Label {IGNORED} says of a position that it does not."
             )
     return None

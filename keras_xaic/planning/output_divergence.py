@@ -265,7 +265,7 @@ def _targets(task: Task, truth: Optional[np.ndarray], outputs: np.ndarray) -> np
         return outputs.reshape(len(outputs), -1)
     known = np.asarray(task.decisions(outputs) if truth is None else task.truth(truth, outputs.shape))
     if task.loss_family == "yes_no" and task.family == "classes":
-        known = np.eye(task.outputs + 1)[known][..., : task.outputs]  # the last row: positions that do not count
+        known = np.eye(task.outputs + 1)[:, : task.outputs][known]  # the last row, -1: IGNORED
     return known.reshape(len(outputs), -1).astype(np.int64 if task.loss_family == "classes" else np.float32)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import Layer, Tensor, layers, tf
+from keras_xaic._keras import Layer, layers, tf
 from keras_xaic.models.masking import mask_of
 from keras_xaic.models.operations import Operations
 
@@ -17,12 +17,16 @@ MOST_STEPS = 128
 
 
 def without_loops(operations: Operations, every: bool = False) -> dict[str, Any]:
-    """Returns name of an operation -> its layer, or what runs in its place (see `unrolled`); a masked LSTM is unrolled, too."""
+    """Returns name of an operation -> its layer, or what runs in its place (see `unrolled`).
+
+    An LSTM is unrolled, too, if it is masked, takes a state or gives its own: TFLite's operator does none of it.
+    """
     found = {}
     for one in operations:
         if one.inputs:
             masked = mask_of(tf.nest.flatten(one.node.keras_inputs)[0]) is not None
-            found[one.name] = unrolled(one.layer, operations.shapes[one.inputs[0]], every or masked)
+            states = len(one.inputs) > 1 or len(one.outputs) > 1
+            found[one.name] = unrolled(one.layer, operations.shapes[one.inputs[0]], every or masked or states)
     return found
 
 
@@ -56,7 +60,7 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
     parts = _parts(layer)
     if (type(layer) is layers.LSTM and not every) or any(part.stateful for part in parts):
         return layer
-    if isinstance(layer, layers.ConvLSTM2D):  # and so are those of one and three dimensions
+    if isinstance(layer, (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)):
         return functools.partial(_step_by_step, layer)
     if len(shape) != 3:
         return layer
@@ -72,10 +76,12 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
     return copy
 
 
-def _step_by_step(layer: Layer, sequence: Tensor, **_: object) -> Any:
-    """Calls the cell of a convolutional layer once for each step, from states of zeros."""
-    with tf.init_scope():
-        states = [np.zeros(state.shape, np.float32) for state in layer.get_initial_state(tf.zeros(sequence.shape))]
+def _step_by_step(layer: Layer, given: Any, **options: Any) -> Any:
+    """Calls the cell of a convolutional layer once for each step, from given states or from zeros."""
+    sequence, *states = tf.nest.flatten([given, options.get("initial_state") or []])
+    if not states:
+        with tf.init_scope():
+            states = [np.zeros(state.shape, np.float32) for state in layer.get_initial_state(tf.zeros(sequence.shape))]
     outputs = []
     order = range(sequence.shape[1])
     for step in reversed(order) if layer.go_backwards else order:

@@ -62,3 +62,24 @@ def test_recurrent_layers_one_behind_the_other(kind, precision):
     parts = [type(layer).from_config(layer.get_config()) for layer in RECURRENT[kind]]
     model = keras.Sequential([keras.Input((4, 4)), *parts, layers.Dense(2, name="head")])
     assert deviation(model, precision) < (0.05 if precision == "int8" else 0.005)
+
+
+NOTHING = {
+    "difference": lambda t: t - 1.0000001 * t,
+    "squared difference": lambda t: tf.math.squared_difference(t, 1.0000001 * t),
+    "sum": lambda t: t + -1.0000001 * t,
+    "normalization of one value": layers.LayerNormalization(),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [*((kind, "int8") for kind in NOTHING), ("difference", "int16"), ("sum", "int16")]
+)
+def test_results_of_hardly_any_range_do_not_end_the_interpreter(kind, precision):
+    """Kernels of sums and differences give up where the scale of the result is too fine for that of their inputs."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((4, 4))
+    hidden = layers.Dense(1 if "one" in kind else 4, name="hidden")(inputs)
+    joined = layers.Concatenate()([NOTHING[kind](hidden), layers.Dense(4, name="beside")(inputs)])
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(joined)))
+    assert deviation(model, precision) < 0.06

@@ -1,0 +1,59 @@
+"""Recurrent layers that begin with the state of others: encoders and decoders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import keras_xaic as xaic
+from keras_xaic._keras import keras, layers
+from keras_xaic.tflite import build_tflite
+from keras_xaic.tflite.io_types import with_io
+from tests.tflite.models import run
+
+RNG = np.random.default_rng(0)
+HEARD, SAID = (RNG.normal(size=(48, steps, 4)).astype(np.float32) for steps in (6, 5))
+KINDS = {"lstm": (layers.LSTM, {}), "gru": (layers.GRU, {}), "simple": (layers.SimpleRNN, {})}
+FRAMES = {"rows": (layers.ConvLSTM1D, {"kernel_size": 3, "padding": "same"})}
+
+
+def make_model(kind):
+    keras.utils.set_random_seed(3)
+    layer, options = {**KINDS, **FRAMES}[kind]
+    shape = (4, 2) if kind in FRAMES else (4,)
+    heard, said = keras.Input((6, *shape), name="heard"), keras.Input((5, *shape), name="said")
+    _, *state = layer(5, return_state=True, name="encoder", **options)(heard)
+    z = layer(5, return_sequences=True, name="decoder", **options)(said, initial_state=state)
+    return keras.Model([heard, said], layers.Dense(3, activation="softmax", name="head")(z))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "float16"])
+@pytest.mark.parametrize("kind", [*KINDS, *FRAMES])
+def test_files_begin_with_the_state_that_is_given(kind, precision):
+    model, arrays = make_model(kind), [HEARD, SAID]
+    if kind in FRAMES:
+        arrays = [np.stack([one, one[..., ::-1]], axis=-1) for one in arrays]
+    content = with_io(
+        build_tflite(model, xaic.Samples(xaic.data.Parts(arrays, ["heard", "said"])), precision=precision), "float32"
+    )
+    wanted = model.predict(arrays, verbose=0)
+    given = np.concatenate([run(content, [one[place : place + 1] for one in arrays])[0] for place in range(48)])
+    limit = {"float32": 1e-5, "int8": 0.1, "float16": 0.01}[precision]
+    assert np.abs(given - wanted).mean() < limit * wanted.std()
+    turned = model.predict([arrays[0][::-1], arrays[1]], verbose=0)
+    assert np.abs(turned - wanted).mean() > limit * wanted.std(), "the state makes a difference"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoders_and_decoders_are_compressed(tmp_path, kind):
+    model = make_model(kind)
+    data = {"heard": HEARD, "said": SAID}, model.predict([HEARD, SAID], verbose=0).argmax(-1)
+    report = xaic.compress(
+        model,
+        data,
+        training=xaic.Training(epochs=1),
+        device=xaic.Device(target="mobile", baselines=("int8",)),
+        out=tmp_path / "out",
+    )
+    assert report.compressed.edge_metric > 0.8
