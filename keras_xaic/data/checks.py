@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from keras_xaic.errors import DataError
 
 WHOLE = 2**24
 """Largest whole number up to which float32 holds all of them."""
+_TEXTS = (
+    "Texts become numbers in front of the model: give that behind the layer that reads them, and what that layer makes of them"
+)
 
 
 def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) -> None:
@@ -104,7 +107,7 @@ def check_numbers(samples: Samples, name: str) -> None:
     for number, x in enumerate(arrays_of(samples.x)):
         key = _key(samples.x, name, number)
         if x.dtype.kind not in "biuf":
-            raise DataError(f"{key} has dtype {x.dtype}", "real numbers: bool, integers or floats")
+            raise DataError(f"{key} has dtype {x.dtype}", "real numbers: bool, integers or floats", _way_out(x.dtype))
         if x.ndim == 0 or x.size == 0:
             raise DataError(f"{key} is empty (shape {x.shape})", "at least one sample")
         if len(x) != len(samples):
@@ -112,6 +115,11 @@ def check_numbers(samples: Samples, name: str) -> None:
                 f"{key} has {len(x)} samples, {_key(samples.x, name, 0)} has {len(samples)}", "the same number in every input"
             )
         check_values(x, key, *scaling, whole=WHOLE)
+
+
+def _way_out(dtype: np.dtype[Any]) -> str:
+    """Returns what to do with inputs that are no numbers: no file of .tflite here takes texts."""
+    return _TEXTS if dtype.kind in "USO" else ""
 
 
 def as_array(value: object, name: str) -> np.ndarray:
@@ -125,7 +133,7 @@ def as_array(value: object, name: str) -> np.ndarray:
     except (ValueError, TypeError):
         raise DataError(f"{name} is a {type(value).__name__} with rows of several shapes", "an array") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats")
+        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats", _way_out(array.dtype))
     return array
 
 

@@ -22,11 +22,23 @@ from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.safety import is_operator
 
 # Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off, or in a file: kernels are
-# saved with their low-rank adaptation added.
-_WITHOUT_EFFECT = {"renorm_momentum", "build_input_shape", "lora_rank", "lora_alpha"}
+# saved with their low-rank adaptation added, and only images that are padded to their ratio have something to be filled.
+_WITHOUT_EFFECT = {
+    "renorm_momentum",
+    "build_input_shape",
+    "lora_rank",
+    "lora_alpha",
+    "fill_mode",
+    "fill_value",
+    "vocabulary_size",
+}
+_ONLY = {"data_format": "channels_last", "oov_method": "floormod"}
+"""Settings that Keras 2 does not have -> what it does without."""
 _RENAMED = {"batch_shape": "batch_input_shape"}
 _RENAMED_BY_CLASS = {"LeakyReLU": {"negative_slope": "alpha"}}
 _RENAMED_PARTS = {"OrthogonalInitializer": "Orthogonal", "IdentityInitializer": "Identity"}
+_DTYPES = {"IntegerLookup": "int64", "StringLookup": "int64", "TextVectorization": "string"}
+"""What Keras 2 wants as dtype of layers that give numbers for words."""
 _MODELS = ("Functional", "Sequential")
 
 
@@ -81,6 +93,8 @@ class _Translation:
         if known is None:  # registered by the user, who knows its settings
             return {**{k: config[k] for k in ("class_name", "module", "registered_name") if k in config}, "config": settings}
         settings = self._accepted(settings, known, f"layer {name!r} ({kind})")
+        if kind in _DTYPES and settings.get("output_mode", "int") == "int":
+            settings["dtype"] = _DTYPES[kind]
         if kind == "MultiHeadAttention":  # Keras 2 makes its weights from these
             built = config.get("build_config") or {}
             shapes = built.get("shapes_dict") or built
@@ -92,7 +106,7 @@ class _Translation:
         """The settings that a class of Keras 2 takes; others must be such that nothing is lost without them."""
         accepted = accepted_settings(known)
         for key, value in settings.items():
-            if key not in accepted and value not in (None, False) and key not in _WITHOUT_EFFECT:
+            if key not in accepted and value not in (None, False, _ONLY.get(key)) and key not in _WITHOUT_EFFECT:
                 raise ModelError(
                     f"{self.source}: {what} has {key}={value!r}, which Keras 2 does not have",
                     "settings that Keras 2 has as well",

@@ -1,4 +1,4 @@
-"""Layers that Keras 3 has and Keras 2 does not: what stands for them here, and those that nothing stands for."""
+"""Layers that Keras 3 has and Keras 2 does not, or not the same: what stands for them, and those that nothing stands for."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ AUGMENTATIONS = frozenset(
         "CutMix",
         "MixUp",
         "RandAugment",
+        "RandomBrightness",
         "RandomColorDegeneration",
         "RandomColorJitter",
+        "RandomContrast",
         "RandomElasticTransform",
         "RandomErasing",
+        "RandomFlip",
         "RandomGaussianBlur",
         "RandomGrayscale",
         "RandomHue",
         "RandomInvert",
         "RandomPerspective",
         "RandomPosterization",
+        "RandomRotation",
         "RandomSaturation",
         "RandomSharpness",
         "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
         "Solarization",
     }
 )
@@ -49,6 +55,7 @@ _WITHOUT = frozenset(
         "MaxNumBoundingBoxes",
         "MelSpectrogram",
         "Pipeline",
+        "RandomCrop",
         "ReversibleEmbedding",
         "STFTSpectrogram",
         "TFSMLayer",

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from keras_xaic._keras import Model, keras
-from keras_xaic.errors import ModelError
-from keras_xaic.files import PathLike, writing
+from keras_xaic.errors import ModelError, XaicError, first_line
+from keras_xaic.files import PathLike, machine_fault, writing
 from keras_xaic.models.activations import in_keras3
 from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
@@ -52,12 +52,17 @@ def from_keras3(model: Any, allow_unsafe: bool = False) -> Model:
     serialized = library.saving.serialize_keras_object(model.get_config())
     config = json.loads(json.dumps({"class_name": kind, "config": serialized}))
     check_config(config, source, allow_unsafe)
-    made = build_model(config, source)
-    with temporary_directory() as directory:
-        file = pathlib.Path(directory) / "model.weights.h5"
-        model.save_weights(file)
-        with h5py.File(file, "r") as weights:
-            load_archive_weights(made, config, weights, source)
+    try:
+        made = build_model(config, source)
+        with temporary_directory() as directory:
+            file = pathlib.Path(directory) / "model.weights.h5"
+            model.save_weights(file)
+            with h5py.File(file, "r") as weights:
+                load_archive_weights(made, config, weights, source)
+    except XaicError:
+        raise
+    except Exception as error:  # Keras 2 raises whatever it stumbles upon
+        raise machine_fault(error) or ModelError(f"{source} cannot be rebuilt by Keras 2 ({first_line(error)})") from error
     _require_same(made, model, f"{source} computes something else when it is rebuilt with Keras 2")
     return made
 

@@ -18,6 +18,8 @@ FOR_TRAINING = {"AddLoss", "AddMetric"}
 _BUILT_IN_ELSEWHERE = (
     _MODELS | _OPERATION_LAYERS | FOR_TRAINING | {"InputLayer", "BatchNormalizationV1", "BatchNormalizationV2"}
 )
+_PLAIN_LAYERS = {"Discretization", "HashedCrossing", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
+"""Layers of Keras 3 whose settings do not say that they are layers."""
 _OF_LAYERS = {"trainable", "layers", "batch_shape", "batch_input_shape"}
 # Keras imports whatever module a configuration names; these are the ones that hold layers and their parts.
 _CLASS_MODULES = re.compile(
@@ -57,7 +59,8 @@ def is_operator(config: Mapping[str, Any]) -> bool:
     inner = config.get("config")
     if "module" in config or not isinstance(inner, Mapping):
         return str(config.get("module")).startswith("keras.src.ops")
-    return "name" in inner and not _OF_LAYERS & set(inner)  # .h5 files do not name modules
+    plain = config.get("class_name") in _PLAIN_LAYERS
+    return "name" in inner and not plain and not _OF_LAYERS & set(inner)  # .h5 files do not name modules
 
 
 class _Check:

@@ -23,6 +23,15 @@ NUMBERS = np.array([[1, 3, 3], [0, 2, 1], [4, 4, 4]])
         (layers.Discretization([0.5, 2.0, 3.5]), NUMBERS.astype(np.float32)),
         (layers.Discretization([0.5, 2.0], output_mode="one_hot"), NUMBERS[:, :1].astype(np.float32)),
         (layers.Discretization([0.5, 2.0], output_mode="multi_hot"), NUMBERS.astype(np.float32)),
+        (layers.IntegerLookup(vocabulary=[1, 4, 2]), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[1, 4], num_oov_indices=3), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[1, 4], mask_token=3), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[0, 1, 2, 3, 4], num_oov_indices=0), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[1, 4, 2], output_mode="one_hot"), NUMBERS[:, :1]),
+        (layers.IntegerLookup(vocabulary=[1, 4], output_mode="multi_hot", mask_token=3), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[1, 4], output_mode="count", num_oov_indices=2), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[1, 4], output_mode="count", max_tokens=6, pad_to_max_tokens=True), NUMBERS),
+        (layers.IntegerLookup(vocabulary=[1, 2**40]), np.array([[1, 2**40, 2**40 + 1]])),
     ],
 )
 def test_the_same_as_keras(layer, given):
@@ -41,6 +50,21 @@ def test_the_file_encodes():
     keras.utils.set_random_seed(0)
     start = keras.Input((3,), dtype="int64")
     model = keras.Model(start, layers.Dense(2)(layers.CategoryEncoding(5, "multi_hot")(start)))
+    interpreter = tf.lite.Interpreter(model_content=float_twin(model))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], NUMBERS[:1])
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, model.predict(NUMBERS[:1], verbose=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["int", "multi_hot"])
+def test_the_file_looks_numbers_up(mode):
+    keras.utils.set_random_seed(0)
+    start = keras.Input((3,), dtype="int64")
+    found = layers.IntegerLookup(vocabulary=[1, 4, 2], output_mode=mode)(start)
+    behind = layers.Flatten()(layers.Embedding(4, 2)(found)) if mode == "int" else found
+    model = keras.Model(start, layers.Dense(2)(behind))
     interpreter = tf.lite.Interpreter(model_content=float_twin(model))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], NUMBERS[:1])
