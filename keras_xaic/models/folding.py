@@ -14,8 +14,8 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import Layer, layers, tf
+from keras_xaic.models.added_layers import RMSNormalization, is_layer_scale
 from keras_xaic.models.operations import Operation, Operations, activation_name, symbol_of
-from keras_xaic.models.rms import RMSNormalization
 
 IDENTITIES = (
     layers.Dropout,
@@ -209,6 +209,8 @@ def learned_factors(layer: Layer) -> tuple[Any, Any]:
 
 def _factors(operation: Operation) -> tuple[Any, Any]:
     """Returns what a `Rescaling`, or arithmetic with a constant, multiplies floats by, and then adds; 1 and 0 for others."""
+    if is_layer_scale(operation.layer):
+        return operation.layer.gamma.numpy(), 0.0
     if type(operation.layer) is layers.Rescaling and operation.node.keras_inputs[0].dtype.is_floating:
         return operation.layer.scale, operation.layer.offset
     arguments = [*operation.node.call_args, *operation.node.call_kwargs.values()]

@@ -14,11 +14,11 @@ import numpy as np
 from keras_xaic._keras import Layer, Model, keras, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.activations import in_keras2
+from keras_xaic.models.added_layers import ADDED
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
 from keras_xaic.models.keras3_layers import in_place_of
 from keras_xaic.models.keras3_operations import counterpart_of
 from keras_xaic.models.operations import SLICES
-from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.safety import is_operator
 
 # Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off, or in a file: kernels are
@@ -226,7 +226,7 @@ def _shapes(node: Mapping[str, Any]) -> list[Any]:
 
 def _known(kind: str) -> Any:
     """The class of Keras 2, or of ours where Keras 2 has none."""
-    return RMSNormalization if kind == "RMSNormalization" else getattr(layers, kind, None)
+    return ADDED.get(kind) or getattr(layers, kind, None)
 
 
 def _is_layer(config: Mapping[str, Any]) -> bool:

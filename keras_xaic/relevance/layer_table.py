@@ -11,6 +11,7 @@ from typing import Literal, Optional
 
 from keras_xaic._keras import Layer, layers
 from keras_xaic.errors import ModelError
+from keras_xaic.models.added_layers import ADDED, is_layer_scale
 from keras_xaic.models.keras3_operations import COUNTERPARTS
 from keras_xaic.models.operations import Operation, activation_name, symbol_of
 
@@ -62,7 +63,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "sum",
-        "Add Subtract Average math.add __operators__.add math.subtract math.add_n",
+        "Add Subtract Average CustomScaleLayer math.add __operators__.add math.subtract math.add_n",
         "z-rule with the relative stabiliser: R x_i / sum; with a constant: unchanged",
         "linear rule",
         "rule class (Add), shared (others)",
@@ -101,7 +102,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "scale",
-        "Rescaling Normalization math.truediv math.divide",
+        "Rescaling Normalization LayerScale math.truediv math.divide",
         "a change of units: unchanged",
         "linear rule (a divisor must be a constant)",
         "shared",
@@ -163,9 +164,14 @@ def name_in_table(layer: Layer) -> str:
 
 def _row(layer: Layer, name: str) -> Optional[Row]:
     """The row of a layer, or None where there is none. Subclasses of Keras layers may do anything and have none."""
-    if symbol_of(layer) is None and type(layer) is not layers.Activation and getattr(layers, name, None) is not type(layer):
+    if symbol_of(layer) is None and type(layer) is not layers.Activation and not _of_keras(layer, name):
         return None
     return _BY_NAME.get(name)
+
+
+def _of_keras(layer: Layer, name: str) -> bool:
+    """Whether a layer is what Keras calls so, and not a class of a user's."""
+    return type(layer) in (getattr(layers, name, None), ADDED.get(name)) or is_layer_scale(layer)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers
+from keras_xaic.models.added_layers import RMSNormalization
 from keras_xaic.models.canonical import canonicalize
 from keras_xaic.models.folding import IDENTITIES
 from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.models.regular import regularize
-from keras_xaic.models.rms import RMSNormalization
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.tflite.convert import float_twin, int8_twin
 from keras_xaic.tflite.flatbuffer import load
