@@ -96,6 +96,11 @@ def rebuilt(layer: Layer, config: Mapping[str, Any]) -> Layer:
     return made
 
 
+def is_drawn_twice(layer: Layer) -> bool:
+    """Whether Keras draws an LSTM or GRU for graphics cards, too, in a model of its own: it has all the usual settings."""
+    return bool(vars(layer).get(_TWICE) or vars(layer).get(_CHANGED))
+
+
 @contextlib.contextmanager
 def drawn_twice(layers: Iterable[Layer]) -> Iterator[None]:
     """Has recurrent layers drawn as Keras does it, for the length of the block: by that the converter knows an LSTM."""

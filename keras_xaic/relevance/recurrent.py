@@ -31,7 +31,7 @@ def recurrent_relevance(
         return {key: _through(layer, operation.path + "/", x, mask, relevance, record, epsilon)}
     both = (layer.forward_layer, layer.backward_layer)
     if layer.merge_mode == "concat":
-        parts = tf.split(relevance, 2, axis=-1)
+        parts = tf.split(relevance, [part.units for part in both], axis=-1)
     else:  # sum or average: the z-rule needs the outputs of the two directions
         ys = [part(x, mask=mask, training=False) for part in both]
         if both[0].return_sequences:

@@ -9,8 +9,9 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic._keras import Layer, layers, tf
-from keras_xaic.models.masking import mask_of
+from keras_xaic.models.masking import mask_of, passes_masks
 from keras_xaic.models.operations import Operations
+from keras_xaic.models.rebuilding import is_drawn_twice
 
 MOST_STEPS = 128
 """Longest sequence that is unrolled: every step has operators of its own in the file, about 0.1 to 0.2 kB each."""
@@ -46,9 +47,10 @@ def has_loop(layer: Union[Layer, Callable[..., Any]]) -> bool:
 def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) -> Union[Layer, Callable[..., Any]]:
     """Returns a copy of a recurrent layer, with the same weights, that runs without a loop; or the layer itself.
 
-    Convolutional ones become a function, since Keras cannot unroll them. An LSTM that is not part of a Bidirectional stays
-    unless `every` is given: TFLite has an operator of its own for it, which converts to all activations but int16, and which
-    skips no steps. So do layers that keep their state, and sequences of free length or of more than `MOST_STEPS`.
+    Convolutional ones become a function, since Keras cannot unroll them. An LSTM of the usual settings that is not part of a
+    Bidirectional stays unless `every` is given: TFLite has an operator of its own for it, which converts to all activations but
+    int16, and which skips no steps. So do layers that keep their state, sequences of free length, and those of more than
+    `MOST_STEPS`.
 
     Args:
         layer: Layer layer.
@@ -58,7 +60,7 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
     if not has_loop(layer) or len(shape) < 3 or shape[1] is None or shape[1] > MOST_STEPS:
         return layer
     parts = _parts(layer)
-    if (type(layer) is layers.LSTM and not every) or any(part.stateful for part in parts):
+    if (type(layer) is layers.LSTM and is_drawn_twice(layer) and not every) or any(part.stateful for part in parts):
         return layer
     if isinstance(layer, (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)):
         return functools.partial(_step_by_step, layer)
@@ -73,7 +75,30 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
     copy: Layer = type(layer).from_config(config)
     copy.build((1, *shape[1:]))
     copy.set_weights(layer.get_weights())
-    return copy
+    return _ZeroWhereMasked.of(copy)
+
+
+class _ZeroWhereMasked(layers.Wrapper):  # type: ignore[misc]
+    """Gives 0 at masked positions, as Bidirectional layers do: unrolled ones that run backwards do it at wrong positions."""
+
+    @classmethod
+    def of(cls, layer: Layer) -> Layer:
+        """Returns the layer in a wrapper, or itself where it gives no such zeros."""
+        parts = [part for part in _parts(layer) if part.return_sequences and getattr(part, "zero_output_for_mask", False)]
+        if not any(part.go_backwards for part in parts):
+            return layer
+        for part in parts:
+            part.zero_output_for_mask = False
+        return passes_masks(cls(layer))
+
+    def call(self, inputs: Any, mask: Any = None, **options: Any) -> Any:
+        """Computes the outputs, and the states if the layer gives them."""
+        first, *others = tf.nest.flatten(self.layer(inputs, mask=mask, **options))
+        counts = tf.nest.flatten(mask)[0] if mask is not None else None
+        if counts is None:
+            return [first, *others] if others else first
+        sequences = [one if one.shape.rank != 3 else one * tf.cast(counts, one.dtype)[..., None] for one in (first, *others)]
+        return sequences if others else sequences[0]
 
 
 def _step_by_step(layer: Layer, given: Any, **options: Any) -> Any:

@@ -57,3 +57,38 @@ def test_encoders_and_decoders_are_compressed(tmp_path, kind):
         out=tmp_path / "out",
     )
     assert report.compressed.edge_metric > 0.8
+
+
+WORDS = np.random.default_rng(1).integers(1, 9, (48, 6)).astype(np.int32)
+WORDS[::2, 4:] = 0
+ODD = {
+    "other activation": layers.LSTM(5, activation="relu"),
+    "other recurrent activation": layers.LSTM(5, recurrent_activation="hard_sigmoid"),
+    "recurrent dropout": layers.LSTM(5, recurrent_dropout=0.2),
+    "no bias": layers.LSTM(5, use_bias=False),
+    "unlike directions": layers.Bidirectional(layers.LSTM(4), backward_layer=layers.GRU(3, go_backwards=True)),
+    "masked both ways": layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+    "masked sum of both ways": layers.Bidirectional(layers.LSTM(4, return_sequences=True), merge_mode="sum"),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("kind", ODD)
+def test_unusual_recurrent_layers(kind, precision):
+    """The converter knows an LSTM of the usual settings only, and Keras gives zeros at wrong places where it unrolls."""
+    keras.utils.set_random_seed(3)
+    inputs, layer = keras.Input((6,), dtype="int32"), ODD[kind]
+    drawn = keras.initializers.RandomNormal(stddev=1.0, seed=1)
+    z = layer.__class__.from_config(layer.get_config())(
+        layers.Embedding(9, 4, drawn, mask_zero="masked" in kind, name="words")(inputs)
+    )
+    if "masked" in kind:
+        z = layers.Bidirectional(layers.LSTM(4))(z)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(z))
+    content = with_io(build_tflite(model, WORDS, precision=precision), "float32")
+    given, wanted = (
+        np.concatenate([run(content, [WORDS[place : place + 1]])[0] for place in range(48)]),
+        model.predict(WORDS, verbose=0),
+    )
+    assert np.abs(given - wanted).mean() < {"float32": 1e-5, "int8": 0.15}[precision] * wanted.std()
+    assert set(xaic.attribute(model, WORDS, target=1, allow_approximate=True).weights) >= {"head"}
