@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -208,7 +208,7 @@ class _Translation:
         names = [name for name in inspect.signature(known.call).parameters if name != "self"]
         extra.update(zip(names[1:], map(convert, args[1:])))
         if isinstance(first, (list, tuple)):
-            return [[*convert(one), extra if i == 0 else {}] for i, one in enumerate(first)]
+            return [[*convert(one), extra] for one in first]  # Keras 2 takes what the last says
         if not isinstance(first, Mapping):
             raise ModelError(f"{self.source}: layer {part['name']!r} is called without a tensor", "a tensor or a list of them")
         return [[*convert(first), extra]]
@@ -262,13 +262,9 @@ def load_archive_weights(model: Model, config: Mapping[str, Any], file: h5py.Fil
 def _load_group(model: Model, config: Mapping[str, Any], group: Any, source: str) -> None:
     container = group.get("layers", {})
     named = {str(container[key]["vars"].attrs.get("name")): key for key in container if "vars" in container[key]}
-    count: Counter[str] = Counter()
-    for part in config["config"]["layers"]:
-        if is_operator(part):
-            continue
-        name, kind = str(part["config"].get("name", part.get("name"))), _snake_case(str(part["class_name"]))
-        numbered = kind if count[kind] == 0 else f"{kind}_{count[kind]}"
-        count[kind] += 1
+    parts = [part for part in config["config"]["layers"] if not is_operator(part)]
+    for part, numbered in zip(parts, _numbered(str(part["class_name"]) for part in parts)):
+        name = str(part["config"].get("name", part.get("name")))
         key = named.get(name, name if name in container and numbered not in container else numbered)
         layer = next((layer for layer in model.layers if layer.name == name), None)
         if layer is None or not layer.weights:
@@ -281,6 +277,14 @@ def _load_group(model: Model, config: Mapping[str, Any], group: Any, source: str
             _fill(layer, container[key], name, source)
 
 
+def _numbered(kinds: Iterable[str]) -> Iterator[str]:
+    """Yields what Keras 3 calls layers of these classes in files of weights, in their order: dense, dense_1, ..."""
+    count: Counter[str] = Counter()
+    for kind in map(_snake_case, kinds):
+        yield kind if count[kind] == 0 else f"{kind}_{count[kind]}"
+        count[kind] += 1
+
+
 def _fill(layer: Layer, group: Any, name: str, source: str) -> None:
     """Sets the weights of a layer and of the layers inside it (the cell of an LSTM), each from its own entry."""
     if "layer" in group and not hasattr(layer, "layer"):  # the layer itself, without what it was wrapped in
@@ -291,6 +295,11 @@ def _fill(layer: Layer, group: Any, name: str, source: str) -> None:
         if key == "vars" or key.startswith("seed_generator"):
             continue
         part = getattr(layer, key, getattr(layer, f"_{key}", None))
+        if isinstance(part, (list, tuple)):  # cells one above the other
+            for one, numbered in zip(part, _numbered(type(one).__name__ for one in part)):
+                _fill(one, group[key][numbered], f"{name}/{numbered}", source)
+                inside.update(id(weight) for weight in one.weights)
+            continue
         if not isinstance(part, keras.layers.Layer):
             raise ModelError(f"{source}: the weights of layer {name!r} have an unknown part {key!r}", "layers of Keras 2")
         _fill(part, group[key], f"{name}/{key}", source)

@@ -216,6 +216,10 @@ def _type(settings: Settings, shapes: Shapes) -> dict[str, Any]:
     return {"dtype": "float32" if dtype in _FLOATS else dtype or "float32"}
 
 
+def _own_type(settings: Settings, shapes: Shapes) -> dict[str, Any]:
+    return {} if settings["dtype"] is None else _type(settings, shapes)
+
+
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -266,6 +270,7 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "Norm": _function("norm", "axis keepdims", reads="ord", made=_norm),
     "Normalize": _function("math.l2_normalize", "axis", reads="epsilon", made=_smallest_norm, only={"order": 2}),
     "OneHot": _function("one_hot", "num_classes=depth axis", reads="dtype", made=_type),
+    "OnesLike": _function("ones_like", reads="dtype", made=_own_type),
     "Pad": _function("pad", names="constant_values", reads="pad_width mode", made=_padding),
     "RGBToGrayscale": _function("image.rgb_to_grayscale", only={"data_format": "channels_last"}),
     "Repeat": _function("repeat", "repeats axis"),
@@ -291,5 +296,6 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "Transpose": _function("transpose", "axes=perm"),
     "Unstack": _function("unstack", "num axis"),
     "Where": _function("where", names="x y"),
+    "ZerosLike": _function("zeros_like", reads="dtype", made=_own_type),
 }
 """Operation of Keras 3 -> what computes it."""

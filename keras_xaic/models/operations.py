@@ -63,6 +63,8 @@ class Operation:
             places = args[1] if len(args) > 1 else kwargs["slice_spec"]
             args, kwargs = (args[0], _without_ellipsis(places, len(args[0].shape))), {}
         called = function or self.layer
+        if isinstance(function, Layer) and not function._call_spec.expects_mask_arg:
+            kwargs.pop("mask", None)  # what stands for a layer may have no use for a mask
         if self.equation and isinstance(called, Einsum):
             args, kwargs = (list(args[1:]),), {}
         return tuple(tf.nest.flatten(called(*args, **kwargs)))

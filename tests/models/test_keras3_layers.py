@@ -246,3 +246,39 @@ def test_settings_of_every_layer_that_both_have_are_known():
         _Translation("a test").layer(keras.saving.serialize_keras_object(layer))
         tried += 1
     assert tried > 80
+
+
+def masked(layers, behind):
+    words = keras.Input((6,), dtype="int32")
+    return keras.Model(words, layers.Flatten()(behind(layers.Embedding(9, 4, mask_zero=True)(words))))
+
+
+MASKED = {
+    "causal attention": lambda layers, z: layers.Attention()([z, z], use_causal_mask=True),
+    "causal additive attention": lambda layers, z: layers.AdditiveAttention()([z, z], use_causal_mask=True),
+    "causal heads": lambda layers, z: layers.MultiHeadAttention(2, 3)(z, z, use_causal_mask=True),
+    "every step": lambda layers, z: layers.GRU(3)(layers.TimeDistributed(layers.Dense(4))(z)),
+    "joined": lambda layers, z: layers.GRU(3)(layers.Concatenate()([z, layers.Dense(2)(z)])),
+    "both ways": lambda layers, z: layers.Bidirectional(layers.LSTM(3, return_sequences=True))(z),
+    "cells": lambda layers, z: layers.RNN([layers.LSTMCell(4), layers.GRUCell(5), layers.LSTMCell(3)])(z),
+}
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_masks_and_arguments_of_calls_are_kept(kind, tmp_path):
+    """Masks are operations of their own in models of Keras 3, and layers of several inputs have arguments, too."""
+    model = masked(keras.layers, lambda z: MASKED[kind](keras.layers, z))
+    x = np.random.default_rng(0).integers(1, 9, (8, 6))
+    x[::2, 4:] = 0
+    wanted = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for one in (as_model(model), load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(one.predict(x, verbose=0), wanted, atol=1e-5)
+
+
+def test_masks_that_are_inputs():
+    layers = keras.layers
+    z, seen = keras.Input((5, 4)), keras.Input((5, 5), name="seen")
+    model = keras.Model([z, seen], layers.MultiHeadAttention(2, 3)(z, z, attention_mask=seen))
+    x, lower = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32), np.tril(np.ones((2, 5, 5), np.float32))
+    np.testing.assert_allclose(as_model(model).predict([x, lower], verbose=0), model.predict([x, lower], verbose=0), atol=1e-5)
