@@ -70,6 +70,12 @@ class Operation:
         return tuple(tf.nest.flatten(called(*args, **kwargs)))
 
     @property
+    def mask(self) -> Optional[str]:
+        """Key of the tensor that a call with one sequence takes as ``mask``, as models of Keras 3 do; None without."""
+        given = self.node.call_kwargs.get("mask")
+        return self.inputs[1] if len(self.inputs) == 2 and hasattr(given, "_keras_history") else None
+
+    @property
     def equation(self) -> str:
         """The equation of a call of ``tf.einsum``, or ""."""
         return str(self.node.call_args[0]) if symbol_of(self.layer) in SYMBOLS else ""

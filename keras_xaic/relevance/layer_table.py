@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Optional
 
-from keras_xaic._keras import Layer, layers
+from keras_xaic._keras import Layer, layers, tf
 from keras_xaic.errors import ModelError
 from keras_xaic.models.added_layers import ADDED, is_layer_scale
 from keras_xaic.models.keras3_operations import COUNTERPARTS
@@ -183,19 +183,22 @@ class Treatment:
         name: What the table would call the layer.
         row: Its row; None where there is none.
         unusual: What the call does beyond the usual of its layer, or "".
+        chooses: Whether it gives whole numbers, or yes and no, such as masks: these have no relevance to pass on.
     """
 
     path: str
     name: str
     row: Optional[Row]
     unusual: str
+    chooses: bool = False
 
     @classmethod
     def of(cls, operation: Operation) -> Treatment:
         """Looks an operation up."""
         name = name_in_table(operation.layer)
         row = _row(operation.layer, name)
-        return cls(operation.path, name, row, "" if row is None else _unusual(operation, row.how))
+        chooses = not any(tensor.dtype.is_floating for tensor in tf.nest.flatten(operation.node.outputs))
+        return cls(operation.path, name, row, "" if row is None else _unusual(operation, row.how), chooses)
 
     @property
     def how(self) -> str:
@@ -204,7 +207,7 @@ class Treatment:
 
     def is_sound(self, method: Method) -> bool:
         """Whether a column of the table has a sound rule for it."""
-        return self.row is not None and bool(getattr(self.row, method)) and not self.unusual
+        return self.chooses or (self.row is not None and bool(getattr(self.row, method)) and not self.unusual)
 
 
 def _unusual(operation: Operation, how: str) -> str:
@@ -225,7 +228,7 @@ def _unusual_recurrence(operation: Operation) -> str:
     inner = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
     if any(type(one) not in (layers.LSTM, layers.GRU, layers.SimpleRNN) for one in inner):
         return f" of {type(inner[0]).__name__}"
-    if len(operation.inputs) > 1 or any(one.stateful or one.return_state for one in inner):
+    if (len(operation.inputs) > 1 and operation.mask is None) or any(one.stateful or one.return_state for one in inner):
         return " with states going in or out"
     if len(inner) == 2 and layer.merge_mode not in ("concat", "sum", "ave"):
         return f" with merge_mode={layer.merge_mode!r}"

@@ -26,7 +26,7 @@ def recurrent_relevance(
     """Returns the relevance of the input sequence, by key, and records that of the kernels."""
     key, layer = operation.inputs[0], operation.layer
     x = tensors[key]
-    mask = mask_of(x)
+    mask = mask_of(x) if operation.mask is None else tensors[operation.mask]
     if not isinstance(layer, layers.Bidirectional):
         return {key: _through(layer, operation.path + "/", x, mask, relevance, record, epsilon)}
     both = (layer.forward_layer, layer.backward_layer)

@@ -14,6 +14,7 @@ from keras_xaic.models.given import as_model
 from keras_xaic.models.keras3 import _Translation, is_keras3
 from keras_xaic.models.keras3_objects import from_keras3
 from keras_xaic.models.wrapped import NORMALIZED
+from keras_xaic.relevance import attribute
 
 keras = importlib.import_module("keras")
 pytestmark = pytest.mark.skipif(not is_keras3(keras.__version__), reason="Keras 3 is not installed")
@@ -274,6 +275,19 @@ def test_masks_and_arguments_of_calls_are_kept(kind, tmp_path):
     model.save(tmp_path / "model.keras")
     for one in (as_model(model), load_model(tmp_path / "model.keras")):
         np.testing.assert_allclose(one.predict(x, verbose=0), wanted, atol=1e-5)
+
+
+def test_relevance_of_recurrent_layers_with_masks():
+    """Masks are tensors of their own in models of Keras 3, and have no relevance."""
+    layers = keras.layers
+    words = keras.Input((6,), dtype="int32")
+    z = layers.Embedding(9, 4, mask_zero=True)(words)
+    z = layers.LSTM(3, name="memory")(layers.Bidirectional(layers.GRU(3, return_sequences=True), name="both")(z))
+    model = as_model(keras.Model(words, layers.Dense(2, name="head")(z)))
+    x = np.random.default_rng(0).integers(1, 9, (8, 6))
+    x[::2, 4:] = 0
+    found = attribute(model, x, target=1).weights
+    assert {"head", "memory/kernel", "both/forward_kernel"} <= set(found)
 
 
 def test_masks_that_are_inputs():
