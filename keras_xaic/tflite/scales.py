@@ -40,6 +40,10 @@ _COPYING = {
 """Operators that copy values -> places of what they copy."""
 _SHIFTS = {("ADD", BITS): 20, ("SUB", BITS): 20, ("ADD", 16): 15, ("SUB", 16): 15, ("SQUARED_DIFFERENCE", BITS): 7}
 """Bits by which kernels shift inputs up before they compute; a result of a scale that is finer still ends the process."""
+_WEIGHTED = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "TRANSPOSE_CONV": 2}
+"""Operators with weights -> place of what they are multiplied by."""
+_LARGEST_FACTOR = 128.0
+"""Most by which results of weights may be multiplied to have their scale: XNNPACK takes less than 256, or refuses the file."""
 QUANTIZE_VERSION = 2
 _CELL, _LEAST_CELL = 19, 2.0**-15
 """Place of an LSTM's cells among its inputs, and the least scale of theirs that kernels compute with; it is a power of two."""
@@ -63,9 +67,9 @@ def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[Weight
     if dead and floating is not None:
         _give_range(model, found, floating())
         dead = []
+    _widen_results(found)
     _keep_scale_of_copies(model, found)
     _widen_cells(found)
-    _widen_results(found)
     return dead
 
 
@@ -129,17 +133,25 @@ def _widen_cells(found: Sequence[Operator]) -> None:
 
 
 def _widen_results(found: Sequence[Operator]) -> None:
-    """Gives sums and differences no finer a scale than kernels compute with, in place: ``x - x`` has hardly a range."""
+    """Gives results no finer a scale than kernels compute with, in place: ``x - x`` has hardly a range."""
     for operator in found:
-        made, bits = operator.output(), {TensorType.INT8: BITS, TensorType.INT16: 16}.get(operator.output().type)
-        shift = _SHIFTS.get((operator.kind, bits)) if bits else None
-        scales = [_scale(one) for one in map(operator.input, range(len(operator.record.inputs))) if one is not None]
-        if shift is None or _scale(made) is None or None in scales:
-            continue
-        power = 2 if operator.kind == "SQUARED_DIFFERENCE" else 1
-        least = 2 * (2 * max(scales) / 2.0**shift) ** power
-        if _scale(made) < least:
+        made, least = operator.output(), _least_scale(operator)
+        if least is not None and _scale(made) is not None and _scale(made) < least:
             made.quantization.scale = np.array([least], np.float32)
+
+
+def _least_scale(operator: Operator) -> Optional[float]:
+    """Returns the finest scale that kernels can give the result of an operator; None where any will do."""
+    bits = {TensorType.INT8: BITS, TensorType.INT16: 16}.get(operator.output().type, 0)
+    if operator.kind in _WEIGHTED and bits == BITS:
+        given, record = _scale(operator.input(_WEIGHTED[operator.kind])), operator.input(1).quantization
+        known = given is not None and record is not None and record.scale is not None
+        return float(given) * float(np.max(record.scale)) / _LARGEST_FACTOR if known else None
+    shift = _SHIFTS.get((operator.kind, bits))
+    scales = [_scale(one) for one in map(operator.input, range(len(operator.record.inputs))) if one is not None]
+    if shift is None or None in scales:
+        return None
+    return float(2 * (2 * max(scales) / 2.0**shift) ** (2 if operator.kind == "SQUARED_DIFFERENCE" else 1))
 
 
 def _rescale_in_front(model: ModelT, operator: Operator, place: int) -> None:
