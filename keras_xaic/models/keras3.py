@@ -225,8 +225,9 @@ def _shapes(node: Mapping[str, Any]) -> list[Any]:
 
 
 def _known(kind: str) -> Any:
-    """The class of Keras 2, or of ours where Keras 2 has none."""
-    return ADDED.get(kind) or getattr(layers, kind, None)
+    """The class of Keras 2, or of ours where Keras 2 has none and the user registered none of that name."""
+    ours = ADDED.get(kind)
+    return ours if ours and keras.utils.get_custom_objects().get(kind) is ours else getattr(layers, kind, None)
 
 
 def _is_layer(config: Mapping[str, Any]) -> bool:

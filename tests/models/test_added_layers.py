@@ -12,6 +12,7 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.models import canonicalize
 from keras_xaic.models.added_layers import CustomScaleLayer, LayerScale
 from keras_xaic.models.given import as_model
+from keras_xaic.models.keras3 import _known
 from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.io_types import with_io
 from tests.tflite.models import run
@@ -48,6 +49,12 @@ def test_files_are_read_and_converted(tmp_path, scale, ending):
     assert set(relevance.weights) == {"stem", "branch", "head"}
     content = with_io(build_tflite(canonicalize(loaded).model, X), "float32")
     assert np.abs(run(content, [X])[0] - wanted).mean() < 0.03
+
+
+def test_classes_of_users_come_first(monkeypatch):
+    assert _known("LayerScale") is LayerScale
+    monkeypatch.setitem(keras.utils.get_custom_objects(), "LayerScale", type("LayerScale", (layers.Layer,), {}))
+    assert _known("LayerScale") is None, "its settings are its own"
 
 
 @pytest.mark.slow
