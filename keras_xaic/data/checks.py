@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from keras_xaic.errors import DataError
 WHOLE = 2**24
 """Largest whole number up to which float32 holds all of them."""
 _TEXTS = (
-    "Texts become numbers in front of the model: give that behind the layer that reads them, and what that layer makes of them"
+    "Texts become numbers in front of the model: give the model behind the layer that reads them, and what it gives as data"
 )
 
 
@@ -107,7 +107,7 @@ def check_numbers(samples: Samples, name: str) -> None:
     for number, x in enumerate(arrays_of(samples.x)):
         key = _key(samples.x, name, number)
         if x.dtype.kind not in "biuf":
-            raise DataError(f"{key} has dtype {x.dtype}", "real numbers: bool, integers or floats", _way_out(x.dtype))
+            raise DataError(f"{key} has dtype {x.dtype}", "real numbers: bool, integers or floats", _way_out(x))
         if x.ndim == 0 or x.size == 0:
             raise DataError(f"{key} is empty (shape {x.shape})", "at least one sample")
         if len(x) != len(samples):
@@ -117,9 +117,9 @@ def check_numbers(samples: Samples, name: str) -> None:
         check_values(x, key, *scaling, whole=WHOLE)
 
 
-def _way_out(dtype: np.dtype[Any]) -> str:
-    """Returns what to do with inputs that are no numbers: no file of .tflite here takes texts."""
-    return _TEXTS if dtype.kind in "USO" else ""
+def _way_out(values: np.ndarray) -> str:
+    """Returns what to do with inputs that are texts, which no file here takes; empty for others."""
+    return _TEXTS if values.size and isinstance(values.flat[0], (str, bytes)) else ""
 
 
 def as_array(value: object, name: str) -> np.ndarray:
@@ -133,7 +133,7 @@ def as_array(value: object, name: str) -> np.ndarray:
     except (ValueError, TypeError):
         raise DataError(f"{name} is a {type(value).__name__} with rows of several shapes", "an array") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats", _way_out(array.dtype))
+        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats", _way_out(array))
     return array
 
 

@@ -14,8 +14,10 @@ from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.bundle import Bundle
 from keras_xaic.cli.app import app
+from keras_xaic.errors import EdgeError
 from keras_xaic.grids import load_kernels
 from keras_xaic.models import canonicalize, remove_channels
+from keras_xaic.pipeline.measuring import Measuring
 from keras_xaic.planning import Budget, keep_masks
 from keras_xaic.report import Report
 from keras_xaic.tflite import match_stored
@@ -92,6 +94,21 @@ def test_the_report_holds_what_the_files_say(job, done):
     assert json.loads(bundle.report.read_text())["compressed"]["flash_bytes"] == report.compressed.flash_bytes
     assert bundle.html.is_file()
     assert not list(bundle.path.parent.glob("*.partial"))
+
+
+def test_a_baseline_that_no_interpreter_runs_is_left_out_with_a_line(job, tmp_path, monkeypatch):
+    """The run is about the user's model, and what others make of it may not end that."""
+    own = Measuring.run
+
+    def refuse(self, path, stage):
+        if path.name == "baseline-int8.tflite":
+            raise EdgeError(f"litert refused {path.name}")
+        return own(self, path, stage)
+
+    monkeypatch.setattr(Measuring, "run", refuse)
+    report = run(job, tmp_path / "out", epochs=0, budget=Budget(max_drop=90))
+    assert report.baselines == {}
+    assert "Baseline int8 is left out: litert refused baseline-int8.tflite." in report.warnings
 
 
 @pytest.mark.slow

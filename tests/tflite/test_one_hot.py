@@ -41,6 +41,15 @@ def test_the_same_as_keras(layer, given):
     assert found.dtype == expected.dtype
 
 
+def same_in_file(model):
+    interpreter = tf.lite.Interpreter(model_content=float_twin(model))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], NUMBERS[:1])
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, model.predict(NUMBERS[:1], verbose=0), rtol=1e-5)
+
+
 def test_weights_are_counted():
     layer, weights = layers.CategoryEncoding(5, "count"), np.array([[0.5, 2.0, 1.0]] * 3, np.float32)
     np.testing.assert_allclose(as_one_hot(layer)(tf.constant(NUMBERS), weights), layer(NUMBERS, weights))
@@ -50,12 +59,7 @@ def test_the_file_encodes():
     keras.utils.set_random_seed(0)
     start = keras.Input((3,), dtype="int64")
     model = keras.Model(start, layers.Dense(2)(layers.CategoryEncoding(5, "multi_hot")(start)))
-    interpreter = tf.lite.Interpreter(model_content=float_twin(model))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], NUMBERS[:1])
-    interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(found, model.predict(NUMBERS[:1], verbose=0), rtol=1e-5)
+    same_in_file(model)
 
 
 @pytest.mark.parametrize("mode", ["int", "multi_hot"])
@@ -65,12 +69,7 @@ def test_the_file_looks_numbers_up(mode):
     found = layers.IntegerLookup(vocabulary=[1, 4, 2], output_mode=mode)(start)
     behind = layers.Flatten()(layers.Embedding(4, 2)(found)) if mode == "int" else found
     model = keras.Model(start, layers.Dense(2)(behind))
-    interpreter = tf.lite.Interpreter(model_content=float_twin(model))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], NUMBERS[:1])
-    interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(found, model.predict(NUMBERS[:1], verbose=0), rtol=1e-5)
+    same_in_file(model)
 
 
 def test_an_operator_that_tflite_lacks_is_named_with_its_layer():
