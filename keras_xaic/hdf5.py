@@ -17,9 +17,9 @@ import numpy as np
 from keras_xaic.errors import ModelError
 from keras_xaic.files import PathLike, machine_fault, not_there
 from keras_xaic.isolation import ChildDied, run_isolated
+from keras_xaic.other_files import SUFFIXES, OtherFile, what_it_is
 
 FORMATS = "a Keras model: .h5, .keras, or a SavedModel directory"
-SUFFIXES = (".h5", ".hdf5", ".keras")
 MAX_WEIGHT_BYTES = 4 * 1024**3
 """Most bytes of arrays that are read at all."""
 SMALL = 64 * 1024**2
@@ -37,20 +37,24 @@ def check_model_path(path: PathLike) -> None:
     """Refuses what is no model file by its first bytes.
 
     Raises:
-        ModelError: If it does not exist, or is neither HDF5, nor a zip archive, nor the directory of a SavedModel.
+        ModelError: If it does not exist, or is neither HDF5, nor a zip archive, nor the directory of a SavedModel or of a
+            ``.keras`` that is unpacked.
     """
     where = pathlib.Path(path)
     if not where.exists():
         raise ModelError(f"model file {not_there(where, SUFFIXES)}", FORMATS)
     if where.is_dir():
-        if not (where / "saved_model.pb").is_file():
-            raise ModelError(f"{where} is a directory without a SavedModel", FORMATS)
+        known = (where / "saved_model.pb").is_file() or (where / "config.json").is_file()
+        what = "a directory without a SavedModel"
     elif not where.is_file():  # a pipe would be waited for
         raise ModelError(f"model {where} is not a file", FORMATS)
-    elif not zipfile.is_zipfile(where) and not h5py.is_hdf5(where):
+    else:
+        known = zipfile.is_zipfile(where) or h5py.is_hdf5(where)
         size = where.stat().st_size
-        what = "empty" if size == 0 else f"{size:,} B of another kind or damaged"
-        raise ModelError(f"{where} is not a model ({what})", FORMATS)
+        what = f"not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})"
+    if not known:
+        other = what_it_is(where) or OtherFile(what)
+        raise ModelError(f"{where} is {other.what}", FORMATS, other.fix)
 
 
 def clean_copy(source: pathlib.Path, target: pathlib.Path, name: str) -> int:

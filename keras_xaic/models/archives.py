@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_xaic.errors import ModelError
-from keras_xaic.hdf5 import unpacked_limit
+from keras_xaic.files import telling
+from keras_xaic.hdf5 import FORMATS, MAX_WEIGHT_BYTES, unpacked_limit
 from keras_xaic.npz import ARCHIVE_DAMAGE
+from keras_xaic.other_files import what_it_is
 
 MAX_CONFIG_BYTES = 16 * 1024**2
 SMALL_CONFIG = 1024**2
@@ -22,10 +24,10 @@ _TEXTS = ("config.json", "metadata.json")
 
 
 def read_archive(path: pathlib.Path) -> dict[str, bytes]:
-    """Reads the members of a ``.keras`` archive.
+    """Reads the members of a ``.keras`` archive, or of the directory that Keras 3 writes in place of one.
 
     Args:
-        path: The archive.
+        path: The archive, or what ``save_model(..., zipped=False)`` wrote.
 
     Returns:
         The contents of ``config.json``, ``metadata.json`` and ``model.weights.h5``.
@@ -33,11 +35,38 @@ def read_archive(path: pathlib.Path) -> dict[str, bytes]:
     Raises:
         ModelError: If the archive is damaged, holds anything else, or unpacks to more than the limits.
     """
+    if path.is_dir():
+        return _read_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_members(archive, path)
     except ARCHIVE_DAMAGE as error:
         raise ModelError(f"{path} is damaged ({error})", "a .keras archive written by Keras", "Copy the file again") from None
+
+
+def is_unpacked(path: pathlib.Path) -> bool:
+    """Whether a path is a ``.keras`` archive that is a directory."""
+    return path.is_dir() and (path / "config.json").is_file() and not (path / "saved_model.pb").exists()
+
+
+def _read_directory(path: pathlib.Path) -> dict[str, bytes]:
+    contents = {"metadata.json": b"{}"}
+    for name, limit in {**dict.fromkeys(_TEXTS, MAX_CONFIG_BYTES), WEIGHTS: MAX_WEIGHT_BYTES}.items():
+        member = path / name
+        if not member.is_file():
+            if name in contents:
+                continue
+            raise ModelError(
+                f"{path} has no {name}", "what Keras writes with zipped=False", "Save the model as one .keras file"
+            )
+        size = member.stat().st_size
+        if size > limit:
+            raise ModelError(f"{member} has {size:,} B", f"at most {limit:,} B")
+        with telling():
+            contents[name] = member.read_bytes()
+    if any((path / "assets").glob("*")):
+        raise ModelError(f"{path} holds assets", "a model without vocabulary files")
+    return contents
 
 
 def _read_members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, bytes]:
@@ -56,6 +85,9 @@ def _read_members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, byt
         if name.startswith("assets/"):
             raise ModelError(f"{path} holds the asset {name!r}", "a model without vocabulary files")
         if name not in (*_TEXTS, WEIGHTS):
+            other = what_it_is(path)
+            if other is not None:
+                raise ModelError(f"{path} is {other.what}", FORMATS, other.fix)
             raise ModelError(f"{path} holds the unexpected member {name!r}", "a .keras archive written by Keras")
         if name in contents:
             raise ModelError(f"{path} holds {name} twice", "a .keras archive written by Keras")

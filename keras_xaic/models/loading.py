@@ -16,7 +16,7 @@ from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
 from keras_xaic.hdf5 import FORMATS, check_model_path, clean_copy
-from keras_xaic.models.archives import WEIGHTS, read_archive, read_json
+from keras_xaic.models.archives import WEIGHTS, is_unpacked, read_archive, read_json
 from keras_xaic.models.companions import build_architecture, load_bare_weights, register_custom_objects
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.generations import as_here, in_the_order_of
@@ -43,9 +43,9 @@ def load_model(
 ) -> Model:
     """Loads a Keras model for inference or fine-tuning, without its optimizer.
 
-    The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, and SavedModel
-    directories written by ``model.save``. Wrappers of the Model Optimization toolkit come off: of pruning, of clustering, of
-    quantization-aware training.
+    The format is recognised by the content: ``.h5`` and ``.keras`` files written by Keras 2 or Keras 3, directories that
+    ``save_model(..., zipped=False)`` of Keras 3 wrote, and SavedModel directories of ``model.save``. Wrappers of the Model
+    Optimization toolkit come off: of pruning, of clustering, of quantization-aware training.
 
     >>> import tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "tiny.keras"
@@ -88,10 +88,11 @@ def load_model(
 
 
 def _load(where: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) -> Model:
-    if where.is_dir():
+    unpacked = is_unpacked(where)
+    if where.is_dir() and not unpacked:
         return load_saved_model(where, allow_unsafe)
     with temporary_directory() as directory:  # Keras gets only what was checked
-        if zipfile.is_zipfile(where):
+        if unpacked or zipfile.is_zipfile(where):
             return _load_keras(where, directory, allow_unsafe)
         return _load_h5(where, directory, allow_unsafe, architecture)
 
