@@ -21,20 +21,35 @@ from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weight
 from keras_xaic.models.safety import check_config
 
 
-def register_custom_objects(path: PathLike, allow_unsafe: bool) -> None:
+def register_custom_objects(path: PathLike, allow_unsafe: bool) -> dict[str, Any]:
     """Makes classes and functions that a Python file defines known to Keras, by their names, in this process.
 
     Args:
         path: The file, which is run.
         allow_unsafe: Whether it may be.
 
+    Returns:
+        Name -> what is defined for Keras 3, which Keras 2 cannot use: its layers and models.
+
     Raises:
         ModelError: If it may not be run, or raises an error.
     """
     module = _run(pathlib.Path(path), allow_unsafe, "custom objects")
-    for name, value in vars(module).items():
-        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__:
-            keras.utils.get_custom_objects()[name] = value
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
+    }
+    if is_keras3(getattr(sys.modules.get("keras"), "__version__", "")) and any(map(_is_of_keras, vars(module).values())):
+        return own
+    keras.utils.get_custom_objects().update(own)
+    return {}
+
+
+def _is_of_keras(value: object) -> bool:
+    names = [getattr(value, "__module__", None) or getattr(value, "__name__", "")]
+    names += [base.__module__ for base in value.__mro__] if inspect.isclass(value) else []
+    return any(str(name).partition(".")[0] == "keras" for name in names)
 
 
 def build_architecture(source: str, allow_unsafe: bool) -> tuple[Model, Any]:

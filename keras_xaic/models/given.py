@@ -11,6 +11,7 @@ from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.loading import load_model
+from keras_xaic.models.opening import opened
 from keras_xaic.models.positions import at_every_position
 from keras_xaic.models.stateless import without_state
 from keras_xaic.models.wrapped import unwrapped
@@ -42,4 +43,4 @@ def as_model(
 
 
 def _usual(model: Model) -> Model:
-    return at_every_position(without_state(model))
+    return at_every_position(without_state(opened(model)))

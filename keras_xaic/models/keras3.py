@@ -198,7 +198,7 @@ class _Translation:
                 extra.update(zip(counterpart.names, map(convert, args[1:])))
                 extra.update(counterpart.arguments(part["config"], _shapes(node)))
                 if not _is_tensor(first) and not (isinstance(first, list) and all(map(_is_tensor, first))):
-                    return [CONSTANT, -1, convert(first), extra]
+                    return [CONSTANT, -1, _as_float(convert(first), args[1:]), extra]
             given = first if isinstance(first, list) else args if counterpart.is_layer else [first]
             if not all(map(_is_tensor, given)):
                 raise ModelError(f"{self.source}: operation {part['name']!r} is called with an array or a number", "tensors")
@@ -216,6 +216,13 @@ class _Translation:
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__"
+
+
+def _as_float(value: Any, others: list[Any]) -> Any:
+    """Whole numbers as Keras 3 takes them beside tensors of fractions; TensorFlow refuses them in front."""
+    if not any(_is_tensor(one) and "float" in str(one["config"].get("dtype")) for one in others):
+        return value
+    return np.asarray(value, float).tolist() if np.asarray(value).dtype.kind in "iu" else value
 
 
 def _shapes(node: Mapping[str, Any]) -> list[Any]:

@@ -37,7 +37,7 @@ AUGMENTATIONS = frozenset(
     }
 )
 """Layers that do nothing when the model is used."""
-_WITHOUT = frozenset(
+WITHOUT = frozenset(
     {
         "AdaptiveAveragePooling1D",
         "AdaptiveAveragePooling2D",
@@ -62,7 +62,7 @@ _WITHOUT = frozenset(
         "TorchModuleWrapper",
     }
 )
-KNOWN = AUGMENTATIONS | _WITHOUT | {NORMALIZED}
+KNOWN = AUGMENTATIONS | WITHOUT | {NORMALIZED}
 """Classes of Keras 3 that are no custom ones."""
 
 
@@ -83,7 +83,7 @@ def in_place_of(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     if kind == NORMALIZED:
         wrapped = inner["layer"]
         return {**wrapped, "config": {**wrapped["config"], "name": inner["name"]}}
-    if kind in _WITHOUT:
+    if kind in WITHOUT:
         raise ModelError(
             f"{source}: layer {inner.get('name')!r} ({kind}) is a layer of Keras 3 that has no counterpart here",
             "layers that Keras 2 has as well",

@@ -6,7 +6,7 @@ import importlib
 import json
 import pathlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import h5py
@@ -18,6 +18,7 @@ from keras_xaic.files import PathLike, machine_fault, writing
 from keras_xaic.models.activations import in_keras3
 from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
+from keras_xaic.models.keras3_opening import opened
 from keras_xaic.models.safety import check_config
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
@@ -49,6 +50,7 @@ def from_keras3(model: Any, allow_unsafe: bool = False) -> Model:
     library, source = sys.modules["keras"], f"the Keras 3 model {model.name!r}"
     if not model.built:
         raise ModelError(f"{source} has no weights yet", "a built model", "Call it on data once, or give it an Input layer")
+    original, model = model, opened(model, source)
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in ("Functional", "Sequential")), "subclassed")
     serialized = library.saving.serialize_keras_object(model.get_config())
     config = json.loads(json.dumps({"class_name": kind, "config": serialized}))
@@ -64,8 +66,30 @@ def from_keras3(model: Any, allow_unsafe: bool = False) -> Model:
         raise
     except Exception as error:  # Keras 2 raises whatever it stumbles upon
         raise machine_fault(error) or ModelError(f"{source} cannot be rebuilt by Keras 2 ({first_line(error)})") from error
-    _require_same(made, model, f"{source} computes something else when it is rebuilt with Keras 2", _masks(config))
+    _require_same(made, original, f"{source} computes something else when it is rebuilt with Keras 2", _masks(config))
     return made
+
+
+def load_with_keras3(path: PathLike, own: Mapping[str, Any]) -> Model:
+    """Loads a model of Keras 3 with classes of the user's own, whose code runs, and rebuilds it with Keras 2.
+
+    Args:
+        path: The file, or the directory that Keras 3 writes in place of one.
+        own: Name -> class or function that the file refers to.
+
+    Raises:
+        ModelError: If Keras 3 cannot load it, or the model has no counterpart in Keras 2.
+    """
+    library = _keras3()
+    try:
+        with captured_stderr():
+            model = library.saving.load_model(path, custom_objects=dict(own), compile=False, safe_mode=False)
+    except Exception as error:  # Keras raises whatever it stumbles upon, and so does the user's code
+        raise machine_fault(error) or ModelError(
+            f"{path} cannot be loaded by Keras 3 with the classes that were given ({first_line(error)})",
+            "a model of Keras 3 and the classes that it was saved with",
+        ) from error
+    return from_keras3(model, allow_unsafe=True)
 
 
 def save_keras3(model: Any, path: PathLike) -> pathlib.Path:

@@ -21,6 +21,7 @@ from keras_xaic.models.companions import build_architecture, load_bare_weights, 
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.generations import as_here, in_the_order_of
 from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
+from keras_xaic.models.keras3_objects import load_with_keras3
 from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import FOR_TRAINING, check_config
@@ -74,9 +75,11 @@ def load_model(
     size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
         with bounded(str(where), size):
-            if custom_objects is not None:
-                register_custom_objects(custom_objects, allow_unsafe)
-            model = unwrapped(_load(where, allow_unsafe, architecture))
+            of_keras3 = {} if custom_objects is None else register_custom_objects(custom_objects, allow_unsafe)
+            if of_keras3:
+                model = _load_own(where, of_keras3)
+            else:
+                model = unwrapped(_load(where, allow_unsafe, architecture))
             _check_values(model, str(where))
             return model
     except XaicError:
@@ -95,6 +98,14 @@ def _load(where: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) 
         if unpacked or zipfile.is_zipfile(where):
             return _load_keras(where, directory, allow_unsafe)
         return _load_h5(where, directory, allow_unsafe, architecture)
+
+
+def _load_own(where: pathlib.Path, own: Mapping[str, Any]) -> Model:
+    contents = {} if h5py.is_hdf5(where) else read_archive(where)  # refuses what is no such archive
+    model = load_with_keras3(where, own)
+    if contents:
+        remember_loss(model, read_json(contents["config.json"], f"config.json in {where}").get("compile_config"))
+    return model
 
 
 def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) -> Model:

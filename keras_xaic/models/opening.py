@@ -1,0 +1,289 @@
+"""Layers and models of the user's own, of Keras 2, replaced by the layers of Keras and operations that their call makes.
+
+As `keras_xaic.models.keras3_opening` does it for Keras 3. Where that cannot be done the model stays as it was: such a layer is
+converted as a whole, and none of its weights is compressed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import numpy as np
+
+from keras_xaic._keras import Layer, Model, Tensor, keras, layers, tf
+from keras_xaic.models.added_layers import ADDED
+from keras_xaic.models.losses import carry_losses
+from keras_xaic.models.operations import symbol_of
+from keras_xaic.models.ports import keep_ports, ports_of
+from keras_xaic.models.rebuilding import fill
+
+SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
+"""Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
+_TOLERANCE = 1e-4
+_MOST_LEVELS = 30
+_SUMS = ("math.add", "__operators__.add")
+_SHAPES = ("compat.v1.shape", "shape")
+
+
+def opened(model: Model) -> Model:
+    """Returns the model with Keras' own layers only, or itself where that is not possible or it has no others."""
+    if not _holds_own(model):
+        return model
+    try:
+        made = _Opening(model).result()
+        return made if _are_alike(model, made) else model
+    except Exception:  # whatever the user's code raises on symbolic tensors; it is converted as a whole then
+        return model
+
+
+def _is_own(layer: Layer) -> bool:
+    """Whether the class of a layer is not of Keras, of the Model Optimization toolkit, or of ours."""
+    if isinstance(layer, keras.Model) and getattr(layer, "_is_graph_network", False):
+        return False
+    known = {"keras", "tf_keras", "tensorflow", "tensorflow_model_optimization", "keras_xaic"}
+    return type(layer).__module__.partition(".")[0] not in known and type(layer) not in ADDED.values()
+
+
+def _holds_own(model: Model) -> bool:
+    return any(_is_own(one) for one in model._flatten_layers())
+
+
+class _Opening:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.owners: dict[int, str] = {}
+        self.kept = {id(one) for one in model.layers}
+        self.copies: dict[int, Layer] = {}
+        self.taken: set[str] = set()
+        self.readers: dict[int, list[Any]] = defaultdict(list)
+        self.done: set[int] = set()
+        """``id`` of calls that the layer made for the one before them does, too."""
+        sizes = {int(size) for weight in model.weights for size in weight.shape}
+        sizes |= {size for tensor in model.inputs for size in tensor.shape[1:] if size}
+        self.samples = next(one for one in SAMPLES if all(size % one for size in sizes))
+
+    def result(self) -> Model:
+        """Returns the new model."""
+        nodes = {id(one): one for one in self.model._flatten_layers()}
+        kept = [(one, list(one._inbound_nodes), list(one._outbound_nodes)) for one in nodes.values()]
+        try:
+            inputs = [self._input(tensor, self.samples) for tensor in self.model.inputs]
+            outputs = self._run(_calls(self.model.outputs), self.model.inputs, inputs, self.model.outputs, self._open)
+            for _ in range(_MOST_LEVELS):
+                calls = _calls(outputs)
+                if not any(_is_own(node.layer) or self._is_inner_model(node.layer) for node in calls):
+                    break
+                outputs = self._run(calls, inputs, inputs, outputs, self._open)
+            calls = _calls(outputs)
+            self.taken |= {node.layer.name for node in calls if id(node.layer) in self.kept}
+            for node in calls:
+                for tensor in node.keras_inputs:
+                    self.readers[id(tensor)].append(node)
+            for tensor in outputs:
+                self.readers[id(tensor)] += [tensor.node] * 2  # what is an output has to stay
+            free = [self._input(tensor, None) for tensor in inputs]
+            last = self._run(calls, inputs, free, outputs, self._again)
+            for node in _calls(last):  # Keras counts names for the whole process
+                symbol = symbol_of(node.layer)
+                if symbol is not None and id(node.layer) not in self.kept:
+                    node.layer._name = self._free(f"tf.{symbol}")
+        finally:  # the user's layers have no trace of it
+            for one, inbound, outbound in kept:
+                one._inbound_nodes[:], one._outbound_nodes[:] = inbound, outbound
+        like = self.model
+        given = tf.nest.pack_sequence_as(like.input, free)
+        made = keras.Model(given, tf.nest.pack_sequence_as(like.output, last), name=like.name)
+        keep_ports(made, ports_of(like))
+        carry_losses(like, made)
+        return made
+
+    def _input(self, tensor: Tensor, samples: Any) -> Tensor:
+        name = tensor.node.layer.name
+        return keras.Input(batch_shape=(samples, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+
+    def _run(self, calls: list[Any], inputs: Any, given: Any, outputs: Any, call: Any) -> list[Any]:
+        table = {id(old): new for old, new in zip(inputs, given)}
+        for node in calls:
+            args, kwargs = tf.nest.map_structure(lambda one: table.get(id(one), one), (node.call_args, node.call_kwargs))
+            made = tf.nest.flatten(call(node, args, kwargs))
+            table.update(zip(map(id, tf.nest.flatten(node.outputs)), made))
+        return [table[id(tensor)] for tensor in outputs]
+
+    def _is_inner_model(self, layer: Layer) -> bool:
+        return isinstance(layer, keras.Model) and (id(layer) in self.owners or _holds_own(layer))
+
+    def _open(self, node: Any, args: Any, kwargs: Any) -> Any:
+        """Calls a layer, one of the user's by what its call makes."""
+        layer = node.layer
+        if self._is_inner_model(layer) and getattr(layer, "_is_graph_network", False):
+            self._remember(layer)
+            ends, given = layer.outputs, tf.nest.flatten(args[0])
+            return self._run(_calls(ends), layer.inputs, given, ends, self._open)
+        if not _is_own(layer):
+            return layer(*args, **kwargs)
+        self._remember(layer)
+        accepted = inspect.signature(layer.call).parameters
+        kwargs = {key: value for key, value in kwargs.items() if key in accepted and key != "training"}
+        mask = getattr(tf.nest.flatten(args)[0], "_keras_mask", None)
+        if "mask" in accepted and kwargs.get("mask") is None and mask is not None:
+            kwargs["mask"] = mask
+        if "training" in accepted:
+            kwargs["training"] = False
+        return layer.call(*args, **kwargs)
+
+    def _remember(self, layer: Layer) -> None:
+        owner = self.owners.get(id(layer), layer.name)
+        for part in (*layer._flatten_layers(include_self=False), *layer.weights):
+            self.owners.setdefault(id(part), owner)
+
+    def _again(self, node: Any, args: Any, kwargs: Any) -> Any:
+        """Makes a call with a copy of its layer, for any number of samples; of constants alone a constant."""
+        layer, symbol = node.layer, symbol_of(node.layer)
+        if id(node) in self.done:
+            return next(filter(_is_symbolic, tf.nest.flatten((args, kwargs))))
+        if symbol in _SHAPES:
+            return np.array(node.keras_inputs[0].shape.as_list(), np.int32)
+        owner = next((self.owners[id(one)] for one in tf.nest.flatten((args, kwargs)) if id(one) in self.owners), "")
+        if not any(map(_is_symbolic, tf.nest.flatten((args, kwargs)))):
+            return tf.nest.map_structure(np.asarray, layer(*args, **kwargs))
+        args, kwargs = tf.nest.map_structure(self._constant, (args, kwargs))
+        if symbol is None:
+            return self._copied(layer, args, kwargs)
+        made = self._instead(node, symbol, args, kwargs, owner)
+        if made is not None:
+            return made
+        new = type(layer).from_config(layer.get_config())
+        if id(layer) in self.kept:
+            self.kept.add(id(new))
+        return new(*args, **kwargs)
+
+    def _copied(self, layer: Layer, args: Any, kwargs: Any) -> Any:
+        kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        if id(layer) in self.copies:
+            return self.copies[id(layer)](*args, **kwargs)
+        if isinstance(layer, keras.Model):
+            new = keras.models.clone_model(layer)
+        else:
+            new = type(layer).from_config({**layer.get_config(), "name": self._name(layer)})
+        made = new(*args, **kwargs)
+        fill(new, layer.get_weights())
+        self.copies[id(layer)] = new
+        return made
+
+    def _name(self, layer: Layer) -> str:
+        if id(layer) in self.kept:
+            return str(layer.name)
+        kind = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", type(layer).__name__).lower()
+        numbered = re.fullmatch(re.escape(kind) + r"(_\d+)?", layer.name)  # by Keras, in the order in which all were made
+        return self._free(f"{self.owners.get(id(layer), self.model.name)}_{kind if numbered else layer.name}")
+
+    def _free(self, wanted: str) -> str:
+        """Returns a name that no layer has."""
+        name, count = wanted, 0
+        while name in self.taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.taken.add(name)
+        return name
+
+    def _constant(self, value: Any) -> Any:
+        """Returns weights and values as arrays, those that are the same for all samples for one."""
+        if isinstance(value, (tf.Variable, tf.Tensor)):
+            value = value.numpy()
+        if isinstance(value, np.ndarray) and value.ndim and value.shape[0] == self.samples:
+            if not np.array_equal(value, np.broadcast_to(value[:1], value.shape)):
+                raise ValueError("every sample gets another constant")
+            value = value[:1]
+        return value
+
+    def _instead(self, node: Any, symbol: str, args: Any, kwargs: Any, owner: str) -> Any:
+        """Returns what an operation is in layers and operations for any number of samples; None where it stays."""
+        x: Any = args[0] if args else None
+        shape = tuple(tf.nest.flatten(node.outputs)[0].shape)
+        free = [-1 if size is None or size % self.samples == 0 else int(size) for size in shape]
+        if symbol == "reshape" and free.count(-1) == 1:
+            return tf.reshape(x, free)
+        if symbol == "broadcast_to":
+            return x + np.zeros([1 if size == -1 else size for size in free], np.float32)
+        if symbol == "concat" and isinstance(x, (list, tuple)) and not all(map(_is_symbolic, x)):
+            some = next(filter(_is_symbolic, x))
+            zeros = tf.zeros_like(some[(slice(None), *[slice(0, 1)] * (len(some.shape) - 1))])
+            parts = [one if _is_symbolic(one) else zeros + one for one in x]
+            return tf.concat(parts, **kwargs) if len(args) == 1 else tf.concat(parts, args[1])
+        weights = args[1] if len(args) > 1 else kwargs.get("b")
+        plain = symbol == "linalg.matmul" and not any(value for key, value in kwargs.items() if key != "b")
+        if plain and _is_symbolic(x) and isinstance(weights, np.ndarray) and weights.ndim == 2 and len(args) <= 2:
+            bias = self._bias_behind(node, weights.shape[1])
+            name = self._free(owner or f"{self.model.name}_matmul")
+            dense = layers.Dense(weights.shape[1], use_bias=bias is not None, name=name)
+            made = dense(x)
+            dense.set_weights([weights] if bias is None else [weights, bias])
+            return made
+        if symbol == "image.extract_patches":
+            return self._patches(args, kwargs)
+        return None
+
+    def _bias_behind(self, node: Any, units: int) -> Optional[np.ndarray]:
+        """Returns the constant that nothing but the next call adds to a result; that call is done then."""
+        readers = self.readers[id(node.outputs)]
+        if len(readers) != 1 or symbol_of(readers[0].layer) not in _SUMS:
+            return None
+        others = [one for one in tf.nest.flatten((readers[0].call_args, readers[0].call_kwargs)) if not _is_symbolic(one)]
+        values = [self._constant(one) for one in others if isinstance(one, (tf.Variable, tf.Tensor, np.ndarray))]
+        if len(values) != 1 or values[0].size != units or values[0].shape[-1] != units:
+            return None
+        self.done.add(id(readers[0]))
+        return np.ravel(values[0])
+
+    def _patches(self, args: Any, kwargs: Any) -> Any:
+        given = {**dict(zip(("images", "sizes", "strides", "rates", "padding"), args)), **kwargs}
+        x, (_, high, wide, _) = given["images"], given["sizes"]
+        shape = x.shape
+        apart = list(given["strides"]) == [1, high, wide, 1] and list(given["rates"]) == [1, 1, 1, 1] and high == wide
+        if not apart or given["padding"] != "VALID" or None in shape[1:]:
+            return None
+        rows, columns = shape[1] // high * high, shape[2] // wide * wide
+        if (rows, columns) != (shape[1], shape[2]):
+            x = x[:, :rows, :columns]
+        return tf.nn.space_to_depth(x, high)
+
+
+def _is_symbolic(value: object) -> bool:
+    return hasattr(value, "_keras_history")
+
+
+def _calls(outputs: Any) -> list[Any]:
+    """Returns the calls that lead to tensors, each behind those that it reads; inputs are no calls."""
+    order: dict[int, Any] = {}
+    waiting = [(tensor, False) for tensor in reversed(outputs)]
+    while waiting:
+        tensor, is_ready = waiting.pop()
+        if not hasattr(tensor, "_keras_history"):
+            continue
+        node = tensor.node
+        if is_ready:
+            order.setdefault(id(node), node)
+        elif id(node) not in order:
+            waiting.append((tensor, True))
+            waiting.extend((one, False) for one in reversed(node.keras_inputs))
+    return [node for node in order.values() if not node.is_input]
+
+
+def _are_alike(model: Model, made: Model) -> bool:
+    arrays = list(_examples(made))
+    wanted, found = (tf.nest.flatten(one.predict_on_batch(arrays if len(arrays) > 1 else arrays[0])) for one in (model, made))
+    return all(
+        a.shape == b.shape and np.allclose(a, b, 0, _TOLERANCE * max(1.0, float(np.abs(a).max(initial=0))), equal_nan=True)
+        for a, b in zip(map(np.asarray, wanted), map(np.asarray, found))
+    )
+
+
+def _examples(model: Model) -> Iterator[np.ndarray]:
+    random = np.random.default_rng(0)
+    for tensor in model.inputs:
+        values = random.uniform(0, 2, (3, *(size or 4 for size in tensor.shape[1:])))
+        yield values.astype(tensor.dtype.as_numpy_dtype)

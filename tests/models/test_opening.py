@@ -1,0 +1,163 @@
+"""Layers of the user's own in Keras 2: taken apart into what Keras has, with equal outputs, or left as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.models.given import as_model
+
+
+class Linear(layers.Layer):
+    """The first layer of the guide on layers of one's own."""
+
+    def __init__(self, units=5, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, shape):
+        self.w = self.add_weight(name="w", shape=(shape[-1], self.units), initializer="random_normal")
+        self.b = self.add_weight(name="b", shape=(self.units,), initializer="random_normal")
+
+    def call(self, x):
+        return tf.matmul(x, self.w) + self.b
+
+
+class Patches(layers.Layer):
+    def call(self, images):
+        size = [1, 4, 4, 1]
+        found = tf.image.extract_patches(images=images, sizes=size, strides=size, rates=[1, 1, 1, 1], padding="VALID")
+        return tf.reshape(found, [tf.shape(images)[0], -1, found.shape[-1]])
+
+
+class ClassToken(layers.Layer):
+    def build(self, shape):
+        self.token = self.add_weight(name="token", shape=(1, 1, shape[-1]), initializer="random_normal")
+
+    def call(self, x):
+        return tf.concat([tf.broadcast_to(self.token, [tf.shape(x)[0], 1, x.shape[-1]]), x], axis=1)
+
+
+class TiledToken(ClassToken):
+    def call(self, x):
+        return tf.concat([tf.tile(self.token, [tf.shape(x)[0], 1, 1]), x], axis=1)
+
+
+class Positions(layers.Layer):
+    def __init__(self, size, width, **kwargs):
+        super().__init__(**kwargs)
+        self.tokens, self.places = layers.Embedding(size, width), layers.Embedding(12, width)
+
+    def call(self, x):
+        return self.tokens(x) + self.places(tf.range(start=0, limit=tf.shape(x)[-1], delta=1))
+
+
+class Block(layers.Layer):
+    """Names of its own parts are those of every other block."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, width, name="attention")
+        self.inner = keras.Sequential([layers.Dense(8, activation="relu", name="wide"), layers.Dense(width, name="narrow")])
+        self.first, self.second = layers.LayerNormalization(), layers.LayerNormalization()
+        self.dropout = layers.Dropout(0.3)
+
+    def call(self, x, training=False):
+        x = self.first(x + self.dropout(self.attention(x, x), training=training))
+        return self.second(x + self.inner(x))
+
+
+class Twice(layers.Layer):
+    """A layer of the user's in another one."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.norm = Linear(6), layers.BatchNormalization()
+
+    def call(self, x, training=None):
+        return self.norm(self.one(x), training=training)
+
+
+class Windows(layers.Layer):
+    """As in a Swin transformer."""
+
+    def call(self, x):
+        _, high, wide, channels = x.shape
+        x = tf.reshape(x, (-1, high // 4, 4, wide // 4, 4, channels))
+        x = tf.nn.softmax(tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 16, channels)), axis=1)
+        x = tf.transpose(tf.reshape(x, (-1, high // 4, wide // 4, 4, 4, channels)), (0, 1, 3, 2, 4, 5))
+        return tf.reshape(x, (-1, high, wide, channels))
+
+
+def through(start, *steps):
+    x = start
+    for step in steps:
+        x = step(x)
+    return keras.Model(start, x, name="net")
+
+
+def image():
+    return keras.Input((8, 8, 3), name="image")
+
+
+def two_inputs():
+    some, others = keras.Input((4,), name="some"), keras.Input((4,), name="others")
+    tower = Linear(3, name="tower")
+    return keras.Model([some, others], tf.abs(tower(some) - tower(others)), name="net")
+
+
+MODELS = {
+    "linear": lambda: through(keras.Input((4,)), Linear(), layers.ReLU(), Linear(3)),
+    "sequential": lambda: keras.Sequential([keras.Input((4,)), Linear(), layers.Dense(2)]),
+    "nested": lambda: through(keras.Input((4,)), keras.Sequential([Linear(5), layers.ReLU()]), layers.Dense(2)),
+    "class token": lambda: through(image(), Patches(), layers.Dense(8), ClassToken(), lambda x: x[:, 0]),
+    "tiled token": lambda: through(image(), Patches(), TiledToken(), layers.Dense(3)),
+    "text": lambda: through(keras.Input((12,)), Positions(9, 8), Block(8), layers.GlobalAveragePooling1D()),
+    "blocks": lambda: through(keras.Input((5, 8)), Block(8), Block(8)),
+    "layer in a layer": lambda: through(keras.Input((4,)), Twice(), Twice()),
+    "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
+    "shared": two_inputs,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
+    keras.utils.set_random_seed(6)
+    model, rng = MODELS[name](), np.random.default_rng(7)
+    model.set_weights([np.abs(one + rng.normal(size=one.shape) * 0.3) for one in model.get_weights()])
+    parts = model._flatten_layers()
+    calls, names = [len(one._inbound_nodes) for one in parts], [one.name for one in model.layers]
+    made = as_model(model)
+    assert all(type(one).__module__.partition(".")[0] in ("keras", "tf_keras") for one in made._flatten_layers())
+    arrays = [rng.uniform(0, 8, (7, *one.shape[1:])).astype(one.dtype.as_numpy_dtype) for one in model.inputs]
+    wanted = model.predict(arrays, verbose=0)
+    np.testing.assert_allclose(made.predict(arrays, verbose=0), wanted, atol=2e-5 * np.abs(wanted).max())
+    assert ([len(one._inbound_nodes) for one in model._flatten_layers()], [one.name for one in model.layers]) == (calls, names)
+    assert [one.name for one in as_model(model).layers] == [one.name for one in made.layers], "plans name layers"
+
+
+def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed():
+    keras.utils.set_random_seed(6)
+    made = as_model(MODELS["linear"]())
+    assert [(type(one).__name__, one.use_bias) for one in made.layers if one.weights] == [("Dense", True), ("Dense", True)]
+
+
+class Strict(layers.Layer):
+    """It does not take symbolic tensors."""
+
+    def call(self, x):
+        if not isinstance(x, tf.Tensor):
+            raise TypeError(f"{x} is no tensor")
+        return x * 2
+
+
+class Noise(layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal((tf.shape(x)[0], 1))
+
+
+@pytest.mark.parametrize("layer", [Strict, Noise])
+def test_what_cannot_be_taken_apart_stays_as_it_is(layer):
+    model = through(keras.Input((4,)), layers.Dense(3), layer(name="strange"))
+    assert any(one.name == "strange" for one in as_model(model).layers)
