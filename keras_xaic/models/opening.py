@@ -7,6 +7,7 @@ converted as a whole, and none of its weights is compressed.
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -31,18 +32,22 @@ _SHAPES = ("compat.v1.shape", "shape")
 
 def opened(model: Model) -> Model:
     """Returns the model with Keras' own layers only, or itself where that is not possible or it has no others."""
-    if not _holds_own(model):
+    if not model.built or not _holds_own(model):
         return model
+    parts = [(one, list(one._inbound_nodes), list(one._outbound_nodes)) for one in model._flatten_layers()]
     try:
-        made = _Opening(model).result()
+        made = _Opening(model if _has_graph(model) else _with_graph(model)).result()
         return made if _are_alike(model, made) else model
     except Exception:  # whatever the user's code raises on symbolic tensors; it is converted as a whole then
         return model
+    finally:  # the user's layers have no trace of it
+        for one, inbound, outbound in parts:
+            one._inbound_nodes[:], one._outbound_nodes[:] = inbound, outbound
 
 
 def _is_own(layer: Layer) -> bool:
     """Whether the class of a layer is not of Keras, of the Model Optimization toolkit, or of ours."""
-    if isinstance(layer, keras.Model) and getattr(layer, "_is_graph_network", False):
+    if isinstance(layer, keras.Model) and _has_graph(layer):
         return False
     known = {"keras", "tf_keras", "tensorflow", "tensorflow_model_optimization", "keras_xaic"}
     return type(layer).__module__.partition(".")[0] not in known and type(layer) not in ADDED.values()
@@ -50,6 +55,30 @@ def _is_own(layer: Layer) -> bool:
 
 def _holds_own(model: Model) -> bool:
     return any(_is_own(one) for one in model._flatten_layers())
+
+
+def _has_graph(model: Model) -> bool:
+    return bool(getattr(model, "_is_graph_network", False))
+
+
+def _with_graph(model: Model) -> Model:
+    """Returns what a model of the user's own class calls, for `_samples` samples, with the layers of the model."""
+    (given,), _ = model.save_spec()
+    samples = _samples(model, [spec.shape for spec in tf.nest.flatten(given)])
+    names = (f"input_{number}" for number in itertools.count(1))
+    inputs = tf.nest.map_structure(
+        lambda spec: keras.Input(batch_shape=(samples, *spec.shape[1:]), dtype=spec.dtype, name=next(names)), given
+    )
+    made = keras.Model(inputs, model.call(inputs), name=model.name)
+    carry_losses(model, made)
+    return made
+
+
+def _samples(model: Model, shapes: Any) -> int:
+    """Returns a number of samples of which no size in the model is a multiple."""
+    sizes = {int(size) for weight in model.weights for size in weight.shape}
+    sizes |= {size for shape in shapes for size in shape[1:] if size}
+    return next(one for one in SAMPLES if all(size % one for size in sizes))
 
 
 class _Opening:
@@ -62,38 +91,30 @@ class _Opening:
         self.readers: dict[int, list[Any]] = defaultdict(list)
         self.done: set[int] = set()
         """``id`` of calls that the layer made for the one before them does, too."""
-        sizes = {int(size) for weight in model.weights for size in weight.shape}
-        sizes |= {size for tensor in model.inputs for size in tensor.shape[1:] if size}
-        self.samples = next(one for one in SAMPLES if all(size % one for size in sizes))
+        self.samples = _samples(model, [tensor.shape for tensor in model.inputs])
 
     def result(self) -> Model:
         """Returns the new model."""
-        nodes = {id(one): one for one in self.model._flatten_layers()}
-        kept = [(one, list(one._inbound_nodes), list(one._outbound_nodes)) for one in nodes.values()]
-        try:
-            inputs = [self._input(tensor, self.samples) for tensor in self.model.inputs]
-            outputs = self._run(_calls(self.model.outputs), self.model.inputs, inputs, self.model.outputs, self._open)
-            for _ in range(_MOST_LEVELS):
-                calls = _calls(outputs)
-                if not any(_is_own(node.layer) or self._is_inner_model(node.layer) for node in calls):
-                    break
-                outputs = self._run(calls, inputs, inputs, outputs, self._open)
+        inputs = [self._input(tensor, self.samples) for tensor in self.model.inputs]
+        outputs = self._run(_calls(self.model.outputs), self.model.inputs, inputs, self.model.outputs, self._open)
+        for _ in range(_MOST_LEVELS):
             calls = _calls(outputs)
-            self.taken |= {node.layer.name for node in calls if id(node.layer) in self.kept}
-            for node in calls:
-                for tensor in node.keras_inputs:
-                    self.readers[id(tensor)].append(node)
-            for tensor in outputs:
-                self.readers[id(tensor)] += [tensor.node] * 2  # what is an output has to stay
-            free = [self._input(tensor, None) for tensor in inputs]
-            last = self._run(calls, inputs, free, outputs, self._again)
-            for node in _calls(last):  # Keras counts names for the whole process
-                symbol = symbol_of(node.layer)
-                if symbol is not None and id(node.layer) not in self.kept:
-                    node.layer._name = self._free(f"tf.{symbol}")
-        finally:  # the user's layers have no trace of it
-            for one, inbound, outbound in kept:
-                one._inbound_nodes[:], one._outbound_nodes[:] = inbound, outbound
+            if not any(_is_own(node.layer) or self._is_inner_model(node.layer) for node in calls):
+                break
+            outputs = self._run(calls, inputs, inputs, outputs, self._open)
+        calls = _calls(outputs)
+        self.taken |= {node.layer.name for node in calls if id(node.layer) in self.kept}
+        for node in calls:
+            for tensor in node.keras_inputs:
+                self.readers[id(tensor)].append(node)
+        for tensor in outputs:
+            self.readers[id(tensor)] += [tensor.node] * 2  # what is an output has to stay
+        free = [self._input(tensor, None) for tensor in inputs]
+        last = self._run(calls, inputs, free, outputs, self._again)
+        for node in _calls(last):  # Keras counts names for the whole process
+            symbol = symbol_of(node.layer)
+            if symbol is not None and id(node.layer) not in self.kept:
+                node.layer._name = self._free(f"tf.{symbol}")
         like = self.model
         given = tf.nest.pack_sequence_as(like.input, free)
         made = keras.Model(given, tf.nest.pack_sequence_as(like.output, last), name=like.name)
@@ -119,7 +140,7 @@ class _Opening:
     def _open(self, node: Any, args: Any, kwargs: Any) -> Any:
         """Calls a layer, one of the user's by what its call makes."""
         layer = node.layer
-        if self._is_inner_model(layer) and getattr(layer, "_is_graph_network", False):
+        if self._is_inner_model(layer) and _has_graph(layer):
             self._remember(layer)
             ends, given = layer.outputs, tf.nest.flatten(args[0])
             return self._run(_calls(ends), layer.inputs, given, ends, self._open)

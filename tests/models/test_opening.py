@@ -107,7 +107,25 @@ def two_inputs():
     return keras.Model([some, others], tf.abs(tower(some) - tower(others)), name="net")
 
 
+class Whole(keras.Model):
+    """A model of the user's own class."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.inner, self.last = Linear(7), layers.Dropout(0.2), layers.Dense(3)
+
+    def call(self, x, training=False):
+        return self.last(self.inner(tf.tanh(self.hidden(x)), training=training))
+
+
+def whole():
+    model = Whole(name="net")
+    model(np.zeros((1, 4), np.float32))
+    return model
+
+
 MODELS = {
+    "model": whole,
     "linear": lambda: through(keras.Input((4,)), Linear(), layers.ReLU(), Linear(3)),
     "sequential": lambda: keras.Sequential([keras.Input((4,)), Linear(), layers.Dense(2)]),
     "nested": lambda: through(keras.Input((4,)), keras.Sequential([Linear(5), layers.ReLU()]), layers.Dense(2)),
@@ -130,8 +148,8 @@ def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
     calls, names = [len(one._inbound_nodes) for one in parts], [one.name for one in model.layers]
     made = as_model(model)
     assert all(type(one).__module__.partition(".")[0] in ("keras", "tf_keras") for one in made._flatten_layers())
-    arrays = [rng.uniform(0, 8, (7, *one.shape[1:])).astype(one.dtype.as_numpy_dtype) for one in model.inputs]
-    wanted = model.predict(arrays, verbose=0)
+    arrays = [rng.uniform(0, 8, (7, *one.shape[1:])).astype(one.dtype.as_numpy_dtype) for one in made.inputs]
+    wanted = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
     np.testing.assert_allclose(made.predict(arrays, verbose=0), wanted, atol=2e-5 * np.abs(wanted).max())
     assert ([len(one._inbound_nodes) for one in model._flatten_layers()], [one.name for one in model.layers]) == (calls, names)
     assert [one.name for one in as_model(model).layers] == [one.name for one in made.layers], "plans name layers"
