@@ -36,7 +36,10 @@ def opened(model: Model) -> Model:
         return model
     parts = [(one, list(one._inbound_nodes), list(one._outbound_nodes)) for one in model._flatten_layers()]
     try:
-        made = _Opening(model if _has_graph(model) else _with_graph(model)).result()
+        opening = _Opening(model if _has_graph(model) else _with_graph(model))
+        if not _has_graph(model):  # Keras counts names of operations for the whole process
+            opening.kept = {id(one) for one in opening.model.layers if symbol_of(one) is None}
+        made = opening.result()
         return made if _are_alike(model, made) else model
     except Exception:  # whatever the user's code raises on symbolic tensors; it is converted as a whole then
         return model
@@ -111,7 +114,7 @@ class _Opening:
             self.readers[id(tensor)] += [tensor.node] * 2  # what is an output has to stay
         free = [self._input(tensor, None) for tensor in inputs]
         last = self._run(calls, inputs, free, outputs, self._again)
-        for node in _calls(last):  # Keras counts names for the whole process
+        for node in _calls(last):  # named in their order here
             symbol = symbol_of(node.layer)
             if symbol is not None and id(node.layer) not in self.kept:
                 node.layer._name = self._free(f"tf.{symbol}")
