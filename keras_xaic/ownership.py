@@ -112,7 +112,15 @@ class Output:
         Args:
             source: The directory; on the same file system.
             keep_work: Whether the finished steps stay: something went wrong, and the result is there to be looked at.
+
+        Raises:
+            ExportError: If something of the user's lies there that did not when the command began.
         """
+        try:
+            check_directory(self.shown, self.kind, overwrite=self.overwrite)
+        except ExportError as error:
+            move = "Move it away, and run the same command again"
+            raise ExportError(f"{error.found} (since this command began)", error.expected, move) from None
         files = tuple(sorted(_files(source)))
         Mark(self.kind, self.job, not self.job or keep_work, files).write(source)
         replace_directory(source, self.target)
@@ -241,6 +249,8 @@ def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs
     work = partial(target)
     if target.is_dir() and (os.path.ismount(target) or not target.name):
         raise ExportError(f"output {shown} is a mount point", "a directory in it, e.g. " + str(shown / "small"), another)
+    if kind != "search" and target.is_dir() and _is_around_us(target):
+        raise ExportError(f"output {shown} is or holds the directory that this runs in, which would vanish", "", another)
     if target.is_dir() and any(target.iterdir()):
         _check_replaceable(target, shown, kind, overwrite)
     if os.path.lexists(work) and (work.is_symlink() or (Mark.read(work) or Mark("")).kind != "work"):
@@ -248,6 +258,12 @@ def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs
         raise ExportError(found, "", f"Rename or move it, or {another[0].lower()}{another[1:]}")
     _check_writable(target.parent, shown)
     return target
+
+
+def _is_around_us(target: pathlib.Path) -> bool:
+    """Returns whether the working directory lies in `target`: a shell there would stay in the old one, which is gone."""
+    here = pathlib.Path(os.path.realpath(os.curdir))
+    return target == here or target in here.parents
 
 
 def _check_replaceable(target: pathlib.Path, shown: pathlib.Path, kind: str, overwrite: bool) -> None:

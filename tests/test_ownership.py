@@ -14,7 +14,7 @@ import pytest
 
 from keras_xaic import locks, ownership, temporary
 from keras_xaic.errors import ExportError, MachineError
-from keras_xaic.ownership import Mark, check_file, output
+from keras_xaic.ownership import Mark, check_continued, check_file, output
 from keras_xaic.temporary import sweep, temporary_directory
 
 
@@ -86,6 +86,38 @@ def test_what_is_not_ours_is_refused_and_untouched(tmp_path, make, said, overwri
     assert caught.value.exit_code == 2
     assert tree(tmp_path) == before
     assert sorted(str(p) for p in tmp_path.rglob("*")) == names
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_user_puts_there_while_a_command_runs_stays(tmp_path, overwrite):
+    out = tmp_path / "out"
+    with output(out, "bundle", overwrite=overwrite) as place:
+        place.start("job")
+        (place.work / "bundle").mkdir()
+        (place.work / "bundle" / "model.tflite").write_text("new")
+        out.mkdir()
+        (out / "thesis.txt").write_text("mine")
+        with pytest.raises(ExportError, match=r"not empty.*since this command began.*Move it away"):
+            place.publish(place.work / "bundle")
+    assert tree(out) == {"thesis.txt": b"mine"}
+    (out / "thesis.txt").rename(tmp_path / "thesis.txt")
+    with output(out, "bundle") as place:
+        assert not place.start("job")
+        place.publish(place.work / "bundle")
+    assert (out / "model.tflite").read_text() == "new"
+
+
+@pytest.mark.parametrize("inside", [".", "check"])
+def test_the_directory_that_one_is_in_is_never_replaced(tmp_path, monkeypatch, inside):
+    write_bundle(tmp_path / "out")
+    (tmp_path / "out" / "check").mkdir()
+    (tmp_path / "empty" / "check").mkdir(parents=True)
+    for name in ("out", "empty"):
+        monkeypatch.chdir(tmp_path / name / inside)
+        with pytest.raises(ExportError, match="is or holds the directory that this runs in"):
+            write_bundle(os.path.relpath(tmp_path / name), overwrite=True)
+    write_bundle(tmp_path / "empty" / "check" / "out")
+    assert check_continued(tmp_path / "empty" / "check" / "search", "search").name == "search"
 
 
 def test_overwrite_replaces_only_the_same_kind(tmp_path):

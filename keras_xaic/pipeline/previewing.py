@@ -106,6 +106,7 @@ def plan(
         made = SizeFitter(loaded, scores, chosen, samples_of, samples, **how).fitting(budget)
     _say_missed(made, budget)
     if out is not None:
+        check_place(out, overwrite, inputs=[model, relevance, data])  # what came there meanwhile is not replaced either
         made.save(out)
     return made
 

@@ -69,6 +69,20 @@ def test_plans_what_the_recipe_does(place, tmp_path, recipe, field, value):
     assert found == {value}
 
 
+def test_a_plan_that_came_there_meanwhile_is_not_replaced(place, tmp_path):
+    out = tmp_path / "plan.json"
+
+    def finding(bundle, *_):
+        xaic.planning.Plan().save(out)
+        return bundle
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras_xaic.pipeline.previewing.check_names", finding)
+        with pytest.raises(xaic.XaicError, match=r"plan\.json exists"):
+            xaic.plan(place / "m.keras", place, xaic.Budget(mean_bits=4), out=out)
+    assert Plan.load(out) == Plan()
+
+
 def test_without_relevance_it_says_what_makes_it(place, tmp_path):
     result = CliRunner().invoke(
         app, ["plan", str(place / "m.keras"), "--relevance", str(tmp_path), "--out", str(tmp_path / "p")]
