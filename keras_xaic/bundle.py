@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, Callable, Optional, TypeVar
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, write_atomic
+from keras_xaic.files import PathLike, expanded, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.ownership import check_replaceable
 
@@ -33,7 +33,7 @@ class Bundle:
     path: pathlib.Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", pathlib.Path(self.path).expanduser())
+        object.__setattr__(self, "path", expanded(self.path))
 
     def __str__(self) -> str:
         return str(self.path)
@@ -137,10 +137,10 @@ class Bundle:
             ExportError: If the file of that name is not ours (see `check_mark`).
         """
         self.check_mark()
-        if error is None:
-            self.unverified.unlink(missing_ok=True)
-        else:
+        if error is not None:
             write_atomic(self.unverified, f"{WARNING} {error}\n")
+        elif self.unverified.exists():  # else read-only systems refuse to remove what is not there
+            self.unverified.unlink()
 
     def name_classes(self, classes: Sequence[str]) -> None:
         """Writes the names of the classes, if there are any."""

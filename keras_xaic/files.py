@@ -95,13 +95,18 @@ def writing(path: PathLike) -> Iterator[BinaryIO]:
         raise said from error
 
 
+def expanded(path: PathLike) -> pathlib.Path:
+    """Returns a path with ``~`` expanded, as a shell does: where there is no such user, ``~name`` is the name of a file."""
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def a_place(path: PathLike) -> pathlib.Path:
     """Returns where a user wants a file: ``~`` expanded, and the directory made if it is missing.
 
     Raises:
         MachineError: If it cannot be made.
     """
-    where = pathlib.Path(path).expanduser()
+    where = expanded(path)
     with telling():
         where.parent.mkdir(parents=True, exist_ok=True)
     return where
@@ -191,6 +196,10 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
     number = next((number for said, number in _WORDS.items() if said in str(error).lower()), None)
     if isinstance(error, OSError):
         number = error.errno or number
+        if number == errno.ENOENT and _is_nowhere():
+            return MachineError("the directory that this runs in does not exist any more", "", "Change to another directory")
+        if "usable temporary directory" in str(error):
+            return MachineError("no directory for temporary files can be written", "", "Name one with TMPDIR")
         where = error.filename or path
         found, fix = _SAID.get(number or 0, ((error.strerror or words).lower(), ""))
         return MachineError(f"{os.fspath(where)}: {found}" if isinstance(where, (str, os.PathLike)) else found, "", fix)
@@ -205,6 +214,15 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
             f"the database cannot be used ({words})", "a storage URL such as sqlite:///study.db", "Check {storage}"
         )
     return None
+
+
+def _is_nowhere() -> bool:
+    """Returns whether the working directory was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def machine_fault(error: Optional[BaseException]) -> Optional[MachineError]:

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any, NoReturn
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, not_there
+from keras_xaic.files import PathLike, expanded, not_there
 
 MOST_BYTES = 16_000_000
 MOST_DEPTH = 64
@@ -38,7 +38,7 @@ def read_json(path: PathLike) -> Any:
     Raises:
         DataError: If it is missing or not JSON, too large or too deep, names a key twice, or holds numbers beyond 64 bits.
     """
-    content = read_bytes(pathlib.Path(path).expanduser(), MOST_BYTES)
+    content = read_bytes(expanded(path), MOST_BYTES)
     try:
         value = json.loads(
             content.decode("utf-8-sig"),

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Optional
 
-from keras_xaic.files import PathLike, hold, machine_error
+from keras_xaic.files import PathLike, hold, machine_error, telling
 from keras_xaic.locks import is_gone, read_ours, sign
 
 _OWNER = ".owner"
@@ -30,7 +30,8 @@ def temporary_directory(parent: Optional[PathLike] = None, name: str = "") -> It
     Raises:
         MachineError: If it cannot be made.
     """
-    place = tempfile.gettempdir() if parent is None else os.fspath(parent)
+    with telling():
+        place = tempfile.gettempdir() if parent is None else os.fspath(parent)
     if place not in _swept:
         sweep(place)
     prefix = f".{name}.xaic-tmp-" if name else "xaic-tmp-"

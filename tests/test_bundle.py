@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
+import pathlib
+
 import pytest
 
-from keras_xaic.bundle import open_bundle
-from keras_xaic.errors import DataError, ExportError
+from keras_xaic.bundle import Bundle, open_bundle
+from keras_xaic.errors import DataError, EdgeError, ExportError, XaicWarning
 from keras_xaic.files import write_atomic
 
 
@@ -37,3 +41,21 @@ def test_a_warning_that_is_not_ours_is_neither_replaced_nor_removed(tmp_path):
     assert bundle.unverified.read_text().endswith("It hung.\n")
     bundle.mark(None)
     assert not bundle.unverified.exists()
+
+
+def test_a_bundle_that_cannot_be_written_is_measured_all_the_same(tmp_path, monkeypatch):
+    from keras_xaic.edge import marking
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def crashing(*_, **__):
+        raise EdgeError("it crashed")
+
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    monkeypatch.setattr(pathlib.Path, "unlink", refused)  # it does so for names that are not there, too
+    Bundle(tmp_path).mark(None)
+    monkeypatch.setattr("keras_xaic.files.tempfile.mkstemp", refused)
+    monkeypatch.setattr(marking, "measure", crashing)
+    with pytest.raises(EdgeError, match="it crashed"), pytest.warns(XaicWarning, match=r"could not be marked: .*read-only"):
+        marking.verify(tmp_path, "d.npz")

@@ -104,11 +104,24 @@ def test_a_missing_parent_is_one_line(tmp_path):
         save_arrays(tmp_path / "none" / "a.npz", {"a": np.zeros(1)})
 
 
+def test_a_working_directory_that_was_removed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        os.path.realpath("data.npz")
+    assert str(machine_error(caught.value)).startswith("the directory that this runs in does not exist any more. Change")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "/a/b: the disk is full"),
         (OSError(errno.EROFS, "Read-only file system", "/a/b"), "/a/b: the file system is read-only"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found"),
+            "no directory for temporary files",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: no permission"),
         (OSError("40 requested and 0 written"), "the disk is full"),
         (RuntimeError("Can't decrement id ref count (file write failed: errno = 28, error message = ...)"), "the disk is full"),

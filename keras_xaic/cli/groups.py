@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import pathlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, get_type_hints
@@ -17,6 +18,7 @@ from keras_xaic.cli.completion import COMPLETED
 from keras_xaic.cli.options import MethodOptions, Quiet, SearchArguments
 from keras_xaic.cli.terminal import Terminal, failing
 from keras_xaic.errors import XaicWarning
+from keras_xaic.files import expanded
 from keras_xaic.settings import AttributionOptions, DataOptions, Device, FileOptions, Training
 
 GROUPS: dict[type, str] = {
@@ -64,6 +66,9 @@ def command(*, only: Optional[Mapping[type, Sequence[str]]] = None, json: str = 
                 failing(terminal),
                 _heard(terminal),
             ):
+                for one in plain:
+                    if isinstance(given[one.name], pathlib.Path):
+                        given[one.name] = expanded(given[one.name])  # a shell leaves the ~ of --out=~/small
                 for name, group in groups.items():
                     values = {field.name: _value(field, given.pop(field.name)) for field in fields[name]}
                     given[name] = group(**values)

@@ -302,7 +302,8 @@ def spelled_by(command: Any) -> dict[str, Spelling]:
 def failing(terminal: Terminal) -> Iterator[None]:
     """Turns errors into one clear line and the exit code of their kind."""
     try:
-        sweep(tempfile.gettempdir())
+        with contextlib.suppress(OSError):  # who needs temporary files will say it
+            sweep(tempfile.gettempdir())
         yield
     except KeyboardInterrupt:
         raise _interrupted(terminal) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Optional, Union
 
 from keras_xaic.arguments import a_text, an, checked, this_or_path
@@ -10,7 +11,7 @@ from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.measured import Verification
 from keras_xaic.edge.verification import deployed_on
 from keras_xaic.edge.verification import verify as measure
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import EdgeError, MachineError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions, cluster_address
@@ -54,12 +55,20 @@ def verify(
         raise  # it says nothing about the bundle
     except EdgeError as error:
         if interpreter in (*made_for, "auto", "all"):
-            opened.mark(str(error))
+            _mark(opened, str(error))
         raise
     errors = [run.error for name, run in verification.runs.items() if name in made_for]
     faults = [one for one in errors if one is not None and not isinstance(one, UnusableInterpreter)]
     if faults:
-        opened.mark(str(faults[0]))
+        _mark(opened, str(faults[0]))
     elif interpreter == "all" and verification.error is None:
         opened.mark(None)
     return verification
+
+
+def _mark(bundle: Bundle, said: str) -> None:
+    """Marks a bundle; where it cannot be written, what was found is said all the same."""
+    try:
+        bundle.mark(said)
+    except MachineError as error:
+        warnings.warn(f"The bundle could not be marked: {error.found}.", XaicWarning, stacklevel=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -79,6 +80,8 @@ def run_child(
         try:
             child = start_child(python, request, stderr, _environment(python))
         except OSError as error:
+            if python == sys.executable and error.errno == errno.ENOENT:
+                raise machine_error(error) or error from None
             if python == sys.executable:
                 raise MachineError(f"no process can be started ({error.strerror})", "", "Free memory or processes") from None
             raise _wrong_python(python, interpreter, f"it cannot be started ({error.strerror})") from None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_xaic import edge
+from keras_xaic.arguments import a_path, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.device_files import device_files
 from keras_xaic.errors import DataError, PlanError, require_one
@@ -37,6 +38,7 @@ _TYPES = {0: np.float32, 2: np.int32, 3: np.uint8, 7: np.int16, 9: np.int8}
 
 
 @tells_machine_errors
+@checked(bundle=a_path)
 def write_project(bundle: PathLike, system: str, out: PathLike, *, overwrite: bool = False) -> pathlib.Path:
     """Writes a project that builds the model of a bundle for a board and runs a self-test.
 

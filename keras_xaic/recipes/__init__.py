@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Optional, Union
 
 from keras_xaic.errors import PlanError, choices
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, expanded
 from keras_xaic.recipes.published import RECIPES
 from keras_xaic.recipes.recipe import Recipe
 
@@ -41,7 +41,7 @@ def get_recipe(recipe: RecipeLike) -> Recipe:
 def recipe_file(recipe: object) -> Optional[pathlib.Path]:
     """Returns the file that a recipe is read from; None where it is the name of one, or the recipe itself."""
     is_file = isinstance(recipe, os.PathLike) or (isinstance(recipe, str) and (recipe.endswith(".json") or os.sep in recipe))
-    return pathlib.Path(recipe).expanduser() if is_file else None  # type: ignore[arg-type]
+    return expanded(recipe) if is_file else None  # type: ignore[arg-type]
 
 
 def get_baselines(names: Iterable[RecipeLike]) -> tuple[Recipe, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_xaic.arguments import keyword_only
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, a_place, save_arrays
+from keras_xaic.files import PathLike, a_place, expanded, save_arrays
 from keras_xaic.npz import Npz
 from keras_xaic.relevance.tried import Tried
 
@@ -131,7 +131,7 @@ class Relevance:
         Returns:
             The file written.
         """
-        where = pathlib.Path(path).expanduser()
+        where = expanded(path)
         where = where if where.suffix == ".npz" else where.with_name(where.name + ".npz")
         arrays: dict[str, np.ndarray] = {}
         _collect(self, "", arrays)
@@ -148,7 +148,7 @@ class Relevance:
         Raises:
             DataError: If there is no such file or it is something else.
         """
-        where = pathlib.Path(path).expanduser()
+        where = expanded(path)
         where = where / "relevance.npz" if where.is_dir() else where
         expected = "the output of `xaic explain`, or a file written by Relevance.save"
         if not where.exists():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from keras_xaic._version import __version__
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, a_place, write_atomic
+from keras_xaic.files import PathLike, a_place, expanded, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import METRICS
 from keras_xaic.units import LARGEST
@@ -490,5 +490,5 @@ def _metrics_of(values: Any) -> Any:
 
 
 def _file(path: PathLike) -> pathlib.Path:
-    where = pathlib.Path(path).expanduser()
+    where = expanded(path)
     return where / "report.json" if where.is_dir() else where

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -118,6 +119,29 @@ def test_unpack_replaces_nothing_unasked(tmp_path):
         assert (code, len(lines)) == (2, 1)
         assert invoke("unpack", packed, "--out", packed, *options)[0] == 2
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_tilde_is_the_home_directory_where_the_shell_leaves_it(tmp_path, monkeypatch):
+    packed, content = container(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert invoke("unpack", packed, "--out=~/model.tflite")[0] == 0
+    assert (tmp_path / "model.tflite").read_bytes() == content
+    packed.rename("~packed")  # no user is called so
+    assert invoke("unpack", "~packed", "--out", "~model")[0] == 0
+    assert (tmp_path / "~model").read_bytes() == content
+    code, lines = invoke("verify", "~none", "--data", "d.npz")
+    assert (code, lines[0].split(".")[0]) == (2, "xaic: ~none is not a directory")
+
+
+def test_without_a_place_for_temporary_files_what_needs_none_works_and_others_say_so(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    for words, code, said in (("recipes auto --json", 0, ""), ("doctor", 5, "no directory for temporary files can be written")):
+        monkeypatch.setattr(sys, "argv", ["xaic", *words.split()])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code, said in capsys.readouterr().err) == (code, True)
 
 
 def test_a_missing_parent_of_a_file_is_exit_code_5(tmp_path):
