@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import subprocess
 import sys
 import zipfile
 from dataclasses import fields
@@ -28,6 +29,11 @@ def test_every_command_has_an_example(command):
     result = CliRunner().invoke(app, [command, "--help"], terminal_width=200)
     assert result.exit_code == 0
     assert f"Example: xaic {command}" in result.output
+
+
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "keras_xaic", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: xaic [OPTIONS]" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["compress", "plan"])
