@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, expanded, write_atomic
-from keras_xaic.json_files import read_json
+from keras_xaic.json_files import read_json, read_text
 from keras_xaic.ownership import check_replaceable
 
 Made = TypeVar("Made")
@@ -148,8 +148,12 @@ class Bundle:
             write_atomic(self.labels, "".join(f"{' '.join(one.split())}\n" for one in classes))
 
     def class_names(self) -> tuple[str, ...]:
-        """Returns the names of the classes; empty where the bundle has none."""
-        return tuple(self.labels.read_text(encoding="utf-8").splitlines()) if self.labels.is_file() else ()
+        """Returns the names of the classes; empty where the bundle has none.
+
+        Raises:
+            DataError: If the file that holds them cannot be read.
+        """
+        return tuple(read_text(self.labels, "names of classes").splitlines()) if self.labels.is_file() else ()
 
     def check_mark(self) -> None:
         """Makes sure that `mark` may write: the user's files stay as they are."""

@@ -14,7 +14,7 @@ import numpy as np
 from keras_xaic.arguments import an, called, checked, whole
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Array, Parts, as_data
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import DataError, PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.grids import QuantizedKernel, load_kernels
 from keras_xaic.models.frozen import thawed
@@ -27,6 +27,7 @@ from keras_xaic.models.ports import Ports, keep_ports, ports_of
 from keras_xaic.models.regular import regularize
 from keras_xaic.models.surgery import remove_channels
 from keras_xaic.planning import Plan, check_plan
+from keras_xaic.planning.plan import find_layer
 from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
 from keras_xaic.pruning.filters import remove_filters
@@ -99,7 +100,20 @@ class CompressedModel:
             keep_ports(model, Ports(*names))
         kernels = load_kernels(bundle.grids) if bundle.grids.is_file() else {}
         plan = Plan.load(bundle.plan) if bundle.plan.is_file() else Plan()
+        _check_together(bundle, model, kernels, plan)
         return cls(model, kernels, plan, {})
+
+
+def _check_together(bundle: Bundle, model: Model, kernels: Mapping[str, QuantizedKernel], plan: Plan) -> None:
+    """Refuses a bundle of which a part is missing or another one's: its kernels would get other grids, without a word."""
+    for key in (kernel.key for kernel in weighted_kernels(model)):
+        planned = find_layer(plan, key)
+        if (key in kernels and planned is None) or (planned is not None and not planned.is_float and key not in kernels):
+            raise DataError(
+                f"{bundle.plan} and {bundle.grids.name} disagree on the kernel {key!r}: one is missing, or of another bundle",
+                "both as they were written",
+                f"Copy the whole bundle again, or export {bundle.keras_model} alone",
+            )
 
 
 EPOCHS, MOST_EPOCHS = 5, 120

@@ -1,4 +1,4 @@
-"""The one reader of JSON files: their size and depth are limited, and what JSON does not allow is refused."""
+"""The one reader of JSON files and other texts: size and depth are limited, and what JSON does not allow is refused."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def read_bytes(path: PathLike, most: int, expected: str = "") -> bytes:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})", expected) from None
     raise DataError(f"{path} has {size:,} bytes", expected or f"at most {most:,}")
+
+
+def read_text(path: PathLike, expected: str = "") -> str:
+    """Returns the content of a text file, which some editor may have begun with a byte order mark.
+
+    Raises:
+        DataError: As `read_bytes`; or if it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, MOST_BYTES, expected).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8", expected, "Save it as UTF-8") from None
 
 
 def read_json(path: PathLike) -> Any:

@@ -59,3 +59,13 @@ def test_a_bundle_that_cannot_be_written_is_measured_all_the_same(tmp_path, monk
     monkeypatch.setattr(marking, "measure", crashing)
     with pytest.raises(EdgeError, match="it crashed"), pytest.warns(XaicWarning, match=r"could not be marked: .*read-only"):
         marking.verify(tmp_path, "d.npz")
+
+
+def test_names_of_classes_may_be_edited(tmp_path):
+    bundle = Bundle(tmp_path)
+    assert bundle.class_names() == ()
+    bundle.labels.write_bytes("chat\r\nécureuil\r\n".encode("utf-8-sig"))
+    assert bundle.class_names() == ("chat", "écureuil")
+    bundle.labels.write_bytes("écureuil\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels\.txt is not UTF-8.*Save it as UTF-8"):
+        bundle.class_names()

@@ -61,14 +61,17 @@ def _is_bool(part: Samples) -> bool:
 def renamed(data: Data, classes: Sequence[str]) -> Data:
     """Returns data whose labels were names with the numbers that `classes` gives these names, such as a bundle remembers them.
 
+    Names are compared as a bundle writes them, with single spaces.
+
     Raises:
         DataError: If there is a name that is none of them.
     """
-    if not classes or not data.classes or tuple(classes) == data.classes:
+    named, known = ([" ".join(one.split()) for one in some] for some in (data.classes, classes))
+    if not classes or not data.classes or known == named:
         return data
-    for one in data.classes:
-        if one not in classes:
-            raise DataError(f"{data.name} has the class {one!r}", choices(one, classes))
-    numbers = np.array([list(classes).index(one) for one in data.classes], np.int64)
+    for one in named:
+        if one not in known:
+            raise DataError(f"{data.name} has the class {one!r}", choices(one, known))
+    numbers = np.array([known.index(one) for one in named], np.int64)
     changed = data.changed(lambda name, part: part if part.y is None else replace(part, y=numbers[np.asarray(part.y)]))
     return replace(changed, classes=tuple(classes))

@@ -15,6 +15,7 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.device_files import device_files
 from keras_xaic.errors import DataError, PlanError, require_one
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
+from keras_xaic.json_files import read_text
 from keras_xaic.npz import Npz
 from keras_xaic.ownership import output
 from keras_xaic.settings import SYSTEMS
@@ -80,7 +81,7 @@ def project_files(bundle: Bundle, system: str) -> dict[str, str]:
     templates = device_files() / "boards"
     made = {name: _filled(path, filled) for name, path in _templates(templates / system)}
     sources = {name: _filled(path, filled) for name, path in _templates(templates / "source")}
-    sources["model_data.h"] = (bundle.micro / "model_data.h").read_text(encoding="utf-8")
+    sources["model_data.h"] = read_text(bundle.micro / "model_data.h", "the header that was written with the bundle")
     sources["model_data.cc"] = c_source(content)
     sources["xaic_samples.h"] = _samples(bundle, file)
     for name, text in sources.items():
@@ -170,7 +171,8 @@ def _size(tensor: Any) -> int:
 
 def _arena(bundle: Bundle) -> dict[str, str]:
     """Returns the arena with its margin, from what was measured when the bundle was made."""
-    text = (bundle.micro / "README.md").read_text(encoding="utf-8") if (bundle.micro / "README.md").is_file() else ""
+    readme = bundle.micro / "README.md"
+    text = read_text(readme) if readme.is_file() else ""
     found = re.search(r"arena of ([\d,]+) bytes of RAM", text)
     if found is None:
         return {"ARENA_BYTES": str(UNKNOWN_ARENA), "ARENA_SAID": "RAM of the interpreter: not measured, a guess."}
@@ -186,15 +188,14 @@ def _samples(bundle: Bundle, file: ModelT) -> str:
     ports = _tensors(file, "inputs"), _tensors(file, "outputs")
     if not kept.is_file() or not expected.is_file():
         raise DataError(f"{bundle.path} holds no samples in check/", "a bundle written by `xaic compress` or `xaic export`")
-    arrays, answers = Npz(kept), Npz(expected)
     count = max(1, min(SAMPLES, MOST_VALUES // max(1, sum(map(_size, ports[0])))))
-    inputs = [np.asarray(arrays[f"x{i}"][:count], np.float32) for i in range(len(ports[0]))]
+    inputs = [np.asarray(one[:count], np.float32) for one in _parts(kept, "x", len(ports[0]))]
     if MICRO in edge.available_interpreters():
         outputs: Sequence[np.ndarray] = edge.run_file(
             bundle.micro / "model.tflite", inputs if len(inputs) > 1 else inputs[0], interpreter=MICRO
         ).outputs
     else:
-        outputs = [answers[f"y{i}"][:count] for i in range(len(ports[1]))]
+        outputs = [one[:count] for one in _parts(expected, "y", len(ports[1]))]
     lines = ["// Written by keras-xaic: samples of the bundle's check/, and their outputs.", '#include "xaic_predict.h"', ""]
     lines += [f"#define XAIC_SAMPLES {len(inputs[0])}", ""]
     for role, parts in (("in", inputs), ("out", outputs)):
@@ -208,6 +209,15 @@ def _samples(bundle: Bundle, file: ModelT) -> str:
     tolerances = ", ".join(_number(_tolerance(*both)) for both in zip(ports[1], outputs))
     lines.append(f"static const float kXaicTolerances[XAIC_OUTPUTS] = {{{tolerances}}};")
     return "\n".join(lines) + "\n"
+
+
+def _parts(path: pathlib.Path, prefix: str, count: int) -> list[np.ndarray]:
+    """Returns the arrays of a file of samples, one for each input or output."""
+    arrays, names = Npz(path), [f"{prefix}{i}" for i in range(count)]
+    for name in names:
+        if name not in arrays or not arrays[name].ndim:
+            raise DataError(f"{path} has no samples {name}", "the file that was written with micro/model.tflite")
+    return [arrays[name] for name in names]
 
 
 def _tolerance(tensor: Any, expected: np.ndarray) -> float:

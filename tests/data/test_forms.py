@@ -136,6 +136,12 @@ def test_a_label_that_is_missing_among_many_texts_is_no_class():
         as_data((np.zeros((1600, 2)), labels))
 
 
+def test_names_are_those_that_a_bundle_wrote_with_single_spaces():
+    data = as_data((X[:3], np.array(["big  dog", "cat ", "zebra\n"])))
+    assert renamed(data, ("big dog", "cat", "zebra")).train.y.tolist() == [0, 1, 2]
+    assert renamed(data, ("ant", "zebra", "cat", "big dog")).train.y.tolist() == [3, 2, 1]
+
+
 def test_labels_get_the_numbers_that_a_bundle_remembers():
     data = renamed(as_data((X[:2], np.array(["dog", "cat"]))), ("ant", "cat", "dog"))
     np.testing.assert_array_equal(data.train.y, [2, 1])

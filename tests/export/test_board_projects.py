@@ -238,6 +238,28 @@ def test_what_cannot_be_a_project_is_one_line(bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("micro/model_data.h", None, r"model_data\.h does not exist"),
+        ("micro/model_data.h", b"\xff\xfe", r"model_data\.h is not UTF-8"),
+        ("micro/README.md", b"\xff\xfe", r"README\.md is not UTF-8"),
+        ("check/inputs.npz", {"x_train": np.zeros(3)}, r"inputs\.npz has no samples x0"),
+        ("check/inputs.npz", {"x0": np.float32(1)}, r"inputs\.npz has no samples x0"),
+    ],
+)
+def test_a_bundle_with_a_damaged_part_is_one_line(bundle, tmp_path, name, content, said):
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    if isinstance(content, dict):
+        np.savez(damaged / name, **content)
+    elif content is None:
+        (damaged / name).unlink()
+    else:
+        (damaged / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        write_project(damaged, "cmake", tmp_path / "out")
+
+
 def test_the_command_writes_it(bundle, tmp_path):
     out = tmp_path / "firmware"
     result = CliRunner().invoke(app, ["project", str(bundle), "--system", "esp-idf", "--out", str(out)])

@@ -7,11 +7,13 @@ import importlib
 import numpy as np
 import pytest
 
+import keras_xaic as xaic
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
 from keras_xaic.edge import measure_agreement
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.pipeline import export
+from keras_xaic.relevance.magnitude import magnitude
 from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, operators, pack, set_constant
 
@@ -37,6 +39,17 @@ def data():
 def bundle(model, data, tmp_path):
 
     return export(model, tmp_path / "out", calibration=data)
+
+
+@pytest.mark.parametrize("missing", ["plan.json", "grids.npz"])
+def test_a_bundle_of_which_a_part_is_missing_is_not_exported_on_other_grids(model, data, tmp_path, missing):
+    plan = xaic.plan(model, magnitude(model), xaic.Budget(mean_bits=4))
+    small = xaic.apply(model, plan, data, training=xaic.Training(epochs=0))
+    made = export(small, tmp_path / "out", calibration=data, target="mobile", prove=False)
+    assert xaic.CompressedModel.load(made).kernels.keys() == {"one", "two", "three", "four"}
+    (made.path / missing).unlink()
+    with pytest.raises(DataError, match=r"plan\.json and grids\.npz disagree on the kernel 'one'"):
+        export(made, tmp_path / "again", calibration=data)
 
 
 def _spoil(content: bytes, place: int) -> bytes:
