@@ -112,6 +112,11 @@ def a_place(path: PathLike) -> pathlib.Path:
     return where
 
 
+def readable(name: PathLike) -> str:
+    """Returns a name with another character for each byte that is no UTF-8: files may be called so, texts cannot hold it."""
+    return os.fspath(name).encode(errors="surrogateescape").decode(errors="replace")
+
+
 def not_there(path: PathLike, suffixes: Collection[str] = ()) -> str:
     """Returns what to say of a path without a file: what it is else, or that it does not exist and which one beside it does.
 

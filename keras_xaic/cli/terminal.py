@@ -53,25 +53,29 @@ class Terminal:
 
     Args:
         quiet: Only the last line is printed.
-        as_json: Only the report is printed, as JSON.
+        as_json: Only the report is printed, as JSON; what a user's own code prints meanwhile goes to stderr.
     """
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.json = quiet, as_json
         console = partial(Stream, highlight=False, markup=False, emoji=False)  # [npu] in a text or a name is no style
-        self.out = console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+        self.out = console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
         self.err = console(stderr=True)
         self.exit_code = 0
+        self._ending = contextlib.ExitStack()
         self._progress: Optional[Progress] = None
         self._tasks: dict[str, TaskID] = {}
         self._lines = ProgressLines(partial(self.err.print, soft_wrap=True))
 
     def __enter__(self) -> Terminal:
+        if self.json:
+            self._ending.enter_context(contextlib.redirect_stdout(sys.stderr))
         return self
 
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
+        self._ending.close()
         self.stop()
         if error is None and self.exit_code:
             raise typer.Exit(self.exit_code)

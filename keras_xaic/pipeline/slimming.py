@@ -15,7 +15,7 @@ from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
 from keras_xaic.edge.process import Limits
 from keras_xaic.edge.verification import file_sha256
-from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.files import PathLike, readable, tells_machine_errors
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.slim_work import Work
 from keras_xaic.progress import Progress, silent
@@ -86,7 +86,7 @@ def slim(
     source = pathlib.Path(file)
     with output(out, "bundle", overwrite=overwrite, inputs=[source]) as place, place.fresh() as scratch:
         started = time.monotonic()
-        work = Work(Bundle(scratch), source.stem, bare, Limits(timeout), progress)
+        work = Work(Bundle(scratch), readable(source.stem), bare, Limits(timeout), progress)
         work.read(source, options)
         arrays = [] if data is None else _arrays(data, options)
         work.write_model(arrays)

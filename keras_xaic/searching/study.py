@@ -18,7 +18,7 @@ from keras_xaic.arguments import a_path, an, checked, shown
 from keras_xaic.budget import Budget
 from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import DataError, MachineError, PlanError, XaicError
-from keras_xaic.files import PathLike, telling, tells_machine_errors
+from keras_xaic.files import PathLike, readable, telling, tells_machine_errors
 from keras_xaic.identity import facts_of
 from keras_xaic.locks import held
 from keras_xaic.objectives import OBJECTIVES, SearchOptions
@@ -112,6 +112,10 @@ def search(
     optuna = _optuna()
     run = RunSettings(get_recipe(recipe), budget or Budget(), training, device, options)
     place = check_continued(out, "search", inputs=[model, data, recipe_file(recipe), given_file(wanted.storage, out)])
+    for path in (model, data, place):
+        if readable(path) != os.fspath(path):
+            found = f"{readable(path)} has another name than one in UTF-8, which the commands of trials are written in"
+            raise DataError(found, "names in UTF-8", "Rename it; under LC_ALL=C set LC_ALL=C.UTF-8")
     with telling():
         (place / TRIALS).mkdir(parents=True, exist_ok=True)
     with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)):

@@ -202,6 +202,16 @@ def test_a_study_in_a_directory_of_any_name(tmp_path):
         assert [p.name for p in folder.iterdir()] == ["study.db"], name
 
 
+def test_a_search_needs_names_that_its_commands_can_hold(tmp_path):
+    pytest.importorskip("optuna")
+    model = tmp_path / os.fsdecode(b"caf\xe9.h5")
+    for path in (model, tmp_path / "d.npz"):
+        path.write_text("never read")
+    code, lines = invoke("search", model, "--data", tmp_path / "d.npz", "--out", tmp_path / "out")
+    assert (code, len(lines), list((tmp_path / "out").glob("*"))) == (2, 1, [])
+    assert "caf\ufffd.h5 has another name than one in UTF-8" in lines[0]
+
+
 def test_trials_of_other_settings_do_not_mix(tmp_path):
     pytest.importorskip("optuna")
     np.savez(tmp_path / "d.npz", x_train=np.zeros((4, 2)))

@@ -32,6 +32,15 @@ def test_a_budget_that_was_missed_is_exit_code_3(tmp_path, met):
     assert terminal.exit_code == (0 if met else 3)
 
 
+def test_what_a_users_code_prints_is_no_part_of_the_json(capsys):
+    with Terminal(as_json=True) as terminal:
+        print("my layer is built")
+        terminal.out.write("{}")
+    print("later")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("{}\nlater\n", "my layer is built\n")
+
+
 def test_names_of_layers_are_no_markup(capsys):
     terminal = Terminal()
     table = Table("layer", title=STRANGE)

@@ -201,6 +201,15 @@ def test_inputs_that_do_not_fit_are_one_clear_line(files, inputs, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_is_no_utf8_is_the_name_of_a_file_like_others(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9") / "model.tflite"
+    file.parent.mkdir()
+    file.write_bytes(TINY.read_bytes())
+    x = np.eye(4, dtype=np.float32)
+    for name in available_interpreters():
+        np.testing.assert_array_equal(*(run_file(one, x, interpreter=name).outputs[0] for one in (file, TINY)))
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"gone\.tflite"):
         run_file(tmp_path / "gone.tflite", np.zeros((1, 2)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +85,12 @@ def test_a_file_that_no_interpreter_runs_is_left_as_it_was(int8, tmp_path, one_i
     assert "nothing could be proved" in report.slim.left_out["slimming"]
     assert "TheirOwn" in report.slim.proof[judge()].refused
     assert report.verdict == "model.tflite is the file that was given."
+
+
+def test_a_name_that_is_no_utf8_is_shown_without_what_texts_cannot_hold(int8, tmp_path, one_interpreter):
+    theirs = tmp_path / os.fsdecode(b"caf\xe9.tflite")
+    shutil.copy(int8, theirs)
+    assert xaic.slim(theirs, tmp_path / "out", target="mobile").model.name == "caf\ufffd"
 
 
 def test_a_field_of_a_later_version_is_kept_by_leaving_the_file_alone(int8, tmp_path, one_interpreter, monkeypatch):

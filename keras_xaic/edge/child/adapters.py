@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata as metadata
+import os
 from typing import Any, Optional
 
 import numpy as np
@@ -33,7 +34,7 @@ class Lite:
         module = self.runtime = module_of(job["interpreter"])
         resolver = module.OpResolverType.BUILTIN_REF if job["interpreter"] == "builtin-ref" else module.OpResolverType.AUTO
         self.interpreter = module.Interpreter(
-            model_path=job["model"],
+            model_path=utf8_name(job["model"]),
             num_threads=job["threads"],
             experimental_op_resolver_type=resolver,
         )
@@ -191,6 +192,15 @@ def arbitrary(shape: list[int], dtype: np.dtype) -> np.ndarray:
 def open_file(job: dict[str, Any]) -> Any:
     """Returns a job's interpreter with its file, not yet prepared."""
     return Micro(job) if job["interpreter"] == "tflm" else Lite(job)
+
+
+def utf8_name(path: str) -> str:
+    """Returns a name of the file that is UTF-8, which interpreters insist on: files may be called something else."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(path, os.O_RDONLY)}"
+    return path
 
 
 def module_of(interpreter: str) -> Any:
