@@ -37,7 +37,7 @@ def _lock(path: pathlib.Path, shown: pathlib.Path) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
-            mine, holder = hold(handle), read_ours(path)
+            mine, holder = hold(handle), read_holder(path)
             if mine is None:
                 mine = holder is None
             if os.fstat(handle).st_size and holder is None:
@@ -64,6 +64,12 @@ def sign(handle: int) -> None:
     os.ftruncate(handle, 0)
     facts = {"pid": os.getpid(), "start": _started(os.getpid()), "host": socket.gethostname()}
     os.pwrite(handle, json.dumps({"by": BY, **facts, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode(), 0)
+
+
+def read_holder(path: pathlib.Path) -> Optional[dict[str, Any]]:
+    """Returns what a process signed a file with (see `sign`); None if it is missing or not ours."""
+    content = read_ours(path) or {}
+    return content if isinstance(content.get("pid"), int) and {"host", "since"} <= content.keys() else None
 
 
 def is_gone(holder: dict[str, Any]) -> bool:

@@ -52,9 +52,14 @@ class Mark:
         """Returns the mark of a directory, None if it is not ours."""
         content = read_ours(directory / MARK)
         try:
-            return None if content is None else cls(**{**content, "files": tuple(content.get("files", ()))})
+            found = None if content is None else cls(**{**content, "files": tuple(content.get("files", ()))})
         except TypeError:
             return None
+        return found if found is not None and found._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        texts = all(isinstance(one, str) for one in (self.kind, self.job, *self.files))
+        return texts and bool(self.kind) and isinstance(self.finished, bool)
 
     def write(self, directory: pathlib.Path) -> None:
         """Marks a directory as ours."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from keras_xaic.files import PathLike, hold, machine_error, telling
-from keras_xaic.locks import is_gone, read_ours, sign
+from keras_xaic.locks import is_gone, read_holder, sign
 
 _OWNER = ".owner"
 _NAME = re.compile(r"(\..*\.)?xaic-tmp-[a-z0-9_]{8}")
@@ -74,7 +74,7 @@ def _sweep_one(made: pathlib.Path) -> None:
         return
     handle = os.open(made / _OWNER, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        holder = read_ours(made / _OWNER)
+        holder = read_holder(made / _OWNER)
         unsigned = holder is None and os.fstat(handle).st_size == 0
         mine = hold(handle)
         if (mine and (holder is not None or unsigned)) or (mine is None and holder is not None and is_gone(holder)):

@@ -120,6 +120,28 @@ def test_the_directory_that_one_is_in_is_never_replaced(tmp_path, monkeypatch, i
     assert check_continued(tmp_path / "empty" / "check" / "search", "search").name == "search"
 
 
+@pytest.mark.parametrize(
+    "entries", [{"kind": 5}, {"kind": ""}, {"kind": "bundle", "files": [["a"]]}, {"kind": "bundle", "finished": 3}]
+)
+def test_a_mark_that_somebody_edited_is_none(tmp_path, entries):
+    write_bundle(tmp_path / "out")
+    (tmp_path / "out" / ".xaic").write_text(json.dumps({"by": "keras-xaic", **entries}))
+    with pytest.raises(ExportError, match="never replaced"):
+        write_bundle(tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("entries", [{}, {"pid": "x", "host": "h", "since": ""}, {"pid": 1}])
+def test_signatures_that_somebody_edited_are_none(tmp_path, entries):
+    signed = json.dumps({"by": "keras-xaic", **entries})
+    (tmp_path / ".out.xaic-lock").write_text(signed)
+    with pytest.raises(ExportError, match="is not a lock of ours"):
+        write_bundle(tmp_path / "out")
+    (tmp_path / "xaic-tmp-abcdefgh").mkdir()
+    (tmp_path / "xaic-tmp-abcdefgh" / ".owner").write_text(signed)
+    sweep(tmp_path)
+    assert (tmp_path / "xaic-tmp-abcdefgh").exists()
+
+
 def test_overwrite_replaces_only_the_same_kind(tmp_path):
     write_bundle(tmp_path / "out")
     with (

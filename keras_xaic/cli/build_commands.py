@@ -315,10 +315,13 @@ def unpack(
     from keras_xaic.ownership import check_file
 
     container = read_bytes(file, MOST_DOWNLOAD, "a download container, e.g. model.xaic of a bundle")
-    there = out.read_bytes() if out.is_file() else b""
-    check_file(out, "a .tflite file", there[4:8] == b"TFL3", overwrite or there != b"", inputs=[file])
+    size, ours = -1, False
+    if out.is_file():
+        with out.open("rb") as there:
+            size, ours = out.stat().st_size, there.read(8)[4:] == b"TFL3"
+    check_file(out, "a .tflite file", ours, True, inputs=[file])
     content = unpack_download(container)
-    if content != there:  # else the same command wrote it
-        check_file(out, "a .tflite file", there[4:8] == b"TFL3", overwrite, inputs=[file])
+    if size != len(content) or out.read_bytes() != content:  # else the same command wrote it
+        check_file(out, "a .tflite file", ours, overwrite, inputs=[file])
         write_atomic(out, content)
     terminal.last(f"{out}: {format_bytes(len(content))}")

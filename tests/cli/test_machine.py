@@ -113,6 +113,10 @@ def test_unpack_replaces_nothing_unasked(tmp_path):
     assert out.read_bytes() == other
     assert invoke("unpack", packed, "--out", out, "--overwrite")[0] == 0
     assert out.read_bytes() == content
+    with out.open("r+b") as large:
+        large.truncate(1 << 36)  # more than memory: its head says whose it is
+    assert invoke("unpack", packed, "--out", out)[0] == 2
+    assert invoke("unpack", packed, "--out", out, "--overwrite")[0] == 0
     (tmp_path / "thesis.txt").write_text("mine")
     for options in ([], ["--overwrite"]):
         code, lines = invoke("unpack", packed, "--out", tmp_path / "thesis.txt", *options)
