@@ -145,7 +145,7 @@ class Bundle:
     def name_classes(self, classes: Sequence[str]) -> None:
         """Writes the names of the classes, if there are any."""
         if classes:
-            write_atomic(self.labels, "".join(f"{' '.join(one.split())}\n" for one in classes))
+            write_atomic(self.labels, "".join(f"{one}\n" for one in classes))
 
     def class_names(self) -> tuple[str, ...]:
         """Returns the names of the classes; empty where the bundle has none.

@@ -19,7 +19,7 @@ from keras_xaic.data.parts import Array, Parts, arrays_of
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
 from keras_xaic.metrics import Metric, Task
-from keras_xaic.tasks import Head, infer
+from keras_xaic.tasks import Head, check_targets, infer
 
 Values = tuple[float, ...]
 """A metric value per output."""
@@ -238,6 +238,16 @@ def infer_all(
             fix = error.fix.replace("{task=", f"{{task={head.name}=").replace("{metric=", f"{{metric={head.name}=")
             raise DataError(f"output {head.name}: {error.found}", error.expected, fix) from None
     return Tasks(tuple(found), tuple(names), counts)
+
+
+def check_all_targets(task: AnyTask, heads: Sequence[Head], data: Data) -> None:
+    """Refuses data whose targets a task, or one of several, cannot judge.
+
+    Raises:
+        DataError: Naming the output, the key and what differs.
+    """
+    for number, (one, head) in enumerate(zip(getattr(task, "tasks", (task,)), heads)):
+        check_targets(one, head, data.changed(functools.partial(_of_output, number=number, head=head)))
 
 
 def _of_output(part: str, samples: Samples, number: int, head: Head) -> Samples:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Optional, Union
 
 import numpy as np
 
+from keras_xaic.data.classes import check_named
 from keras_xaic.data.parts import Parts, arrays_of
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
@@ -170,6 +171,7 @@ def infer(
         DataError: If the task is ambiguous, in one line that names both readings, or if the targets do not fit.
     """
     judge = None if metric is None else get_metric(metric)
+    check_named(data, max(2, head.width) if head.is_flat else None)
     targets = _Targets.of(data.train) or _Targets.of(data.test)
     if task is not None:
         kinds = [_named(task, head)]
@@ -177,6 +179,8 @@ def infer(
         kinds = _readings(head, targets)
         if not kinds:
             raise _misfit(head, targets, data.name)
+        if data.classes:
+            kinds = [kind for kind in kinds if kind in ("classification", "binary")] or kinds
         if judge is not None:
             judged = [kind for kind in kinds if kind in judge.tasks] or [kind for kind in kinds if _judges(judge, kind, head)]
             kinds = judged or kinds[:1]
@@ -191,11 +195,21 @@ def infer(
     sizes = [size or 1 for size in head.shape]
     outputs = int(np.prod(sizes)) if kind in ("regression", "reconstruction") else head.width
     made = Task(kind, outputs, head.activation or "linear").judged_by("" if judge is None else judge)
-    first = first_class(made, _targets_of(data))
+    check_targets(made, head, data)
+    return made
+
+
+def check_targets(task: Task, head: Head, data: Data) -> None:
+    """Refuses data whose targets a task cannot judge.
+
+    Raises:
+        DataError: Naming the key and what differs.
+    """
+    check_named(data, max(2, task.outputs) if task.classifies else None)
+    first = first_class(task, _targets_of(data))
     for part, samples in data.parts():
         if samples.y is not None:
-            _check_targets(made, head, from_zero(np.asarray(samples.y), first), f"{data.name}: y_{part}", max(0, first))
-    return made
+            _check_targets(task, head, from_zero(np.asarray(samples.y), first), f"{data.name}: y_{part}", max(0, first))
 
 
 def _judges(metric: Metric, kind: TaskKind, head: Head) -> bool:
@@ -315,7 +329,12 @@ def _check_targets(task: Task, head: Head, y: np.ndarray, where: str, first: int
     if task.is_values:
         return
     flat = y.reshape(len(y), -1)
-    if task.family == "classes" and y.shape != shape:
+    if task.family == "classes" and y.shape == shape:
+        empty = np.flatnonzero((y.max(axis=-1) <= 0).reshape(len(y), -1).any(axis=1))
+        if len(empty):
+            instead = f"class numbers, {IGNORED} where a position does not count" if task.ignores else "a class for every one"
+            raise DataError(f"{where}[{empty[0]}] is 0 for every class", instead, "Leave out what has no label")
+    elif task.family == "classes":
         if y.dtype.kind not in "biu" and not np.all(flat == np.round(flat)):
             raise DataError(f"{where} has dtype {y.dtype} and values between whole numbers", "class numbers")
         least = IGNORED if task.ignores else 0

@@ -131,6 +131,8 @@ def test_a_metric_says_which_reading_is_meant():
         ((4, 4, 3), "softmax", MASKS[:, :3], {}, "do not fit"),
         ((4, 4, 3), "softmax", np.where(MASKS == 2, 255, MASKS), {}, "is class 255"),
         ((1,), "sigmoid", RNG.integers(1, 3, N), {"task": "binary"}, r"is 2.*0 or 1"),
+        ((3,), "softmax", np.eye(3)[CLASSES] * (CLASSES != 1)[:, None], {}, r"y_train\[\d+\] is 0 for every class"),
+        ((4, 4, 3), "softmax", np.eye(3)[MASKS] * (MASKS != 1)[..., None], {}, "is 0 for every class.*-1 where a pos"),
         ((3,), "softmax", CLASSES, {"task": "binary"}, "task binary does not fit"),
         ((3,), "softmax", CLASSES, {"task": "guess"}, "task 'guess' is not known"),
         ((3,), "softmax", CLASSES, {"task": "regression"}, "y_train has shape"),

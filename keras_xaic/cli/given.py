@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Optional, Union
 
@@ -70,4 +71,6 @@ def check_data(data: pathlib.Path) -> None:
         DataError: If not.
     """
     if not data.is_dir() and not (data.is_file() and data.stat().st_size > SMALL):
-        load_data(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when they are used
+            load_data(data)

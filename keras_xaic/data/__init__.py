@@ -6,7 +6,7 @@ Several inputs or outputs are `Parts` (see `keras_xaic.data.parts`), one input o
 from __future__ import annotations
 
 from keras_xaic.data.checks import as_array, check_inputs, check_numbers, check_values
-from keras_xaic.data.classes import renamed
+from keras_xaic.data.classes import renamed, without_lone_class
 from keras_xaic.data.loading import as_data, load_data
 from keras_xaic.data.parts import Array, Parts, arrays_of, concatenated, joined
 from keras_xaic.data.samples import Data, Rows, Samples
@@ -27,4 +27,5 @@ __all__ = [
     "joined",
     "load_data",
     "renamed",
+    "without_lone_class",
 ]

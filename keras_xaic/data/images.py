@@ -11,8 +11,9 @@ from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.data.classes import is_out_of_order, written_names
 from keras_xaic.data.samples import Data, Samples
-from keras_xaic.errors import DataError, first_line
+from keras_xaic.errors import DataError, XaicWarning, first_line
 from keras_xaic.npz import LARGE, map_values, nameless_file
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
@@ -46,10 +47,13 @@ def load_directory(where: pathlib.Path, scale: float, offset: float, image_size:
     classes = _classes(train_root)
     if not classes:
         raise DataError(f"{train_root} has no class directories", "train/CLASS/*.png and test/CLASS/*.png, or an .npz file")
+    if is_out_of_order(classes):
+        said = f"The class directories of {train_root} are numbers, and get theirs in alphabetical order, as in Keras: "
+        warnings.warn(f"{said}{classes[2]} is class 2.", XaicWarning, stacklevel=2)
     found = {name: _files(root, classes) for name, root in roots.items()}
     colours = any(_mode(file) not in GRAY for file, _ in found["train"])
     parts: dict[str, Any] = {name: _load_images(files, colours, scale, offset, image_size) for name, files in found.items()}
-    return Data(**parts, name=where.name, classes=tuple(classes))
+    return Data(**parts, name=where.name, classes=written_names(classes, where.name))
 
 
 def _classes(root: pathlib.Path) -> list[str]:

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from keras_xaic.bundle import Bundle
-from keras_xaic.data import Data, Parts
+from keras_xaic.data import Data, Parts, without_lone_class
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.errors import DataError
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import Metric, Task
-from keras_xaic.output_tasks import AnyTask, PerOutput, Tasks, by_output, infer_all, task_of
+from keras_xaic.output_tasks import AnyTask, PerOutput, Tasks, by_output, check_all_targets, infer_all, task_of
 from keras_xaic.tasks import Head, infer
 
 
@@ -36,7 +36,7 @@ class BundleFacts:
 
     def in_order(self, data: Data) -> Data:
         """Returns data in the order of the file's inputs and outputs, by the names that the bundle remembers."""
-        ports = self.bundle.ports()
+        ports, data = self.bundle.ports(), without_lone_class(data)
         if ports is not None:
             return data.ordered(*ports)
         alone = [one.names or ("0",) if isinstance(one, Parts) else ("0",) for one in (data.train.x, data.train.y)]
@@ -75,9 +75,10 @@ class BundleFacts:
         if ports is not None:
             return self._tasks(ports[1], data, task, metric)
         known, task, metric = Task.of(self.kit), _alone(task), _alone(metric)
-        if known is not None and task in (None, known.kind):
-            return known if metric is None else known.judged_by(metric)
         head = Head.of(self.kit["head"]) if "head" in self.kit else _head(read_file(self.bundle.model))
+        if known is not None and task in (None, known.kind):
+            check_all_targets(known, [head], data)
+            return known if metric is None else known.judged_by(metric)
         if task is None and metric is None:  # report.json is all there is for bundles without check/task.json
             told = self.report.get("metric")
             name = told.get("name") if isinstance(told, dict) else told
@@ -86,18 +87,18 @@ class BundleFacts:
 
     def _tasks(self, names: Sequence[str], data: Data, task: PerOutput, metric: PerOutput) -> AnyTask:
         """Returns the same for a model with several inputs or outputs."""
-        known = task_of(self.kit)
+        known, facts, info = task_of(self.kit), self.kit.get("heads"), read_file(self.bundle.model)
+        if len(info.outputs) != len(names):
+            raise DataError(f"{self.bundle.model} has {len(info.outputs)} outputs", f"{len(names)}, as check/task.json says")
+        heads = [_head(info, number) for number in range(len(names))]
+        if isinstance(facts, list) and len(facts) == len(names):
+            heads = [Head.of(one) for one in facts]
         if known is not None and task is None:
+            check_all_targets(known, heads, data)
             metrics = by_output("metric", metric, names)
             told = list(known.tasks) if isinstance(known, Tasks) else [known]
             made = [one if asked is None else one.judged_by(asked) for one, asked in zip(told, metrics)]
             return replace(known, tasks=tuple(made)) if isinstance(known, Tasks) else made[0]
-        facts, info = self.kit.get("heads"), read_file(self.bundle.model)
-        heads = [_head(info, number) for number in range(len(names))]
-        if isinstance(facts, list) and len(facts) == len(names):
-            heads = [Head.of(one) for one in facts]
-        if len(info.outputs) != len(names):
-            raise DataError(f"{self.bundle.model} has {len(info.outputs)} outputs", f"{len(names)}, as check/task.json says")
         return infer_all([replace(head, name=name) for head, name in zip(heads, names)], data, task, metric)
 
 

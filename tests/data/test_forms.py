@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, tf
+from keras_xaic.bundle import Bundle
 from keras_xaic.data import Data, Samples, as_data, load_data, renamed
 from keras_xaic.errors import XaicError, XaicWarning
 from keras_xaic.metrics import Task
+from keras_xaic.models import fitted
 from keras_xaic.tasks import Head, infer, with_task
 from keras_xaic.training import Schedule, fit
 from tests.data.form_table import FORMS, table
@@ -147,6 +149,56 @@ def test_labels_get_the_numbers_that_a_bundle_remembers():
     np.testing.assert_array_equal(data.train.y, [2, 1])
     with pytest.raises(XaicError, match="the class 'cow'"):
         renamed(as_data((X[:2], np.array(["dog", "cow"]))), ("ant", "cat", "dog"))
+
+
+def test_names_that_files_write_otherwise_stay_those_of_the_bundle(tmp_path):
+    labels = np.array(["cat ", "ant  hill", "b\nee", "cat "])
+    data = as_data((X[:4], labels))
+    bundle = Bundle(tmp_path)
+    bundle.name_classes(data.classes)
+    assert bundle.class_names() == data.classes == ("ant hill", "b ee", "cat")
+    np.testing.assert_array_equal(renamed(data, bundle.class_names()).train.y, [2, 0, 1, 2])
+    numbered = as_data(Data(Samples(X[:2], Y[:2] % 2), classes=("a  b", "c ")))
+    assert renamed(numbered, ("a b", "c")) is numbered
+    with pytest.raises(XaicError, match="classes 'cat' and 'cat ', which files hold as 'cat'"):
+        as_data((X[:4], np.array(["cat ", "cat", "dog", "cat"])))
+
+
+def test_numbers_as_texts_are_not_counted_by_the_alphabet():
+    x, texts = np.zeros((11, 2)), np.arange(11).astype(str)
+    with pytest.raises(XaicError, match=r"alphabetical order '0', '1', '10', '2' and 7 more.*y\.astype\(int\)"):
+        as_data((x, texts))
+    assert as_data(Data(Samples(x, texts), classes=tuple(texts))).train.y.tolist() == list(range(11))
+    assert as_data((x[:10], texts[:10])).train.y.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "said"),
+    [
+        (Head((3,), "softmax"), NAMES[1:], r"names 2 classes \('ant', 'dog'\), the model tells 3 apart"),
+        (Head((2,), "softmax"), NAMES, "names 3 classes .*, the model tells 2 apart"),
+        (Head((1,), "sigmoid"), NAMES, "names 3 classes .*, the model tells 2 apart"),
+        (Head((4, 4, 1), "linear"), NAMES, "no classes of samples.*put all images into one directory"),
+    ],
+)
+def test_names_of_classes_are_those_of_the_model(head, labels, said):
+    with pytest.raises(XaicError, match=said):
+        infer(head, as_data((X[: len(labels)], labels)))
+
+
+def test_names_are_no_values():
+    head, data = Head((1,), "linear", "mean_squared_error"), as_data((X[:2], NAMES[:2]))
+    assert infer(head, data).kind == "binary"
+    with pytest.raises(XaicError, match="the model's outputs are no classes of samples"):
+        infer(head, data, "regression")
+
+
+def test_one_class_alone_is_no_label():
+    model = keras.Sequential([keras.Input((X.shape[1],)), keras.layers.Dense(3, activation="softmax")])
+    with pytest.warns(XaicWarning, match="data has one class alone, 'all': its samples are taken as samples without labels"):
+        data = fitted(model, as_data((X[:4], np.array(["all"] * 4))))
+    assert data.train.y is None
+    assert data.classes == ()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from keras_xaic._keras import keras
 from keras_xaic.data import as_data, load_data
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, XaicWarning
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 7, 3), np.uint8)
@@ -35,7 +35,7 @@ def fill(root, kinds=KINDS, classes=("b", "a")):
             (root / name / file).parent.mkdir(parents=True, exist_ok=True)
             image.save(root / name / file)
     (root / ".hidden").mkdir()
-    (root / "a" / "notes.txt").write_text("no image")
+    (root / classes[-1] / "notes.txt").write_text("no image")
 
 
 def by_keras(root, size, colours="rgb"):
@@ -83,3 +83,10 @@ def test_sizes_that_differ_are_named_with_the_option_that_helps(tmp_path):
     with pytest.raises(DataError, match=r"b\.png has 7 x 4 pixels.*image_size='9x7'"):
         load_data(tmp_path)
     assert load_data(tmp_path, image_size="9x7").train.x.shape == (4, 9, 7, 3)
+
+
+def test_numbers_as_directories_are_counted_as_keras_does_with_a_line(tmp_path):
+    fill(tmp_path, {"a.png": KINDS["bits.png"]}, [str(number) for number in range(11)])
+    with pytest.warns(XaicWarning, match="are numbers, and get theirs in alphabetical order, as in Keras: 10 is class 2"):
+        data = load_data(tmp_path)
+    assert list(data.classes) == by_keras(tmp_path, (9, 7))[2]

@@ -10,7 +10,9 @@ import pytest
 from keras_xaic.data import Data, Samples
 from keras_xaic.edge import available_interpreters, deployed_interpreters, judge, run_file, verify
 from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.metrics import Task
 from keras_xaic.settings import DataOptions
+from keras_xaic.tasks import Head
 
 needs_tflm = pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
 
@@ -101,6 +103,22 @@ def test_without_labels_there_is_no_accuracy(bundle, data):
 def test_without_a_test_part_all_samples_are_used_and_named(bundle, data):
     result = verify(bundle, (data.test.inputs(), data.test.y), latency_runs=0)
     assert (result.part, result.samples) == ("train", 60)
+
+
+def test_labels_of_other_classes_than_the_models_are_no_wrong_answers(bundle, data):
+    (bundle / "check").mkdir()
+    facts = {"head": Head((5,), "softmax", "", (8, 8, 2)).facts(), **Task("classification", 5, "softmax").facts()}
+    (bundle / "check" / "task.json").write_text(json.dumps(facts))
+    x, y = data.test.inputs(), data.test.y
+    assert verify(bundle, (x, y), latency_runs=0).edge_accuracy > 0
+    for wrong, said in [
+        (np.where(y == 4, 7, y), r"\] is class 7. Expected classes 0 to 4"),
+        (np.where(y == 4, -1, y), r"\] is class -1"),
+        (y + 0.4, "values between whole numbers"),
+        (np.array(["a", "b", "c", "d", "e"])[y % 4], "names 4 classes .* the model tells 5 apart"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            verify(bundle, (x, wrong), latency_runs=0)
 
 
 def test_the_report_names_the_metric(bundle, data):
