@@ -17,6 +17,11 @@ WHOLE = 2**24
 _TEXTS = (
     "Texts become numbers in front of the model: give the model behind the layer that reads them, and what it gives as data"
 )
+_CHANNELS = {
+    (1, 3): "Images have one channel where no training image has colours: save them as RGB",
+    (3, 1): "Images have three channels where a training image has colours: save them in shades of gray",
+}
+"""Channels of samples and of the model -> what to do."""
 
 
 def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) -> None:
@@ -38,6 +43,7 @@ def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) ->
                 raise DataError(
                     f"{data.name}: {_key(samples.x, f'x_{part}', number)} has samples of shape {x.shape[1:]}",
                     f"{_show(shape[1:])}, the model's input shape",
+                    _CHANNELS.get((*x.shape[-1:], *shape[-1:]), "") if len(x.shape) == len(shape) > 3 else "",
                 )
 
 

@@ -37,7 +37,7 @@ def as_samples(part: Any, scale: float, offset: float) -> Samples:
     if hasattr(part, "element_spec"):
         x, y, weight = _of_dataset(part)
     elif _is_sequence(part):
-        elements = _told(part, (part[number] for number in range(len(part))))
+        elements = _told(part, _batches(part))
         x, y, weight = _joined(elements, batched=True)
     else:
         x, y, weight = _of_arrays(part)
@@ -47,6 +47,12 @@ def as_samples(part: Any, scale: float, offset: float) -> Samples:
 def _is_sequence(part: object) -> bool:
     """Whether it is a `keras.utils.Sequence`, such as `ImageDataGenerator.flow` returns."""
     return hasattr(part, "on_epoch_end") and hasattr(part, "__getitem__") and hasattr(part, "__len__")
+
+
+def _batches(part: Any) -> Iterator[Any]:
+    """Yields the batches of a sequence; an error of its own length is one of its elements, too (see `_told`)."""
+    for number in range(len(part)):
+        yield part[number]
 
 
 def _of_arrays(part: Any) -> tuple[Any, Any, Any]:

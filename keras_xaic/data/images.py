@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic.data.classes import is_out_of_order, written_names
+from keras_xaic.data.layout import IMAGE_ENDINGS, check_layout, class_names, has_ending, part_directories, walked, warn
 from keras_xaic.data.samples import Data, Samples
-from keras_xaic.errors import DataError, XaicWarning, first_line
+from keras_xaic.errors import DataError, first_line
 from keras_xaic.npz import LARGE, map_values, nameless_file
 
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
 MOST_PIXELS = 40_000_000
 """Of one image."""
 GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
@@ -39,29 +38,24 @@ def load_directory(where: pathlib.Path, scale: float, offset: float, image_size:
     Raises:
         DataError: Naming the directory or file.
     """
-    train_root = where / "train" if (where / "train").is_dir() else where
-    roots = {"train": train_root}
-    if train_root != where:
-        names = {"val": "validation", "validation": "validation", "test": "test"}
-        roots.update({part: where / name for name, part in names.items() if (where / name).is_dir()})
-    classes = _classes(train_root)
+    roots = part_directories(where)
+    train_root = roots["train"]
+    classes = class_names(train_root)
     if not classes:
         raise DataError(f"{train_root} has no class directories", "train/CLASS/*.png and test/CLASS/*.png, or an .npz file")
     if is_out_of_order(classes):
         said = f"The class directories of {train_root} are numbers, and get theirs in alphabetical order, as in Keras: "
-        warnings.warn(f"{said}{classes[2]} is class 2.", XaicWarning, stacklevel=2)
+        warn(f"{said}{classes[2]} is class 2.")
+    for root in roots.values():
+        check_layout(root, classes)
     found = {name: _files(root, classes) for name, root in roots.items()}
     colours = any(_mode(file) not in GRAY for file, _ in found["train"])
     parts: dict[str, Any] = {name: _load_images(files, colours, scale, offset, image_size) for name, files in found.items()}
     return Data(**parts, name=where.name, classes=written_names(classes, where.name))
 
 
-def _classes(root: pathlib.Path) -> list[str]:
-    return sorted(one.name for one in root.iterdir() if one.is_dir() and not one.name.startswith("."))
-
-
 def _files(root: pathlib.Path, classes: list[str]) -> list[tuple[pathlib.Path, int]]:
-    unknown = sorted(set(_classes(root)) - set(classes))
+    unknown = sorted(set(class_names(root)) - set(classes))
     if unknown:
         raise DataError(
             f"{root} has the class directory {unknown[0]!r}", f"the classes of the training images: {', '.join(classes)}"
@@ -69,9 +63,9 @@ def _files(root: pathlib.Path, classes: list[str]) -> list[tuple[pathlib.Path, i
     files = [
         (pathlib.Path(place) / name, label)
         for label, one in enumerate(classes)
-        for place, _, names in sorted(os.walk(root / one))
+        for place, _, names in sorted(walked(root / one))
         for name in sorted(names)
-        if pathlib.Path(name).suffix.lower() in IMAGE_ENDINGS
+        if has_ending(name, IMAGE_ENDINGS)
     ]
     if not files:
         raise DataError(f"{root} holds no images", f"files ending in {', '.join(sorted(IMAGE_ENDINGS))}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,9 +19,14 @@ from keras_xaic.data.forms import as_samples
 from keras_xaic.data.images import load_directory
 from keras_xaic.data.parts import as_parts
 from keras_xaic.data.samples import Data, Samples
-from keras_xaic.errors import DataError
+from keras_xaic.errors import DataError, XaicWarning
 from keras_xaic.files import PathLike, not_there
 from keras_xaic.npz import Npz
+
+MOST_KEYS = 20
+"""That messages name."""
+_MEANT = re.compile("(x|y|weights?|sample_?weights?)([_-].*)?$", re.IGNORECASE)
+"""Keys that are meant for inputs, targets or weights."""
 
 
 @checked(path=a_path, image_size=two_sizes)
@@ -128,12 +135,16 @@ def _scaled(samples: Samples, part: str, where: str, scale: float, offset: float
 
 def _of_keys(arrays: Mapping[str, Any], where: str, scale: float, offset: float) -> Data:
     """Returns what lies under ``x_train``, ``x_val`` and ``x_test``, or ``x_train_NAME`` for parts."""
-    keys = ", ".join(sorted(map(str, arrays))) or "none"
+    names = sorted(map(str, arrays))
+    keys = ", ".join(names[:MOST_KEYS]) + (f" and {len(names) - MOST_KEYS} more" if len(names) > MOST_KEYS else "") or "none"
+    read: set[Any] = set()
 
     def found(key: str) -> Any:
         if key in arrays:
+            read.add(key)
             return arrays[key]
         parts = {str(name)[len(key) + 1 :]: name for name in arrays if str(name).startswith(f"{key}_")}
+        read.update(parts.values())
         return as_parts({name: arrays[stored] for name, stored in parts.items()}) if parts else None
 
     x = {part: found(f"x_{part}") for part in ("train", "test", "val")}
@@ -147,6 +158,11 @@ def _of_keys(arrays: Mapping[str, Any], where: str, scale: float, offset: float)
         for part, given in x.items()
     )
     assert train is not None
+    unread = [name for name in names if name not in read and _MEANT.match(name)]
+    if unread:
+        said = f"{where}: {', '.join(unread[:MOST_KEYS])} {'is' if len(unread) == 1 else 'are'} not read. "
+        said += "Keys are x_train, y_train and weight_train, and with an x of their own the same with _val and _test."
+        warnings.warn(said, XaicWarning, stacklevel=3)
     return Data(train, test, where, validation)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_xaic._keras import tf
 from keras_xaic.data import Data, Parts, Rows, Samples, as_data, check_inputs, load_data
-from keras_xaic.errors import DataError, XaicError
+from keras_xaic.errors import DataError, XaicError, XaicWarning
 from keras_xaic.npz import LARGE
 
 
@@ -109,6 +109,30 @@ def test_data_must_fit_the_model(arrays):
     check_inputs(data, [(None, None, 4, 1)])
     with pytest.raises(DataError, match=r"x_train has samples of shape \(4, 4, 1\)"):
         check_inputs(data, [(None, 8, 8, 1)])
+    with pytest.raises(DataError, match="Images have one channel where no training image has colours: save them as RGB"):
+        check_inputs(data, [(None, 4, 4, 3)])
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            ("x_valid", "Y_valid", "sample_weight"),
+            "data: Y_valid, sample_weight, x_valid are not read. Keys are x_train",
+        ),
+        (("y_test",), "y_test is not read.*with an x of their own the same with _val and _test"),
+        (("x_train_more",), "x_train_more is not read"),
+    ],
+)
+def test_keys_that_nothing_reads_are_said(arrays, keys, said):
+    given = {"x_train": arrays["x_train"], "y_train": arrays["y_train"], "names": np.zeros(3), "xs": np.zeros(3)}
+    with pytest.warns(XaicWarning, match=said):
+        as_data({**given, **dict.fromkeys(keys, np.zeros(20))})
+
+
+def test_the_keys_of_a_file_with_many_are_not_all_named(tmp_path):
+    with pytest.raises(DataError, match=r"its keys: a0, a1, .* and 80 more\)"):
+        load_data(save(tmp_path, **{f"a{number}": np.zeros(1) for number in range(100)}))
 
 
 @pytest.mark.parametrize(

@@ -266,9 +266,16 @@ class Failing(keras.utils.Sequence):
         return (X[:4], Y[:4]) if index < 2 else X[5][:, None].no_such_thing
 
 
+class HalfLong(Failing):
+    def __len__(self):
+        return 5 / 2
+
+
 def test_an_error_of_what_makes_the_samples_is_one_line():
     with pytest.raises(XaicError, match=r"the Failing failed at element 2 \(AttributeError: .*no_such_thing"):
         as_data(Failing())
+    with pytest.raises(XaicError, match=r"the HalfLong failed at element 0 \(TypeError: 'float' object"):
+        as_data(HalfLong())
     dataset = tf.data.Dataset.from_tensor_slices(X[:4] - 1e9).map(
         lambda x: tf.debugging.check_numerics(x / 0, "no number here")
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,12 +73,60 @@ def test_images_without_colours_have_one_channel(tmp_path):
     np.testing.assert_array_equal(data.train.y, y)
 
 
-@pytest.mark.parametrize("name", ["val", "validation"])
-def test_splits_of_a_directory(tmp_path, name):
-    for part in ("train", name, "test"):
-        fill(tmp_path / part, {"plain.png": KINDS["plain.png"], f"{part}.png": KINDS["palette.png"]})
-    data = as_data(tmp_path)
-    assert [(part, len(samples)) for part, samples in data.parts()] == [("train", 4), ("test", 4), ("val", 4)]
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("train", "validation", "test"), ("Training", "VALID", "Testing")])
+def test_splits_of_a_directory(tmp_path, names):
+    for number, part in enumerate(names):
+        fill(tmp_path / part, dict.fromkeys((f"{one}.png" for one in range(2 + number)), KINDS["plain.png"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = as_data(tmp_path)
+    assert [(part, len(samples)) for part, samples in data.parts()] == [("train", 4), ("test", 8), ("val", 6)]
+    assert data.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("train", "val", "validation"), "has the directories 'val' and 'validation'. Expected one for the validation part"),
+        (("Train", "train"), "has the directories 'Train' and 'train'"),
+        (("val", "Test"), "has 'Test', 'val' and no directory for training"),
+    ],
+)
+def test_splits_that_are_two_or_none_are_refused(tmp_path, names, said):
+    for part in names:
+        fill(tmp_path / part, {"plain.png": KINDS["plain.png"]})
+    with pytest.raises(DataError, match=said):
+        load_data(tmp_path)
+
+
+def test_what_of_a_directory_is_not_read_is_said(tmp_path):
+    one = {"plain.png": KINDS["plain.png"]}
+    for part in ("seg_train", "seg_test"):
+        fill(tmp_path / part, one)
+    with pytest.warns(XaicWarning, match=r"same directories \(a, b\) in each of seg_test, seg_train.*call them train, val"):
+        load_data(tmp_path)
+    (tmp_path / "seg_train").rename(tmp_path / "train")
+    with pytest.warns(XaicWarning, match="seg_test is not read: beside train/ only val/ and test/ are"):
+        load_data(tmp_path)
+    (tmp_path / "seg_test").rename(tmp_path / "test")
+    for file in ("a/b.tiff", "a/c.webp", "d.png"):
+        KINDS["plain.png"].save(tmp_path / "train" / file)
+    with pytest.warns(XaicWarning, match=r"3 images of .*train are not read, a/b.tiff for one: images lie in directories of"):
+        assert len(load_data(tmp_path).train) == 2
+
+
+def test_a_directory_that_may_not_be_read_is_not_left_out(tmp_path, monkeypatch):
+    fill(tmp_path, {"deep/er/plain.png": KINDS["plain.png"]})
+    scan = os.scandir
+
+    def scandir(place):
+        if os.path.basename(place) == "er":
+            raise PermissionError(13, "Permission denied", place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"deep/er cannot be read \(Permission denied\)"):
+        load_data(tmp_path)
 
 
 def test_sizes_that_differ_are_named_with_the_option_that_helps(tmp_path):
