@@ -119,7 +119,8 @@ class Npz(Mapping[str, np.ndarray]):
         header = file.read(length).decode("latin1") if length <= _MOST_HEADER else ""
         found = {name: pattern.search(header) for name, pattern in _FIELDS.items()}
         if found["descr"] is None:
-            raise self._error(f"has a member {key!r} of objects or records")
+            fix = f"Save {key}.astype('float32'), or {key}.astype(str) of texts"
+            raise DataError(f"{self.path} has a member {key!r} of objects, records or times", self.expected, fix)
         if found["shape"] is None or found["fortran_order"] is None:
             raise self._error(f"has a member {key!r} with a damaged header")
         shape = tuple(int(number.rstrip("L")) for number in re.findall(_NUMBER, found["shape"].group(1)))

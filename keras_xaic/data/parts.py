@@ -119,6 +119,11 @@ def _whole(value: object) -> np.ndarray:
     """Returns an array of a value none of whose entries is masked: NumPy would give what lies under the mask."""
     if np.ma.is_masked(value):
         raise DataError("data holds masked values", "values for all entries", "Fill them, or leave those samples out")
+    names = [str(one) for one in getattr(getattr(value, "dtype", None), "categories", ())]
+    if names != sorted(names) and not all(name.lstrip("-").isdecimal() for name in names):
+        found = f"data holds categories in the order {', '.join(map(repr, names[:4]))}"
+        fix = "Give their codes: y.cat.codes of a Series, y.codes of a Categorical"
+        raise DataError(found, "names in alphabetical order, which is how they are numbered", fix)
     return _of_columns(value) if hasattr(value, "columns") and hasattr(value, "dtypes") else np.asarray(value)
 
 

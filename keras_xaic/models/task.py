@@ -9,6 +9,7 @@ from keras_xaic.metrics import Task
 from keras_xaic.models.losses import carried_losses
 from keras_xaic.models.operations import Operations
 from keras_xaic.models.ports import ports_of
+from keras_xaic.models.tables import check_rows
 from keras_xaic.output_tasks import AnyTask, PerOutput, infer_all
 from keras_xaic.tasks import Head
 
@@ -49,6 +50,7 @@ def infer_task(
     known = data.train.task
     if known is not None and task is None and metric is None and weights is None:
         return known
+    check_rows(model, {f"{data.name}: x_{part}": [samples] for part, samples in data.parts()})
     for _, part in data.parts():
         if part.y is not None and len(arrays_of(part.y)) != len(model.outputs):
             raise DataError(f"{data.name}: there are targets for {len(arrays_of(part.y))} outputs", f"{len(model.outputs)}")

@@ -12,6 +12,7 @@ from keras_xaic.data import Parts, Samples, arrays_of, as_array, check_numbers, 
 from keras_xaic.data.parts import as_parts, in_order
 from keras_xaic.errors import DataError, choices
 from keras_xaic.models.ports import ports_of
+from keras_xaic.models.tables import check_rows
 from keras_xaic.output_tasks import AnyTask
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
             raise DataError(f"x for input {name!r} has shape {part.x.shape}", f"(N, {', '.join(map(str, shape))})")
         if len(part) != len(parts[0]):
             raise DataError(f"x for input {name!r} has {len(part)} samples", f"{len(parts[0])} as the first input")
+    if task is None and parts[0].task is None:  # else they were looked at
+        check_rows(model, {"x": parts})
     targets = _targets(y, parts, len(ports.outputs))
     task = parts[0].task if task is None else task
     return Inputs(tuple(parts), targets, tuple(tensor.dtype.name for tensor in expected), task)

@@ -186,6 +186,19 @@ def test_names_of_classes_are_those_of_the_model(head, labels, said):
         infer(head, as_data((X[: len(labels)], labels)))
 
 
+def test_categories_in_an_order_of_their_own_are_not_numbered_by_the_alphabet():
+    pandas = pytest.importorskip("pandas")
+    for order in (["low", "mid", "high"], ["high", "low", "mid"]):
+        series = pandas.Series(pandas.Categorical.from_codes([0, 1, 2, 1], order))
+        if order[0] == "low":
+            for labels in (series, series.values):
+                with pytest.raises(XaicError, match=r"categories in the order 'low', 'mid', 'high'.*y.cat.codes"):
+                    as_data((X[:4], labels))
+        labels = series.cat.codes if order[0] == "low" else series
+        assert as_data({"x_train": X[:4], "y_train": labels}).train.y.tolist() == [0, 1, 2, 1]
+    assert as_data((X[:4], pandas.Series([10, 9, 10, 9]).astype("category"))).train.y.tolist() == [10, 9, 10, 9]
+
+
 def test_names_are_no_values():
     head, data = Head((1,), "linear", "mean_squared_error"), as_data((X[:2], NAMES[:2]))
     assert infer(head, data).kind == "binary"
