@@ -501,14 +501,17 @@ class Task:
             return "all"
         return "true" if samples.y is not None else "predicted"
 
-    def doubt(self, outputs: np.ndarray, targets: np.ndarray) -> Optional[str]:
+    def doubt(self, outputs: np.ndarray, targets: np.ndarray, whose: str = "The original model's") -> Optional[str]:
         """Returns a warning where outputs are worth no more than chance: targets and outputs may not fit; else None.
+
+        `whose` they are begins it.
 
         Decisions are compared with what they are worth against the same targets in random order, values with the error of the
         best constant.
         """
         if self.own is not None:  # of its values nothing is known
-            return self.judged_by("").doubt(outputs, targets) or self._wrong_way(outputs, np.asarray(targets))
+            usual = self.judged_by("").doubt(outputs, targets, whose)
+            return usual or self._wrong_way(outputs, np.asarray(targets), whose)
         value, name = self.score(outputs, targets), self.metric_name
         if self.is_values:
             limit = 0.0 if name == "r2" else self.constant_error(targets)
@@ -526,11 +529,11 @@ class Task:
                 return None
             than = f"targets in random order give {middle:.4g}"
         return (
-            f"The original model's {name} is {value:.4g}, no better than chance ({than}). "
+            f"{whose} {name} is {value:.4g}, no better than chance ({than}). "
             "Do the targets and the scaling of the inputs fit the model, and is the task right?"
         )
 
-    def _wrong_way(self, outputs: np.ndarray, targets: np.ndarray) -> Optional[str]:
+    def _wrong_way(self, outputs: np.ndarray, targets: np.ndarray, whose: str) -> Optional[str]:
         """Returns a warning where the user's own metric is better with targets in random order."""
         value, random = self.score(outputs, targets), np.random.default_rng(0)
         middle = float(np.mean([self.score(outputs, targets[random.permutation(len(targets))]) for _ in range(SHUFFLES)]))
@@ -538,7 +541,7 @@ class Task:
             return None
         better, other = ("lower", "higher") if self.metric.is_error else ("higher", "lower")
         return (
-            f"The original model's {self.metric_name} is {value:.4g}, targets in random order give {middle:.4g}, and {better} "
+            f"{whose} {self.metric_name} is {value:.4g}, targets in random order give {middle:.4g}, and {better} "
             f"counts as better. If {other} is better, say so: an attribute of the function, better = {other!r}."
         )
 

@@ -156,10 +156,10 @@ class Tasks:
         """Returns where attributions start: the true classes, the predicted ones without labels; all of values."""
         return "predicted" if samples.y is None else "true"
 
-    def doubt(self, outputs: Parts, targets: Parts) -> Optional[str]:
+    def doubt(self, outputs: Parts, targets: Parts, whose: str = "The original model's") -> Optional[str]:
         """Returns a warning where an output is worth no more than chance (see `Task.doubt`); else None."""
         found = zip(self.names, self.tasks, self._parts(outputs), self._parts(targets))
-        said = [(name, task.doubt(given, truth)) for name, task, given, truth in found]
+        said = [(name, task.doubt(given, truth, whose)) for name, task, given, truth in found]
         return next((f"Output {name}: {text}" for name, text in said if text is not None), None)
 
     def facts(self) -> dict[str, Any]:

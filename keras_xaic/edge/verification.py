@@ -68,6 +68,7 @@ def verify(
     loaded = as_data(data, *facts.scaling(options.scale, options.offset), options.image_size)
     loaded = renamed(loaded, opened.class_names())
     loaded = facts.in_order(loaded)
+    decided = loaded.judging.task
     does = facts.task(loaded, options.task, options.metric)
     _say_missing(does)
     loaded = with_task(loaded, does)
@@ -90,6 +91,8 @@ def verify(
         changed=None if stored is None else stored != digest,
         runs=runs,
     )
+    if decided is None:  # else the original was judged before
+        _say_doubt(verification, samples)
     if isinstance(does, Tasks) and verification.judge is not None and verification.judge.value is not None:
         originals = facts.originals(does)
         drops = () if originals is None else does.drops(originals, verification.judge.value, samples.y)
@@ -98,6 +101,16 @@ def verify(
     if verification.error is not None and all(run.error is not None for run in runs.values()):
         raise verification.error
     return verification
+
+
+def _say_doubt(verification: Verification, samples: Samples) -> None:
+    """Says where answers are no better than chance: labels that begin at 1, say, of which the last class is missing."""
+    run = verification.judge
+    if run is not None and run.outputs is not None and samples.y is not None:
+        outputs: Any = run.outputs
+        doubt = verification.task.doubt(outputs, samples.y, "The file's")
+        if doubt is not None:
+            warnings.warn(doubt, XaicWarning, stacklevel=3)
 
 
 def _say_missing(does: AnyTask) -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 from keras_xaic.data import Data, Samples
 from keras_xaic.edge import available_interpreters, deployed_interpreters, judge, run_file, verify
-from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.errors import DataError, EdgeError, XaicWarning
 from keras_xaic.metrics import Task
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import Head
@@ -119,6 +120,17 @@ def test_labels_of_other_classes_than_the_models_are_no_wrong_answers(bundle, da
     ]:
         with pytest.raises(DataError, match=said):
             verify(bundle, (x, wrong), latency_runs=0)
+
+
+def test_answers_that_are_no_better_than_chance_are_doubted(bundle, data):
+    x = data.test.inputs()
+    right = run_file(bundle / "model.tflite", x).outputs[0].argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", XaicWarning)
+        verify(bundle, (x, right), latency_runs=0)
+    kept = right < 4  # labels that begin at 1, of which the last class is missing
+    with pytest.warns(XaicWarning, match=r"The file's accuracy is 0, no better than chance.*Do the targets .* fit the model"):
+        verify(bundle, (x[kept], right[kept] + 1), latency_runs=0)
 
 
 def test_the_report_names_the_metric(bundle, data):
