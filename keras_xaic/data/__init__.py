@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from keras_xaic.data.checks import as_array, check_inputs, check_numbers, check_values
 from keras_xaic.data.classes import renamed, without_lone_class
+from keras_xaic.data.images import with_channels
 from keras_xaic.data.loading import as_data, load_data
 from keras_xaic.data.parts import Array, Parts, arrays_of, concatenated, joined
 from keras_xaic.data.samples import Data, Rows, Samples
@@ -27,5 +28,6 @@ __all__ = [
     "joined",
     "load_data",
     "renamed",
+    "with_channels",
     "without_lone_class",
 ]

@@ -17,11 +17,6 @@ WHOLE = 2**24
 _TEXTS = (
     "Texts become numbers in front of the model: give the model behind the layer that reads them, and what it gives as data"
 )
-_CHANNELS = {
-    (1, 3): "Images have one channel where no training image has colours: save them as RGB",
-    (3, 1): "Images have three channels where a training image has colours: save them in shades of gray",
-}
-"""Channels of samples and of the model -> what to do."""
 
 
 def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) -> None:
@@ -43,7 +38,7 @@ def check_inputs(data: Data, input_shapes: Sequence[Sequence[Optional[int]]]) ->
                 raise DataError(
                     f"{data.name}: {_key(samples.x, f'x_{part}', number)} has samples of shape {x.shape[1:]}",
                     f"{_show(shape[1:])}, the model's input shape",
-                    _CHANNELS.get((*x.shape[-1:], *shape[-1:]), "") if len(x.shape) == len(shape) > 3 else "",
+                    "Save the images in shades of gray" if data.images and x.shape[-1:] == (3,) and shape[-1] == 1 else "",
                 )
 
 
@@ -139,7 +134,8 @@ def as_array(value: object, name: str) -> np.ndarray:
     except (ValueError, TypeError):
         raise DataError(f"{name} is a {type(value).__name__} with rows of several shapes", "an array") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats", _way_out(array))
+        fix = "Give class numbers" if name.startswith("y") and array.dtype.kind in "US" else _way_out(array)
+        raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats", fix)
     return array
 
 

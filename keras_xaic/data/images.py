@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy as np
@@ -27,7 +28,7 @@ def load_directory(where: pathlib.Path, scale: float, offset: float, image_size:
     """Loads ``train/CLASS/*.png``, ``val/...`` and ``test/...``, or ``CLASS/*.png`` (see `load_data`).
 
     Files, their order and their pixels are those of `keras.utils.image_dataset_from_directory` with ``shuffle=False``, in its
-    colour mode ``rgb``, or ``grayscale`` where no image of the training part has colours.
+    colour mode ``rgb``, or ``grayscale`` where no image of the training part has colours (see `with_channels`).
 
     Args:
         where: The directory.
@@ -51,7 +52,20 @@ def load_directory(where: pathlib.Path, scale: float, offset: float, image_size:
     found = {name: _files(root, classes) for name, root in roots.items()}
     colours = any(_mode(file) not in GRAY for file, _ in found["train"])
     parts: dict[str, Any] = {name: _load_images(files, colours, scale, offset, image_size) for name, files in found.items()}
-    return Data(**parts, name=where.name, classes=written_names(classes, where.name))
+    return Data(**parts, name=where.name, classes=written_names(classes, where.name), images=True)
+
+
+def with_channels(data: Data, shapes: Sequence[Sequence[Optional[int]]]) -> Data:
+    """Returns images without colours with their channel three times, as Keras reads them, where a model takes three; no copies.
+
+    Args:
+        data: The data.
+        shapes: Of the model's inputs, (batch, height, width, channels).
+    """
+    x = data.train.x
+    if not (data.images and len(shapes) == 1 and shapes[0][-1:] == (3,) and x.shape[-1:] == (1,)):
+        return data
+    return data.changed(lambda name, part: replace(part, x=np.broadcast_to(part.x, (*part.x.shape[:-1], 3))))
 
 
 def _files(root: pathlib.Path, classes: list[str]) -> list[tuple[pathlib.Path, int]]:

@@ -155,6 +155,7 @@ class Data:
         name: Where it came from, for messages and the report.
         validation: What epochs and rounds are chosen on; None takes a tenth of the training part.
         classes: Names of the classes, where labels were texts or directories.
+        images: Whether they are read from files of images, so that shades of gray may be colours, too.
     """
 
     train: Samples
@@ -162,11 +163,13 @@ class Data:
     name: str = "data"
     validation: Optional[Samples] = None
     classes: tuple[str, ...] = ()
+    images: bool = False
 
     def __post_init__(self) -> None:
         for name, part in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if not isinstance(part, Samples) and (part is not None or name == "train"):
                 raise DataError(f"{name} of Data is a {type(part).__name__}", "Samples(x, y)")
+        object.__setattr__(self, "classes", () if self.classes is None else tuple(map(str, self.classes)))
 
     def _repr_html_(self) -> str:
         """What notebooks show: the parts with their shapes and types."""

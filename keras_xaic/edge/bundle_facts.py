@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from keras_xaic.bundle import Bundle
-from keras_xaic.data import Data, Parts, without_lone_class
+from keras_xaic.data import Data, Parts, with_channels, without_lone_class
 from keras_xaic.edge.inspect_file import FileInfo, read_file
 from keras_xaic.errors import DataError
 from keras_xaic.json_files import read_json
@@ -37,6 +37,8 @@ class BundleFacts:
     def in_order(self, data: Data) -> Data:
         """Returns data in the order of the file's inputs and outputs, by the names that the bundle remembers."""
         ports, data = self.bundle.ports(), without_lone_class(data)
+        if data.images:
+            data = with_channels(data, [tensor.shape for tensor in read_file(self.bundle.model).inputs])
         if ports is not None:
             return data.ordered(*ports)
         alone = [one.names or ("0",) if isinstance(one, Parts) else ("0",) for one in (data.train.x, data.train.y)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_xaic._keras import Model, keras
-from keras_xaic.data import Data, arrays_of, check_inputs, without_lone_class
+from keras_xaic.data import Data, arrays_of, check_inputs, with_channels, without_lone_class
 from keras_xaic.errors import DataError
 from keras_xaic.metrics import Task
 from keras_xaic.models.losses import carried_losses
@@ -17,9 +17,13 @@ __all__ = ["Task", "fitted", "heads_of", "infer_task"]
 
 
 def fitted(model: Model, data: Data) -> Data:
-    """Returns data in the order of the model's inputs and outputs (see `Data.ordered`); a lone class is no label."""
+    """Returns data in the order of the model's inputs and outputs (see `Data.ordered`), and as many channels of images.
+
+    A lone class is no label.
+    """
     ports = ports_of(model)
-    return without_lone_class(data).ordered(ports.inputs, ports.outputs, ports.layers)
+    data = with_channels(without_lone_class(data), [tuple(tensor.shape) for tensor in model.inputs])
+    return data.ordered(ports.inputs, ports.outputs, ports.layers)
 
 
 def infer_task(

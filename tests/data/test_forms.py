@@ -158,6 +158,8 @@ def test_names_that_files_write_otherwise_stay_those_of_the_bundle(tmp_path):
     bundle.name_classes(data.classes)
     assert bundle.class_names() == data.classes == ("ant hill", "b ee", "cat")
     np.testing.assert_array_equal(renamed(data, bundle.class_names()).train.y, [2, 0, 1, 2])
+    for classes, kept in ((np.arange(2), ("0", "1")), (None, ()), (["a", "b"], ("a", "b"))):
+        assert as_data(Data(Samples(X[:2], Y[:2] % 2), classes=classes)).classes == kept
     numbered = as_data(Data(Samples(X[:2], Y[:2] % 2), classes=("a  b", "c ")))
     assert renamed(numbered, ("a b", "c")) is numbered
     with pytest.raises(XaicError, match="classes 'cat' and 'cat ', which files hold as 'cat'"):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xaic import export, verify
 from keras_xaic._keras import keras
 from keras_xaic.data import as_data, load_data
 from keras_xaic.errors import DataError, XaicWarning
+from keras_xaic.models import fitted, infer_task
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 7, 3), np.uint8)
@@ -71,6 +73,26 @@ def test_images_without_colours_have_one_channel(tmp_path):
     x, y, _ = by_keras(tmp_path, (9, 7), "grayscale")
     np.testing.assert_array_equal(np.asarray(data.train.x, np.float32), x)
     np.testing.assert_array_equal(data.train.y, y)
+
+
+@pytest.mark.parametrize("size", [None, (5, 6)])
+def test_images_without_colours_are_read_as_keras_does_for_models_that_take_colours(tmp_path, size):
+    fill(tmp_path, {name: KINDS[name] for name in ("gray.png", "bits.png")})
+    shape = size or (9, 7)
+    model = keras.Sequential([keras.Input((*shape, 3)), keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")])
+    data = fitted(model, load_data(tmp_path, image_size=size))
+    np.testing.assert_allclose(np.asarray(data.train.x, np.float32), by_keras(tmp_path, shape)[0], atol=1e-3)
+    assert infer_task(model, data).kind == "classification"
+    assert data.train.take(np.array([2, 0])).inputs().shape == (2, *shape, 3)
+    with pytest.raises(DataError, match=r"samples of shape \(9, 7, 1\)"):  # arrays are taken as they are
+        infer_task(model, fitted(model, as_data((SHADES[None, ..., None], [0]))))
+
+
+def test_a_bundle_that_takes_colours_is_verified_with_images_that_have_none(tmp_path):
+    fill(tmp_path / "images", {name: KINDS[name] for name in ("gray.png", "bits.png")})
+    model = keras.Sequential([keras.Input((9, 7, 3)), keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")])
+    bundle = export(model, tmp_path / "bundle", calibration=tmp_path / "images", prove=False)
+    assert verify(bundle, tmp_path / "images").samples == 4
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("train", "validation", "test"), ("Training", "VALID", "Testing")])
