@@ -104,7 +104,7 @@ def verify(
 
 
 def _say_doubt(verification: Verification, samples: Samples) -> None:
-    """Says where answers are no better than chance: labels that begin at 1, say, of which the last class is missing."""
+    """Says where outputs are no better than chance: labels that begin at 1, say, of which the last class is missing."""
     run = verification.judge
     if run is not None and run.outputs is not None and samples.y is not None:
         outputs: Any = run.outputs
