@@ -17,6 +17,7 @@ from keras_xaic.tflite.flatbuffer import (
     Operator,
     TensorT,
     TensorType,
+    constant,
     name_of,
     operators,
     schema,
@@ -38,6 +39,8 @@ _COPYING = {
     **dict.fromkeys(("SELECT", "SELECT_V2"), (1, 2)),
 }
 """Operators that copy values -> places of what they copy."""
+_FILLING = {"ONE_HOT": (2, 3)}
+"""Operators that write constants into their results -> places of these."""
 _SHIFTS = {("ADD", BITS): 20, ("SUB", BITS): 20, ("ADD", 16): 15, ("SUB", 16): 15, ("SQUARED_DIFFERENCE", BITS): 7}
 """Bits by which kernels shift inputs up before they compute; a result of a scale that is finer still ends the process."""
 _WEIGHTED = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "TRANSPOSE_CONV": 2}
@@ -69,6 +72,7 @@ def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[Weight
         dead = []
     _widen_results(found)
     _keep_scale_of_copies(model, found)
+    _bring_constants(model, found)
     _widen_cells(found)
     return dead
 
@@ -122,6 +126,20 @@ def _keep_scale_of_copies(model: ModelT, found: Sequence[Operator]) -> None:
                 made.quantization = copy.copy(given.quantization)
             else:
                 _rescale_in_front(model, operator, place)
+
+
+def _bring_constants(model: ModelT, found: Sequence[Operator]) -> None:
+    """Brings constants that results are filled with to the scale of those, in place: interpreters do not rescale them."""
+    for operator in (one for one in found if one.kind in _FILLING):
+        made = operator.output()
+        for place in _FILLING[operator.kind]:
+            given = own_input(operator, place)
+            if given.type == made.type and not _same_scale(given, made) and (codes := constant(model, given)) is not None:
+                values = (codes.astype(np.float64) - given.quantization.zeroPoint[0]) * _scale(given)
+                largest = np.iinfo(codes.dtype)
+                there = np.rint(values / _scale(made)) + made.quantization.zeroPoint[0]
+                set_constant(model, given, np.clip(there, largest.min, largest.max), given.type)
+                given.quantization = copy.copy(made.quantization)
 
 
 def _widen_cells(found: Sequence[Operator]) -> None:

@@ -64,6 +64,22 @@ def test_recurrent_layers_one_behind_the_other(kind, precision):
     assert deviation(model, precision) < (0.05 if precision == "int8" else 0.005)
 
 
+FILLED = {
+    "one-hot": lambda t: tf.one_hot(tf.argmax(t, -1), 6),
+    "along another axis": lambda t: tf.one_hot(tf.argmax(t, -1), 6, axis=1),
+    "other values": lambda t: tf.one_hot(tf.argmax(t, -1), 6, on_value=3.0, off_value=-1.0),
+    "encoded": lambda t: layers.CategoryEncoding(6, "multi_hot")(tf.argmax(t, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", FILLED)
+def test_constants_that_results_are_filled_with_have_their_scale(kind):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((4, 4))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(FILLED[kind](layers.Dense(4)(inputs)))))
+    assert deviation(model, "int8") < 0.04
+
+
 NOTHING = {
     "difference": lambda t: t - 1.0000001 * t,
     "squared difference": lambda t: tf.math.squared_difference(t, 1.0000001 * t),
