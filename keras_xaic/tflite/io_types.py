@@ -24,7 +24,7 @@ def with_io(content: bytes, io: InputOutput) -> bytes:
     """Returns a file whose inputs and outputs have another type; what lies between them stays as it is.
 
     Codes of the two types of 8 bits are the same numbers moved by 128: nothing is rounded. Inputs and outputs that are no real
-    values, such as indices, keep their type.
+    values, such as indices and the bytes of images, keep their type.
 
     Args:
         content: A .tflite file.
@@ -39,7 +39,7 @@ def with_io(content: bytes, io: InputOutput) -> bytes:
     for is_input, places in ((True, graph.inputs), (False, graph.outputs)):
         for number, index in enumerate(places):
             tensor = graph.tensors[int(index)]
-            if tensor.type == _TYPES[io] or tensor.type not in (*_TYPES.values(), TensorType.INT16):
+            if tensor.type == _TYPES[io] or not _holds_values(tensor):
                 continue
             if io != "float32" and tensor.type in _CALLED:
                 which = f"{'input' if is_input else 'output'} {number} of model.tflite"
@@ -54,6 +54,13 @@ def with_io(content: bytes, io: InputOutput) -> bytes:
             for entry, index in zip(entries, places):
                 entry.tensorIndex = int(index)
     return pack(model)
+
+
+def _holds_values(tensor: TensorT) -> bool:
+    """Whether what goes in or out are floats, or codes of some: bytes of an image and indices have no scale."""
+    record = tensor.quantization
+    is_code = tensor.type in (*_TYPES.values(), TensorType.INT16) and record is not None and record.scale is not None
+    return tensor.type == TensorType.FLOAT32 or bool(is_code and len(record.scale))
 
 
 def _outer(model: ModelT, index: int, kind: int, is_input: bool) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ExportError
+from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.convert import float_twin
 from keras_xaic.tflite.io_types import with_io
 from tests.tflite.models import inputs_of, open_file, run
@@ -60,3 +62,17 @@ def test_what_is_so_already_stays_as_it_is(twins):
 def test_float_files_have_no_codes(digits, io):
     with pytest.raises(ExportError, match=r"input 0 of model\.tflite has float32 values, not codes of 8 bits.*float32"):
         with_io(float_twin(digits.small.model), io)
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
+@pytest.mark.parametrize("given", ["uint8", "int8"])
+def test_the_bytes_of_images_stay_bytes(given, io):
+    inputs = keras.Input((4,), dtype=given)
+    model = keras.Model(inputs, layers.Dense(2)(tf.cast(inputs, tf.float32) / 255.0))
+    x = np.arange(64).reshape(16, 4).astype(given)
+    content = with_io(build_tflite(model, x, precision="int8"), io)
+    assert details(content)[0]["dtype"] == np.dtype(given)
+    found, wanted = run(content, [x])[0], model.predict(x, verbose=0)
+    scale, zero = details(content, "outputs")[0]["quantization"]
+    found = found if io == "float32" else (found.astype(np.float32) - zero) * scale
+    np.testing.assert_allclose(found, wanted, atol=0.05 * np.abs(wanted).max())
