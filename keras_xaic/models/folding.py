@@ -208,7 +208,12 @@ def learned_factors(layer: Layer) -> tuple[Any, Any]:
 
 
 def _factors(operation: Operation) -> tuple[Any, Any]:
-    """Returns what a `Rescaling`, or arithmetic with a constant, multiplies floats by, and then adds; 1 and 0 for others."""
+    """Returns what a `Rescaling`, or arithmetic with a constant, multiplies floats by, and then adds; 1 and 0 for others.
+
+    One that makes several channels of one is such another: layers beside it have no weights for each.
+    """
+    if len({tuple(tensor.shape) for tensor in (*operation.node.keras_inputs, *tf.nest.flatten(operation.node.outputs))}) > 1:
+        return 1.0, 0.0
     if is_layer_scale(operation.layer):
         return operation.layer.gamma.numpy(), 0.0
     if type(operation.layer) is layers.Rescaling and operation.node.keras_inputs[0].dtype.is_floating:

@@ -165,6 +165,27 @@ def test_rescaling_by_unlike_factors_goes_into_the_layer_behind_it(name):
     assert (found is not model) is goes
 
 
+SPREAD = {
+    "factors": lambda t: t * np.array([1.0, 2.0, 3.0], np.float32),
+    "factors of both signs": lambda t: t * np.array([-1.0, 2.0, 3.0], np.float32),
+    "summands": lambda t: t + np.array([1.0, 2.0, 3.0], np.float32),
+    "minuends": lambda t: np.array([1.0, 2.0, 3.0], np.float32) - t,
+    "divisors": lambda t: t / np.array([1.0, 2.0, 4.0], np.float32),
+    "rescaling": layers.Rescaling([0.5, 1.0, -2.0]),
+}
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@pytest.mark.parametrize("name", SPREAD)
+def test_factors_that_make_several_channels_of_one_stay(name, activation):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(SPREAD[name](layers.Dense(1, activation)(inputs))))
+    regular = regularize(model)
+    assert_same(regular, model, inputs_of(model))
+    assert_same(canonicalize(regular, separate_activations=True).model, model, inputs_of(model))
+
+
 AUGMENTATIONS = {
     "flip": lambda: layers.RandomFlip("horizontal"),
     "rotation": lambda: layers.RandomRotation(0.2),
