@@ -9,9 +9,11 @@ from keras_xaic._keras import Model, keras
 from keras_xaic.arguments import a_path, shown
 from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.files import PathLike
+from keras_xaic.models.batches import for_any_batch
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.loading import load_model
 from keras_xaic.models.opening import opened
+from keras_xaic.models.ports import ports_of
 from keras_xaic.models.positions import at_every_position
 from keras_xaic.models.stateless import without_state
 from keras_xaic.models.wrapped import unwrapped
@@ -39,8 +41,25 @@ def as_model(
         return _usual(from_keras3(model, allow_unsafe))
     elif not isinstance(model, keras.Model):
         raise ModelError(f"model is {shown(model)}", expected)
-    return _usual(unwrapped(model)) if model.built else model
+    return _usual(unwrapped(opened(model))) if model.built else model
 
 
 def _usual(model: Model) -> Model:
-    return at_every_position(without_state(opened(model)))
+    _require_floats(model)
+    return at_every_position(for_any_batch(without_state(model)))
+
+
+def _require_floats(model: Model) -> None:
+    """Refuses outputs that decide already, as an argmax does: no relevance starts there, no metric says how wrong they are.
+
+    Raises:
+        ModelError: Naming the first one.
+    """
+    for number, (name, tensor) in enumerate(zip(ports_of(model).outputs, model.outputs)):
+        if not tensor.dtype.is_floating:
+            raise ModelError(
+                f"output {number} ({name!r}) of model {model.name!r} gives no floats ({tensor.dtype.name})",
+                "outputs of floats: probabilities, logits, values",
+                "Give the model without what decides (argmax, a comparison), keras.Model(model.inputs, [...]), "
+                "and decide on what the file gives",
+            )

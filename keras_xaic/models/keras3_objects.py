@@ -207,8 +207,8 @@ def _masks(config: object, inside: bool = False) -> set[str]:
 
 def _require_same(model: Any, other: Any, found: str, masks: Collection[str] = ()) -> None:
     random = np.random.default_rng(0)
-    shapes = [tuple(size or 4 for size in tensor.shape[1:]) for tensor in model.inputs]
-    arrays = [random.uniform(0, 1, (2, *shape)).astype(np.float32) for shape in shapes]
+    shapes = [(tensor.shape[0] or 2, *(size or 4 for size in tensor.shape[1:])) for tensor in model.inputs]
+    arrays = [random.uniform(0, 1, shape).astype(np.float32) for shape in shapes]
     for array, name in zip(arrays, model.input_names):
         if name in masks:
             array[...] = np.round(array)
@@ -232,6 +232,6 @@ def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
 
 
 def _outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    given = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
+    given = model.predict(arrays if len(arrays) > 1 else arrays[0], batch_size=len(arrays[0]), verbose=0)
     given = [given[key] for key in sorted(given)] if isinstance(given, dict) else given
     return [np.asarray(one) for one in (given if isinstance(given, (list, tuple)) else [given])]

@@ -62,12 +62,21 @@ class Operation:
         if symbol_of(self.layer) in SLICES:
             places = args[1] if len(args) > 1 else kwargs["slice_spec"]
             args, kwargs = (args[0], _without_ellipsis(places, len(args[0].shape))), {}
+        if symbol_of(self.layer) == "reshape" and self._for_any_batch:
+            args, kwargs = (args[0], self._for_any_batch), {}
         called = function or self.layer
         if isinstance(function, Layer) and not function._call_spec.expects_mask_arg:
             kwargs.pop("mask", None)  # what stands for a layer may have no use for a mask
         if self.equation and isinstance(called, Einsum):
             args, kwargs = (list(args[1:]),), {}
         return tuple(tf.nest.flatten(called(*args, **kwargs)))
+
+    @property
+    def _for_any_batch(self) -> Optional[tuple[int, ...]]:
+        """The shape that a call with a shape of a fixed batch makes of a batch of any size; None where it names none."""
+        before, after = (tuple(tensor.shape) for tensor in (self.node.keras_inputs[0], tf.nest.flatten(self.node.outputs)[0]))
+        is_fixed = len(self.inputs) == 1 and before and before[0] is not None and after and None not in after
+        return (-1, *after[1:]) if is_fixed else None
 
     @property
     def mask(self) -> Optional[str]:

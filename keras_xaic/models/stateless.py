@@ -34,16 +34,16 @@ def without_state(model: Model) -> Model:
 
 
 def _stateless(operation: Operation) -> Layer:
-    return rebuilt(operation.layer, _freed({**operation.layer.get_config(), "name": operation.path}))
+    return rebuilt(operation.layer, freed({**operation.layer.get_config(), "name": operation.path}))
 
 
 def _keeps_state(layer: Layer) -> bool:
     return not isinstance(layer, Model) and bool(getattr(layer, "stateful", False)) and "stateful" in str(layer.get_config())
 
 
-def _freed(config: Any) -> Any:
+def freed(config: Any) -> Any:
     """Returns a layer's configuration without state and without sizes of batches, those of layers inside it included."""
     if isinstance(config, dict):
-        kept = {key: _freed(value) for key, value in config.items() if key not in ("batch_input_shape", "batch_shape")}
+        kept = {key: freed(value) for key, value in config.items() if key not in ("batch_input_shape", "batch_shape")}
         return {**kept, "stateful": False} if "stateful" in kept else kept
-    return [_freed(one) for one in config] if isinstance(config, list) else config
+    return [freed(one) for one in config] if isinstance(config, list) else config

@@ -11,6 +11,7 @@ import numpy as np
 from keras_xaic.data import Parts, Samples, arrays_of, as_array, check_numbers, check_values
 from keras_xaic.data.parts import as_parts, in_order
 from keras_xaic.errors import DataError, choices
+from keras_xaic.models.folding import as_float32
 from keras_xaic.models.ports import ports_of
 from keras_xaic.models.tables import check_rows
 from keras_xaic.output_tasks import AnyTask
@@ -26,7 +27,7 @@ class Inputs:
     Attributes:
         parts: One `Samples` per input of the model.
         y: Per output what belongs to it, or None where there is nothing.
-        dtypes: What the inputs expect.
+        dtypes: What the inputs of the canonical model expect.
         task: What the samples say that the model does with them; None where they do not say it.
     """
 
@@ -85,7 +86,7 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
         check_rows(model, {"x": parts})
     targets = _targets(y, parts, len(ports.outputs))
     task = parts[0].task if task is None else task
-    return Inputs(tuple(parts), targets, tuple(tensor.dtype.name for tensor in expected), task)
+    return Inputs(tuple(parts), targets, tuple(as_float32(tensor.dtype.name) for tensor in expected), task)
 
 
 def _in_order(x: Any, known: bool, names: Sequence[str], keys: Sequence[str]) -> list[Any]:

@@ -7,6 +7,7 @@ import pytest
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.errors import ModelError
 
 RULES = ("lrp.epsilon", "lrp.z_plus", "deeplift.rescale", "gradient_x_input", "taylor", "integrated_gradients")
 
@@ -59,3 +60,21 @@ def test_inputs_that_are_whole_numbers(rule):
     relevance = xaic.attribute(model, x, np.arange(16) % 2, rule=rule, allow_approximate=True)
     assert np.isfinite(relevance.weights["in"]).all()
     assert np.abs(relevance.weights["in"]).max() > 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_inputs_of_other_floats(dtype, rule):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,), dtype=dtype)
+    model = keras.Model(inputs, layers.Dense(2, name="out")(layers.Dense(4, "relu", name="in")(inputs)))
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype(dtype)
+    assert np.abs(xaic.attribute(model, x, np.arange(16) % 2, rule=rule).weights["in"]).max() > 0
+
+
+@pytest.mark.parametrize("decides", [lambda p: tf.argmax(p, -1), lambda p: p > 0.5, lambda p: tf.math.top_k(p, 2).indices])
+def test_outputs_that_are_no_floats_are_refused(decides):
+    inputs = keras.Input((4,))
+    found = layers.Dense(3, "softmax")(inputs)
+    with pytest.raises(ModelError, match=r"output 1 \('.+'\) .* gives no floats \(\w+\)\. .* Give the model without"):
+        xaic.attribute(keras.Model(inputs, [found, decides(found)]), np.zeros((4, 4)), target="predicted")
