@@ -105,6 +105,7 @@ class Operations:
         self.inputs = tuple(f"input:{i}" for i in range(len(_graph_of(model).inputs)))
         self._list: list[Operation] = []
         self._calls: dict[str, int] = defaultdict(int)
+        self._owners: dict[str, Layer] = {}
         self.shapes: dict[str, tuple[Any, ...]] = {}
         """Shape of every tensor, `None` for the batch and other free dimensions."""
         for key, tensor in zip(self.inputs, model.inputs):
@@ -119,7 +120,7 @@ class Operations:
                 if node.is_input:
                     continue
                 going_in = tuple(keys[id_] for id_ in node.flat_input_ids)
-                path = prefix + node.layer.name
+                path = self._path_of(node.layer, prefix)
                 if _is_nested(node.layer):
                     coming_out = tuple(self._open(node.layer, going_in, path + "/"))
                 else:
@@ -131,6 +132,12 @@ class Operations:
                     self._list.append(Operation(name, path, node.layer, going_in, coming_out, node))
                 keys.update(zip(node.flat_output_ids, coming_out))
         return [keys[str(id(tensor))] for tensor in model.outputs]
+
+    def _path_of(self, layer: Layer, prefix: str) -> str:
+        path = prefix + layer.name
+        while self._owners.setdefault(path, layer) is not layer:  # "a/b" beside a nested model "a" that has a layer "b"
+            path += "_"
+        return path
 
     def start(self, arrays: Sequence[Any]) -> dict[str, Tensor]:
         """Returns what the operations start with: one array per input of the model, in its order, in the type that it takes."""

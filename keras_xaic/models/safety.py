@@ -34,7 +34,7 @@ _SAFE_OPERATIONS = re.compile(
     r"(compat\.v1\.)?((math|nn|image|linalg|signal|quantization|__operators__|keras\.activations|keras\.backend)\.\w+(\.\w+)*"
     r"|reshape|transpose|concat|stack|unstack|split|squeeze|expand_dims|pad|tile|cast|clip_by_value|gather|gather_nd|slice"
     r"|strided_slice|shape|shape_n|size|rank|ones|zeros|ones_like|zeros_like|identity|convert_to_tensor|where|repeat|roll"
-    r"|reverse|stop_gradient|fill|range|broadcast_to|one_hot|einsum|tensordot|matmul|add|subtract|multiply|divide|maximum"
+    r"|reverse|floor_div|stop_gradient|fill|range|broadcast_to|one_hot|einsum|tensordot|matmul|add|subtract|multiply|divide|maximum"
     r"|minimum|abs|negative|exp|sqrt|square|pow|sigmoid|tanh|round|sign|norm|reduce_\w+|argmax|argmin|argsort|sort|space_to_depth"
     r"|depth_to_space|space_to_batch\w*|batch_to_space\w*|image|ensure_shape|meshgrid|boolean_mask|sequence_mask)"
 )

@@ -256,3 +256,14 @@ def test_other_factors_stay_where_they_are(name):
     y = x * factors
     model = keras.Model(start, layers.Add()([x, y]) if name == "read by others" else y)
     assert not canonicalize(model).folded
+
+
+def test_a_layer_may_be_called_like_the_path_of_another_one():
+    keras.utils.set_random_seed(0)
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu", name="b")], name="a")
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(3)(inner(inputs) + layers.Dense(5, name="a/b")(inputs)))
+    clone = canonicalize(model).model
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    np.testing.assert_allclose(clone(x), model(x), rtol=0, atol=1e-6)
+    assert len({one.path for one in Operations(model)}) == len(Operations(model))

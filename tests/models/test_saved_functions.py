@@ -19,6 +19,7 @@ FUNCTIONS = {
     "nothing left": lambda x: x[:, :, :3, 1, ...],
     "alone": lambda x: x[...],
     "new axes": lambda x: x[:, None, 0, ...],
+    "whole quotients": lambda x: x // 0.5,
     "einsum of one": lambda x: tf.einsum("bijc->bjci", x),
     "einsum of two": lambda x: tf.einsum("bijc,bkjc->bikj", x, x + 1.0),
     "einsum of three": lambda x: tf.linalg.einsum("bijc,bkjc,bijc->bkj", x, x + 1.0, x * 2.0),
