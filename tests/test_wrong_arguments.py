@@ -173,6 +173,31 @@ def test_wrong_arguments_are_one_line(bundle, function):
         getattr(xaic, function)(**right)  # nothing else was wrong, all the time
 
 
+class Free(keras.Model):
+    """Only its `call` knows what follows what."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = layers.Dense(3, "softmax")
+
+    def call(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("called", [False, True], ids=["new", "called"])
+@pytest.mark.parametrize("make", [Free, lambda: keras.Sequential([layers.Dense(3)])], ids=["subclass", "sequential"])
+@pytest.mark.parametrize(
+    "function", [name for name, needed in REQUIRED.items() if "model" in needed.split() and name != "search"]
+)
+def test_a_model_without_a_graph_is_refused_before_work(bundle, function, make, called):
+    model = make()
+    if called and isinstance(model, Free):
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(bundle["x"], bundle["y"], verbose=0)
+    with pytest.raises(xaic.ModelError, match=r"has no graph of layers.*keras\.Model\(inputs, outputs\)"):
+        getattr(xaic, function)(**{**usual(bundle)[function], "model": model})
+
+
 def test_every_public_function_is_tried():
     functions = {name for name in xaic.__all__ if inspect.isfunction(getattr(xaic, name))}
     assert functions == set(REQUIRED)

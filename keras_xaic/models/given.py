@@ -13,6 +13,7 @@ from keras_xaic.models.batches import for_any_batch
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.loading import load_model
 from keras_xaic.models.opening import opened
+from keras_xaic.models.operations import graph_of
 from keras_xaic.models.ports import ports_of
 from keras_xaic.models.positions import at_every_position
 from keras_xaic.models.stateless import without_state
@@ -28,7 +29,7 @@ def as_model(
     """Returns a model that is given as an object or as the path of a file.
 
     Raises:
-        ModelError: If it is none, or the file cannot be read.
+        ModelError: If it is none, has no graph of layers, or the file cannot be read.
     """
     expected = "a keras.Model, or the path of one"
     if isinstance(model, (str, os.PathLike)):
@@ -41,7 +42,7 @@ def as_model(
         return _usual(from_keras3(model, allow_unsafe))
     elif not isinstance(model, keras.Model):
         raise ModelError(f"model is {shown(model)}", expected)
-    return _usual(unwrapped(opened(model))) if model.built else model
+    return _usual(unwrapped(graph_of(opened(model))))
 
 
 def _usual(model: Model) -> Model:

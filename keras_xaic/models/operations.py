@@ -102,7 +102,7 @@ class Operations:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.inputs = tuple(f"input:{i}" for i in range(len(_graph_of(model).inputs)))
+        self.inputs = tuple(f"input:{i}" for i in range(len(graph_of(model).inputs)))
         self._list: list[Operation] = []
         self._calls: dict[str, int] = defaultdict(int)
         self._owners: dict[str, Layer] = {}
@@ -113,7 +113,7 @@ class Operations:
         self.outputs = tuple(self._open(model, self.inputs, ""))
 
     def _open(self, model: Model, inputs: tuple[str, ...], prefix: str) -> list[str]:
-        model = _graph_of(model)
+        model = graph_of(model)
         keys = {str(id(tensor)): key for tensor, key in zip(model.inputs, inputs)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
@@ -190,7 +190,12 @@ def _is_nested(layer: Layer) -> bool:
     return isinstance(layer, keras.Model)
 
 
-def _graph_of(model: Model) -> Model:
+def graph_of(model: Model) -> Model:
+    """Returns a model whose layers are known to be called one after another.
+
+    Raises:
+        ModelError: If it is a subclassed one, or nothing says what its inputs are.
+    """
     if isinstance(model, keras.Sequential) and model.built and model._graph_initialized:
         return model
     if getattr(model, "_is_graph_network", False):
