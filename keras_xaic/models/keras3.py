@@ -40,6 +40,8 @@ _RENAMED_PARTS = {"OrthogonalInitializer": "Orthogonal", "IdentityInitializer": 
 _DTYPES = {"IntegerLookup": "int64", "StringLookup": "int64", "TextVectorization": "string"}
 """What Keras 2 wants as dtype of layers that give numbers for words."""
 _MODELS = ("Functional", "Sequential")
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./>-]*")
+"""Names that TensorFlow takes for what a layer computes; those of Keras 3 may hold anything."""
 
 
 def is_keras3(version: Any) -> bool:
@@ -62,9 +64,15 @@ def build_model(config: Mapping[str, Any], source: str) -> Model:
     kind = config.get("class_name")
     if kind not in _MODELS:
         raise ModelError(f"{source} holds a {kind} model written by Keras 3", "a functional or Sequential model")
-    translated = _Translation(source).layer(config)
+    name = _plain(str(config["config"].get("name")))  # of the whole model: nobody looks it up
+    translated = _Translation(source).layer({**config, "config": {**config["config"], "name": name}})
     check_connections(translated, source)
     return getattr(keras, "Sequential" if kind == "Sequential" else "Model").from_config(translated["config"])
+
+
+def _plain(name: str) -> str:
+    """The nearest name of `_NAME`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_-") or "layer"
 
 
 class _Translation:
@@ -75,6 +83,12 @@ class _Translation:
         """A layer or nested model, in the form of Keras 2."""
         kind, inner = str(config["class_name"]), dict(config["config"])
         name = str(inner.get("name", config.get("name")))
+        if kind != "InputLayer" and not _NAME.fullmatch(name):
+            raise ModelError(
+                f"{self.source}: layer {name!r} ({kind}) has a name that Keras 2 does not take",
+                "letters (of English), digits, dots, dashes and underscores, the first of them a letter, a digit or a dot",
+                f"Rename it with Keras 3: layer.name = {_plain(name)!r}",
+            )
         if is_operator(config):
             return self._operator(kind, name, config)
         instead = in_place_of(config, self.source)

@@ -110,7 +110,7 @@ def save_keras3(model: Any, path: PathLike) -> pathlib.Path:
         old, new = pathlib.Path(directory) / "model.h5", pathlib.Path(directory) / "model.keras"
         keras.models.save_model(model, old, include_optimizer=False, save_format="h5")
         with h5py.File(old, "r+") as file:
-            config = _without_unknown(json.loads(file.attrs["model_config"]), library.layers)
+            config = _renamed(_without_unknown(json.loads(file.attrs["model_config"]), library.layers))
             file.attrs["model_config"] = json.dumps(config)
         try:
             made = library.models.load_model(old, compile=False)
@@ -141,6 +141,27 @@ def _without_unknown(config: object, known: object) -> Any:
         kept = {key: part for key, part in inner.items() if key in accepted or not (key in _BUILT or part in (None, False, 1))}
         made["config"] = in_keras3(kept)
     return made
+
+
+def _renamed(config: Any) -> Any:
+    """Gives layers that came out of nested models (``outer/inner``) names that Keras 3 takes: without a slash."""
+    parts = config["config"]["layers"]
+    taken, names = {part["config"]["name"] for part in parts}, {}
+    for name in sorted(taken):
+        new = name.replace("/", "_")
+        while new != name and new in taken:
+            new += "_"
+        names[name] = new
+        taken.add(new)
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [walk(part) for part in value]
+        return names.get(value, value) if isinstance(value, str) and "/" in value else value
+
+    return walk(config)
 
 
 def _is_tensor(value: object) -> bool:
@@ -232,6 +253,22 @@ def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
 
 
 def _outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    given = model.predict(arrays if len(arrays) > 1 else arrays[0], batch_size=len(arrays[0]), verbose=0)
+    x = arrays if len(arrays) > 1 else arrays[0]
+    if is_keras3_object(model):
+        given = _call_untouched(model, x)
+    else:
+        given = model.predict(x, batch_size=len(arrays[0]), verbose=0)
     given = [given[key] for key in sorted(given)] if isinstance(given, dict) else given
     return [np.asarray(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+
+
+def _call_untouched(model: Any, x: Any) -> Any:
+    """Returns what a model of Keras 3 gives without state from earlier calls; its own state stays as it is.
+
+    `predict` would go on from that state and leave another, and it does what a subclass makes of it.
+    """
+    library = sys.modules["keras"]
+    stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+    states = library.tree.flatten([getattr(layer, "states", None) or [] for layer in stateful])
+    with library.StatelessScope(state_mapping=[(state, library.ops.zeros_like(state)) for state in states]):
+        return library.tree.map_structure(library.ops.convert_to_numpy, model(x, training=False))

@@ -124,6 +124,61 @@ def test_a_normalisation_that_was_taken_apart_goes_back_to_keras_3(tmp_path):
     np.testing.assert_allclose(back.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
 
 
+@needs_keras3
+def test_layers_of_nested_models_go_back_to_keras_3_without_slashes(tmp_path):
+    """What is trained is a flat clone, whose layers are called ``inner/dense``; there is an ``inner_dense``, too."""
+    layers = keras2.layers
+    start = keras2.Input((5, 4))
+    middle = layers.Dense(4, name="inner_dense")(start)
+    for name in ("inner/dense", "inner/dense_"):
+        middle = layers.Dense(4, "relu", name=name)(middle)
+    middle = layers.MultiHeadAttention(1, 2, name="inner/attention")(middle, value=middle)
+    model = keras2.Model(start, layers.Add(name="inner/add")([middle, middle]))
+    x = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
+    back = keras.models.load_model(CompressedModel(model, {}, Plan(), {}).save_keras3(tmp_path / "model.keras"))
+    assert {"inner_dense", "inner_dense_", "inner_dense__", "inner_attention"} <= {layer.name for layer in back.layers}
+    np.testing.assert_allclose(back.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+@needs_keras3
+def test_a_model_that_keeps_a_state_is_taken_over_and_keeps_it():
+    layers = keras.layers
+    steps = [layers.LSTM(4, stateful=True, return_sequences=True), layers.Bidirectional(layers.GRU(3, stateful=True))]
+    model = keras.Sequential([keras.Input((5, 2), batch_size=3), *steps])
+    x = np.random.default_rng(0).normal(size=(3, 5, 2)).astype(np.float32)
+    wanted = [model(x), model(x)]
+    for layer in steps:
+        layer.reset_state()
+    np.testing.assert_array_equal(model(x), wanted[0])
+    kept = set(vars(model))
+    made = from_keras3(model)
+    made.reset_states()
+    np.testing.assert_allclose(made(x), wanted[0], atol=1e-5)
+    assert set(vars(model)) == kept
+    np.testing.assert_array_equal(model(x), wanted[1])
+
+
+@needs_keras3
+def test_what_a_subclass_predicts_is_not_what_its_layers_compute():
+    class Classes(keras.Model):
+        def predict_step(self, data):
+            return keras.ops.argmax(super().predict_step(data), -1)
+
+    start = keras.Input((3,))
+    assert from_keras3(Classes(start, keras.layers.Dense(2)(start))).output_shape == (None, 2)
+
+
+@needs_keras3
+@pytest.mark.parametrize("name", ["my layer", "_head", "größe", "a:b", ""])
+def test_a_name_that_only_keras_3_takes_is_told_with_one_that_both_take(name):
+    start = keras.Input((3,), name="in put")
+    model = keras.Model(start, keras.layers.Dense(2, name=name)(start), name="my model")
+    with pytest.raises(ModelError, match=r"has a name that Keras 2 does not take.*layer\.name = '\w+'") as caught:
+        from_keras3(model)
+    model.layers[-1].name = str(caught.value).split("'")[-2]
+    assert from_keras3(model).predict(np.zeros((1, 3)), verbose=0).shape == (1, 2)
+
+
 @pytest.mark.skipif(is_keras3(keras.__version__), reason="Keras 3 is installed")
 def test_without_keras_3_it_is_asked_for(tmp_path):
     with pytest.raises(ModelError, match=r"Keras 3 is needed.*current stack"):
