@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Callable, Optional, TypeVar
 
+from keras_xaic.arguments import a_path
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, expanded, write_atomic
 from keras_xaic.json_files import read_json, read_text
@@ -26,6 +27,8 @@ class Bundle:
     >>> Bundle(pathlib.Path("out")).model.as_posix()
     'out/model.tflite'
 
+    It stands wherever the path of a directory does.
+
     Attributes:
         path: The directory.
     """
@@ -33,7 +36,10 @@ class Bundle:
     path: pathlib.Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", expanded(self.path))
+        object.__setattr__(self, "path", expanded(a_path("path", self.path)))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __str__(self) -> str:
         return str(self.path)

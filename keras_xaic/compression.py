@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
-from keras_xaic.arguments import an, called, checked, whole
+from keras_xaic.arguments import a_path, an, called, checked, this_or_path, whole
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Array, Parts, as_data
 from keras_xaic.errors import DataError, PlanError
@@ -79,6 +79,7 @@ class CompressedModel:
         total = sum(kernel.integers.size for kernel in self.kernels.values())
         return sum(float(np.sum(kernel.integers == 0)) for kernel in self.kernels.values()) / max(1, total)
 
+    @checked(path=a_path)
     def save_keras3(self, path: PathLike) -> pathlib.Path:
         """Writes the model as a ``.keras`` file of Keras 3, which has to be installed.
 
@@ -88,12 +89,14 @@ class CompressedModel:
         return save_keras3(self.model, path)
 
     @classmethod
-    def load(cls, bundle: Bundle) -> CompressedModel:
+    @checked(bundle=this_or_path(Bundle))
+    def load(cls, bundle: Union[Bundle, PathLike]) -> CompressedModel:
         """Reads the compressed model back from a bundle.
 
         Raises:
             DataError, ModelError, PlanError: If a file of the bundle is missing or unusable.
         """
+        bundle = bundle if isinstance(bundle, Bundle) else Bundle(pathlib.Path(bundle))
         model = load_model(bundle.keras_model)
         names = bundle.ports()
         if names is not None and tuple(map(len, names)) == (len(model.inputs), len(model.outputs)):

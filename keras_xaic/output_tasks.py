@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Optional, Union
 
@@ -317,7 +317,10 @@ def _pairs(what: str, value: PerOutput, names: Sequence[str], alone: Any) -> dic
         said = {name or text: (text if name else alone) for name, _, text in pairs}
     else:
         named = () if value is None or isinstance(value, Metric) else value
-        said = dict(named) if isinstance(named, Mapping) else dict.fromkeys(named, alone)
+        keys = list(named) if isinstance(named, Iterable) else [named]
+        said = (
+            dict(named) if isinstance(named, Mapping) else {(key if isinstance(key, str) else repr(key)): alone for key in keys}
+        )
     unknown = [name for name in said if name not in names]
     if unknown or (alone is None and None in said.values()):
         named = unknown[0] if unknown else next(name for name, one in said.items() if one is None)

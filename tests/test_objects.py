@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import pathlib
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +16,9 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.edge.measured import InterpreterRun, Verification
 from keras_xaic.errors import EdgeError
 from keras_xaic.metrics import Task
+from keras_xaic.pipeline.board_projects import write_project
 from keras_xaic.pipeline.explaining import Explanation
+from keras_xaic.planning import PlanOptions
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,35 @@ def test_data_models_and_bundles_print_briefly(made, tmp_path):
     assert bundle == xaic.Bundle(str(bundle.path))
     assert "model.tflite" in bundle._repr_html_()
     assert str(bundle) == str(tmp_path / "deep" / "bundle")
+
+
+def test_data_is_equal_to_its_copies_and_to_no_other(made, tmp_path):
+    x, y = made["data"]
+    several = xaic.as_data(({"a": x, "b": x[:, :2]}, y))
+    for data in (xaic.as_data((x, y)), several):
+        for same in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+            assert same == data
+        assert data != replace(data, train=replace(data.train, y=y + 1))
+        assert data != replace(data, train=replace(data.train, scale=2.0))
+        assert data.train != data
+    assert several.train != xaic.as_data(({"b": x, "a": x[:, :2]}, y)).train
+
+
+def test_a_bundle_stands_wherever_its_path_does(made, tmp_path):
+    small = xaic.apply(made["model"], made["Plan"], made["data"], training=xaic.Training(epochs=0))
+    bundle = xaic.export(small, tmp_path / "bundle", calibration=made["data"], target="mobile", prove=False)
+    assert pathlib.Path(bundle) == bundle.path
+    assert sorted(os.listdir(bundle)) == sorted(one.name for one in bundle.path.iterdir())
+    for given in (bundle, bundle.path, str(bundle.path)):
+        np.testing.assert_array_equal(xaic.CompressedModel.load(given).model(made["data"][0]), small.model(made["data"][0]))
+    with pytest.raises(xaic.DataError, match="holds no micro"):
+        write_project(bundle, "cmake", tmp_path / "project")
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = PlanOptions(bits=np.array([4, 8]), pin={"a": np.int64(8)}, sparsity=np.float32(0.5), align=np.int64(2))
+    assert options == PlanOptions(bits=(4, 8), pin={"a": 8}, sparsity=0.5, align=2)
+    assert PlanOptions(bits=np.int64(4)).bits == (4,)
 
 
 def test_attribute_takes_what_compress_takes(made, tmp_path):

@@ -13,7 +13,9 @@ import pytest
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.ownership import Mark
-from keras_xaic.planning import Plan
+from keras_xaic.pipeline.board_projects import write_project
+from keras_xaic.planning import Plan, PlanOptions
+from keras_xaic.relevance import rank_similarity
 from keras_xaic.report import Found, Front, save_front
 from keras_xaic.settings import AttributionOptions
 
@@ -217,7 +219,7 @@ GROUPS = [
     xaic.LayerPlan,
     xaic.SearchOptions,
 ]
-GROUPS += [xaic.FilterPlan, xaic.Recipe, xaic.SearchOptions]
+GROUPS += [xaic.FilterPlan, xaic.Recipe, xaic.FileOptions, PlanOptions]
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
@@ -233,6 +235,38 @@ def test_wrong_entries_of_groups_are_one_line(group):
             except BaseException as error:
                 said.append(f"{name}={short(value)}: {type(error).__name__}: {error}"[:160])
     assert not said, "\n".join(said)
+
+
+NO_PATHS = [None, True, 0, 2.5, b"bytes", "", "a\0b", [], {}, object(), int]
+
+
+def test_what_is_no_path_is_one_line_for_everything_that_is_saved(bundle):
+    data = xaic.as_data((bundle["x"], bundle["y"]))
+    objects = bundle["relevance"], Plan(), xaic.Report(recipe="auto"), xaic.Recipe(name="a", rule="lrp.z")
+    calls = [call for one in objects for call in (one.save, type(one).load)]
+    calls += [xaic.Bundle, xaic.CompressedModel.load, lambda path: write_project(path, "cmake", "out")]
+    calls += [lambda path: write_project(bundle["bundle"], "cmake", path)]
+    for call in calls:
+        for value in NO_PATHS:
+            with pytest.raises(xaic.XaicError, match="path") as caught:
+                call(value)
+            assert "\n" not in str(caught.value)
+    for wrong in (None, -1, 0, 2.5, "a", NAN):
+        for call in (data.calibration, lambda n: data.calibration(3, n), lambda n: data.split(most=n), data.split):
+            with pytest.raises(xaic.PlanError, match=r"Expected a (whole number|share)"):
+                call(-1 if wrong == 0 and call is not data.calibration else wrong)
+
+
+@pytest.mark.parametrize("outputs", [5, 2.5, [None], [["head"]], {1: 2}, {"head": "much"}, "haed"])
+def test_outputs_that_are_none_are_one_line(bundle, outputs):
+    with pytest.raises(xaic.DataError, match="head"):
+        xaic.attribute(bundle["model"], bundle["x"], bundle["y"], outputs=outputs)
+
+
+def test_maps_of_unlike_shapes_are_not_compared():
+    with pytest.raises(xaic.DataError, match="two of one shape"):
+        rank_similarity(np.ones((4, 3)), np.ones((3, 3)))
+    assert rank_similarity([[1, 2, 3]], [[2, 4, 9]]) == [1.0]
 
 
 def test_misspelt_arguments_get_the_nearest_name(bundle):

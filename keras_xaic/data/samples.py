@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from html import escape
 from typing import Any, Callable, Optional
 
 import numpy as np
 
+from keras_xaic.arguments import checked, require, whole
 from keras_xaic.data.parts import Array, Parts, array_of, arrays_of, in_order
 from keras_xaic.errors import DataError
 from keras_xaic.npz import LARGE, release
@@ -47,6 +48,21 @@ class Rows(np.lib.mixins.NDArrayOperatorsMixin):
         if name.startswith("_") or not callable(getattr(np.ndarray, name, None)):
             raise AttributeError(name)
         return lambda *given, **options: getattr(np.asarray(self), name)(*given, **options)  # asking alone copies nothing
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether arrays, or several of them, hold the same; other things are compared as they are."""
+    if isinstance(one, Parts) and isinstance(other, Parts):
+        return (
+            one.names == other.names and len(one.arrays) == len(other.arrays) and all(map(_is_same, one.arrays, other.arrays))
+        )
+    if isinstance(one, (np.ndarray, Rows)) and isinstance(other, (np.ndarray, Rows)):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return one is other or (type(one) is type(other) and bool(one == other))
+
+
+def _share(name: str, value: object) -> Any:
+    return require(name, value, "a share of the samples, more than 0 and less than 1", lambda n: 0 < n < 1)
 
 
 def _take(x: Any, index: Any) -> Any:
@@ -95,6 +111,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Samples):
+            return NotImplemented
+        return all(_is_same(getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
 
     def __repr__(self) -> str:
         parts = [f"{name} {_shape(value)}" for name, value in (("x", self.x), ("y", self.y)) if value is not None]
@@ -194,11 +215,13 @@ class Data:
         """The samples that judge: the test part, or the training part where there is none."""
         return self.train if self.test is None else self.test
 
+    @checked(count=whole(1), seed=whole(0))
     def calibration(self, count: int = 256, seed: int = 0) -> Samples:
         """Returns the first `count` training samples after a seeded shuffle."""
         order = np.random.default_rng(seed).permutation(len(self.train))
         return self.train.take(np.sort(order[:count]) if count >= len(self.train) else order[:count])
 
+    @checked(fraction=_share, most=whole(1), seed=whole(0))
     def split(self, fraction: float = 0.1, seed: int = 0, most: int = 5000) -> tuple[Samples, Samples]:
         """Returns ``(training, validation)``: choices are made on the second, a part of the training data if none is given.
 

@@ -38,6 +38,7 @@ FLOATS = 1e-3
 _TYPES = {0: np.float32, 2: np.int32, 3: np.uint8, 7: np.int16, 9: np.int8}
 
 
+@checked(bundle=a_path)
 @tells_machine_errors
 @checked(bundle=a_path)
 def write_project(bundle: PathLike, system: str, out: PathLike, *, overwrite: bool = False) -> pathlib.Path:

@@ -6,9 +6,9 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Optional, Union, get_args
+from typing import TYPE_CHECKING, Any, Optional, Union, get_args
 
-from keras_xaic.arguments import as_names, keyword_only
+from keras_xaic.arguments import as_names, keyword_only, one_of, require, shown, whole, yes_no
 from keras_xaic.errors import PlanError, choices
 from keras_xaic.planning.cost import FLOAT_BITS
 from keras_xaic.planning.plan import ZEROS, Score, check_zeros
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from keras_xaic.planning.sensitivity import Damage
 
 BITS = (3, 4, 5, 6, 8)
+
+
+def _width(bits: object) -> Any:
+    try:
+        return require("bit-width", bits, "", lambda n: 2 <= n <= 8, whole=True)
+    except PlanError:
+        raise PlanError(
+            f"bit-width {shown(bits)}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
+        ) from None
 
 
 @keyword_only(after=1)
@@ -78,18 +87,26 @@ class PlanOptions:
     def __post_init__(self) -> None:
         for name in ("float_layers", "protect"):
             object.__setattr__(self, name, as_names(name, getattr(self, name)))
-        if isinstance(self.bits, int):
-            object.__setattr__(self, "bits", (self.bits,))
-        for bits in (*self.bits, *self.pin.values()):
-            if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
-                raise PlanError(
-                    f"bit-width {bits!r}", "whole numbers from 2 to 8", "Name layers that stay float in float_layers"
-                )
+        for name in ("pin", "zeros"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise PlanError(f"{name} is {shown(getattr(self, name))}", "a dictionary of name patterns")
+        bits = self.bits.tolist() if hasattr(self.bits, "tolist") else self.bits  # arrays, and numbers of numpy
+        object.__setattr__(self, "bits", tuple(map(_width, bits if isinstance(bits, (list, tuple)) else [bits])))
+        object.__setattr__(self, "pin", {pattern: _width(bits) for pattern, bits in self.pin.items()})
         for zeros in self.zeros.values():
-            if not re.fullmatch(ZEROS, zeros) or check_zeros(zeros):
-                raise PlanError(f"the pattern of zeros {zeros!r}", "N:M or HxW, e.g. 2:4 or 4x1")
-        if self.activations not in get_args(Activations):
-            raise PlanError(f"activations {self.activations!r}", f"one of {', '.join(get_args(Activations))}")
+            if not isinstance(zeros, str) or not re.fullmatch(ZEROS, zeros) or check_zeros(zeros):
+                raise PlanError(f"the pattern of zeros {shown(zeros)}", "N:M or HxW, e.g. 2:4 or 4x1")
+        one_of("activations", self.activations, get_args(Activations))
+        one_of("score", self.score, get_args(Score))
+        everything = require("nonpositive", self.nonpositive, "0 to 1", lambda n: 0 <= n <= 1)
+        object.__setattr__(self, "nonpositive", float(everything))
+        for name in ("sparsity", "removal"):
+            part = require(name, getattr(self, name), "0 to 1, but not 1", lambda n: 0 <= n < 1)
+            object.__setattr__(self, name, float(part))
+        for name in ("packed", "filters", "branches"):
+            object.__setattr__(self, name, yes_no(name, getattr(self, name)))
+        for name in ("align", *(() if self.steps is None else ("steps",))):
+            object.__setattr__(self, name, whole(1)(name, getattr(self, name)))
         if self.activations == "int16" and self.float_layers:
             raise PlanError(
                 f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"

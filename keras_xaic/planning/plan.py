@@ -9,6 +9,7 @@ from typing import Any, Literal, Optional
 
 import pydantic
 
+from keras_xaic.arguments import a_path, checked
 from keras_xaic.budget import Budget
 from keras_xaic.errors import PlanError, XaicError
 from keras_xaic.files import PathLike, a_place, write_atomic
@@ -168,11 +169,13 @@ class Plan(Written):
         total = sum(layer.weights for layer in self.layers)
         return sum(layer.bits * layer.weights for layer in self.layers) / max(1, total)
 
+    @checked(path=a_path)
     def save(self, path: PathLike) -> None:
         """Writes the plan as JSON."""
         write_atomic(a_place(path), self.model_dump_json(indent=1, by_alias=True) + "\n")
 
     @classmethod
+    @checked(path=a_path)
     def load(cls, path: PathLike) -> Plan:
         """Reads a plan, perhaps edited by hand.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union, get_args, get_origin
 
 import pydantic
 
-from keras_xaic.arguments import offers
+from keras_xaic.arguments import a_path, checked, offers
 from keras_xaic.budget import Budget
 from keras_xaic.errors import ModelError, PlanError, choices
 from keras_xaic.files import PathLike, a_place, write_atomic
@@ -180,11 +180,13 @@ class Recipe(Written):
         """Returns every entry as JSON, as `load` reads it."""
         return self.model_dump_json(indent=1) + "\n"
 
+    @checked(path=a_path)
     def save(self, path: PathLike) -> None:
         """Writes the recipe as JSON."""
         write_atomic(a_place(path), self.to_json())
 
     @classmethod
+    @checked(path=a_path)
     def load(cls, path: PathLike) -> Recipe:
         """Reads a recipe that a person may have written.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import numpy as np
 
-from keras_xaic.arguments import keyword_only
+from keras_xaic.arguments import a_path, checked, keyword_only
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, a_place, expanded, save_arrays
 from keras_xaic.npz import Npz
@@ -122,6 +122,7 @@ class Relevance:
         titles = "<tr><th>layer</th><th>relevance</th><th>filters</th><th></th></tr>"
         return f"<table><caption>{head}</caption>{titles}{''.join(rows)}</table>"
 
+    @checked(path=a_path)
     def save(self, path: PathLike) -> pathlib.Path:
         """Writes one .npz without pickles; it is written atomically.
 
@@ -139,6 +140,7 @@ class Relevance:
         return where
 
     @classmethod
+    @checked(path=a_path)
     def load(cls, path: PathLike) -> Relevance:
         """Reads what `save` wrote.
 

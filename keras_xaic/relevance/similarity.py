@@ -7,6 +7,8 @@ from typing import Optional
 
 import numpy as np
 
+from keras_xaic.errors import DataError
+
 
 def as_maps(relevance: np.ndarray) -> np.ndarray:
     """Returns one relevance per position: images and sequences are summed over their channels, other inputs stay as they are.
@@ -96,6 +98,9 @@ def top_overlap(first: np.ndarray, second: np.ndarray, share: float = 0.1) -> np
 
 
 def _flat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape or first.ndim < 2:
+        raise DataError(f"relevance maps of shapes {first.shape} and {second.shape}", "two of one shape, (N, ...)")
     a, b = (as_maps(one).reshape(len(one), -1).astype(np.float64) for one in (first, second))
     return a, b
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from keras_xaic._version import __version__
+from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, a_place, expanded, write_atomic
 from keras_xaic.json_files import read_json
@@ -443,6 +444,7 @@ class Report(_Facts):
         """Returns the text of report.json."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
+    @checked(path=a_path)
     def save(self, path: PathLike) -> pathlib.Path:
         """Writes report.json atomically.
 
@@ -457,6 +459,7 @@ class Report(_Facts):
         return file
 
     @classmethod
+    @checked(path=a_path)
     def load(cls, path: PathLike) -> Report:
         """Reads report.json.
 
