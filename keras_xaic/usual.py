@@ -43,7 +43,8 @@ def usual_keras() -> Iterator[None]:
 
     Raises:
         MachineError: In a fork of a process in which TensorFlow has worked, where it would wait for ever.
-        PlanError: In the scope of a strategy of TensorFlow, in which all models would be made for its devices.
+        PlanError: In the scope of a strategy of TensorFlow, in which all models would be made for its devices, and where eager
+            execution is off.
     """
     if _forked:
         found = "this process was forked from one in which TensorFlow has worked: here it would wait for ever"
@@ -54,6 +55,9 @@ def usual_keras() -> Iterator[None]:
     if tf.distribute.has_strategy():
         found = "this is called in the scope of a tf.distribute strategy"
         raise PlanError(found, "a call outside of it; the model may have been made inside", "Training takes {strategy}")
+    if not tf.executing_eagerly():
+        found = "eager execution is off here: in a tf.function or tf.Graph, or by tf.compat.v1.disable_eager_execution()"
+        raise PlanError(found, "a call where it is on", "Call this outside, or in a process of its own")
     logger = tf.get_logger()
     floatx, policy, eagerly = keras.backend.floatx(), keras.mixed_precision.global_policy(), tf.config.functions_run_eagerly()
     states, level = (random.getstate(), np.random.get_state()), logger.level

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -115,6 +116,26 @@ def test_a_bundle_stands_wherever_its_path_does(made, tmp_path):
         np.testing.assert_array_equal(xaic.CompressedModel.load(given).model(made["data"][0]), small.model(made["data"][0]))
     with pytest.raises(xaic.DataError, match="holds no micro"):
         write_project(bundle, "cmake", tmp_path / "project")
+
+
+@pytest.mark.parametrize("entry", [{"bits": "many"}, {"bits": 99}, {"sparsity": 2.0}, {"storage": "int3"}, {"colour": 1}])
+def test_copies_with_other_entries_are_validated(made, entry):
+    layer = made["Plan"].layers[0]
+    for change in (
+        layer.changed,
+        lambda **entries: layer.model_copy(update=entries),
+        partial(getattr(copy, "replace", replaced), layer),
+    ):
+        with pytest.raises(xaic.PlanError, match=next(iter(entry))):
+            change(**entry)
+        assert change(bits=3).bits == 3
+    with pytest.raises(xaic.PlanError, match="filters"):
+        made["Plan"].model_copy(update={"filters": {"a": 3}})
+    assert made["Plan"].model_copy(deep=True) == made["Plan"]
+
+
+def replaced(one, **entries):
+    return one.__replace__(**entries) if hasattr(one, "__replace__") else one.changed(**entries)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -123,6 +123,19 @@ def test_what_users_change_for_the_process_does_not_matter(job, tmp_path, name, 
         assert pathlib.Path(tmp_path / "out" / "model.tflite").is_file()
 
 
+@pytest.mark.parametrize("name", ["attribute", "plan", "apply", "load_model", "explain", "export", "compress"])
+def test_calls_where_eager_execution_is_off_say_so(job, tmp_path, name):
+    def call():
+        CALLS[name](job, tmp_path / "out")
+
+    before = snapshot()
+    with tf.Graph().as_default(), pytest.raises(xaic.PlanError, match="eager execution is off here"):
+        call()
+    with pytest.raises(xaic.PlanError, match="eager execution is off here"):
+        tf.function(call, autograph=False)()
+    assert snapshot() == before
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("name", ["attribute", "apply", "load_model"])
 def test_a_fork_of_a_process_that_used_tensorflow_says_so_and_does_not_hang(job, tmp_path, name):

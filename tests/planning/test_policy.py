@@ -63,7 +63,7 @@ def test_float_activations_take_a_byte_a_weight_and_half_of_it_in_dense_layers(c
         ({"float_layers": ["tail*"]}, r"no layer matches 'tail\*'"),
         ({"pin": {"head": 9}}, "bit-width 9"),
         ({"bits": (4, 12)}, "bit-width 12"),
-        ({"activations": "float16"}, "activations 'float16'"),
+        ({"activations": "float16"}, "activations is 'float16'"),
         ({"activations": "float32", "budget": Budget(ram=9000)}, "a RAM budget with float32 activations"),
         ({"activations": "int16", "float_layers": ["head"]}, "float layers head among int16"),
     ],
@@ -87,7 +87,7 @@ def edited(made, which, changes):
         ({"key": "sten"}, "the plan names the layer 'sten'. Expected one of the model's, e.g. stem"),
         ({"key": "body"}, "'body' twice"),
         ({"kind": "dense"}, "calls layer 'stem' dense. Expected conv"),
-        ({"storage": "float32", "bits": 4}, None),
+        ({"storage": "float32", "bits": 32}, None),
     ],
 )
 def test_mistakes_in_an_edited_plan_are_named(case, changes, words):
