@@ -134,14 +134,14 @@ class _Opening:
 
 
 def _is_own(layer: Any, library: Any) -> bool:
-    """Whether what is called is not of Keras, or a layer of it for which nothing stands in Keras 2."""
+    """Whether what is called is Python code, not of Keras, or a layer of it for which nothing stands in Keras 2."""
     if isinstance(layer, library.Model) and type(layer).__name__ in ("Functional", "Sequential"):
         return False
     if not isinstance(layer, library.layers.Layer):
         return False
     kind = type(layer).__name__
     if _package(type(layer)) == "keras":
-        return kind in WITHOUT
+        return kind in WITHOUT or kind == "Lambda"
     return kind not in {
         name.rpartition(">")[2] for name in keras.utils.get_custom_objects()
     }  # Keras 2 may have one of that name

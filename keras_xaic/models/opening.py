@@ -6,12 +6,13 @@ converted as a whole, and none of its weights is compressed.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -26,7 +27,17 @@ SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 
 """Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
 _TOLERANCE = 1e-4
 _MOST_LEVELS = 30
-_SUMS = ("math.add", "__operators__.add")
+_SUMS = ("math.add", "__operators__.add", "nn.bias_add")
+_OF_WEIGHTS = {
+    "linalg.matmul": ("a", "b"),
+    "tensordot": ("a", "b", "axes"),
+    "nn.convolution": ("input", "filters", "strides", "padding", "data_format", "dilations"),
+    "nn.conv2d": ("input", "filters", "strides", "padding", "data_format", "dilations"),
+    "compat.v1.nn.conv2d": ("input", "filter", "strides", "padding", "use_cudnn_on_gpu", "data_format", "dilations"),
+    "nn.depthwise_conv2d": ("input", "filter", "strides", "padding", "data_format", "dilations"),
+    "compat.v1.nn.depthwise_conv2d": ("input", "filter", "strides", "padding", "rate", "name", "data_format", "dilations"),
+}
+"""Functions that a layer of Keras computes where the second argument is a constant -> their arguments."""
 _SHAPES = ("compat.v1.shape", "shape")
 
 
@@ -49,9 +60,11 @@ def opened(model: Model) -> Model:
 
 
 def _is_own(layer: Layer) -> bool:
-    """Whether the class of a layer is not of Keras, of the Model Optimization toolkit, or of ours."""
+    """Whether a layer is Python code, or its class not of Keras, of the Model Optimization toolkit, or of ours."""
     if isinstance(layer, keras.Model) and _has_graph(layer):
         return False
+    if type(layer) is layers.Lambda:
+        return True
     known = {"keras", "tf_keras", "tensorflow", "tensorflow_model_optimization", "keras_xaic"}
     return type(layer).__module__.partition(".")[0] not in known and type(layer) not in ADDED.values()
 
@@ -90,6 +103,8 @@ class _Opening:
         self.owners: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers}
         self.copies: dict[int, Layer] = {}
+        self.alive: list[Any] = []
+        """Tensors of calls that were made: what is known by ``id`` has to stay."""
         self.taken: set[str] = set()
         self.readers: dict[int, list[Any]] = defaultdict(list)
         self.done: set[int] = set()
@@ -117,7 +132,7 @@ class _Opening:
         for node in _calls(last):  # named in their order here
             symbol = symbol_of(node.layer)
             if symbol is not None and id(node.layer) not in self.kept:
-                node.layer._name = self._free(f"tf.{symbol}")
+                node.layer._name = self._free(f"{self.owners.get(id(node.layer), 'tf')}.{symbol}")
         like = self.model
         given = tf.nest.pack_sequence_as(like.input, free)
         made = keras.Model(given, tf.nest.pack_sequence_as(like.output, last), name=like.name)
@@ -157,7 +172,12 @@ class _Opening:
             kwargs["mask"] = mask
         if "training" in accepted:
             kwargs["training"] = False
-        return layer.call(*args, **kwargs)
+        made = layer.call(*args, **kwargs)
+        for part in _calls(tf.nest.flatten(made)):
+            if symbol_of(part.layer) is not None and id(part.layer) not in self.kept:
+                self.owners.setdefault(id(part.layer), self.owners.get(id(layer), layer.name))
+        self.alive.append(made)
+        return made
 
     def _remember(self, layer: Layer) -> None:
         owner = self.owners.get(id(layer), layer.name)
@@ -171,7 +191,7 @@ class _Opening:
             return next(filter(_is_symbolic, tf.nest.flatten((args, kwargs))))
         if symbol in _SHAPES:
             return np.array(node.keras_inputs[0].shape.as_list(), np.int32)
-        owner = next((self.owners[id(one)] for one in tf.nest.flatten((args, kwargs)) if id(one) in self.owners), "")
+        owner = self.owners.get(id(layer), "")
         if not any(map(_is_symbolic, tf.nest.flatten((args, kwargs)))):
             return tf.nest.map_structure(np.asarray, layer(*args, **kwargs))
         args, kwargs = tf.nest.map_structure(self._constant, (args, kwargs))
@@ -183,6 +203,8 @@ class _Opening:
         new = type(layer).from_config(layer.get_config())
         if id(layer) in self.kept:
             self.kept.add(id(new))
+        elif id(layer) in self.owners:
+            self.owners[id(new)] = self.owners[id(layer)]
         return new(*args, **kwargs)
 
     def _copied(self, layer: Layer, args: Any, kwargs: Any) -> Any:
@@ -238,18 +260,28 @@ class _Opening:
             zeros = tf.zeros_like(some[(slice(None), *[slice(0, 1)] * (len(some.shape) - 1))])
             parts = [one if _is_symbolic(one) else zeros + one for one in x]
             return tf.concat(parts, **kwargs) if len(args) == 1 else tf.concat(parts, args[1])
-        weights = args[1] if len(args) > 1 else kwargs.get("b")
-        plain = symbol == "linalg.matmul" and not any(value for key, value in kwargs.items() if key != "b")
-        if plain and _is_symbolic(x) and isinstance(weights, np.ndarray) and weights.ndim == 2 and len(args) <= 2:
-            bias = self._bias_behind(node, weights.shape[1])
-            name = self._free(owner or f"{self.model.name}_matmul")
-            dense = layers.Dense(weights.shape[1], use_bias=bias is not None, name=name)
-            made = dense(x)
-            dense.set_weights([weights] if bias is None else [weights, bias])
-            return made
+        if symbol in _OF_WEIGHTS:
+            return self._weighted(node, symbol, {**dict(zip(_OF_WEIGHTS[symbol], args)), **kwargs}, owner)
         if symbol == "image.extract_patches":
             return self._patches(args, kwargs)
         return None
+
+    def _weighted(self, node: Any, symbol: str, given: dict[str, Any], owner: str) -> Any:
+        """Makes a layer of an operation with constant weights, and of the addition of a bias behind it."""
+        x, weights = (given.pop(name, None) for name in _OF_WEIGHTS[symbol][:2])
+        weights = given.pop("filters", None) if weights is None else weights
+        unused = ("name", "use_cudnn_on_gpu")
+        given = {key: value for key, value in given.items() if key not in unused and value is not None and value is not False}
+        if not _is_symbolic(x) or not isinstance(weights, np.ndarray):
+            return None
+        make = _layer_of(symbol, len(x.shape), weights, given)
+        if make is None:
+            return None
+        bias = self._bias_behind(node, tf.nest.flatten(node.outputs)[0].shape[-1])
+        layer = make(use_bias=bias is not None, name=self._free(owner or f"{self.model.name}_{symbol}"))
+        made = layer(x)
+        layer.set_weights([weights] if bias is None else [weights, bias])
+        return made
 
     def _bias_behind(self, node: Any, units: int) -> Optional[np.ndarray]:
         """Returns the constant that nothing but the next call adds to a result; that call is done then."""
@@ -274,6 +306,26 @@ class _Opening:
         if (rows, columns) != (shape[1], shape[2]):
             x = x[:, :rows, :columns]
         return tf.nn.space_to_depth(x, high)
+
+
+def _layer_of(symbol: str, rank: int, weights: np.ndarray, given: dict[str, Any]) -> Optional[Callable[..., Layer]]:
+    """Returns what makes the layer of Keras that computes a function with weights; None where there is none."""
+    size, units = weights.shape[:-2], int(weights.shape[-1])
+    if symbol in ("linalg.matmul", "tensordot"):
+        axes = given.pop("axes", 1)
+        last = axes == 1 or ([int(np.ravel(one)[0]) % rank for one in axes[:1]] == [rank - 1] and not np.any(axes[1]))
+        return functools.partial(layers.Dense, units) if weights.ndim == 2 and last and not given else None
+    if given.get("data_format", "NHWC") not in ("NHWC", "NWC", "NDHWC") or given.get("padding") not in ("SAME", "VALID"):
+        return None
+    how = {"padding": given["padding"].lower()}
+    for key, ours in (("strides", "strides"), ("dilations", "dilation_rate")):
+        value = [int(one) for one in np.ravel(given.get(key, 1))]
+        how[ours] = tuple(value[1:-1] if len(value) == rank else value * (rank - 2) if len(value) == 1 else value)
+    if "rate" in given:
+        how["dilation_rate"] = tuple(given["rate"])
+    if "depthwise" in symbol:
+        return functools.partial(layers.DepthwiseConv2D, size, depth_multiplier=units, **how)
+    return functools.partial(getattr(layers, f"Conv{len(size)}D"), units, size, **how)
 
 
 def _is_symbolic(value: object) -> bool:

@@ -174,6 +174,7 @@ MODELS = {
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
     "kernels": lambda: through(image(), Kernels(), layers.Flatten(), MyDense(3)),
     "activation": lambda: through(image(), layers.Conv2D(4, 3, activation=squared), layers.Activation(squared)),
+    "lambda": lambda: through(image(), layers.Lambda(lambda x: x / 255 - 0.5), layers.Conv2D(3, 3)),
     "grouped queries": lambda: through(keras3.Input((5, 8)), lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x, x)),
     "model": whole,
     "shared": two_inputs,

@@ -90,6 +90,29 @@ class Windows(layers.Layer):
         return tf.reshape(x, (-1, high, wide, channels))
 
 
+class Conv(layers.Conv2D):
+    def call(self, x):
+        return tf.nn.relu(super().call(x))
+
+
+class Standardized(layers.Conv2D):
+    """Weights are standardized at every call."""
+
+    def call(self, x):
+        kernel = self.kernel - tf.reduce_mean(self.kernel, axis=(0, 1, 2))
+        return tf.nn.conv2d(x, kernel, [1, 2, 2, 1], "SAME") + self.bias
+
+
+class Depthwise(layers.DepthwiseConv2D):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class Own(layers.Dense):
+    def call(self, x):
+        return super().call(x) ** 2
+
+
 def through(start, *steps):
     x = start
     for step in steps:
@@ -135,6 +158,9 @@ MODELS = {
     "blocks": lambda: through(keras.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras.Input((4,)), Twice(), Twice()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
+    "convolutions": lambda: through(image(), Conv(4, 3), Standardized(5, 3), Depthwise(3, padding="same")),
+    "dense": lambda: through(keras.Input((5, 8)), Own(4), layers.Flatten(), Own(3)),
+    "lambda": lambda: through(image(), layers.Lambda(lambda x: x / 255 - 0.5), layers.Conv2D(3, 3)),
     "shared": two_inputs,
 }
 
@@ -157,8 +183,11 @@ def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
 
 def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed():
     keras.utils.set_random_seed(6)
-    made = as_model(MODELS["linear"]())
-    assert [(type(one).__name__, one.use_bias) for one in made.layers if one.weights] == [("Dense", True), ("Dense", True)]
+    kinds = {"linear": ["Dense"] * 2, "dense": ["Dense"] * 2, "convolutions": ["Conv2D", "Conv2D", "DepthwiseConv2D"]}
+    for name, wanted in kinds.items():
+        weighted = [one for one in as_model(MODELS[name]()).layers if one.weights]
+        assert [type(one).__name__ for one in weighted] == wanted
+        assert all(one.use_bias for one in weighted)
 
 
 class Strict(layers.Layer):
