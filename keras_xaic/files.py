@@ -16,6 +16,7 @@ import itertools
 import os
 import pathlib
 import re
+import stat
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -83,7 +84,7 @@ def writing(path: PathLike) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)  # mkstemp hides it from others
+            os.fchmod(file.fileno(), _mode_of(path))  # mkstemp hides it from others
             os.replace(name, path)
     except BaseException as error:
         if name:
@@ -93,6 +94,16 @@ def writing(path: PathLike) -> Iterator[BinaryIO]:
         if said is None:
             raise
         raise said from error
+
+
+def _mode_of(path: pathlib.Path) -> int:
+    """Returns who may read and write a file: as before, and for a new one as the user's mask says."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    with contextlib.suppress(OSError, StopIteration):  # os.umask() tells it only while it changes it, for all threads
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return 0o666 & ~int(next(line.split()[1] for line in lines if line.startswith("Umask:")), 8)
+    return 0o644
 
 
 def expanded(path: PathLike) -> pathlib.Path:

@@ -156,3 +156,17 @@ def test_what_a_library_says_at_the_end_of_a_long_text_is_heard():
     said = ResourceExhaustedError(f"{{{{function_node {'x' * 300}}}}} /out.partial/train/part-0; No space left on device")
     assert "the disk is full" in str(machine_error(said))
     assert "out of memory" in str(machine_error(ResourceExhaustedError("tensor of 9 GB")))
+
+
+@pytest.mark.parametrize("mask", ["0077", "0002", "0022"])
+def test_who_may_read_a_file_is_as_before_and_for_a_new_one_as_the_mask_says(tmp_path, mask):
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"old")
+    kept.chmod(0o640)
+    script = (
+        "import os, sys\nfrom keras_xaic.files import write_atomic\n"
+        f"os.umask(0o{mask})\nfor name in sys.argv[1:]:\n    write_atomic(name, b'new')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(kept), str(tmp_path / "fresh")], check=True)
+    assert kept.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "fresh").stat().st_mode & 0o777 == 0o666 & ~int(mask, 8)

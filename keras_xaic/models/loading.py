@@ -92,6 +92,8 @@ def load_model(
 
 def _load(where: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) -> Model:
     unpacked = is_unpacked(where)
+    if architecture is not None and (where.is_dir() or not h5py.is_hdf5(where)):
+        raise _whole(where)
     if where.is_dir() and not unpacked:
         return load_saved_model(where, allow_unsafe)
     with temporary_directory() as directory:  # Keras gets only what was checked
@@ -119,7 +121,9 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
                 "a whole model, with its architecture",
                 "Save it with model.save(...); {architecture=model.json}, which model.to_json() gives",
             )
-    if alone and architecture is not None:
+    if not alone and architecture is not None:
+        raise _whole(where)
+    if architecture is not None:
         model, config = build_architecture(architecture, allow_unsafe)
         load_bare_weights(model, config, checked, str(where))
         return model
@@ -135,6 +139,12 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
                 model = keras.models.load_model(file, compile=False)
         remember_loss(model, file.attrs.get("training_config"))
         return model
+
+
+def _whole(where: pathlib.Path) -> ModelError:
+    return ModelError(
+        f"{where} is a whole model, and an architecture is given", "a file of weights only", "Leave the architecture out"
+    )
 
 
 def _load_keras(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool) -> Model:

@@ -131,3 +131,11 @@ def test_a_saved_model_that_begins_with_an_adapted_normalization_keeps_its_colum
     found = load_model(tmp_path / "saved")
     assert found.input_shape == (None, 6)
     np.testing.assert_allclose(found(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["whole.h5", "whole.keras"])
+def test_an_architecture_beside_a_whole_model_is_not_passed_over(tmp_path, name):
+    plain().save(tmp_path / name)
+    (tmp_path / "other.json").write_text(keras.Sequential([keras.Input((4,)), layers.Dense(9)]).to_json())
+    with pytest.raises(ModelError, match="is a whole model"):
+        load_model(tmp_path / name, architecture=str(tmp_path / "other.json"))
