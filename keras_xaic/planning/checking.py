@@ -52,6 +52,15 @@ def check_plan(plan: Plan, model: Model) -> None:
                 f"the plan gives layer {layer.key!r} the pattern {layer.pattern} and no zeros",
                 f"sparsity {zeros:g}, or the pattern unstructured",
             )
+    shrinks = plan.remove or plan.filters or plan.branches
+    for layer in plan.layers:
+        size = int(np.prod(kernels[layer.key].shape))
+        if layer.weights > size or (layer.weights != size and not shrinks):
+            raise PlanError(
+                f"the plan is for {layer.weights:,} weights of layer {layer.key!r}",
+                f"{size:,}, those of the model's",
+                "Plan for this model",
+            )
 
 
 def check_relevance(relevance: Relevance, model: Model) -> None:

@@ -86,6 +86,7 @@ def edited(made, which, changes):
         ({"bits": 6, "storage": "int4"}, "'stem' .6-bit conv.* as int4. Expected int8"),
         ({"key": "sten"}, "the plan names the layer 'sten'. Expected one of the model's, e.g. stem"),
         ({"key": "body"}, "'body' twice"),
+        ({"weights": 145}, "for 145 weights of layer 'stem'. Expected 144"),
         ({"kind": "dense"}, "calls layer 'stem' dense. Expected conv"),
         ({"storage": "float32", "bits": 32}, None),
     ],
