@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.ownership import Mark
 from keras_xaic.pipeline.board_projects import write_project
 from keras_xaic.planning import Plan, PlanOptions
@@ -176,13 +176,15 @@ def test_wrong_arguments_are_one_line(bundle, function):
 
 
 class Free(keras.Model):
-    """Only its `call` knows what follows what."""
+    """Only its `call` knows what follows what, and it takes no symbolic tensors."""
 
     def __init__(self):
         super().__init__()
         self.layer = layers.Dense(3, "softmax")
 
     def call(self, x):
+        if not isinstance(x, tf.Tensor):
+            raise TypeError(f"{x} is no tensor")
         return self.layer(x)
 
 
