@@ -6,6 +6,7 @@ converted as a whole, and none of its weights is compressed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -172,7 +173,8 @@ class _Opening:
             kwargs["mask"] = mask
         if "training" in accepted:
             kwargs["training"] = False
-        made = layer.call(*args, **kwargs)
+        with _without_losses(layer):
+            made = layer.call(*args, **kwargs)
         for part in _calls(tf.nest.flatten(made)):
             if symbol_of(part.layer) is not None and id(part.layer) not in self.kept:
                 self.owners.setdefault(id(part.layer), self.owners.get(id(layer), layer.name))
@@ -306,6 +308,20 @@ class _Opening:
         if (rows, columns) != (shape[1], shape[2]):
             x = x[:, :rows, :columns]
         return tf.nn.space_to_depth(x, high)
+
+
+@contextlib.contextmanager
+def _without_losses(layer: Layer) -> Iterator[None]:
+    """Losses and metrics that a call adds concern training only, and would stay in the user's layer."""
+    names = ("add_loss", "add_metric")
+    kept = {name: vars(layer)[name] for name in names if name in vars(layer)}
+    vars(layer).update(dict.fromkeys(names, lambda *_, **__: None))
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(layer).pop(name)
+        vars(layer).update(kept)
 
 
 def _layer_of(symbol: str, rank: int, weights: np.ndarray, given: dict[str, Any]) -> Optional[Callable[..., Layer]]:

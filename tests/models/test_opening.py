@@ -190,6 +190,20 @@ def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed
         assert all(one.use_bias for one in weighted)
 
 
+class Penalized(layers.Layer):
+    def call(self, x):
+        self.add_loss(tf.reduce_mean(x))
+        self.add_metric(x, "x")
+        return tf.nn.relu(x)
+
+
+def test_losses_of_a_call_stay_where_they_are():
+    model = through(keras.Input((4,)), layers.Dense(3), Penalized())
+    before = (len(model.layers[-1]._losses), len(model.losses), [one.name for one in model.layers[-1].metrics])
+    assert all(type(one) is not Penalized for one in as_model(model).layers)
+    assert (len(model.layers[-1]._losses), len(model.losses), [one.name for one in model.layers[-1].metrics]) == before
+
+
 class Strict(layers.Layer):
     """It does not take symbolic tensors."""
 
