@@ -234,10 +234,11 @@ def _require_same(model: Any, other: Any, found: str, masks: Collection[str] = (
         if name in masks:
             array[...] = np.round(array)
             array[..., 0] = 1.0  # where nothing is seen, there is nothing to compare
-    wanted = _outputs(other, arrays)
-    if _are_close(_outputs(model, arrays), wanted):
+    names = list(model.input_names)
+    wanted = _outputs(other, arrays, names)
+    if _are_close(_outputs(model, arrays, names), wanted):
         return
-    if not _are_close(_outputs(other, arrays), wanted):
+    if not _are_close(_outputs(other, arrays, names), wanted):
         found = f"the model {model.name!r} draws random numbers: twice the same inputs give unlike outputs"
         raise ModelError(
             found, "outputs that depend on inputs alone", "Give the model without them, the mean in place of samples"
@@ -252,10 +253,11 @@ def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
     )
 
 
-def _outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    x = arrays if len(arrays) > 1 else arrays[0]
+def _outputs(model: Any, arrays: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
+    x: Any = arrays if len(arrays) > 1 else arrays[0]
     if is_keras3_object(model):
-        given = _call_untouched(model, x)
+        by_name = not getattr(model, "inputs", None) and isinstance((model.get_build_config() or {}).get("input_shape"), dict)
+        given = _call_untouched(model, dict(zip(names, arrays)) if by_name else x)
     else:
         given = model.predict(x, batch_size=len(arrays[0]), verbose=0)
     given = [given[key] for key in sorted(given)] if isinstance(given, dict) else given

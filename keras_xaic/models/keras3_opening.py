@@ -185,14 +185,21 @@ def _inputs(model: Any, library: Any, samples: int) -> Any:
 
         structure = model.inputs[0] if isinstance(model, library.Sequential) else model._inputs_struct
         return library.tree.map_structure(made, structure)
-    shapes = model.get_build_config() or {}
-    found = shapes.get("input_shape") or shapes.get("shapes_dict")
-    if not isinstance(found, (list, tuple)) or not found or any(isinstance(size, (list, tuple, dict)) for size in found):
+    found = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(found, (list, tuple, dict)) or not found:
         fix = "Make it with keras.Model(inputs, model.call(inputs)), and save that"
         raise ModelError(
             f"{model.name!r} is a model of the user's own class that does not say the shapes of its inputs", "", fix
         )
-    return library.Input(batch_shape=(samples, *found[1:]), name="input")
+
+    def of_shape(shape: Any, name: str) -> Any:
+        if isinstance(shape, dict):
+            return {key: of_shape(part, key) for key, part in shape.items()}
+        if all(size is None or isinstance(size, int) for size in shape):
+            return library.Input(batch_shape=(samples, *shape[1:]), name=name)
+        return [of_shape(part, f"{name}_{number}") for number, part in enumerate(shape, 1)]
+
+    return of_shape(found, "input")
 
 
 @contextlib.contextmanager

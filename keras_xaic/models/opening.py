@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -82,7 +81,8 @@ def _with_graph(model: Model) -> Model:
     """Returns what a model of the user's own class calls, for `_samples` samples, with the layers of the model."""
     (given,), _ = model.save_spec()
     samples = _samples(model, [spec.shape for spec in tf.nest.flatten(given)])
-    names = (f"input_{number}" for number in itertools.count(1))
+    keys = sorted(given) if isinstance(given, Mapping) else None  # in the order of `tf.nest`
+    names = iter(keys or [f"input_{number}" for number, _ in enumerate(tf.nest.flatten(given), 1)])
     inputs = tf.nest.map_structure(
         lambda spec: keras.Input(batch_shape=(samples, *spec.shape[1:]), dtype=spec.dtype, name=next(names)), given
     )
@@ -367,7 +367,8 @@ def _calls(outputs: Any) -> list[Any]:
 
 def _are_alike(model: Model, made: Model) -> bool:
     arrays = list(_examples(made))
-    wanted, found = (tf.nest.flatten(one.predict_on_batch(arrays if len(arrays) > 1 else arrays[0])) for one in (model, made))
+    x = tf.nest.pack_sequence_as(made.input, arrays)
+    wanted, found = (tf.nest.flatten(one.predict_on_batch(x)) for one in (model, made))
     return all(
         a.shape == b.shape and np.allclose(a, b, 0, _TOLERANCE * max(1.0, float(np.abs(a).max(initial=0))), equal_nan=True)
         for a, b in zip(map(np.asarray, wanted), map(np.asarray, found))

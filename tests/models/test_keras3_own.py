@@ -150,6 +150,23 @@ class Whole(keras3.Model):
         return self.last(ops.tanh(self.hidden(x)))
 
 
+class OfTwo(keras3.Model):
+    def __init__(self, by_name, **kwargs):
+        super().__init__(**kwargs)
+        self.by_name, self.some, self.others = by_name, layers.Dense(3), Linear(3)
+
+    def call(self, x):
+        some, others = (x["some"], x["others"]) if self.by_name else x
+        return self.some(some) * self.others(others)
+
+
+def of_two(by_name):
+    model = OfTwo(by_name, name="net")
+    arrays = [np.ones((2, 4), np.float32), np.ones((2, 4), np.float32)]
+    model(dict(zip(("some", "others"), arrays)) if by_name else arrays)
+    return model
+
+
 def whole():
     model = Whole(name="net")
     model(np.zeros((1, 4), np.float32))
@@ -177,6 +194,8 @@ MODELS = {
     "lambda": lambda: through(image(), layers.Lambda(lambda x: x / 255 - 0.5), layers.Conv2D(3, 3)),
     "grouped queries": lambda: through(keras3.Input((5, 8)), lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x, x)),
     "model": whole,
+    "model of two inputs": lambda: of_two(False),
+    "model of named inputs": lambda: of_two(True),
     "shared": two_inputs,
 }
 
@@ -192,22 +211,20 @@ def model(request):
     return made
 
 
-def inputs_of(model, count=7):
+def arrays_for(made):
     rng = np.random.default_rng(8)
-    given = getattr(model, "inputs", None) or [keras3.KerasTensor((None, 4))]
-    return [
-        rng.integers(0, 9, (count, *one.shape[1:])) if "int" in one.dtype else rng.normal(size=(count, *one.shape[1:]))
-        for one in given
-    ]
+    integers = [one.dtype.is_integer for one in made.inputs]
+    shapes = [(7, *one.shape[1:]) for one in made.inputs]
+    return [rng.integers(0, 9, shape) if whole else rng.normal(size=shape) for whole, shape in zip(integers, shapes)]
 
 
 def test_outputs_are_those_of_keras_3_and_its_model_stays_as_it_is(model):
     parts = model._flatten_layers()
     calls, weights = [len(one._inbound_nodes) for one in parts], [np.array(one) for one in model.get_weights()]
     made = from_keras3(model)
-    arrays = inputs_of(model)
-    wanted = np.asarray(model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0))
-    np.testing.assert_allclose(made.predict(arrays, verbose=0), wanted, atol=2e-5)
+    arrays = arrays_for(made)
+    given = dict(zip(made.input_names, arrays)) if isinstance(made.input, dict) else arrays if len(arrays) > 1 else arrays[0]
+    np.testing.assert_allclose(made.predict(given, verbose=0), np.asarray(model.predict(given, verbose=0)), atol=2e-5)
     assert [len(one._inbound_nodes) for one in parts] == calls
     for before, after in zip(weights, model.get_weights()):
         np.testing.assert_array_equal(before, after)
@@ -275,7 +292,7 @@ def test_a_file_is_read_with_the_classes_that_were_given(tmp_path):
     model = keras3.Sequential([keras3.Input((4,)), scope["Doubled"](3), layers.Dense(2, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
     model.save(tmp_path / "net.keras")
-    x = inputs_of(model)[0]
+    x = np.random.default_rng(8).normal(size=(7, 4))
     wanted = model.predict(x, verbose=0)
     keras3.saving.get_custom_objects().pop("mine>Doubled")
     with pytest.raises(ModelError, match="Doubled"):

@@ -141,6 +141,22 @@ class Whole(keras.Model):
         return self.last(self.inner(tf.tanh(self.hidden(x)), training=training))
 
 
+class OfTwo(keras.Model):
+    def __init__(self, by_name, **kwargs):
+        super().__init__(**kwargs)
+        self.by_name, self.some, self.others = by_name, layers.Dense(3), Linear(3)
+
+    def call(self, x):
+        some, others = (x["some"], x["others"]) if self.by_name else x
+        return self.some(some) * self.others(others)
+
+
+def of_two(by_name):
+    model, arrays = OfTwo(by_name, name="net"), [np.ones((2, 4), np.float32), np.ones((2, 5), np.float32)]
+    model.predict(dict(zip(("some", "others"), arrays)) if by_name else arrays, verbose=0)
+    return model
+
+
 def whole():
     model = Whole(name="net")
     model(np.zeros((1, 4), np.float32))
@@ -149,6 +165,8 @@ def whole():
 
 MODELS = {
     "model": whole,
+    "model of two inputs": lambda: of_two(False),
+    "model of named inputs": lambda: of_two(True),
     "linear": lambda: through(keras.Input((4,)), Linear(), layers.ReLU(), Linear(3)),
     "sequential": lambda: keras.Sequential([keras.Input((4,)), Linear(), layers.Dense(2)]),
     "nested": lambda: through(keras.Input((4,)), keras.Sequential([Linear(5), layers.ReLU()]), layers.Dense(2)),
@@ -175,8 +193,9 @@ def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
     made = as_model(model)
     assert all(type(one).__module__.partition(".")[0] in ("keras", "tf_keras") for one in made._flatten_layers())
     arrays = [rng.uniform(0, 8, (7, *one.shape[1:])).astype(one.dtype.as_numpy_dtype) for one in made.inputs]
-    wanted = model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
-    np.testing.assert_allclose(made.predict(arrays, verbose=0), wanted, atol=2e-5 * np.abs(wanted).max())
+    given = tf.nest.pack_sequence_as(made.input, arrays)
+    wanted = model.predict(given, verbose=0)
+    np.testing.assert_allclose(made.predict(given, verbose=0), wanted, atol=2e-5 * np.abs(wanted).max())
     assert ([len(one._inbound_nodes) for one in model._flatten_layers()], [one.name for one in model.layers]) == (calls, names)
     assert [one.name for one in as_model(model).layers] == [one.name for one in made.layers], "plans name layers"
 
