@@ -64,7 +64,7 @@ class _Opening:
     def __init__(self, model: Any, library: Any, source: str) -> None:
         self.library, self.source = library, source
         self.names: dict[int, str] = {}
-        self.kept = {id(one) for one in getattr(model, "layers", ())}
+        self.kept = {id(one) for one in model.layers} if not _is_own(model, library) else set()
         self.plain: list[Any] = []
         """Layers of which only the user's activation was taken; they have to stay, as they are known by ``id``."""
 

@@ -77,7 +77,7 @@ class Replay:
             return next(one for one in self.library.tree.flatten((args, kwargs)) if self._is_tensor(one))
         if isinstance(layer, self.library.layers.Layer):
             kwargs = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
-            args, kwargs = self._constants((args, kwargs))
+            args, kwargs = self._constants(self._for_all_samples(args, kwargs))
             new = self._copy(layer)
             made = new(*args, **kwargs)
             if id(layer) not in self.copies:
@@ -145,6 +145,25 @@ class Replay:
             value = value[:1]
         return value
 
+    def _zeros(self, tensor: Any, rank: int) -> Any:
+        """Returns a zero for each sample of a tensor."""
+        first = tensor[(slice(None), *[slice(0, 1)] * (len(tensor.shape) - 1))]
+        ops = self.library.ops
+        return ops.zeros_like(first if len(tensor.shape) == rank else ops.reshape(first, (-1, *[1] * (rank - 1))))
+
+    def _for_all_samples(self, args: Any, kwargs: Any) -> Any:
+        """Gives constants that a layer takes beside tensors, one for each sample, as many samples as those have."""
+        tree, ops = self.library.tree, self.library.ops
+        some = next(one for one in tree.flatten((args, kwargs)) if self._is_tensor(one))
+
+        def spread(one: Any) -> Any:
+            shape: Any = () if self._is_tensor(one) else getattr(one, "shape", ())
+            if len(shape) == 0 or shape[0] != self.samples:
+                return one
+            return ops.add(self._zeros(some, len(shape)), self._constant(one))
+
+        return tree.map_structure(spread, (args, kwargs))
+
     def _without_samples(self, shape: Any) -> list[int]:
         return [-1 if size is None or size % self.samples == 0 else size for size in shape]
 
@@ -164,8 +183,8 @@ class Replay:
         if all(map(self._is_tensor, parts)):
             return None
         some = next(part for part in parts if self._is_tensor(part))
-        first = ops.zeros_like(some[(slice(None), *[slice(0, 1)] * (len(some.shape) - 1))])
-        return self._anew(node.operation)([part if self._is_tensor(part) else ops.add(first, part) for part in parts])
+        parts = [part if self._is_tensor(part) else ops.add(self._zeros(some, np.ndim(part)), part) for part in parts]
+        return self._anew(node.operation)(parts)
 
     def _product(self, node: Any, args: Any, owner: str) -> Any:
         x, weights = args[:2]

@@ -48,8 +48,9 @@ def opened(model: Model) -> Model:
     parts = [(one, list(one._inbound_nodes), list(one._outbound_nodes)) for one in model._flatten_layers()]
     try:
         opening = _Opening(model if _has_graph(model) else _with_graph(model))
-        if not _has_graph(model):  # Keras counts names of operations for the whole process
-            opening.kept = {id(one) for one in opening.model.layers if symbol_of(one) is None}
+        if not _has_graph(model):  # Keras counts names for the whole process
+            opening.kept = set()
+            opening.owners = {id(one): model.name for one in opening.model.layers}
         made = opening.result()
         return made if _are_alike(model, made) else model
     except Exception:  # whatever the user's code raises on symbolic tensors; it is converted as a whole then
@@ -196,6 +197,8 @@ class _Opening:
         owner = self.owners.get(id(layer), "")
         if not any(map(_is_symbolic, tf.nest.flatten((args, kwargs)))):
             return tf.nest.map_structure(np.asarray, layer(*args, **kwargs))
+        if symbol is None:
+            args, kwargs = self._for_all_samples(args, kwargs)
         args, kwargs = tf.nest.map_structure(self._constant, (args, kwargs))
         if symbol is None:
             return self._copied(layer, args, kwargs)
@@ -248,6 +251,16 @@ class _Opening:
             value = value[:1]
         return value
 
+    def _for_all_samples(self, args: Any, kwargs: Any) -> Any:
+        """Gives constants that a layer takes beside tensors, one for each sample, as many samples as those have."""
+        some = next(filter(_is_symbolic, tf.nest.flatten((args, kwargs))))
+
+        def spread(one: Any) -> Any:
+            shape: Any = getattr(one, "shape", ()) if isinstance(one, (tf.Variable, tf.Tensor, np.ndarray)) else ()
+            return _zeros(some, len(shape)) + self._constant(one) if len(shape) and shape[0] == self.samples else one
+
+        return tf.nest.map_structure(spread, (args, kwargs))
+
     def _instead(self, node: Any, symbol: str, args: Any, kwargs: Any, owner: str) -> Any:
         """Returns what an operation is in layers and operations for any number of samples; None where it stays."""
         x: Any = args[0] if args else None
@@ -259,8 +272,7 @@ class _Opening:
             return x + np.zeros([1 if size == -1 else size for size in free], np.float32)
         if symbol == "concat" and isinstance(x, (list, tuple)) and not all(map(_is_symbolic, x)):
             some = next(filter(_is_symbolic, x))
-            zeros = tf.zeros_like(some[(slice(None), *[slice(0, 1)] * (len(some.shape) - 1))])
-            parts = [one if _is_symbolic(one) else zeros + one for one in x]
+            parts = [one if _is_symbolic(one) else _zeros(some, np.ndim(one)) + one for one in x]
             return tf.concat(parts, **kwargs) if len(args) == 1 else tf.concat(parts, args[1])
         if symbol in _OF_WEIGHTS:
             return self._weighted(node, symbol, {**dict(zip(_OF_WEIGHTS[symbol], args)), **kwargs}, owner)
@@ -342,6 +354,12 @@ def _layer_of(symbol: str, rank: int, weights: np.ndarray, given: dict[str, Any]
     if "depthwise" in symbol:
         return functools.partial(layers.DepthwiseConv2D, size, depth_multiplier=units, **how)
     return functools.partial(getattr(layers, f"Conv{len(size)}D"), units, size, **how)
+
+
+def _zeros(tensor: Tensor, rank: int) -> Tensor:
+    """Returns a zero for each sample of a tensor."""
+    first = tensor[(slice(None), *[slice(0, 1)] * (len(tensor.shape) - 1))]
+    return tf.zeros_like(first if len(tensor.shape) == rank else tf.reshape(first, (-1, *[1] * (rank - 1))))
 
 
 def _is_symbolic(value: object) -> bool:

@@ -97,6 +97,21 @@ class Excite(layers.Layer):
         return x * self.gate(self.pool(x))
 
 
+class Latents(layers.Layer):
+    """As in a Perceiver: what is asked is the same for all samples."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 8)
+
+    def build(self, shape):
+        self.latents = self.add_weight(shape=(4, 8), initializer="random_normal")
+        self.attention.build((None, 4, 8), shape)
+
+    def call(self, x):
+        return self.attention(ops.repeat(self.latents[None], ops.shape(x)[0], axis=0), x)
+
+
 class Windows(layers.Layer):
     """As in a Swin transformer."""
 
@@ -188,6 +203,7 @@ MODELS = {
     "blocks": lambda: through(keras3.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras3.Input((4,)), Twice(), Twice()),
     "excite": lambda: through(image(), layers.Conv2D(4, 3), Excite(4)),
+    "latents": lambda: through(keras3.Input((5, 8)), Latents()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
     "kernels": lambda: through(image(), Kernels(), layers.Flatten(), MyDense(3)),
     "activation": lambda: through(image(), layers.Conv2D(4, 3, activation=squared), layers.Activation(squared)),

@@ -79,6 +79,17 @@ class Twice(layers.Layer):
         return self.norm(self.one(x), training=training)
 
 
+class Latents(layers.Layer):
+    """As in a Perceiver: what is asked is the same for all samples."""
+
+    def build(self, shape):
+        self.latents = self.add_weight(name="latents", shape=(4, 8), initializer="random_normal")
+        self.attention = layers.MultiHeadAttention(2, 8)
+
+    def call(self, x):
+        return self.attention(tf.repeat(self.latents[None], tf.shape(x)[0], axis=0), x)
+
+
 class Windows(layers.Layer):
     """As in a Swin transformer."""
 
@@ -175,6 +186,7 @@ MODELS = {
     "text": lambda: through(keras.Input((12,)), Positions(9, 8), Block(8), layers.GlobalAveragePooling1D()),
     "blocks": lambda: through(keras.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras.Input((4,)), Twice(), Twice()),
+    "latents": lambda: through(keras.Input((5, 8)), Latents()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
     "convolutions": lambda: through(image(), Conv(4, 3), Standardized(5, 3), Depthwise(3, padding="same")),
     "dense": lambda: through(keras.Input((5, 8)), Own(4), layers.Flatten(), Own(3)),
