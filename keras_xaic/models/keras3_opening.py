@@ -48,7 +48,8 @@ def opened(model: Any, source: str) -> Any:
         for _ in range(_MOST_LEVELS):
             graph = Graph(library.tree, inputs, outputs)
             if not any(_is_own(one, library) or _has_own_activation(one) for one in (node.operation for node in graph.calls())):
-                return Replay(library, source, samples, opening.names, opening.kept).of(graph, model.name)
+                shapes = {tuple(one.shape) for layer in opening.taken_apart for one in layer._trainable_variables}
+                return Replay(library, source, samples, opening.names, opening.kept, shapes).of(graph, model.name)
             outputs = opening.of_graph(graph, inputs)
         raise ModelError(f"{source} has layers in layers without end", f"at most {_MOST_LEVELS} levels")
 
@@ -65,6 +66,7 @@ class _Opening:
         self.library, self.source = library, source
         self.names: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers} if not _is_own(model, library) else set()
+        self.taken_apart: list[Any] = []
         self.plain: list[Any] = []
         """Layers of which only the user's activation was taken; they have to stay, as they are known by ``id``."""
 
@@ -110,6 +112,7 @@ class _Opening:
             ModelError: If that is more than `keras.ops` and layers.
         """
         self._remember(layer)
+        self.taken_apart.append(layer)
         accepted = inspect.signature(layer.call).parameters
         given = {key: value for key, value in kwargs.items() if key != "training"}
         mask = getattr(args[0] if args else None, "_keras_mask", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections import defaultdict
 from typing import Any
@@ -22,11 +23,14 @@ class Replay:
         samples: How many samples its tensors have; what is a multiple of it counts samples.
         owners: ``id`` of a layer -> the name of the user's layer that it lay in.
         kept: ``id`` of layers that keep their names.
+        shapes: Of the weights that layers of the user's train: constants of others are nobody's weights.
     """
 
-    def __init__(self, library: Any, source: str, samples: int, owners: dict[int, str], kept: set[int]) -> None:
+    def __init__(
+        self, library: Any, source: str, samples: int, owners: dict[int, str], kept: set[int], shapes: set[Any]
+    ) -> None:
         self.library, self.source, self.samples = library, source, samples
-        self.owners, self.kept = owners, kept
+        self.owners, self.kept, self.shapes = owners, kept, shapes
         self.copies: dict[int, Any] = {}
         self.taken: set[str] = set()
         self.done: set[int] = set()
@@ -42,7 +46,9 @@ class Replay:
             "Einsum": self._einsum,
             "ExtractPatches": self._patches,
             "Glu": self._glu,
+            "LayerNorm": self._normalized,
             "Matmul": self._product,
+            "Moments": self._moments,
             "Reshape": self._reshape,
             "Stack": self._joined,
         }
@@ -201,15 +207,23 @@ class Replay:
         if not self._is_tensor(operands[0]):
             terms, operands = terms[::-1], operands[::-1]
         x, weights = operands
-        if terms[0][0] != result[:1] or terms[0][0] in terms[1]:
-            return None
-        shape = [None if size == -1 else size for size in self._without_samples(node.outputs[0].shape)][1:]
-        make = self.library.layers.EinsumDense
-        return self._weighted(
-            node, x, weights, owner, lambda use_bias, name: make(
-                f"{terms[0]},{terms[1]}->{result}", shape, bias_axes=result[-1] if use_bias else None, name=name
+        made = None
+        if terms[0][0] == result[:1] and terms[0][0] not in terms[1]:
+            shape = [None if size == -1 else size for size in self._without_samples(node.outputs[0].shape)][1:]
+            make = functools.partial(self.library.layers.EinsumDense, f"{terms[0]},{terms[1]}->{result}", shape)
+            made = self._weighted(
+                node, x, weights, owner, lambda use_bias, **how: make(bias_axes=result[-1] if use_bias else None, **how)
             )
-        )  # fmt: skip
+        return self._contracted(terms, x, weights, result) if made is None else made
+
+    def _contracted(self, terms: list[str], x: Any, constant: Any, result: str) -> Any:
+        """A product of a tensor and a constant, of which all that both have is summed over."""
+        ops, shared = self.library.ops, [axis for axis in terms[1] if axis in terms[0]]
+        left = [axis for axis in terms[0] + terms[1] if axis not in shared]
+        if not shared or sorted(left) != sorted(result):
+            return None
+        made = ops.tensordot(x, constant, [[term.index(axis) for axis in shared] for term in terms])
+        return made if left == list(result) else ops.transpose(made, [left.index(axis) for axis in result])
 
     def _convolution(self, node: Any, args: Any, owner: str) -> Any:
         how, layers = node.operation, self.library.layers
@@ -230,6 +244,8 @@ class Replay:
 
     def _weighted(self, node: Any, x: Any, weights: np.ndarray, owner: str, make: Any) -> Any:
         """Makes a layer of an operation with weights, and of the addition of a bias behind it."""
+        if tuple(weights.shape) not in self.shapes:
+            return None
         bias, units = None, node.outputs[0].shape[-1]
         reader = self.readers[id(node.outputs[0])]
         if len(reader) == 1 and reader[0] is not None and type(reader[0].operation).__name__ == "Add":
@@ -270,6 +286,21 @@ class Replay:
             return None
         scores = ops.multiply(ops.einsum("btnh,bsnh->bnts", query, key), scale or query.shape[-1] ** -0.5)
         return ops.einsum("bnts,bsnh->btnh", ops.softmax(scores), value)
+
+    def _normalized(self, node: Any, args: Any, _: str) -> Any:
+        how, (x, gamma, beta) = node.operation, (*args, None, None)[:3]
+        if how.rms_scaling or any(map(self._is_tensor, (gamma, beta))):
+            return None
+        epsilon = self.library.config.epsilon() if how.epsilon is None else how.epsilon
+        given = {"axis": how.axis, "epsilon": epsilon, "scale": gamma is not None, "center": beta is not None}
+        layer = self.library.layers.LayerNormalization(**given, name=self._free("layernorm"))
+        made = layer(x)
+        layer.set_weights([one for one in (gamma, beta) if one is not None])
+        return made
+
+    def _moments(self, node: Any, args: Any, _: str) -> Any:
+        ops, how = self.library.ops, node.operation
+        return [make(args[0], axis=how.axes, keepdims=how.keepdims) for make in (ops.mean, ops.var)]
 
     def _glu(self, node: Any, args: Any, _: str) -> Any:
         ops = self.library.ops

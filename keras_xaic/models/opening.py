@@ -51,6 +51,7 @@ def opened(model: Model) -> Model:
         if not _has_graph(model):  # Keras counts names for the whole process
             opening.kept = set()
             opening.owners = {id(one): model.name for one in opening.model.layers}
+            opening.shapes = {tuple(one.shape) for one in model._trainable_weights}
         made = opening.result()
         return made if _are_alike(model, made) else model
     except Exception:  # whatever the user's code raises on symbolic tensors; it is converted as a whole then
@@ -105,6 +106,8 @@ class _Opening:
         self.owners: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers}
         self.copies: dict[int, Layer] = {}
+        self.shapes: set[tuple[int, ...]] = set()
+        """Of the weights that layers of the user's train: constants of others are nobody's weights."""
         self.alive: list[Any] = []
         """Tensors of calls that were made: what is known by ``id`` has to stay."""
         self.taken: set[str] = set()
@@ -174,6 +177,7 @@ class _Opening:
             kwargs["mask"] = mask
         if "training" in accepted:
             kwargs["training"] = False
+        self.shapes |= {tuple(one.shape) for one in layer._trainable_weights}
         with _without_losses(layer):
             made = layer.call(*args, **kwargs)
         for part in _calls(tf.nest.flatten(made)):
@@ -286,7 +290,7 @@ class _Opening:
         weights = given.pop("filters", None) if weights is None else weights
         unused = ("name", "use_cudnn_on_gpu")
         given = {key: value for key, value in given.items() if key not in unused and value is not None and value is not False}
-        if not _is_symbolic(x) or not isinstance(weights, np.ndarray):
+        if not _is_symbolic(x) or not isinstance(weights, np.ndarray) or weights.shape not in self.shapes:
             return None
         make = _layer_of(symbol, len(x.shape), weights, given)
         if make is None:

@@ -112,6 +112,38 @@ class Latents(layers.Layer):
         return self.attention(ops.repeat(self.latents[None], ops.shape(x)[0], axis=0), x)
 
 
+class Mixed(layers.Layer):
+    """A constant that nobody trains, beside a weight."""
+
+    def build(self, shape):
+        self.constant = ops.convert_to_tensor(np.eye(shape[-1], 6, dtype=np.float32))
+        self.w = self.add_weight(shape=(6, 5), initializer="random_normal")
+
+    def call(self, x):
+        return ops.matmul(ops.matmul(x, self.constant), self.w)
+
+
+class Neighbours(layers.Layer):
+    """A layer on a graph that is always the same."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.edges = np.triu(np.ones((5, 5), np.float32))
+        self.inner = layers.Dense(3)
+
+    def call(self, x):
+        return ops.einsum("ij,bjf->bif", self.edges, self.inner(x))
+
+
+class Normalized(layers.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        mean, variance = ops.moments(x, [1], keepdims=True)
+        return ops.layer_normalization(x, self.gamma) + keras3.activations.glu(x - mean)[..., :1] * variance
+
+
 class Windows(layers.Layer):
     """As in a Swin transformer."""
 
@@ -204,6 +236,9 @@ MODELS = {
     "layer in a layer": lambda: through(keras3.Input((4,)), Twice(), Twice()),
     "excite": lambda: through(image(), layers.Conv2D(4, 3), Excite(4)),
     "latents": lambda: through(keras3.Input((5, 8)), Latents()),
+    "constant": lambda: through(keras3.Input((4,)), Mixed()),
+    "neighbours": lambda: through(keras3.Input((5, 8)), Neighbours(), Neighbours()),
+    "normalized": lambda: through(keras3.Input((5, 8)), Normalized()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
     "kernels": lambda: through(image(), Kernels(), layers.Flatten(), MyDense(3)),
     "activation": lambda: through(image(), layers.Conv2D(4, 3, activation=squared), layers.Activation(squared)),
@@ -250,9 +285,9 @@ def test_outputs_are_those_of_keras_3_and_its_model_stays_as_it_is(model):
 
 
 def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed():
-    made = from_keras3(MODELS["linear"]())
-    assert [type(one).__name__ for one in made.layers if one.weights] == ["Dense", "Dense"]
-    assert all(one.use_bias for one in made.layers if one.weights)
+    for name, wanted in {"linear": [True, True], "constant": [False]}.items():
+        weighted = [one for one in from_keras3(MODELS[name]()).layers if one.weights]
+        assert [(type(one).__name__, one.use_bias) for one in weighted] == [("Dense", bias) for bias in wanted]
 
 
 class Noise(layers.Layer):

@@ -90,6 +90,17 @@ class Latents(layers.Layer):
         return self.attention(tf.repeat(self.latents[None], tf.shape(x)[0], axis=0), x)
 
 
+class Mixed(layers.Layer):
+    """A constant that nobody trains, beside a weight."""
+
+    def build(self, shape):
+        self.constant = tf.constant(np.eye(shape[-1], 6, dtype=np.float32))
+        self.w = self.add_weight(name="w", shape=(6, 5), initializer="random_normal")
+
+    def call(self, x):
+        return tf.matmul(tf.matmul(x, self.constant), self.w)
+
+
 class Windows(layers.Layer):
     """As in a Swin transformer."""
 
@@ -187,6 +198,7 @@ MODELS = {
     "blocks": lambda: through(keras.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras.Input((4,)), Twice(), Twice()),
     "latents": lambda: through(keras.Input((5, 8)), Latents()),
+    "constant": lambda: through(keras.Input((4,)), Mixed()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
     "convolutions": lambda: through(image(), Conv(4, 3), Standardized(5, 3), Depthwise(3, padding="same")),
     "dense": lambda: through(keras.Input((5, 8)), Own(4), layers.Flatten(), Own(3)),
@@ -215,10 +227,11 @@ def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
 def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed():
     keras.utils.set_random_seed(6)
     kinds = {"linear": ["Dense"] * 2, "dense": ["Dense"] * 2, "convolutions": ["Conv2D", "Conv2D", "DepthwiseConv2D"]}
+    kinds["constant"] = ["Dense"]
     for name, wanted in kinds.items():
         weighted = [one for one in as_model(MODELS[name]()).layers if one.weights]
         assert [type(one).__name__ for one in weighted] == wanted
-        assert all(one.use_bias for one in weighted)
+        assert all(one.use_bias is (name != "constant") for one in weighted)
 
 
 class Penalized(layers.Layer):
