@@ -47,7 +47,7 @@ def opened(model: Any, source: str) -> Any:
         outputs = opening.of_model(model, inputs)
         for _ in range(_MOST_LEVELS):
             graph = Graph(library.tree, inputs, outputs)
-            if not any(_is_own(one, library) or _has_own_activation(one) for one in (node.operation for node in graph.calls())):
+            if not any(opening.is_left(node.operation) for node in graph.calls()):
                 shapes = {tuple(one.shape) for layer in opening.taken_apart for one in layer._trainable_variables}
                 return Replay(library, source, samples, opening.names, opening.kept, shapes).of(graph, model.name)
             outputs = opening.of_graph(graph, inputs)
@@ -65,10 +65,18 @@ class _Opening:
     def __init__(self, model: Any, library: Any, source: str) -> None:
         self.library, self.source = library, source
         self.names: dict[int, str] = {}
-        self.kept = {id(one) for one in model.layers} if not _is_own(model, library) else set()
+        self.kept = set() if _is_own(model, library) else {id(one) for one in getattr(model, "operations", model.layers)}
+        self.closed: set[int] = set()
         self.taken_apart: list[Any] = []
         self.plain: list[Any] = []
-        """Layers of which only the user's activation was taken; they have to stay, as they are known by ``id``."""
+        """Layers of which only the user's activation was taken."""
+        self.alive: list[Any] = []
+        """Tensors of calls that were made: what is known by ``id`` has to stay."""
+
+    def is_left(self, layer: Any) -> bool:
+        """Whether a layer is to be taken apart: the user's, and models in it, but not what only Keras can call."""
+        inner = isinstance(layer, self.library.Model) and id(layer) in self.names
+        return id(layer) not in self.closed and (_is_own(layer, self.library) or _has_own_activation(layer) or inner)
 
     def of_model(self, model: Any, inputs: Any) -> Any:
         """Calls a model; also one whose class is the user's."""
@@ -120,16 +128,22 @@ class _Opening:
             given["mask"] = mask
         try:
             with _without_losses(layer):
-                return layer.call(*args, **given)
+                made = layer.call(*args, **given)
         except XaicError:
             raise
         except Exception as error:  # it is the user's code
             if _package(type(layer)) == "keras":
+                self.closed.add(id(layer))
                 return layer(*args, **kwargs)  # named by what reads it next
             found = f"{self.source}: layer {layer.name!r} ({type(layer).__name__}) cannot be taken apart ({first_line(error)})"
             raise ModelError(
                 found, "a call() of keras.ops and layers of Keras", "Write it so, and save the model again"
             ) from error
+        for node in Graph(self.library.tree, (), made).calls():
+            if not isinstance(node.operation, self.library.layers.Layer) and id(node.operation) not in self.kept:
+                self.names.setdefault(id(node.operation), self.names.get(id(layer), layer.name))
+        self.alive.append(made)
+        return made
 
     def _remember(self, layer: Any) -> None:
         for inner in layer._flatten_layers(include_self=False):

@@ -220,6 +220,14 @@ def _own_type(settings: Settings, shapes: Shapes) -> dict[str, Any]:
     return {} if settings["dtype"] is None else _type(settings, shapes)
 
 
+def _convolved(settings: Settings, shapes: Shapes) -> dict[str, Any]:
+    count = len(shapes[0]) - 2
+    strides, rates = (
+        count * [one] if isinstance(one := settings[key], int) else list(one) for key in ("strides", "dilation_rate")
+    )
+    return {"strides": strides, "dilations": rates, "padding": settings["padding"].upper()}
+
+
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -251,6 +259,13 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "Clip": _function("clip_by_value", "x_min=clip_value_min x_max=clip_value_max"),
     "Concatenate": _layer("Concatenate", "axis"),
     "ConvertToTensor": _function("identity"),
+    "Conv": _function(
+        "nn.convolution",
+        names="filters",
+        reads="strides padding dilation_rate",
+        made=_convolved,
+        only={"data_format": "channels_last"},
+    ),
     "Cumsum": _function("math.cumsum", "axis"),
     "DepthToSpace": _function("nn.depth_to_space", "block_size", only={"data_format": "channels_last"}),
     "Einsum": _layer("Einsum", "subscripts"),

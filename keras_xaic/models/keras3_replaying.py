@@ -32,6 +32,7 @@ class Replay:
         self.library, self.source, self.samples = library, source, samples
         self.owners, self.kept, self.shapes = owners, kept, shapes
         self.copies: dict[int, Any] = {}
+        self.name, self.alive = "model", list[Any]()
         self.taken: set[str] = set()
         self.done: set[int] = set()
         """``id`` of nodes that the layer made for the one before them computes, too."""
@@ -59,7 +60,7 @@ class Replay:
         Args:
             graph: What it computes, for `samples` samples.
         """
-        tree, calls = self.library.tree, graph.calls()
+        tree, calls, self.name = self.library.tree, graph.calls(), name
         self.taken |= {node.operation.name for node in calls if id(node.operation) in self.kept}
         for node in calls:
             for tensor in node.input_tensors:
@@ -74,7 +75,8 @@ class Replay:
         made = Graph(tree, inputs, graph.run(inputs, self._called))
         for node in made.calls():  # Keras counts names for the whole process
             if not isinstance(node.operation, self.library.layers.Layer):
-                node.operation.name = self._free(type(node.operation).__name__.lower())
+                owner = self.owners.get(id(node.operation), "")
+                node.operation.name = self._free(f"{owner}_{type(node.operation).__name__.lower()}".lstrip("_"))
         return self.library.Model(made.inputs, made.outputs, name=name)
 
     def _called(self, node: Any, args: Any, kwargs: Any) -> Any:
@@ -113,6 +115,9 @@ class Replay:
         """Returns an operation without the calls of another."""
         made = copy.copy(operation)
         made._inbound_nodes, made._outbound_nodes = [], []
+        if id(operation) in self.owners:
+            self.owners[id(made)] = self.owners[id(operation)]
+            self.alive.append(made)
         return made
 
     def _name(self, layer: Any) -> str:
@@ -120,7 +125,7 @@ class Replay:
             return str(layer.name)
         kind = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", type(layer).__name__).lower()
         numbered = re.fullmatch(re.escape(kind) + r"(_\d+)?", layer.name)  # by Keras, in the order in which all were made
-        return self._free(f"{self.owners.get(id(layer), self.source)}_{kind if numbered else layer.name}")
+        return self._free(f"{self.owners.get(id(layer), self.name)}_{kind if numbered else layer.name}")
 
     def _free(self, wanted: str) -> str:
         """Returns a name that no layer has."""
@@ -254,7 +259,8 @@ class Replay:
             if isinstance(value, np.ndarray) and value.size == units == value.shape[-1]:
                 bias = value.ravel()
                 self.done.add(id(reader[0]))
-        name = self._free(owner.rpartition("/")[0] or f"{self.source}_{type(node.operation).__name__}".lower())
+        name = self.owners.get(id(node.operation)) or owner.rpartition("/")[0]
+        name = self._free(name or f"{self.name}_{type(node.operation).__name__}".lower())
         layer = make(use_bias=bias is not None, name=name)
         made = layer(x)
         layer.set_weights([weights] if bias is None else [weights, bias])
@@ -265,8 +271,12 @@ class Replay:
         (high, wide), strides = (2 * [how.size] if isinstance(how.size, int) else how.size), how.strides
         strides = 2 * (strides,) if isinstance(strides, int) else tuple(strides or (high, wide))
         shape, apart = args[0].shape, (strides == (high, wide)) and how.dilation_rate in (1, (1, 1), [1, 1])
-        if not apart or how.padding.lower() != "valid" or None in shape[1:] or how.data_format == "channels_first":
+        if None in shape[1:] or how.data_format == "channels_first":
             return None
+        if not apart or how.padding.lower() != "valid":
+            rates = 2 * (how.dilation_rate,) if isinstance(how.dilation_rate, int) else tuple(how.dilation_rate)
+            values = np.eye(high * wide * shape[3], dtype=np.float32).reshape(high, wide, shape[3], -1)
+            return ops.conv(args[0], values, strides, how.padding, dilation_rate=rates)
         rows, columns, channels = shape[1] // high, shape[2] // wide, shape[3]
         x = args[0]
         if (rows * high, columns * wide) != tuple(shape[1:3]):

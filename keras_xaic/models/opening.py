@@ -106,6 +106,8 @@ class _Opening:
         self.owners: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers}
         self.copies: dict[int, Layer] = {}
+        self.closed: set[int] = set()
+        """``id`` of layers that cannot be taken apart."""
         self.shapes: set[tuple[int, ...]] = set()
         """Of the weights that layers of the user's train: constants of others are nobody's weights."""
         self.alive: list[Any] = []
@@ -122,7 +124,7 @@ class _Opening:
         outputs = self._run(_calls(self.model.outputs), self.model.inputs, inputs, self.model.outputs, self._open)
         for _ in range(_MOST_LEVELS):
             calls = _calls(outputs)
-            if not any(_is_own(node.layer) or self._is_inner_model(node.layer) for node in calls):
+            if not any(self._is_left(node.layer) for node in calls):
                 break
             outputs = self._run(calls, inputs, inputs, outputs, self._open)
         calls = _calls(outputs)
@@ -160,6 +162,9 @@ class _Opening:
     def _is_inner_model(self, layer: Layer) -> bool:
         return isinstance(layer, keras.Model) and (id(layer) in self.owners or _holds_own(layer))
 
+    def _is_left(self, layer: Layer) -> bool:
+        return id(layer) not in self.closed and (_is_own(layer) or self._is_inner_model(layer))
+
     def _open(self, node: Any, args: Any, kwargs: Any) -> Any:
         """Calls a layer, one of the user's by what its call makes."""
         layer = node.layer
@@ -167,8 +172,16 @@ class _Opening:
             self._remember(layer)
             ends, given = layer.outputs, tf.nest.flatten(args[0])
             return self._run(_calls(ends), layer.inputs, given, ends, self._open)
-        if not _is_own(layer):
+        if not _is_own(layer) or id(layer) in self.closed:
             return layer(*args, **kwargs)
+        try:
+            return self._call(layer, args, dict(kwargs))
+        except Exception:  # whatever the user's code raises on symbolic tensors; that layer is converted as a whole
+            self.closed.add(id(layer))
+            return layer(*args, **kwargs)
+
+    def _call(self, layer: Layer, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Calls what a layer of the user's calls."""
         self._remember(layer)
         accepted = inspect.signature(layer.call).parameters
         kwargs = {key: value for key, value in kwargs.items() if key in accepted and key != "training"}
@@ -316,10 +329,12 @@ class _Opening:
     def _patches(self, args: Any, kwargs: Any) -> Any:
         given = {**dict(zip(("images", "sizes", "strides", "rates", "padding"), args)), **kwargs}
         x, (_, high, wide, _) = given["images"], given["sizes"]
-        shape = x.shape
-        apart = list(given["strides"]) == [1, high, wide, 1] and list(given["rates"]) == [1, 1, 1, 1] and high == wide
-        if not apart or given["padding"] != "VALID" or None in shape[1:]:
+        shape, strides, rates = x.shape, list(given["strides"]), list(given["rates"])
+        if None in shape[1:]:
             return None
+        if strides != [1, high, wide, 1] or rates != [1, 1, 1, 1] or high != wide or given["padding"] != "VALID":
+            values = np.eye(high * wide * shape[3], dtype=np.float32).reshape(high, wide, shape[3], -1)
+            return tf.nn.conv2d(x, values, strides, given["padding"], dilations=rates)
         rows, columns = shape[1] // high * high, shape[2] // wide * wide
         if (rows, columns) != (shape[1], shape[2]):
             x = x[:, :rows, :columns]

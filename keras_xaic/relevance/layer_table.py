@@ -183,7 +183,8 @@ class Treatment:
         name: What the table would call the layer.
         row: Its row; None where there is none.
         unusual: What the call does beyond the usual of its layer, or "".
-        chooses: Whether it gives whole numbers, or yes and no, such as masks: these have no relevance to pass on.
+        chooses: Whether it gives whole numbers, yes and no (masks), or the same for every input: these have no relevance
+            to pass on.
     """
 
     path: str
@@ -197,7 +198,8 @@ class Treatment:
         """Looks an operation up."""
         name = name_in_table(operation.layer)
         row = _row(operation.layer, name)
-        chooses = not any(tensor.dtype.is_floating for tensor in tf.nest.flatten(operation.node.outputs))
+        floats = any(tensor.dtype.is_floating for tensor in tf.nest.flatten(operation.node.outputs))
+        chooses = not floats or name in ("zeros_like", "ones_like")
         return cls(operation.path, name, row, "" if row is None else _unusual(operation, row.how), chooses)
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
+from keras_xaic._keras import keras
 from keras_xaic.errors import ModelError
 from keras_xaic.models.keras3 import is_keras3
 from keras_xaic.models.keras3_objects import from_keras3
@@ -280,6 +281,7 @@ def test_outputs_are_those_of_keras_3_and_its_model_stays_as_it_is(model):
     for before, after in zip(weights, model.get_weights()):
         np.testing.assert_array_equal(before, after)
     names = [one.name for one in made.layers]
+    assert not any(isinstance(one, keras.Model) for one in made.layers)
     again = from_keras3(model)
     assert [one.name for one in again.layers] == names, "a plan names layers; it has to hold for the next run, too"
 
@@ -310,6 +312,13 @@ def test_what_cannot_be_taken_apart_is_one_line(layer, found):
     with pytest.raises(ModelError, match=found) as caught:
         from_keras3(model)
     assert "\n" not in str(caught.value)
+
+
+def test_layers_of_keras_that_nothing_stands_for_are_named_with_the_way_out():
+    start = keras3.Input((64,))
+    model = keras3.Model(start, layers.Flatten()(layers.MelSpectrogram(8, 4, 8, name="mel")(Linear(64)(start))))
+    with pytest.raises(ModelError, match=r"'mel' \(MelSpectrogram\).*take the model behind it"):
+        from_keras3(model)
 
 
 OWN = """

@@ -266,3 +266,12 @@ class Noise(layers.Layer):
 def test_what_cannot_be_taken_apart_stays_as_it_is(layer):
     model = through(keras.Input((4,)), layers.Dense(3), layer(name="strange"))
     assert any(one.name == "strange" for one in as_model(model).layers)
+
+
+def test_others_are_taken_apart_beside_what_cannot_be():
+    keras.utils.set_random_seed(6)
+    model = through(keras.Input((4,)), Linear(5), Strict(name="strange"), Linear(3), layers.Dense(2))
+    made = as_model(model)
+    assert [type(one).__name__ for one in made.layers[1:]] == ["Dense", "Strict", "Dense", "Dense"]
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    np.testing.assert_allclose(made(x), model(x), atol=1e-6)
