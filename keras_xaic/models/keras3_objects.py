@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import pathlib
@@ -272,5 +273,7 @@ def _call_untouched(model: Any, x: Any) -> Any:
     library = sys.modules["keras"]
     stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
     states = library.tree.flatten([getattr(layer, "states", None) or [] for layer in stateful])
-    with library.StatelessScope(state_mapping=[(state, library.ops.zeros_like(state)) for state in states]):
+    mapping = [(state, library.ops.zeros_like(state)) for state in states]
+    # Without state to keep there is no such scope: random numbers would be the same in each.
+    with library.StatelessScope(state_mapping=mapping) if mapping else contextlib.nullcontext():
         return library.tree.map_structure(library.ops.convert_to_numpy, model(x, training=False))
