@@ -188,7 +188,11 @@ def _is_functional(model: Any) -> bool:
 
 def _number_of_samples(model: Any, library: Any) -> int:
     sizes = {int(size) for weight in model.weights for size in weight.shape}
-    for tensor in getattr(model, "inputs", None) or ():
+    tensors = list(getattr(model, "inputs", None) or ())
+    if _is_functional(model):
+        calls = Graph(library.tree, model._inputs_struct, model._outputs_struct).calls()
+        tensors += [tensor for node in calls for tensor in node.outputs]
+    for tensor in tensors:
         sizes |= {size for size in tensor.shape[1:] if size}
     return next(one for one in _SAMPLES if all(size % one for size in sizes))
 

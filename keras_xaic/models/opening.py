@@ -23,7 +23,7 @@ from keras_xaic.models.operations import symbol_of
 from keras_xaic.models.ports import keep_ports, ports_of
 from keras_xaic.models.rebuilding import fill
 
-SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
+_SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
 """Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
 _TOLERANCE = 1e-4
 _MOST_LEVELS = 30
@@ -47,9 +47,12 @@ def opened(model: Model) -> Model:
         return model
     parts = [(one, list(one._inbound_nodes), list(one._outbound_nodes)) for one in model._flatten_layers()]
     try:
-        opening = _Opening(model if _has_graph(model) else _with_graph(model))
-        if not _has_graph(model):  # Keras counts names for the whole process
-            opening.kept = set()
+        if _has_graph(model):
+            opening = _Opening(model)
+        else:
+            graph = _with_graph(model)
+            opening = _Opening(graph, graph.inputs[0].shape[0])
+            opening.kept = set()  # Keras counts names for the whole process
             opening.owners = {id(one): model.name for one in opening.model.layers}
             opening.shapes = {tuple(one.shape) for one in model._trainable_weights}
         made = opening.result()
@@ -97,11 +100,11 @@ def _samples(model: Model, shapes: Any) -> int:
     """Returns a number of samples of which no size in the model is a multiple."""
     sizes = {int(size) for weight in model.weights for size in weight.shape}
     sizes |= {size for shape in shapes for size in shape[1:] if size}
-    return next(one for one in SAMPLES if all(size % one for size in sizes))
+    return next(one for one in _SAMPLES if all(size % one for size in sizes))
 
 
 class _Opening:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, samples: Optional[int] = None) -> None:
         self.model = model
         self.owners: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers}
@@ -116,7 +119,8 @@ class _Opening:
         self.readers: dict[int, list[Any]] = defaultdict(list)
         self.done: set[int] = set()
         """``id`` of calls that the layer made for the one before them does, too."""
-        self.samples = _samples(model, [tensor.shape for tensor in model.inputs])
+        inner = [tensor.shape for node in _calls(model.outputs) for tensor in tf.nest.flatten(node.outputs)]
+        self.samples = samples or _samples(model, [*inner, *(tensor.shape for tensor in model.inputs)])
 
     def result(self) -> Model:
         """Returns the new model."""

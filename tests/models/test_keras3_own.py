@@ -54,6 +54,11 @@ class Patches(layers.Layer):
         return ops.reshape(found, (count, (high // 4) * (wide // 4), 16 * channels))
 
 
+class Flat(layers.Layer):
+    def call(self, x):
+        return ops.reshape(x, [ops.shape(x)[0], x.shape[1] * x.shape[2]])
+
+
 class Positions(layers.Layer):
     def __init__(self, size, width, **kwargs):
         super().__init__(**kwargs)
@@ -233,6 +238,7 @@ MODELS = {
     "nested": lambda: through(keras3.Input((4,)), keras3.Sequential([Linear(5), layers.ReLU()]), layers.Dense(2)),
     "class token": lambda: through(image(), Patches(), layers.Dense(8), ClassToken(), lambda x: x[:, 0]),
     "text": lambda: through(keras3.Input((12,), dtype="int32"), Positions(9, 8), Block(8), layers.GlobalAveragePooling1D()),
+    "a length that may count samples": lambda: through(keras3.Input((99, 2)), layers.Conv1D(3, 3), Flat(), layers.Dense(2)),
     "blocks": lambda: through(keras3.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras3.Input((4,)), Twice(), Twice()),
     "excite": lambda: through(image(), layers.Conv2D(4, 3), Excite(4)),

@@ -44,6 +44,11 @@ class TiledToken(ClassToken):
         return tf.concat([tf.tile(self.token, [tf.shape(x)[0], 1, 1]), x], axis=1)
 
 
+class Flat(layers.Layer):
+    def call(self, x):
+        return tf.reshape(x, [tf.shape(x)[0], x.shape[1] * x.shape[2]])
+
+
 class Positions(layers.Layer):
     def __init__(self, size, width, **kwargs):
         super().__init__(**kwargs)
@@ -195,6 +200,7 @@ MODELS = {
     "class token": lambda: through(image(), Patches(), layers.Dense(8), ClassToken(), lambda x: x[:, 0]),
     "tiled token": lambda: through(image(), Patches(), TiledToken(), layers.Dense(3)),
     "text": lambda: through(keras.Input((12,)), Positions(9, 8), Block(8), layers.GlobalAveragePooling1D()),
+    "a length that may count samples": lambda: through(keras.Input((99, 2)), layers.Conv1D(3, 3), Flat(), layers.Dense(2)),
     "blocks": lambda: through(keras.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras.Input((4,)), Twice(), Twice()),
     "latents": lambda: through(keras.Input((5, 8)), Latents()),
