@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_xaic.errors import ModelError, first_line
 from keras_xaic.models.keras3_graph import Graph
+from keras_xaic.models.opening import MOST_VALUES
 
 
 class Replay:
@@ -52,6 +53,7 @@ class Replay:
             "Moments": self._moments,
             "Reshape": self._reshape,
             "Stack": self._joined,
+            "Take": self._looked_up,
         }
 
     def of(self, graph: Graph, name: str) -> Any:
@@ -98,7 +100,15 @@ class Replay:
         args, kwargs = self._constants((args, kwargs))
         change = self.special.get(type(layer).__name__)
         made = None if change is None else change(node, args, owner)
-        return self._anew(layer)(*args, **kwargs) if made is None else made
+        if made is not None:
+            return made
+        for one in self.library.tree.flatten((args, kwargs)):
+            if isinstance(one, np.ndarray) and one.size > MOST_VALUES:
+                found = (
+                    f"{self.source}: operation {layer.name!r} ({type(layer).__name__}) holds a constant of {one.size:,} values"
+                )
+                raise ModelError(found, f"at most {MOST_VALUES:,}, others as weights of layers", "Use a layer of Keras for it")
+        return self._anew(layer)(*args, **kwargs)
 
     def _copy(self, layer: Any) -> Any:
         if id(layer) in self.copies:
@@ -285,6 +295,16 @@ class Replay:
             return ops.nn.space_to_depth(x, high)
         parts = ops.transpose(ops.reshape(x, (-1, rows, high, columns, wide, channels)), (0, 1, 3, 2, 4, 5))
         return ops.reshape(parts, (-1, rows, columns, high * wide * channels))
+
+    def _looked_up(self, node: Any, args: Any, owner: str) -> Any:
+        table, rows = args[:2]
+        if not self._is_tensor(rows) or node.operation.axis != 0 or np.ndim(table) != 2 or table.shape not in self.shapes:
+            return None
+        name = self.owners.get(id(node.operation)) or owner.rpartition("/")[0] or f"{self.name}_take"
+        layer = self.library.layers.Embedding(*table.shape, name=self._free(name))
+        made = layer(rows)
+        layer.set_weights([table])
+        return made
 
     def _attention(self, node: Any, args: Any, _: str) -> Any:
         """Attention as it is defined (Vaswani et al. 2017, arXiv 1706.03762, equation 1), without masks."""

@@ -25,6 +25,8 @@ from keras_xaic.models.rebuilding import fill
 
 _SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
 """Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
+MOST_VALUES = 300_000
+"""Largest constant of an operation: it is written into the configuration of the model, as text."""
 _TOLERANCE = 1e-4
 _MOST_LEVELS = 30
 _SUMS = ("math.add", "__operators__.add", "nn.bias_add")
@@ -226,6 +228,8 @@ class _Opening:
         made = self._instead(node, symbol, args, kwargs, owner)
         if made is not None:
             return made
+        if any(isinstance(one, np.ndarray) and one.size > MOST_VALUES for one in tf.nest.flatten((args, kwargs))):
+            raise ValueError("a large constant would be written into the configuration of the model")
         new = type(layer).from_config(layer.get_config())
         if id(layer) in self.kept:
             self.kept.add(id(new))
@@ -295,11 +299,28 @@ class _Opening:
             some = next(filter(_is_symbolic, x))
             parts = [one if _is_symbolic(one) else _zeros(some, np.ndim(one)) + one for one in x]
             return tf.concat(parts, **kwargs) if len(args) == 1 else tf.concat(parts, args[1])
+        if symbol.removeprefix("compat.v1.") in ("gather", "nn.embedding_lookup") and isinstance(x, np.ndarray):
+            return self._looked_up(x, args[1:], kwargs, owner)
         if symbol in _OF_WEIGHTS:
             return self._weighted(node, symbol, {**dict(zip(_OF_WEIGHTS[symbol], args)), **kwargs}, owner)
         if symbol == "image.extract_patches":
             return self._patches(args, kwargs)
         return None
+
+    def _looked_up(self, table: np.ndarray, args: Any, kwargs: Any, owner: str) -> Any:
+        rows = [one for one in tf.nest.flatten((args, kwargs)) if _is_symbolic(one)]
+        if (
+            len(rows) != 1
+            or kwargs.get("axis") not in (None, 0)
+            or len(args) > 3
+            or table.ndim != 2
+            or table.shape not in self.shapes
+        ):
+            return None
+        layer = layers.Embedding(*table.shape, name=self._free(owner or f"{self.model.name}_table"))
+        made = layer(rows[0])
+        layer.set_weights([table])
+        return made
 
     def _weighted(self, node: Any, symbol: str, given: dict[str, Any], owner: str) -> Any:
         """Makes a layer of an operation with constant weights, and of the addition of a bias behind it."""

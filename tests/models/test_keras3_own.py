@@ -103,6 +103,14 @@ class Excite(layers.Layer):
         return x * self.gate(self.pool(x))
 
 
+class Table(layers.Layer):
+    def build(self, shape):
+        self.table = self.add_weight(shape=(9, 8), initializer="random_normal")
+
+    def call(self, x):
+        return ops.take(self.table, ops.cast(x, "int32"), axis=0)
+
+
 class Latents(layers.Layer):
     """As in a Perceiver: what is asked is the same for all samples."""
 
@@ -242,6 +250,7 @@ MODELS = {
     "blocks": lambda: through(keras3.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras3.Input((4,)), Twice(), Twice()),
     "excite": lambda: through(image(), layers.Conv2D(4, 3), Excite(4)),
+    "table": lambda: through(keras3.Input((5,), dtype="int32"), Table(), layers.Flatten(), layers.Dense(2)),
     "latents": lambda: through(keras3.Input((5, 8)), Latents()),
     "constant": lambda: through(keras3.Input((4,)), Mixed()),
     "neighbours": lambda: through(keras3.Input((5, 8)), Neighbours(), Neighbours()),
@@ -303,12 +312,22 @@ class Noise(layers.Layer):
         return x + keras3.random.normal(ops.shape(x))
 
 
+class Large(layers.Layer):
+    """A constant that would be written into the configuration, as text."""
+
+    def call(self, x):
+        return ops.sum(x[:, None] * ops.ones((100_000, 4)), axis=1)
+
+
 class Foreign(layers.Layer):
     def call(self, x):
         return ops.convert_to_tensor(np.asarray(x) * 2)
 
 
-@pytest.mark.parametrize(("layer", "found"), [(Noise, "another constant"), (Foreign, "cannot be taken apart")])
+@pytest.mark.parametrize(
+    ("layer", "found"),
+    [(Noise, "another constant"), (Large, "a constant of 400,000 values"), (Foreign, "cannot be taken apart")],
+)
 def test_what_cannot_be_taken_apart_is_one_line(layer, found):
     model = keras3.Sequential([keras3.Input((4,))])
     start = keras3.Input((4,))

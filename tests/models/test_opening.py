@@ -84,6 +84,14 @@ class Twice(layers.Layer):
         return self.norm(self.one(x), training=training)
 
 
+class Table(layers.Layer):
+    def build(self, shape):
+        self.table = self.add_weight(name="table", shape=(9, 8), initializer="random_normal")
+
+    def call(self, x):
+        return tf.gather(self.table, tf.cast(x, tf.int32)) + tf.nn.embedding_lookup(self.table, tf.cast(x, tf.int32))
+
+
 class Latents(layers.Layer):
     """As in a Perceiver: what is asked is the same for all samples."""
 
@@ -203,6 +211,7 @@ MODELS = {
     "a length that may count samples": lambda: through(keras.Input((99, 2)), layers.Conv1D(3, 3), Flat(), layers.Dense(2)),
     "blocks": lambda: through(keras.Input((5, 8)), Block(8), Block(8)),
     "layer in a layer": lambda: through(keras.Input((4,)), Twice(), Twice()),
+    "table": lambda: through(keras.Input((5,)), Table(), layers.Flatten(), layers.Dense(2)),
     "latents": lambda: through(keras.Input((5, 8)), Latents()),
     "constant": lambda: through(keras.Input((4,)), Mixed()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
@@ -233,6 +242,7 @@ def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
 def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed():
     keras.utils.set_random_seed(6)
     kinds = {"linear": ["Dense"] * 2, "dense": ["Dense"] * 2, "convolutions": ["Conv2D", "Conv2D", "DepthwiseConv2D"]}
+    assert sum(isinstance(one, layers.Embedding) for one in as_model(MODELS["table"]()).layers) == 2
     kinds["constant"] = ["Dense"]
     for name, wanted in kinds.items():
         weighted = [one for one in as_model(MODELS[name]()).layers if one.weights]
@@ -263,12 +273,19 @@ class Strict(layers.Layer):
         return x * 2
 
 
+class Large(layers.Layer):
+    """A constant that would be written into the configuration, as text."""
+
+    def call(self, x):
+        return tf.reduce_sum(x[:, None] * tf.ones((150_000, 3)), axis=1)
+
+
 class Noise(layers.Layer):
     def call(self, x):
         return x + tf.random.normal((tf.shape(x)[0], 1))
 
 
-@pytest.mark.parametrize("layer", [Strict, Noise])
+@pytest.mark.parametrize("layer", [Strict, Noise, Large])
 def test_what_cannot_be_taken_apart_stays_as_it_is(layer):
     model = through(keras.Input((4,)), layers.Dense(3), layer(name="strange"))
     assert any(one.name == "strange" for one in as_model(model).layers)
