@@ -274,7 +274,7 @@ def test_a_missing_part_is_one_line(job, tmp_path, drop, said):
     command = ["compress", str(job[0] / "ports.keras"), "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
-    assert said in result.stderr.replace("\n", " ")
+    assert said in result.output.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -16,6 +17,15 @@ from keras_xaic.models.kernels import weighted_kernels
 from keras_xaic.tflite.flatbuffer import TensorType, constant, load, pack, set_constant
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.rewrite import write_grids
+
+
+def litert_since(*release: int) -> bool:
+    """Whether LiteRT of this release, or a newer one, is installed: Python 3.9 gets no later one than 2.1."""
+    try:
+        found = importlib.metadata.version("ai-edge-litert")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in found.split(".")[:2]) >= release
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from keras_xaic.tflite import (
     unpack_download,
 )
 from keras_xaic.tflite.flatbuffer import load, operators
-from tests.tflite.models import Small, digits_cnn, inputs_of, odd_layers, on_grids
+from tests.tflite.models import Small, digits_cnn, inputs_of, litert_since, odd_layers, on_grids
 
 RUNTIMES = ("tflite-runtime", "litert", "builtin-ref")
 DISTANCE = 2e-6
@@ -170,6 +170,8 @@ SHAPES = [(2, (40, 33)), (4, (40, 33)), (4, (64, 8)), (4, (98, 9)), (3, (80, 12)
 def test_packed_dense_layers_round_their_input_and_nothing_else(bits, shape, interpreter, tmp_path):
     if interpreter not in available_interpreters():
         pytest.skip(f"{interpreter} is not installed")
+    if interpreter == "litert" and not litert_since(2, 3):
+        pytest.skip("LiteRT 2.1 rounds inputs in another way")
     keras.utils.set_random_seed(0)
     inputs, units = shape
     model = keras.Sequential([keras.Input((inputs,)), layers.Dense(units, bias_initializer="random_normal", name="dense")])
