@@ -17,9 +17,8 @@ from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.models.keras3_graph import Graph
 from keras_xaic.models.keras3_layers import WITHOUT
 from keras_xaic.models.keras3_replaying import Replay
+from keras_xaic.models.opening import SAMPLES
 
-_SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
-"""Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
 _MOST_LEVELS = 30
 """How deep classes of the user's may lie in each other."""
 
@@ -194,7 +193,7 @@ def _number_of_samples(model: Any, library: Any) -> int:
         tensors += [tensor for node in calls for tensor in node.outputs]
     for tensor in tensors:
         sizes |= {size for size in tensor.shape[1:] if size}
-    return next(one for one in _SAMPLES if all(size % one for size in sizes))
+    return next(one for one in SAMPLES if all(size % one for size in sizes))
 
 
 def _inputs(model: Any, library: Any, samples: int) -> Any:

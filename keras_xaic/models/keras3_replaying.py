@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic.errors import ModelError, first_line
 from keras_xaic.models.keras3_graph import Graph
-from keras_xaic.models.opening import MOST_VALUES
+from keras_xaic.models.opening import MOST_VALUES, name_in
 
 
 class Replay:
@@ -133,9 +133,7 @@ class Replay:
     def _name(self, layer: Any) -> str:
         if id(layer) in self.kept:
             return str(layer.name)
-        kind = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", type(layer).__name__).lower()
-        numbered = re.fullmatch(re.escape(kind) + r"(_\d+)?", layer.name)  # by Keras, in the order in which all were made
-        return self._free(f"{self.owners.get(id(layer), self.name)}_{kind if numbered else layer.name}")
+        return self._free(name_in(self.owners.get(id(layer), self.name), layer))
 
     def _free(self, wanted: str) -> str:
         """Returns a name that no layer has."""

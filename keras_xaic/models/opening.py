@@ -23,7 +23,7 @@ from keras_xaic.models.operations import symbol_of
 from keras_xaic.models.ports import keep_ports, ports_of
 from keras_xaic.models.rebuilding import fill
 
-_SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
+SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199, 211)
 """Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
 MOST_VALUES = 300_000
 """Largest constant of an operation: it is written into the configuration of the model, as text."""
@@ -66,6 +66,12 @@ def opened(model: Model) -> Model:
             one._inbound_nodes[:], one._outbound_nodes[:] = inbound, outbound
 
 
+def name_in(owner: str, layer: Any) -> str:
+    """Returns what a part of a layer is called: a number by Keras, in the order in which all were made, is left out."""
+    kind = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", type(layer).__name__).lower()
+    return f"{owner}_{kind if re.fullmatch(re.escape(kind) + r'(_[0-9]+)?', layer.name) else layer.name}"
+
+
 def _is_own(layer: Layer) -> bool:
     """Whether a layer is Python code, or its class not of Keras, of the Model Optimization toolkit, or of ours."""
     if isinstance(layer, keras.Model) and _has_graph(layer):
@@ -102,7 +108,7 @@ def _samples(model: Model, shapes: Any) -> int:
     """Returns a number of samples of which no size in the model is a multiple."""
     sizes = {int(size) for weight in model.weights for size in weight.shape}
     sizes |= {size for shape in shapes for size in shape[1:] if size}
-    return next(one for one in _SAMPLES if all(size % one for size in sizes))
+    return next(one for one in SAMPLES if all(size % one for size in sizes))
 
 
 class _Opening:
@@ -253,9 +259,7 @@ class _Opening:
     def _name(self, layer: Layer) -> str:
         if id(layer) in self.kept:
             return str(layer.name)
-        kind = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", type(layer).__name__).lower()
-        numbered = re.fullmatch(re.escape(kind) + r"(_\d+)?", layer.name)  # by Keras, in the order in which all were made
-        return self._free(f"{self.owners.get(id(layer), self.model.name)}_{kind if numbered else layer.name}")
+        return self._free(name_in(self.owners.get(id(layer), self.model.name), layer))
 
     def _free(self, wanted: str) -> str:
         """Returns a name that no layer has."""
