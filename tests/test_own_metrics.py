@@ -194,6 +194,7 @@ def test_a_run_is_judged_by_it_and_its_files_say_so(tmp_path):
     """Report: the function's own value of the file's outputs; verify and the device: one line, and the usual metric."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax", name="head")])
+    model.set_weights([np.eye(4, 3) + np.random.default_rng(1).normal(size=(4, 3)) * 0.4, np.zeros(3)])  # better than chance
     x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
     y, seen = x[:, :3].argmax(axis=1), []
 
