@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_xaic.errors import ModelError, first_line
 from keras_xaic.models.keras3_graph import Graph
-from keras_xaic.models.opening import MOST_VALUES, name_in
+from keras_xaic.models.opening import MOST_VALUES, free_name, name_in
 
 
 class Replay:
@@ -35,6 +35,8 @@ class Replay:
         self.copies: dict[int, Any] = {}
         self.name, self.alive = "model", list[Any]()
         self.taken: set[str] = set()
+        self.shared: dict[Any, Any] = {}
+        """Layers that were made for weights, by these."""
         self.done: set[int] = set()
         """``id`` of nodes that the layer made for the one before them computes, too."""
         self.readers: dict[int, list[Any]] = defaultdict(list)
@@ -136,14 +138,7 @@ class Replay:
         return self._free(name_in(self.owners.get(id(layer), self.name), layer))
 
     def _free(self, wanted: str) -> str:
-        """Returns a name that no layer has."""
-        wanted = re.sub(r"[^\w.-]", "_", wanted)
-        name, count = wanted, 0
-        while name in self.taken:
-            count += 1
-            name = f"{wanted}_{count}"
-        self.taken.add(name)
-        return name
+        return free_name(re.sub(r"[^\w.-]", "_", wanted), self.taken)
 
     def _is_tensor(self, value: object) -> bool:
         return isinstance(value, self.library.KerasTensor)
@@ -268,10 +263,20 @@ class Replay:
                 bias = value.ravel()
                 self.done.add(id(reader[0]))
         name = self.owners.get(id(node.operation)) or owner.rpartition("/")[0]
-        name = self._free(name or f"{self.name}_{type(node.operation).__name__}".lower())
-        layer = make(use_bias=bias is not None, name=name)
+        name = name or f"{self.name}_{type(node.operation).__name__}".lower()
+        make = functools.partial(make, use_bias=bias is not None)
+        return self._with_weights(node, make, [weights] if bias is None else [weights, bias], name, x)
+
+    def _with_weights(self, node: Any, make: Any, weights: list[np.ndarray], name: str, x: Any) -> Any:
+        """Calls a layer with weights; for the same ones of the same layer of the user's it is the same, called again."""
+        how = {key: value for key, value in node.operation.get_config().items() if key != "name"}
+        key = (name, type(node.operation), repr(how), *(one.tobytes() for one in weights))
+        layer = self.shared.get(key)
+        if layer is not None:
+            return layer(x)
+        layer = self.shared[key] = make(name=self._free(name))
         made = layer(x)
-        layer.set_weights([weights] if bias is None else [weights, bias])
+        layer.set_weights(weights)
         return made
 
     def _patches(self, node: Any, args: Any, _: str) -> Any:
@@ -299,10 +304,8 @@ class Replay:
         if not self._is_tensor(rows) or node.operation.axis != 0 or np.ndim(table) != 2 or table.shape not in self.shapes:
             return None
         name = self.owners.get(id(node.operation)) or owner.rpartition("/")[0] or f"{self.name}_take"
-        layer = self.library.layers.Embedding(*table.shape, name=self._free(name))
-        made = layer(rows)
-        layer.set_weights([table])
-        return made
+        make = functools.partial(self.library.layers.Embedding, *table.shape)
+        return self._with_weights(node, make, [table], name, rows)
 
     def _attention(self, node: Any, args: Any, _: str) -> Any:
         """Attention as it is defined (Vaswani et al. 2017, arXiv 1706.03762, equation 1), without masks."""

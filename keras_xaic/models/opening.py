@@ -72,6 +72,16 @@ def name_in(owner: str, layer: Any) -> str:
     return f"{owner}_{kind if re.fullmatch(re.escape(kind) + r'(_[0-9]+)?', layer.name) else layer.name}"
 
 
+def free_name(wanted: str, taken: set[str]) -> str:
+    """Returns a name that no layer has, and adds it to those that are taken."""
+    name, count = wanted, 0
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    taken.add(name)
+    return name
+
+
 def _is_own(layer: Layer) -> bool:
     """Whether a layer is Python code, or its class not of Keras, of the Model Optimization toolkit, or of ours."""
     if isinstance(layer, keras.Model) and _has_graph(layer):
@@ -117,6 +127,8 @@ class _Opening:
         self.owners: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers}
         self.copies: dict[int, Layer] = {}
+        self.shared: dict[Any, Layer] = {}
+        """Layers that were made for weights, by these."""
         self.closed: set[int] = set()
         """``id`` of layers that cannot be taken apart."""
         self.shapes: set[tuple[int, ...]] = set()
@@ -262,13 +274,7 @@ class _Opening:
         return self._free(name_in(self.owners.get(id(layer), self.model.name), layer))
 
     def _free(self, wanted: str) -> str:
-        """Returns a name that no layer has."""
-        name, count = wanted, 0
-        while name in self.taken:
-            count += 1
-            name = f"{wanted}_{count}"
-        self.taken.add(name)
-        return name
+        return free_name(wanted, self.taken)
 
     def _constant(self, value: Any) -> Any:
         """Returns weights and values as arrays, those that are the same for all samples for one."""
@@ -321,9 +327,18 @@ class _Opening:
             or table.shape not in self.shapes
         ):
             return None
-        layer = layers.Embedding(*table.shape, name=self._free(owner or f"{self.model.name}_table"))
-        made = layer(rows[0])
-        layer.set_weights([table])
+        make = functools.partial(layers.Embedding, *table.shape)
+        return self._with_weights(make, [table], owner or f"{self.model.name}_table", rows[0])
+
+    def _with_weights(self, make: Callable[..., Layer], weights: list[np.ndarray], name: str, x: Any) -> Any:
+        """Calls a layer with weights; for the same ones of the same layer of the user's it is the same, called again."""
+        key = (name, repr(make), *(one.tobytes() for one in weights))
+        layer = self.shared.get(key)
+        if layer is not None:
+            return layer(x)
+        layer = self.shared[key] = make(name=self._free(name))
+        made = layer(x)
+        layer.set_weights(weights)
         return made
 
     def _weighted(self, node: Any, symbol: str, given: dict[str, Any], owner: str) -> Any:
@@ -338,10 +353,9 @@ class _Opening:
         if make is None:
             return None
         bias = self._bias_behind(node, tf.nest.flatten(node.outputs)[0].shape[-1])
-        layer = make(use_bias=bias is not None, name=self._free(owner or f"{self.model.name}_{symbol}"))
-        made = layer(x)
-        layer.set_weights([weights] if bias is None else [weights, bias])
-        return made
+        values = [weights] if bias is None else [weights, bias]
+        make = functools.partial(make, use_bias=bias is not None)
+        return self._with_weights(make, values, owner or f"{self.model.name}_{symbol}", x)
 
     def _bias_behind(self, node: Any, units: int) -> Optional[np.ndarray]:
         """Returns the constant that nothing but the next call adds to a result; that call is done then."""

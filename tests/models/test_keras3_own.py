@@ -387,3 +387,8 @@ def test_a_file_is_read_with_the_classes_that_were_given(tmp_path):
     finally:
         keras3.saving.get_custom_objects().pop("mine>Doubled")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), wanted, atol=1e-6)
+
+
+def test_weights_that_two_calls_share_stay_one_layers():
+    """They would be stored twice, and training would part them."""
+    assert [one.name for one in from_keras3(two_inputs()).layers if one.weights] == ["tower"]

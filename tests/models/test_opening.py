@@ -242,7 +242,7 @@ def test_outputs_are_those_of_the_model_which_stays_as_it_is(name):
 def test_weights_of_the_users_own_layers_are_those_of_layers_that_are_compressed():
     keras.utils.set_random_seed(6)
     kinds = {"linear": ["Dense"] * 2, "dense": ["Dense"] * 2, "convolutions": ["Conv2D", "Conv2D", "DepthwiseConv2D"]}
-    assert sum(isinstance(one, layers.Embedding) for one in as_model(MODELS["table"]()).layers) == 2
+    assert sum(isinstance(one, layers.Embedding) for one in as_model(MODELS["table"]()).layers) == 1
     kinds["constant"] = ["Dense"]
     for name, wanted in kinds.items():
         weighted = [one for one in as_model(MODELS[name]()).layers if one.weights]
@@ -298,3 +298,8 @@ def test_others_are_taken_apart_beside_what_cannot_be():
     assert [type(one).__name__ for one in made.layers[1:]] == ["Dense", "Strict", "Dense", "Dense"]
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     np.testing.assert_allclose(made(x), model(x), atol=1e-6)
+
+
+def test_weights_that_two_calls_share_stay_one_layers():
+    """They would be stored twice, and training would part them."""
+    assert [one.name for one in as_model(two_inputs()).layers if one.weights] == ["tower"]
