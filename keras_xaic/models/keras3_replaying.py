@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from keras_xaic.errors import ModelError, first_line
+from keras_xaic.models.keras2_replaying import MOST_VALUES, free_name, name_in
 from keras_xaic.models.keras3_graph import Graph
-from keras_xaic.models.opening import MOST_VALUES, free_name, name_in
 
 
 class Replay:
