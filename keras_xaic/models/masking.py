@@ -12,6 +12,8 @@ from keras_xaic.metrics import IGNORED
 from keras_xaic.models.ports import ports_of
 from keras_xaic.output_tasks import AnyTask, Tasks
 
+FAR = 9_999.0
+"""Values of at least this size, -1e9 for example, are put by masks in place of what must not count."""
 _MASK = "_keras_mask"
 """Where Keras hangs masks."""
 

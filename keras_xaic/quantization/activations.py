@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.front import needed_fronts
 from keras_xaic.models.kernels import layer_kernels
+from keras_xaic.models.masking import FAR
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.models.rebuilding import inputs_like
 from keras_xaic.planning.storages import Activations
@@ -132,8 +134,9 @@ def quantize_activations(
     """Returns a model of the same layers, weights shared, whose activations lie on grids.
 
     A tensor gets a grid where the TFLite converter gives it one: inputs, and outputs of operators after BatchNorm and ReLU have
-    been merged into them. What a layer with a softmax of its own computes inside stays float. At export the converter sets
-    ranges from calibration data, so ranges that training moved far from the data's own are not exported.
+    been merged into them. What a layer with a softmax of its own computes inside stays float, and what holds values of masks,
+    which export brings near (see `keras_xaic.tflite.mask_values`). At export the converter sets ranges from calibration data, so
+    ranges that training moved far from the data's own are not exported.
 
     Args:
         model: A flat model, perhaps with weights on grids already (see `quantize_by_plan`).
@@ -153,9 +156,11 @@ def quantize_activations(
     chosen = [fronts[key].key if key in fronts else key for key in real]
     chosen += [op.outputs[0] for op in operations if op.name not in inside and has_own_grid(op, operations)]
     found = _first_ranges(operations, samples, set(chosen), PERCENTILE if ranges == "percentile" else 100.0)
+    masked = {key for key, (low, high) in found.items() if low <= -FAR and high < FAR}
     inserted = {
         key: quantize_layer.QuantizeLayer(KINDS[ranges](*found[key], activations), name=f"grid_{number}")
         for number, key in enumerate(chosen)
+        if key in found and key not in masked
     }
     for grid in inserted.values():
         grid.supports_masking = True
@@ -191,13 +196,13 @@ def _inner(operation: Operation) -> Layer:
 def _first_ranges(
     operations: Operations, samples: Samples, chosen: set[str], percentile: float
 ) -> dict[str, tuple[float, float]]:
-    """Smallest and largest values, or percentiles of them averaged over batches."""
-    found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
+    """Smallest and largest values of floats, or percentiles of them averaged over batches."""
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for start in range(0, len(samples), BATCH):
         tensors: dict[str, Any] = operations.start(samples.feeds(slice(start, start + BATCH)))
         for operation in operations:
             tensors.update(zip(operation.outputs, operation.call(tensors)))
-        for key in chosen:
+        for key in (key for key in chosen if tensors[key].dtype.is_floating):  # no ids, no conditions
             ends = np.percentile(tensors[key], [100.0 - percentile, percentile])
             found[key].append((float(ends[0]), float(ends[1])))
     if percentile < 100.0:

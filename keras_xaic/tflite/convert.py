@@ -20,9 +20,10 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.models.rebuilding import drawn_twice
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
-from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze
+from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze, one_by_one
 from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
+from keras_xaic.tflite.mask_values import with_near_masks
 from keras_xaic.tflite.one_hot import as_one_hot
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.repeating import as_joined
@@ -130,6 +131,8 @@ class Source:
         inputs = zip(self.operations.inputs, arrays)
         self.arrays = [self.fronts[key](array) if key in self.fronts else array for key, array in inputs]
         self.graph = _traced(model, self.operations, self.fronts, directory, every)
+        if arrays and self.graph.directory is None:
+            self.graph = with_near_masks(self.graph, list(one_by_one(self.arrays)))
         self._contents: dict[Wish, bytes] = {}
 
     @functools.cached_property

@@ -134,7 +134,7 @@ def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> b
     islands = _with_joins(file, [found[place].operator for place in wish.floating])
     debugger = tf.lite.experimental.QuantizationDebugger(
         converter=_converter(graph, wish.precision, calibration, float_ends=True),
-        debug_dataset=lambda: _one_by_one(calibration),
+        debug_dataset=lambda: one_by_one(calibration),
         debug_options=tf.lite.experimental.QuantizationDebugOptions(
             denylisted_nodes=[*islands, *(name[:-1] for name in islands if name.endswith("1"))]
         ),
@@ -226,7 +226,7 @@ def _with_true_ranges(graph: Graph, calibration: Sequence[np.ndarray], content: 
     records = {index: model.subgraphs[0].tensors[index].quantization for index in computed}
     records = {index: one for index, one in records.items() if one is not None and one.min is not None and len(one.min) == 1}
     found = dict.fromkeys(records, (np.inf, -np.inf))
-    for sample in _one_by_one(calibration):
+    for sample in one_by_one(calibration):
         for detail, array in zip(interpreter.get_input_details(), sample):
             interpreter.set_tensor(detail["index"], array)
         interpreter.invoke()
@@ -254,7 +254,7 @@ def _converter(graph: Graph, precision: Precision, calibration: Sequence[np.ndar
     if graph.directory is not None:
         converter = tf.lite.TFLiteConverter.from_saved_model(graph.directory, signature_keys=["serving_default"])
     else:
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(graph)])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function_of(graph)])
     if precision == "float32":
         return converter
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -263,7 +263,7 @@ def _converter(graph: Graph, precision: Precision, calibration: Sequence[np.ndar
     elif precision in ("int8", "int16"):
         # Of a SavedModel the converter keeps names of inputs, not their order.
         by_name = graph.inputs if graph.directory is not None and len(graph.inputs) > 1 else ()
-        converter.representative_dataset = lambda: _one_by_one(calibration, by_name)
+        converter.representative_dataset = lambda: one_by_one(calibration, by_name)
         wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         integers = wide if precision == "int16" else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         converter.target_spec.supported_ops = [integers, tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -275,14 +275,16 @@ def _converter(graph: Graph, precision: Precision, calibration: Sequence[np.ndar
     return converter
 
 
-def _function(graph: Graph) -> Any:
+def function_of(graph: Graph) -> Any:
+    """Returns a graph as a function of its inputs that gives a list of its outputs."""
     definition = tf.compat.v1.GraphDef.FromString(graph.content)
     whole = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     tensors = whole.graph.get_tensor_by_name
     return whole.prune([tensors(name) for name in graph.inputs], [tensors(name) for name in graph.outputs])
 
 
-def _one_by_one(arrays: Sequence[np.ndarray], names: Sequence[str] = ()) -> Iterator[Any]:
+def one_by_one(arrays: Sequence[np.ndarray], names: Sequence[str] = ()) -> Iterator[Any]:
+    """Yields the samples of arrays, each with a batch of 1: a list of arrays, or those by name."""
     for index in range(len(arrays[0])):
         sample = [array[index : index + 1] for array in arrays]
         yield dict(zip(names, sample)) if names else sample

@@ -24,9 +24,13 @@ class _Editor:
 
     def __init__(self, graph: Any, node: Any) -> None:
         self.graph, self.node = graph, node
-        self.type = node.attr["T"]
         self.sources = [name for name in node.input if not name.startswith("^")]
         self._controls = [name for name in node.input if name.startswith("^")]
+
+    @property
+    def type(self) -> Any:
+        """The node's own type; not asked for where there is none, because the question would leave an empty one there."""
+        return self.node.attr["T"]
 
     def add(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         """Adds an operation on values of the node's own type; returns its name."""

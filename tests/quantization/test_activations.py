@@ -9,6 +9,7 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.compression import apply
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import PlanError
+from keras_xaic.models.given import as_model
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning import Budget, PlanOptions, plan
 from keras_xaic.quantization.activations import LearnedRange, RangeQuantizer, has_own_grid, quantize_activations
@@ -88,6 +89,18 @@ def test_a_model_with_grids_trains_the_layers_it_was_made_of(ranges):
     quantized.compile("adam", "mse")
     quantized.fit(x, outputs * 2, epochs=1, verbose=0)
     assert np.abs(model.get_layer("head").get_weights()[0] - before).max() > 0
+
+
+def test_what_is_masked_with_far_values_has_no_grid_of_one_step():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 3))
+    absent = tf.cast(tf.equal(inputs[..., :1], 0), tf.float32)
+    model = as_model(keras.Model(inputs, layers.Dense(2)(tf.reduce_max(inputs + absent * -1e9, axis=1))))
+    x = np.random.default_rng(0).normal(size=(64, 4, 3)).astype(np.float32)
+    x[:, 3] = 0
+    outputs = model.predict(x, verbose=0)
+    found = quantize_activations(model, Samples(x)).predict(x, verbose=0)
+    np.testing.assert_allclose(found, outputs, atol=0.05 * np.abs(outputs).max())
 
 
 def test_unknown_ranges_are_named():
