@@ -135,8 +135,8 @@ def quantize_activations(
 
     A tensor gets a grid where the TFLite converter gives it one: inputs, and outputs of operators after BatchNorm and ReLU have
     been merged into them. What a layer with a softmax of its own computes inside stays float, and what holds values of masks,
-    which export brings near (see `keras_xaic.tflite.mask_values`). At export the converter sets ranges from calibration data, so
-    ranges that training moved far from the data's own are not exported.
+    which export brings near (see `keras_xaic.tflite.mask_values`). At export the converter sets ranges from calibration data,
+    so ranges that training moved far from the data's own are not exported.
 
     Args:
         model: A flat model, perhaps with weights on grids already (see `quantize_by_plan`).
