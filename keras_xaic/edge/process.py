@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import selectors
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from keras_xaic.files import machine_error
 from keras_xaic.units import format_size
 
 _NOISE = ("INFO:", "WARNING: Attempting to use a delegate")
+_WITHOUT_INT16 = re.compile(r"\bINT16\b.* (is unsupported|not supported)|(unsupported|not supported).*\bINT16\b", re.IGNORECASE)
 _SIGNALS = {
     "SIGABRT": "it gave up (SIGABRT)",
     "SIGBUS": "it read outside the file (SIGBUS)",
@@ -200,6 +202,9 @@ def _refusal(result: Mapping[str, Any], interpreter: str, name: str, said: str, 
     if result["kind"] == "memory":
         return EdgeError(f"{interpreter} ran out of memory on {name}{_within(limits)}{_quote(said)}", "", "Allow more memory")
     spoken = words(f"{said}\n{text}")
+    if _WITHOUT_INT16.search(spoken):
+        advice = "Choose int8 or float32 activations: {activations=int8}"
+        return EdgeError(f"{interpreter} refused {name}: {spoken!r}", "operators that it has for int16 values", advice)
     return EdgeError(f"{interpreter} refused {name}: {spoken!r}")
 
 

@@ -105,6 +105,23 @@ def layer_kernels(layer: Layer, path: str) -> list[Kernel]:
     return []
 
 
+def other_weights(model: Model) -> dict[str, int]:
+    """Returns the number of weights of each layer, by its path and class, that are in matrices but in no such kernel.
+
+    They are those of recurrent, attention and embedding layers, and of layers that are converted as a whole.
+    """
+    operations, found = Operations(model), {}
+    ours = {id(kernel.variable) for kernel in kernels_in(operations)}
+    for operation in operations:
+        rest = {id(one): one for one in operation.layer.weights if len(one.shape) > 1 and id(one) not in ours}
+        ours |= set(rest)
+        if rest:
+            found[f"{operation.path} ({type(operation.layer).__name__})"] = sum(
+                int(np.prod(one.shape)) for one in rest.values()
+            )
+    return found
+
+
 @dataclass(frozen=True)
 class KernelCall:
     """One use of one kernel.

@@ -16,6 +16,7 @@ from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256, spee
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
+from keras_xaic.models.kernels import other_weights
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.pipeline.comparing import Changes
 from keras_xaic.pipeline.output_table import OutputTable
@@ -36,6 +37,8 @@ CONVERSION_GAP_PP = 2.0
 """Keras and the edge interpreter may differ by this many points before the report says so."""
 MOST_DELEGATED = 0.99
 """Share of the multiply-adds from which on a delegate takes everything that matters."""
+MUCH_UNPLANNED, NAMED = 0.2, 3
+"""Share of the weights that plans do not reach from which on a report says so, and how many of their layers it names."""
 
 
 @keyword_only(after=0)
@@ -168,7 +171,9 @@ def build_report(
             "sha256": {bundle.model.name: file_sha256(bundle.model)},
         }
     )
-    report = report.model_copy(update={"warnings": [*warnings, *_warnings(report, table.main, small.plan.activations)]})
+    report = report.model_copy(
+        update={"warnings": [*warnings, *_warnings(report, table.main, small.plan.activations), *unplanned(small.model)]}
+    )
     met = report.budget.model_copy(update={"met": not budget_misses(report)})
     report = report.model_copy(update={"budget": met})
     return report.model_copy(update={"verdict": verdict(report)})
@@ -223,6 +228,20 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
                 f"first that is left over is {latency.refused_operator}."
             )
     return found
+
+
+def unplanned(model: Model) -> list[str]:
+    """Returns a sentence on what no plan reaches, where that is much of the model."""
+    others, planned = other_weights(model), sum(kernel.size for kernel in weighted_kernels(model))
+    left = sum(others.values())
+    if left < MUCH_UNPLANNED * (left + planned):
+        return []
+    most = sorted(others, key=lambda name: -others[name])
+    names = ", ".join(most[:NAMED]) + (f" and {len(most) - NAMED} more" if len(most) > NAMED else "")
+    return [
+        f"{left:,} of {left + planned:,} weights get 8 bits or more and no zeros, because plans reach convolutions and dense "
+        f"layers only; the others are in {names}. Limits on bytes have to be met with what plans reach."
+    ]
 
 
 def _layers(model: Model, small: CompressedModel, relevance: Optional[Relevance], bundle: Bundle) -> list[dict[str, Any]]:

@@ -21,13 +21,13 @@ from keras_xaic.models.rebuilding import drawn_twice
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze, one_by_one
-from keras_xaic.tflite.flatbuffer import ModelT, load, name_of, pack
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.mask_values import with_near_masks
 from keras_xaic.tflite.one_hot import as_one_hot
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.repeating import as_joined
-from keras_xaic.tflite.scales import settle_scales
+from keras_xaic.tflite.scales import cut_results, settle_scales
 from keras_xaic.tflite.signature import name_stably, restore_order
 from keras_xaic.tflite.unrolling import MOST_STEPS, has_loop, looping, without_loops
 
@@ -183,12 +183,18 @@ class Source:
             ) from error
         file = load(content)
         restore_order(file)
+        cut = cut_results(file)
+        if cut:
+            raise ExportError(
+                f"layer {self._layer_of(cut[0])!r} chooses between values of which int16 files cut some off",
+                "int8 or float32 activations",
+                "Choose them: {activations=int8}",
+            )
         twin = (lambda: weight_operators(self.floating)) if wish.precision == "int16" else None
         dead = settle_scales(file, twin)
         if dead:
-            layer = layer_name(name_of(dead[0].output()), [operation.layer.name for operation in self.operations])
             raise ExportError(
-                f"layer {layer!r} gives 0, or nearly so, for all calibration data: "
+                f"layer {self._layer_of(dead[0])!r} gives 0, or nearly so, for all calibration data: "
                 f"{wish.precision} activations have no step there",
                 "calibration data for which it gives something",
                 "Give more or other calibration data, remove the layer, or choose other activations",
@@ -200,6 +206,9 @@ class Source:
                 write_front(file, number, front.center, front.gain, f"op{last:04d}")
         name_stably(file)
         return file
+
+    def _layer_of(self, operator: Operator) -> str:
+        return layer_name(name_of(operator.output()), [operation.layer.name for operation in self.operations])
 
 
 def _with_layers(text: str, operations: Operations) -> str:

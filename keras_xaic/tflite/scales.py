@@ -77,6 +77,12 @@ def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[Weight
     return dead
 
 
+def cut_results(model: ModelT) -> list[Operator]:
+    """Returns what chooses between values of int16 that its own scale cannot hold: the converter gives it that of the first."""
+    chosen = (one for one in operators(model) if one.kind.startswith("SELECT") and one.output().type == TensorType.INT16)
+    return [one for one in chosen if any(_scale(one.input(place)) > 1.01 * _scale(one.output()) for place in (1, 2))]
+
+
 def _give_range(model: ModelT, found: Sequence[Operator], floating: Sequence[WeightOperator]) -> None:
     """Gives values of an int16 file that have no range one, in place: the largest of the file.
 

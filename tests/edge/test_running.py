@@ -12,12 +12,13 @@ import time
 import numpy as np
 import pytest
 
-from keras_xaic._keras import keras, tf
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.edge import available_interpreters, judge, measure_arena, run_file
 from keras_xaic.edge.child.adapters import Lite, quantize
 from keras_xaic.edge.doctor import TINY
 from keras_xaic.edge.process import Limits, run_child
 from keras_xaic.errors import DataError, EdgeError, MachineError
+from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.convert import float_twin
 from keras_xaic.tflite.flatbuffer import load, pack
 from tests.tflite.models import require_reference_bits
@@ -354,3 +355,15 @@ def test_a_file_that_claims_tensors_of_50_gigabytes_takes_no_memory(tmp_path, in
     assert time.monotonic() - start < 30
     after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert after <= max(before, 1_500_000)  # kB; of the largest child so far
+
+
+@pytest.mark.skipif(judge() != "tflite-runtime", reason="newer interpreters have them, or end without a word")
+def test_operators_that_an_interpreter_lacks_for_int16_values_come_with_a_way_out(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2)(tf.math.rsqrt(layers.Dense(4, "sigmoid")(inputs))))
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(build_tflite(model, x, precision="int16"))
+    with pytest.raises(EdgeError, match=r"operators that it has for int16 values\. Choose int8 or float32 activations"):
+        run_file(path, x, interpreter="tflite-runtime")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.errors import ExportError
 from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.io_types import with_io
 from tests.tflite.models import run
@@ -53,6 +54,21 @@ def test_values_that_are_copied_keep_their_scale(kind):
     joined = layers.Concatenate()([COPIES[kind](tf.tanh(small) * 0.3), tf.nn.relu(large)])
     model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(joined)))
     assert deviation(model, "int8") < 0.04
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_choice_between_values_of_int16_is_right_or_refused(factor):
+    """The converter gives a choice the scale of its first values."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((4, 4))
+    values = layers.Dense(4, "tanh")(inputs)
+    chosen = tf.where(values > 0, values, values * factor)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(chosen)))
+    if factor < 1:
+        assert deviation(model, "int16") < 0.01
+    else:
+        with pytest.raises(ExportError, match=r"'tf\.where.*int16 files cut some off"):
+            deviation(model, "int16")
 
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])
