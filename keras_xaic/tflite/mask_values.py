@@ -17,8 +17,10 @@ from keras_xaic._keras import tf
 from keras_xaic.models.masking import FAR
 from keras_xaic.tflite.converter import Graph, function_of
 
-_MARGINS = {"Softmax": 16.0, "Max": 0.0, "ArgMax": 0.0}
+_MARGINS = {"Softmax": 16.0, "Max": 0.0, "ArgMax": 0.0, "Sigmoid": 16.0, "Exp": 16.0, "Relu": 0.0}
 """Operations that large values decide -> how far below the largest nothing counts; a weight of ``exp(-16)`` is 1e-7."""
+_SINGLE = ("Sigmoid", "Exp", "Relu")
+"""Those of them that see one value at a time: each is the largest of its row, and nothing counts below 0 less the margin."""
 _MAKING = frozenset(("Add", "AddV2", "BroadcastTo", "Cast", "ExpandDims", "Identity", "Mul", "Neg", "RealDiv", "Reshape"))
 _MAKING |= {"Select", "SelectV2", "Squeeze", "Sub", "Tile", "Transpose"}
 """Operations that masks are made of and laid on scores with."""
@@ -33,7 +35,7 @@ class _Decider:
     Attributes:
         name: Of its node.
         source: The tensor that it reads.
-        axes: That the largest value is sought along.
+        axes: That the largest value is sought along; none where each value is by itself.
         margin: See `_MARGINS`.
         constants: Names of constants with values of masks that the tensor is made of.
     """
@@ -89,8 +91,8 @@ def _deciders(definition: Any, far: dict[str, np.ndarray]) -> Iterator[_Decider]
     for node in definition.node if far else ():
         if node.op not in _MARGINS:
             continue
-        axes: Any = -1
-        if node.op != "Softmax":
+        axes: Any = () if node.op in _SINGLE else -1
+        if node.op in ("Max", "ArgMax"):
             where = nodes[_node_name(node.input[1])]
             if where.op != "Const":
                 continue
@@ -121,7 +123,7 @@ def _bounds(
             tops = np.max(np.where(values > -FAR / 2, values, -np.inf), axis=one.axes)
             least[one] = min(least[one], float(np.min(tops, initial=np.inf, where=np.isfinite(tops))))
             highest[one] = max(highest[one], float(np.max(all_values)))
-    floors = {one: least[one] - one.margin for one in deciders}
+    floors = {one: (least[one] if one.axes else min(least[one], 0.0)) - one.margin for one in deciders}
     return {one: (floor, highest[one]) for one, floor in floors.items() if highest[one] - floor < FAR}
 
 

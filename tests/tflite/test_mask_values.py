@@ -55,6 +55,13 @@ def chosen_scores():
     return head(texts, tf.reduce_sum(tf.nn.softmax(scores, axis=1) * x, 1))
 
 
+def gated_words():
+    """Each word by itself."""
+    texts, x = embedded()
+    gates = tf.sigmoid(layers.Dense(8)(x) + tf.cast(tf.equal(texts, 0), tf.float32)[..., None] * -1e9)
+    return head(texts, layers.Flatten()(tf.nn.relu(tf.where(tf.equal(texts, 0)[..., None], -1e9, x)) + gates))
+
+
 def future(value):
     def make():
         texts, x = embedded()
@@ -87,6 +94,7 @@ def mask_given():
 KINDS = {
     "largest": largest_of_words,
     "where": chosen_scores,
+    "one by one": gated_words,
     "least number": future(np.finfo(np.float32).min),
     "infinite": future(-np.inf),
     "causal": layer_of_keras(use_causal_mask=True),
