@@ -23,6 +23,7 @@ from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze, one_by_one
 from keras_xaic.tflite.flatbuffer import ModelT, Operator, load, name_of, pack
 from keras_xaic.tflite.fronts import write_front
+from keras_xaic.tflite.in_float import compute_in_float
 from keras_xaic.tflite.mask_values import with_near_masks
 from keras_xaic.tflite.one_hot import as_one_hot
 from keras_xaic.tflite.pairing import weight_operators
@@ -183,6 +184,7 @@ class Source:
             ) from error
         file = load(content)
         restore_order(file)
+        compute_in_float(file)
         cut = cut_results(file)
         if cut:
             raise ExportError(

@@ -19,16 +19,15 @@ from keras_xaic.tflite.flatbuffer import (
     BuiltinOperator,
     ModelT,
     Operator,
-    constant,
     load,
     name_of,
     operators,
     pack,
     schema,
-    with_outputs,
 )
 from keras_xaic.tflite.graph_rewriting import rewrite
 from keras_xaic.tflite.pairing import weight_operators
+from keras_xaic.tflite.true_ranges import may_be_wrong, with_true_ranges
 from keras_xaic.tflite.weight_only import DEQUANTIZE_VERSION
 
 Precision = Literal["int8", "int16", "dynamic-range", "weight-only", "float16", "float32"]
@@ -37,8 +36,6 @@ activations; ``weight-only`` and ``float16``: weights of 8 and 16 bits that are 
 ``float32``: as in Keras."""
 _frozen: Any = importlib.import_module("tensorflow.python.framework.convert_to_constants")
 _mlir_quantize: Any = importlib.import_module("tensorflow.lite.python.convert").mlir_quantize
-OVERWRITTEN = 2.0
-"""A measured range that is longer than the true one by this factor is that of other values."""
 _modify_io: Any = importlib.import_module("tensorflow.lite.python.util").modify_model_io_type
 
 
@@ -127,7 +124,9 @@ def convert(graph: Graph, wishes: Sequence[Wish], calibration: Sequence[np.ndarr
 def _converted(graph: Graph, wish: Wish, calibration: Sequence[np.ndarray]) -> bytes:
     if not wish.floating:
         content = bytes(_converter(graph, wish.precision, calibration).convert())
-        return _with_true_ranges(graph, calibration, content) if _may_overwrite(graph, wish, content) else content
+        if wish.precision != "int8" or graph.directory is not None or not may_be_wrong(content):
+            return content
+        return _with_true_ranges(graph, calibration, content)
     plain = bytes(_converter(graph, wish.precision, calibration, float_ends=True).convert())
     file = load(plain)
     found = weight_operators(file)
@@ -198,56 +197,12 @@ def _with_integer_ends(content: bytes) -> bytes:
     return bytes(_modify_io(pack(model), tf.int8, tf.int8))
 
 
-def _may_overwrite(graph: Graph, wish: Wish, content: bytes) -> bool:
-    """Whether values may have been measured after an operator wrote its result in their place.
-
-    TensorFlow's calibration reads what an operator takes when that has run, and some run in place. Ranges are those of the
-    result, too, then. That matters where a constant factor or term makes it much larger.
-    """
-    if wish.precision != "int8" or graph.directory is not None:
-        return False
-    model = load(content)
-    in_place = (one for one in operators(model) if one.kind in ("MUL", "ADD", "SUB", "DIV"))
-    return any(constant(model, one.input(place)) is not None for one in in_place for place in (0, 1))
-
-
 def _with_true_ranges(graph: Graph, calibration: Sequence[np.ndarray], content: bytes) -> bytes:
-    """Returns the int8 file made with ranges that are measured before values are written over, if some are much smaller."""
+    """Returns the int8 file made with ranges that are measured here, where the converter's own are wrong."""
     converter = _converter(graph, "int8", calibration, float_ends=True)
     converter._experimental_calibrate_only = True
-    model = load(bytes(converter.convert()))
-    computed = sorted({int(index) for one in operators(model) for index in one.record.outputs})
-    interpreter = tf.lite.Interpreter(
-        model_content=with_outputs(load(pack(model)), computed),
-        num_threads=1,
-        experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    records = {index: model.subgraphs[0].tensors[index].quantization for index in computed}
-    records = {index: one for index, one in records.items() if one is not None and one.min is not None and len(one.min) == 1}
-    found = dict.fromkeys(records, (np.inf, -np.inf))
-    for sample in one_by_one(calibration):
-        for detail, array in zip(interpreter.get_input_details(), sample):
-            interpreter.set_tensor(detail["index"], array)
-        interpreter.invoke()
-        for index, (low, high) in found.items():
-            values = interpreter.get_tensor(index)
-            found[index] = min(low, float(values.min())), max(high, float(values.max()))
-    wrong = [
-        index
-        for index, (low, high) in found.items()
-        if _extent(records[index].min[0], records[index].max[0]) > OVERWRITTEN * _extent(low, high) > 0
-    ]
-    if not wrong:
-        return content
-    for index in wrong:
-        records[index].min, records[index].max = (np.array([value], np.float32) for value in found[index])
-    return _with_integer_ends(bytes(_mlir_quantize(pack(model))))
-
-
-def _extent(low: float, high: float) -> float:
-    """Returns the length of a range, with 0 in it as in files."""
-    return max(float(high), 0.0) - min(float(low), 0.0)
+    corrected = with_true_ranges(bytes(converter.convert()), one_by_one(calibration))
+    return content if corrected is None else _with_integer_ends(bytes(_mlir_quantize(corrected)))
 
 
 def _converter(graph: Graph, precision: Precision, calibration: Sequence[np.ndarray], float_ends: bool = False) -> Any:

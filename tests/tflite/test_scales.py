@@ -56,6 +56,29 @@ def test_values_that_are_copied_keep_their_scale(kind):
     assert deviation(model, "int8") < 0.04
 
 
+OTHER_RANGES = {
+    "pooled in two ways": lambda t: tf.concat([tf.reduce_max(t, 1), tf.reduce_mean(t, 1)], -1),
+    "less the largest": lambda t: tf.reduce_logsumexp(t, -1),
+    "quotient of copies": lambda t: tf.math.log((tf.sigmoid(t) + 0.1) / (1.2 - tf.sigmoid(t) - 0.1)),
+    "diagonal": lambda t: tf.linalg.diag(t[:, 0]),
+    "other diagonal": lambda t: tf.linalg.set_diag(t, t[:, 0] * 3.0),
+    "scattered": lambda t: tf.transpose(tf.scatter_nd([[0], [2]], tf.transpose(t[:, :2], [1, 0, 2]), [4, 1, 4]), [1, 0, 2]),
+}
+"""What has a range, or a code for zero, that the converter or an interpreter takes for that of something else."""
+
+
+@pytest.mark.parametrize("kind", OTHER_RANGES)
+def test_values_have_their_own_range(kind):
+    keras.utils.set_random_seed(7)
+    inputs = keras.Input((4, 4), 1 if kind == "scattered" else None)
+    values = layers.Dense(4, name="values")(inputs)
+    model = keras.Model(inputs, OTHER_RANGES[kind](values))
+    content = with_io(build_tflite(model, X, precision="int8"), "float32")
+    wanted = np.concatenate([model(x[None]).numpy() for x in X])
+    given = run(content, [X])[0].reshape(wanted.shape)
+    assert np.sqrt(np.mean((given - wanted) ** 2)) / wanted.std() < 0.04
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_choice_between_values_of_int16_is_right_or_refused(factor):
     """The converter gives a choice the scale of its first values."""
