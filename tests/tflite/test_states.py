@@ -83,7 +83,7 @@ def test_unusual_recurrent_layers(kind, precision):
         layers.Embedding(9, 4, drawn, mask_zero="masked" in kind, name="words")(inputs)
     )
     if "masked" in kind:
-        z = layers.Bidirectional(layers.LSTM(4))(z)
+        z = layers.Bidirectional(layers.LSTM(4), name="second")(z)
     model = keras.Model(inputs, layers.Dense(3, name="head")(z))
     content = with_io(build_tflite(model, WORDS, precision=precision), "float32")
     given, wanted = (
