@@ -175,10 +175,6 @@ class Terminal:
         accuracy = verification.edge_metric
         shown = "no labels" if accuracy is None else f"{metric} {accuracy:.4f}"
         self.last(f"{verification.path}: {format_bytes(verification.flash_bytes)}, {shown} on {verification.samples:,} samples")
-        if verification.changed:
-            self.err.print(
-                "warning: model.tflite is not the file that report.json describes (its SHA-256 differs)", style="yellow"
-            )
         if verification.error is not None:
             raise verification.error
 

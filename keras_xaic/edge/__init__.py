@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
+from keras_xaic.edge.bundle_files import checksums
 from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
@@ -21,7 +22,7 @@ from keras_xaic.edge.micro import micro_refusal
 from keras_xaic.edge.npu import NpuEstimate, estimate_npu
 from keras_xaic.edge.running import Arena, EdgeResult, Latency, measure_arena, race, run_file, run_layers
 from keras_xaic.edge.structure import check_structure
-from keras_xaic.edge.verification import deployed_on, file_sha256, verify, with_judge
+from keras_xaic.edge.verification import deployed_on, verify, with_judge
 
 __all__ = [
     "AUTO",
@@ -42,10 +43,10 @@ __all__ = [
     "Verification",
     "available_interpreters",
     "check_structure",
+    "checksums",
     "deployed_interpreters",
     "deployed_on",
     "estimate_npu",
-    "file_sha256",
     "get_interpreter",
     "judge",
     "latency_entry",

@@ -133,6 +133,12 @@ def _clear_agreement(given: np.ndarray, expected: np.ndarray, margin: float) -> 
     return float((given.argmax(-1) == expected.argmax(-1))[clear].mean())
 
 
+def knows_outputs(bundle: Bundle) -> bool:
+    """Returns whether ``check/`` holds outputs of a Keras model; that of `xaic slim`, which has none, does not."""
+    kept = bundle.check / "expected.npz"
+    return kept.is_file() and (bundle.check / "inputs.npz").is_file() and "keras0" in Npz(kept)
+
+
 def measure_agreement(bundle: Bundle, interpreter: str, path: Optional[pathlib.Path] = None) -> Agreement:
     """Runs the samples of ``check/`` and compares with what Keras and its layers gave for them.
 

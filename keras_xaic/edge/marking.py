@@ -1,17 +1,22 @@
-"""Measuring a bundle, which marks it where an interpreter fails."""
+"""Measuring a bundle, which marks it where something is wrong."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Optional, Union
 
 from keras_xaic.arguments import a_text, an, checked, this_or_path
 from keras_xaic.bundle import Bundle, open_bundle
+from keras_xaic.edge.agreement import knows_outputs, measure_agreement
+from keras_xaic.edge.bundle_facts import BundleFacts
+from keras_xaic.edge.bundle_files import wrong_files
 from keras_xaic.edge.interpreters import UnusableInterpreter
 from keras_xaic.edge.measured import Verification
-from keras_xaic.edge.verification import deployed_on
+from keras_xaic.edge.verification import deployed_on, file_for
 from keras_xaic.edge.verification import verify as measure
-from keras_xaic.errors import EdgeError, MachineError, XaicWarning
+from keras_xaic.errors import DataError, EdgeError, MachineError, XaicError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions, cluster_address
@@ -28,7 +33,10 @@ def verify(
     cluster: Optional[str] = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Measures size, metric, latency and memory of a bundle from its files, and marks it where an interpreter fails.
+    """Measures size, metric, latency and memory of a bundle from its files, and marks it where something is wrong.
+
+    That is an interpreter that fails, or whose outputs for the samples of ``check/`` are not those of the Keras model; and
+    files that were not written together.
 
     Args:
         bundle: A bundle directory.
@@ -40,7 +48,7 @@ def verify(
         progress: Told how far the work is.
 
     Returns:
-        What every interpreter measured: metric, agreement with Keras, milliseconds, bytes of RAM.
+        What every interpreter measured: metric, milliseconds, bytes of RAM. `Verification.error` is what is wrong.
 
     Raises:
         XaicError: If there is no bundle, the data does not fit, or the interpreter is not usable.
@@ -57,13 +65,28 @@ def verify(
         if interpreter in (*made_for, "auto", "all"):
             _mark(opened, str(error))
         raise
+    ran = [name for name, run in verification.runs.items() if run.error is None and name in made_for]
+    verification = replace(verification, faults=tuple(_faults(opened, ran)))
     errors = [run.error for name, run in verification.runs.items() if name in made_for]
-    faults = [one for one in errors if one is not None and not isinstance(one, UnusableInterpreter)]
+    faults = [one for one in [*errors, *verification.faults] if one is not None and not isinstance(one, UnusableInterpreter)]
     if faults:
         _mark(opened, str(faults[0]))
     elif interpreter == "all" and verification.error is None:
         opened.mark(None)
     return verification
+
+
+def _faults(bundle: Bundle, interpreters: Iterable[str]) -> Iterator[XaicError]:
+    """Yields what is wrong with files that run: what the interpreters make of the samples of ``check/``, and mixed files."""
+    try:
+        for name in interpreters if knows_outputs(bundle) else ():
+            path = file_for(bundle, name)
+            measure_agreement(bundle, name, path).require(path.relative_to(bundle.path).as_posix())
+    except (EdgeError, DataError) as error:
+        yield error
+    wrong = wrong_files(bundle, BundleFacts(bundle).report.get("sha256"))
+    if wrong is not None:
+        yield wrong
 
 
 def _mark(bundle: Bundle, said: str) -> None:

@@ -12,7 +12,7 @@ from keras_xaic.arguments import keyword_only
 from keras_xaic.data import Array
 from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.running import Latency
-from keras_xaic.errors import EdgeError
+from keras_xaic.errors import EdgeError, XaicError
 from keras_xaic.metrics import Metric
 from keras_xaic.output_tasks import AnyTask, Tasks
 
@@ -84,6 +84,7 @@ class Verification:
         runs: By name of the interpreter.
         originals: Metric values of the original's outputs, as report.json says; None with one output, or where it does not say.
         drops: How much worse each output is, in the unit of its metric; empty where that is not known.
+        faults: What else is wrong: outputs that are not those of the Keras model, files that were not written together.
     """
 
     path: pathlib.Path
@@ -98,6 +99,7 @@ class Verification:
     runs: dict[str, InterpreterRun]
     originals: Optional[tuple[float, ...]] = None
     drops: tuple[Optional[float], ...] = ()
+    faults: tuple[XaicError, ...] = ()
 
     def _repr_html_(self) -> str:
         """What notebooks show: what each interpreter measured."""
@@ -112,9 +114,9 @@ class Verification:
         return f"<table><caption>{head}</caption>{titles}{''.join(rows)}</table>"
 
     @property
-    def error(self) -> Optional[EdgeError]:
-        """The first interpreter's failure, None if all ran."""
-        return next((run.error for run in self.runs.values() if run.error is not None), None)
+    def error(self) -> Optional[XaicError]:
+        """The first interpreter's failure, else the first of `faults`; None where nothing is wrong."""
+        return next((one for one in [*(run.error for run in self.runs.values()), *self.faults] if one is not None), None)
 
     @property
     def metric(self) -> Metric:
@@ -168,6 +170,7 @@ class Verification:
             "download_bytes": self.download_bytes,
             "sha256": self.sha256,
             "changed": self.changed,
+            "faults": [str(one) for one in self.faults],
             "judge": {} if self.judge is None else {"interpreter": self.judge.interpreter, "version": self.judge.version},
             "edge_metric": self.edge_metric,
             "edge_accuracy": self.edge_accuracy,

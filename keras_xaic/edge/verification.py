@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Callable, Optional, Union
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.data import Array, Samples, as_data, renamed
 from keras_xaic.edge.bundle_facts import BundleFacts
+from keras_xaic.edge.bundle_files import file_sha256
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.measured import InterpreterRun, Verification
@@ -76,7 +76,7 @@ def verify(
     digest = file_sha256(opened.model)
     stored = facts.report.get("sha256")
     stored = stored.get(opened.model.name) if isinstance(stored, dict) else stored
-    files = {name: _file_for(opened, name) for name in names}
+    files = {name: file_for(opened, name) for name in names}
     results = _run(files, samples, threads, latency_runs, timeout, cluster, progress)
     runs = {name: _told(name, result, samples, does, reference) for name, result in results.items()}
     verification = Verification(
@@ -133,11 +133,6 @@ def with_judge(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple
     return tuple(dict.fromkeys((judge(), *_names(bundle, interpreters))))
 
 
-def file_sha256(path: PathLike) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-
-
 def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str, ...]:
     if interpreters == "all":
         return deployed_on(bundle) or (judge(),)
@@ -151,7 +146,8 @@ def _names(bundle: Bundle, interpreters: Union[str, Sequence[str]]) -> tuple[str
     return names
 
 
-def _file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
+def file_for(bundle: Bundle, interpreter: str) -> pathlib.Path:
+    """Returns the file of a bundle that an interpreter runs."""
     micro = bundle.micro / "model.tflite"
     return micro if interpreter == "tflm" and micro.is_file() else bundle.model
 

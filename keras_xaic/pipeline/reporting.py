@@ -12,7 +12,7 @@ from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data
-from keras_xaic.edge import REGISTRY, Agreement, Verification, file_sha256, speed_judge
+from keras_xaic.edge import REGISTRY, Agreement, Verification, checksums, speed_judge
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
@@ -168,7 +168,7 @@ def build_report(
             "classes": changes.classes,
             "rounds": [dict(one) for one in rounds],
             "explanations": changes.facts,
-            "sha256": {bundle.model.name: file_sha256(bundle.model)},
+            "sha256": checksums(bundle),
         }
     )
     report = report.model_copy(

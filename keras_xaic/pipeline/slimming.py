@@ -13,8 +13,8 @@ import numpy as np
 from keras_xaic.arguments import a_path, an, checked, one_of_these, seconds, yes_no
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import as_data
+from keras_xaic.edge.bundle_files import checksums
 from keras_xaic.edge.process import Limits
-from keras_xaic.edge.verification import file_sha256
 from keras_xaic.files import PathLike, readable, tells_machine_errors
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.slim_work import Work
@@ -144,7 +144,7 @@ def _report(work: Work, seconds: float) -> Report:
             left_out=work.left_out,
             proof=work.proofs,
         ),
-        sha256={work.bundle.model.name: file_sha256(work.bundle.model)},
+        sha256=checksums(work.bundle),
         seconds={"slim": seconds},
         verdict=verdict,
         warnings=work.notes,

@@ -351,7 +351,7 @@ class Report(_Facts):
         explanations: None where relevance maps could not be compared.
         rounds: What the driver of the recipe did, in order; empty for recipes without one.
         slim: What was done to a .tflite file without its model (`xaic slim`); None otherwise.
-        sha256: Of the bundle's files, by their path in the bundle.
+        sha256: Of the bundle's files that hold the model, by their path in the bundle.
         seconds: By step.
         verdict: The outcome in one or two sentences.
         warnings: What a user should know.

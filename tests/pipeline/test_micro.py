@@ -177,6 +177,7 @@ def test_small_dense_nets_get_an_arena(relu, tmp_path):
     assert 1000 < report.compressed.arena_bytes < 10_000
     assert f"{report.compressed.arena_bytes:,} bytes of RAM" in (tmp_path / "out" / "micro" / "README.md").read_text()
     assert "tflm" in report.model_dump()["agreement_with_keras"]
+    assert set(report.sha256) == {"model.tflite", "model.xaic", "model.keras", "grids.npz", "micro/model.tflite"}
 
 
 def test_verify_marks_a_bundle_only_for_what_it_is_made_for(relu, mobile, tmp_path, monkeypatch):

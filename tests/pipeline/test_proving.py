@@ -6,10 +6,12 @@ import importlib
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import keras_xaic as xaic
 from keras_xaic import edge, tflite
 from keras_xaic._keras import keras, layers
+from keras_xaic.cli.app import app
 from keras_xaic.edge import measure_agreement
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.pipeline import export
@@ -144,3 +146,37 @@ def test_a_bundle_that_crashes_an_interpreter_is_marked_by_verify(bundle, data):
     bundle.model.write_bytes(whole)
     verify(bundle.path, as_data(data), interpreter="all")
     assert not bundle.unverified.exists()
+
+
+def test_verify_finds_again_that_a_bundle_disagrees_and_the_mark_stays(bundle, data):
+    """Without a report, and with outputs that no label tells from right ones."""
+    from keras_xaic.edge.marking import verify
+
+    samples, whole = (data["x_test"], None), bundle.model.read_bytes()
+    bundle.model.write_bytes(_spoil(whole, 2))
+    found = verify(bundle.path, samples)
+    assert found.error.exit_code == 4
+    assert "disagrees with the Keras model on model.tflite" in str(found.error)
+    assert found.as_dict()["faults"][0] == str(found.error)
+    assert "'three'" in bundle.unverified.read_text()
+    verify(bundle.path, samples, interpreter="all")
+    assert bundle.unverified.exists()
+    bundle.model.write_bytes(whole)
+    assert verify(bundle.path, samples, interpreter="all").error is None
+    assert not bundle.unverified.exists()
+    for name in (name for name in ("micro/model.tflite",) if "tflm" in _interpreters()):
+        (bundle.path / name).write_bytes(_spoil((bundle.path / name).read_bytes(), 2))
+        assert "micro/model.tflite" in str(verify(bundle.path, samples, interpreter="all").error)
+
+
+def test_verify_names_files_that_were_not_written_together_after_what_it_measured(bundle, data):
+    bundle.download.write_bytes(bundle.download.read_bytes()[:-5])
+    np.savez(bundle.path.parent / "data.npz", **data)
+    command = ["verify", str(bundle.path), "--data", str(bundle.path.parent / "data.npz")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "on 16 samples" in done.output
+    assert done.output.splitlines()[-1].startswith(
+        "xaic: model.xaic is damaged or cut short. Expected a bundle as it was written"
+    )
+    assert "model.xaic is damaged" in bundle.unverified.read_text()

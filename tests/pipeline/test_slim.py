@@ -53,6 +53,7 @@ def test_all_of_it_is_there_and_smaller(int8, bundle):
     assert report["schema"] == 2
     assert report["slim"]["original_bytes"] == size
     assert report["compressed"]["flash_bytes"] == len(model)
+    assert {"model.tflite", "model.xaic"} <= set(report["sha256"])
     assert sum(report["slim"]["saved_bytes"].values()) == size - len(model)
     assert set(report["slim"]["proof"]) == set(deployed_interpreters())
     assert all(one["equal"] and one["samples"] >= 16 for one in report["slim"]["proof"].values())
