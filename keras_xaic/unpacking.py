@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import bisect
 import lzma
+import os
 import pathlib
 import struct
 import sys
@@ -256,10 +257,36 @@ class _Reader:
         return self._content[self._place - count : self._place]
 
 
+def write(name: str, content: bytes) -> None:
+    """Writes a .tflite file, which appears whole or not at all; another kind of file is not replaced."""
+    path = pathlib.Path(name)
+    if path.exists() and not path.is_file():  # a device or a pipe
+        path.write_bytes(content)
+        return
+    path = pathlib.Path(os.path.realpath(name))  # a link stays one
+    if path.exists() and path.read_bytes()[4:8] not in (b"TFL3", b""):
+        raise OSError(0, "is there and is no .tflite file", name)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        if part.exists():
+            part.unlink()
+        raise
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python3 unpack_xaic.py model.xaic model.tflite")
     try:
-        pathlib.Path(sys.argv[2]).write_bytes(unpack(pathlib.Path(sys.argv[1]).read_bytes()))
-    except (Damaged, OSError) as problem:
+        write(sys.argv[2], unpack(pathlib.Path(sys.argv[1]).read_bytes()))
+    except Damaged as problem:
         sys.exit(f"{sys.argv[1]}: {problem}")
+    except OSError as problem:
+        sys.exit(f"{problem.filename or sys.argv[2]}: {problem.strerror or problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -287,6 +287,14 @@ def test_the_command_of_the_readme_unpacks(tmp_path, int8):
     done = subprocess.run(command, shell=True, cwd=tmp_path / "unpack", capture_output=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "unpack" / "model.tflite").read_bytes() == int8
+    run = ["./unpack", "model.xaic", "model.tflite"]
+    for content in (pack_download(int8)[:-9], None, bytes(5 << 20)):  # damaged, missing, larger than the example's memory
+        (tmp_path / "unpack" / "model.xaic").unlink()
+        if content is not None:
+            (tmp_path / "unpack" / "model.xaic").write_bytes(content)
+        assert subprocess.run(run, cwd=tmp_path / "unpack", capture_output=True).returncode == 1
+        assert (tmp_path / "unpack" / "model.tflite").read_bytes() == int8, "what was there stays"
+        (tmp_path / "unpack" / "model.xaic").touch()
 
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="no CMake")
