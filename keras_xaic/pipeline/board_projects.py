@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,8 @@ LEVELS = 2.0
 """Levels of an output's scale that kernels may differ by."""
 FLOATS = 1e-3
 """The same for outputs without a scale, as a share of the largest expected value."""
-_TYPES = {0: np.float32, 2: np.int32, 3: np.uint8, 7: np.int16, 9: np.int8}
+TYPES = ("float32", "int32", "uint8", "int16", "int8")
+"""Of inputs and outputs that `xaic_predict` knows."""
 
 
 @checked(bundle=a_path)
@@ -75,6 +77,7 @@ def project_files(bundle: Bundle, system: str) -> dict[str, str]:
     """Returns the files of a project, by name."""
     content = (bundle.micro / "model.tflite").read_bytes()
     file = load(content)
+    _check_types(bundle.micro / "model.tflite")
     filled = {**_ports(file), **_arena(bundle), "SAID": _said(file)}
     calls = resolver_calls(file)
     filled.update(OPS_COUNT=str(len(calls)), OPS_ADD_CALLS="\n".join(f"  resolver.{call}();" for call in calls))
@@ -88,6 +91,19 @@ def project_files(bundle: Bundle, system: str) -> dict[str, str]:
     for name, text in sources.items():
         made[str(pathlib.PurePosixPath(folder, name.replace(".cc", ending)))] = text
     return made
+
+
+def _check_types(path: pathlib.Path) -> None:
+    """Refuses a model that would compile, and then refuse to run."""
+    info = edge.read_file(path)
+    for role, tensors in (("input", info.inputs), ("output", info.outputs)):
+        for number, tensor in enumerate(tensors):
+            if tensor.dtype not in TYPES:
+                found, advice = (
+                    f"{role} {number} of {path} is of the type {tensor.dtype}",
+                    "See micro/README.md for how to call it",
+                )
+                raise DataError(found, ", ".join(TYPES), advice)
 
 
 _SAID = """\
@@ -197,7 +213,8 @@ def _samples(bundle: Bundle, file: ModelT) -> str:
         ).outputs
     else:
         outputs = [one[:count] for one in _parts(expected, "y", len(ports[1]))]
-    lines = ["// Written by keras-xaic: samples of the bundle's check/, and their outputs.", '#include "xaic_predict.h"', ""]
+    lines = ["// Written by keras-xaic: samples of the bundle's check/, and their outputs."]
+    lines += ["#include <math.h>", "", '#include "xaic_predict.h"', ""]
     lines += [f"#define XAIC_SAMPLES {len(inputs[0])}", ""]
     for role, parts in (("in", inputs), ("out", outputs)):
         lines += [_array(f"{role}_{s}_{i}", part[s]) for s in range(len(inputs[0])) for i, part in enumerate(parts)]
@@ -225,7 +242,7 @@ def _tolerance(tensor: Any, expected: np.ndarray) -> float:
     record = tensor.quantization
     if record is not None and record.scale is not None and len(record.scale):
         return LEVELS * float(record.scale[0])
-    return FLOATS * max(1.0, float(np.abs(expected).max()))
+    return FLOATS * max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
 
 
 def _array(name: str, values: np.ndarray) -> str:
@@ -235,10 +252,12 @@ def _array(name: str, values: np.ndarray) -> str:
 
 
 def _number(value: float) -> str:
-    """Returns a float literal of C.
+    """Returns a float constant of C.
 
-    >>> _number(1.0), _number(0.1)
-    ('1.0f', '0.1f')
+    >>> _number(1.0), _number(0.1), _number(float("-inf"))
+    ('1.0f', '0.1f', '-INFINITY')
     """
+    if not math.isfinite(value):
+        return "NAN" if math.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
     text = f"{value:.9g}"
     return f"{text if re.search(r'[.e]', text) else text + '.0'}f"

@@ -132,11 +132,26 @@ def _port_numbers(names: Optional[Names]) -> str:
         return ""
     lines = ["", "// interpreter.input(XAIC_INPUT_...) and interpreter.output(XAIC_OUTPUT_...)"]
     for role, given in zip(("INPUT", "OUTPUT"), names):
-        plain = [re.sub(r"[^A-Z0-9]+", "_", name.upper()) for name in given]
-        unique = [one if plain.count(one) == 1 else f"{one}_{number}" for number, one in enumerate(plain)]
-        listed = ", ".join(f"XAIC_{role}_{one} = {number}" for number, one in enumerate(unique))
+        listed = ", ".join(f"XAIC_{role}_{one} = {number}" for number, one in enumerate(_constants(given)))
         lines.append(f"enum {{ {listed} }};")
     return "\n".join([*lines, ""])
+
+
+def _constants(names: Sequence[str]) -> list[str]:
+    """Returns names as parts of C constants, each another one, and none that is a macro of the sources of `xaic project`.
+
+    >>> _constants(("a-b", "a.b", "a_b_0", "0_size"))
+    ['A_B_0_0', 'A_B_1', 'A_B_0', '0_SIZE_3']
+    """
+    plain = [re.sub(r"[^A-Z0-9]+", "_", name.upper()) for name in names]
+    found: list[str] = []
+    for number, one in enumerate(plain):
+        if plain.count(one) > 1 or re.fullmatch(r"[0-9]+_SIZE", one):
+            one += f"_{number}"
+            while one in (*plain, *found):
+                one += f"_{number}"
+        found.append(one)
+    return found
 
 
 def micro_readme(size: int, file: ModelT, arena_bytes: Optional[int] = None, names: Optional[Names] = None) -> str:

@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from keras_xaic.cli.app import app
 from keras_xaic.edge.doctor import KERNEL, TINY
 from keras_xaic.errors import DataError, ExportError, PlanError
+from keras_xaic.pipeline import board_projects
 from keras_xaic.pipeline.board_projects import SOURCES, write_project
+from keras_xaic.tflite.flatbuffer import load, pack, schema
 from keras_xaic.tflite.micro_kit import write_micro
 
 STAND_IN = pathlib.Path(__file__).parent / "stand_in"
@@ -214,6 +216,38 @@ def test_cmake_configures_and_builds_it(made, tmp_path, system):
     if system == "cmake":
         run = subprocess.run([tmp_path / "build" / "xaic_model"], capture_output=True, text=True, check=False)
         assert run.stdout.endswith("xaic self-test: PASS\n")
+
+
+@needs_compiler
+def test_the_self_test_knows_infinity_and_not_a_number(bundle, tmp_path, monkeypatch):
+    """Outputs of a logarithm, say."""
+    folder = shutil.copytree(bundle, tmp_path / "small")
+    outputs = np.array([[np.inf, -np.inf, np.nan]] * 4, np.float32)
+    monkeypatch.setattr(board_projects.edge, "available_interpreters", lambda: ())
+    np.savez(folder / "check" / "expected.npz", y0=outputs)
+    project = write_project(folder, "cmake", tmp_path / "project")
+    sources = sorted(project.glob("*.cc"))
+    done = compiled(project, *sources, output=tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([tmp_path / "run"], capture_output=True, text=True).stdout.count("DIFFERENT") == 4
+    check = "int main() { return IsExpected(INFINITY, INFINITY, 1) && IsExpected(NAN, NAN, 1) && IsExpected(2, 1, 1) &&"
+    check += " !IsExpected(1, INFINITY, 1) && !IsExpected(NAN, 1, 1) && !IsExpected(INFINITY, -INFINITY, 1) ? 0 : 1; }"
+    test = project / "xaic_self_test.cc"
+    test.write_text(f"{test.read_text()}\n{check}\n")
+    done = compiled(project, *(one for one in sources if one.name != "main.cc"), output=tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([tmp_path / "run"]).returncode == 0
+
+
+def test_a_type_that_the_sources_do_not_know_is_refused(bundle, tmp_path):
+    folder = shutil.copytree(bundle, tmp_path / "small")
+    model = load(TINY.read_bytes())
+    graph = model.subgraphs[0]
+    graph.tensors[graph.outputs[0]].type = schema.TensorType.BOOL
+    (folder / "micro" / "model.tflite").write_bytes(pack(model))
+    with pytest.raises(DataError, match=r"output 0 of .* is of the type bool. Expected float32, int32, uint8, int16, int8"):
+        write_project(folder, "arduino", tmp_path / "project")
+    assert not (tmp_path / "project").exists()
 
 
 def test_only_projects_of_ours_are_replaced(bundle, tmp_path):

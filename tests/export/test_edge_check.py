@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import inspect
 import json
@@ -77,6 +78,20 @@ def test_outputs_of_another_shape_fail(kit):
     done = run(kit)
     assert done.returncode == 1
     assert "expected (40, 5)" in done.stdout
+
+
+def test_equal_outputs_pass_whatever_they_are():
+    """Infinity and not a number: outputs of a logarithm, say."""
+    compare = runpy.run_path(str(SCRIPT))["compare"]
+    options = argparse.Namespace(deviation=0.01, agreement=0.9)
+    odd = np.array([[np.inf, -np.inf, np.nan, 1.0], [0.0, 2.0, -np.inf, 3.0]], np.float32)
+    near, other = odd + np.float32(1e-3), odd.copy()
+    other[1, 1] = np.nan
+    for expected in (odd, np.full_like(odd, np.nan)):
+        assert compare([expected], {"y0": expected}, [None], options)
+    assert compare([near], {"y0": odd}, [None], options)
+    for wrong in (other, -odd, np.zeros_like(odd), odd + 1):
+        assert not compare([wrong], {"y0": odd}, [None], options)
 
 
 def test_it_needs_numpy_and_an_interpreter_only(kit):
