@@ -201,7 +201,7 @@ class Work:
             return
         info = read_file(self.input)
         try:
-            if any(one.shape[:1] != (1,) or not one.bits for one in info.inputs):
+            if not info.inputs or any(one.shape[:1] != (1,) or not one.bits for one in info.inputs):
                 raise DataError("inputs that are not one sample of numbers")
             samples = list(arrays)[:CHECKED] or [_real_values(one) for one in info.inputs]
             given = run_file(self.input, samples, interpreter=equal[0], timeout=self.limits.timeout).outputs

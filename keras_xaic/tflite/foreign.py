@@ -149,6 +149,9 @@ def load_all(content: bytes) -> tuple[ModelT, int]:
     lost = _unknown_fields(content, watched) or _unknown_options(model)
     if lost is None and any(buffer.offset > 1 for buffer in model.buffers):
         lost = "constants behind the file's tables"
+    records = [record for graph in model.subgraphs for record in graph.operators or []]
+    if lost is None and any(getattr(record, "largeCustomOptionsOffset", 0) > 1 for record in records):
+        lost = "options of operators behind its tables"
     if lost is None and not same(model, load(pack(model))):
         lost = "something that does not come back"
     if lost is not None:

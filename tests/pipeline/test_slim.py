@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import keras_xaic as xaic
 from keras_xaic.cli.app import app
 from keras_xaic.data import Data, Parts, Samples
-from keras_xaic.edge import deployed_interpreters, judge
+from keras_xaic.edge import deployed_interpreters, judge, read_file
 from keras_xaic.edge.equality import Original, Proof
 from keras_xaic.errors import DataError, EdgeError
 from keras_xaic.pipeline import slim_work, slimming
@@ -180,6 +180,15 @@ def test_a_saved_model_runs_its_code_only_if_that_is_allowed(tmp_path, one_inter
         xaic.slim(tmp_path / "saved", tmp_path / "out")
     report = xaic.slim(tmp_path / "saved", tmp_path / "out", target="mobile", options=xaic.DataOptions(allow_unsafe=True))
     assert report.slim.proof[judge()].equal
+
+
+def test_a_signature_without_inputs_is_no_damage(tmp_path, one_interpreter):
+    (tmp_path / "theirs.tflite").write_bytes(files.state_that_is_set(tmp_path / "saved"))
+    assert not read_file(tmp_path / "theirs.tflite").inputs
+    report = xaic.slim(tmp_path / "theirs.tflite", tmp_path / "out", target="mobile")
+    assert report.slim.proof[judge()].equal
+    assert report.slim.proof[judge()].outcomes > 1
+    assert report.slim.left_out == {"check/": "inputs that are not one sample of numbers"}
 
 
 @pytest.mark.slow

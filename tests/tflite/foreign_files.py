@@ -69,6 +69,31 @@ def two_signatures(folder) -> bytes:
     return bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["encode", "decode"]).convert())
 
 
+def state_that_is_set(folder) -> bytes:
+    """Its first graph has no inputs."""
+
+    class Sums(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.sum = tf.Variable([[1.0, 2.0, 3.0, 4.0]])
+
+        @tf.function(input_signature=[])
+        def forget(self):
+            self.sum.assign(tf.zeros((1, 4)))
+            return {"done": tf.constant([1.0])}
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 4), tf.float32, "x")])
+        def step(self, x):
+            self.sum.assign_add(x)
+            return {"y": self.sum + 0.0}
+
+    sums = Sums()
+    tf.saved_model.save(sums, str(folder), signatures={"step": sums.step, "forget": sums.forget})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["forget", "step"])
+    converter.experimental_enable_resource_variables = True
+    return bytes(converter.convert())
+
+
 def loop() -> bytes:
     def double(x):
         return tf.while_loop(lambda i, y: i < 5, lambda i, y: (i + 1, y * 1.5 + 0.25), (0, x))[1]

@@ -129,6 +129,16 @@ def test_an_operator_that_this_version_does_not_know_is_never_lost(made):
         slim_foreign(files.plainly(model))
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_options_of_an_operator_behind_the_tables_are_never_lost(made, bare):
+    """They may be larger than a table; ``bare`` leaves out all that lies there."""
+    model = load(made("float"))
+    record = model.subgraphs[0].operators[0]
+    record.largeCustomOptionsOffset, record.largeCustomOptionsSize = len(files.plainly(model)) + 64, 16
+    with pytest.raises(ExportError, match="options of operators behind its tables"):
+        slim_foreign(files.plainly(model) + bytes(200), bare)
+
+
 def test_appended_files_that_would_fill_the_memory_are_refused(made):
     whole = io.BytesIO(made("float"))
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
