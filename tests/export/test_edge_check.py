@@ -108,6 +108,11 @@ def test_it_needs_numpy_and_an_interpreter_only(kit):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def cut(path: pathlib.Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"(") + 1])
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -116,6 +121,8 @@ def test_it_needs_numpy_and_an_interpreter_only(kit):
         (lambda kit: (kit / "check" / "inputs.npz").unlink(), "inputs.npz cannot be read"),
         (lambda kit: (kit / "check" / "inputs.npz").write_bytes(b"PK\x03\x04 cut"), "inputs.npz cannot be read"),
         (lambda kit: np.savez(kit / "check" / "inputs.npz", x=np.zeros(3)), "has no x0"),
+        (lambda kit: np.savez(kit / "check" / "inputs.npz", x0=np.zeros((0, 4))), "cannot be done: ValueError: "),
+        (lambda kit: cut(kit / "check" / "xaic_metrics.py"), "cannot be done: SyntaxError: "),
         (lambda kit: np.savez(kit / "check" / "inputs.npz", x0=np.zeros((3, 7))), r"takes (1, 4), inputs.npz holds (3, 7)"),
         (lambda kit: np.savez(kit / "check" / "inputs.npz", x0=np.zeros((3, 4)), x1=np.zeros(3)), "has 1 inputs"),
     ],
