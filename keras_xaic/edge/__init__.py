@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_xaic.edge.agreement import Agreement, Deviation, measure_agreement
+from keras_xaic.edge.agreement import Agreement, Deviation, knows_outputs, measure_agreement
 from keras_xaic.edge.bundle_files import checksums
 from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.file_ram import predict_arena
@@ -49,6 +49,7 @@ __all__ = [
     "estimate_npu",
     "get_interpreter",
     "judge",
+    "knows_outputs",
     "latency_entry",
     "measure_agreement",
     "measure_arena",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from keras_xaic import edge
 from keras_xaic.arguments import a_path, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.device_files import device_files
-from keras_xaic.errors import DataError, PlanError, require_one
+from keras_xaic.errors import DataError, PlanError, XaicWarning, require_one
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
 from keras_xaic.json_files import read_text
 from keras_xaic.npz import Npz
@@ -57,6 +58,7 @@ def write_project(bundle: PathLike, system: str, out: PathLike, *, overwrite: bo
 
     Raises:
         DataError: If the bundle has no ``micro/``, or no samples.
+        EdgeError: If TensorFlow Lite Micro refuses the model, or its outputs are not those of the Keras model.
         PlanError: If there is no such build system.
         ExportError: If the directory may not be written.
     """
@@ -66,6 +68,7 @@ def write_project(bundle: PathLike, system: str, out: PathLike, *, overwrite: bo
     if not model.is_file():
         found = f"{given.path} holds no micro/model.tflite"
         raise DataError(found, "a bundle for TensorFlow Lite Micro", "Compress or export with the target micro or both")
+    _check_proof(given, model)
     with output(out, "project", overwrite=overwrite, inputs=[given.path]) as place, place.fresh() as scratch:
         for name, text in project_files(given, system).items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,15 @@ def project_files(bundle: Bundle, system: str) -> dict[str, str]:
     for name, text in sources.items():
         made[str(pathlib.PurePosixPath(folder, name.replace(".cc", ending)))] = text
     return made
+
+
+def _check_proof(bundle: Bundle, model: pathlib.Path) -> None:
+    """Refuses a model that computes something else than Keras did: its self-test expects what it gives, so that would pass."""
+    if bundle.unverified.is_file():
+        said = read_text(bundle.unverified, "the text that was written with the bundle").strip()
+        warnings.warn(f"{bundle.unverified}: {said}", XaicWarning, stacklevel=4)
+    if MICRO in edge.available_interpreters() and edge.knows_outputs(bundle):
+        edge.measure_agreement(bundle, MICRO, model).require(str(model))
 
 
 def _check_types(path: pathlib.Path) -> None:

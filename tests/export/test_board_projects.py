@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from keras_xaic.bundle import Bundle
 from keras_xaic.cli.app import app
+from keras_xaic.edge import available_interpreters
 from keras_xaic.edge.doctor import KERNEL, TINY
-from keras_xaic.errors import DataError, ExportError, PlanError
+from keras_xaic.errors import DataError, EdgeError, ExportError, PlanError, XaicWarning
 from keras_xaic.pipeline import board_projects
 from keras_xaic.pipeline.board_projects import SOURCES, write_project
 from keras_xaic.tflite.flatbuffer import load, pack, schema
@@ -248,6 +250,25 @@ def test_a_type_that_the_sources_do_not_know_is_refused(bundle, tmp_path):
     with pytest.raises(DataError, match=r"output 0 of .* is of the type bool. Expected float32, int32, uint8, int16, int8"):
         write_project(folder, "arduino", tmp_path / "project")
     assert not (tmp_path / "project").exists()
+
+
+def test_a_bundle_that_is_marked_is_no_silent_project(bundle, tmp_path):
+    folder = shutil.copytree(bundle, tmp_path / "small")
+    Bundle(folder).mark("tflm disagrees")
+    with pytest.warns(XaicWarning, match=r"UNVERIFIED\.txt: Do not use this bundle as it is\. tflm disagrees"):
+        write_project(folder, "cmake", tmp_path / "project")
+
+
+@pytest.mark.skipif("tflm" not in available_interpreters(), reason="tflite-micro is not installed")
+def test_a_model_that_computes_something_else_passes_no_self_test_of_its_own(bundle, tmp_path):
+    folder = shutil.copytree(bundle, tmp_path / "small")
+    expected, x = folder / "check" / "expected.npz", np.load(folder / "check" / "inputs.npz")["x0"]
+    np.savez(expected, y0=x @ KERNEL, keras0=x @ KERNEL)
+    write_project(folder, "cmake", tmp_path / "project")
+    np.savez(expected, y0=x @ KERNEL, keras0=-x @ KERNEL)
+    with pytest.raises(EdgeError, match=r"tflm disagrees with the Keras model on .*micro/model\.tflite"):
+        write_project(folder, "cmake", tmp_path / "another")
+    assert not (tmp_path / "another").exists()
 
 
 def test_only_projects_of_ours_are_replaced(bundle, tmp_path):
