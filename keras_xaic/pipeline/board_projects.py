@@ -125,7 +125,7 @@ It runs the samples of the bundle's `check/` and prints `xaic self-test: PASS`, 
 #include "xaic_predict.h"
 
 {example}
-int code = xaic_predict_all(inputs, outputs);  // XAIC_OK, or what xaic_predict.h says
+int code = xaic_predict_all(inputs, outputs);  // XAIC_PREDICT_OK, or what xaic_predict.h says
 ```
 
 Inputs are real values as the model was trained on them. The arena is larger than what was measured, because optimized kernels

@@ -24,7 +24,7 @@ int main() {
   std::FILE* in = std::fopen("x.bin", "rb");
   std::FILE* out = std::fopen("y.bin", "wb");
   while (std::fread(x, sizeof(x), 1, in) == 1) {
-    if (xaic_predict(x, y) != XAIC_OK) return 1;
+    if (xaic_predict(x, y) != XAIC_PREDICT_OK) return 1;
     std::fwrite(y, sizeof(y), 1, out);
   }
   return std::fclose(out);

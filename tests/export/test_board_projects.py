@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from keras_xaic.bundle import Bundle
 from keras_xaic.cli.app import app
+from keras_xaic.device_files import device_files
 from keras_xaic.edge import available_interpreters
 from keras_xaic.edge.doctor import KERNEL, TINY
 from keras_xaic.errors import DataError, EdgeError, ExportError, PlanError, XaicWarning
@@ -333,6 +334,16 @@ def test_the_example_of_the_readme_compiles(made, tmp_path):
         include, _, body = code.partition("\n")
         (tmp_path / "example.cc").write_text(f"{include}\nint main() {{\n{body}\nreturn code;\n}}\n")
         done = compiled(made["cmake"], tmp_path / "example.cc")
+        assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+def test_a_program_may_use_the_decoder_of_the_download_too(made, tmp_path):
+    unpack = device_files() / "unpack"
+    lines = ['#include "xaic_predict.h"', f'#include "{unpack / "xaic_unpack.h"}"', "int main() { return XAIC_OK; }"]
+    for number, includes in enumerate((lines[:2], lines[1::-1])):
+        (tmp_path / f"both{number}.cc").write_text("\n".join([*includes, lines[2], ""]))
+        done = compiled(made["cmake"], tmp_path / f"both{number}.cc")
         assert done.returncode == 0, done.stderr
 
 

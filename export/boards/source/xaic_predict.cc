@@ -75,7 +75,7 @@ bool Read(const TfLiteTensor* tensor, float* values, size_t count) {
 }  // namespace
 
 extern "C" int xaic_setup(void) {
-  if (interpreter != nullptr) return XAIC_OK;
+  if (interpreter != nullptr) return XAIC_PREDICT_OK;
   const tflite::Model* model = tflite::GetModel(g_model_data);
   if (model->version() != TFLITE_SCHEMA_VERSION) return XAIC_WRONG_SCHEMA;
   static tflite::MicroMutableOpResolver<{{OPS_COUNT}}> resolver;
@@ -83,12 +83,12 @@ extern "C" int xaic_setup(void) {
   static tflite::MicroInterpreter made(model, resolver, arena, XAIC_ARENA_BYTES);
   if (made.AllocateTensors() != kTfLiteOk) return XAIC_NO_MEMORY;
   interpreter = &made;
-  return XAIC_OK;
+  return XAIC_PREDICT_OK;
 }
 
 extern "C" int xaic_predict_all(const float* const* inputs, float* const* outputs) {
   const int ready = xaic_setup();
-  if (ready != XAIC_OK) return ready;
+  if (ready != XAIC_PREDICT_OK) return ready;
   for (size_t i = 0; i < XAIC_INPUTS; ++i) {
     if (!Write(inputs[i], interpreter->input(i), kInputSizes[i])) return XAIC_WRONG_TYPE;
   }
@@ -96,13 +96,13 @@ extern "C" int xaic_predict_all(const float* const* inputs, float* const* output
   for (size_t i = 0; i < XAIC_OUTPUTS; ++i) {
     if (!Read(interpreter->output(i), outputs[i], kOutputSizes[i])) return XAIC_WRONG_TYPE;
   }
-  return XAIC_OK;
+  return XAIC_PREDICT_OK;
 }
 {{SINGLE_CODE}}
 extern "C" int xaic_reset(void) {
   const int ready = xaic_setup();
-  if (ready != XAIC_OK) return ready;
-  return interpreter->Reset() == kTfLiteOk ? XAIC_OK : XAIC_NOT_RUN;
+  if (ready != XAIC_PREDICT_OK) return ready;
+  return interpreter->Reset() == kTfLiteOk ? XAIC_PREDICT_OK : XAIC_NOT_RUN;
 }
 
-extern "C" size_t xaic_arena_used(void) { return xaic_setup() == XAIC_OK ? interpreter->arena_used_bytes() : 0; }
+extern "C" size_t xaic_arena_used(void) { return xaic_setup() == XAIC_PREDICT_OK ? interpreter->arena_used_bytes() : 0; }

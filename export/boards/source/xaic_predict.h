@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 enum {
-  XAIC_OK = 0,
+  XAIC_PREDICT_OK = 0,
   XAIC_WRONG_SCHEMA = 1,  // this TensorFlow Lite Micro reads another version of the format
   XAIC_NO_MEMORY = 2,     // XAIC_ARENA_BYTES is too small, or an operator is missing
   XAIC_NOT_RUN = 3,       // the interpreter says why in its log

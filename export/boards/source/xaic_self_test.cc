@@ -22,8 +22,8 @@ extern "C" int xaic_self_test(void (*print)(const char* line)) {
   int wrong = 0;
   for (int sample = 0; sample < XAIC_SAMPLES; ++sample) {
     int code = xaic_reset();
-    if (code == XAIC_OK) code = xaic_predict_all(kXaicInputs[sample], kOutputs);
-    if (code != XAIC_OK) {
+    if (code == XAIC_PREDICT_OK) code = xaic_predict_all(kXaicInputs[sample], kOutputs);
+    if (code != XAIC_PREDICT_OK) {
       std::snprintf(line, sizeof(line), "sample %d: not run, code %d of xaic_predict.h", sample, code);
       print(line);
       ++wrong;
