@@ -35,8 +35,8 @@ MARGIN, SPARE = 1.25, 2048
 UNKNOWN_ARENA = 64 * 1024
 LEVELS = 2.0
 """Levels of an output's scale that kernels may differ by."""
-FLOATS = 1e-3
-"""The same for outputs without a scale, as a share of the largest expected value."""
+FLOATS, LEAST = 1e-3, 1e-6
+"""The same for outputs without a scale, as a share of the largest expected value; at least what float32 rounds at 1."""
 TYPES = ("float32", "int32", "uint8", "int16", "int8")
 """Of inputs and outputs that `xaic_predict` knows."""
 
@@ -254,7 +254,7 @@ def _tolerance(tensor: Any, expected: np.ndarray) -> float:
     record = tensor.quantization
     if record is not None and record.scale is not None and len(record.scale):
         return LEVELS * float(record.scale[0])
-    return FLOATS * max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
+    return max(LEAST, FLOATS * float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
 
 
 def _array(name: str, values: np.ndarray) -> str:

@@ -242,6 +242,14 @@ def test_the_self_test_knows_infinity_and_not_a_number(bundle, tmp_path, monkeyp
     assert subprocess.run([tmp_path / "run"]).returncode == 0
 
 
+def test_small_outputs_have_a_small_tolerance():
+    """Of outputs around 0.0001 a thousandth would let everything pass."""
+    floating = schema.TensorT()
+    for largest, allowed in ((1e-4, 1e-6), (0.5, 5e-4), (300.0, 0.3), (0.0, 1e-6), (np.inf, 1e-6)):
+        expected = np.array([[0.0, -largest]], np.float32)
+        assert board_projects._tolerance(floating, expected) == pytest.approx(allowed, rel=1e-3)
+
+
 def test_a_type_that_the_sources_do_not_know_is_refused(bundle, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "small")
     model = load(TINY.read_bytes())
