@@ -258,7 +258,7 @@ class _Reader:
 
 
 def write(name: str, content: bytes) -> None:
-    """Writes a .tflite file, which appears whole or not at all; another kind of file is not replaced."""
+    """Writes a .tflite file atomically; another kind of file is not replaced."""
     path = pathlib.Path(name)
     if path.exists() and not path.is_file():  # a device or a pipe
         path.write_bytes(content)
