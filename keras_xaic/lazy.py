@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Callable
 
+from keras_xaic.silence import warnings_are_told
+
 
 class _Later:
     """Stands for a name of `keras_xaic._keras`."""
@@ -34,6 +36,7 @@ def loaded_later(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        with warnings_are_told():  # of what is imported
+            return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
 
     return find

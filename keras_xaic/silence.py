@@ -1,4 +1,4 @@
-"""What C++ code says on standard streams, kept from the user's terminal and kept for error messages."""
+"""What other packages say: C++ code on standard streams, Python code in warnings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from typing import Any
+
+from keras_xaic.errors import XaicWarning
 
 
 class Said:
@@ -56,3 +59,25 @@ def muted_stdout() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def warnings_are_told() -> Iterator[None]:
+    """Has warnings of other packages told where the user makes errors of all (``-W error``): they are not the user's to mend.
+
+    Ours stay errors.
+    """
+    if not any(action == "error" for action, *_ in warnings.filters):
+        yield
+        return
+    with warnings.catch_warnings():
+        found, before = [], list[Any](warnings.filters)
+        for action, message, category, *place in before:
+            if action != "error":
+                found.append((action, message, category, *place))
+                continue
+            if issubclass(XaicWarning, category) or issubclass(category, XaicWarning):
+                found.append(("error", message, XaicWarning, *place))
+            found.append(("default", message, category, *place))
+        warnings.filters[:] = found  # type: ignore[index]
+        yield

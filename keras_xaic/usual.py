@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_xaic._keras import keras, tf
 from keras_xaic.errors import MachineError, PlanError
+from keras_xaic.silence import warnings_are_told
 
 _inside = threading.local()
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -38,8 +39,9 @@ os.register_at_fork(after_in_child=_after_fork)
 def usual_keras() -> Iterator[None]:
     """Sets what is set for the whole process to the usual, and sets it back afterwards.
 
-    That is: float32 as `floatx` and policy, functions compiled (not `tf.config.run_functions_eagerly`), and TensorFlow's logger
-    at errors. The generators of Python and NumPy continue where they were. Inside another such call nothing happens.
+    That is: float32 as `floatx` and policy, functions compiled (not `tf.config.run_functions_eagerly`), TensorFlow's logger at
+    errors, and warnings of other packages no errors. The generators of Python and NumPy continue where they were. Inside
+    another such call nothing happens.
 
     Raises:
         MachineError: In a fork of a process in which TensorFlow has worked, where it would wait for ever.
@@ -71,7 +73,8 @@ def usual_keras() -> Iterator[None]:
         if eagerly:
             tf.config.run_functions_eagerly(False)
         logger.setLevel(logging.ERROR)
-        yield
+        with warnings_are_told():
+            yield
     finally:
         _inside.yes = False
         logger.setLevel(level)

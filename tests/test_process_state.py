@@ -17,7 +17,9 @@ from tensorflow.python.framework import config
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.errors import XaicWarning
 from keras_xaic.objectives import SearchOptions
+from keras_xaic.usual import usual_keras
 
 FEW = xaic.Device("mobile", baselines=())
 
@@ -121,6 +123,28 @@ def test_what_users_change_for_the_process_does_not_matter(job, tmp_path, name, 
             np.testing.assert_allclose(value, job["relevance"].weights[key], atol=1e-6)
     if name == "compress":
         assert pathlib.Path(tmp_path / "out" / "model.tflite").is_file()
+
+
+@pytest.mark.parametrize("name", ["attribute", "apply", "load_model", "export"])
+def test_warnings_of_other_packages_are_no_errors_under_W_error(job, tmp_path, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = snapshot()
+        with warnings.catch_warnings(record=True):
+            assert CALLS[name](job, tmp_path / "out") is not None
+        assert snapshot() == before
+
+
+def test_our_own_warnings_are_errors_where_users_want_them_to_be():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with usual_keras():
+            with pytest.warns(DeprecationWarning, match="theirs"):
+                warnings.warn("theirs", DeprecationWarning, stacklevel=1)
+            with pytest.raises(XaicWarning, match="ours"):
+                warnings.warn("ours", XaicWarning, stacklevel=1)
+        with pytest.raises(DeprecationWarning, match="theirs"):
+            warnings.warn("theirs", DeprecationWarning, stacklevel=1)
 
 
 @pytest.mark.parametrize("name", ["attribute", "plan", "apply", "load_model", "explain", "export", "compress"])
