@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Data, Samples
 from keras_xaic.identity import digest_of, facts_of
 from keras_xaic.metrics import Task
@@ -48,6 +48,43 @@ class Unsaved(keras.losses.Loss):
         raise NotImplementedError
 
 
+class Weighted(keras.losses.Loss):
+    """A loss of a user who left the configuration as it is."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+
+    def call(self, y, p):
+        return keras.losses.categorical_crossentropy(y, p) * self.weights
+
+
+def loss_that(does):
+    """Returns a class of losses, of the same name whatever it does."""
+
+    class Mine(keras.losses.Loss):
+        def call(self, y, p):
+            return does(y, p)
+
+    return Mine
+
+
+def edited(source):
+    """Returns the function `mine` of a user's script."""
+    names = {"__name__": "script", "keras": keras}
+    exec(source, names)
+    return names["mine"]
+
+
+MINE = """
+STRENGTH = {}
+def helper(y, p):
+    return {}
+def mine(y, p):
+    return STRENGTH * helper(y, p)
+"""
+
+
 def scaled(y, p, by=1.0):
     return keras.losses.categorical_crossentropy(y, p) * by
 
@@ -77,6 +114,15 @@ DIFFERENT = {
     "user's loss": (Unsaved(1.0), Unsaved(2.0)),
     "function": (scaled, made(1.0)),
     "captured": (made(1.0), made(2.0)),
+    "captured array": (made(np.ones(3)), made(np.zeros(3))),
+    "captured list": (made([1.0, 2.0]), made([1.0, 3.0])),
+    "another captured": ([made(1.0), made(2.0)], [made(1.0), made(3.0)]),
+    "user's loss that keeps Keras' configuration": (Weighted(1.0), Weighted(2.0)),
+    "array of it": (Weighted(np.ones(3)), Weighted(np.zeros(3))),
+    "code of it": (loss_that(lambda y, p: y - p)(), loss_that(lambda y, p: y + p)()),
+    "class of it": (loss_that(lambda y, p: y - p), loss_that(lambda y, p: y + p)),
+    "number in the module": (edited(MINE.format(1.0, "p")), edited(MINE.format(2.0, "p"))),
+    "function in the module": (edited(MINE.format(1.0, "p")), edited(MINE.format(1.0, "y"))),
     "partial": (functools.partial(scaled, by=1.0), functools.partial(scaled, by=2.0)),
     "default": (Schedule(3), Schedule(3, batch_size=32)),
 }
@@ -96,6 +142,13 @@ def test_what_a_callback_counts_does_not_matter():
         used.on_epoch_end(epoch)
     assert log == [0, 1, 2]
     assert facts_of(used) == facts_of(fresh)
+
+
+def test_variables_that_callbacks_set_do_not_matter():
+    strength = tf.Variable(1.0)
+    one = json.dumps(facts_of([made(strength), Weighted(strength)]))
+    strength.assign(2.0)
+    assert json.dumps(facts_of([made(strength), Weighted(strength)])) == one
 
 
 def test_objects_that_hold_themselves_end():
@@ -200,6 +253,31 @@ def test_every_setting_of_training_is_part_of_a_runs_fingerprint(name):
     one = run_fingerprint(net, asked, [Training()])
     assert one == run_fingerprint(net, asked, [Training()])
     assert one != run_fingerprint(net, asked, [replace(Training(), **{name: OTHER_SETTINGS[name]})])
+
+
+def test_the_code_of_a_users_layers_and_the_names_of_classes_are_part_of_it():
+    def net(does, activation):
+        class Mine(layers.Layer):
+            def call(self, x):
+                return does(x)
+
+        keras.utils.set_random_seed(0)
+        parts = [keras.Input((4,), name="x"), Mine(name="mine"), layers.Dense(3, activation=activation, name="head")]
+        return keras.Sequential(parts, name="net")
+
+    def first(x):
+        return keras.activations.softmax(x)
+
+    def second(x):
+        return keras.activations.softmax(2.0 * x)
+
+    second.__name__ = second.__qualname__ = "first"
+    named = [Data(data(), classes=names) for names in ("abc", "abd")]
+    doubled, tripled = lambda x: 2.0 * x, lambda x: 3.0 * x
+    runs = [(net(doubled, first), named[0]), (net(tripled, first), named[0]), (net(doubled, second), named[0])]
+    found = [run_fingerprint(*one, []) for one in (*runs, (net(doubled, first), named[1]))]
+    assert len(set(found)) == len(found)
+    assert run_fingerprint(net(doubled, first), named[0], []) == found[0]
 
 
 def test_samples_scale_offset_and_task_are_part_of_it():

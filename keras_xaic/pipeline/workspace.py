@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
+from keras_xaic._keras import tf
+from keras_xaic._version import __version__
 from keras_xaic.bundle import Made, cached
 from keras_xaic.data import Data
 from keras_xaic.files import write_atomic
-from keras_xaic.identity import digest_of, facts_of
+from keras_xaic.identity import digest_of, facts_of, facts_of_layers
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress
 
@@ -122,8 +124,9 @@ class Shared:
 
 
 def run_fingerprint(model: Model, data: Data, settings: Any) -> str:
-    """Returns a digest of everything that a run depends on, every sample of the data among it."""
-    digest = hashlib.sha256(json.dumps(facts_of(settings)).encode())
+    """Returns a digest of everything that a run depends on, every sample of the data and the versions among it."""
+    known = [__version__, tf.__version__, facts_of_layers(model), data.classes, data.images]
+    digest = hashlib.sha256(json.dumps([facts_of(settings), known]).encode())
     digest.update(json.dumps(model.get_config(), default=str, sort_keys=True).encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())

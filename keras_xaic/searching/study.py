@@ -23,6 +23,7 @@ from keras_xaic.identity import facts_of
 from keras_xaic.locks import held
 from keras_xaic.objectives import OBJECTIVES, SearchOptions
 from keras_xaic.ownership import Mark, check_continued
+from keras_xaic.pipeline.inputs import travelling
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
@@ -173,7 +174,7 @@ def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> Non
         PlanError: If the study was begun with another model, other data or other settings.
     """
     digest = hashlib.sha256(json.dumps([facts_of(setting.run), setting.objectives]).encode())
-    for given in (pathlib.Path(setting.model), pathlib.Path(setting.data)):
+    for given in map(pathlib.Path, travelling(setting.model, setting.data, setting.run.options).values()):
         for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
             if path.is_file():
                 with open(path, "rb") as file:

@@ -155,8 +155,8 @@ def quick(place, tmp_path, monkeypatch):
 
     monkeypatch.setattr(study, "run_trial", tried)
     monkeypatch.setattr(study, "smallest_and_largest", lambda setting: (200, 2000))
-    return lambda trials: search(
-        place / "m.keras", place / "d.npz", tmp_path / "front", xaic.SearchOptions(trials=trials), **QUICK
+    return lambda trials, **how: search(
+        place / "m.keras", place / "d.npz", tmp_path / "front", xaic.SearchOptions(trials=trials), **QUICK, **how
     )
 
 
@@ -170,6 +170,16 @@ def test_the_same_search_continues_and_marks_what_no_other_beats(quick, tmp_path
     page = (tmp_path / "front" / "front.html").read_text(encoding="utf-8")
     assert page.count("report.html") == 9
     assert "http" not in page
+
+
+def test_a_search_with_edited_code_of_layers_is_another_one(quick, tmp_path):
+    code = tmp_path / "own.py"
+    how = {"options": xaic.DataOptions(custom_objects=str(code), allow_unsafe=True)}
+    code.write_text("FACTOR = 1.0\n")
+    quick(1, **how)
+    code.write_text("FACTOR = 2.0\n")
+    with pytest.raises(xaic.PlanError, match="another model, other data or other settings"):
+        quick(2, **how)
 
 
 @pytest.mark.slow
