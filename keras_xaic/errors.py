@@ -164,6 +164,7 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines[:1] == ["in user code:"]:
         lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)][-1:] or lines
+        lines = [re.sub(rf"^{type(error).__name__}: ", "", lines[0])]
     elif lines[:1] == ["Graph execution error:"]:
         lines = [line for line in lines[1:] if not line.startswith("[[")][-1:] or lines
     return _WHERE.sub("", lines[0])[:200] if lines else type(error).__name__

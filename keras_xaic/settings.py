@@ -179,12 +179,15 @@ def _class_weight(given: object) -> dict[int, float]:
     if not isinstance(given, Mapping) or not given:
         raise PlanError(f"class_weight is {shown(given)}", "a weight for every class, e.g. {0: 1.0, 1: 5.0}")
     expected = "class numbers, each with a weight of 0 or more"
-    return {
+    found = {
         require("a class of class_weight", key, expected, lambda n: n >= 0, whole=True): require(
             f"class_weight of class {key}", weight, expected, lambda n: n >= 0
         )
         for key, weight in given.items()
     }
+    if not any(found.values()):
+        raise PlanError(f"class_weight is {shown(given)}", "a weight above 0 for one class or more")
+    return found
 
 
 @settings

@@ -194,9 +194,9 @@ def task_loss(task: Task, distillation: float, temperature: float, labels: Any =
 
         def mixed(both: Tensor, outputs: Tensor) -> Tensor:
             term = tf.convert_to_tensor(_per_sample(own)(tf.reshape(both[:, 0], tf.shape(outputs)), outputs))
-            if len(term.shape) > 1:  # of each output, or position
+            if term.shape.rank != 0 and term.shape.rank != 1:  # of each output, or position; or Python's, which says no shape
                 term = tf.reduce_mean(tf.reshape(term, (tf.shape(outputs)[0], -1)), axis=-1)
-            return (1 - distillation) * term + distillation * taught.function(both, outputs)
+            return term if distillation == 0 else (1 - distillation) * term + distillation * taught.function(both, outputs)
 
         return _Loss(task, mixed, None if distillation == 0 else task_loss(task, 0.0, temperature, labels))
 
@@ -312,7 +312,7 @@ def _called(loss: Any) -> str:
 
 
 def try_loss(model: Model, task: AnyTask, samples: Samples, loss: Any) -> None:
-    """Refuses a user's loss that fails on the first samples, or gives no number there.
+    """Refuses a user's loss that fails on the first samples, gives no number there, or has no gradient.
 
     Args:
         model: A regular model.
@@ -331,8 +331,10 @@ def try_loss(model: Model, task: AnyTask, samples: Samples, loss: Any) -> None:
     made = output_losses(task, few, None, 0.0, 1.0, loss)["loss"]
     for one, targets, given in zip(made if isinstance(made, list) else [made], all_targets(task, few, None), outputs):
         named = "a loss of an output" if isinstance(loss, (Mapping, list, tuple)) else f"the loss {_called(loss)}"
+        both = tf.constant(targets[:])
+        shapes = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in (both, given)]
         try:
-            value = float(one(tf.constant(targets[:]), given))
+            value, gradient = _with_gradient(one, shapes)(both, given)
         except Exception as error:
             found = f"{named} failed on outputs {tuple(given.shape)} ({type(error).__name__}: {first_line(error)})"
             raise PlanError(
@@ -340,3 +342,16 @@ def try_loss(model: Model, task: AnyTask, samples: Samples, loss: Any) -> None:
             ) from error
         if not np.isfinite(value):
             raise PlanError(f"{named} is {value} for the model as it is", "a number")
+        if not gradient:
+            found = f"{named} has no gradient: outputs do not reach it, or through NumPy, rounding or comparisons alone"
+            raise PlanError(found, "a function (labels, outputs) that TensorFlow can derive")
+
+
+def _with_gradient(loss: _Loss, shapes: Sequence[Any]) -> Any:
+    """Returns a function that gives the loss, and whether it has a gradient, computed in a graph as training does."""
+
+    def called(both: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
+        value = loss(both, outputs)
+        return value, tf.gradients(value, outputs)[0] is not None
+
+    return tf.function(called, input_signature=shapes)

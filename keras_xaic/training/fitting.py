@@ -169,6 +169,9 @@ def fit(
                 raise error from error.__context__  # the cause, which Keras hides
     state.restore_best()
     lost = next((one.number for one in history if not np.isfinite(one.loss)), None)
+    if lost is not None and not all(np.isfinite(one).all() for one in model.get_weights()):
+        found = f"training ended in weights that are no numbers (from epoch {lost} on)"
+        raise PlanError(found, "a learning rate that the model bears", "Lower that of Training")
     if lost is not None:
         said = f"The loss of training was no number in epoch {lost}: weights of before are kept. Is the learning rate too high?"
         warnings.warn(said, XaicWarning, stacklevel=2)

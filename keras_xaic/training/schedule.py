@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xaic._keras import keras
 from keras_xaic.arguments import keyword_only, shown
-from keras_xaic.errors import PlanError
+from keras_xaic.errors import PlanError, first_line
 from keras_xaic.models.losses import check_loss
 from keras_xaic.settings import Training
 from keras_xaic.training.callbacks import check_callbacks
@@ -113,14 +113,19 @@ class Schedule:
         kinds = (keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer)
         rate = self.learning_rate if constant else self.cosine(samples)
         if isinstance(self.optimizer, kinds):
-            made = type(self.optimizer).from_config(self.optimizer.get_config())
+            try:
+                made = type(self.optimizer).from_config(self.optimizer.get_config())
+            except Exception as error:
+                found = f"a fresh {type(self.optimizer).__name__} cannot be made of the optimizer ({first_line(error)})"
+                raise PlanError(found, "one whose get_config() returns what its constructor takes", "Extend it") from error
             if constant and isinstance(getattr(made, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
                 found = "the optimizer has a schedule of its own, and a callback sets the learning rate, too"
                 raise PlanError(found, "one of both")
             return made
-        if isinstance(self.optimizer, type) and issubclass(self.optimizer, kinds):
+        if isinstance(self.optimizer, type) and issubclass(self.optimizer, kinds) and self.optimizer not in kinds:
             return self.optimizer(rate)
-        known = {name.lower(): getattr(keras.optimizers, name) for name in dir(keras.optimizers) if name[0].isupper()}
+        named = {name.lower(): getattr(keras.optimizers, name) for name in dir(keras.optimizers) if name[0].isupper()}
+        known = {name: kind for name, kind in named.items() if kind not in kinds}
         if not isinstance(self.optimizer, str) or self.optimizer.lower() not in known:
             found = f"optimizer is {shown(self.optimizer)}"
             raise PlanError(found, "the name of a Keras optimizer such as adam, its class, or one that is set up")

@@ -104,9 +104,11 @@ class State:
 
     def consider(self, value: float) -> None:
         """Remembers the weights of now if no earlier ones were better."""
-        if value >= self.best_value:
-            self.best_value = value
-            self.best = [variable.numpy() for variable in self.model.variables]
+        if value < self.best_value:
+            return
+        found = [variable.numpy() for variable in self.model.variables]
+        if all(np.isfinite(one).all() for one in found):  # else outputs are no numbers, and may be right by chance
+            self.best_value, self.best = value, found
 
     def restore_best(self) -> None:
         """Leaves the model with its best weights."""

@@ -12,9 +12,10 @@ import pytest
 from keras_xaic._keras import keras, tf
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Data, Samples, as_data, load_data, renamed
-from keras_xaic.errors import XaicError, XaicWarning
+from keras_xaic.errors import PlanError, XaicError, XaicWarning
 from keras_xaic.metrics import Task
 from keras_xaic.models import fitted
+from keras_xaic.settings import Training
 from keras_xaic.tasks import Head, infer, with_task
 from keras_xaic.training import Schedule, fit
 from tests.data.form_table import FORMS, table
@@ -254,6 +255,11 @@ def test_labels_that_are_counted_otherwise_in_another_part_are_refused(head, tra
     data = Data(Samples(X[:3], np.array(train)), Samples(X[:2], np.array(test)))
     with pytest.raises(XaicError, match=said):
         infer(head, data)
+
+
+def test_class_weights_that_let_no_class_count_are_refused():
+    with pytest.raises(PlanError, match=r"class_weight is {0: 0, 1: 0.0}. Expected a weight above 0 for one class or more"):
+        Training(class_weight={0: 0, 1: 0.0})
 
 
 def test_class_weights_and_sample_weights_count_as_in_fit():

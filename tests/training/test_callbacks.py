@@ -6,6 +6,7 @@ import csv
 import errno
 import functools
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from keras_xaic.metrics import Task
 from keras_xaic.pipeline import compress
 from keras_xaic.planning import Plan
 from keras_xaic.settings import DataOptions, Device, Training
-from keras_xaic.training import Schedule, fit, predict
+from keras_xaic.training import Schedule, check_training, fit, predict
 from keras_xaic.training.fitting import _Batches
 
 TASK = Task("classification", 3, "softmax")
@@ -275,7 +276,10 @@ def wrong_shape(labels, outputs):
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        (wrong_shape, r"loss wrong_shape failed on outputs \(8, 3\) \(InvalidArgumentError"),
+        (wrong_shape, r"loss wrong_shape failed on outputs \(8, 3\) \(ValueError: Dimensions must be equal"),
+        (lambda labels, outputs: np.mean(labels - outputs), "loss <lambda> failed .*NotImplementedError"),
+        (lambda labels, outputs: tf.numpy_function(np.subtract, [labels, outputs], tf.float32), "<lambda> has no gradient"),
+        (lambda labels, outputs: tf.constant(1.0), "loss <lambda> has no gradient"),
         (lambda labels, outputs: 1 / 0, r"loss <lambda> failed .*ZeroDivisionError"),
         (lambda labels, outputs: outputs * np.nan, "loss <lambda> is nan for the model as it is"),
         (L.SparseCategoricalCrossentropy(ignore_class=0), "loss is 'sparsecategoricalcrossentropy'"),
@@ -296,6 +300,50 @@ def apply_it(training, out):
 
 def compress_it(training, out):
     compress(make_model(), (TRAIN.x, TRAIN.y), out=out, training=training, device=Device("mobile", baselines=()))
+
+
+def test_weights_that_are_no_numbers_are_never_the_best():
+    model, schedule = make_model(), Schedule(1, 1e-3, **MATCHING)
+    before = model.get_weights()
+    with pytest.warns(XaicWarning, match="weights of before are kept"):
+        fit(model, TRAIN, HELD, TASK, schedule, judge=lambda model: 1.0, callbacks=[Lost()])
+    np.testing.assert_equal(model.get_weights(), before)
+    with pytest.raises(PlanError, match=r"ended in weights that are no numbers \(from epoch 1 on\)"):
+        fit(model, TRAIN, HELD, TASK, replace(schedule, select_from=0.5), callbacks=[Lost()])
+
+
+class Lost(keras.callbacks.Callback):
+    """Makes weights what a learning rate that is far too high makes them."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.set_weights([one * np.nan for one in self.model.get_weights()])
+
+
+class Unsaved(keras.optimizers.SGD):
+    def __init__(self, strength, **how):
+        super().__init__(**how)
+        self.strength = strength
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        ("Optimizer", "optimizer is 'Optimizer'. Expected the name of a Keras optimizer"),
+        (keras.optimizers.Optimizer, "optimizer is <class .*Expected the name of a Keras optimizer"),
+        (Unsaved(1.0), "a fresh Unsaved cannot be made of the optimizer .*'strength'.* Expected one whose get_config"),
+    ],
+)
+def test_optimizers_that_are_none_are_one_line(optimizer, said):
+    with pytest.raises(PlanError, match=said):
+        check_training(Training(optimizer=optimizer))
+
+
+def test_a_loss_that_python_computes_with_a_gradient_trains():
+    def loss(labels, outputs):
+        return tf.py_function(keras.losses.categorical_crossentropy, [labels, outputs], tf.float32)
+
+    losses = [one.loss for one in ours([], epochs=1, loss=loss)]
+    np.testing.assert_allclose(losses, [one.loss for one in ours([], epochs=1)], rtol=1e-4)
 
 
 def test_a_loss_that_becomes_no_number_is_said():
