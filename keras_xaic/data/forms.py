@@ -142,16 +142,40 @@ def _joined(elements: Iterable[Any], batched: Optional[bool], bounded: bool = Fa
             raise DataError(f"an element has {len(form)} parts", "inputs, (inputs, targets) or (inputs, targets, weights)")
     if not rows:
         raise DataError("the dataset is empty", "at least one sample")
-    columns = list(zip(*rows))
     if batched is None:
-        batched = _look_like_batches(columns)
+        batched = _look_like_batches(list(zip(*rows)))
+    several = [(len(part.arrays), part.names) if isinstance(part, Parts) else None for part in form]
+    del element, given, form  # the last one would keep all others in memory
     try:
-        arrays = iter([np.concatenate(column) if batched else np.stack(column) for column in columns])
+        arrays = iter(_emptied(rows, batched))
     except ValueError as error:
         raise DataError(f"samples have several shapes ({first_line(error)})", "samples of one shape") from None
-    made = [part.map(lambda _: next(arrays)) if isinstance(part, Parts) else next(arrays) for part in form]
+    made = [next(arrays) if one is None else Parts([next(arrays) for _ in range(one[0])], one[1]) for one in several]
     x, y, weight = (*made, None, None)[:3]
     return x, y, weight
+
+
+def _emptied(rows: list[list[np.ndarray]], batched: bool) -> list[np.ndarray]:
+    """Returns one array of each column of batches, or of samples; rows are let go of one by one: nothing is held twice.
+
+    Raises:
+        ValueError: If their shapes differ.
+    """
+    made = []
+    for column in zip(*rows):
+        shapes = {one.shape[1:] if batched and one.ndim else one.shape for one in column}
+        if len(shapes) > 1 or (batched and not column[0].ndim):
+            raise ValueError(" beside ".join(map(str, sorted(shapes)[:2])))
+        count = sum(map(len, column)) if batched else len(column)
+        made.append(np.empty((count, *shapes.pop()), np.result_type(*{one.dtype for one in column})))
+    del column
+    ends = [len(array) for array in made]
+    while rows:  # from the end: the system takes back first what was asked for last
+        for number, piece in enumerate(rows.pop()):
+            start = ends[number] - (len(piece) if batched else 1)
+            made[number][start : ends[number]] = piece
+            ends[number] = start
+    return made
 
 
 def _repeats_for_ever(dataset: Any) -> bool:

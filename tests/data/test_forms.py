@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, tf
 from keras_xaic.bundle import Bundle
-from keras_xaic.data import Data, Samples, as_data, load_data, renamed
+from keras_xaic.data import Data, Samples, as_data, forms, load_data, renamed
 from keras_xaic.errors import PlanError, XaicError, XaicWarning
 from keras_xaic.metrics import Task
 from keras_xaic.models import fitted
@@ -255,6 +256,30 @@ def test_labels_that_are_counted_otherwise_in_another_part_are_refused(head, tra
     data = Data(Samples(X[:3], np.array(train)), Samples(X[:2], np.array(test)))
     with pytest.raises(XaicError, match=said):
         infer(head, data)
+
+
+def test_batches_of_a_sequence_are_let_go_of_while_they_are_copied(monkeypatch):
+    class Batches(keras.utils.Sequence):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, number):
+            return [np.full((4, 2), number, np.float32), np.full((4, 3), number, np.int16)], np.full(4, number)
+
+    def watched(rows, batched):
+        held = [weakref.ref(one) for row in rows for one in row]
+        made = emptied(rows, batched)
+        assert len(held) == 15
+        assert not any(one() is not None for one in held)
+        return made
+
+    emptied = forms._emptied
+    monkeypatch.setattr(forms, "_emptied", watched)
+    train = as_data(Batches()).train
+    numbers = np.repeat(np.arange(5), 4)
+    assert [one.dtype for one in train.x.arrays] == [np.float32, np.int16]
+    for one in (*train.x.arrays, train.y[:, None]):
+        np.testing.assert_array_equal(one, np.broadcast_to(numbers[:, None], one.shape))
 
 
 def test_class_weights_that_let_no_class_count_are_refused():
