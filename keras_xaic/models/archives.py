@@ -11,6 +11,7 @@ from typing import Any
 from keras_xaic.errors import ModelError
 from keras_xaic.files import telling
 from keras_xaic.hdf5 import FORMATS, MAX_WEIGHT_BYTES, unpacked_limit
+from keras_xaic.models.texts import behind
 from keras_xaic.npz import ARCHIVE_DAMAGE
 from keras_xaic.other_files import what_it_is
 
@@ -65,7 +66,7 @@ def _read_directory(path: pathlib.Path) -> dict[str, bytes]:
         with telling():
             contents[name] = member.read_bytes()
     if any((path / "assets").glob("*")):
-        raise ModelError(f"{path} holds assets", "a model without vocabulary files")
+        raise _vocabulary(f"{path} holds assets")
     return contents
 
 
@@ -83,7 +84,7 @@ def _read_members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, byt
                 f"{path} holds its weights as {name}, a format that can carry Python code", WEIGHTS, "Save the model again"
             )
         if name.startswith("assets/"):
-            raise ModelError(f"{path} holds the asset {name!r}", "a model without vocabulary files")
+            raise _vocabulary(f"{path} holds the asset {name!r}")
         if name not in (*_TEXTS, WEIGHTS):
             other = what_it_is(path)
             if other is not None:
@@ -102,6 +103,13 @@ def _read_members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, byt
         raise ModelError(f"{path} has no {missing[0]}", "a .keras archive written by Keras")
     contents.setdefault("metadata.json", b"{}")
     return contents
+
+
+def _vocabulary(found: str) -> ModelError:
+    fix = (
+        f"Tables of numbers are in the configuration if they are made with vocabulary=. Where texts are read: {behind('LAYER')}"
+    )
+    return ModelError(found, "a model without vocabulary files", fix)
 
 
 def read_json(content: Any, source: str) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from keras_xaic.models.operations import graph_of
 from keras_xaic.models.ports import ports_of
 from keras_xaic.models.positions import at_every_position
 from keras_xaic.models.stateless import without_state
+from keras_xaic.models.texts import takes_texts
 from keras_xaic.models.wrapped import unwrapped
 
 
@@ -46,6 +47,9 @@ def as_model(
 
 
 def _usual(model: Model) -> Model:
+    for name, tensor in zip(model.input_names, model.inputs):
+        if tensor.dtype.name == "string":
+            raise takes_texts(f"model {model.name!r}", name, [(type(one).__name__, one.name) for one in model.layers])
     _require_floats(model)
     return at_every_position(for_any_batch(without_state(model)))
 

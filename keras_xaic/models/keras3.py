@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -20,6 +20,7 @@ from keras_xaic.models.keras3_layers import in_place_of
 from keras_xaic.models.keras3_operations import counterpart_of
 from keras_xaic.models.operations import SLICES
 from keras_xaic.models.safety import is_operator
+from keras_xaic.models.texts import takes_texts
 
 # Settings of Keras 3 that Keras 2 does not have and that change nothing when another setting is off, or in a file: kernels are
 # saved with their low-rank adaptation added, and only images that are padded to their ratio have something to be filled.
@@ -65,9 +66,18 @@ def build_model(config: Mapping[str, Any], source: str) -> Model:
     if kind not in _MODELS:
         raise ModelError(f"{source} holds a {kind} model written by Keras 3", "a functional or Sequential model")
     name = _plain(str(config["config"].get("name")))  # of the whole model: nobody looks it up
+    _require_numbers(config["config"]["layers"], source)
     translated = _Translation(source).layer({**config, "config": {**config["config"], "name": name}})
     check_connections(translated, source)
     return getattr(keras, "Sequential" if kind == "Sequential" else "Model").from_config(translated["config"])
+
+
+def _require_numbers(parts: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Refuses texts as inputs."""
+    for part in parts:
+        if part["class_name"] == "InputLayer" and part["config"].get("dtype") == "string":
+            kinds = [(str(one["class_name"]), str(one["config"].get("name"))) for one in parts]
+            raise takes_texts(source, str(part["config"]["name"]), kinds)
 
 
 def _plain(name: str) -> str:
@@ -107,6 +117,14 @@ class _Translation:
         if known is None:  # registered by the user, who knows its settings
             return {**{k: config[k] for k in ("class_name", "module", "registered_name") if k in config}, "config": settings}
         settings = self._accepted(settings, known, f"layer {name!r} ({kind})")
+        if kind == "IntegerLookup" and not settings.get("vocabulary"):
+            raise ModelError(
+                f"{self.source}: layer {name!r} ({kind}) has its table beside its configuration",
+                "a layer made with vocabulary=[...]",
+                "Make it with vocabulary=layer.get_vocabulary(include_special_tokens=False)",
+            )
+        if kind == "Discretization" and settings.get("bin_boundaries"):
+            settings["num_bins"] = None  # what they were found with
         if kind in _DTYPES and settings.get("output_mode", "int") == "int":
             settings["dtype"] = _DTYPES[kind]
         if kind == "MultiHeadAttention":  # Keras 2 makes its weights from these
@@ -202,8 +220,12 @@ class _Translation:
                 "tensors, arrays, lists of them and numbers",
             )
 
-        args = list(node["args"])
-        extra = {key: convert(value) for key, value in node["kwargs"].items() if value is not None}
+        args, named = list(node["args"]), node["kwargs"]
+        if part["class_name"] == "Functional" and args and isinstance(args[0], Mapping) and not _is_tensor(args[0]):
+            inputs = part["config"]["input_layers"]
+            args = [_in_order(one, inputs) for one in args]
+            named = {key: _in_order(value, inputs) for key, value in named.items()}
+        extra = {key: convert(value) for key, value in named.items() if value is not None}
         first = args[0] if args else None
         if is_operator(part):
             counterpart = counterpart_of(part["class_name"], f"{self.source}: {part['name']!r}")
@@ -230,6 +252,14 @@ class _Translation:
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__"
+
+
+def _in_order(given: Any, inputs: Any) -> Any:
+    """What a nested model gets by name (tensors, masks), in the order of its inputs, which are a dictionary or a list."""
+    if not isinstance(given, Mapping):
+        return given
+    keys = sorted(inputs) if isinstance(inputs, Mapping) else [one[0] for one in inputs]
+    return [given[key] for key in keys]
 
 
 def _as_float(value: Any, others: list[Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_xaic.errors import ModelError
+from keras_xaic.models.texts import behind
 from keras_xaic.models.wrapped import NORMALIZED
 
 AUGMENTATIONS = frozenset(
@@ -87,8 +88,7 @@ def in_place_of(config: Mapping[str, Any], source: str) -> Mapping[str, Any]:
         raise ModelError(
             f"{source}: layer {inner.get('name')!r} ({kind}) is a layer of Keras 3 that has no counterpart here",
             "layers that Keras 2 has as well",
-            "Use a layer of the same effect; where it prepares the input, take the model behind it, "
-            f"keras.Model(model.get_layer({str(inner.get('name'))!r}).output, model.output), and data that is prepared",
+            f"Use a layer of the same effect, or, where it prepares the input: {behind(str(inner.get('name')))}",
         )
     return config
 

@@ -13,13 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from keras_xaic._keras import Model, keras
+from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_fault, writing
 from keras_xaic.models.activations import in_keras3
 from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
-from keras_xaic.models.keras3_opening import opened
+from keras_xaic.models.keras3_opening import input_name, opened
 from keras_xaic.models.safety import check_config
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
@@ -228,9 +228,7 @@ def _masks(config: object, inside: bool = False) -> set[str]:
 
 
 def _require_same(model: Any, other: Any, found: str, masks: Collection[str] = ()) -> None:
-    random = np.random.default_rng(0)
-    shapes = [(tensor.shape[0] or 2, *(size or 4 for size in tensor.shape[1:])) for tensor in model.inputs]
-    arrays = [random.uniform(0, 1, shape).astype(np.float32) for shape in shapes]
+    arrays = [_some_values(tensor, np.random.default_rng(number)) for number, tensor in enumerate(model.inputs)]
     for array, name in zip(arrays, model.input_names):
         if name in masks:
             array[...] = np.round(array)
@@ -247,6 +245,13 @@ def _require_same(model: Any, other: Any, found: str, masks: Collection[str] = (
     raise ModelError(found, "equal outputs")
 
 
+def _some_values(tensor: Any, random: np.random.Generator) -> np.ndarray:
+    shape = (tensor.shape[0] or 2, *(size or 4 for size in tensor.shape[1:]))
+    if tensor.dtype.is_integer:  # every table has the rows 0 and 1; with 0 alone, nothing that is looked up would be compared
+        return random.integers(0, 2, shape).astype(tensor.dtype.as_numpy_dtype)
+    return random.uniform(0, 1, shape).astype(np.float32)
+
+
 def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
     return all(
         a.shape == b.shape and np.allclose(a, b, 0, TOLERANCE * max(1.0, float(np.abs(a).max(initial=0))), equal_nan=True)
@@ -257,12 +262,20 @@ def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
 def _outputs(model: Any, arrays: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
     x: Any = arrays if len(arrays) > 1 else arrays[0]
     if is_keras3_object(model):
-        by_name = not getattr(model, "inputs", None) and isinstance((model.get_build_config() or {}).get("input_shape"), dict)
-        given = _call_untouched(model, dict(zip(names, arrays)) if by_name else x)
+        given = _call_untouched(model, _in_its_structure(model, dict(zip(names, arrays)), x))
     else:
         given = model.predict(x, batch_size=len(arrays[0]), verbose=0)
-    given = [given[key] for key in sorted(given)] if isinstance(given, dict) else given
-    return [np.asarray(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    return [np.asarray(one) for one in tf.nest.flatten(given)]
+
+
+def _in_its_structure(model: Any, named: dict[str, np.ndarray], x: Any) -> Any:
+    """Returns inputs as a model of Keras 3 takes them: in dictionaries and lists as it was made with; else `x`."""
+    structure = getattr(model, "_inputs_struct", None)
+    if structure is not None:
+        arrays = iter(named.values())  # of inputs that were renamed on the way only the order is known
+        return sys.modules["keras"].tree.map_structure(lambda one: named.get(input_name(one), next(arrays)), structure)
+    by_name = not getattr(model, "inputs", None) and isinstance((model.get_build_config() or {}).get("input_shape"), dict)
+    return named if by_name else x
 
 
 def _call_untouched(model: Any, x: Any) -> Any:

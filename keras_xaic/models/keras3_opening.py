@@ -53,6 +53,11 @@ def opened(model: Any, source: str) -> Any:
         raise ModelError(f"{source} has layers in layers without end", f"at most {_MOST_LEVELS} levels")
 
 
+def input_name(tensor: Any) -> str:
+    """Returns what an input of a model is called: by its layer, since Keras counts the tensors of a process."""
+    return str(tensor._keras_history[0].name)
+
+
 class _Opening:
     """Calls layers on symbolic tensors, those of the user's by what they are made of.
 
@@ -201,7 +206,7 @@ def _inputs(model: Any, library: Any, samples: int) -> Any:
     if getattr(model, "inputs", None):
 
         def made(tensor: Any) -> Any:
-            return library.Input(batch_shape=(samples, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name)
+            return library.Input(batch_shape=(samples, *tensor.shape[1:]), dtype=tensor.dtype, name=input_name(tensor))
 
         structure = model.inputs[0] if isinstance(model, library.Sequential) else model._inputs_struct
         return library.tree.map_structure(made, structure)

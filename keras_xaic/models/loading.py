@@ -175,7 +175,11 @@ def _build_keras(
         check_connections(config, str(where))
         write_atomic(checked, _archive({**contents, "config.json": json.dumps(config).encode(), WEIGHTS: cleaned.read_bytes()}))
         with in_the_order_of(cleaned):
-            return keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
+            model = keras.models.load_model(checked, compile=False, safe_mode=not allow_unsafe)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Discretization) and layer.num_bins:
+            layer.finalize_state()  # Keras leaves it without the borders that it had found
+    return model
 
 
 def save_model(model: Model, path: PathLike) -> pathlib.Path:

@@ -195,10 +195,19 @@ NUMBERED = {
 }
 
 
+def adapted(layers):
+    layer = layers.Discretization(num_bins=4)
+    layer.adapt(np.arange(10.0)[:, None])
+    return layer
+
+
+NUMBERED["sorted as the data says"] = adapted
+
+
 @pytest.mark.parametrize("kind", NUMBERED)
 def test_columns_become_numbers(kind, tmp_path):
     layers = keras.layers
-    inputs = keras.Input((3,), dtype="float32" if kind == "sorted" else "int64")
+    inputs = keras.Input((3,), dtype="float32" if "sorted" in kind else "int64")
     found = NUMBERED[kind](layers)(inputs)
     behind = found if "three" in kind else layers.Flatten()(layers.Embedding(9, 4)(found))
     model = keras.Model(inputs, layers.Dense(2)(behind))
@@ -207,6 +216,30 @@ def test_columns_become_numbers(kind, tmp_path):
         model.save(tmp_path / f"model{suffix}")
         for one in (as_model(model), load_model(tmp_path / f"model{suffix}")):
             np.testing.assert_allclose(one.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_a_table_that_is_not_in_the_configuration_is_told_with_the_way_out(tmp_path):
+    table = keras.layers.IntegerLookup(name="table")
+    table.adapt(np.array([1, 5, 7]))
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), table, keras.layers.Embedding(9, 4)])
+    model.save(tmp_path / "model.h5")
+    for one in (model, tmp_path / "model.h5"):
+        with pytest.raises(ModelError, match=r"'table' \(IntegerLookup\).*vocabulary=layer.get_vocabulary"):
+            as_model(one)
+
+
+def test_texts_are_refused_with_advice_that_works(tmp_path):
+    words = keras.layers.TextVectorization(10, output_sequence_length=4, name="words")
+    words.adapt(["one two", "two three"])
+    model = keras.Sequential([keras.Input((1,), dtype="string"), words, keras.layers.Embedding(10, 3), keras.layers.Flatten()])
+    with pytest.raises(ModelError, match=r"takes texts.*layer 'words'") as caught:
+        from_keras3(model)
+    advice = next(part for part in str(caught.value).split(", ") if part.startswith("keras.Model(model"))
+    behind = eval(advice + ", model.outputs)", {"keras": keras, "model": model})
+    assert from_keras3(behind).input_shape == (None, 4)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ModelError, match=r"holds the asset.*model behind it"):
+        load_model(tmp_path / "model.keras")
 
 
 def test_dropped_channels_are_layers_in_h5_files(tmp_path):
@@ -242,7 +275,8 @@ def test_settings_of_every_layer_that_both_have_are_known():
             for one in asked
             if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"
         }
-        extra = {"CategoryEncoding": {"num_tokens": 4}, "Discretization": {"num_bins": 4}}.get(name, {})
+        numbering = {"Discretization": {"num_bins": 4}, "IntegerLookup": {"vocabulary": [1, 2]}}
+        extra = {"CategoryEncoding": {"num_tokens": 4}, **numbering}.get(name, {})
         layer = kind(**{**given, **extra})
         _Translation("a test").layer(keras.saving.serialize_keras_object(layer))
         tried += 1

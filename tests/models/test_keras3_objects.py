@@ -184,3 +184,51 @@ def test_without_keras_3_it_is_asked_for(tmp_path):
     with pytest.raises(ModelError, match=r"Keras 3 is needed.*current stack"):
         CompressedModel(small(), {}, Plan(), {}).save_keras3(tmp_path / "model.keras")
     assert not list(tmp_path.iterdir())
+
+
+def by_name():
+    given = {"second": keras.Input((3,), name="second"), "first": keras.Input((4,), name="first")}
+    joined = keras.layers.Concatenate()([given["second"], given["first"]])
+    return keras.Model(given, {"wide": keras.layers.Dense(3)(joined), "narrow": keras.layers.Dense(1)(given["first"])})
+
+
+def in_lists():
+    one, two, three = (keras.Input((size,), name=f"in{size}") for size in (4, 3, 2))
+    joined = keras.layers.Concatenate()([two, three])
+    return keras.Model([one, (two, three)], {"both": [keras.layers.Dense(2)(joined), keras.layers.Dense(3)(one)]})
+
+
+def called_by_name():
+    inner = by_name()
+    one, two = keras.Input((4,), name="one"), keras.Input((3,), name="two")
+    return keras.Model([one, two], inner({"first": one, "second": two})["wide"])
+
+
+@needs_keras3
+@pytest.mark.parametrize("make", [by_name, in_lists, called_by_name])
+def test_inputs_and_outputs_in_dictionaries_and_lists(make, tmp_path):
+    model = make()
+    model.save(tmp_path / "model.keras")
+    random = np.random.default_rng(0)
+    shapes = {one.name: one.shape[1:] for one in model.inputs}
+    arrays = {name: random.normal(size=(5, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    given = keras.tree.map_structure(lambda one: arrays[one.name], model._inputs_struct)
+    wanted = keras.tree.flatten(model(given))
+    for made in (from_keras3(model), load_model(tmp_path / "model.keras")):
+        found = made.predict([arrays[name] for name in made.input_names], verbose=0)
+        for one, other in zip(keras.tree.flatten(found), wanted):
+            np.testing.assert_allclose(one, np.asarray(other), atol=1e-5)
+
+
+@needs_keras3
+def test_what_is_looked_up_is_compared(monkeypatch):
+    start = keras.Input((3,), dtype="int32")
+    model = keras.Model(start, keras.layers.Embedding(5, 2)(start))
+    made = from_keras3(model)
+    table = made.layers[-1].get_weights()[0]
+    table[1] += 1.0
+    made.layers[-1].set_weights([table])
+    monkeypatch.setattr("keras_xaic.models.keras3_objects.build_model", lambda *_: made)
+    monkeypatch.setattr("keras_xaic.models.keras3_objects.load_archive_weights", lambda *_: None)
+    with pytest.raises(ModelError, match="computes something else"):
+        from_keras3(model)

@@ -14,6 +14,7 @@ import pytest
 
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import ModelError
+from keras_xaic.models.given import as_model
 from keras_xaic.models.loading import load_model, save_model
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -108,6 +109,25 @@ def test_finite_weights_whose_sum_is_not_are_no_fault(tmp_path):
     model.save(tmp_path / "infinite.keras")
     with pytest.raises(ModelError, match="holds values that are not finite"):
         load_model(tmp_path / "infinite.keras")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_borders_that_were_found_in_data_come_back(tmp_path, suffix):
+    bins = layers.Discretization(num_bins=4)
+    bins.adapt(np.arange(10.0)[:, None])
+    inputs = keras.Input((3,))
+    inner = keras.Model(inputs, layers.Embedding(4, 2)(bins(inputs)))
+    model = keras.Sequential([keras.Input((3,)), inner, layers.Flatten()])
+    model.save(tmp_path / f"model{suffix}")
+    x = np.random.default_rng(0).uniform(0, 9, (6, 3)).astype(np.float32)
+    assert_same(load_model(tmp_path / f"model{suffix}").predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_a_model_that_takes_texts_is_refused_with_the_way_out():
+    inputs = keras.Input((1,), dtype="string", name="word")
+    model = keras.Model(inputs, layers.Embedding(5, 2)(layers.StringLookup(vocabulary=["a"], name="table")(inputs)))
+    with pytest.raises(ModelError, match=r"takes texts \(input 'word'\).*get_layer\('table'\)"):
+        as_model(model)
 
 
 def test_loading_a_model_whose_loss_is_custom_needs_no_loss(tmp_path):
