@@ -98,21 +98,25 @@ class Metric:
     def drop(self, original: Optional[float], compressed: Optional[float]) -> Optional[float]:
         """Returns how much worse `compressed` is than `original`, in `drop_unit`; negative where it is better.
 
-        None where a value is missing, or where the original has no error that another could be compared with.
+        None where a value is missing, and where something was lost of an original of 0, of which nothing is any percent.
         """
         if original is None or compressed is None:
             return None
-        if self.is_own and original != 0:
-            return (compressed - original if self.is_error else original - compressed) / abs(original) * 100.0
+        lost = compressed - original if self.is_error else original - compressed
         if not self.is_error and not self.is_own:
-            return round((original - compressed) * 100.0, 9)  # 1.0 - 0.95 is a little more than 0.05, and no limit missed
-        if original == compressed:
-            return 0.0
-        return (compressed - original) / original * 100.0 if original > 0 else None
+            return _told(lost * 100.0)
+        if original != 0 and (self.is_own or original > 0):
+            return _told(lost / abs(original) * 100.0)
+        return 0.0 if lost <= 0 else None
 
     def facts(self) -> dict[str, str]:
         """Returns what report.json says about the metric."""
         return {"name": self.name, "better": self.better, "unit": self.unit}
+
+
+def _told(drop: float) -> float:
+    """Returns a drop without what floats add: 1.0 - 0.95 is a little more than 0.05, and no limit is missed by that."""
+    return round(drop, 9)
 
 
 def _accuracy(judged: Judged) -> float:
@@ -473,7 +477,7 @@ class Task:
         constant = self.constant_error(targets)
         if original > constant * (EXACT if self.metric_name == "mse" else EXACT**0.5):
             return lost
-        return 100.0 * (compressed - original) / max(constant, 1e-30)
+        return _told(100.0 * (compressed - original) / max(constant, 1e-30))
 
     def agreement(self, outputs: np.ndarray, reference: np.ndarray) -> Optional[float]:
         """Returns the share of decisions that are the same in `outputs` and `reference`; None for values.

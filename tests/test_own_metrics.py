@@ -147,6 +147,8 @@ def test_drops_are_in_percent_of_the_original():
     assert up.drop(-2.0, -2.1) == pytest.approx(5.0)
     assert up.drop(0.0, 0.0) == 0.0
     assert up.drop(0.0, -1.0) is None
+    assert (up.drop(0.0, 1.0), down.drop(0.0, -1.0)) == (0.0, 0.0), "nothing was lost"
+    assert (up.drop(1.0, 0.95), down.drop(0.5, 0.55)) == (5.0, 10.0), "limits of 5 and 10 per cent are kept"
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ ROUNDING = 0.01
 
 
 def deviation_in_percent(given: np.ndarray, expected: np.ndarray) -> Optional[float]:
-    """Returns the mean squared difference in percent of the variance of what is expected; None where that is constant."""
+    """Returns the mean squared difference in percent of the variance of what is expected; None of a constant if it changed."""
     expected = np.asarray(expected, np.float64)
-    variance = float(expected.var())
-    return 100.0 * float(np.mean(np.square(given.reshape(expected.shape) - expected))) / variance if variance > 0 else None
+    error, variance = float(np.mean(np.square(given.reshape(expected.shape) - expected))), float(expected.var())
+    return 100.0 * error / variance if variance > 0 else None if error > 0 else 0.0
 
 
 def largest_deviations(given: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.metrics import METRICS
 from keras_xaic.report.cells import (
     NONE,
     Cell,
@@ -19,18 +20,20 @@ from keras_xaic.report.cells import (
     drop_unit,
     escaped,
     known_metric,
+    look_up,
     metric_name,
     metric_of,
     milliseconds,
     number,
     points,
+    reference_pointer,
     score,
     share,
     size,
     text,
 )
 from keras_xaic.report.schema import Report
-from keras_xaic.units import format_milliseconds
+from keras_xaic.units import format_bytes, format_milliseconds, format_size
 
 NOISE = 0.05
 """A time counts as kept if it is longer by no more than this share: two measurements of one file differ by as much."""
@@ -150,7 +153,7 @@ def _limits(report: Report) -> list[tuple[str, Optional[str]]]:
         if value is None:  # what nobody measured cannot count as kept
             found.append((what, f"{what} was not measured, the budget is {size(limit)}"))
         else:
-            found.append((what, f"{what} is {size(value)}, the budget {size(limit)}" if value > limit else None))
+            found.append((what, f"{what} is {_beside(value, limit)}" if value > limit else None))
     if budget.macs is not None and small.macs is not None:
         said = f"multiply-accumulates are {number(small.macs)}, the budget {number(budget.macs)}"
         found.append(("multiply-accumulates", said if small.macs > budget.macs else None))
@@ -164,25 +167,39 @@ def _limits(report: Report) -> list[tuple[str, Optional[str]]]:
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
         return found
-    if small.edge_metric is None and small.agreement is not None:
-        asked = f"at least {100 - limit_pp:g} % was asked for"  # without labels the original is right
-        said = f"agreement with the original is {share(small.agreement)}, {asked}"
-        found.append(("agreement", said if 100 * (1 - small.agreement) > limit_pp else None))
+    if small.edge_metric is None and small.agreement is not None:  # without labels the original is right
+        lost = METRICS["accuracy"].drop(1.0, small.agreement)
+        kept = f"{decimals(100 * small.agreement, 100 - limit_pp, 1)} %, at least {100 - limit_pp:g} % was asked for"
+        said = f"agreement with the original is {kept}"
+        found.append(("agreement", said if lost is not None and lost > limit_pp else None))
+    what, unit = "agreement of values" if report.metric is None else metric_name(report), drop_unit(report.metric)
+    allowed = f"at most {limit_pp:g} {unit} was allowed"
     if small.drop_pp is not None:
-        what = "agreement of values" if report.metric is None else metric_name(report)
-        allowed = f"at most {limit_pp:g} {drop_unit(report.metric)} was allowed"
-        said = f"{what} drops by {points(small.drop_pp, report.metric)}, {allowed}"
+        said = f"{what} drops by {decimals(small.drop_pp, limit_pp)} {unit}, {allowed}"
         found.append((what, said if small.drop_pp > limit_pp else None))
+    elif small.edge_metric is not None:  # what nobody can tell cannot count as kept either
+        values = [score(one, report.metric) for one in (small.edge_metric, look_up(report, reference_pointer(report)))]
+        said = f"{what} is {values[0]}, the original's {values[1]}, of which no drop in {unit} can be told: {allowed}"
+        found.append((what, said))
+    elif small.agreement is None:
+        found.append((what, f"{what} was not measured, {allowed}"))
     return found
 
 
-def decimals(value: float, limit: float) -> str:
-    """Returns a value with as many decimals, at least two, as show on which side of a limit it is.
+def _beside(value: int, limit: int) -> str:
+    """Returns bytes and their limit, to the byte where they are alike in larger units."""
+    texts = [format_size(one) for one in (value, limit)]
+    texts = texts if texts[0] != texts[1] else [format_bytes(one) for one in (value, limit)]
+    return f"{texts[0]}, the budget {texts[1]}"
+
+
+def decimals(value: float, limit: float, least: int = 2) -> str:
+    """Returns a value with as many decimals, at least `least`, as show on which side of a limit it is.
 
     >>> decimals(0.71, 0.9), decimals(0.8997, 0.9), decimals(1.002, 1.0)
     ('0.71', '0.8997', '1.002')
     """
-    texts = [f"{value:.{digits}f}" for digits in range(2, 7)]
+    texts = [f"{value:.{digits}f}" for digits in range(least, 10)]
     return next((text for text in texts if np.sign(float(text) - limit) == np.sign(value - limit)), f"{value:g}")
 
 
@@ -226,7 +243,8 @@ def _late(report: Report) -> list[Optional[str]]:
         if ratio is None:
             found.append(f"time was not compared with plain int8's {on}, the budget is {budget.max_slowdown:g} times that")
         else:
-            said = f"time is {ratio:.2f} times plain int8's {on}, the budget {budget.max_slowdown:g} times"
+            times = decimals(ratio, budget.max_slowdown)
+            said = f"time is {times} times plain int8's {on}, the budget {budget.max_slowdown:g} times"
             found.append(said if ratio > budget.max_slowdown * (1 + NOISE) else None)
     return found
 

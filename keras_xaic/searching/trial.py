@@ -33,6 +33,7 @@ from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Loaded, Shared
 from keras_xaic.planning import Plan
 from keras_xaic.recipes import RECIPES
+from keras_xaic.report import budget_misses
 from keras_xaic.temporary import temporary_directory
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Tried:
 
     Attributes:
         values: Objective -> value.
-        meets: Whether the limits of the user's budget hold: bytes, multiply-accumulates, mean bits, similarity of explanations,
-            and, if it is not the default, what the metric may lose on validation data.
+        meets: Whether the limits of the user's budget hold: bytes, time, multiply-accumulates, mean bits, similarity of
+            explanations, and, if it is not the default, what the metric may lose on validation data.
         shared: How often other trials' work was used, how often not, and the seconds that it saved.
         curve: Stage and epoch -> metric value on validation data while it trained.
     """
@@ -260,18 +261,12 @@ def _measured(report: Report, name: str) -> float:
 
 
 def _meets(report: Report, budget: Budget, lost: float) -> bool:
-    small = report.compressed
-    sizes = (
-        (small.flash_bytes, budget.flash_bytes),
-        (small.download_bytes, budget.download_bytes),
-        (small.arena_bytes, budget.ram_bytes),
-        (small.macs, budget.macs_limit),
-    )
-    within = all(limit is None or (size is not None and size <= limit) for size, limit in sizes)
-    least, similarity = budget.min_similarity, small.explanation_similarity
-    within = within and (least is None or (similarity is not None and similarity >= least))
+    # Every trial has a limit on flash of its own, and what the metric may lose is judged on validation data.
+    asked = report.budget.model_copy(update={"flash_bytes": budget.flash_bytes, "max_drop_pp": None})
+    within = not budget_misses(report.model_copy(update={"budget": asked}))
     accurate = budget.max_drop == Budget().max_drop or lost <= budget.max_drop  # a front trades accuracy, unless told how far
-    return within and accurate and (budget.mean_bits is None or (small.mean_bits or 0.0) <= budget.mean_bits)
+    bits = report.compressed.mean_bits or 0.0
+    return within and accurate and (budget.mean_bits is None or bits <= budget.mean_bits)
 
 
 def command_of(setting: Setting, settings: RunSettings) -> str:

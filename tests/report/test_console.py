@@ -49,6 +49,32 @@ def test_a_budget_that_nobody_measured_is_not_met(changed):
     assert "Budget not met: RAM was not measured" in verdict(report)
 
 
+def test_a_miss_is_seen_however_small_it_is(changed):
+    budget = {"flash_bytes": 48_000, "ram_bytes": 64_000, "max_drop_pp": 1.0, "max_slowdown": 0.01, "timed_on": "litert"}
+    time = {"litert": {"median": 1.0, "ratio_to_int8": 0.0106}}
+    small = {"flash_bytes": 48_010, "arena_bytes": 64_020, "edge_accuracy": 0.9, "drop_pp": 1.002, "latency_ms": time}
+    assert budget_misses(changed(budget=budget, compressed=small)) == [
+        "flash is 48,010 B, the budget 48,000 B",
+        "RAM is 64,020 B, the budget 64,000 B",
+        "time is 0.011 times plain int8's on litert, the budget 0.01 times",
+        "accuracy drops by 1.002 pp, at most 1 pp was allowed",
+    ]
+    for agreement, said in ((0.99, []), (0.98996, ["agreement with the original is 98.996 %, at least 99 % was asked for"])):
+        alike = Report(metric=None, budget={"max_drop_pp": 1.0}, compressed={"agreement": agreement})
+        assert budget_misses(alike) == said
+
+
+def test_a_drop_that_nobody_can_tell_is_not_kept():
+    """Of an original without any error no percent can be lost."""
+    own = {"name": "danger_error", "better": "lower", "unit": "that of a function of your own"}
+    facts = {"metric": own, "budget": {"max_drop_pp": 1.0}, "original": {"edge_metric": 0.0}}
+    (said,) = budget_misses(Report(**facts, compressed={"edge_metric": 0.08}))
+    assert said == "danger error is 0.08, the original's 0, of which no drop in % can be told: at most 1 % was allowed"
+    assert budget_misses(Report(metric=None, budget={"max_drop_pp": 1.0})) == [
+        "agreement of values was not measured, at most 1 % was allowed"
+    ]
+
+
 def test_verdict_says_when_relevance_won(report):
     text = verdict(report)
     assert "5.2 times smaller" in text

@@ -53,6 +53,31 @@ def again(place, trials, **options):
     return search(place / "m.keras", place / "d.npz", place / "front", xaic.SearchOptions(trials=trials), **QUICK, **options)
 
 
+@pytest.mark.parametrize(
+    ("limit", "other"),
+    [
+        ({"latency": "1ms"}, {"latency_ms": {"litert": {"median": 1.1, "ratio_to_int8": 1.1}}}),
+        ({"max_slowdown": 1.0}, {"latency_ms": {"litert": {"median": 1.1, "ratio_to_int8": 1.1}}}),
+        ({"flash": 1000}, {"flash_bytes": 1001}),
+        ({"download": 1000}, {"download_bytes": 1001}),
+        ({"ram": 1000}, {"arena_bytes": None}),
+        ({"macs": 1000}, {"macs": 1001}),
+        ({"min_similarity": 0.9}, {"explanation_similarity": 0.89}),
+        ({"mean_bits": 4.0}, {"mean_bits": 4.01}),
+    ],
+)
+def test_every_limit_of_the_budget_counts_in_a_search(limit, other):
+    facts = {"flash_bytes": 1000, "download_bytes": 1000, "arena_bytes": 1000, "macs": 1000, "mean_bits": 4.0}
+    facts |= {"explanation_similarity": 0.9, "latency_ms": {"litert": {"median": 1.0, "ratio_to_int8": 1.0}}}
+    budget = xaic.Budget(**limit)
+    asked = {"flash_bytes": 500, "download_bytes": budget.download_bytes, "ram_bytes": budget.ram_bytes, "timed_on": "litert"}
+    asked |= {"macs": budget.macs_limit, "latency_ms": budget.latency_ms, "max_slowdown": budget.max_slowdown}
+    asked |= {"min_similarity": budget.min_similarity, "max_drop_pp": 1.0}
+    for values, meets in ((facts, True), ({**facts, **other}, False)):
+        assert trial._meets(xaic.Report(budget=asked, compressed=values), budget, 50.0) is meets, values
+    assert not trial._meets(xaic.Report(compressed=facts), xaic.Budget(max_drop=2.0), 2.1)
+
+
 @pytest.mark.slow
 def test_a_search_finds_a_front_and_continues(place, found):
     assert len(found) == 2
