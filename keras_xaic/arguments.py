@@ -107,6 +107,17 @@ def an(*kinds: type, words: str = "") -> Check:
     return check
 
 
+def several(kind: type) -> Check:
+    """Returns the check for lists of instances of a class."""
+
+    def check(name: str, value: object) -> Any:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, kind) for one in value):
+            raise PlanError(f"{name} is {shown(value)}", f"a list of {kind.__name__}")
+        return value
+
+    return check
+
+
 def called(name: str, value: object) -> Any:
     """Refuses what cannot be called."""
     if not callable(value) or isinstance(value, type):
@@ -201,12 +212,15 @@ def checked(details: Any = None, **checks: Check) -> Callable[[Function], Functi
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
-        names = [*(name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD)]
+        own = ("self", "cls")
+        names = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD and name not in own]
         names += [] if details is None else [*details.__required_keys__, *details.__optional_keys__]
+
+        called_as = function.__qualname__.split(".")[-2] if function.__name__ == "__init__" else function.__name__
 
         @functools.wraps(function)
         def wrapped(*args: object, **options: object) -> Any:
-            given = bind(signature, function.__name__, args, options, names)
+            given = bind(signature, called_as, args, options, names)
             for values in (given.arguments, given.arguments.get("details", {})):
                 for name in values:
                     default = signature.parameters[name].default if name in signature.parameters else inspect.Parameter.empty

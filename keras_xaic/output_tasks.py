@@ -317,7 +317,7 @@ def _pairs(what: str, value: PerOutput, names: Sequence[str], alone: Any) -> dic
         said = {name or text: (text if name else alone) for name, _, text in pairs}
     else:
         named = () if value is None or isinstance(value, Metric) else value
-        keys = list(named) if isinstance(named, Iterable) else [named]
+        keys = list(named) if isinstance(named, Iterable) and getattr(named, "ndim", None) != 0 else [named]
         said = (
             dict(named) if isinstance(named, Mapping) else {(key if isinstance(key, str) else repr(key)): alone for key in keys}
         )

@@ -19,10 +19,11 @@ else:
 Copied = TypeVar("Copied", bound="Written")
 
 
-class _Made(ModelMetaclass):
+class Made(ModelMetaclass):
     """Makes objects; what pydantic says is wrong becomes one of our errors."""
 
     def __call__(cls, *args: object, **entries: object) -> Any:
+        """Makes one of its entries by name."""
         if args:
             raise PlanError(
                 f"{cls.__name__} gets {shown(args[0])} without a name",
@@ -34,7 +35,7 @@ class _Made(ModelMetaclass):
             raise what_is_wrong(error, cls.__name__, cls) from None
 
 
-class Written(pydantic.BaseModel, metaclass=_Made):
+class Written(pydantic.BaseModel, metaclass=Made):
     """Base of frozen objects with named entries; unknown ones are refused."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

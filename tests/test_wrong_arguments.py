@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
+from keras_xaic import relevance
+from keras_xaic import report as report_
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.ownership import Mark
 from keras_xaic.pipeline.board_projects import write_project
@@ -175,6 +177,88 @@ def test_wrong_arguments_are_one_line(bundle, function):
         getattr(xaic, function)(**right)  # nothing else was wrong, all the time
 
 
+def further(bundle):
+    """Functions of the public rooms -> arguments that are right."""
+    x, found = bundle["x"], bundle["relevance"]
+    report = xaic.Report(recipe="auto", original={"tflite_fp32_bytes": 9}, compressed={"flash_bytes": 3})
+    point = Found(trial=0, values={"flash": 2000, "metric": 0.5})
+    front, attribution = Front(objectives=("flash", "metric"), points=(point,)), relevance.Attribution(bundle["model"])
+    pathlib.Path("front").mkdir()
+    save_front(front, "front")
+    return {
+        relevance.Attribution: {
+            "model": bundle["model"],
+            "rule": "lrp.epsilon",
+            "engine": "native",
+            "allow_approximate": False,
+        },
+        attribution.run: {"x": x, "y": bundle["y"], "target": "true", "reduce": "sum", "batch_size": 8, "per_class": False},
+        attribution.part: {"x": x, "number": 0, "parts": 1, "target": 0, "reduce": "sum"},
+        attribution.input_relevance: {"x": x, "y": bundle["y"], "target": "true", "outputs": None, "reference": None},
+        relevance.as_csv: {"rows": relevance.layer_rows(bundle["model"], found)},
+        relevance.compare: {"first": found, "second": found},
+        relevance.layer_rows: {"model": bundle["model"], "relevance": found},
+        relevance.mean_similarity: {"similarity": x[:, 0]},
+        relevance.plot_layers: {"relevance": found},
+        relevance.plot_sample: {"sample": x[0], "relevance": x[0], "title": "a"},
+        relevance.rank_similarity: {"first": x, "second": x},
+        relevance.save_figure: {"figure": relevance.plot_layers(found), "path": "figure.png"},
+        relevance.save_pictures: {"attribution": attribution, "x": x, "y": bundle["y"], "out": "pictures", "count": 1},
+        report_.budget_misses: {"report": report},
+        report_.comparison_table: {"report": report},
+        report_.layer_table: {"report": report},
+        report_.plot_tradeoff: {"report": report, "front": [point]},
+        report_.read_front: {"path": "front/front.json"},
+        report_.rebuild_html: {"path": bundle["bundle"]},
+        report_.render: {"report": report},
+        report_.render_front: {"front": front},
+        report_.render_html: {"report": report, "evidence": report_.Evidence()},
+        report_.save_front: {"front": front, "place": "front"},
+        report_.shown_value: {"name": "flash", "value": 3.0},
+        report_.summary_line: {"report": report},
+        report_.verdict: {"report": report},
+        report_.write_html: {"report": report, "path": "report.html", "evidence": report_.Evidence()},
+        write_project: {"bundle": bundle["bundle"], "system": "cmake", "out": "project", "overwrite": False},
+    }
+
+
+def test_wrong_arguments_of_functions_of_the_rooms_are_one_line(bundle, monkeypatch):
+    monkeypatch.setattr(relevance.Attribution, "_call", begins)
+    said, tried = [], further(bundle)
+    for function, right in tried.items():
+        for name in right:
+            for value in WRONG:
+                if is_right({"path": "out", "place": "out"}.get(name, name), value, ""):
+                    continue
+                try:
+                    function(**{**right, name: value})
+                except (xaic.XaicError, Began) as error:
+                    if "\n" in str(error):
+                        said.append(f"{function.__qualname__}: {name}={short(value)}: {error}")
+                except BaseException as error:
+                    said.append(f"{function.__qualname__}: {name}={short(value)}: {type(error).__name__}: {error}"[:160])
+    assert not said, f"{len(said)}\n" + "\n".join(said)
+    public = {getattr(room, name) for room in (relevance, report_) for name in room.__all__}
+    untried = {one for one in public if inspect.isfunction(one)} - set(tried)
+    assert untried == {xaic.attribute, relevance.cross_check}  # both are runs of `Attribution`
+
+
+def test_arrays_of_any_kind_are_drawn_and_compared(bundle):
+    image = np.random.default_rng(0).normal(size=(8, 8, 3))
+    for kind in (np.float16, np.float32, np.uint8, bool, np.asfortranarray, np.ndarray.tolist, tf.constant):
+        given = kind(image) if not isinstance(kind, type) else image.astype(kind)
+        assert relevance.plot_sample(given, given).get_axes()
+    huge = (np.full((2, 4, 4, 3), 4000.0) * np.arange(16).reshape(1, 4, 4, 1)).astype(np.float16)  # sums do not fit
+    assert relevance.rank_similarity(huge, huge.astype(np.float64)).tolist() == [1.0, 1.0]
+    assert relevance.rank_similarity(huge[:0], huge[:0]).shape == (0,)
+    with pytest.raises(xaic.DataError, match=r"relevance\[0\]"):
+        relevance.plot_sample(image, image[None])
+    with pytest.raises(xaic.DataError, match="NaN"):
+        relevance.plot_sample(image, np.full_like(image, np.nan))
+    with pytest.raises(xaic.DataError, match="of two models"):
+        relevance.compare(bundle["relevance"], xaic.Relevance({}, {}, {}, rule="lrp.z"))
+
+
 class Free(keras.Model):
     """Only its `call` knows what follows what, and it takes no symbolic tensors."""
 
@@ -220,6 +304,9 @@ GROUPS = [
     xaic.Plan,
     xaic.LayerPlan,
     xaic.SearchOptions,
+    xaic.Report,
+    Front,
+    Found,
 ]
 GROUPS += [xaic.FilterPlan, xaic.Recipe, xaic.FileOptions, PlanOptions]
 

@@ -5,7 +5,7 @@ Several inputs or outputs are `Parts` (see `keras_xaic.data.parts`), one input o
 
 from __future__ import annotations
 
-from keras_xaic.data.checks import as_array, check_inputs, check_numbers, check_values
+from keras_xaic.data.checks import as_array, check_inputs, check_numbers, check_values, real_numbers
 from keras_xaic.data.classes import renamed, without_lone_class
 from keras_xaic.data.images import with_channels
 from keras_xaic.data.loading import as_data, load_data
@@ -27,6 +27,7 @@ __all__ = [
     "concatenated",
     "joined",
     "load_data",
+    "real_numbers",
     "renamed",
     "with_channels",
     "without_lone_class",

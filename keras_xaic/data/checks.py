@@ -131,12 +131,21 @@ def as_array(value: object, name: str) -> np.ndarray:
     """
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, NotImplementedError):  # the last: symbolic tensors
         raise DataError(f"{name} is a {type(value).__name__} with rows of several shapes", "an array") from None
     if array.dtype.kind not in "biuf":
         fix = "Give class numbers" if name.startswith("y") and array.dtype.kind in "US" else _way_out(array)
         raise DataError(f"{name} has dtype {array.dtype}", "real numbers: bool, integers or floats", fix)
     return array
+
+
+def real_numbers(name: str, value: object) -> np.ndarray:
+    """The check of arguments that are arrays of real numbers (see `keras_xaic.arguments.checked`).
+
+    Those of fewer than four bytes become float32, in which sums do not overflow.
+    """
+    array = as_array(value, name)
+    return array.astype(np.float32) if array.dtype.kind == "f" and array.dtype.itemsize < 4 else array
 
 
 def check_values(array: np.ndarray, name: str, scale: float = 1.0, offset: float = 0.0, whole: Optional[int] = None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union, cast
 import numpy as np
 
 from keras_xaic._keras import Model, tf
-from keras_xaic.arguments import checked
+from keras_xaic.arguments import checked, whole
 from keras_xaic.data import Data, as_data
 from keras_xaic.errors import DataError, ModelError, XaicWarning
 from keras_xaic.files import PathLike
@@ -166,6 +166,7 @@ class Attribution:
         ModelError: See `attribute`.
     """
 
+    @checked()
     def __init__(
         self, model: Model, *, rule: RuleLike = "lrp.epsilon", engine: EngineName = "auto", allow_approximate: bool = False
     ) -> None:
@@ -184,6 +185,7 @@ class Attribution:
         if self.engine_name == "innvestigate":
             self._steps.clear()  # its rules hold copies of the weights
 
+    @checked(RunDetails)
     def run(
         self,
         x: Any,
@@ -231,6 +233,7 @@ class Attribution:
         keeper.remove()
         return self.whole([sums], target=target, start=how.start, seed=how.seed)
 
+    @checked(RunDetails, number=whole(0), parts=whole(1))
     def part(
         self,
         x: Any,
@@ -280,6 +283,7 @@ class Attribution:
         classes = {owner: self._relevance(sums[owner], facts, {}) for owner in sorted(one for one in sums if one is not None)}
         return self._relevance(sums[None], facts, classes)
 
+    @checked()
     def input_relevance(
         self,
         x: Any,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from keras_xaic.arguments import an, checked
+from keras_xaic.errors import DataError
 from keras_xaic.relevance.attribution import Attribution, Progress
 from keras_xaic.relevance.composites import RuleLike
 from keras_xaic.relevance.container import Relevance
@@ -55,8 +57,17 @@ def cross_check(model: Model, x: Any, y: Any = None, *, rule: RuleLike = "lrp.ep
     return compare(*results)
 
 
+@checked(first=an(Relevance), second=an(Relevance))
 def compare(first: Relevance, second: Relevance) -> list[Difference]:
-    """Returns the largest difference between two relevances of one model, kernel by kernel."""
+    """Returns the largest difference between two relevances of one model, kernel by kernel.
+
+    Raises:
+        DataError: If they are of two models.
+    """
+    shapes = [{(key, weights.shape) for key, weights in one.weights.items()} for one in (first, second)]
+    unlike = ", ".join(f"{key} {shape}" for key, shape in sorted(shapes[0] ^ shapes[1]))
+    if unlike:
+        raise DataError(f"relevance of two models, of which one has the kernels {unlike} and the other has not", "of one model")
     rows = []
     for key, weights in first.weights.items():
         largest = float(np.abs(weights - second.weights[key]).max())

@@ -8,7 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic.files import PathLike, telling, writing
+from keras_xaic.arguments import a_path, an, checked, shown, whole
+from keras_xaic.data import check_values, real_numbers
+from keras_xaic.errors import DataError, PlanError
+from keras_xaic.files import PathLike, expanded, telling, writing
 from keras_xaic.output_tasks import PerOutput
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.choices import Start, Target
@@ -20,6 +23,16 @@ _MANY_BARS = 40
 _FOR, _AGAINST = (tuple(value / 255 for value in colour) for colour in (FOR, AGAINST))
 
 
+def _values(name: str, value: object) -> np.ndarray:
+    """The check of arrays that can be drawn."""
+    array = real_numbers(name, value)
+    check_values(array, name)
+    if array.size == 0:
+        raise DataError(f"{name} is empty (shape {array.shape})", "the values of one sample")
+    return array
+
+
+@checked(attribution=an(Attribution), count=whole(1))
 def save_pictures(
     attribution: Attribution,
     x: Any,
@@ -53,7 +66,7 @@ def save_pictures(
     """
     inputs = as_inputs(attribution.model, x, y)
     count = min(count, len(inputs))
-    where = pathlib.Path(out)
+    where = expanded(out)
     with telling():
         where.mkdir(parents=True, exist_ok=True)
     some = [replace(part.take(slice(0, count)), task=inputs.task) for part in inputs.parts]
@@ -72,6 +85,7 @@ def save_pictures(
     return written
 
 
+@checked(relevance=an(Relevance))
 def plot_layers(relevance: Relevance) -> Any:
     """Returns a matplotlib figure with one bar per layer, in network order.
 
@@ -89,12 +103,16 @@ def plot_layers(relevance: Relevance) -> Any:
     return figure
 
 
+@checked(path=a_path)
 def save_figure(figure: Any, path: PathLike) -> None:
     """Writes a figure as PNG atomically."""
+    if not hasattr(figure, "savefig"):
+        raise PlanError(f"figure is {shown(figure)}", "a figure of matplotlib")
     with writing(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
 
+@checked(sample=_values, relevance=_values, title=an(str, words="a text"))
 def plot_sample(sample: np.ndarray, relevance: np.ndarray, title: str = "") -> Any:
     """Returns a matplotlib figure with an input beside the relevance of its values.
 
@@ -102,7 +120,13 @@ def plot_sample(sample: np.ndarray, relevance: np.ndarray, title: str = "") -> A
         sample: One input without the batch axis, as the model sees it.
         relevance: Relevance of its values (see `Attribution.input_relevance`), same shape.
         title: Above the picture.
+
+    Raises:
+        DataError: If these are no finite numbers, or of two shapes.
     """
+    if sample.shape != relevance.shape:
+        found = f"sample has the shape {sample.shape}, relevance {relevance.shape}"
+        raise DataError(found, "those of one sample", "Take the first of several: relevance[0]")
     figure = blank_figure((7.0, 3.4))
     figure.suptitle(title, fontsize=9)
     kind = kind_of(sample)

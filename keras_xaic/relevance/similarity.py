@@ -7,6 +7,8 @@ from typing import Optional
 
 import numpy as np
 
+from keras_xaic.arguments import checked
+from keras_xaic.data import real_numbers
 from keras_xaic.errors import DataError
 
 
@@ -19,6 +21,7 @@ def as_maps(relevance: np.ndarray) -> np.ndarray:
     return relevance.sum(-1) if relevance.ndim > 2 else relevance
 
 
+@checked(first=real_numbers, second=real_numbers)
 def rank_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns Spearman's rank correlation of two sets of relevance maps, sample by sample.
 
@@ -101,10 +104,12 @@ def _flat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim < 2:
         raise DataError(f"relevance maps of shapes {first.shape} and {second.shape}", "two of one shape, (N, ...)")
-    a, b = (as_maps(one).reshape(len(one), -1).astype(np.float64) for one in (first, second))
-    return a, b
+    a, b = (as_maps(one) for one in (first, second))
+    flat = (len(a), math.prod(a.shape[1:]))  # there may be no samples
+    return a.reshape(flat).astype(np.float64), b.reshape(flat).astype(np.float64)
 
 
+@checked(similarity=real_numbers)
 def mean_similarity(similarity: np.ndarray) -> Optional[float]:
     """Returns the mean over samples that have one; None where none has."""
     known = similarity[np.isfinite(similarity)]

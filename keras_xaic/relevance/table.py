@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from keras_xaic.arguments import an, checked, several
 from keras_xaic.models.given import as_model
 from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
@@ -45,6 +46,7 @@ class LayerRow:
     note: str
 
 
+@checked(relevance=an(Relevance))
 def layer_rows(model: Model, relevance: Relevance) -> list[LayerRow]:
     """Returns the rows of all layers that have scores, in network order.
 
@@ -80,6 +82,7 @@ def layer_rows(model: Model, relevance: Relevance) -> list[LayerRow]:
     return rows
 
 
+@checked(rows=several(LayerRow))
 def as_csv(rows: list[LayerRow]) -> str:
     """Returns rows as CSV text with a header."""
     text = io.StringIO()

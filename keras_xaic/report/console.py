@@ -6,10 +6,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from keras_xaic.arguments import an, checked
 from keras_xaic.report import cells, wording
 from keras_xaic.report.schema import Report
 
 
+@checked(report=an(Report))
 def render(report: Report) -> RenderableType:
     """Returns the whole report: comparison, interpreters, layers, warnings and verdict."""
     parts: list[RenderableType] = [comparison_table(report)]
@@ -23,6 +25,7 @@ def render(report: Report) -> RenderableType:
     return Group(*parts)
 
 
+@checked(report=an(Report))
 def comparison_table(report: Report) -> Table:
     """Returns before and after, with the baselines beside them."""
     title = f"{report.model.name or 'model'} - {report.recipe or 'compressed'}"
@@ -51,6 +54,7 @@ def output_table(report: Report) -> Table:
     return table
 
 
+@checked(report=an(Report))
 def layer_table(report: Report) -> Table:
     """Returns what was done to each layer."""
     table = Table(title="Layers", title_justify="left")
@@ -74,6 +78,7 @@ def layer_table(report: Report) -> Table:
     return table
 
 
+@checked(report=an(Report))
 def summary_line(report: Report) -> str:
     """Returns the one line that ``--quiet`` leaves."""
     small, metric = report.compressed, report.metric

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from keras_xaic.files import write_atomic
+from keras_xaic.arguments import a_path, an, checked, number, one_of_these
+from keras_xaic.files import PathLike, expanded, write_atomic
 from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.report import cells, svg
 from keras_xaic.report.html import templates
@@ -19,18 +19,22 @@ from keras_xaic.units import format_milliseconds
 PAGE = "front.html"
 
 
-def save_front(front: Front, place: pathlib.Path) -> None:
+@checked(front=an(Front), place=a_path)
+def save_front(front: Front, place: PathLike) -> None:
     """Writes front.json and front.html into a directory."""
-    write_atomic(place / FRONT, json.dumps(front.model_dump(), indent=1) + "\n")
-    write_atomic(place / PAGE, render_front(front))
+    where = expanded(place)
+    write_atomic(where / FRONT, json.dumps(front.model_dump(), indent=1) + "\n")
+    write_atomic(where / PAGE, render_front(front))
 
 
+@checked(front=an(Front))
 def render_front(front: Front) -> str:
     """Returns the page: a chart of the first two objectives, and a table of all points; nothing is loaded from elsewhere."""
     page = templates().get_template("front.html.j2")
     return page.render(front=front, objectives=OBJECTIVES, shown=shown_value, chart=Markup(_chart(front)))
 
 
+@checked(name=one_of_these(OBJECTIVES), value=number)
 def shown_value(name: str, value: float) -> str:
     """Returns a value of an objective as people read it.
 

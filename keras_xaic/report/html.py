@@ -12,8 +12,9 @@ from typing import Any, Optional
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from keras_xaic.arguments import a_path, an, checked
 from keras_xaic.bundle import Bundle, open_bundle
-from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
+from keras_xaic.files import PathLike, expanded, tells_machine_errors, write_atomic
 from keras_xaic.ownership import check_replaceable
 from keras_xaic.report import cells, wording
 from keras_xaic.report.evidence import Evidence
@@ -37,6 +38,7 @@ class Example:
     panels: list[Panel]
 
 
+@checked(report=an(Report), evidence=an(Evidence))
 def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
     """Returns the report as a self-contained HTML page (styles and pictures inline, no scripts, no network).
 
@@ -86,6 +88,7 @@ def templates() -> Environment:
     return environment
 
 
+@checked(report=an(Report), path=a_path, evidence=an(Evidence))
 def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = None) -> pathlib.Path:
     """Writes the page atomically.
 
@@ -97,13 +100,14 @@ def write_html(report: Report, path: PathLike, evidence: Optional[Evidence] = No
     Returns:
         The file.
     """
-    where = pathlib.Path(path)
+    where = expanded(path)
     file = where / "report.html" if where.is_dir() else where
     write_atomic(file, render_html(report, evidence))
     return file
 
 
 @tells_machine_errors
+@checked(path=a_path)
 def rebuild_html(path: PathLike) -> Bundle:
     """Writes report.html of a bundle again, from its files alone.
 

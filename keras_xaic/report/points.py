@@ -7,16 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike
 from keras_xaic.json_files import read_json
 from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.report.schema import Count, Positive, Value
+from keras_xaic.written import Made
 
 FRONT = "front.json"
 
 
-class Found(BaseModel):
+class Found(BaseModel, metaclass=Made):
     """One compressed model of a search.
 
     Attributes:
@@ -36,7 +38,7 @@ class Found(BaseModel):
     command: str = ""
 
 
-class Front(BaseModel):
+class Front(BaseModel, metaclass=Made):
     """Everything that a search found.
 
     Attributes:
@@ -85,6 +87,7 @@ class Front(BaseModel):
         return cls(objectives=tuple(objectives), points=tuple(marked), **facts)
 
 
+@checked(path=a_path)
 def read_front(path: PathLike) -> Front:
     """Reads the front.json of a search.
 

@@ -16,6 +16,7 @@ from keras_xaic.files import PathLike, a_place, expanded, write_atomic
 from keras_xaic.json_files import read_json
 from keras_xaic.metrics import METRICS
 from keras_xaic.units import LARGEST
+from keras_xaic.written import Made
 
 SCHEMA = 2
 LARGEST_VALUE = 1e100
@@ -34,7 +35,7 @@ Reference = Literal["edge", "keras"]
 interpreter computes this file wrongly, that of the Keras model."""
 
 
-class _Facts(BaseModel):
+class _Facts(BaseModel, metaclass=Made):
     """Measured values, each in the range it can have: more may be added, none may be NaN (what does not apply is null)."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, protected_namespaces=())

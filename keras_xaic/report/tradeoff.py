@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from keras_xaic.arguments import an, checked, several
 from keras_xaic.report import svg
 from keras_xaic.report.cells import in_percent, look_up, metric_name, reference_pointer
 from keras_xaic.report.points import Found
@@ -12,6 +13,7 @@ from keras_xaic.report.schema import Report
 from keras_xaic.report.wording import columns
 
 
+@checked(report=an(Report), front=several(Found))
 def plot_tradeoff(report: Report, front: Sequence[Found] = ()) -> Optional[Any]:
     """Returns a matplotlib figure of flash against the metric on the edge interpreter; None with fewer than two models.
 

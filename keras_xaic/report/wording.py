@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from keras_xaic.arguments import an, checked
 from keras_xaic.metrics import METRICS
 from keras_xaic.report.cells import (
     NONE,
@@ -129,6 +130,7 @@ def output_rows(report: Report) -> list[Row]:
     return found
 
 
+@checked(report=an(Report))
 def budget_misses(report: Report) -> list[str]:
     """Returns one phrase for each budget that was not met."""
     return [miss for _, miss in _limits(report) if miss is not None]
@@ -285,6 +287,7 @@ def _between(own: Optional[float], drop: float, limit: float, others: Sequence[A
     return own * (larger / own) ** ((drop - limit) / (drop - lost)), name
 
 
+@checked(report=an(Report))
 def verdict(report: Report) -> str:
     """Returns the outcome in plain words, honest about what the baselines do as well."""
     small, original = report.compressed, report.original
