@@ -14,11 +14,17 @@ _IMAGE_COLUMNS = 8  # a (rows, columns) input with more columns than this is dra
 
 
 def kind_of(sample: np.ndarray) -> str:
-    """Returns how an input is drawn: ``image``, ``lines`` (time, channels) or ``bars``."""
+    """Returns how an input is drawn (see `as_drawn`): ``image``, ``lines`` (time, channels) or ``bars``."""
     shape = sample.shape
-    if (sample.ndim == 3 and min(shape[:2]) > 1) or (sample.ndim == 2 and shape[0] > 1 and shape[1] > _IMAGE_COLUMNS):
+    if sample.ndim == 3 or (sample.ndim == 2 and shape[0] > 1 and shape[1] > _IMAGE_COLUMNS):
         return "image"
     return "lines" if sample.ndim == 2 and shape[0] > 1 else "bars"
+
+
+def as_drawn(values: np.ndarray) -> np.ndarray:
+    """Returns an input, or its relevance, as it is drawn: an image of one row or column is a sequence, (time, channels)."""
+    is_line = values.ndim == 3 and min(values.shape[:2]) == 1
+    return values.reshape(-1, values.shape[-1]) if is_line else values
 
 
 def heat_limit(heat: np.ndarray) -> float:

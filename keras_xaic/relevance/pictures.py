@@ -16,7 +16,7 @@ from keras_xaic.output_tasks import PerOutput
 from keras_xaic.relevance.attribution import Attribution
 from keras_xaic.relevance.choices import Start, Target
 from keras_xaic.relevance.container import Relevance
-from keras_xaic.relevance.heat import AGAINST, FOR, blank_figure, heat_image, input_image, kind_of
+from keras_xaic.relevance.heat import AGAINST, FOR, as_drawn, blank_figure, heat_image, input_image, kind_of
 from keras_xaic.relevance.inputs import as_inputs
 
 _MANY_BARS = 40
@@ -127,6 +127,7 @@ def plot_sample(sample: np.ndarray, relevance: np.ndarray, title: str = "") -> A
     if sample.shape != relevance.shape:
         found = f"sample has the shape {sample.shape}, relevance {relevance.shape}"
         raise DataError(found, "those of one sample", "Take the first of several: relevance[0]")
+    sample, relevance = as_drawn(sample), as_drawn(relevance)
     figure = blank_figure((7.0, 3.4))
     figure.suptitle(title, fontsize=9)
     kind = kind_of(sample)

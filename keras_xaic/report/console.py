@@ -36,7 +36,7 @@ def comparison_table(report: Report) -> Table:
         table.add_column(Text(name), justify="right")
     table.add_column(Text(last), justify="right", style="bold")
     for row in wording.rows(report):
-        table.add_row(row.label, *row.values)
+        table.add_row(*map(Text, (row.label, *row.values)))
     for name, run in report.interpreters.items():
         state = cells.score(run.metric, report.metric) if run.ran else "did not run"
         judges = ", the judge" if report.judge is not None and report.judge.interpreter == name else ""
@@ -50,7 +50,7 @@ def output_table(report: Report) -> Table:
     for position, name in enumerate(wording.output_columns(report)):
         table.add_column(Text(name), justify="left" if position < 3 else "right")
     for row in wording.output_rows(report):
-        table.add_row(Text(row.label), *row.values)
+        table.add_row(*map(Text, (row.label, *row.values)))
     return table
 
 

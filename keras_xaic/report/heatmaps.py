@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from keras_xaic.relevance import Explanations
-from keras_xaic.relevance.heat import heat_image, heat_limit, input_image, kind_of
+from keras_xaic.relevance.heat import as_drawn, heat_image, heat_limit, input_image, kind_of
 from keras_xaic.report import svg
 from keras_xaic.report.schema import ShownFacts
 
@@ -37,11 +37,12 @@ def panels(explanations: Explanations, position: int, shown: ShownFacts) -> list
     The next shows what changed: the compressed model's relevance less the original's, each relative to its largest. A newly
     wrong output gets one more: what speaks for that output in the compressed model.
     """
-    sample = explanations.inputs[position]
-    maps = {"original": explanations.original[position], "compressed": explanations.compressed[position]}
+    drawn = (explanations.inputs, explanations.original, explanations.compressed, explanations.answered)
+    sample, original, compressed, answered = (as_drawn(one[position]) for one in drawn)
+    maps = {"original": original, "compressed": compressed}
     maps[CHANGED] = _change(sample, *maps.values())
     if shown.answer is not None and shown.truth is not None and shown.answer != shown.truth:
-        maps["for its own class"] = explanations.answered[position]
+        maps["for its own class"] = answered
     name = f"sample {shown.sample}"
     if kind_of(sample) == "image":
         pictures = [Panel("input", _png(input_image(sample), f"input of {name}"))]

@@ -25,6 +25,7 @@ _VARIABLES = {
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
+    "text.parse_math": False,  # a name with two $ is no formula
     "font.size": 12.5,
     "text.color": INK,
     "axes.edgecolor": LINE,

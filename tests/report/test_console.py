@@ -30,6 +30,11 @@ def test_layer_names_are_text_not_markup(changed):
     text = shown(render(report))
     assert "[bold]x[/]" in text
     assert "! [red]careful[/]" in text
+    outputs = [{"name": "[b]x", "metric": "f1[/macro]", "task": "[a]"}, {"name": "y"}]
+    other = shown(render(Report(metric={"name": "f1[/macro]"}, outputs=outputs, compressed={"edge_metric": 0.5})))
+    assert "f1[/macro] (edge)" in other
+    assert "[b]x" in other
+    assert "[a]" in other
 
 
 def test_summary_line(report, changed):

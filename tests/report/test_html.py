@@ -207,11 +207,16 @@ def test_what_changed_is_red_where_the_compressed_model_lets_more_speak_for_the_
     assert np.ptp(pixels, axis=-1).max() <= 1, "the same reasons have no colour, however large they are"
 
 
-@pytest.mark.parametrize("shape", [(40, 3), (12,), (28, 28), (200, 150, 1)])
+@pytest.mark.parametrize("shape", [(40, 3), (12,), (28, 28), (200, 150, 1), (40, 1, 3), (1, 40, 12), (1, 1, 5)])
 def test_other_inputs_are_drawn_too(report, evidence_of, shape):
     page = Page(render_html(report, evidence_of(*shape)))
     assert "Right before, wrong now" in page.words
     assert all(int(image["width"]) <= 96 for image in page.images)
+
+
+def test_a_name_is_no_formula():
+    two = {"original": {"tflite_fp32_bytes": 9, "edge_metric": 0.4}, "compressed": {"flash_bytes": 3, "edge_metric": 0.3}}
+    assert "cost_$x^$" in render_html(Report(recipe="cost_$x^$", metric={"name": "$_$"}, **two))
 
 
 def test_the_worst_class_stands_first(report):
