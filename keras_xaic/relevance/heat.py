@@ -22,9 +22,12 @@ def kind_of(sample: np.ndarray) -> str:
 
 
 def as_drawn(values: np.ndarray) -> np.ndarray:
-    """Returns an input, or its relevance, as it is drawn: an image of one row or column is a sequence, (time, channels)."""
+    """Returns an input, or its relevance, as it is drawn: an image of one row or column is a sequence, (time, channels).
+
+    In float64, in which sums and differences of what float32 holds do not overflow.
+    """
     is_line = values.ndim == 3 and min(values.shape[:2]) == 1
-    return values.reshape(-1, values.shape[-1]) if is_line else values
+    return np.asarray(values.reshape(-1, values.shape[-1]) if is_line else values, np.float64)
 
 
 def heat_limit(heat: np.ndarray) -> float:
