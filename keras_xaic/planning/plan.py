@@ -98,6 +98,50 @@ class LayerPlan(Written):
         return self.storage == "float32"
 
 
+class FilterPlan(Written):
+    """Removal of filters in steps; each is followed by training, and relevance is computed again.
+
+    Filters go until every limit that is set holds, least relevant first over the whole model.
+
+    >>> FilterPlan(macs=2_000_000, steps=3, align=4).limits
+    {'macs': 2000000}
+
+    Attributes:
+        macs: Multiply-accumulates for one sample that may be left.
+        parameters: Weights, biases and statistics that may be left.
+        flash_bytes: Bytes of all kernels with their biases and steps, as planned for their layers, that may be left.
+        download_bytes: The same after entropy coding.
+        ram_bytes: Bytes of the tensor arena of TensorFlow Lite Micro, without unpacked lookup tables.
+        microseconds: Predicted time (see `keras_xaic.planning.latency`).
+        steps: Number of steps; with more of them, relevance is computed more often while the model shrinks.
+        align: A layer that loses filters keeps a multiple of this number.
+        min_filters: Filters that every layer keeps at least.
+        protect: Name patterns (`fnmatch`) of layers that keep all filters.
+    """
+
+    macs: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    parameters: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    download_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
+    microseconds: Optional[float] = pydantic.Field(default=None, gt=0, le=1e12)
+    steps: int = pydantic.Field(default=1, ge=1, le=10_000)
+    align: int = pydantic.Field(default=1, ge=1, le=LARGEST)
+    min_filters: int = pydantic.Field(default=4, ge=1, le=LARGEST)
+    protect: tuple[str, ...] = ()
+
+    @pydantic.field_validator("protect", mode="before")
+    @classmethod
+    def _several(cls, names: object) -> Any:
+        return (names,) if isinstance(names, str) else names
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes", "microseconds")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
 class Plan(Written):
     """What will be done to a model, layer by layer.
 
@@ -260,50 +304,6 @@ def pattern_sparsity(pattern: str, planned: float) -> float:
     """Returns the fraction of zeros that a pattern gives a kernel: N / M for ``N:M``, else what was planned."""
     zeros, colon, group = pattern.partition(":")
     return int(zeros) / int(group) if colon else planned
-
-
-class FilterPlan(Written):
-    """Removal of filters in steps; each is followed by training, and relevance is computed again.
-
-    Filters go until every limit that is set holds, least relevant first over the whole model.
-
-    >>> FilterPlan(macs=2_000_000, steps=3, align=4).limits
-    {'macs': 2000000}
-
-    Attributes:
-        macs: Multiply-accumulates for one sample that may be left.
-        parameters: Weights, biases and statistics that may be left.
-        flash_bytes: Bytes of all kernels with their biases and steps, as planned for their layers, that may be left.
-        download_bytes: The same after entropy coding.
-        ram_bytes: Bytes of the tensor arena of TensorFlow Lite Micro, without unpacked lookup tables.
-        microseconds: Predicted time (see `keras_xaic.planning.latency`).
-        steps: Number of steps; with more of them, relevance is computed more often while the model shrinks.
-        align: A layer that loses filters keeps a multiple of this number.
-        min_filters: Filters that every layer keeps at least.
-        protect: Name patterns (`fnmatch`) of layers that keep all filters.
-    """
-
-    macs: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
-    parameters: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
-    flash_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
-    download_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
-    ram_bytes: Optional[int] = pydantic.Field(default=None, ge=1, le=LARGEST)
-    microseconds: Optional[float] = pydantic.Field(default=None, gt=0, le=1e12)
-    steps: int = pydantic.Field(default=1, ge=1, le=10_000)
-    align: int = pydantic.Field(default=1, ge=1, le=LARGEST)
-    min_filters: int = pydantic.Field(default=4, ge=1, le=LARGEST)
-    protect: tuple[str, ...] = ()
-
-    @pydantic.field_validator("protect", mode="before")
-    @classmethod
-    def _several(cls, names: object) -> Any:
-        return (names,) if isinstance(names, str) else names
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        names = ("macs", "parameters", "flash_bytes", "download_bytes", "ram_bytes", "microseconds")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def with_grid(plan: Plan, grid: Grid) -> Plan:
