@@ -133,6 +133,15 @@ def _rounded(number: str, factor: int) -> int:
     return LARGEST + 1 if len(number) > 40 else round(float(number.replace(",", "")) * factor)
 
 
+def format_value(value: float) -> str:
+    """Returns a value of a metric with four decimals, and with four digits where these would not tell values apart.
+
+    >>> format_value(0.912), format_value(0.0000213), format_value(-12345.6)
+    ('0.9120', '2.13e-05', '-1.235e+04')
+    """
+    return f"{value:.4f}" if value == 0 or 0.1 <= abs(value) < 1000 else f"{value:.4g}"
+
+
 def format_count(count: float) -> str:
     """Returns a number of things, whole, with thousands separated.
 

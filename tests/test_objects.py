@@ -14,12 +14,14 @@ import pytest
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.cli.terminal import Terminal
 from keras_xaic.edge.measured import InterpreterRun, Verification
 from keras_xaic.errors import EdgeError
 from keras_xaic.metrics import Task
 from keras_xaic.pipeline.board_projects import write_project
 from keras_xaic.pipeline.explaining import Explanation
 from keras_xaic.planning import PlanOptions
+from keras_xaic.report import shown_value
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,15 @@ def test_objects_print_briefly_and_show_in_notebooks(made, kind):
     page = made[kind]._repr_html_()
     assert page.startswith("<table")
     assert "<fits>" not in page
+
+
+def test_small_errors_are_told_apart_in_a_terminal(made, capsys):
+    runs = {"litert": InterpreterRun("litert", value=0.0000213)}
+    known = replace(made["Verification"], task=Task("regression", 1), runs=runs, micro_flash_bytes=None)
+    Terminal().show_verification(known)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("2.13e-05") == 2
+    assert (shown_value("metric", -0.0000213), shown_value("metric", 0.5)) == ("-2.13e-05", "0.5000")
 
 
 def test_data_models_and_bundles_print_briefly(made, tmp_path):

@@ -25,7 +25,7 @@ from keras_xaic.cli.streams import Stream
 from keras_xaic.errors import Spelling, XaicError
 from keras_xaic.files import machine_error
 from keras_xaic.temporary import sweep
-from keras_xaic.units import format_bytes, format_milliseconds
+from keras_xaic.units import format_bytes, format_milliseconds, format_value
 
 if TYPE_CHECKING:
     from keras_xaic.edge import Verification
@@ -173,7 +173,7 @@ class Terminal:
                 each.add_row(one["name"], one["task"], one["metric"], *values)
             self.say(each)
         accuracy = verification.edge_metric
-        shown = "no labels" if accuracy is None else f"{metric} {accuracy:.4f}"
+        shown = "no labels" if accuracy is None else f"{metric} {format_value(accuracy)}"
         self.last(f"{verification.path}: {format_bytes(verification.flash_bytes)}, {shown} on {verification.samples:,} samples")
         if verification.error is not None:
             raise verification.error
@@ -260,7 +260,7 @@ def _runs(verification: Verification, metric: str) -> Table:
     table = Table("interpreter", "version", metric, "median", "p90", "delegated", "arena", "RAM")
     for name, run in verification.runs.items():
         value = verification.task.shown(run.value)
-        accuracy = "did not run" if run.error else "" if value is None else f"{value:.4f}"
+        accuracy = "did not run" if run.error else "" if value is None else format_value(value)
         times = ("", "") if run.latency is None else tuple(map(format_milliseconds, (run.latency.median, run.latency.p90)))
         delegated = None if run.delegation is None else run.delegation.share
         memory = [format_bytes(n) if n is not None else "" for n in (run.arena_bytes, run.peak_memory_bytes)]

@@ -19,6 +19,7 @@ from keras_xaic.planning.plan import check_place
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe
 from keras_xaic.relevance import Relevance
+from keras_xaic.report.wording import decimals
 from keras_xaic.settings import DataOptions, Device
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite import PRECISION_OF
@@ -160,9 +161,10 @@ def _say_missed(made: Plan, budget: Budget) -> None:
     ]
     slowdown = budget.max_slowdown
     if slowdown is not None and made.predicted_slowdown is not None and made.predicted_slowdown > (1 + LATE) * slowdown:
-        missed.append(f"time is {made.predicted_slowdown:.2f} times plain int8's, its limit {slowdown:g} times")
+        times = decimals(made.predicted_slowdown, slowdown)
+        missed.append(f"time is {times} times plain int8's, its limit {slowdown:g} times")
     if budget.mean_bits is not None and made.mean_bits > budget.mean_bits + 1e-9:
-        missed.append(f"mean bits are {made.mean_bits:.2f}, their limit {budget.mean_bits:g}")
+        missed.append(f"mean bits are {decimals(made.mean_bits, budget.mean_bits)}, their limit {budget.mean_bits:g}")
     if missed:
         said = f"No plan of this recipe keeps the budget: {'; '.join(missed)}. This is the nearest one."
         warnings.warn(said, XaicWarning, stacklevel=2)

@@ -34,6 +34,9 @@ def _width(bits: object) -> Any:
 class PlanOptions:
     """How a plan is made. Name patterns are those of `fnmatch` on kernel keys; the first that matches decides.
 
+    `keras_xaic.planning.plan` takes them; `keras_xaic.plan` and `keras_xaic.compress` take most from the recipe, under the same
+    names: ``recipe=keras_xaic.recipes.RECIPES["auto"].changed(bits=(4, 8))``.
+
     >>> PlanOptions(bits=(4, 8), pin={"head": 8}).choices("head")
     (8,)
 

@@ -110,8 +110,8 @@ def decimal(value: Optional[float]) -> str:
 
 
 def significant(value: Optional[float]) -> str:
-    """Returns a number with three significant digits."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:.3g}"
+    """Returns a number with three significant digits, larger ones whole."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def milliseconds(latency: Optional[LatencyFacts]) -> str:

@@ -14,7 +14,7 @@ from keras_xaic.objectives import OBJECTIVES
 from keras_xaic.report import cells, svg
 from keras_xaic.report.html import templates
 from keras_xaic.report.points import FRONT, Found, Front
-from keras_xaic.units import format_milliseconds
+from keras_xaic.units import format_milliseconds, format_value
 
 PAGE = "front.html"
 
@@ -44,7 +44,7 @@ def shown_value(name: str, value: float) -> str:
     unit = OBJECTIVES[name].unit
     if unit == "B":
         return str(cells.size(int(value)))
-    return format_milliseconds(value) if unit == "ms" else f"{value:.4f}"
+    return format_milliseconds(value) if unit == "ms" else format_value(value)
 
 
 def _chart(front: Front) -> str:

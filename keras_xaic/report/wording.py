@@ -302,6 +302,8 @@ def verdict(report: Report) -> str:
             parts[-1] += f" (drop {points(small.drop_pp, report.metric)}{against})"
     elif small.agreement is not None:
         parts.append(f"{share(small.agreement)} agreement with the original")
+    elif small.drop_pp is not None:
+        parts.append(f"values that differ from the original's by {points(small.drop_pp, report.metric)} of their variance")
     sentences = [", ".join([*parts, *filter(None, [time_taken(report), reasons_kept(report)])])]
     misses = budget_misses(report)
     if misses:

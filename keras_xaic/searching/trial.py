@@ -35,6 +35,7 @@ from keras_xaic.planning import Plan
 from keras_xaic.recipes import RECIPES
 from keras_xaic.report import budget_misses
 from keras_xaic.temporary import temporary_directory
+from keras_xaic.units import format_value
 
 if TYPE_CHECKING:
     from keras_xaic.report import Report
@@ -138,8 +139,9 @@ class Watch:
         gains = [one.metric - one.curve[when] for one in self.rivals if when in one.curve]
         smaller = [one.metric for one in self.rivals if one.meets and one.flash <= SMALLER * self.flash]
         if len(gains) >= ENOUGH and smaller and value + max(gains) < max(smaller):
-            gained = f"no trial gained more than {max(gains):.4f} from there; a smaller model has {max(smaller):.4f}"
-            raise Hopeless(f"hopeless after {when}: {value:.4f} on validation data; {gained}")
+            most, best = format_value(max(gains)), format_value(max(smaller))
+            gained = f"no trial gained more than {most} from there; a smaller model has {best}"
+            raise Hopeless(f"hopeless after {when}: {format_value(value)} on validation data; {gained}")
 
 
 def smallest_and_largest(setting: Setting) -> tuple[int, int]:

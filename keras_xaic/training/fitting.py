@@ -34,6 +34,7 @@ from keras_xaic.training.parallel import in_its_scope
 from keras_xaic.training.predicting import predict, traced_once
 from keras_xaic.training.schedule import Epoch, Schedule
 from keras_xaic.training.state import State, identity_of
+from keras_xaic.units import format_value
 
 TIMED_STEPS = 10
 """Training steps that are timed to see how many epochs fit a limit of minutes."""
@@ -136,7 +137,8 @@ def fit(
             state.consider(value)
 
     def step(done: int) -> None:
-        note = f"epoch {len(history) + 1}/{schedule.epochs}" + (f", validation {history[-1].held_back:.4f}" if history else "")
+        found = f", validation {format_value(history[-1].held_back)}" if history else ""
+        note = f"epoch {len(history) + 1}/{schedule.epochs}{found}"
         told = Note.of(note, len(history), history[-1].held_back if history else None)
         progress(len(history) * schedule.steps_per_epoch(len(train)) + done, schedule.steps(len(train)), told)
 

@@ -189,6 +189,11 @@ def test_mse_is_no_percentage(changed):
     assert "Baseline int8 is 100.0 % worse at the same size" in verdict(report)
 
 
+def test_values_without_labels_say_how_far_they_are_off():
+    report = Report(metric=None, budget={"max_drop_pp": 1.0}, compressed={"flash_bytes": 900, "drop_pp": 0.25})
+    assert verdict(report) == "900 B of flash, values that differ from the original's by 0.25 % of their variance."
+
+
 def test_an_empty_report_can_be_shown():
     assert "compressed" in shown(render(Report()))
     assert summary_line(Report()) == "flash -"
