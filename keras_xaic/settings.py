@@ -73,8 +73,8 @@ class Training:
     64
 
     Attributes:
-        epochs: Passes over the training data, all stages together; 0 compresses without training; None: 10, or as many as fit
-            `minutes`.
+        epochs: Passes over the training data, all stages together; 0 compresses without training; None: 10 (`apply`: 5,
+            trials of a search: 2), or as many as fit `minutes`.
         minutes: Time that training may take on this machine, baselines not counted; the same seed then no longer gives the same
             bytes.
         seed: Random seed; the same seed gives the same bytes on the same machine; None: the plan's, else 0.
@@ -112,7 +112,9 @@ class Training:
     """
 
     epochs: Optional[int] = option(
-        None, "Passes over the training data, all stages together; default: 10, or what fits the minutes.", kind=int
+        None,
+        "Passes over the training data, all stages together; default: 10, for trials of a search 2, or what fits the minutes.",
+        kind=int,
     )
     minutes: Optional[float] = option(None, "Time that training may take.", kind=float)
     seed: Optional[int] = option(None, "Random seed; the same seed gives the same bytes; default: 0, or the plan's.", kind=int)
@@ -318,7 +320,8 @@ class DataOptions:
             a function of `keras.metrics`; None: the task's usual one. Of several outputs by name, like `task`. Also a function
             of your own of targets and outputs, or a `keras.metrics.Metric` of your own: better the higher it is, unless its
             name says error, loss, distance ..., or its attribute ``better`` says ``lower``. Drops are then in percent of the
-            original's value; `verify` and the check on the device judge by it only where it is given to them.
+            original's value, and if that is 0, any loss misses the limit; `verify` and the check on the device judge by it
+            only where it is given to them.
         output_weights: How much each of several outputs counts in relevance, planning, training and the choice of epochs:
             a mapping, names (the others count 0), or ``"digit=1,box=0.5"``; None: all the same.
         input_shape: Sizes for the model's free dimensions in place of the data's, without the batch: ``(128, 128, 3)`` or
@@ -344,13 +347,14 @@ class DataOptions:
     calibration: int = option(256, "Training samples for relevance and activation ranges.")
     task: PerOutput = option(
         None,
-        f"{', '.join(KINDS)}, or OUTPUT=TASK,...; default: what output, loss and targets say.",
+        f"{', '.join(KINDS)}, or OUTPUT=TASK,...; default: what output, loss and targets say, or a bundle remembers.",
         kind=str,
         values=KINDS,
     )
     metric: PerOutput = option(
         None,
-        f"What chooses epochs and judges: {', '.join(METRICS)}, or OUTPUT=METRIC,...; default: the task's usual one.",
+        f"What chooses epochs and judges: {', '.join(METRICS)}, or OUTPUT=METRIC,...; default: the task's usual one, "
+        "or what a bundle remembers.",
         kind=str,
         values=tuple(METRICS),
     )

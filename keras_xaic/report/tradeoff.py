@@ -41,7 +41,8 @@ def plot_tradeoff(report: Report, front: Sequence[Found] = ()) -> Optional[Any]:
         axes.grid(True)
         axes.set_axisbelow(True)
         points = [one for one in front if {"flash", "metric"} <= set(one.values)]
-        found = [(one.values["flash"] / 1000, abs(one.values["metric"]) * factor, one.best) for one in points]
+        sign = -1 if report.metric is not None and report.metric.better == "lower" else 1  # in a search more is better
+        found = [(one.values["flash"] / 1000, sign * one.values["metric"] * factor, one.best) for one in points]
         if found:
             axes.scatter(
                 *zip(*[one[:2] for one in found]), s=16, color=svg.LINE, label="trials of the search (validation data)"

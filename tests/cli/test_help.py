@@ -15,13 +15,23 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_xaic.pipeline
-from keras_xaic import errors
+from keras_xaic import compression, errors
 from keras_xaic.budget import Budget
 from keras_xaic.cli.app import app
 from keras_xaic.ownership import Mark
+from keras_xaic.pipeline import run_settings
 from keras_xaic.recipes import RECIPES
+from keras_xaic.searching import study
+from keras_xaic.settings import Training
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def test_the_epochs_that_the_help_names_are_those_of_the_code():
+    help_text = " ".join(str(one.metadata) for one in fields(Training) if one.name == "epochs")
+    assert f"default: {run_settings.EPOCHS}, for trials of a search {study.EPOCHS}, or" in help_text
+    said = " ".join((Training.__doc__ or "").split())
+    assert f"None: {run_settings.EPOCHS} (`apply`: {compression.EPOCHS}, trials of a search: {study.EPOCHS})" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)
