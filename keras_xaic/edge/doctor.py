@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import pathlib
 import platform
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +30,17 @@ TOLERANCE = 0.03  # one step of the output's grid is 0.0235
 # Distribution -> what is lost without it; those of the base installation first.
 PACKAGES = {
     "tensorflow": "compressing (not needed to verify)",
+    **({"tf_keras": "Keras 2, in which models are compressed"} if sys.version_info >= (3, 12) else {}),
     "tensorflow-model-optimization": "pruning and fake quantization",
     "numpy": "everything",
+    "flatbuffers": "writing .tflite files",
     "h5py": "reading .h5 models",
     "pydantic": "reports and plans",
     "scipy": "budgets as an integer program",
     "rich": "tables in the console",
     "jinja2": "the HTML report",
+    "matplotlib": "its charts, and pictures of relevance",
+    "pillow": "its pictures, and image directories",
     "typer": "the xaic command",
 }
 EXTRAS = {
@@ -45,6 +50,7 @@ EXTRAS = {
     ),
     "ethos-u-vela": ("estimates for Ethos-U processors", "pip install 'keras-xaic[npu]' (Python 3.10 or newer)"),
     "optuna": ("xaic search", "pip install 'keras-xaic[search]'"),
+    "ray": ("`xaic search --cluster` and `xaic verify --cluster`", "pip install 'keras-xaic[cluster]'"),
 }
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import pathlib
+import re
+import sys
+
 import numpy as np
 import pytest
 
 from keras_xaic._version import __version__
-from keras_xaic.edge import doctor, installed, judge, read_file
+from keras_xaic.edge import REGISTRY, doctor, installed, judge, read_file
 
 
 def state(checks, name):
@@ -37,6 +41,16 @@ def test_an_interpreter_that_crashes_or_hangs_is_broken(litert_is, monkeypatch, 
     check = state(doctor.examine(), "litert")
     assert check.state == doctor.BROKEN
     assert "ai-edge-litert" in check.fix
+
+
+def test_every_package_that_the_base_installation_has_is_looked_at():
+    text = (pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    (needed,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.M | re.S)
+    old = "< '3.12'" if sys.version_info >= (3, 12) else ">= '3.12'"
+    names = {re.split(r"[>=<]", line.strip('", '))[0] for line in re.findall(r"^ +(\".*)$", needed, re.M) if old not in line}
+    known = {*doctor.PACKAGES, *doctor.EXTRAS, *(one.package for one in REGISTRY.values())}
+    assert len(names) > 10
+    assert names - known == set()
 
 
 def test_a_package_that_is_missing(monkeypatch):
