@@ -165,6 +165,18 @@ def test_attribute_takes_what_compress_takes(made, tmp_path):
         assert xaic.attribute(pathlib.Path(tmp_path / "model.keras"), given) == expected
 
 
+def test_attribute_takes_lists_and_tables_and_no_masked_values(made):
+    x, y = made["data"]
+    expected = xaic.attribute(made["model"], x, y)
+    pandas = pytest.importorskip("pandas")
+    for given in (x.tolist(), [x], [x.tolist()], tuple(map(tuple, x.tolist())), pandas.DataFrame(x).astype("Float32")):
+        assert xaic.attribute(made["model"], given, y.tolist()) == expected
+    with pytest.raises(xaic.DataError, match="masked"):
+        xaic.attribute(made["model"], np.ma.masked_greater(x, 1.0), y)
+    with pytest.raises(xaic.DataError, match="masked"):
+        xaic.attribute(made["model"], x, np.ma.masked_equal(y, 1))
+
+
 def test_there_is_one_type_of_progress(made, tmp_path):
     told = []
 

@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from keras_xaic.data.parts import Parts, arrays_of
+from keras_xaic.data.parts import Parts, arrays_of, whole_array
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
 
@@ -130,7 +130,7 @@ def as_array(value: object, name: str) -> np.ndarray:
         DataError: If it is none.
     """
     try:
-        array = np.asarray(value)
+        array = whole_array(value)
     except (ValueError, TypeError, NotImplementedError):  # the last: symbolic tensors
         raise DataError(f"{name} is a {type(value).__name__} with rows of several shapes", "an array") from None
     if array.dtype.kind not in "biuf":

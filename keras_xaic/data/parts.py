@@ -108,14 +108,14 @@ def array_of(value: object) -> Any:
         raise DataError(f"data holds a {type(value).__name__}", "arrays with one first axis of samples")
     try:
         value = as_parts(value)
-        return value if isinstance(value, Parts) else _whole(value)
+        return value if isinstance(value, Parts) else whole_array(value)
     except Exception as error:  # arrays of other libraries raise what they like
         if isinstance(error, XaicError) or machine_error(error) is not None:
             raise
         raise DataError(f"data is not an array ({first_line(error)})", "arrays with one first axis of samples") from None
 
 
-def _whole(value: object) -> np.ndarray:
+def whole_array(value: object) -> np.ndarray:
     """Returns an array of a value none of whose entries is masked: NumPy would give what lies under the mask."""
     if np.ma.is_masked(value):
         raise DataError("data holds masked values", "values for all entries", "Fill them, or leave those samples out")
@@ -145,7 +145,7 @@ def _of_columns(frame: Any) -> np.ndarray:
 
 def _plain(value: object) -> Any:
     if np.ma.isMaskedArray(value):
-        return _whole(value)
+        return whole_array(value)
     return value if hasattr(value, "dtype") and hasattr(value, "__getitem__") else np.asarray(value)
 
 

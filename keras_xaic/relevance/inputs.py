@@ -64,6 +64,9 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
     expected, ports = list(model.inputs), ports_of(model)
     task = x.task if isinstance(x, Samples) else None
     y = x.y if y is None and isinstance(x, Samples) else y
+    if len(expected) == 1 and _is_nested(x):  # samples as lists; of several inputs as of one, a list of what each gets
+        whole = as_array(x, "x")
+        x = whole if whole.ndim == len(expected[0].shape) else x
     many = _in_order(x, task is not None, ports.inputs, ports.layers[0])
     if isinstance(y, (Mapping, Parts)):
         y = (
@@ -87,6 +90,11 @@ def as_inputs(model: Model, x: Any, y: Any = None) -> Inputs:
     targets = _targets(y, parts, len(ports.outputs))
     task = parts[0].task if task is None else task
     return Inputs(tuple(parts), targets, tuple(as_float32(tensor.dtype.name) for tensor in expected), task)
+
+
+def _is_nested(x: object) -> bool:
+    """Whether samples are lists of numbers, of lists ..., without any array."""
+    return isinstance(x, (list, tuple)) and not any(isinstance(one, Samples) or hasattr(one, "shape") for one in x)
 
 
 def _in_order(x: Any, known: bool, names: Sequence[str], keys: Sequence[str]) -> list[Any]:
