@@ -157,10 +157,14 @@ class Driver:
             more = math.ceil(share * (self.settings.epochs - epochs))
             one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan, GENTLE)
             yield one
-            if is_last:
-                return
-            epochs += more
             best = max(best, one, key=self.standard.worth)
+            if is_last:
+                break
+            epochs += more
+        # Training is what overran the limit: without it, the size that is planned is the one that is written.
+        following = self._following(best, 0) if self.standard.overrun(best) > 1.0 else None
+        if following is not None:
+            yield self._round(number + 1, best.small.trainable, following, None, 0, 1.0, best.small.plan)
 
     def _ever_smaller(self) -> Iterator[Round]:
         fitter = self._fitter(self.model, self.relevance)
