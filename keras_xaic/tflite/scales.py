@@ -48,6 +48,7 @@ _WEIGHTED = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "TRANSP
 _LARGEST_FACTOR = 128.0
 """Most by which results of weights may be multiplied to have their scale: XNNPACK takes less than 256, or refuses the file."""
 QUANTIZE_VERSION = 2
+_LARGEST = {TensorType.INT8: 127, TensorType.INT16: 32767}
 _CELL, _LEAST_CELL = 19, 2.0**-15
 """Place of an LSTM's cells among its inputs, and the least scale of theirs that kernels compute with; it is a power of two."""
 
@@ -73,6 +74,7 @@ def settle_scales(model: ModelT, floating: Optional[Callable[[], Sequence[Weight
     _widen_results(found)
     _keep_scale_of_copies(model, found)
     _bring_constants(model, found)
+    _bring_compared(model, found)
     _widen_cells(found)
     return dead
 
@@ -146,6 +148,27 @@ def _bring_constants(model: ModelT, found: Sequence[Operator]) -> None:
                 there = np.rint(values / _scale(made)) + made.quantization.zeroPoint[0]
                 set_constant(model, given, np.clip(there, largest.min, largest.max), given.type)
                 given.quantization = copy.copy(made.quantization)
+
+
+def _bring_compared(model: ModelT, found: Sequence[Operator]) -> None:
+    """Brings constants that values are compared with to what integers can be, in place: else nothing equals them.
+
+    `Masking` looks for its value like that.
+    """
+    made_by = {int(one.record.outputs[0]): one for one in found}
+    for operator in (one for one in found if one.kind in ("EQUAL", "NOT_EQUAL")):
+        for place in (0, 1):
+            values, source = constant(model, operator.input(place)), made_by.get(int(operator.record.inputs[1 - place]))
+            if values is None or values.dtype != np.float32 or source is None or source.kind != "DEQUANTIZE":
+                continue
+            given = source.input(0)
+            if _scale(given) is None or given.type not in _LARGEST:
+                continue
+            scale, zero = np.float32(_scale(given)), int(given.quantization.zeroPoint[0])
+            steps = np.rint(values.astype(np.float64) / scale)
+            held = np.abs(steps + zero + 0.5) <= _LARGEST[given.type] + 0.5
+            near = np.where(held, scale * steps.astype(np.float32), values).astype(np.float32)
+            set_constant(model, own_input(operator, place), near, TensorType.FLOAT32)
 
 
 def _widen_cells(found: Sequence[Operator]) -> None:

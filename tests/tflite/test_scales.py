@@ -37,11 +37,11 @@ RECURRENT = {
 """Layers -> what follows an input of (4, 4)."""
 
 
-def deviation(model, precision):
+def deviation(model, precision, x=X):
     """Returns how far a file is from Keras, on average, as a share of the outputs' standard deviation."""
-    content, expected = with_io(build_tflite(model, X, precision=precision), "float32"), model.predict(X, verbose=0)
+    content, expected = with_io(build_tflite(model, x, precision=precision), "float32"), model.predict(x, verbose=0)
     # One sample for each run: files of LSTM keep their state from one to the next.
-    given = np.concatenate([run(content, [X[place : place + 1]])[0] for place in range(len(X))])
+    given = np.concatenate([run(content, [x[place : place + 1]])[0] for place in range(len(x))])
     return float(np.abs(given - expected).mean() / expected.std())
 
 
@@ -54,6 +54,16 @@ def test_values_that_are_copied_keep_their_scale(kind):
     joined = layers.Concatenate()([COPIES[kind](tf.tanh(small) * 0.3), tf.nn.relu(large)])
     model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(joined)))
     assert deviation(model, "int8") < 0.04
+
+
+@pytest.mark.parametrize("value", [-1.0, -7.3, 0.0])
+def test_the_value_that_a_mask_looks_for_is_found(value):
+    """Integers are no such number but near one, and nothing was equal to it."""
+    keras.utils.set_random_seed(6)
+    x = X.copy()
+    x[::2, 2:] = value
+    model = keras.Sequential([keras.Input((4, 4)), layers.Masking(value), layers.GRU(5), layers.Dense(2, name="head")])
+    assert deviation(model, "int8", x) < 0.1
 
 
 OTHER_RANGES = {
