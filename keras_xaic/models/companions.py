@@ -17,7 +17,8 @@ from keras_xaic.files import PathLike
 from keras_xaic.models.archives import read_json
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.generations import as_here
-from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
+from keras_xaic.models.keras3 import build_model, is_keras3
+from keras_xaic.models.keras3_weights import load_archive_weights, load_h5_weights
 from keras_xaic.models.safety import check_config
 
 

@@ -18,8 +18,9 @@ from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_fault, writing
 from keras_xaic.models.activations import in_keras3
 from keras_xaic.models.connections import starts_with_input
-from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3, load_archive_weights
+from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3
 from keras_xaic.models.keras3_opening import input_name, opened
+from keras_xaic.models.keras3_weights import load_archive_weights
 from keras_xaic.models.safety import check_config
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory

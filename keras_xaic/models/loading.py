@@ -20,8 +20,9 @@ from keras_xaic.models.archives import WEIGHTS, is_unpacked, read_archive, read_
 from keras_xaic.models.companions import build_architecture, load_bare_weights, register_custom_objects
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.generations import as_here, in_the_order_of
-from keras_xaic.models.keras3 import build_model, is_keras3, load_archive_weights, load_h5_weights
+from keras_xaic.models.keras3 import build_model, is_keras3
 from keras_xaic.models.keras3_objects import load_with_keras3
+from keras_xaic.models.keras3_weights import load_archive_weights, load_h5_weights
 from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import FOR_TRAINING, check_config

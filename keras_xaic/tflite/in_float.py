@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_xaic.tflite.adding import add_operator_code, add_tensor, new_operator
 from keras_xaic.tflite.flatbuffer import BuiltinOperator, ModelT, TensorType, name_of, operators, schema
+from keras_xaic.tflite.scales import QUANTIZE_VERSION
 from keras_xaic.tflite.weight_only import DEQUANTIZE_VERSION
 
-QUANTIZE_VERSION = 2
 _FILLING = {"MATRIX_DIAG": (0,), "MATRIX_SET_DIAG": (0, 1), "SCATTER_ND": (1,)}
 """Operators -> places of the values that they write."""
 _INTEGERS = (TensorType.INT8, TensorType.INT16)
