@@ -63,6 +63,7 @@ def work(options, *, model, method, seed, epochs, samples, budget, entries=None)
         "original": report.original.edge_metric,
         "compressed": compressed.edge_metric,
         "validation": [one.held_back for one in report.rounds],
+        "downloads": [[one.predicted_download_bytes, one.download_bytes] for one in report.rounds],
         "similarity": None if compressed.similarity is None else compressed.similarity.model_dump(),
         "compress_seconds": round(sum(report.seconds.get(step, 0.0) for step in ("attribute", "compress")), 1),
     }

@@ -49,6 +49,8 @@ ROUNDS = 3
 """Most rounds under limits."""
 MARGIN = 0.025
 """Share of the download limit that the first round leaves free: training was seen to make files up to 2.2 % larger."""
+MOST_GROWN = 1.25
+"""What a round was larger than planned, the next one is planned smaller: training will do so again. But not by more than this."""
 ROOM = 0.005
 """Share of the flash that is kept free while filters go: planned again without them, sizes are predicted again, and a few bytes
 too many would have kernels looked up."""
@@ -358,9 +360,10 @@ class Driver:
         """
         overrun = self.standard.overrun(one) > 1.0
         if self._is_off(one) and (left > 0 or overrun or one.epochs == 0):
-            limit = self.budget.download_bytes or 0
-            fitter = self._fitter(one.small.trainable)
-            made = fitter.fitting(replace(self.budget, download=round(limit * (1 - SPARE / 3))), filters=False)
+            limit, planned = self.budget.download_bytes or 0, one.small.plan.predicted_download_bytes
+            grown = one.download_bytes / planned if one.download_bytes > limit and planned else 1.0
+            aim = limit * (1 - SPARE / 3) / min(max(1.0, grown), MOST_GROWN)
+            made = self._fitter(one.small.trainable).fitting(replace(self.budget, download=round(aim)), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
                 return made.model_copy(update={**gone_with(Plan()), "budget": self.budget})
         if left == 0 or overrun or not self.standard.may_win(one):
