@@ -150,8 +150,9 @@ class Driver:
         made = fitter.fitting(self._for_removal()).model_copy(update={"budget": self.budget})
         best = self._round(1, fitter.model, made, fitter.relevance, epochs, first)
         yield best
+        grown = _grown(best)
         for number in range(2, ROUNDS + 1):
-            following = self._following(best, self.settings.epochs - epochs)
+            following = self._following(best, self.settings.epochs - epochs, grown)
             if following is None:
                 return
             is_last = number == ROUNDS or following.layers == best.small.plan.layers
@@ -159,12 +160,12 @@ class Driver:
             more = math.ceil(share * (self.settings.epochs - epochs))
             one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan, GENTLE)
             yield one
-            best = max(best, one, key=self.standard.worth)
+            best, grown = max(best, one, key=self.standard.worth), max(grown, _grown(one))
             if is_last:
                 break
             epochs += more
         # Training is what overran the limit: without it, the size that is planned is the one that is written.
-        following = self._following(best, 0) if self.standard.overrun(best) > 1.0 else None
+        following = self._following(best, 0, grown) if self.standard.overrun(best) > 1.0 else None
         if following is not None:
             yield self._round(number + 1, best.small.trainable, following, None, 0, 1.0, best.small.plan)
 
@@ -350,25 +351,31 @@ class Driver:
             return False
         return one.download_bytes > limit or self.standard.may_win(one)
 
-    def _following(self, one: Round, left: int) -> Optional[Plan]:
+    def _following(self, one: Round, left: int, grown: float = 1.0) -> Optional[Plan]:
         """Returns what another round is to carry out on the trained model, or None where none is worth it.
 
         That is bits and zeros again if the download is off and they bring it nearer to its limit; else what was planned, where
         something is lost (accuracy, or reasons that are limited) and epochs are `left`: then more training is all there is.
         Other bits without training make a trained model worse, however many bytes they are: without epochs they only serve a
-        limit that is overrun, or a model that was not trained either.
+        limit that is overrun, or a model that was not trained either. Where the limit is overrun, the plan is smaller by the factor
+        `grown` by which rounds were larger than planned at most.
         """
         overrun = self.standard.overrun(one) > 1.0
         if self._is_off(one) and (left > 0 or overrun or one.epochs == 0):
-            limit, planned = self.budget.download_bytes or 0, one.small.plan.predicted_download_bytes
-            grown = one.download_bytes / planned if one.download_bytes > limit and planned else 1.0
-            aim = limit * (1 - SPARE / 3) / min(max(1.0, grown), MOST_GROWN)
+            limit = self.budget.download_bytes or 0
+            aim = limit * (1 - SPARE / 3) / (grown if one.download_bytes > limit else 1.0)
             made = self._fitter(one.small.trainable).fitting(replace(self.budget, download=round(aim)), filters=False)
             if (made.predicted_download_bytes < one.download_bytes) is (one.download_bytes > limit):
                 return made.model_copy(update={**gone_with(Plan()), "budget": self.budget})
         if left == 0 or overrun or not self.standard.may_win(one):
             return None
         return one.small.plan.model_copy(update={**gone_with(Plan()), "filters": None})
+
+
+def _grown(one: Round) -> float:
+    """Returns by which factor training made a download larger than planned."""
+    planned = one.small.plan.predicted_download_bytes
+    return min(max(1.0, one.download_bytes / planned), MOST_GROWN) if planned else 1.0
 
 
 def gone_with(plan: Plan) -> dict[str, Any]:
@@ -380,7 +387,7 @@ def _does_the_same(made: Plan, other: Plan) -> bool:
     """Returns whether two plans make the same of the original without training."""
     removed = [{name: gone for name, gone in one.remove.items() if gone} for one in (made, other)]
     return removed[0] == removed[1] and all(
-        getattr(made, name) == getattr(other, name) for name in ("layers", "branches", "activations", "lookup")
+        getattr(made, name) == getattr(other, name) for name in ("layers", "branches", "rounded", "activations", "lookup")
     )
 
 

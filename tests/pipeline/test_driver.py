@@ -224,7 +224,7 @@ def test_all_epochs_go_into_one_round_where_another_has_nothing_to_correct(monke
     monkeypatch.setattr(Driver, "_fitter", lambda *_: Fitter())
     monkeypatch.setattr(Driver, "_round", a_round)
     monkeypatch.setattr(
-        Driver, "_following", lambda self, one, left: None if left == 0 else Plan(layers=[layer] if len(trained) > 1 else [])
+        Driver, "_following", lambda self, one, left, grown: None if left == 0 else Plan(layers=[layer] if len(trained) > 1 else [])
     )
     driver = _driver(epochs=12, **limits)
     driver.reasons = None
@@ -258,7 +258,7 @@ def test_a_limit_that_every_trained_round_overruns_is_met_without_training(monke
     rounds = list(driver._within_limits())
     assert trained == [(1, 9), (2, 2), (3, 1), (4, 0)]
     assert max(rounds, key=driver.standard.worth).download_bytes == 890
-    assert aims == [878, *(round(0.99 * 900 * 850 / written) for written in (930, 930, 920))], "less what training added"
+    assert aims == [878, *(round(0.99 * 900 * 850 / written) for written in (930, 940, 940))], "less what training added at most"
 
 
 @pytest.fixture(scope="module")
