@@ -32,6 +32,7 @@ from keras_xaic.progress import Progress, silent
 from keras_xaic.pruning import kernel_masks
 from keras_xaic.pruning.filters import remove_filters
 from keras_xaic.pruning.weights import prune_weights
+from keras_xaic.quantization.other_weights import hold_rounded, release
 from keras_xaic.quantization.stage import quantize_weights
 from keras_xaic.relevance import Relevance
 from keras_xaic.settings import Training
@@ -230,6 +231,7 @@ def apply(
     rest = epochs - removal - pruning if plan.layers else 0
     rate = training.learning_rate / 2
     schedule = replace(whole, epochs=rest, learning_rate=rate, seed=seed + 500, minutes=context.minutes(1.0))
+    held = hold_rounded(small, plan.rounded)
     made = quantize_weights(
         small,
         plan,
@@ -242,6 +244,8 @@ def apply(
         round_frozen=training.rounding == "outputs",
         refresh=training.refresh,
     )
+    for one in (made.model, made.trainable):
+        release(one, held)
     if made.history:
         history["quantize"] = made.history
     keep_ports(made.model, ports_of(model))
@@ -250,7 +254,7 @@ def apply(
 
 def _digest_of(plan: Plan) -> str:
     """Returns what tells plans apart by what they do: the state of training by one is nothing to another."""
-    done = {"layers", "branches", "remove", "filters", "activations", "lookup"}
+    done = {"layers", "branches", "remove", "rounded", "filters", "activations", "lookup"}
     return hashlib.sha256(plan.model_dump_json(include=done).encode()).hexdigest()[:12]
 
 

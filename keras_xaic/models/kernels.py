@@ -105,21 +105,29 @@ def layer_kernels(layer: Layer, path: str) -> list[Kernel]:
     return []
 
 
-def other_weights(model: Model) -> dict[str, int]:
-    """Returns the number of weights of each layer, by its path and class, that are in matrices but in no such kernel.
+def other_matrices(model: Model) -> dict[str, list[Any]]:
+    """Returns the matrices of each layer that are in no such kernel, by its path, in network order.
 
     They are those of recurrent, attention and embedding layers, and of layers that are converted as a whole.
     """
-    operations, found = Operations(model), {}
-    ours = {id(kernel.variable) for kernel in kernels_in(operations)}
+    operations = Operations(model)
+    found: dict[str, list[Any]] = {}
+    seen = {id(kernel.variable) for kernel in kernels_in(operations)}
     for operation in operations:
-        rest = {id(one): one for one in operation.layer.weights if len(one.shape) > 1 and id(one) not in ours}
-        ours |= set(rest)
+        rest = {id(one): one for one in operation.layer.weights if len(one.shape) > 1 and id(one) not in seen}
+        seen |= set(rest)
         if rest:
-            found[f"{operation.path} ({type(operation.layer).__name__})"] = sum(
-                int(np.prod(one.shape)) for one in rest.values()
-            )
+            found[operation.path] = list(rest.values())
     return found
+
+
+def other_weights(model: Model) -> dict[str, int]:
+    """Returns the number of weights in `other_matrices` of each layer, by its path and class."""
+    classes = {operation.path: type(operation.layer).__name__ for operation in Operations(model)}
+    return {
+        f"{path} ({classes[path]})": sum(int(np.prod(one.shape)) for one in matrices)
+        for path, matrices in other_matrices(model).items()
+    }
 
 
 @dataclass(frozen=True)

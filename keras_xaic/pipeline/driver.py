@@ -48,9 +48,9 @@ rest corrects what it got wrong."""
 ROUNDS = 3
 """Most rounds under limits."""
 MARGIN = 0.025
-"""Share of the download limit that the first round leaves free: training was seen to make files up to 2.2 % larger."""
+"""Share of the download limit that the first round leaves free: few epochs were seen to make files up to 2.2 % larger."""
 MOST_GROWN = 1.25
-"""What a round was larger than planned, the next one is planned smaller: training will do so again. But not by more than this."""
+"""By what a round was larger than planned, the next is planned smaller, as training will do so again; at most by this."""
 ROOM = 0.005
 """Share of the flash that is kept free while filters go: planned again without them, sizes are predicted again, and a few bytes
 too many would have kernels looked up."""
@@ -357,8 +357,8 @@ class Driver:
         That is bits and zeros again if the download is off and they bring it nearer to its limit; else what was planned, where
         something is lost (accuracy, or reasons that are limited) and epochs are `left`: then more training is all there is.
         Other bits without training make a trained model worse, however many bytes they are: without epochs they only serve a
-        limit that is overrun, or a model that was not trained either. Where the limit is overrun, the plan is smaller by the factor
-        `grown` by which rounds were larger than planned at most.
+        limit that is overrun, or a model that was not trained either. Where the limit is overrun, the plan is smaller by
+        `grown`, the largest factor by which a round was larger than planned.
         """
         overrun = self.standard.overrun(one) > 1.0
         if self._is_off(one) and (left > 0 or overrun or one.epochs == 0):

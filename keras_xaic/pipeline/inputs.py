@@ -13,6 +13,7 @@ from keras_xaic.errors import DataError, ModelError
 from keras_xaic.metrics import Task
 from keras_xaic.models import channel_groups, fitted, infer_task, weighted_kernels
 from keras_xaic.models.given import as_model
+from keras_xaic.models.kernels import other_matrices
 from keras_xaic.models.regular import regularize
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.progress import Progress, silent
@@ -110,7 +111,8 @@ def check_names(model: Model, recipe: Recipe) -> None:
         PlanError: Naming the pattern.
     """
     layers = [name for group in channel_groups(model).values() for name in group.producers] if recipe.protect else []
-    recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers)
+    others = other_matrices(model) if recipe.pin else ()
+    recipe.plan_options().check((kernel.key for kernel in weighted_kernels(model)), layers, others)
 
 
 def travelling(model: PathLike, data: PathLike, options: DataOptions) -> dict[str, PathLike]:

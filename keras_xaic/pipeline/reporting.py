@@ -172,7 +172,13 @@ def build_report(
         }
     )
     report = report.model_copy(
-        update={"warnings": [*warnings, *_warnings(report, table.main, small.plan.activations), *unplanned(small.model)]}
+        update={
+            "warnings": [
+                *warnings,
+                *_warnings(report, table.main, small.plan.activations),
+                *unplanned(small.model, small.plan.rounded),
+            ]
+        }
     )
     met = report.budget.model_copy(update={"met": not budget_misses(report)})
     report = report.model_copy(update={"budget": met})
@@ -230,17 +236,28 @@ def _warnings(report: Report, task: Task, activations: Activations) -> list[str]
     return found
 
 
-def unplanned(model: Model) -> list[str]:
-    """Returns a sentence on what no plan reaches, where that is much of the model."""
+def unplanned(model: Model, rounded: Optional[Mapping[str, int]] = None) -> list[str]:
+    """Returns a sentence on what no kernel holds, where that is much of the model.
+
+    Args:
+        model: The compressed model.
+        rounded: Layer path -> bits of its matrices (see `Plan.rounded`).
+    """
     others, planned = other_weights(model), sum(kernel.size for kernel in weighted_kernels(model))
     left = sum(others.values())
     if left < MUCH_UNPLANNED * (left + planned):
         return []
     most = sorted(others, key=lambda name: -others[name])
     names = ", ".join(most[:NAMED]) + (f" and {len(most) - NAMED} more" if len(most) > NAMED else "")
+    if rounded:
+        bits = ", ".join(f"{name} {few}" for name, few in rounded.items())
+        return [
+            f"{left:,} of {left + planned:,} weights get no zeros and a byte each in model.tflite, because they are in no "
+            f"convolution or dense layer, but in {names}. For the limit on the download they were rounded; bits: {bits}."
+        ]
     return [
-        f"{left:,} of {left + planned:,} weights get 8 bits or more and no zeros, because plans reach convolutions and dense "
-        f"layers only; the others are in {names}. Limits on bytes have to be met with what plans reach."
+        f"{left:,} of {left + planned:,} weights get 8 bits or more and no zeros, because they are in no convolution or dense "
+        f"layer, but in {names}. Fewer bits, for the download alone, they get under a limit on it: --download."
     ]
 
 

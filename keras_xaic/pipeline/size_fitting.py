@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -15,6 +16,7 @@ from keras_xaic.errors import ExportError
 from keras_xaic.models import fitted, infer_task, ports_of, weighted_kernels
 from keras_xaic.models.front import front_of
 from keras_xaic.models.operations import Operations
+from keras_xaic.pipeline.other_matrices import OtherMatrices
 from keras_xaic.pipeline.pacing import Pace, in_slowdown
 from keras_xaic.planning import Budget, Plan, measure_damage, plan, with_grid
 from keras_xaic.progress import Progress, silent
@@ -84,6 +86,7 @@ class SizeFitter:
         options = recipe.plan_options(sparsity=max(recipe.sparsity, _zeros_of(model)), packed=packed)
         measured = measure_damage(model, relevance, options, samples=samples, seed=seed, progress=progress)
         self.options = replace(options, sensitivity=measured)
+        self.others = OtherMatrices(model, self.calibration, options)
 
     def plan(self, budget: Budget, filters: Optional[bool] = None, flash_correction: int = 0) -> Plan:
         """Returns the plan for a budget, sizes predicted.
@@ -115,12 +118,13 @@ class SizeFitter:
             filters: As for `plan`.
         """
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
+        rounded = self.others.kept if download is None else self.others.least_damaging(self, budget, filters)
         slowdown = budget.max_slowdown if self.pace is None else self.pace.slowdown(budget)
         most_early = EARLY if (flash, download) == (None, None) else math.inf  # else other limits may be what took filters
         aim, correction, tried, before = in_slowdown(budget, slowdown), 0, [], None
         fits, overruns = 0, math.inf  # what was aimed at: the most of which the file fitted, the least of which it did not
         for attempt in range(TRIES):
-            uniform = self.plan(aim, filters, correction)  # planned as uniform grids; what other grids take more is measured
+            uniform = self.beside(rounded, aim, filters, correction)  # as uniform grids; what others take more is measured
             made = with_grid(uniform, self.recipe.grid)
             self.progress("plan", attempt, TRIES)
             sizes, late = self._weighed(made, timed=slowdown is not None), 0.0
@@ -149,15 +153,28 @@ class SizeFitter:
                     following = (fits + int(overruns)) // 2
                 # A limit far from what is possible leads to aims that are no sizes.
                 aim = replace(aim, download=min(max(following, 1), LARGEST))
+                if used > 1.0 and self.others.values:
+                    rounded = self.others.least_damaging(self, aim, filters)
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.
         return min(
             tried, key=lambda one: (_overrun(one, flash, download, slowdown), -one.predicted_download_bytes, one.sparsity)
         )
 
+    def beside(
+        self, rounded: Mapping[str, int], budget: Budget, filters: Optional[bool] = None, flash_correction: int = 0
+    ) -> Plan:
+        """Returns the plan for what the download limit leaves beside matrices in no kernel, of so many bits (see `plan`)."""
+        taken = 0 if budget.download_bytes is None else self.others.coded_bytes(rounded)
+        if taken:
+            budget = replace(budget, download=max(1, (budget.download_bytes or 0) - taken))
+        made = self.plan(budget, filters, flash_correction)
+        found = {"rounded": dict(rounded), "predicted_download_bytes": made.predicted_download_bytes + taken}
+        return made.model_copy(update=found)
+
     def _weighed(self, made: Plan, timed: bool) -> dict[str, Any]:
         """Returns what the file of a plan measures, by the names of its predictions; the same plan is not written twice."""
-        key = timed, made.model_dump_json(include={"layers", "branches", "remove", "lookup", "activations"})
+        key = timed, made.model_dump_json(include={"layers", "branches", "remove", "rounded", "lookup", "activations"})
         if key not in self._weights:
             # In steps other filters go than are planned, within the same bytes; what their layers get is planned again then.
             content = self._written(self.untrained(made.model_copy(update={"filters": None}), "nearest"))

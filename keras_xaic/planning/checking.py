@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_xaic.errors import PlanError
 from keras_xaic.models.branches import check_branches
-from keras_xaic.models.kernels import KernelKind, weighted_kernels
+from keras_xaic.models.kernels import KernelKind, other_matrices, weighted_kernels
 from keras_xaic.models.operations import Operations
 from keras_xaic.planning.plan import ENTROPY_GRIDS, LayerPlan, Plan, pattern_sparsity
 from keras_xaic.planning.storages import legal_storages
@@ -52,6 +52,11 @@ def check_plan(plan: Plan, model: Model) -> None:
                 f"the plan gives layer {layer.key!r} the pattern {layer.pattern} and no zeros",
                 f"sparsity {zeros:g}, or the pattern unstructured",
             )
+    others = other_matrices(model) if plan.rounded else {}
+    for name in plan.rounded:
+        if name not in others:
+            expected = f"one of {', '.join(others)}" if others else "none: all of them are in kernels"
+            raise PlanError(f"the plan rounds the matrices of {name!r} that are in no kernel", expected)
     shrinks = plan.remove or plan.filters or plan.branches
     for layer in plan.layers:
         size = int(np.prod(kernels[layer.key].shape))

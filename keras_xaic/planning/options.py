@@ -43,7 +43,8 @@ class PlanOptions:
     Attributes:
         bits: Bit-widths that a layer may get; () leaves them to the TFLite converter: plain int8, and no layers in the plan.
             The default has no 2, which needs training; most recipes, and so `xaic plan` and `xaic compress`, have it.
-        pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer.
+        pin: Name pattern -> bit-width that those layers get whatever the budget, e.g. for the first and the last layer; those
+            whose matrices are in no kernel (embeddings, recurrent layers) get it under a limit on the download.
         float_layers: Name patterns of layers that are not quantized.
         zeros: Name pattern -> structured sparsity of those layers: ``2:4`` (2 in every 4) or ``4x1`` (blocks of 4 inputs by
             1 output); unstructured elsewhere.
@@ -115,18 +116,20 @@ class PlanOptions:
                 f"float layers {', '.join(self.float_layers)} among int16 activations", "float layers with int8 ones"
             )
 
-    def check(self, keys: Iterable[str], layers: Iterable[str] = ()) -> None:
+    def check(self, keys: Iterable[str], layers: Iterable[str] = (), others: Iterable[str] = ()) -> None:
         """Refuses patterns that match no kernel, or protect no layer.
 
         Args:
             keys: Of the kernels.
+            others: Layers with matrices in no kernel, whose bits may be pinned, too.
             layers: Names of layers with filters; none checks no `protect`.
 
         Raises:
             PlanError: Naming the pattern and the nearest name.
         """
         known, paths = list(keys), list(layers)
-        for patterns, names in (((*self.float_layers, *self.pin, *self.zeros), known), (self.protect if paths else (), paths)):
+        kernels, pins = (*self.float_layers, *self.zeros), (self.pin, [*known, *others])
+        for patterns, names in ((kernels, known), pins, (self.protect if paths else (), paths)):
             for pattern in patterns:
                 if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
                     raise PlanError(f"no layer matches {pattern!r}", choices(pattern, names))
@@ -137,6 +140,10 @@ class PlanOptions:
             return (FLOAT_BITS,)
         pinned = self._match(self.pin, key)
         return (self.pin[pinned],) if pinned else tuple(sorted(self.bits or (8,)))
+
+    def is_pinned(self, key: str) -> bool:
+        """Returns whether the bit-width of a kernel, or of another layer, is given."""
+        return bool(self._match(self.pin, key))
 
     def pattern(self, key: str) -> str:
         """Returns the structured sparsity of a kernel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from html import escape
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 
@@ -165,6 +165,8 @@ class Plan(Written):
         branches: Residual branch (see `keras_xaic.models.residual_branches`) -> its layers, which go whole: the sum that it
             goes into has only what it began with. Branches go before filters do.
         remove: Channel group -> channels that are removed, in ascending order.
+        rounded: Layer whose matrices are in no kernel (embeddings, recurrent layers) -> bits that they are rounded to, 2 to 8;
+            in the file they take a byte each, in the download that many bits or less.
         filters: How filters are removed in steps, with training in between; `remove` then lists those that would be removed by
             present relevance. None removes exactly those in `remove`, at once.
         predicted_flash_bytes: Predicted size of `model.tflite`.
@@ -189,6 +191,7 @@ class Plan(Written):
     layers: list[LayerPlan] = []
     branches: dict[str, list[str]] = {}
     remove: dict[str, list[int]] = {}
+    rounded: dict[str, Annotated[int, pydantic.Field(ge=2, le=8)]] = {}
     filters: Optional[FilterPlan] = None
     predicted_flash_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
     predicted_download_bytes: int = pydantic.Field(default=0, ge=0, le=LARGEST)
@@ -244,6 +247,7 @@ class Plan(Written):
             f"{one.key[-28:]:<28} {one.weights:>9,} {one.bits:>4} {one.sparsity:>6.1%} {one.flash_bytes:>9,}  {one.reason}"
             for one in self.layers
         ]
+        rows += [f"{name[-28:]:<28} {bits:>14} {'':>16}  rounded for the download" for name, bits in self.rounded.items()]
         rows += [f"{name[-28:]:<28} branch removed: {', '.join(gone)}" for name, gone in self.branches.items()]
         rows += [f"{name[-28:]:<28} {len(gone):>9,} channels removed" for name, gone in self.remove.items()]
         if self.filters is not None and self.filters.steps > 1:

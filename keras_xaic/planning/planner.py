@@ -11,6 +11,7 @@ from keras_xaic.budget import Budget
 from keras_xaic.data import Samples
 from keras_xaic.errors import PlanError
 from keras_xaic.models.costs import macs
+from keras_xaic.models.kernels import other_matrices
 from keras_xaic.planning.allocation import Limits
 from keras_xaic.planning.candidates import LayerOptions
 from keras_xaic.planning.checking import check_relevance
@@ -90,7 +91,7 @@ def plan(
     on_micro = "tflm" in RUN_BY[activations]
     _check(model, relevance, budget, options, on_micro)
     kernels = LayerOptions(model, relevance.weights, options, flash_correction, relevance.of_rounding)
-    options.check(kernels.kernels)
+    options.check(kernels.kernels, others=other_matrices(model) if options.pin else ())
     plain = kernels.accounts.times.plain() if plain is None else plain
     time = None if budget.max_slowdown is None else budget.max_slowdown * plain
     damage = _damage(kernels, options.sensitivity, samples, seed)

@@ -223,9 +223,11 @@ def test_all_epochs_go_into_one_round_where_another_has_nothing_to_correct(monke
 
     monkeypatch.setattr(Driver, "_fitter", lambda *_: Fitter())
     monkeypatch.setattr(Driver, "_round", a_round)
-    monkeypatch.setattr(
-        Driver, "_following", lambda self, one, left, grown: None if left == 0 else Plan(layers=[layer] if len(trained) > 1 else [])
-    )
+
+    def following(self, one, left, grown):
+        return None if left == 0 else Plan(layers=[layer] if len(trained) > 1 else [])
+
+    monkeypatch.setattr(Driver, "_following", following)
     driver = _driver(epochs=12, **limits)
     driver.reasons = None
     list(driver._within_limits())
@@ -258,7 +260,7 @@ def test_a_limit_that_every_trained_round_overruns_is_met_without_training(monke
     rounds = list(driver._within_limits())
     assert trained == [(1, 9), (2, 2), (3, 1), (4, 0)]
     assert max(rounds, key=driver.standard.worth).download_bytes == 890
-    assert aims == [878, *(round(0.99 * 900 * 850 / written) for written in (930, 940, 940))], "less what training added at most"
+    assert aims == [878, *(round(0.99 * 900 * 850 / written) for written in (930, 940, 940))], "less what was added at most"
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,9 @@ def test_weights_in_matrices_of_other_layers_are_counted(text_model):
 def test_a_report_says_how_many_and_in_which_layers(text_model):
     (said,) = unplanned(text_model)
     assert said.startswith("754 of 770 weights get 8 bits or more and no zeros")
-    assert "both (Bidirectional), heads (MultiHeadAttention), words (Embedding)." in said
+    assert "in both (Bidirectional), heads (MultiHeadAttention), words (Embedding)." in said
+    (said,) = unplanned(text_model, {"words": 3, "both": 4})
+    assert said.endswith("they were rounded; bits: words 3, both 4.")
 
 
 def test_nothing_is_said_of_a_few(text_model):
