@@ -257,7 +257,7 @@ def unplanned(model: Model, rounded: Optional[Mapping[str, int]] = None) -> list
         ]
     return [
         f"{left:,} of {left + planned:,} weights get 8 bits or more and no zeros, because they are in no convolution or dense "
-        f"layer, but in {names}. Fewer bits, for the download alone, they get under a limit on it: --download."
+        f"layer, but in {names}. Fewer bits, for the download alone, they get under a limit on it."
     ]
 
 
