@@ -5,14 +5,16 @@ from __future__ import annotations
 import glob
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
+from warnings import warn
 
 from keras_xaic import tflite
 from keras_xaic.arguments import an, checked
 from keras_xaic.bundle import Bundle
 from keras_xaic.data import Samples
 from keras_xaic.edge.interpreters import check_interpreters
-from keras_xaic.errors import EdgeError, PlanError
+from keras_xaic.errors import EdgeError, PlanError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.models.columns import CODES, Evened, evened
 from keras_xaic.models.frozen import said_of_frozen, thawed
 from keras_xaic.models.losses import try_loss
 from keras_xaic.models.unlike import unlike_heads
@@ -142,6 +144,12 @@ def carry_out(
         check_explanations(loaded, task, samples_of.train)
     check_reasons(loaded, task, samples_of.judging, settings.budget)
     precision, samples = tflite.PRECISION_OF[activations], samples_of.calibration(options.calibration, settings.seed)
+    columns = Evened(loaded)
+    if activations == "int8":
+        columns = evened(loaded, samples_of.train, samples, CODES if device.file.io in ("uint8", "int8") else "")
+        loaded = columns.model
+    for said in columns.left:
+        warn(said, XaicWarning, stacklevel=2)
     finish = tflite.Finish.of(device.file, loaded, samples, samples_of.classes)
     progress("micro", 0, 1, "can TensorFlow Lite Micro run it?")
     reachable, warning = known_target(device.target, loaded, samples, precision, required="tflm" in device.interpreters)
@@ -157,7 +165,7 @@ def carry_out(
         if shared is not None:
             shared.identity = run_fingerprint(loaded, samples_of, None)
         job = Job(loaded, samples_of, task, settings, Workspace(place.work, progress, shared=shared), wider, finish=finish)
-        job.warnings = [one for one in (warning, frozen, unlike) if one is not None]
+        job.warnings = [one for one in (warning, frozen, unlike, *columns.left, *columns.said) if one is not None]
         return job.run(place, reachable)
 
 

@@ -20,6 +20,7 @@ from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.errors import EdgeError, ExportError, XaicWarning
 from keras_xaic.files import PathLike, tells_machine_errors
 from keras_xaic.models import fitted, infer_task, weighted_kernels
+from keras_xaic.models.columns import CODES, GRIDS, evened
 from keras_xaic.ownership import output
 from keras_xaic.pipeline.inputs import load_fitted
 from keras_xaic.pipeline.proving import prove as prove_bundle
@@ -87,6 +88,13 @@ def export(
         for name in float_layers:
             one_of("float_layers", name, [kernel.key for kernel in weighted_kernels(loaded)])
         data = with_task(data, infer_task(loaded, data, options.task, options.metric, options.output_weights))
+        planned = small.plan.activations if isinstance(small, CompressedModel) else "int8"
+        if (precision or planned) == "int8":
+            hindered = CODES if file.io in ("uint8", "int8") else "" if loaded is small else GRIDS
+            columns = evened(loaded, data.train, data.calibration(options.calibration, _seed_of(small)), hindered)
+            small, loaded = (small, loaded) if hindered else (columns.model, columns.model)
+            for said in (*columns.left, *columns.said):
+                _warn(said)
         settings = ["export", target, precision, list(float_layers), file, prove, options, _grids_of(small)]
         if place.start(run_fingerprint(loaded, data, settings)):
             return _published(place.target)
