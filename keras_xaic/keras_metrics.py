@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_xaic.arguments import shown
 from keras_xaic.errors import DataError, PlanError, XaicError, choices
-from keras_xaic.metrics import KINDS, METRICS, OWN_UNIT, Better, Metric, get_metric
+from keras_xaic.metrics import KINDS, METRICS, OWN_UNIT, Better, Metric, NoValue, get_metric
 from keras_xaic.output_tasks import said_of_outputs
 
 KEPT: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -168,7 +168,11 @@ class OwnFunction:
             expected = "a function of targets and outputs that returns a number"
             raise DataError(f"{found}: {type(error).__name__}: {lines[0][:200]}", expected) from error
         if not np.isfinite(number):
-            raise DataError(f"metric {self.name} is {number} of {len(targets)} samples", "a finite number")
+            found, fix = (
+                f"metric {self.name} is {number} of {len(targets)} samples",
+                "Return a number for whatever a model gives",
+            )
+            raise NoValue(found, "a finite number", fix)
         return number
 
     def _of(self, targets: np.ndarray, outputs: np.ndarray) -> Any:

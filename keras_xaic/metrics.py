@@ -6,6 +6,7 @@ the check on the device all judge through it. This file needs nothing but numpy 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -19,6 +20,10 @@ except ImportError:  # on a device, where this file stands alone
 
     class DataError(ValueError):  # type: ignore[no-redef]
         """The data cannot be judged."""
+
+
+class NoValue(DataError):
+    """A metric has no value for some samples: an area under a curve of one class, a precision where nothing is predicted."""
 
 
 EXACT = 1e-6
@@ -142,7 +147,7 @@ def _auc(judged: Judged) -> float:
         pairs = [(scores[:, one], truth[:, one] == 1) for one in range(scores.shape[1])]
     areas = [_binary_auc(score, positive) for score, positive in pairs if 0 < positive.sum() < len(positive)]
     if not areas:
-        raise DataError("auc: all targets are of one class", "at least one sample of each class")
+        raise NoValue("auc: all targets are of one class", "at least one sample of each class")
     return float(np.mean(areas))
 
 
@@ -458,8 +463,16 @@ class Task:
         return None if samples.y is None else self.score(outputs, samples.y)
 
     def goodness(self, outputs: np.ndarray, samples: Any) -> float:
-        """Returns the metric as a number that is better the higher it is; NaN without targets."""
-        value = self.value(outputs, samples)
+        """Returns the metric as a number that is better the higher it is; NaN without targets.
+
+        One of the user's own that has no value for these outputs, though it may for others, is worse than any.
+        """
+        try:
+            value = self.value(outputs, samples)
+        except NoValue:
+            if self.own is None:
+                raise
+            return -math.inf
         return float("nan") if value is None else -value if self.metric.is_error else value
 
     def drop(self, original: Optional[float], compressed: Optional[float], targets: Any = None) -> Optional[float]:

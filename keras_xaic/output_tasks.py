@@ -18,7 +18,7 @@ import numpy as np
 from keras_xaic.data.parts import Array, Parts, arrays_of
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError
-from keras_xaic.metrics import Metric, Task
+from keras_xaic.metrics import Metric, NoValue, Task
 from keras_xaic.tasks import Head, check_targets, infer
 
 Values = tuple[float, ...]
@@ -106,7 +106,12 @@ class Tasks:
         """
         if samples.y is None:
             return float("nan")
-        values, total = self.score(outputs, samples.y), 0.0
+        try:
+            values, total = self.score(outputs, samples.y), 0.0
+        except NoValue:
+            if self.own_metrics() is None:
+                raise
+            return -math.inf
         for task, value, truth, weight in zip(self.tasks, values, self._parts(samples.y), self.weights):
             one = -value if task.metric.is_error else value
             if task.metric.is_error and not task.metric.is_own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from keras_xaic import edge
 from keras_xaic.data import Array, Data, Samples, arrays_of
+from keras_xaic.metrics import NoValue
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.training import predict
@@ -60,10 +62,17 @@ class Judge:
             return -math.inf, math.inf, 0.0
         targets = samples.y
         group, several = np.arange(len(targets)) % GROUPS, min(GROUPS, len(targets)) if len(targets) > 1 else 0
-        without = [self._drop(outputs, targets, group != one) for one in range(several)]
+        try:
+            good, whole = self.task.goodness(outputs, samples), self._drop(outputs, targets)
+        except NoValue:  # of a file that never says yes, say
+            return -math.inf, math.inf, 0.0
+        without = []
+        for one in range(several):
+            with contextlib.suppress(NoValue):  # of what is left without a group that has all samples of a class
+                without.append(self._drop(outputs, targets, group != one))
         known = np.array([lost for lost in without if math.isfinite(lost)])
         doubt = math.sqrt((len(known) - 1) * float(known.var())) if len(known) > 1 else 0.0
-        return self.task.goodness(outputs, samples), self._drop(outputs, targets), doubt
+        return good, whole, doubt
 
     def _drop(self, outputs: Any, targets: Any, chosen: Any = slice(None)) -> float:
         """Returns what is lost on some of the samples."""

@@ -21,6 +21,7 @@ from keras_xaic.data import Data, arrays_of
 from keras_xaic.errors import ModelError
 from keras_xaic.files import write_atomic
 from keras_xaic.json_files import read_json
+from keras_xaic.metrics import NoValue
 from keras_xaic.models import channel_groups, remove_channels, weighted_kernels
 from keras_xaic.models.costs import macs
 from keras_xaic.output_tasks import AnyTask
@@ -240,13 +241,17 @@ class _Search:
         targets = self.judging.y
         group = np.arange(len(self.judging)) % GROUPS
         lost = [self._lost(outputs, targets, chosen) for chosen in (slice(None), *(group != one for one in range(GROUPS)))]
-        return lost[0], np.array(lost[1:])
+        whole, *without = (WORST if math.isnan(lost[0]) else lost[0], *lost[1:])
+        return whole, np.array([whole if math.isnan(one) else one for one in without])
 
     def _lost(self, outputs: Any, targets: Any, chosen: Any) -> float:
         if not all(np.isfinite(one).all() for one in arrays_of(outputs)) or not len(targets[chosen]):
             return WORST
         task: Any = self.task
-        own, given = (task.score(values[chosen], targets[chosen]) for values in (self.outputs, outputs))
+        try:
+            own, given = (task.score(values[chosen], targets[chosen]) for values in (self.outputs, outputs))
+        except NoValue:
+            return math.nan
         lost = task.drop(own, given, targets[chosen])
         return WORST if lost is None or not math.isfinite(lost) else float(min(WORST, lost))
 

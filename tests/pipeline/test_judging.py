@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ from keras_xaic import edge
 from keras_xaic._keras import keras, layers
 from keras_xaic.data import Data, Samples
 from keras_xaic.errors import DataError, XaicWarning
+from keras_xaic.keras_metrics import metric_names
+from keras_xaic.metrics import Task
+from keras_xaic.pipeline.judging import Judge
 from keras_xaic.planning import Budget
 
 
@@ -146,3 +151,33 @@ def test_labels_that_do_not_fit_are_doubted_before_any_work(tmp_path):
             out=tmp_path / "out",
         )
     assert any("no better than chance" in one for one in report.warnings)
+
+
+def test_a_round_is_judged_where_a_group_of_samples_has_all_of_a_class(monkeypatch):
+    y = np.zeros(60, int)
+    y[[3, 13]] = 1  # the same group
+    own = np.random.default_rng(0).uniform(size=(60, 1))
+    given = types.SimpleNamespace(together=np.where(y[:, None] == 1, 0.7, own))
+    monkeypatch.setattr(edge, "run_file", lambda *_, **__: given)
+    judge = Judge(Samples(np.zeros((60, 2)), y), Task("binary", 1, "sigmoid", "auc"), given.together)
+    good, lost, doubt = judge(pathlib.Path("model.tflite"))
+    assert good == pytest.approx(sk.roc_auc_score(y, given.together[:, 0]))
+    assert (lost, doubt) == (0.0, 0.0)
+
+
+def precision(targets, outputs):
+    yes = outputs[:, 0] > 0.5
+    with np.errstate(invalid="ignore"):
+        return np.float64(np.sum(yes & (targets.reshape(-1) == 1))) / np.sum(yes)
+
+
+def test_a_round_for_which_ones_own_metric_has_no_value_is_worse_than_any(monkeypatch):
+    y = np.arange(60) % 2
+    never = types.SimpleNamespace(together=np.full((60, 1), 0.3))
+    monkeypatch.setattr(edge, "run_file", lambda *_, **__: never)
+    task = Task("binary", 1, "sigmoid").judged_by(metric_names(precision))
+    judge = Judge(Samples(np.zeros((60, 2)), y), task, y[:, None] * 0.9)
+    assert judge(pathlib.Path("model.tflite")) == (-np.inf, np.inf, 0.0)
+    assert task.goodness(never.together, judge.samples) == -np.inf
+    with pytest.raises(DataError, match="precision is nan of 60 samples"):
+        task.score(never.together, y)
