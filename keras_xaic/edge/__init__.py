@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras_xaic.edge.agreement import Agreement, Deviation, knows_outputs, measure_agreement
 from keras_xaic.edge.bundle_files import checksums
+from keras_xaic.edge.cutting import said_of_cut
 from keras_xaic.edge.delegation import Delegation
 from keras_xaic.edge.file_ram import predict_arena
 from keras_xaic.edge.inspect_file import FileInfo, read_file
@@ -59,6 +60,7 @@ __all__ = [
     "read_file",
     "run_file",
     "run_layers",
+    "said_of_cut",
     "speed_judge",
     "verify",
     "with_judge",

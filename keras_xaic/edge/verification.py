@@ -13,6 +13,7 @@ from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.data import Array, Samples, as_data, renamed
 from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.bundle_files import file_sha256
+from keras_xaic.edge.cutting import said_of_cut
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
 from keras_xaic.edge.measured import InterpreterRun, Verification
@@ -93,6 +94,9 @@ def verify(
     )
     if decided is None:  # else the original was judged before
         _say_doubt(verification, samples)
+        cut = said_of_cut(opened.model, samples)
+        if cut is not None:
+            warnings.warn(cut, XaicWarning, stacklevel=2)
     if isinstance(does, Tasks) and verification.judge is not None and verification.judge.value is not None:
         originals = facts.originals(does)
         drops = () if originals is None else does.drops(originals, verification.judge.value, samples.y)

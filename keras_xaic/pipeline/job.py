@@ -162,7 +162,10 @@ class Job:
             told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
         about_files = (*warnings, micro.warning, state_warning(bundle))
         ruined = self.ruined(*outputs)
-        about_data = (doubt, hidden, original["fault"])
+        cut = edge.said_of_cut(bundle.model, self.test)
+        if cut is not None:
+            warn(cut, XaicWarning, stacklevel=2)
+        about_data = (doubt, hidden, original["fault"], cut)
         notes = (*about_data, *about_files, ruined, self.widened(small), self.eased, _approximated(relevance))
         outcome = Outcome(
             original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
