@@ -16,7 +16,7 @@ import numpy as np
 from keras_xaic._keras import Layer, Model, layers
 from keras_xaic.data import Samples
 from keras_xaic.models.folding import Affine
-from keras_xaic.models.front import Front, front_of
+from keras_xaic.models.front import Front, extent, front_of
 from keras_xaic.models.losses import carry_losses
 from keras_xaic.models.operations import Operation, Operations
 from keras_xaic.models.rebuilding import inputs_like, model_like
@@ -24,13 +24,16 @@ from keras_xaic.models.surgery import remove_channels
 
 STEPS = 16.0
 """Codes of the scale that all columns share that a column spans at least where nothing need be looked into."""
-MUCH, FINER = 0.02, 3.0
+MUCH, FINER = 0.02, 2.0
 """Share of their standard deviation that rounded inputs may change outputs by, and how many times less a front has to leave."""
 LEVELS, BATCH = 255.0, 256
 CODES = "With io of float32, the file scales each column before it rounds."
 GRIDS = "Its weights are on grids: compress the original with these data, and the file scales each column before it rounds."
 """What to do where no layer may be added: the file takes codes, or the model is compressed already."""
-_ADVICE = "Train with a Normalization layer at the input, which files compute in float32, or choose wider activations."
+_ADVICE = (
+    "Clip rare large values, train with a Normalization layer at the input, which files compute in float32, or choose wider "
+    "activations."
+)
 _CONVOLUTIONS, _RECURRENT = (layers.Conv1D, layers.Conv2D), (layers.LSTM, layers.GRU, layers.SimpleRNN)
 
 
@@ -68,10 +71,14 @@ def evened(model: Model, samples: Samples, calibration: Samples, hindered: str =
         before = _changed_by(operations, feeds, place, own)
         if not before > MUCH:
             continue
-        found = f"Columns of the input {model.input_names[place]!r} are of unlike size: with one scale of 8 bits for all of "
-        found += f"them, outputs change by {before:.0%} of their standard deviation. "
+        found = f"Columns of the input {model.input_names[place]!r} are of unlike size, or far from 0: one scale of 8 bits for "
+        found += f"all of them changes outputs by {before:.0%} of their standard deviation. "
         front = None if hindered else _front_for(operations, key, samples, place)
-        if front is not None and FINER * _changed_by(operations, feeds, place, front) < before:
+        if (
+            front is not None
+            and front.is_needed(feeds[place])
+            and FINER * _changed_by(operations, feeds, place, front) < before
+        ):
             fronts[key] = front
             said.append(f"{found}So the file takes float32 values there and scales each column before it rounds.")
         else:
@@ -83,17 +90,18 @@ def _are_unlike(values: np.ndarray, front: Optional[Front]) -> bool:
     """Whether a column spans few codes of the scale that all share."""
     flat = _flat(values if front is None else front(values))
     spans = np.ptp(flat, axis=0)
-    return bool(np.any((spans > 0) & (spans * LEVELS < STEPS * _extent(flat))))
+    return bool(np.any((spans > 0) & (spans * LEVELS < STEPS * extent(flat))))
 
 
 def _changed_by(operations: Operations, feeds: Sequence[np.ndarray], place: int, front: Optional[Front]) -> float:
     """Returns how much outputs change where an input is rounded to 8 bits behind a front, in their standard deviations."""
     values = feeds[place] if front is None else front(feeds[place])
-    step = _extent(values) / LEVELS
+    step = extent(values) / LEVELS
     rounded = (np.rint(values / step) * step).astype(np.float32)
     rounded = rounded if front is None else front.before(rounded)
     pairs = zip(_outputs(operations, feeds), _outputs(operations, [*feeds[:place], rounded, *feeds[place + 1 :]]))
-    return max(float(np.sqrt(np.mean(np.square(one - other))) / max(float(one.std()), 1e-12)) for one, other in pairs)
+    found = [np.mean(np.square(one - other)) / max(float(np.mean(one.var(axis=0))), 1e-24) for one, other in pairs]
+    return float(np.sqrt(max(found)))
 
 
 def _outputs(operations: Operations, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -108,21 +116,21 @@ def _outputs(operations: Operations, feeds: Sequence[np.ndarray]) -> list[np.nda
 
 
 def _front_for(operations: Operations, key: str, samples: Samples, place: int) -> Optional[Front]:
-    """Returns what brings every column to -1 to 1 (0 stays where it must); None where not all readers can take it up."""
+    """Returns what brings columns to 1 at most, around 0 where it may move; None where not all readers can take it up."""
     takers = [_taker(operations, reader) for reader in operations.consumers[key]]
     if None in takers or not takers or key in operations.outputs:
         return None
     parts = [_flat(samples.feeds(slice(start, start + BATCH))[place]) for start in range(0, len(samples), BATCH)]
     low, high = np.min([one.min(axis=0) for one in parts], axis=0), np.max([one.max(axis=0) for one in parts], axis=0)
     low, high = low.astype(np.float64), high.astype(np.float64)
-    center = (low + high) / 2 if all(_takes_offset(one) for one in takers if one is not None) else np.zeros(len(low))
+    mean = np.sum([one.sum(axis=0, dtype=np.float64) for one in parts], axis=0) / sum(map(len, parts))
+    center = mean if all(_takes_offset(one) for one in takers if one is not None) else np.zeros(len(low))
     reach = np.maximum(high - center, center - low)
     size, moves = np.max([_weights(one.layer, len(low)) for one in takers if one is not None], axis=0), low < high
     # A column that never changes may do so one day, but its weights must not be the largest.
     reach = np.where(moves, reach, np.minimum(reach.max(), (size * reach * moves).max() / np.maximum(size, 1e-12)))
     center, reach = center.astype(np.float32).astype(np.float64), np.maximum(reach, 1e-6)
-    front = Front(key, (), center, 1.0 / reach)
-    return front if front.is_unlike else None  # else the converter would have it in 8 bits, too
+    return Front(key, (), center, 1.0 / reach)
 
 
 def _taker(operations: Operations, reader: Operation) -> Optional[Operation]:
@@ -183,8 +191,3 @@ def _take_up(layer: Layer, front: Front) -> None:
 
 def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
-
-
-def _extent(values: np.ndarray) -> float:
-    """Returns the length of the range of values, with 0 in it as in files."""
-    return max(float(np.max(values)), 0.0) - min(float(np.min(values)), 0.0)

@@ -42,6 +42,10 @@ class Front:
         """Whether its gains are so unlike that weights behind it cannot take them up: the converter would have them do so."""
         return bool(np.ptp(self.gain) > 0) and is_unlike(self.gain, self.center * self.gain)
 
+    def is_needed(self, values: np.ndarray) -> bool:
+        """Whether 8 bits would make what comes out for (N, ...) `values` too coarse."""
+        return bool(np.abs(self.gain).max() * extent(values) > COARSER * extent(self(values))) or self.is_unlike
+
     def before(self, values: np.ndarray) -> np.ndarray:
         """Returns (N, ...) for what `values` come out, in float32."""
         return (np.asarray(values, np.float64) / self.gain + self.center).astype(np.float32)
@@ -80,9 +84,7 @@ def needed_fronts(operations: Operations, arrays: Sequence[np.ndarray]) -> dict[
     found = {}
     for key, tensor, array in zip(operations.inputs, operations.model.inputs, arrays):
         front = front_of(operations, key) if tensor.dtype.name == "float32" else None
-        if front is not None and (
-            np.abs(front.gain).max() * _extent(array) > COARSER * _extent(front(array)) or front.is_unlike
-        ):
+        if front is not None and front.is_needed(array):
             found[key] = front
     return found
 
@@ -113,6 +115,6 @@ def _affine(operation: Operation, operations: Operations) -> Optional[tuple[np.n
     return (center, gain) if np.all(np.isfinite(gain)) and np.all(np.isfinite(center)) else None
 
 
-def _extent(values: np.ndarray) -> float:
+def extent(values: np.ndarray) -> float:
     """Returns the length of the range of values, with 0 in it as in files."""
     return max(float(np.max(values)), 0.0) - min(float(np.min(values)), 0.0)

@@ -11,6 +11,8 @@ from keras_xaic._keras import keras, layers
 from keras_xaic.data import Parts, Samples
 from keras_xaic.errors import XaicWarning
 from keras_xaic.models.columns import evened
+from keras_xaic.models.front import front_of
+from keras_xaic.models.operations import Operations
 from keras_xaic.tflite.build import build_tflite
 
 SIZES, CENTERS = np.array([150.0, 5.0, 1.0, 1.0, 0.05]), np.array([150.0, 1005.0, 0.0, 0.0, 0.0])
@@ -83,6 +85,18 @@ def test_a_file_of_8_bits_is_right(tmp_path):
         off.append(np.sqrt(np.mean((given - expected) ** 2)) / expected.std())
     assert off[0] > 0.3
     assert off[1] < 0.03
+
+
+def test_one_column_far_from_0_is_moved():
+    x = (1000.0 + np.sin(np.arange(64) * 0.2 + np.arange(80)[:, None]))[..., None].astype(np.float32)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((64, 1)), layers.Conv1D(8, 5, activation="relu"), layers.Flatten(), layers.Dense(2)])
+    kernel, bias = model.layers[0].get_weights()
+    model.layers[0].set_weights([kernel, bias - 1000.0 * kernel.sum(axis=(0, 1))])
+    made = evened(model, Samples(x), Samples(x)).model
+    assert len(front_of(Operations(made), "input:0").operations) == 1
+    expected = model.predict(x, verbose=0)
+    assert np.abs(made.predict(x, verbose=0) - expected).max() < 1e-2 * expected.std()
 
 
 def test_columns_that_hardly_matter_are_left_alone():
