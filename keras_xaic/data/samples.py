@@ -218,8 +218,12 @@ class Data:
     @checked(count=whole(1), seed=whole(0))
     def calibration(self, count: int = 256, seed: int = 0) -> Samples:
         """Returns the first `count` training samples after a seeded shuffle."""
+        return self.train.take(self.calibration_rows(count, seed))
+
+    def calibration_rows(self, count: int = 256, seed: int = 0) -> np.ndarray:
+        """Returns which training samples `calibration` gives, (n,)."""
         order = np.random.default_rng(seed).permutation(len(self.train))
-        return self.train.take(np.sort(order[:count]) if count >= len(self.train) else order[:count])
+        return np.sort(order[:count]) if count >= len(self.train) else order[:count]
 
     @checked(fraction=_share, most=whole(1), seed=whole(0))
     def split(self, fraction: float = 0.1, seed: int = 0, most: int = 5000) -> tuple[Samples, Samples]:

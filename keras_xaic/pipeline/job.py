@@ -32,7 +32,7 @@ from keras_xaic.pipeline.baselines import equal_download_sparsity, run_baseline
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver
 from keras_xaic.pipeline.easing import Easing, said_of_easing
-from keras_xaic.pipeline.judging import column_drops
+from keras_xaic.pipeline.judging import check_numbers_of, column_drops
 from keras_xaic.pipeline.measuring import COMPRESSED, ORIGINAL, PLAIN, Measuring, race_files
 from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.proving import (
@@ -116,6 +116,8 @@ class Job:
         self._find_rules()
         work, seed, recipe = self.work, self.settings.seed, self.settings.recipe
         samples = self.data.calibration(self.settings.options.calibration, seed)
+        rows = self.data.calibration_rows(self.settings.options.calibration, seed)
+        check_numbers_of(predict(self.model, samples), rows, "x_train")
         original = work.timed("original", lambda: self.original())
         task: Any = self.task
         doubt = None if self.test.y is None else task.doubt(original["outputs"], self.test.y)
@@ -265,6 +267,7 @@ class Job:
         save, load = (_save_parts, _load_parts) if several else (lambda a, p: save_array(p, a), np.load)
         name = "original.npz" if several else "original.npy"
         outputs = self.work.cached(name, lambda: predict(self.model, self.test), save, load, of="test data")
+        check_numbers_of(outputs, range(len(self.test)), "x_train" if self.data.test is None else "x_test")
         path, canonical = self.work.path / "original.tflite", canonicalize(self.model).model
         content = self.work.cached(path.name, lambda: tflite.float_twin(canonical), _write, pathlib.Path.read_bytes, of="model")
         if not path.exists():

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_xaic import edge
 from keras_xaic.data import Array, Data, Samples, arrays_of
+from keras_xaic.errors import DataError
 from keras_xaic.metrics import NoValue
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.pipeline.run_settings import RunSettings
@@ -84,6 +85,26 @@ class Judge:
             return math.inf
         columns = column_drops(task, outputs[chosen], self.outputs[chosen], targets)
         return max([lost, *(one.lost for one in columns if one.counts)])
+
+
+def check_numbers_of(outputs: object, rows: Any, key: str) -> None:
+    """Refuses samples for which a model gives NaN: no file can be compared with that, and no range be measured.
+
+    Args:
+        outputs: Of the original.
+        rows: Which samples of the part they belong to.
+        key: ``x_train`` or ``x_test``.
+
+    Raises:
+        DataError: Naming a sample.
+    """
+    found = np.any([np.isnan(one.reshape(len(one), -1)).any(axis=1) for one in map(np.asarray, arrays_of(outputs))], axis=0)
+    if found.any():
+        raise DataError(
+            f"the model gives NaN for {np.sum(found)} of {len(found)} samples of {key}, such as {key}[{rows[found.argmax()]}]",
+            "numbers",
+            "Leave such samples out; often these are sequences that are padding alone",
+        )
 
 
 def judge_count(work: int) -> int:

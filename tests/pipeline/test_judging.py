@@ -181,3 +181,15 @@ def test_a_round_for_which_ones_own_metric_has_no_value_is_worse_than_any(monkey
     assert task.goodness(never.together, judge.samples) == -np.inf
     with pytest.raises(DataError, match="precision is nan of 60 samples"):
         task.score(never.together, y)
+
+
+@pytest.mark.parametrize(("key", "row"), [("x_train", 5), ("x_test", 7)])
+def test_samples_for_which_the_model_gives_nan_are_named(tmp_path, key, row):
+    tokens = np.random.default_rng(0).integers(1, 9, (30, 6))
+    data = {"x_train": tokens[:20], "y_train": np.arange(20) % 2, "x_test": tokens[20:], "y_test": np.arange(10) % 2}
+    data[key][row] = 0  # padding alone, of which a mean is 0 / 0
+    embedding = layers.Embedding(9, 4, mask_zero=True)
+    model = keras.Sequential([keras.Input((6,)), embedding, layers.GlobalAveragePooling1D(), layers.Dense(2, "softmax")])
+    device = xaic.Device(target="mobile", baselines=())
+    with pytest.raises(DataError, match=rf"NaN for 1 of \d+ samples of {key}, such as {key}\[{row}\]"):
+        xaic.compress(model, data, out=tmp_path / "out", recipe="int8", training=xaic.Training(epochs=0), device=device)
