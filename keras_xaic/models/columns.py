@@ -120,10 +120,7 @@ def _front_for(operations: Operations, key: str, samples: Samples, place: int) -
     takers = [_taker(operations, reader) for reader in operations.consumers[key]]
     if None in takers or not takers or key in operations.outputs:
         return None
-    parts = [_flat(samples.feeds(slice(start, start + BATCH))[place]) for start in range(0, len(samples), BATCH)]
-    low, high = np.min([one.min(axis=0) for one in parts], axis=0), np.max([one.max(axis=0) for one in parts], axis=0)
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    mean = np.sum([one.sum(axis=0, dtype=np.float64) for one in parts], axis=0) / sum(map(len, parts))
+    low, high, mean = _measured(samples, place)
     center = mean if all(_takes_offset(one) for one in takers if one is not None) else np.zeros(len(low))
     reach = np.maximum(high - center, center - low)
     size, moves = np.max([_weights(one.layer, len(low)) for one in takers if one is not None], axis=0), low < high
@@ -131,6 +128,16 @@ def _front_for(operations: Operations, key: str, samples: Samples, place: int) -
     reach = np.where(moves, reach, np.minimum(reach.max(), (size * reach * moves).max() / np.maximum(size, 1e-12)))
     center, reach = center.astype(np.float32).astype(np.float64), np.maximum(reach, 1e-6)
     return Front(key, (), center, 1.0 / reach)
+
+
+def _measured(samples: Samples, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the least, the largest and the mean value of every column of an input, float64."""
+    found = []
+    for start in range(0, len(samples), BATCH):
+        flat = _flat(samples.feeds(slice(start, start + BATCH))[place]).astype(np.float64)
+        found.append((flat.min(axis=0), flat.max(axis=0), flat.sum(axis=0), len(flat)))
+    low, high, sums, counts = zip(*found)
+    return np.min(low, axis=0), np.max(high, axis=0), np.sum(sums, axis=0) / sum(counts)
 
 
 def _taker(operations: Operations, reader: Operation) -> Optional[Operation]:
@@ -142,7 +149,8 @@ def _taker(operations: Operations, reader: Operation) -> Optional[Operation]:
     layer = reader.layer
     plain = type(layer) in _CONVOLUTIONS and layer.groups == 1 and layer.data_format == "channels_last"
     fits = type(layer) is layers.Dense or plain or (type(layer) in _RECURRENT and len(reader.inputs) == 1)
-    return reader if fits and sum(one.layer is layer for one in operations) == 1 else None
+    bound = any(getattr(layer, f"{part}_constraint", None) is not None for part in ("kernel", "bias"))
+    return reader if fits and not bound and sum(one.layer is layer for one in operations) == 1 else None
 
 
 def _takes_offset(taker: Operation) -> bool:

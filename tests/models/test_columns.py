@@ -124,6 +124,12 @@ def test_an_input_that_cannot_have_it_is_named():
     assert "Normalization" in made.left[0]
 
 
+def test_weights_that_training_would_bring_back_into_bounds_are_left_alone():
+    made = evened(fed(layers.Dense(16, "relu", kernel_constraint="max_norm")), Samples(TABLE), Samples(TABLE))
+    assert made.said == ()
+    assert len(made.left) == 1
+
+
 def test_export_scales_columns_where_the_file_may_take_float32_values(tmp_path):
     x, model = TABLE, READERS["dense"][1]()
     with pytest.warns(XaicWarning, match="So the file takes float32"):

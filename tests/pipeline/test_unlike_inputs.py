@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import keras_xaic as xaic
 from keras_xaic._keras import keras, layers
 from keras_xaic.compression import apply
+from keras_xaic.errors import XaicWarning
 from keras_xaic.pipeline.size_fitting import noise_for
 from keras_xaic.planning import Plan
 
@@ -78,3 +81,24 @@ def test_every_way_gives_a_file_as_good_as_the_model(name, tmp_path):
     for number, one in enumerate((small, model)):
         bundle = xaic.export(one, tmp_path / str(number), calibration=x, target="mobile")
         assert xaic.verify(bundle, (x, y)).edge_metric > 0.85, number
+
+
+@pytest.mark.parametrize("io", [None, "int8"])
+def test_a_table_of_unlike_units_is_scaled_in_the_file_or_told(io, tmp_path):
+    keras.utils.set_random_seed(2)
+    x = np.random.default_rng(0).uniform(-1, 1, (200, 6)).astype(np.float32)
+    x[:, 0] = 150.0 * (x[:, 0] + 1.0)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dense(3, "softmax")])
+    kernel, bias = model.layers[0].get_weights()
+    kernel[0] /= 150.0
+    model.layers[0].set_weights([kernel, bias - 150.0 * kernel[0]])
+    device = xaic.Device(target="mobile", baselines=(), file=xaic.FileOptions(io=io))
+    how = {"recipe": "int8", "training": xaic.Training(epochs=0), "device": device, "out": tmp_path / "out"}
+    data = {"x_train": x, "y_train": model.predict(x, verbose=0).argmax(-1)}
+    if io is None:
+        report = xaic.compress(model, data, **how)
+        assert report.compressed.edge_metric > 0.97
+        assert any("scales each column" in said for said in report.warnings)
+        return
+    with pytest.warns(XaicWarning, match="With io of float32"), contextlib.suppress(xaic.XaicError):
+        xaic.compress(model, data, **how)
