@@ -94,7 +94,7 @@ def verify(
     )
     if decided is None:  # else the original was judged before
         _say_doubt(verification, samples)
-        cut = said_of_cut(opened.model, samples)
+        cut = said_of_cut(opened.model, samples) if verification.outputs is not None else None
         if cut is not None:
             warnings.warn(cut, XaicWarning, stacklevel=2)
     if isinstance(does, Tasks) and verification.judge is not None and verification.judge.value is not None:

@@ -55,6 +55,7 @@ def test_noise_that_stands_for_data_is_alike_behind_the_front(name):
 
 
 def test_what_is_applied_has_such_factors_in_its_kernels():
+    keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((6,)), layers.Rescaling(FACTORS.tolist()), layers.Dense(3, "softmax", name="head")])
     head = {"key": "head", "kind": "dense", "weights": 18, "bits": 8, "granularity": "tensor", "storage": "int8"}
     small = apply(model, Plan(layers=[head]), np.ones((8, 6), np.float32), training=xaic.Training(epochs=0)).model
