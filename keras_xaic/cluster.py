@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
@@ -123,9 +124,10 @@ class Cluster:
 
     def map(self, function: str, jobs: Sequence[Sequence[Any]]) -> list[Any]:
         """Calls a function once for every job, at the same time, and returns their results in order."""
+        context = contextvars.copy_context()  # threads belong to the call that starts them (see `keras_xaic.usual`)
         with concurrent.futures.ThreadPoolExecutor(max(1, len(jobs))) as pool:
             try:
-                return list(pool.map(lambda job: self.call(function, *job), jobs))
+                return list(pool.map(lambda job: context.copy().run(self.call, function, *job), jobs))
             except BaseException:
                 self.close()
                 raise

@@ -210,6 +210,8 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
         return None
     kinds, words = {kind.__name__ for kind in type(error).__mro__}, _one_line(error)
     number = next((number for said, number in _WORDS.items() if said in str(error).lower()), None)
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return None  # not of the system: what ends a user's own clock raises it
     if isinstance(error, OSError):
         number = error.errno or number
         if number == errno.ENOENT and _is_nowhere():

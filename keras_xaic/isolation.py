@@ -276,6 +276,8 @@ def die_with(parent: int) -> None:
 def work(parent: int, preload: str) -> None:
     """Reads jobs, one a line, until the parent closes the pipe; forks a child for each. In the worker."""
     die_with(parent)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where the parent ignores it, nobody would learn how a child ended,
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # and what it blocks would not end one that hangs
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     failed = ""

@@ -6,11 +6,23 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from keras_xaic.errors import XaicWarning
+
+_streams = threading.RLock()
+"""Held while a stream of the process is somewhere else: of two threads the later would put back what it found there."""
+
+
+def _after_fork() -> None:
+    global _streams
+    _streams = threading.RLock()  # a thread that is not here may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Said:
@@ -27,7 +39,7 @@ class Said:
 def captured_stderr() -> Iterator[Said]:
     """Sends file descriptor 2 of this process to a file for the length of the block, and mutes Python warnings."""
     said = Said()
-    with tempfile.TemporaryFile() as file, warnings.catch_warnings():
+    with _streams, tempfile.TemporaryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.stderr.flush()
         kept = os.dup(2)
@@ -45,20 +57,21 @@ def captured_stderr() -> Iterator[Said]:
 @contextlib.contextmanager
 def muted_stdout() -> Iterator[None]:
     """Drops what C++ code prints on standard output within the block: that is for results alone."""
-    try:
-        sys.stdout.flush()
-        kept = os.dup(1)
-    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with _streams:
+        try:
+            sys.stdout.flush()
+            kept = os.dup(1)
+        except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 @contextlib.contextmanager

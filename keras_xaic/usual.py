@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import logging
 import os
@@ -18,7 +19,8 @@ from keras_xaic._keras import keras, tf
 from keras_xaic.errors import MachineError, PlanError
 from keras_xaic.silence import warnings_are_told
 
-_inside = threading.local()
+_inside = contextvars.ContextVar("inside", default=False)
+_turn = threading.RLock()
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -27,7 +29,8 @@ _forked = False
 
 
 def _after_fork() -> None:
-    global _forked
+    global _forked, _turn
+    _turn = threading.RLock()  # a thread that is not here may have held it
     context = sys.modules["tensorflow.python.eager.context"]
     _forked = _forked or bool(getattr(context.context_safe(), "_initialized", False))
 
@@ -41,7 +44,7 @@ def usual_keras() -> Iterator[None]:
 
     That is: float32 as `floatx` and policy, functions compiled (not `tf.config.run_functions_eagerly`), TensorFlow's logger at
     errors, and warnings of other packages no errors. The generators of Python and NumPy continue where they were. Inside
-    another such call nothing happens.
+    another such call nothing happens. Calls of several threads take turns: what one sets back, another would be working with.
 
     Raises:
         MachineError: In a fork of a process in which TensorFlow has worked, where it would wait for ever.
@@ -51,9 +54,20 @@ def usual_keras() -> Iterator[None]:
     if _forked:
         found = "this process was forked from one in which TensorFlow has worked: here it would wait for ever"
         raise MachineError(found, "", "start processes with multiprocessing.get_context('spawn')")
-    if getattr(_inside, "yes", False):
+    if _inside.get():
         yield
         return
+    with _turn:
+        mark = _inside.set(True)
+        try:
+            with _usual():
+                yield
+        finally:
+            _inside.reset(mark)
+
+
+@contextlib.contextmanager
+def _usual() -> Iterator[None]:
     if tf.distribute.has_strategy():
         found = "this is called in the scope of a tf.distribute strategy"
         raise PlanError(found, "a call outside of it; the model may have been made inside", "Training takes {strategy}")
@@ -64,7 +78,6 @@ def usual_keras() -> Iterator[None]:
     floatx, policy, eagerly = keras.backend.floatx(), keras.mixed_precision.global_policy(), tf.config.functions_run_eagerly()
     states, level = (random.getstate(), np.random.get_state()), logger.level
     other = policy.name != floatx  # else it follows floatx
-    _inside.yes = True
     try:
         if floatx != "float32":
             keras.backend.set_floatx("float32")
@@ -76,7 +89,6 @@ def usual_keras() -> Iterator[None]:
         with warnings_are_told():
             yield
     finally:
-        _inside.yes = False
         logger.setLevel(level)
         if eagerly:
             tf.config.run_functions_eagerly(True)

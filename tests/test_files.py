@@ -141,7 +141,7 @@ def test_errors_of_the_machine_are_known_by_what_they_are(error, said):
         function()
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), KeyboardInterrupt(), DataError("x")])
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), KeyboardInterrupt(), DataError("x"), TimeoutError("x")])
 def test_other_errors_stay_what_they_are(error):
     assert machine_error(error) is None
 

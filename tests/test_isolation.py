@@ -101,6 +101,20 @@ def test_a_call_that_hangs_ends_at_its_time_limit():
     assert time.monotonic() - start < 10
 
 
+def test_signals_that_the_parent_ignores_or_blocks_keep_no_call_from_its_end():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:  # a worker of its own, which begins with these
+        assert run_isolated(HERE + "answer", 1, np.ones(1), preload="json")["number"] == 2
+        with pytest.raises(ChildDied, match="crashed: it was ended by SIGSEGV"):
+            run_isolated(HERE + "crash", preload="json")
+        with pytest.raises(ChildDied, match=r"spin did not end within 0\.5 s"):
+            run_isolated(HERE + "spin", preload="json", timeout=0.5)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_call_that_takes_too_much_memory_is_refused():
     assert run_isolated(HERE + "take", 1_000_000, memory=100_000_000)["length"] == 1_000_000
     with pytest.raises(Exception, match="take ran out of memory"):

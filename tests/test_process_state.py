@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextvars
 import logging
 import os
 import pathlib
 import random
 import signal
 import tempfile
+import threading
 import warnings
 
 import numpy as np
@@ -19,6 +22,7 @@ import keras_xaic as xaic
 from keras_xaic._keras import keras, layers, tf
 from keras_xaic.errors import XaicWarning
 from keras_xaic.objectives import SearchOptions
+from keras_xaic.silence import captured_stderr, muted_stdout
 from keras_xaic.usual import usual_keras
 
 FEW = xaic.Device("mobile", baselines=())
@@ -123,6 +127,52 @@ def test_what_users_change_for_the_process_does_not_matter(job, tmp_path, name, 
             np.testing.assert_allclose(value, job["relevance"].weights[key], atol=1e-6)
     if name == "compress":
         assert pathlib.Path(tmp_path / "out" / "model.tflite").is_file()
+
+
+def one_after_another(block):
+    """Has a thread enter a block while another one is in it, which leaves first; returns what the later one found inside."""
+    inside, tried, found = threading.Event(), threading.Event(), []
+
+    def first():
+        with block():
+            inside.set()
+            tried.wait(0.5)
+
+    def then():
+        inside.wait()
+        with block():
+            tried.set()
+            one.join()
+            found.append(snapshot())
+
+    one, two = threading.Thread(target=first), threading.Thread(target=then)
+    for thread in (one, two):
+        thread.start()
+    for thread in (one, two):
+        thread.join(60)
+    return found[0]
+
+
+def test_calls_of_several_threads_take_turns(changed):
+    before = snapshot()
+    within = one_after_another(usual_keras)
+    assert (within["floatx"], within["policy"], within["eagerly"]) == ("float32", "float32", False)
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize("block", [captured_stderr, muted_stdout])
+def test_streams_come_back_after_several_threads(block):
+    before = [os.fstat(number).st_ino for number in (1, 2)]
+    one_after_another(block)
+    assert [os.fstat(number).st_ino for number in (1, 2)] == before
+
+
+def test_threads_of_a_call_belong_to_it(job):
+    def attributed():
+        return xaic.attribute(job["model"], *job["data"])
+
+    with usual_keras(), concurrent.futures.ThreadPoolExecutor() as pool:
+        assert pool.submit(contextvars.copy_context().run, attributed).result(60).weights
 
 
 @pytest.mark.parametrize("name", ["attribute", "apply", "load_model", "export"])

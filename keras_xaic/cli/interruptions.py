@@ -16,7 +16,10 @@ of its own."""
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP interrupt as Ctrl-C does, so that what is temporary is cleaned up."""
+    """Lets SIGTERM and SIGHUP interrupt as Ctrl-C does, so that what is temporary is cleaned up.
+
+    Processes that a command starts can be waited for, also where whoever started it ignores how children end.
+    """
 
     def interrupt(number: int, frame: Optional[FrameType]) -> None:
         INTERRUPTED.set()
@@ -28,6 +31,8 @@ def interruptible() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, interrupt)
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield
     finally:

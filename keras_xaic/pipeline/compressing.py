@@ -68,7 +68,8 @@ def compress(
     """Compresses a model to a budget, writes the bundle and proves it on an edge interpreter.
 
     Finished steps are kept in ``OUT.partial``; the same call after an interruption continues there. While it runs, the seeds of
-    Python, NumPy and Keras and TensorFlow's op determinism are set for the whole process; afterwards they are as before.
+    Python, NumPy and Keras and TensorFlow's op determinism are set for the whole process; afterwards they are as before. Calls
+    in several threads take turns; for several at once, use processes.
 
     Args:
         model: A `keras.Model`, or the path of one.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing import connection
 from typing import Any, Callable
 
 from keras_xaic.cluster import joined, received, sendable
@@ -37,10 +39,12 @@ def work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[],
     try:
         for process in processes:
             process.start()
+        running = {process.sentinel for process in processes}
+        while running:  # not `is_alive`, which stays true for ever where the user has SIGCHLD ignored
+            running -= set(connection.wait(running, PAUSE))
+            tell()
         for process in processes:
-            while process.is_alive():
-                process.join(PAUSE)
-                tell()
+            process.join()
     finally:
         for process in processes:
             process.terminate() if process.is_alive() else None
@@ -72,7 +76,8 @@ def work_on_cluster(work: Callable[..., None], wanted: SearchOptions, setting: S
             return tried
 
         with concurrent.futures.ThreadPoolExecutor(wanted.workers) as pool:
-            running = [pool.submit(work, run=run) for _ in range(wanted.workers)]
+            belonging = [contextvars.copy_context() for _ in range(wanted.workers)]  # to this call, see `usual_keras`
+            running = [pool.submit(one.run, work, run=run) for one in belonging]
             try:
                 while concurrent.futures.wait(running, PAUSE, concurrent.futures.FIRST_EXCEPTION).not_done:
                     tell()

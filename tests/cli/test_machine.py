@@ -101,6 +101,20 @@ def test_a_signal_to_end_runs_the_clean_up_and_is_an_interruption(monkeypatch, c
     assert signal.getsignal(number) == before
 
 
+def test_a_command_learns_how_its_processes_end_where_its_parent_ignores_that(monkeypatch):
+    found = []
+    monkeypatch.setattr(keras_xaic.pipeline, "compress", lambda *_, **__: found.append(signal.getsignal(signal.SIGCHLD)))
+    monkeypatch.setattr(sys, "argv", ["xaic", "compress", "m.h5", "--data", "d.npz", "--out", "o"])
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert found == [signal.SIG_DFL]
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_unpack_replaces_nothing_unasked(tmp_path):
     packed, content = container(tmp_path)
     out = tmp_path / "model.tflite"
@@ -217,11 +231,12 @@ def test_a_search_needs_names_that_its_commands_can_hold(tmp_path):
 
 
 def test_trials_of_other_settings_do_not_mix(tmp_path):
-    pytest.importorskip("optuna")
+    optuna = pytest.importorskip("optuna")
     np.savez(tmp_path / "d.npz", x_train=np.zeros((4, 2)))
     (tmp_path / "m.keras").write_text("no model")
     given = [tmp_path / "m.keras", "--data", tmp_path / "d.npz", "--out", tmp_path / "out"]
     assert "m.keras" in invoke("search", *given)[1][0]
+    optuna.load_study(study_name="keras-xaic", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}").ask()
     code, lines = invoke("search", *given, "--epochs", "7")
     assert (code, len(lines)) == (2, 1), lines
     assert "other settings" in lines[0]

@@ -46,6 +46,18 @@ def test_one_process_is_forked_for_all_jobs(version, tmp_path):
     assert server() == before
 
 
+def test_how_children_end_is_known_where_the_user_ignores_it(tmp_path):
+    starting._close()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert [bool(ask(tmp_path)), bool(ask(tmp_path))] == [True] * 2
+        first = server()
+        assert bool(ask(tmp_path))
+        assert server() == first
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_server_that_was_killed_is_replaced(version, tmp_path):
     before = server()
     os.kill(before, signal.SIGKILL)

@@ -47,6 +47,12 @@ def in_copy(action: Callable[[], bytes]) -> Optional[bytes]:
     return given[1:] if given else None
 
 
+def usual_signals() -> None:
+    """Sets signals back to what they are by default: children begin with those that their parent ignores or blocks."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody learns how a child ended
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def end_with_parent() -> None:
     """Asks Linux to end this process when the one that started it ends, however that ends."""
     if sys.platform == "linux":
