@@ -110,7 +110,7 @@ class Shared:
         address = hashlib.sha256(json.dumps([self.identity, facts_of(of)]).encode()).hexdigest()[:32]
         path = self.directory / address / name
         clock = path.with_name(f"{name}.seconds")  # written last: without it the file may be of a run that is at work
-        if clock.exists():
+        if clock.exists() and path.exists():
             self.used += 1
             self.seconds_saved += float(clock.read_text())
             return load(path)

@@ -46,6 +46,7 @@ class Front(BaseModel, metaclass=Made):
         points: Finished trials, in the order of the first objective.
         model: What was compressed.
         failed: Trials that ended without a model.
+        last_error: What the last of them said.
         pruned: Trials that were ended early, because a smaller model is better than they could become.
         used: How often a trial could use what another one had made.
         made: How often it could not.
@@ -58,6 +59,7 @@ class Front(BaseModel, metaclass=Made):
     points: tuple[Found, ...] = Field(strict=False)
     model: str = ""
     failed: Count = 0
+    last_error: str = ""
     pruned: Count = 0
     used: Count = 0
     made: Count = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import os
@@ -10,7 +11,7 @@ import urllib.parse
 import warnings
 from typing import Any, Optional
 
-from keras_xaic.errors import MachineError
+from keras_xaic.errors import MachineError, PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.ownership import remove_work
 from keras_xaic.searching.trial import TRIALS, Setting
@@ -63,28 +64,54 @@ def open_storage(optuna: Any, url: str) -> Any:
 
     Raises:
         MachineError: If the database cannot be reached, or what speaks to it is not installed.
+        PlanError: If it is in memory.
     """
     kind, scheme = optuna.storages.RDBStorage, url.partition(":")[0]
     names = ("heartbeat_stale_trial_callback", "failed_trial_callback")  # since, and before Optuna 4.9
     callback = next(name for name in names if name in inspect.signature(kind).parameters)
     try:
+        is_sqlite = _is_sqlite(url)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls heartbeats experimental
             how: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": GRACE, callback: _begin_again}
-            if scheme != "sqlite":
-                return kind(url, **how)
+            if not is_sqlite:
+                return _beating(kind(url, **how))
             storage = kind(url, engine_kwargs={"connect_args": {"timeout": PATIENCE}}, **how)
         from sqlalchemy import event
 
         # Else two processes may read that a trial waits before one of them writes that it runs: both would run it.
         event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        return storage
+        return _beating(storage)
     except ImportError:
         raise MachineError(
             f"the storage {scheme}://... needs a driver that is not installed", "", "pip install 'keras-xaic[cluster]'"
         ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise MachineError(f"the storage {scheme}://... cannot be used ({error})", "a URL such as sqlite:///study.db") from None
+
+
+def _is_sqlite(url: str) -> bool:
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return False
+    if not parsed.database or ":memory:" in parsed.database or "memory" in parsed.query.values():
+        found = f"the storage {url} is in memory, where every process has another one"
+        raise PlanError(found, "a file, e.g. sqlite:///study.db", "Leave out {storage}, or name a file")
+    return True
+
+
+def _beating(storage: Any) -> Any:
+    """Has signs of life that cannot be written be left out: the work itself says that the database is out of reach."""
+    beat = storage.record_heartbeat
+
+    def record_heartbeat(trial: int) -> None:
+        with contextlib.suppress(Exception):
+            beat(trial)
+
+    storage.record_heartbeat = record_heartbeat
+    return storage
 
 
 def pick_up(optuna: Any, study: Any, setting: Setting, alone: bool) -> None:

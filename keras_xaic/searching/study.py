@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
 
@@ -19,15 +17,14 @@ from keras_xaic.budget import Budget
 from keras_xaic.edge.interpreters import check_interpreters
 from keras_xaic.errors import DataError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, readable, telling, tells_machine_errors
-from keras_xaic.identity import facts_of
 from keras_xaic.locks import held
 from keras_xaic.objectives import OBJECTIVES, SearchOptions
 from keras_xaic.ownership import Mark, check_continued
-from keras_xaic.pipeline.inputs import travelling
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
 from keras_xaic.report import Found, Front, save_front
+from keras_xaic.searching.continuing import check_same_settings, check_same_study
 from keras_xaic.searching.database import DATABASE, given_file, open_storage, pick_up, sqlite_url, with_driver
 from keras_xaic.searching.trial import (
     TRIALS,
@@ -119,13 +116,15 @@ def search(
             raise DataError(found, "names in UTF-8", "Rename it; under LC_ALL=C set LC_ALL=C.UTF-8")
     with telling():
         (place / TRIALS).mkdir(parents=True, exist_ok=True)
-    with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)):
-        Mark("search").write(place)
+    with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)), _quiet():
+        if Mark.read(place) is None:
+            Mark("search").write(place)
         sweep(place / TRIALS)
         url = sqlite_url(place / DATABASE) if wanted.storage is None else with_driver(wanted.storage)
         setting = Setting(str(model), str(data), str(pathlib.Path(out)), run, tuple(wanted.objectives))
         study = _study(optuna, open_storage(optuna, url), setting)
-        _same_settings(study, setting, place)
+        check_same_settings(study, setting, place, alone=wanted.storage is None)
+        check_same_study(study, place)
         sizes = _sizes(study, setting)
         pick_up(optuna, study, setting, alone=wanted.storage is None)
         progress("load", 1, 1)
@@ -143,7 +142,9 @@ def search(
             if front.points:
                 save_front(front, place)
         if not front.points:
-            raise PlanError(f"none of {wanted.trials} trials made a model; the last one said: {_last_error(study)}")
+            raise PlanError(
+                f"none of {wanted.trials} trials made a model; the last one said: {_last_error(study) or 'nothing'}"
+            )
         return list(front.points)
 
 
@@ -165,30 +166,6 @@ def _study(optuna: Any, storage: Any, setting: Setting, begun: int = 0) -> Any:
 def _broken(trial: Any) -> tuple[float]:
     """What Optuna before 5.0 takes for limits that are broken if it is above 0."""
     return (0.0 if trial.user_attrs.get("meets", True) else 1.0,)
-
-
-def _same_settings(study: Any, setting: Setting, directory: pathlib.Path) -> None:
-    """Keeps trials of different settings apart.
-
-    Raises:
-        PlanError: If the study was begun with another model, other data or other settings.
-    """
-    digest = hashlib.sha256(json.dumps([facts_of(setting.run), setting.objectives]).encode())
-    for given in map(pathlib.Path, travelling(setting.model, setting.data, setting.run.options).values()):
-        for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
-            if path.is_file():
-                with open(path, "rb") as file:
-                    for part in iter(lambda: file.read(1 << 20), b""):
-                        digest.update(part)
-    known = study.user_attrs.get("settings")
-    if known is None:
-        study.set_user_attr("settings", digest.hexdigest())
-    elif known != digest.hexdigest():
-        raise PlanError(
-            f"the search in {directory} was begun with another model, other data or other settings",
-            "the same ones, to continue it",
-            "Choose another {out}, and another {storage} if you gave one",
-        )
 
 
 def _sizes(study: Any, setting: Setting) -> tuple[int, int]:
@@ -230,6 +207,19 @@ class _NoModel(Exception):
     """A trial ended without a model; why is kept with it."""
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Has Optuna say errors alone; afterwards it says what the user wants to hear."""
+    said = _optuna().logging
+    before = said.get_verbosity()
+    said.set_verbosity(said.ERROR)
+    try:
+        yield
+    finally:
+        said.set_verbosity(before)
+
+
+@_quiet()
 def _work(
     url: str,
     setting: Setting,
@@ -303,7 +293,7 @@ def _rivals(optuna: Any, study: Any, setting: Setting) -> tuple[Rival, ...]:
 
 def _last_error(study: Any) -> str:
     said = [trial.user_attrs["error"] for trial in study.get_trials(deepcopy=False) if "error" in trial.user_attrs]
-    return said[-1] if said else "nothing"
+    return said[-1] if said else ""
 
 
 def front_of(optuna: Any, study: Any, setting: Setting) -> Front:
@@ -326,6 +316,7 @@ def front_of(optuna: Any, study: Any, setting: Setting) -> Front:
         model=setting.model,
         pruned=sum("pruned" in one.user_attrs for one in study.get_trials(deepcopy=False)),
         failed=sum("error" in one.user_attrs for one in study.get_trials(deepcopy=False)),
+        last_error=_last_error(study),
         used=used,
         made=made,
         seconds_saved=round(float(saved), 1),
@@ -337,5 +328,4 @@ def _optuna() -> Any:
         import optuna
     except ImportError:
         raise XaicError("`xaic search` needs Optuna", "", "pip install 'keras-xaic[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -24,9 +24,10 @@ from keras_xaic.cli.app import app
 from keras_xaic.cluster import received, sendable
 from keras_xaic.ownership import Mark
 from keras_xaic.pipeline.run_settings import RunSettings
+from keras_xaic.pipeline.workspace import Shared
 from keras_xaic.recipes import RECIPES
 from keras_xaic.report import read_front
-from keras_xaic.searching import database, pick, search, study, trial
+from keras_xaic.searching import continuing, database, pick, search, study, trial
 from keras_xaic.searching.database import sqlite_url
 from keras_xaic.searching.study import STUDY
 from tests.nets import saved
@@ -181,7 +182,7 @@ def quick(place, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "run_trial", tried)
     monkeypatch.setattr(study, "smallest_and_largest", lambda setting: (200, 2000))
     return lambda trials, **how: search(
-        place / "m.keras", place / "d.npz", tmp_path / "front", xaic.SearchOptions(trials=trials), **QUICK, **how
+        place / "m.keras", place / "d.npz", tmp_path / "front", **{"effort": xaic.SearchOptions(trials=trials), **QUICK, **how}
     )
 
 
@@ -205,6 +206,80 @@ def test_a_search_with_edited_code_of_layers_is_another_one(quick, tmp_path):
     code.write_text("FACTOR = 2.0\n")
     with pytest.raises(xaic.PlanError, match="another model, other data or other settings"):
         quick(2, **how)
+
+
+def test_models_of_another_study_are_not_taken_for_its_own(quick, tmp_path):
+    quick(2)
+    (tmp_path / "front" / "study.db").rename(tmp_path / "moved.db")
+    with pytest.raises(xaic.PlanError, match=r"front holds the models of another study .* the storage that it was begun with"):
+        quick(4)
+    other = xaic.SearchOptions(trials=4, storage=sqlite_url(tmp_path / "other.db"))
+    with pytest.raises(xaic.PlanError, match="another study"):
+        quick(4, effort=other)
+    moved = dataclasses.replace(other, storage=sqlite_url(tmp_path / "moved.db"))
+    assert len(quick(4, effort=moved)) == 4
+
+
+def test_a_search_is_not_continued_by_another_version(quick, monkeypatch):
+    quick(2)
+    monkeypatch.setattr(continuing, "__version__", "9.9")
+    with pytest.raises(xaic.PlanError, match=r"was begun with keras-xaic .* and TensorFlow .* Expected keras-xaic 9\.9"):
+        quick(4)
+
+
+def test_what_was_wrong_before_the_first_trial_may_be_mended(quick, monkeypatch):
+    def wrong(_):
+        raise xaic.DataError("this data has no labels")
+
+    with monkeypatch.context() as first:
+        first.setattr(study, "smallest_and_largest", wrong)
+        with pytest.raises(xaic.DataError, match="no labels"):
+            quick(2)
+    assert len(quick(2, budget=xaic.Budget(max_drop=3))) == 2
+    with pytest.raises(xaic.PlanError, match="other settings"):
+        quick(3)
+
+
+def test_front_and_page_say_why_trials_ended_without_a_model(quick, tmp_path, monkeypatch):
+    whole = study.run_trial
+
+    def tried(setting, number, *asked):
+        if number == 1:
+            raise xaic.ExportError("no <operator> for it")
+        return whole(setting, number, *asked)
+
+    monkeypatch.setattr(study, "run_trial", tried)
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    quick(3)
+    assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    front = read_front(tmp_path / "front" / "front.json")
+    assert (front.failed, front.last_error) == (1, "no <operator> for it.")
+    page = (tmp_path / "front" / "front.html").read_text(encoding="utf-8")
+    assert "1 trials ended without a model (the last one said: no &lt;operator&gt; for it.)" in page
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite+pysqlite:///file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused(quick, url):
+    with pytest.raises(xaic.PlanError, match="is in memory"):
+        quick(2, effort=xaic.SearchOptions(trials=2, storage=url))
+
+
+def test_a_sign_of_life_that_cannot_be_written_is_no_error(tmp_path):
+    storage = database.open_storage(optuna, sqlite_url(tmp_path / "study.db"))
+    trial = optuna.create_study(storage=storage).ask()
+    storage.record_heartbeat(trial._trial_id)
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE trial_heartbeats")
+    storage.record_heartbeat(trial._trial_id)
+
+
+def test_what_trials_share_is_made_again_where_it_was_deleted(tmp_path):
+    shared = Shared(tmp_path)
+    how = {"save": lambda made, path: path.write_text(made), "load": pathlib.Path.read_text}
+    for _ in range(2):
+        assert shared.cached("one.txt", "this", lambda: "made", **how) == "made"
+        next(tmp_path.glob("*/one.txt")).unlink()
+    assert (shared.made, shared.used) == (2, 0)
 
 
 @pytest.mark.slow
