@@ -167,12 +167,14 @@ def joined(address: str, files: Mapping[str, PathLike], modules: Sequence[str] =
     """
     if importlib.util.find_spec("ray") is None:
         raise MachineError("a cluster needs Ray, which is not installed", "", "pip install 'keras-xaic[cluster]'")
-    # Nothing is told to anybody, GPUs stay visible, and a thread that asks after the end does not start another Ray.
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_AUTO_CONNECT"):
-        os.environ.setdefault(name, "0")
-    import ray
-
     with contextlib.ExitStack() as stack:
+        # Nothing is told to anybody, GPUs stay visible, and a thread that asks after the end does not start another Ray.
+        for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_AUTO_CONNECT"):
+            if name not in os.environ:
+                os.environ[name] = "0"
+                stack.callback(os.environ.pop, name, None)
+        import ray
+
         stack.callback(_restore_signals, {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)})
         if ray.is_initialized():
             cluster = Cluster(ray, files, modules)  # the user's own, which stays

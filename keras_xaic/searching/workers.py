@@ -29,9 +29,12 @@ def work_side_by_side(work: Callable[[], None], workers: int, tell: Callable[[],
     """Runs trials in several processes; now and then tells how far they are.
 
     Raises:
-        PlanError: If what they need cannot be sent to them.
+        PlanError: If what they need cannot be sent to them, or this process may not have any.
         XaicError: What the first of them that failed said.
     """
+    if multiprocessing.current_process().daemon:
+        found = f"{workers} workers in a process of a pool, or another daemon of multiprocessing, which may start none"
+        raise PlanError(found, "one worker there", "Leave out {workers}, or use concurrent.futures.ProcessPoolExecutor")
     sent = sendable(work)
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     said = context.SimpleQueue()

@@ -326,6 +326,19 @@ def test_without_ray_it_is_asked_for(place, tmp_path, monkeypatch):
     assert "keras-xaic[cluster]" in str(caught.value)
 
 
+def test_the_environment_is_as_it_was_when_a_cluster_is_left(monkeypatch):
+    within = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(cluster, "Cluster", lambda *_: SimpleNamespace(close=lambda: within.append(dict(os.environ))))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    before = dict(os.environ)
+    with cluster.joined("auto", {}):
+        pass
+    assert (within[0]["RAY_ENABLE_AUTO_CONNECT"], within[0]["RAY_USAGE_STATS_ENABLED"]) == ("0", "1")
+    assert dict(os.environ) == before
+
+
 def test_a_node_of_other_versions_says_so_and_what_fails_there_is_one_line(place, monkeypatch):
     nodes = Here({"model": place / "m.keras"})
     with pytest.raises(xaic.XaicError, match=r"AttributeError: .* has no attribute 'nothing'"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -27,7 +28,7 @@ from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.pipeline.workspace import Shared
 from keras_xaic.recipes import RECIPES
 from keras_xaic.report import read_front
-from keras_xaic.searching import continuing, database, pick, search, study, trial
+from keras_xaic.searching import continuing, database, pick, search, study, trial, workers
 from keras_xaic.searching.database import sqlite_url
 from keras_xaic.searching.study import STUDY
 from tests.nets import saved
@@ -421,6 +422,12 @@ def test_a_setting_that_other_processes_cannot_get_is_named_before_they_start(pl
     options, own = xaic.SearchOptions(trials=2, workers=2), xaic.DataOptions(metric=lambda truth, said: 0.5)
     with pytest.raises(xaic.PlanError, match=r"a setting cannot be sent .*lambda.*top level of a module"):
         search(place / "m.keras", place / "d.npz", place / "unsent", options, options=own, **QUICK)
+
+
+def test_a_daemon_of_multiprocessing_which_may_start_no_workers_says_so(monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(xaic.PlanError, match=r"2 workers in a process of a pool.* Leave out workers, or use concurrent"):
+        workers.work_side_by_side(print, 2, print)
 
 
 def test_what_another_process_cannot_find_is_one_line():
