@@ -19,7 +19,7 @@ from keras_xaic.searching.trial import Setting
 
 
 def check_same_settings(study: Any, setting: Setting, directory: pathlib.Path, alone: bool) -> None:
-    """Keeps trials of different settings and versions apart; a study without trials that nobody shares begins anew.
+    """Keeps trials of different settings and versions apart; a study without trials that nobody shares begins again.
 
     Raises:
         PlanError: If the study was begun with another model, other data, other settings or other versions.
