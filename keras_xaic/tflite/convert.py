@@ -20,8 +20,8 @@ from keras_xaic.models.operations import Operations
 from keras_xaic.models.rebuilding import drawn_twice
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
-from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze, one_by_one
-from keras_xaic.tflite.flatbuffer import ModelT, Operator, load, name_of, pack
+from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze, one_by_one, plain_words
+from keras_xaic.tflite.flatbuffer import ModelT, Operator, load, name_of, operators, pack
 from keras_xaic.tflite.fronts import write_front
 from keras_xaic.tflite.in_float import compute_in_float
 from keras_xaic.tflite.mask_values import with_near_masks
@@ -41,6 +41,7 @@ KEPT, KEPT_BYTES = 16, 50_000_000
 """How many files of the converter are kept, and how many bytes of them: a bundle is made of few, several times each."""
 _kept: dict[bytes, bytes] = {}
 _FLOATING = Wish("float32")
+_NODE = re.compile(r"\s*Node number (\d+) \((\w+)\) failed to ")
 
 
 def float_twin(model: Model) -> bytes:
@@ -178,7 +179,7 @@ class Source:
                     "Choose int8 or float32 activations: {activations=int8}",
                 ) from error
             raise ExportError(
-                f"model {name!r} cannot be converted to TFLite: {_with_layers(error.found, self.operations)}",
+                f"model {name!r} cannot be converted to TFLite: {with_layers(self._at_node(error.found), self.operations)}",
                 "operators that TFLite has",
                 "Replace the layer that uses it",
             ) from error
@@ -209,11 +210,26 @@ class Source:
         name_stably(file)
         return file
 
+    def _at_node(self, text: str) -> str:
+        """Returns what an interpreter says while ranges are measured, with the operation in place of a number."""
+        return with_operation(text, self.floating) if _NODE.search(text) else text
+
     def _layer_of(self, operator: Operator) -> str:
         return layer_name(name_of(operator.output()), [operation.layer.name for operation in self.operations])
 
 
-def _with_layers(text: str, operations: Operations) -> str:
+def with_operation(text: str, file: ModelT) -> str:
+    """Returns what an interpreter says of a node of a file, with the operation that it belongs to in place of its number."""
+    found = _NODE.search(text)
+    if found is None:
+        return plain_words(text)
+    alike = [one for one in operators(file) if one.kind == found.group(2)]
+    chosen = [one for one in alike if one.index == int(found.group(1))] or alike
+    place = re.search(r"op\d{4}", name_of(chosen[0].output())) if chosen else None
+    return plain_words(text[: found.start()]) + ("" if place is None else f" in {place.group()}")
+
+
+def with_layers(text: str, operations: Operations) -> str:
     """Returns a message with layers in place of the names that operations have while they are converted."""
 
     def layer(found: re.Match[str]) -> str:

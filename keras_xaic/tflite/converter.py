@@ -254,4 +254,18 @@ def _reason(text: str) -> str:
     lines = (
         [line.strip() for line in text.splitlines() if "error:" in line.lower()] or text.strip().splitlines() or ["no reason"]
     )
-    return lines[0][:300]
+    return plain_words(lines[0])
+
+
+def plain_words(line: str) -> str:
+    """Returns what TensorFlow's native code says, without where it says so: of its places only the operation is kept.
+
+    >>> plain_words("<unknown>:0: error: loc(fused[\"Slice:\", \"op0001/crop/Slice\"]): 'tf.Slice' op requires size[i] <= Di")
+    "'tf.Slice' op requires size[i] <= Di in op0001"
+    >>> plain_words("tensorflow/lite/kernels/strided_slice.cc StridedSlice op only supports 1D-5D input arrays.")
+    'StridedSlice op only supports 1D-5D input arrays'
+    """
+    said = re.sub(r"^\S*:\d+(:\d+)?: (error: )?|^\S+\.(cc|cpp|h)(:\d+)?:? ", "", line.strip())
+    plain = re.sub(r"^loc\(.*\): ", "", said)
+    place = None if plain == said else re.search(r"op\d{4}", said)
+    return plain[:300].rstrip(". ") + (f" in {place.group()}" if place is not None and place.group() not in plain else "")

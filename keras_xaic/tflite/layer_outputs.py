@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_xaic._keras import Model, tf
+from keras_xaic.errors import ExportError, first_line
 from keras_xaic.models.kernels import kernels_in
 from keras_xaic.models.operations import Operations
 from keras_xaic.silence import captured_stderr
-from keras_xaic.tflite.convert import layer_name
+from keras_xaic.tflite.convert import layer_name, with_layers, with_operation
 from keras_xaic.tflite.flatbuffer import ModelT, name_of, operators, with_outputs
 from keras_xaic.tflite.pairing import weight_operators
 from keras_xaic.tflite.reading import match_operators
@@ -28,6 +29,9 @@ def layer_outputs(model: Model, file: ModelT, arrays: Sequence[np.ndarray]) -> d
         model: The Keras model.
         file: Its float32 twin, loaded; all results become outputs of it.
         arrays: One (N, ...) array of samples per input of the model.
+
+    Raises:
+        ExportError: If TFLite has no kernel for an operator of such values; the message names the layer.
     """
     drop_reshapes_before_dense(file)  # as in the file that is compared
     operations = Operations(model)
@@ -41,7 +45,15 @@ def layer_outputs(model: Model, file: ModelT, arrays: Sequence[np.ndarray]) -> d
             num_threads=1,
             experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
-    interpreter.allocate_tensors()
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        said = with_layers(with_operation(first_line(error), file), operations)
+        raise ExportError(
+            f"model {model.name!r} cannot run on TFLite: {said}",
+            "operators that TFLite has, of values that they take",
+            "Replace the layer that uses it",
+        ) from error
     details = interpreter.get_input_details()
     outputs: list[list[np.ndarray]] = [[] for _ in computing]
     for sample in range(min(SAMPLES, len(arrays[0]))):

@@ -8,7 +8,8 @@ from keras_xaic._keras import keras, layers, tf
 from keras_xaic.data import Samples
 from keras_xaic.edge import run_file
 from keras_xaic.errors import DataError, ExportError, ModelError
-from keras_xaic.tflite import convert
+from keras_xaic.tflite import convert, export
+from keras_xaic.tflite.build import Uncompressed
 from keras_xaic.tflite.convert import converted, float_twin, int8_twin, traced
 from keras_xaic.tflite.converter import Wish
 from keras_xaic.tflite.flatbuffer import pack
@@ -117,6 +118,25 @@ def test_an_operator_that_tflite_lacks_is_named():
     model = keras.Model(inputs, layers.Lambda(lambda x: tf.math.igamma(x, x))(inputs))
     with pytest.raises(ExportError, match=r"tf\.Igamma"):
         float_twin(model)
+
+
+def test_what_native_code_says_comes_with_the_layer_alone():
+    inputs = keras.Input((4, 4, 1))
+    larger = keras.Model(inputs, layers.CenterCrop(6, 6, name="larger")(inputs))
+    with pytest.raises(ExportError) as caught:
+        float_twin(larger)
+    assert "layer 'larger' (CenterCrop)" in caught.value.found
+    assert "loc(" not in caught.value.found
+    assert "<unknown>" not in caught.value.found
+
+
+def test_what_no_kernel_takes_is_refused_with_the_layer(tmp_path):
+    inputs = keras.Input((2, 2, 2, 2, 1))
+    model = keras.Model(inputs, layers.Flatten()(inputs[:, 1]))
+    samples = np.zeros((4, 2, 2, 2, 2, 1), np.float32)
+    for precision in ("float32", "int8"):  # newer converters write it, and no interpreter runs the file
+        with pytest.raises(ExportError, match=r"StridedSlice.* in layer 'tf\.__operators__\.getitem"):
+            export(Uncompressed(model), tmp_path / "bundle", calibration=samples, precision=precision, target="mobile")
 
 
 def test_free_dimensions_are_refused():
