@@ -29,6 +29,8 @@ RATIO = 100
 SECONDS = 5.0
 """Processor time for a small file."""
 SECONDS_PER_BYTE = 1 / 20e6
+BFLOAT16 = "|V2"
+"""How HDF5 holds bfloat16: NumPy does not know it."""
 _UNUSED = {"optimizer", "optimizer_weights", "metrics"}
 _HINT = "Save the model again"
 
@@ -105,6 +107,17 @@ def copy_here(source: str, target: str, name: str) -> dict[str, Any]:
         ) from None
 
 
+def widened(array: np.ndarray) -> np.ndarray:
+    """Returns bfloat16 values as float32; other arrays as they are.
+
+    >>> widened(np.array([0x3FC0], np.uint16).view(BFLOAT16)), widened(np.ones(1, np.float16)).dtype
+    (array([1.5], dtype=float32), dtype('float16'))
+    """
+    if array.dtype.str != BFLOAT16:
+        return array
+    return np.asarray(array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
 class _Copy:
     """One pass over a file."""
 
@@ -143,7 +156,7 @@ class _Copy:
         """Copies one array, once it is known that the file holds it."""
         if item.external or item.is_virtual:
             raise ModelError(f"{self.name}: entry {name} lies in another file", "plain arrays", _HINT)
-        if item.shape is None or item.dtype.kind not in "biuf":
+        if item.shape is None or (item.dtype.kind not in "biuf" and item.dtype.str != BFLOAT16):
             raise ModelError(f"{self.name}: entry {name} holds {item.dtype}", "arrays of numbers", _HINT)
         size, stored = int(item.size) * item.dtype.itemsize, item.id.get_storage_size()
         self.total += size
@@ -154,7 +167,7 @@ class _Copy:
                 f"{self.name}: entry {name} claims {size:,} B, {stored:,} B of which are there", "whole arrays", "Copy it again"
             )
         self.values += int(item.size)
-        new.create_dataset(name.rsplit("/", 1)[1], data=item[()])
+        new.create_dataset(name.rsplit("/", 1)[1], data=widened(item[()]))
 
     def attributes(self, name: str, old: Any, new: Any) -> None:
         """Copies the attributes that are text, numbers or lists of them."""

@@ -17,7 +17,6 @@ from keras_xaic.models.folding import (
     FOLDABLE,
     IDENTITIES,
     NORMALIZATIONS,
-    OTHER_FLOATS,
     SHAPE_ONLY,
     Wiring,
     affine_of,
@@ -25,6 +24,7 @@ from keras_xaic.models.folding import (
     combined,
     find_foldable,
     find_forward,
+    in_float32,
     learned_factors,
 )
 from keras_xaic.models.kernels import Kernel, layer_kernels
@@ -211,7 +211,7 @@ class _Builder:
         if type(layer) not in NORMALIZATIONS:
             return before
         without = {"scale": False, "center": False} if type(layer) is layers.LayerNormalization else {"trainable": False}
-        return type(layer).from_config({**_in_float32(layer.get_config()), "name": operation.path, **without})(before)
+        return type(layer).from_config({**in_float32(layer.get_config()), "name": operation.path, **without})(before)
 
     def scaled(self, operation: Operation, bare: Any) -> Any:
         """What those read who take up no factors."""
@@ -233,7 +233,7 @@ class _Builder:
             return layers.Rescaling(1.0, name=operation.path)
         if operation.equation:
             return Einsum(operation.equation, name=operation.path)
-        config = {**_in_float32(layer.get_config()), "name": operation.path}
+        config = {**in_float32(layer.get_config()), "name": operation.path}
         if operation.path in self.operations.frozen:
             config["trainable"] = False
         if linear:
@@ -342,16 +342,6 @@ def _function_of(layer: Layer) -> Any:
             return tf.nn.relu6
     config = layer.get_config()
     return type(layer).from_config({**config, "name": None}).call
-
-
-def _in_float32(config: object) -> Any:
-    """A layer's configuration, with whatever is inside it, computing in float32."""
-    if isinstance(config, Mapping):
-        changed = {key: _in_float32(part) for key, part in config.items()}
-        policy = config.get("dtype")
-        name = policy.get("config", {}).get("name") if isinstance(policy, Mapping) else policy
-        return {**changed, "dtype": "float32"} if name in OTHER_FLOATS else changed
-    return [_in_float32(part) for part in config] if isinstance(config, list) else config
 
 
 def _cannot_rebuild(path: str, layer: Layer, reason: str) -> ModelError:

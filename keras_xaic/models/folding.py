@@ -305,6 +305,16 @@ def as_float32(dtype: str) -> str:
     return "float32" if dtype in OTHER_FLOATS else dtype
 
 
+def in_float32(config: object) -> Any:
+    """Returns a configuration of layers, with whatever is inside them, computing in float32."""
+    if isinstance(config, Mapping):
+        changed = {key: in_float32(part) for key, part in config.items()}
+        policy = config.get("dtype")
+        name = policy.get("config", {}).get("name") if isinstance(policy, Mapping) else policy
+        return {**changed, "dtype": "float32"} if name in OTHER_FLOATS else changed
+    return [in_float32(part) for part in config] if isinstance(config, list) else config
+
+
 def _does_nothing(operation: Operation) -> bool:
     if not isinstance(operation.layer, IDENTITIES):
         return False

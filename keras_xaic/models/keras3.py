@@ -14,6 +14,7 @@ from keras_xaic.errors import ModelError
 from keras_xaic.models.activations import in_keras2
 from keras_xaic.models.added_layers import ADDED
 from keras_xaic.models.connections import CONSTANT, check_connections, starts_with_input
+from keras_xaic.models.folding import in_float32
 from keras_xaic.models.keras3_layers import in_place_of
 from keras_xaic.models.keras3_operations import counterpart_of
 from keras_xaic.models.operations import SLICES
@@ -66,7 +67,9 @@ def build_model(config: Mapping[str, Any], source: str) -> Model:
         raise ModelError(f"{source} holds a {kind} model written by Keras 3", "a functional or Sequential model")
     name = _plain(str(config["config"].get("name")))  # of the whole model: nobody looks it up
     _require_numbers(config["config"]["layers"], source)
-    translated = _Translation(source).layer({**config, "config": {**config["config"], "name": name}})
+    # Keras 3 widens what operations with two types are given, Keras 2 does not; all of it computes in float32 later anyway.
+    plain = in_float32(config["config"])
+    translated = _Translation(source).layer({**config, "config": {**plain, "name": name}})
     check_connections(translated, source)
     return getattr(keras, "Sequential" if kind == "Sequential" else "Model").from_config(translated["config"])
 

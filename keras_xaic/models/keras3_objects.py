@@ -7,6 +7,7 @@ import importlib
 import json
 import pathlib
 import sys
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 
 from keras_xaic._keras import Model, keras, tf
-from keras_xaic.errors import ModelError, XaicError, first_line
+from keras_xaic.errors import ModelError, XaicError, XaicWarning, first_line
 from keras_xaic.files import PathLike, machine_fault, writing
 from keras_xaic.models.activations import in_keras3
 from keras_xaic.models.connections import starts_with_input
@@ -27,8 +28,11 @@ from keras_xaic.temporary import temporary_directory
 
 TOLERANCE = 1e-4
 """Largest difference of outputs between Keras 2 and Keras 3, as a share of the largest output."""
+_COARSER = {"float16": 0.02, "bfloat16": 0.15}
+"""The same where layers of Keras 3 compute in so few bits: about 16 steps."""
 
 
+_PARTS = ("initializer", "regularizer", "constraint")
 _BUILT = {"query_shape", "key_shape", "value_shape"}
 """What attention is called with: Keras 3 sees it when it builds the model."""
 
@@ -55,7 +59,11 @@ def from_keras3(model: Any, allow_unsafe: bool = False) -> Model:
     original, model = model, opened(model, source)
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in ("Functional", "Sequential")), "subclassed")
     serialized = library.saving.serialize_keras_object(model.get_config())
-    config = json.loads(json.dumps({"class_name": kind, "config": serialized}))
+    left_out: list[str] = []
+    config = _without_own_parts(json.loads(json.dumps({"class_name": kind, "config": serialized})), left_out)
+    if left_out:
+        said = f"{source} has parts of Keras 3 that training here does without: {', '.join(sorted(set(left_out)))}"
+        warnings.warn(said, XaicWarning, stacklevel=2)
     check_config(config, source, allow_unsafe)
     try:
         made = build_model(config, source)
@@ -69,6 +77,30 @@ def from_keras3(model: Any, allow_unsafe: bool = False) -> Model:
     except Exception as error:  # Keras 2 raises whatever it stumbles upon
         raise machine_fault(error) or ModelError(f"{source} cannot be rebuilt by Keras 2 ({first_line(error)})") from error
     _require_same(made, original, f"{source} computes something else when it is rebuilt with Keras 2", _masks(config))
+    return made
+
+
+def _without_own_parts(value: Any, left_out: list[str]) -> Any:
+    """Leaves own initializers, regularizers and constraints out: code that Keras 2 cannot run, and outputs do not need.
+
+    Args:
+        value: Any part of a configuration.
+        left_out: Gets the names of regularizers and constraints, which training would need.
+    """
+    if isinstance(value, list):
+        return [_without_own_parts(part, left_out) for part in value]
+    if not isinstance(value, dict):
+        return value
+    made = {}
+    for key, part in value.items():
+        kind = str(key).rpartition("_")[2]
+        own = kind in _PARTS and isinstance(part, dict) and str(part.get("module")).partition(".")[0] != "keras"
+        if own and keras.utils.get_registered_object(str(part.get("registered_name"))) is None:
+            made[key] = "zeros" if kind == "initializer" else None
+            name = part.get("config") if part.get("class_name") == "function" else part.get("class_name")
+            left_out += [] if kind == "initializer" else [f"{kind} {name!r}"]
+        else:
+            made[key] = _without_own_parts(part, left_out)
     return made
 
 
@@ -236,7 +268,9 @@ def _require_same(model: Any, other: Any, found: str, masks: Collection[str] = (
             array[..., 0] = 1.0  # where nothing is seen, there is nothing to compare
     names = list(model.input_names)
     wanted = _outputs(other, arrays, names)
-    if _are_close(_outputs(model, arrays, names), wanted):
+    computing = {getattr(layer, "compute_dtype", None) for one in (model, other) for layer in one._flatten_layers()}
+    tolerance = max(TOLERANCE, *(_COARSER.get(str(one), 0.0) for one in computing))
+    if _are_close(_outputs(model, arrays, names), wanted, tolerance):
         return
     if not _are_close(_outputs(other, arrays, names), wanted):
         found = f"the model {model.name!r} draws random numbers: twice the same inputs give unlike outputs"
@@ -253,9 +287,9 @@ def _some_values(tensor: Any, random: np.random.Generator) -> np.ndarray:
     return random.uniform(0, 1, shape).astype(np.float32)
 
 
-def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
+def _are_close(some: list[np.ndarray], others: list[np.ndarray], tolerance: float = TOLERANCE) -> bool:
     return all(
-        a.shape == b.shape and np.allclose(a, b, 0, TOLERANCE * max(1.0, float(np.abs(a).max(initial=0))), equal_nan=True)
+        a.shape == b.shape and np.allclose(a, b, 0, tolerance * max(1.0, float(np.abs(a).max(initial=0))), equal_nan=True)
         for a, b in zip(some, others)
     )
 
@@ -266,7 +300,7 @@ def _outputs(model: Any, arrays: list[np.ndarray], names: list[str]) -> list[np.
         given = _call_untouched(model, _in_its_structure(model, dict(zip(names, arrays)), x))
     else:
         given = model.predict(x, batch_size=len(arrays[0]), verbose=0)
-    return [np.asarray(one) for one in tf.nest.flatten(given)]
+    return [np.asarray(one, np.float32) for one in tf.nest.flatten(given)]
 
 
 def _in_its_structure(model: Any, named: dict[str, np.ndarray], x: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras
 from keras_xaic.errors import ModelError
+from keras_xaic.hdf5 import widened
 from keras_xaic.models.keras3 import MODELS
 from keras_xaic.models.safety import is_operator
 
@@ -120,6 +121,7 @@ def _flat(model: Model) -> Iterator[Layer]:
 
 
 def _set_weights(layer: Layer, weights: list[Any], name: str, arrays: list[np.ndarray], source: str) -> None:
+    arrays = [widened(array) for array in arrays]  # of a model in memory nobody made a clean copy
     found, expected = [array.shape for array in arrays], [tuple(weight.shape) for weight in weights]
     if found != expected:
         raise ModelError(f"{source}: layer {name!r} has weights of the shapes {found}", f"the shapes {expected}")

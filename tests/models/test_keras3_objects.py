@@ -9,7 +9,7 @@ import pytest
 
 from keras_xaic._keras import keras as keras2
 from keras_xaic.compression import CompressedModel
-from keras_xaic.errors import ModelError
+from keras_xaic.errors import ModelError, XaicWarning
 from keras_xaic.models import load_model
 from keras_xaic.models.keras3 import is_keras3
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
@@ -218,6 +218,59 @@ def test_inputs_and_outputs_in_dictionaries_and_lists(make, tmp_path):
         found = made.predict([arrays[name] for name in made.input_names], verbose=0)
         for one, other in zip(keras.tree.flatten(found), wanted):
             np.testing.assert_allclose(one, np.asarray(other), atol=1e-5)
+
+
+@needs_keras3
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+def test_models_that_compute_in_other_floats_compute_in_float32(policy, tmp_path):
+    keras.utils.set_random_seed(0)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        start = keras.Input((4, 3))
+        x = keras.layers.Dense(3)(start) + start  # of two types, which Keras 2 does not widen
+        model = keras.Model(start, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.save(tmp_path / "model.keras")
+    model.save(tmp_path / "model.h5")
+    x = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+    wanted = keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32"))
+    made = [from_keras3(model), *(load_model(tmp_path / name) for name in ("model.keras", "model.h5"))]
+    outputs = [one.predict(x, verbose=0) for one in made]
+    assert {one.dtype.name for one in outputs} == {"float32"}
+    np.testing.assert_allclose(outputs[0], wanted, atol=0.05 if "bfloat16" in policy else 0.005)
+    for one in outputs[1:]:
+        np.testing.assert_allclose(one, outputs[0], atol=1e-6)
+
+
+@needs_keras3
+def test_own_regularizers_are_named_and_own_initializers_need_no_word():
+    class Own(keras.regularizers.Regularizer):
+        def __call__(self, x):
+            return keras.ops.sum(x)
+
+        def get_config(self):
+            return {}
+
+    class Start(keras.initializers.Initializer):
+        def __call__(self, shape, dtype=None):
+            return keras.ops.ones(shape, dtype)
+
+        def get_config(self):
+            return {}
+
+    def smaller(weight):
+        return weight * 0.9
+
+    x = np.ones((2, 3), np.float32)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2, kernel_initializer=Start())(inputs))
+    np.testing.assert_allclose(from_keras3(model).predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    model = keras.Model(inputs, keras.layers.Dense(2, kernel_regularizer=Own(), bias_constraint=smaller)(inputs))
+    with pytest.warns(XaicWarning, match="without: constraint 'smaller', regularizer 'Own'"):
+        made = from_keras3(model)
+    np.testing.assert_allclose(made.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
 
 
 @needs_keras3
