@@ -147,6 +147,8 @@ class MachineError(XaicError):
     exit_code = 5
 
 
+_WITHIN = "Exception encountered: "
+"""What leads Keras 2's reason why it cannot make a layer."""
 _WHERE = re.compile(
     r"^(\{\{function_node \S+\}\} )?(Error in user-defined function passed to \S+ transformation with iterator: (\w+(::)?)+: )?"
 )
@@ -156,12 +158,18 @@ _WHERE = re.compile(
 def first_line(error: BaseException) -> str:
     """Returns what another library says, in one line: the first that is not empty, or the kind of error.
 
-    TensorFlow tells errors in traced functions as a traceback: of those the line of the error.
+    TensorFlow tells errors in traced functions as a traceback: of those the line of the error. Keras 2 tells why it cannot make
+    a layer behind all of the layer's configuration.
 
     >>> first_line(ValueError("bad shape\\nTraceback ...")), first_line(MemoryError())
     ('bad shape', 'MemoryError')
+    >>> first_line(TypeError("Error when deserializing class 'A' using config={}.\\nException encountered: no such function"))
+    'no such function'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    within = [line for line in lines if line.startswith(_WITHIN)]
+    if within and lines[0].startswith("Error when deserializing class"):  # and then all of its configuration
+        lines = [within[-1].partition(_WITHIN)[2].strip()]
     if lines[:1] == ["in user code:"]:
         lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)][-1:] or lines
         lines = [re.sub(rf"^{type(error).__name__}: ", "", lines[0])]

@@ -40,6 +40,23 @@ for _function in (hard_sigmoid, hard_swish, hard_tanh, relu6):
     keras.utils.register_keras_serializable(PACKAGE)(_function)
 
 
+TENSORFLOW = {"log_softmax_v2": tf.nn.log_softmax, "crelu_v2": tf.nn.crelu}
+"""Functions of TensorFlow that models of Keras 2 have as activations, by the names in their files, which nobody else's have."""
+
+
+def functions_by_name(config: object) -> Any:
+    """Returns a configuration in which functions of the user's own are names, as Keras 2 looks them up.
+
+    What it writes in place of them into ``.h5`` files and SavedModels (2.14) it cannot read back itself.
+    """
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "function" and isinstance(config.get("config"), str):
+            return config["config"]
+        # A constraint by name is one that Keras makes of a class.
+        return {key: part if str(key).endswith("_constraint") else functions_by_name(part) for key, part in config.items()}
+    return type(config)(map(functions_by_name, config)) if isinstance(config, (list, tuple)) else config
+
+
 def of_keras2(name: str) -> str:
     """Returns by which name Keras 2 finds the activation that Keras 3 calls `name`.
 

@@ -16,6 +16,7 @@ from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
 from keras_xaic.hdf5 import FORMATS, check_model_path, clean_copy
+from keras_xaic.models.activations import TENSORFLOW, functions_by_name
 from keras_xaic.models.archives import WEIGHTS, is_unpacked, read_archive, read_json
 from keras_xaic.models.companions import build_architecture, load_bare_weights, register_custom_objects
 from keras_xaic.models.connections import check_connections
@@ -75,7 +76,7 @@ def load_model(
     check_model_path(where)
     size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
-        with bounded(str(where), size):
+        with bounded(str(where), size), keras.utils.custom_object_scope(TENSORFLOW):
             of_keras3 = {} if custom_objects is None else register_custom_objects(custom_objects, allow_unsafe)
             if of_keras3:
                 model = _load_own(where, of_keras3)
@@ -128,7 +129,7 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
         model, config = build_architecture(architecture, allow_unsafe)
         load_bare_weights(model, config, checked, str(where))
         return model
-    with h5py.File(checked, "r") as file:
+    with h5py.File(checked, "r+") as file:
         config = read_json(file.attrs["model_config"], f"the configuration in {where}")
         with wrappers_known(config, str(where)), weights_within(values, str(where)):
             check_config(config, str(where), allow_unsafe)
@@ -137,6 +138,7 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
                 load_h5_weights(model, file, str(where))
             else:
                 check_connections(config, str(where))
+                file.attrs["model_config"] = json.dumps(functions_by_name(config))
                 model = keras.models.load_model(file, compile=False)
         remember_loss(model, file.attrs.get("training_config"))
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import pathlib
@@ -12,6 +13,7 @@ from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError, first_line
 from keras_xaic.files import machine_fault
 from keras_xaic.isolation import ChildDied, run_isolated
+from keras_xaic.models.activations import functions_by_name
 from keras_xaic.models.archives import MAX_CONFIG_BYTES
 from keras_xaic.models.connections import check_connections
 from keras_xaic.models.limits import weights_within
@@ -19,6 +21,7 @@ from keras_xaic.models.losses import remember_loss
 from keras_xaic.models.safety import check_config
 from keras_xaic.models.wrapped import wrappers_known
 
+_serialization: Any = importlib.import_module(f"{keras.Model.__module__.partition('.')[0]}.src.saving.serialization_lib")
 METADATA = "keras_metadata.pb"
 
 
@@ -67,9 +70,10 @@ def _built(descriptions: list[dict[str, Any]], directory: pathlib.Path, allow_un
             "Rebuild it with keras.Model(inputs, outputs) and save that",
         )
     check_connections(config, str(directory))
+    config = functions_by_name(config)
     found = _check_variables(directory)
     _fill_columns(config["config"], found["columns"])
-    with weights_within(int(found["values"]), str(directory)):
+    with weights_within(int(found["values"]), str(directory)), _serialization.SafeModeScope(not allow_unsafe):
         model = (keras.Sequential if kind == "Sequential" else keras.Model).from_config(config["config"])
         if not model.built:
             raise ModelError(f"{directory} holds a model without a known input shape", "a built model", "Add an Input layer")

@@ -260,8 +260,8 @@ def _reason(text: str) -> str:
 def plain_words(line: str) -> str:
     """Returns what TensorFlow's native code says, without where it says so: of its places only the operation is kept.
 
-    >>> plain_words("<unknown>:0: error: loc(fused[\"Slice:\", \"op0001/crop/Slice\"]): 'tf.Slice' op requires size[i] <= Di")
-    "'tf.Slice' op requires size[i] <= Di in op0001"
+    >>> plain_words('<unknown>:0: error: loc("op0001/crop/Slice"): requires size[i] <= Di')
+    'requires size[i] <= Di in op0001'
     >>> plain_words("tensorflow/lite/kernels/strided_slice.cc StridedSlice op only supports 1D-5D input arrays.")
     'StridedSlice op only supports 1D-5D input arrays'
     """

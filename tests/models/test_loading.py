@@ -181,6 +181,35 @@ def test_a_lambda_layer_is_refused_by_name_unless_allowed(tmp_path, name):
     np.testing.assert_array_equal(load_model(tmp_path / name, allow_unsafe=True)(np.ones((1, 2))), [[2, 2]])
 
 
+def test_an_allowed_lambda_layer_of_a_savedmodel_is_read_after_files(tmp_path):
+    for name in ("m.keras", "m.h5", "saved_model"):  # which leave Keras in another mode
+        lambda_model().save(tmp_path / name)
+        np.testing.assert_array_equal(load_model(tmp_path / name, allow_unsafe=True)(np.ones((1, 2))), [[2, 2]])
+
+
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "saved_model"])
+def test_functions_of_tensorflow_as_activations_are_known(tmp_path, name):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=tf.nn.log_softmax)])
+    model.save(tmp_path / name)
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_allclose(load_model(tmp_path / name)(x), model(x), atol=1e-6)
+
+
+def own_activation(x):
+    return tf.nn.relu(x) - 0.1
+
+
+def test_own_functions_in_h5_files_are_found_which_keras_2_does_not(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=own_activation)])
+    model.save(tmp_path / "m.h5")
+    assert "needs the custom function 'own_activation'" in error_of(tmp_path / "m.h5")
+    with keras.utils.custom_object_scope({"own_activation": own_activation}):
+        x = np.ones((2, 3), np.float32)
+        np.testing.assert_allclose(load_model(tmp_path / "m.h5")(x), model(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("wrap", ["nested", "time_distributed", "bidirectional_nested"])
 @pytest.mark.parametrize("name", ["m.h5", "m.keras", "saved_model"])
 def test_a_lambda_layer_is_found_wherever_it_hides(tmp_path, wrap, name):
