@@ -17,7 +17,7 @@ from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.models.keras3_graph import Graph
 from keras_xaic.models.keras3_layers import WITHOUT
 from keras_xaic.models.keras3_replaying import Replay
-from keras_xaic.models.opening import SAMPLES
+from keras_xaic.models.opening import SAMPLES, doing_nothing
 
 _MOST_LEVELS = 30
 """How deep classes of the user's may lie in each other."""
@@ -131,7 +131,7 @@ class _Opening:
         if "mask" in accepted and given.get("mask") is None and mask is not None:
             given["mask"] = mask
         try:
-            with _without_losses(layer):
+            with _without_losses(layer), _symbolic_activations(self.library):
                 made = layer.call(*args, **given)
         except XaicError:
             raise
@@ -230,14 +230,40 @@ def _inputs(model: Any, library: Any, samples: int) -> Any:
 @contextlib.contextmanager
 def _without_losses(layer: Any) -> Iterator[None]:
     """Losses and metrics that a call adds concern training only."""
-    kept = vars(layer).get("add_loss")
-    vars(layer)["add_loss"] = lambda *_, **__: None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(doing_nothing(layer, "add_loss"))
+        for metric in layer.metrics:
+            stack.enter_context(doing_nothing(metric, "update_state"))
+        yield
+
+
+class _Symbolic:
+    """Keras' backend for symbolic tensors: operations in place of its functions."""
+
+    def __init__(self, library: Any, backend: Any) -> None:
+        self.nn = self.numpy = library.ops
+        self._backend = backend
+
+    def convert_to_tensor(self, x: Any, *_: Any, **__: Any) -> Any:
+        return x
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+@contextlib.contextmanager
+def _symbolic_activations(library: Any) -> Iterator[None]:
+    """Has activations take symbolic tensors that a user's call gives them: some (mish) are no operations of Keras 3 (3.13)."""
+    module = sys.modules.get("keras.src.activations.activations")
+    backend = getattr(module, "backend", None)
+    if module is None or backend is None:
+        yield
+        return
+    vars(module)["backend"] = _Symbolic(library, backend)
     try:
         yield
     finally:
-        vars(layer).pop("add_loss")
-        if kept is not None:
-            vars(layer)["add_loss"] = kept
+        vars(module)["backend"] = backend
 
 
 @contextlib.contextmanager

@@ -169,15 +169,23 @@ class _Opening:
 @contextlib.contextmanager
 def _without_losses(layer: Layer) -> Iterator[None]:
     """Losses and metrics that a call adds concern training only, and would stay in the user's layer."""
-    names = ("add_loss", "add_metric")
-    kept = {name: vars(layer)[name] for name in names if name in vars(layer)}
-    vars(layer).update(dict.fromkeys(names, lambda *_, **__: None))
+    names = [(layer, "add_loss"), (layer, "add_metric"), *((metric, "update_state") for metric in layer.metrics)]
+    with contextlib.ExitStack() as stack:
+        for owner, name in names:
+            stack.enter_context(doing_nothing(owner, name))
+        yield
+
+
+@contextlib.contextmanager
+def doing_nothing(owner: Any, name: str) -> Iterator[None]:
+    """Has a method of one object do nothing in the block."""
+    kept = {name: vars(owner)[name]} if name in vars(owner) else {}
+    vars(owner)[name] = lambda *_, **__: None
     try:
         yield
     finally:
-        for name in names:
-            vars(layer).pop(name)
-        vars(layer).update(kept)
+        vars(owner).pop(name)
+        vars(owner).update(kept)
 
 
 def _are_alike(model: Model, made: Model) -> bool:

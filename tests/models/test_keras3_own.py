@@ -185,6 +185,22 @@ class MyDense(layers.Dense):
         return super().call(inputs) * 2.0
 
 
+class Curved(layers.Layer):
+    def call(self, x):
+        return keras3.activations.mish(x) + keras3.activations.softsign(x) * keras3.activations.log_softmax(x)
+
+
+class Counted(layers.Dense):
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+        self.average = keras3.metrics.Mean(name="average")
+
+    def call(self, x):
+        made = super().call(x)
+        self.average.update_state(made)
+        return made
+
+
 def squared(x):
     return ops.square(ops.relu(x))
 
@@ -257,6 +273,8 @@ MODELS = {
     "normalized": lambda: through(keras3.Input((5, 8)), Normalized()),
     "windows": lambda: through(image(), Windows(), layers.Conv2D(2, 1)),
     "kernels": lambda: through(image(), Kernels(), layers.Flatten(), MyDense(3)),
+    "mish": lambda: through(keras3.Input((4,)), Curved(), MyDense(3)),
+    "metric": lambda: through(keras3.Input((4,)), Counted(3)),
     "activation": lambda: through(image(), layers.Conv2D(4, 3, activation=squared), layers.Activation(squared)),
     "lambda": lambda: through(image(), layers.Lambda(lambda x: x / 255 - 0.5), layers.Conv2D(3, 3)),
     "grouped queries": lambda: through(keras3.Input((5, 8)), lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x, x)),

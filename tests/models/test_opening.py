@@ -257,6 +257,29 @@ class Penalized(layers.Layer):
         return tf.nn.relu(x)
 
 
+class Counted(layers.Dense):
+    def build(self, shape):
+        super().build(shape)
+        self.average = keras.metrics.Mean(name="average")
+
+    def call(self, x):
+        made = super().call(x)
+        self.average.update_state(made)
+        return made
+
+
+def test_a_metric_that_a_call_updates_is_left_out_and_stays_as_it_is():
+    keras.utils.set_random_seed(0)
+    model = through(keras.Input((4,)), Counted(3))
+    average = vars(model.layers[-1].average)
+    before = average.get("update_state")
+    made = as_model(model)
+    assert average.get("update_state") is before
+    assert [type(one).__name__ for one in made.layers] == ["InputLayer", "Dense"]
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(made(x), model(x), atol=1e-6)
+
+
 def test_losses_of_a_call_stay_where_they_are():
     model = through(keras.Input((4,)), layers.Dense(3), Penalized())
     before = (len(model.layers[-1]._losses), len(model.losses), [one.name for one in model.layers[-1].metrics])
