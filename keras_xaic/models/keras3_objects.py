@@ -242,7 +242,7 @@ def _keras3() -> Any:
     if library is None or not is_keras3(getattr(library, "__version__", "")):
         found = "it is not installed" if library is None else f"keras {getattr(library, '__version__', '2')} is installed"
         raise ModelError(
-            f"Keras 3 is needed to write its files: {found}",
+            f"Keras 3 is needed for its files: {found}",
             "keras 3 or newer",
             "Use the current stack, whose TensorFlow brings it",
         )

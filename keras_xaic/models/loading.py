@@ -26,7 +26,7 @@ from keras_xaic.models.keras3_objects import load_with_keras3
 from keras_xaic.models.keras3_weights import load_archive_weights, load_h5_weights
 from keras_xaic.models.limits import bounded, weights_within
 from keras_xaic.models.losses import remember_loss
-from keras_xaic.models.safety import FOR_TRAINING, check_config
+from keras_xaic.models.safety import FOR_TRAINING, check_config, holds_lambda
 from keras_xaic.models.savedmodels import load_saved_model
 from keras_xaic.models.wrapped import unwrapped, wrappers_known
 from keras_xaic.temporary import temporary_directory
@@ -134,8 +134,11 @@ def _load_h5(where: pathlib.Path, directory: pathlib.Path, allow_unsafe: bool, a
         with wrappers_known(config, str(where)), weights_within(values, str(where)):
             check_config(config, str(where), allow_unsafe)
             if is_keras3(file.attrs.get("keras_version")):
-                model = build_model(config, str(where))
-                load_h5_weights(model, file, str(where))
+                if holds_lambda(config):  # it was allowed, and Keras 3 alone can make it
+                    model = load_with_keras3(where, {})
+                else:
+                    model = build_model(config, str(where))
+                    load_h5_weights(model, file, str(where))
             else:
                 check_connections(config, str(where))
                 file.attrs["model_config"] = json.dumps(functions_by_name(config))
@@ -170,6 +173,8 @@ def _build_keras(
     unpacked.unlink()
     with weights_within(values, str(where)):
         if is_keras3(read_json(contents["metadata.json"], f"metadata.json in {where}").get("keras_version")):
+            if holds_lambda(config):
+                return load_with_keras3(where, {})
             model = build_model(config, str(where))
             with h5py.File(cleaned, "r") as weights:
                 load_archive_weights(model, config, weights, str(where))

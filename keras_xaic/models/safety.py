@@ -63,6 +63,13 @@ def is_operator(config: Mapping[str, Any]) -> bool:
     return "name" in inner and not plain and not _OF_LAYERS & set(inner)  # .h5 files do not name modules
 
 
+def holds_lambda(config: object) -> bool:
+    """Whether a Lambda layer is anywhere in a configuration."""
+    if isinstance(config, Mapping):
+        return config.get("class_name") == "Lambda" or any(map(holds_lambda, config.values()))
+    return isinstance(config, (list, tuple)) and any(map(holds_lambda, config))
+
+
 class _Check:
     def __init__(self, source: str, allow_unsafe: bool) -> None:
         self.source, self.allow_unsafe = source, allow_unsafe

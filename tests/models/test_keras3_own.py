@@ -407,6 +407,18 @@ def test_a_file_is_read_with_the_classes_that_were_given(tmp_path):
     np.testing.assert_allclose(loaded.predict(x, verbose=0), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_lambda_layer_in_a_file_is_read_where_it_is_allowed(name, tmp_path):
+    keras3.utils.set_random_seed(0)
+    model = through(keras3.Input((4,)), layers.Dense(3), layers.Lambda(lambda x: x * 2.0 - 1.0))
+    model.save(tmp_path / name)
+    with pytest.raises(ModelError, match="holds Python code"):
+        xaic.load_model(tmp_path / name)
+    x = np.ones((2, 4), np.float32)
+    found = xaic.load_model(tmp_path / name, allow_unsafe=True).predict(x, verbose=0)
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-5)
+
+
 def test_weights_that_two_calls_share_stay_one_layers():
     """They would be stored twice, and training would part them."""
     assert [one.name for one in from_keras3(two_inputs()).layers if one.weights] == ["tower"]
