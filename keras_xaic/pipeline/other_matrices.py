@@ -68,15 +68,23 @@ class OtherMatrices:
         """Returns about how many bytes of the download they take at these bits; at 8 where nothing is said."""
         return round(sum(self._coded_bytes(path, rounded.get(path, 8)) for path in self.values))
 
-    def least_damaging(self, planner: Planner, budget: Budget, filters: Optional[bool]) -> dict[str, int]:
+    def least_damaging(
+        self, planner: Planner, budget: Budget, filters: Optional[bool], beyond: Optional[Mapping[str, int]] = None
+    ) -> dict[str, int]:
         """Returns layer path -> bits with which the model fits a download limit and its outputs move least, before training.
 
         Few bits here leave many for kernels, and the other way round: from the most bits that fit with all filters down, until
         it gets worse.
+
+        Args:
+            planner: Makes the plans.
+            budget: With a limit on the download.
+            filters: Whether filters may be removed (see `SizeFitter.plan`).
+            beyond: What was found for a larger limit, and too much.
         """
         limit, steps = budget.download_bytes or 1, self._steps
-        if len(steps) == 1:
-            return steps[0]
+        if len(steps) == 1 or beyond == steps[-1]:
+            return steps[-1]
         first, last = 0, len(steps) - 1
         if planner.beside(steps[last], budget, False).predicted_download_bytes <= limit:
             filters, high = False, last
@@ -88,7 +96,7 @@ class OtherMatrices:
         for number in sorted({min(last, first + more) for more in (0, 1, 2, 4, 8, 16, 32)} | {last}):
             made = planner.beside(steps[number], budget, filters)
             overrun = max(0.0, made.predicted_download_bytes / limit - 1.0)
-            damage = (overrun, self._moved(planner.untrained(made, "nearest").model))
+            damage = (overrun, math.inf if overrun else self._moved(planner.untrained(made, "nearest").model))
             if damage >= least and least[0] == 0.0:
                 break
             if damage < least:

@@ -154,7 +154,7 @@ class SizeFitter:
                 # A limit far from what is possible leads to aims that are no sizes.
                 aim = replace(aim, download=min(max(following, 1), LARGEST))
                 if used > 1.0 and self.others.values:
-                    rounded = self.others.least_damaging(self, aim, filters)
+                    rounded = self.others.least_damaging(self, aim, filters, beyond=rounded)
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.
         return min(
