@@ -223,7 +223,9 @@ class Terminal:
             table.add_row(str(one.trial), *(shown_value(name, one.values[name]) for name in found.objectives))
         self.say(table)
         if found.failed:
-            self.warn(f"{found.failed} trials ended without a model; the last one said: {found.last_error}")
+            self.warn(
+                f"{found.failed} trial{'s' * (found.failed != 1)} ended without a model; the last one said: {found.last_error}"
+            )
         if found.pruned:
             self.say(f"{found.pruned} trials were ended early: a smaller model was better than they could become.")
         said = f"{out}: {len(found.points)} models, {len(best)} on the Pareto front, front.json and front.html"

@@ -49,8 +49,6 @@ ROUNDS = 3
 """Most rounds under limits."""
 MARGIN = 0.025
 """Share of the download limit that the first round leaves free: few epochs were seen to make files up to 2.2 % larger."""
-MOST_GROWN = 1.25
-"""By what a round was larger than planned, the next is planned smaller, as training will do so again; at most by this."""
 ROOM = 0.005
 """Share of the flash that is kept free while filters go: planned again without them, sizes are predicted again, and a few bytes
 too many would have kernels looked up."""
@@ -150,7 +148,7 @@ class Driver:
         made = fitter.fitting(self._for_removal()).model_copy(update={"budget": self.budget})
         best = self._round(1, fitter.model, made, fitter.relevance, epochs, first)
         yield best
-        grown = _grown(best)
+        grown = best.grown
         for number in range(2, ROUNDS + 1):
             following = self._following(best, self.settings.epochs - epochs, grown)
             if following is None:
@@ -160,7 +158,7 @@ class Driver:
             more = math.ceil(share * (self.settings.epochs - epochs))
             one = self._round(number, best.small.trainable, following, None, more, share, best.small.plan, GENTLE)
             yield one
-            best, grown = max(best, one, key=self.standard.worth), max(grown, _grown(one))
+            best, grown = max(best, one, key=self.standard.worth), max(grown, one.grown)
             if is_last:
                 break
             epochs += more
@@ -370,12 +368,6 @@ class Driver:
         if left == 0 or overrun or not self.standard.may_win(one):
             return None
         return one.small.plan.model_copy(update={**gone_with(Plan()), "filters": None})
-
-
-def _grown(one: Round) -> float:
-    """Returns by which factor training made a download larger than planned."""
-    planned = one.small.plan.predicted_download_bytes
-    return min(max(1.0, one.download_bytes / planned), MOST_GROWN) if planned else 1.0
 
 
 def gone_with(plan: Plan) -> dict[str, Any]:

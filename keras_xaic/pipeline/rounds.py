@@ -16,6 +16,8 @@ from keras_xaic.pipeline.judging import Judge
 from keras_xaic.pipeline.reasons import Reasons
 from keras_xaic.planning import Budget
 
+MOST_GROWN = 1.25
+"""By what a round was larger than planned, the next is planned smaller, as training will do so again; at most by this."""
 DOUBTS = 2.0
 """Standard errors of a drop that count against a round without limits of size: the same samples chose it among several."""
 
@@ -87,6 +89,12 @@ class Round:
             similarity=similarity,
             similarity_doubt=similarity_doubt,
         )
+
+    @property
+    def grown(self) -> float:
+        """The factor by which training made the download larger than planned, 1 or more."""
+        planned = self.small.plan.predicted_download_bytes
+        return min(max(1.0, self.download_bytes / planned), MOST_GROWN) if planned else 1.0
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says about the round."""

@@ -256,7 +256,7 @@ def test_front_and_page_say_why_trials_ended_without_a_model(quick, tmp_path, mo
     front = read_front(tmp_path / "front" / "front.json")
     assert (front.failed, front.last_error) == (1, "no <operator> for it.")
     page = (tmp_path / "front" / "front.html").read_text(encoding="utf-8")
-    assert "1 trials ended without a model (the last one said: no &lt;operator&gt; for it.)" in page
+    assert "1 trial ended without a model (the last one said: no &lt;operator&gt; for it.)" in page
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite+pysqlite:///file:x?mode=memory&uri=true"])
