@@ -148,6 +148,14 @@ class Bundle:
         elif self.unverified.exists():  # else read-only systems refuse to remove what is not there
             self.unverified.unlink()
 
+    def why_unverified(self) -> Optional[str]:
+        """Returns why the bundle is not to be used; None where nothing marks it.
+
+        Raises:
+            DataError: If the file that says so cannot be read.
+        """
+        return read_text(self.unverified, "why the bundle is not to be used").strip() if self.unverified.is_file() else None
+
     def name_classes(self, classes: Sequence[str]) -> None:
         """Writes the names of the classes, if there are any."""
         if classes:

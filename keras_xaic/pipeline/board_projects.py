@@ -98,8 +98,8 @@ def project_files(bundle: Bundle, system: str) -> dict[str, str]:
 
 def _check_proof(bundle: Bundle, model: pathlib.Path) -> None:
     """Refuses a model that computes something else than Keras did: its self-test expects what it gives, so that would pass."""
-    if bundle.unverified.is_file():
-        said = read_text(bundle.unverified, "the text that was written with the bundle").strip()
+    said = bundle.why_unverified()
+    if said is not None:
         warnings.warn(f"{bundle.unverified}: {said}", XaicWarning, stacklevel=4)
     if MICRO in edge.available_interpreters() and edge.knows_outputs(bundle):
         edge.measure_agreement(bundle, MICRO, model).require(str(model))

@@ -196,6 +196,7 @@ def _recipe_of(plan: Plan) -> Recipe:
 
 def _published(bundle: Bundle) -> Report:
     """Returns the report of a bundle whose command was ended between giving it its name and cleaning up."""
-    if bundle.unverified.is_file():
-        raise EdgeError(bundle.unverified.read_text(encoding="utf-8").strip())
+    said = bundle.why_unverified()
+    if said is not None:
+        raise EdgeError(said)
     return Report.load(bundle.report)

@@ -167,8 +167,9 @@ def _grids_of(small: Union[Model, CompressedModel]) -> Optional[Plan]:
 
 
 def _published(path: pathlib.Path) -> Bundle:
-    if Bundle(path).unverified.is_file():
-        raise EdgeError(Bundle(path).unverified.read_text(encoding="utf-8").strip())
+    said = Bundle(path).why_unverified()
+    if said is not None:
+        raise EdgeError(said)
     return Bundle(path)
 
 

@@ -195,9 +195,8 @@ class Job:
             rounds=[one.facts() for one in self.rounds],
         )
         report.save(bundle.report)
+        bundle.mark(None if verification.error is None else str(verification.error))
         write_html(report, bundle.html, Evidence.read(bundle))
-        if verification.error is not None:
-            bundle.mark(str(verification.error))
         out.publish(bundle.path)
         if verification.error is not None:
             raise verification.error

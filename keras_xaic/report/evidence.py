@@ -1,4 +1,4 @@
-"""What a page shows beside report.json: arrays from the other files of a bundle."""
+"""What a page shows beside report.json, from the other files of a bundle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ class Evidence:
         kernels: Kernel key -> its integers and steps (grids.npz).
         explanations: What both models look at (explanations.npz).
         front: The models that a search found (front.json).
+        unverified: Why the bundle is not to be used (UNVERIFIED.txt); None where it may be.
     """
 
     kernels: Mapping[str, QuantizedKernel] = field(default_factory=dict)
     explanations: Optional[Explanations] = None
     front: Sequence[Found] = ()
+    unverified: Optional[str] = None
 
     @classmethod
     def read(cls, bundle: Bundle) -> Evidence:
@@ -38,4 +40,5 @@ class Evidence:
             kernels=load_kernels(bundle.grids) if bundle.grids.is_file() else {},
             explanations=Explanations.load(bundle.explanations) if bundle.explanations.is_file() else None,
             front=read_front(front).points if front.is_file() else (),
+            unverified=bundle.why_unverified(),
         )

@@ -52,7 +52,8 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
     environment = templates()
     if report.slim is not None:
         at = functools.partial(_at, report, _forms(report))
-        return environment.get_template("slim.html.j2").render(report=report, at=at, escaped=cells.escaped)
+        page = environment.get_template("slim.html.j2")
+        return page.render(report=report, at=at, escaped=cells.escaped, unverified=evidence.unverified)
     return environment.get_template("report.html.j2").render(
         report=report,
         at=functools.partial(_at, report, _forms(report)),
@@ -65,6 +66,7 @@ def render_html(report: Report, evidence: Optional[Evidence] = None) -> str:
         reference=cells.reference_pointer(report),
         verdict=report.verdict or wording.verdict(report),
         steps=wording.next_steps(report),
+        unverified=evidence.unverified,
         missed=bool(wording.budget_misses(report)) or report.budget.met is False,
         tradeoff=Markup(tradeoff_svg(report, evidence.front)),
         widths=_widths(report),

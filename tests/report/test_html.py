@@ -263,6 +263,21 @@ def test_it_is_written_into_the_bundle_and_rebuilt_from_its_files(report, eviden
     assert write_html(Report(), tmp_path / "empty.html").is_file()
 
 
+@pytest.mark.parametrize("slim", [False, True])
+def test_the_page_of_a_bundle_that_is_not_to_be_used_says_so_first(report, tmp_path, slim):
+    from keras_xaic.report.schema import SlimFacts
+
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    (Report(slim=SlimFacts(original_bytes=2, original_gzip_bytes=2)) if slim else report).save(tmp_path)
+    bundle = rebuild_html(tmp_path)
+    assert "Not verified" not in bundle.html.read_text(encoding="utf-8")
+    bundle.mark("tflm disagrees <here>.")
+    page = rebuild_html(tmp_path).html.read_text(encoding="utf-8")
+    assert page.index("Do not use this bundle as it is. tflm disagrees &lt;here&gt;.") < page.index("Before and after")
+    bundle.mark(None)
+    assert "Not verified" not in rebuild_html(tmp_path).html.read_text(encoding="utf-8")
+
+
 def test_a_page_that_is_not_ours_is_not_replaced(report, tmp_path):
     (tmp_path / "model.tflite").write_bytes(b"x")
     report.save(tmp_path)
