@@ -34,8 +34,46 @@ def relu6(x: Tensor) -> Tensor:
     return tf.nn.relu6(x)
 
 
+def hard_shrink(x: Tensor) -> Tensor:
+    """Returns `x`, 0 where it is between -0.5 and 0.5."""
+    return tf.where(tf.abs(x) > 0.5, x, tf.zeros_like(x))
+
+
+def soft_shrink(x: Tensor) -> Tensor:
+    """Returns `x` brought nearer to 0 by 0.5, 0 where it is nearer than that."""
+    return x - tf.clip_by_value(x, -0.5, 0.5)
+
+
+def tanh_shrink(x: Tensor) -> Tensor:
+    """Returns ``x - tanh(x)``."""
+    return x - tf.tanh(x)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Returns the logarithm of ``sigmoid(x)``."""
+    return tf.math.log_sigmoid(x)
+
+
+def sparse_plus(x: Tensor) -> Tensor:
+    """Returns 0 up to -1, ``(x + 1)^2 / 4`` from there to 1, and `x` beyond."""
+    return tf.square(tf.clip_by_value(x, -1.0, 1.0) + 1.0) * 0.25 + tf.nn.relu(x - 1.0)
+
+
+def sparse_sigmoid(x: Tensor) -> Tensor:
+    """Returns ``(x + 1) / 2`` between 0 and 1, these where it is beyond."""
+    return tf.clip_by_value(0.5 * x + 0.5, 0.0, 1.0)
+
+
+def squareplus(x: Tensor) -> Tensor:
+    """Returns ``(x + sqrt(x^2 + 4)) / 2`` (Barron 2021, arXiv 2112.11687, equation 1)."""
+    return 0.5 * (x + tf.sqrt(tf.square(x) + 4.0))
+
+
 _OURS = {}
-for _function in (hard_sigmoid, hard_swish, hard_tanh, relu6):
+for _function in (
+    *(hard_sigmoid, hard_swish, hard_tanh, relu6, hard_shrink, soft_shrink, tanh_shrink),
+    *(log_sigmoid, sparse_plus, sparse_sigmoid, squareplus),
+):
     _OURS[_function.__name__] = f"{PACKAGE}>{_function.__name__}"
     keras.utils.register_keras_serializable(PACKAGE)(_function)
 

@@ -20,7 +20,8 @@ Axes = tuple[Optional[np.ndarray], ...]
 
 ELEMENTWISE = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign"),
-    *("hard_swish", "hard_tanh"),
+    *("hard_swish", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink"),
+    *("log_sigmoid", "sparse_plus", "sparse_sigmoid", "squareplus"),
     *("swish", "silu", "gelu", "mish", "exponential", "exp", "square", "sqrt", "rsqrt", "abs", "negative", "identity"),
     *("clip_by_value", "pow", "add", "subtract", "multiply", "maximum", "minimum", "truediv", "divide", "div_no_nan"),
 }

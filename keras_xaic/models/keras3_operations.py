@@ -242,8 +242,8 @@ def _layer(kind: str, settings: str = "", **more: Any) -> Counterpart:
     return _function(kind, settings, is_layer=True, **more)
 
 
-def _activation(name: str) -> Counterpart:
-    return _layer("Activation", fixed={"activation": of_keras2(name)})
+def _activation(name: str, **more: Any) -> Counterpart:
+    return _layer("Activation", fixed={"activation": of_keras2(name)}, **more)
 
 
 _POOL: dict[str, Any] = {"settings": "pool_size strides padding", "only": {"data_format": "channels_last"}}
@@ -274,6 +274,7 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "Flip": _function("reverse", reads="axis", made=_axes),
     "Gelu": _function("nn.gelu", "approximate"),
     "GetItem": _function("__operators__.getitem", names="slice_spec"),
+    "HardShrink": _activation("hard_shrink", only={"threshold": 0.5}),
     "HardSigmoid": _activation("hard_sigmoid"),
     "HardSilu": _activation("hard_silu"),
     "HardTanh": _activation("hard_tanh"),
@@ -297,14 +298,19 @@ COUNTERPARTS: dict[str, Counterpart] = {
     ),
     "Roll": _function("roll", "shift axis"),
     "Round": _function("math.round", only={"decimals": 0}),
+    "SoftShrink": _activation("soft_shrink", only={"threshold": 0.5}),
     "Softmax": _layer("Softmax", "axis"),
     "Softsign": _activation("softsign"),
     "SpaceToDepth": _function("nn.space_to_depth", "block_size", only={"data_format": "channels_last"}),
+    "SparsePlus": _activation("sparse_plus"),
+    "SparseSigmoid": _activation("sparse_sigmoid"),
     "Split": _function("split", "axis", reads="indices_or_sections", made=_parts),
+    "Squareplus": _activation("squareplus", only={"b": 4}),
     "Squeeze": _function("squeeze", "axis"),
     "Stack": _function("stack", "axis"),
     "Swapaxes": _function("transpose", reads="axis1 axis2", made=_two_swapped),
     "Take": _function("gather", "axis", names="indices"),
+    "TanhShrink": _activation("tanh_shrink"),
     "Tensordot": _function("tensordot", "axes", names="b"),
     "Tile": _function("tile", "repeats=multiples"),
     "TopK": _function("math.top_k", "k sorted"),

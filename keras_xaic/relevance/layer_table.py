@@ -41,7 +41,7 @@ class Row:
 
 _ELEMENTWISE = (
     "relu relu6 leaky_relu elu selu gelu silu swish sigmoid hard_sigmoid tanh softplus softsign exponential hard_swish "
-    "hard_tanh mish linear"
+    "hard_tanh hard_shrink soft_shrink tanh_shrink log_sigmoid sparse_plus sparse_sigmoid squareplus mish linear"
 )
 
 TABLE: tuple[Row, ...] = (

@@ -28,6 +28,8 @@ OPERATIONS = {
     "hard_sigmoid": lambda ops, x: ops.hard_sigmoid(x),
     "hard_silu": lambda ops, x: ops.hard_silu(x),
     "hard_tanh": lambda ops, x: ops.hard_tanh(x),
+    "shrink": lambda ops, x: ops.hard_shrink(x) + ops.soft_shrink(x) + ops.tanh_shrink(x),
+    "sparse": lambda ops, x: ops.sparse_plus(x) + ops.sparse_sigmoid(x) + ops.squareplus(x),
     "softmax": lambda ops, x: ops.softmax(x, axis=-2),
     "mean": lambda ops, x: ops.mean(x, axis=(1, 2), keepdims=True),
     "sum": lambda ops, x: ops.sum(x, axis=-1),
@@ -96,6 +98,7 @@ ACTIVATIONS = (
     "leaky_relu",
     "gelu",
     "elu",
+    *("hard_shrink", "soft_shrink", "tanh_shrink", "log_sigmoid", "sparse_plus", "sparse_sigmoid", "squareplus"),
 )
 
 
