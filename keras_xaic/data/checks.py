@@ -76,7 +76,9 @@ def checked_samples(samples: Samples, part: str, where: str) -> Samples:
     for number, y in enumerate(arrays_of(samples.y)):
         key = _key(samples.y, f"y_{part}", number)
         if y.dtype.kind not in "biuf":
-            raise DataError(f"{where}: {key} has dtype {y.dtype}", "integer labels, one-hot labels or real targets")
+            texts = any(isinstance(one, (str, bytes)) for one in y.flat)  # else they would have become classes
+            fix = "Give every sample a label, or leave out those that have none" if texts else _way_out(y)
+            raise DataError(f"{where}: {key} has dtype {y.dtype}", "integer labels, one-hot labels or real targets", fix)
         if y.ndim == 0 or len(y) != len(samples):
             raise DataError(
                 f"{where}: {key} has {0 if y.ndim == 0 else len(y)} entries, x_{part} has {len(samples)}",
@@ -119,8 +121,23 @@ def check_numbers(samples: Samples, name: str) -> None:
 
 
 def _way_out(values: np.ndarray) -> str:
-    """Returns what to do with inputs that are texts, which no file here takes; empty for others."""
-    return _TEXTS if values.size and isinstance(values.flat[0], (str, bytes)) else ""
+    """Returns what to do with values that are no numbers yet, or never will be."""
+    if not values.size:
+        return ""
+    if isinstance(values.flat[0], (str, bytes)):
+        return _TEXTS
+    if values.dtype.kind in "Mm":
+        return "Make them numbers: seconds since a first moment, for example"
+    if values.dtype.names:
+        return "Make a column of each field: numpy.lib.recfunctions.structured_to_unstructured(x)"
+    if values.dtype != object:
+        return ""
+    if any(one is None for one in values.flat):
+        return "Fill what is missing (None), or leave those samples out"
+    if any(np.ndim(one) for one in values.flat):
+        return "Make one array of all of them: numpy.stack(list(x))"
+    whole = np.asarray(values.tolist()).dtype.kind in "biu"
+    return "Make them numbers: .astype(int)" if whole else 'Make them numbers: .astype("float32")'
 
 
 def as_array(value: object, name: str) -> np.ndarray:
