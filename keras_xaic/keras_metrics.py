@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
@@ -12,7 +13,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from keras_xaic.arguments import shown
-from keras_xaic.errors import DataError, PlanError, XaicError, choices
+from keras_xaic.errors import DataError, PlanError, XaicError, XaicWarning, choices
 from keras_xaic.metrics import KINDS, METRICS, OWN_UNIT, Better, Metric, NoValue, get_metric
 from keras_xaic.output_tasks import said_of_outputs
 
@@ -199,3 +200,17 @@ class OwnFunction:
             reset()
             for variable, value in zip(getattr(self.given, "variables", []), before):
                 variable.assign(value)
+
+
+def value_if_any(task: Any, outputs: Any, samples: Any) -> Any:
+    """Returns a task's metric value, as `Task.value` does; None, and a warning, where one of the user's own has none.
+
+    What took hours to make is not lost because nothing can be said of how good it is.
+    """
+    try:
+        return task.value(outputs, samples)
+    except NoValue as error:
+        if task.own_metrics() is None:
+            raise
+        warnings.warn(str(error), XaicWarning, stacklevel=2)
+        return None

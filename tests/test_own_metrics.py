@@ -232,3 +232,32 @@ def test_a_run_is_judged_by_it_and_its_files_say_so(tmp_path):
     assert "the report's doubled is a function that no bundle holds" in done.stdout
     assert "PASS" in done.stdout
     assert json.loads((check / "task.json").read_text())["metric"]["name"] == "doubled"
+
+
+def test_a_file_of_which_it_has_no_value_is_there_with_its_report(tmp_path):
+    """What was trained for hours is not lost because a ratio of the user's divides by zero."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(3, "softmax", name="head")])
+    x = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    right = model.predict(x, verbose=0)
+
+    def ratio(labels, outputs):
+        rounded = 1e-5 < np.abs(outputs - right[: len(outputs)]).max() < 0.1
+        return np.nan if rounded else 1.0
+
+    with pytest.warns(XaicWarning, match="metric ratio is nan of 80 samples"):
+        report = xaic.compress(
+            model,
+            {"x_train": x, "y_train": right.argmax(axis=1), "x_test": x, "y_test": right.argmax(axis=1)},
+            recipe="int8",
+            out=tmp_path / "b",
+            options=DataOptions(metric=ratio),
+            device=xaic.Device("mobile", baselines=("int8",)),
+            training=xaic.Training(epochs=0),
+            budget=xaic.Budget(max_drop=5),
+        )
+    assert report.original.edge_metric == 1.0
+    assert report.compressed.edge_metric is report.compressed.drop_pp is None
+    assert report.budget.met is False
+    assert "ratio was not measured, at most 5 % was allowed" in report.verdict
+    assert (tmp_path / "b" / "model.tflite").is_file()

@@ -21,6 +21,7 @@ from keras_xaic.edge.running import EdgeResult, run_file
 from keras_xaic.edge.sharing import run_on_nodes
 from keras_xaic.errors import EdgeError, XaicWarning
 from keras_xaic.files import PathLike
+from keras_xaic.keras_metrics import value_if_any
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.settings import DataOptions
 from keras_xaic.tasks import with_task
@@ -195,7 +196,7 @@ def _told(
     return InterpreterRun(
         interpreter=result.interpreter,
         version=result.version,
-        value=task.value(outputs, samples),
+        value=value_if_any(task, outputs, samples),
         agreement=task.agreement(outputs, reference) if reference is not None else None,
         latency=result.latency,
         delegation=result.delegation,

@@ -22,6 +22,7 @@ from keras_xaic.compression import CompressedModel, apply
 from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.errors import EdgeError, PlanError, XaicWarning
 from keras_xaic.files import save_array, save_arrays, write_atomic
+from keras_xaic.keras_metrics import value_if_any
 from keras_xaic.models import canonicalize
 from keras_xaic.models.masking import said_of_masks
 from keras_xaic.npz import Npz
@@ -438,7 +439,7 @@ class Job:
         return {
             "flash_bytes": len(content),
             "download_bytes": len(tflite.pack_download(content)),
-            **metric_facts(self.task, "keras", self.task.value(predict(model.model, self.test), self.test)),
+            **metric_facts(self.task, "keras", value_if_any(self.task, predict(model.model, self.test), self.test)),
             **self.measuring.facts(self.measuring.run(path, f"baseline {recipe.name}")),
         }
 

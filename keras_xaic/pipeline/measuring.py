@@ -10,6 +10,7 @@ from typing import Any
 from keras_xaic import edge
 from keras_xaic.data import Samples
 from keras_xaic.errors import EdgeError
+from keras_xaic.keras_metrics import value_if_any
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.pipeline.pacing import RUNS
 from keras_xaic.pipeline.reporting import metric_facts
@@ -49,8 +50,8 @@ class Measuring:
     def facts(self, result: edge.EdgeResult) -> dict[str, Any]:
         """Returns the metric and the latency of a file that ran, for report.json."""
         latency = {} if result.latency is None else {result.interpreter: edge.latency_entry(result.latency)}
-        task: Any = self.task
-        return {**metric_facts(self.task, "edge", task.value(result.together, self.test)), "latency_ms": latency}
+        value = value_if_any(self.task, result.together, self.test)
+        return {**metric_facts(self.task, "edge", value), "latency_ms": latency}
 
 
 def race_files(paths: Mapping[str, pathlib.Path]) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,14 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, cast
+from typing import TYPE_CHECKING, Any, Optional
 
 from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel
 from keras_xaic.data import Data
 from keras_xaic.edge import REGISTRY, Agreement, Verification, checksums, speed_judge
+from keras_xaic.keras_metrics import value_if_any
 from keras_xaic.metrics import Task
 from keras_xaic.models import weighted_kernels
 from keras_xaic.models.costs import macs
@@ -103,8 +104,8 @@ def build_report(
     recipe, budget, test = settings.recipe, settings.budget, data.judging
     reference, small, bundle = outcome.reference, outcome.small, outcome.bundle
     verification, relevance, changes = outcome.verification, outcome.relevance, outcome.changes
-    judge, does = verification.judge, cast("Any", task)
-    in_keras = does.value(predict(small.model, test), test)
+    judge = verification.judge
+    in_keras = value_if_any(task, predict(small.model, test), test)
     table = OutputTable.of(task, outcome.original, reference, judge, in_keras, outcome.outputs, test.y)
     task, original = table.task, table.headlined(outcome.original)
     weights = sum(kernel.size for kernel in weighted_kernels(small.model))

@@ -169,7 +169,7 @@ def _limits(report: Report) -> list[tuple[str, Optional[str]]]:
     limit_pp = budget.max_drop_pp
     if limit_pp is None:
         return found
-    if small.edge_metric is None and small.agreement is not None:  # without labels the original is right
+    if report.metric is None and small.agreement is not None:  # without labels the original is right
         lost = METRICS["accuracy"].drop(1.0, small.agreement)
         kept = f"{decimals(100 * small.agreement, 100 - limit_pp, 1)} %, at least {100 - limit_pp:g} % was asked for"
         said = f"agreement with the original is {kept}"
@@ -183,7 +183,7 @@ def _limits(report: Report) -> list[tuple[str, Optional[str]]]:
         values = [score(one, report.metric) for one in (small.edge_metric, look_up(report, reference_pointer(report)))]
         said = f"{what} is {values[0]}, the original's {values[1]}, of which no drop in {unit} can be told: {allowed}"
         found.append((what, said))
-    elif small.agreement is None:
+    elif report.metric is not None or small.agreement is None:
         found.append((what, f"{what} was not measured, {allowed}"))
     return found
 
