@@ -349,7 +349,7 @@ def next_steps(report: Report) -> list[str]:
     better = next((name for name in report.baselines if name != CONTROL and _is_better(report, name)), None)
     if better is not None:
         steps.append(f"Take the recipe {better}: it is better here, and no larger.")
-    if small.edge_metric is None and small.agreement is not None:
+    if report.metric is None and small.agreement is not None:
         steps.append("Give labels of test data: agreement says how often the class stayed the same, not how often it is right.")
     if small.part == "train":
         steps.append("Give test data: the model may have learned from the samples that judged it.")

@@ -164,7 +164,7 @@ def test_what_to_do_next_follows_from_what_was_measured(changed):
     step("Take the recipe magnitude", baselines={"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.95}})
     assert next_steps(changed(**calm, baselines={"magnitude": {"flash_bytes": 70_000, "edge_accuracy": 0.95}})) == [device]
     assert next_steps(changed(**calm, baselines={"magnitude": {"flash_bytes": 61_000, "edge_accuracy": 0.841}})) == [device]
-    step("Give labels", compressed={"flash_bytes": 61_200, "agreement": 0.99}, baselines={})
+    step("Give labels", metric=None, compressed={"flash_bytes": 61_200, "agreement": 0.99}, baselines={})
     step("Give test data", compressed={**small, "part": "train"})
     one = {"label": 0, "original_accuracy": 0.9, "accuracy": 0.8, "drop_pp": 10.0}
     step("Look at the classes", classes=[{**one, "samples": 1000}])
