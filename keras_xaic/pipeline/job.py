@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import json
-import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 from warnings import warn
-
-import numpy as np
 
 from keras_xaic import edge, tflite
 from keras_xaic.arguments import keyword_only
 from keras_xaic.bundle import Bundle
 from keras_xaic.compression import CompressedModel, apply
-from keras_xaic.data import Data, Parts, Samples
+from keras_xaic.data import Data, Samples
 from keras_xaic.errors import EdgeError, PlanError, XaicWarning
-from keras_xaic.files import save_array, save_arrays, write_atomic
+from keras_xaic.files import write_atomic
 from keras_xaic.keras_metrics import value_if_any
-from keras_xaic.models import canonicalize
-from keras_xaic.models.masking import said_of_masks
-from keras_xaic.npz import Npz
 from keras_xaic.output_tasks import AnyTask
 from keras_xaic.ownership import Output
 from keras_xaic.pipeline.attributing import attribute_by
@@ -34,7 +27,8 @@ from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.driver import Driver
 from keras_xaic.pipeline.easing import Easing, said_of_easing
 from keras_xaic.pipeline.judging import check_numbers_of, column_drops
-from keras_xaic.pipeline.measuring import COMPRESSED, ORIGINAL, PLAIN, Measuring, race_files
+from keras_xaic.pipeline.measuring import COMPRESSED, ORIGINAL, PLAIN, Measuring, race_files, timed
+from keras_xaic.pipeline.original import FILE, measure_original
 from keras_xaic.pipeline.pacing import Pace
 from keras_xaic.pipeline.proving import (
     MicroProof,
@@ -44,7 +38,6 @@ from keras_xaic.pipeline.proving import (
     prove_micro,
     state_warning,
 )
-from keras_xaic.pipeline.reference import faulty_original
 from keras_xaic.pipeline.reporting import Outcome, build_report, metric_facts
 from keras_xaic.pipeline.rounds import Round
 from keras_xaic.pipeline.run_settings import RunSettings
@@ -119,14 +112,9 @@ class Job:
         samples = self.data.calibration(self.settings.options.calibration, seed)
         rows = self.data.calibration_rows(self.settings.options.calibration, seed)
         check_numbers_of(predict(self.model, samples), rows, "x_train")
-        original = work.timed("original", lambda: self.original())
-        task: Any = self.task
-        doubt = None if self.test.y is None else task.doubt(original["outputs"], self.test.y)
-        if doubt is not None:
+        original = work.timed("original", lambda: measure_original(self.model, self.data, self.task, work))
+        for doubt in original.doubts:
             warn(doubt, XaicWarning, stacklevel=2)
-        hidden = said_of_masks(self.model, self.task, self.test)
-        if hidden is not None:
-            warn(hidden, XaicWarning, stacklevel=2)
         relevance = None
         if recipe.rule is not None:
             relevance = work.timed("attribute", lambda: self.attribute(samples))
@@ -136,7 +124,7 @@ class Job:
         if relevance is not None:
             relevance.save(bundle.relevance)
         try:
-            micro, verification, agreement = self.proved(bundle, target, original["outputs"])
+            micro, verification, agreement = self.proved(bundle, target, original.outputs)
         except EdgeError as error:
             another = self._with_wider(small.plan.activations, error)
             if another is not None:
@@ -145,34 +133,26 @@ class Job:
             out.publish(bundle.path, keep_work=True)  # it is there to be looked at
             raise
         assert verification.outputs is not None
-        outputs = (original["outputs"], verification.outputs)
+        outputs = (original.outputs, verification.outputs)
         changes = work.timed(
             "compare",
             lambda: compare_models(self.model, small.model, self.test, self.task, *outputs, seed=seed, progress=work.progress),
         )
         if changes.explanations is not None:
             changes.explanations.save(bundle.explanations)
-        measured = {}
-        for baseline in self.settings.baselines:
-            step = functools.partial(self.baseline, baseline, small, samples)
-            try:
-                measured[baseline.name] = work.timed(f"baseline {baseline.name}", step)
-            except EdgeError as error:  # what others make of the model may not run; ours does
-                warnings.append(f"Baseline {baseline.name} is left out: {error.found}.")
+        measured = self.baselines(small, samples, warnings.append)
         raced = work.timed("race", lambda: self.race(bundle, measured))
-        for name, entry in raced.items():
-            told = original if name == ORIGINAL else measured.get(name, {})
-            told["latency_ms"] = {**entry, **told.get("latency_ms", {}), **entry}
+        measured = {name: timed(facts, raced.get(name, {})) for name, facts in measured.items()}
         about_files = (*warnings, micro.warning, state_warning(bundle))
         ruined = self.ruined(*outputs)
         cut = edge.said_of_cut(bundle.model, self.test)
         if cut is not None:
             warn(cut, XaicWarning, stacklevel=2)
-        about_data = (doubt, hidden, original["fault"], cut)
+        about_data = (*original.doubts, original.fault, cut)
         notes = (*about_data, *about_files, ruined, self.widened(small), self.eased, _approximated(relevance))
         outcome = Outcome(
-            original={key: value for key, value in original.items() if key not in ("outputs", "fault")},
-            reference="edge" if original["fault"] is None else "keras",
+            original=timed(original.facts, raced.get(ORIGINAL, {})),
+            reference="edge" if original.fault is None else "keras",
             outputs=outputs,
             small=small,
             bundle=bundle,
@@ -260,31 +240,6 @@ class Job:
         agreement = work.timed("agreement", lambda: check_agreement(bundle))
         agreement.update({} if micro.agreement is None else {micro.agreement.interpreter: micro.agreement})
         return micro, verification, agreement
-
-    def original(self) -> dict[str, Any]:
-        """Measures the model that came in, as Keras model and as float32 .tflite."""
-        several = len(self.model.outputs) > 1
-        save, load = (_save_parts, _load_parts) if several else (lambda a, p: save_array(p, a), np.load)
-        name = "original.npz" if several else "original.npy"
-        outputs = self.work.cached(name, lambda: predict(self.model, self.test), save, load, of="test data")
-        check_numbers_of(outputs, range(len(self.test)), "x_train" if self.data.test is None else "x_test")
-        path, canonical = self.work.path / "original.tflite", canonicalize(self.model).model
-        content = self.work.cached(path.name, lambda: tflite.float_twin(canonical), _write, pathlib.Path.read_bytes, of="model")
-        if not path.exists():
-            write_atomic(path, content)
-        facts = {
-            "outputs": outputs,
-            **metric_facts(self.task, "keras", self.task.value(outputs, self.test)),
-            "tflite_fp32_bytes": len(content),
-            "tflite_fp32_gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
-        }
-        try:
-            given = self.measuring.run(path, "original")
-        except EdgeError as error:  # the user deploys another file, which may well run
-            said = f"The original's float32 .tflite does not run: {error}. The drop is measured against the Keras model."
-            return {**facts, **metric_facts(self.task, "edge", None), "latency_ms": {}, "fault": said}
-        fault = faulty_original(canonical, path, self.test, outputs, given.together, given.interpreter)
-        return {**facts, **self.measuring.facts(given), "fault": fault}
 
     def attribute(self, samples: Samples) -> Relevance:
         """Computes the relevance that the recipe asks for."""
@@ -407,7 +362,18 @@ class Job:
         self.work.progress("export", 1, 1)
         return bundle
 
-    def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> dict[str, Any]:
+    def baselines(self, small: CompressedModel, samples: Samples, warn: Callable[[str], None]) -> dict[str, Mapping[str, Any]]:
+        """Returns the facts of every baseline's file, those left out that no interpreter runs."""
+        measured = {}
+        for recipe in self.settings.baselines:
+            step = functools.partial(self.baseline, recipe, small, samples)
+            try:
+                measured[recipe.name] = self.work.timed(f"baseline {recipe.name}", step)
+            except EdgeError as error:  # what others make of the model may not run; ours does
+                warn(f"Baseline {recipe.name} is left out: {error.found}.")
+        return measured
+
+    def baseline(self, recipe: Recipe, small: CompressedModel, samples: Samples) -> Mapping[str, Any]:
         """Runs another method with the same data and effort, and measures its file."""
         return self.work.cached(
             f"baseline-{recipe.name}.json",
@@ -446,7 +412,7 @@ class Job:
     def race(self, bundle: Bundle, baselines: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Times the original, the baselines that run and the bundle (see `race_files`)."""
         work = self.work.path
-        paths = {ORIGINAL: work / "original.tflite", COMPRESSED: bundle.model}
+        paths = {ORIGINAL: work / FILE, COMPRESSED: bundle.model}
         paths.update({name: work / f"baseline-{name}.tflite" for name in baselines})
         if PLAIN not in paths and self.settings.budget.in_time:
             paths[PLAIN] = self.pace.written()
@@ -459,19 +425,6 @@ class Job:
         if self.rounds:
             return sum(one.epochs for one in self.rounds)
         return sum(len(stage) for stage in small.history.values())
-
-
-def _write(content: bytes, path: pathlib.Path) -> None:
-    write_atomic(path, content)
-
-
-def _save_parts(parts: Parts, path: pathlib.Path) -> None:
-    save_arrays(path, {f"{number:03d} {parts.named(number)}": array for number, array in enumerate(parts.arrays)})
-
-
-def _load_parts(path: pathlib.Path) -> Parts:
-    kept = Npz(path)
-    return Parts([kept[key] for key in sorted(kept)], [key.split(" ", 1)[1] for key in sorted(kept)])
 
 
 def _approximated(relevance: Optional[Relevance]) -> Optional[str]:

@@ -48,7 +48,7 @@ class Outcome:
     """What a run made, and what was measured of it.
 
     Attributes:
-        original: The facts of the model that came in (see `Job.original`), ``fault`` aside.
+        original: The facts of the model that came in (see `Original`).
         reference: Whose metric value of the original counts.
         outputs: Of the original, and of the file on the interpreter that judges.
         small: The compressed model.
