@@ -44,7 +44,8 @@ def test_a_warning_that_is_not_ours_is_neither_replaced_nor_removed(tmp_path):
 
 
 def test_a_bundle_that_cannot_be_written_is_measured_all_the_same(tmp_path, monkeypatch):
-    from keras_xaic.edge import marking
+    from keras_xaic.edge import Verification, marking
+    from keras_xaic.metrics import Task
 
     def refused(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -59,6 +60,13 @@ def test_a_bundle_that_cannot_be_written_is_measured_all_the_same(tmp_path, monk
     monkeypatch.setattr(marking, "measure", crashing)
     with pytest.raises(EdgeError, match="it crashed"), pytest.warns(XaicWarning, match=r"could not be marked: .*read-only"):
         marking.verify(tmp_path, "d.npz")
+    Bundle(tmp_path).unverified.write_text("Do not use this bundle as it is. It hung.")
+    sizes = {"flash_bytes": 1, "micro_flash_bytes": None, "download_bytes": None, "sha256": "", "changed": None}
+    sound = Verification(path=tmp_path, task=Task("regression", 1), samples=1, part="test", runs={}, **sizes)
+    monkeypatch.setattr(marking, "measure", lambda *_, **__: sound)
+    monkeypatch.setattr(marking, "wrong_files", lambda *_: None)
+    with pytest.warns(XaicWarning, match=r"mark could not be taken away: .*read-only"):
+        assert marking.verify(tmp_path, "d.npz", interpreter="all") == sound
 
 
 def test_names_of_classes_may_be_edited(tmp_path):

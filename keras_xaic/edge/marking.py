@@ -17,7 +17,7 @@ from keras_xaic.edge.measured import Verification
 from keras_xaic.edge.verification import deployed_on, file_for
 from keras_xaic.edge.verification import verify as measure
 from keras_xaic.errors import DataError, EdgeError, MachineError, XaicError, XaicWarning
-from keras_xaic.files import PathLike, tells_machine_errors
+from keras_xaic.files import PathLike, telling, tells_machine_errors
 from keras_xaic.progress import Progress, silent
 from keras_xaic.settings import DataOptions, cluster_address
 
@@ -72,7 +72,7 @@ def verify(
     if faults:
         _mark(opened, str(faults[0]))
     elif interpreter == "all" and verification.error is None:
-        opened.mark(None)
+        _mark(opened, None)
     return verification
 
 
@@ -89,9 +89,11 @@ def _faults(bundle: Bundle, interpreters: Iterable[str]) -> Iterator[XaicError]:
         yield wrong
 
 
-def _mark(bundle: Bundle, said: str) -> None:
-    """Marks a bundle; where it cannot be written, what was found is said all the same."""
+def _mark(bundle: Bundle, said: Optional[str]) -> None:
+    """Marks a bundle, or takes its mark away; where it cannot be written, what was found is said all the same."""
     try:
-        bundle.mark(said)
+        with telling():
+            bundle.mark(said)
     except MachineError as error:
-        warnings.warn(f"The bundle could not be marked: {error.found}.", XaicWarning, stacklevel=3)
+        what = "The bundle could not be marked" if said is not None else "The bundle's mark could not be taken away"
+        warnings.warn(f"{what}: {error.found}.", XaicWarning, stacklevel=3)
