@@ -41,6 +41,7 @@ _SAID = {
     errno.EPERM: ("no permission", _ALLOWED),
     errno.ENOENT: ("no such file or directory", "Make the directory first, or choose another place"),
     errno.ENOTDIR: ("a part of the path is not a directory", "Choose another place"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one"),
     errno.EMFILE: ("too many open files", "Allow more (ulimit -n)"),
     errno.ENOMEM: ("out of memory", "Close other programs, or use fewer samples or smaller batches"),
 }
@@ -178,16 +179,22 @@ def save_array(path: PathLike, array: np.ndarray) -> None:
 def _held_file(path: pathlib.Path) -> tuple[int, str]:
     """Opens a temporary sibling of `path` that is locked as long as this process lives and has it open."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_beside(path), suffix=".part", dir=path.parent)
         hold(handle, wait=True)
         if os.path.exists(name):  # else it looked abandoned to another process before it was locked
             return handle, name
         os.close(handle)
 
 
+def _beside(path: pathlib.Path) -> str:
+    """Returns how the names of half-written siblings of `path` begin; they may be no longer than 255 bytes either."""
+    whole = os.fsencode(path.name)
+    return f".{path.name if len(whole) <= 200 else whole[:200].decode(errors='ignore')}."
+
+
 def remove_abandoned(path: pathlib.Path) -> None:
     """Removes half-written siblings of `path` (see `writing`) that no living process holds."""
-    for name in glob.glob(f"{glob.escape(str(path.parent))}/.{glob.escape(path.name)}.*.part"):
+    for name in glob.glob(f"{glob.escape(f'{path.parent}/{_beside(path)}')}????????.part"):
         with contextlib.suppress(OSError), open(name, "rb") as file:
             if hold(file.fileno()):
                 os.unlink(name)

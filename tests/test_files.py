@@ -42,6 +42,18 @@ def test_a_process_killed_while_writing_leaves_the_old_content_and_the_next_writ
     assert target.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("name", ["b" * 255, "é" * 127, "b" * 241])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
+    (tmp_path / f".{'b' * 200}.abcdefgh.part").touch()
+    (tmp_path / f".{name[:50]}.letter.to.ann.part").write_text("mine")
+    for content in ("old", "new"):
+        write_atomic(tmp_path / name, content)
+    assert (tmp_path / name).read_text() == "new"
+    assert sum(".part" in path.name for path in tmp_path.iterdir()) == (1 if name[0] == "b" else 2)
+    with pytest.raises(MachineError, match="the name is too long"):
+        write_atomic(tmp_path / f"{name}{'b' * 15}", "new")
+
+
 def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
     target = tmp_path / "values.bin"
     with writing(target) as slow:
