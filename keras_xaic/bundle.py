@@ -12,12 +12,9 @@ from keras_xaic.arguments import a_path
 from keras_xaic.errors import DataError
 from keras_xaic.files import PathLike, expanded, write_atomic
 from keras_xaic.json_files import read_json, read_text
-from keras_xaic.ownership import check_replaceable
+from keras_xaic.ownership import SIGNS, check_replaceable
 
 Made = TypeVar("Made")
-
-WARNING = "Do not use this bundle as it is."
-"""How `UNVERIFIED.txt` begins."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class Bundle:
         """
         self.check_mark()
         if error is not None:
-            write_atomic(self.unverified, f"{WARNING} {error}\n")
+            write_atomic(self.unverified, f"{SIGNS[self.unverified.name]} {error}\n")
         elif self.unverified.exists():  # else read-only systems refuse to remove what is not there
             self.unverified.unlink()
 
@@ -171,7 +168,7 @@ class Bundle:
 
     def check_mark(self) -> None:
         """Makes sure that `mark` may write: the user's files stay as they are."""
-        check_replaceable(self.unverified, WARNING)
+        check_replaceable(self.unverified)
 
 
 def open_bundle(path: PathLike) -> Bundle:

@@ -92,7 +92,7 @@ def _started(pid: int) -> Optional[int]:
 def read_ours(path: pathlib.Path) -> Optional[dict[str, Any]]:
     """Returns the content of a small JSON file of ours; None if it is missing or not ours."""
     try:
-        if path.is_symlink() or path.stat().st_size > 10_000_000:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > 10_000_000:
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -26,8 +26,15 @@ from keras_xaic.temporary import sweep, temporary_directory
 
 MARK = ".xaic"
 """File in every directory of ours; says what it is."""
-_LATER = re.compile(r"\.?(\.xaic|report\.html|UNVERIFIED\.txt)(\.[a-z0-9_]{8}\.part)?")
-"""What other commands may add to a bundle, whole or half-written."""
+SIGNS = {
+    "report.html": '<meta name="generator" content="keras-xaic">',
+    "UNVERIFIED.txt": "Do not use this bundle as it is.",
+}
+"""What other commands may add to a bundle -> what ours have near their beginning."""
+_HALF = re.compile(r"\.(\.xaic|report\.html|UNVERIFIED\.txt)\.[a-z0-9_]{8}\.part")
+"""The same, half-written."""
+MOST_NAME = 255 - len("..xaic-tmp-12345678")
+"""Bytes of a directory's name: what lies beside it while it is written has a longer one."""
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux
 
 
@@ -214,7 +221,7 @@ def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs:
     for given in _paths(inputs):
         if os.path.realpath(given) == str(target):
             raise ExportError(f"output {shown} is the input {given}", "a file of its own", "Choose another {out}")
-    if target.exists() and not (is_ours and target.is_file()):
+    if shown.exists() and not (is_ours and target.is_file()):  # /dev/stdout leads to what has no name
         raise ExportError(f"output {shown} exists and is not {what}", "a new name", "Choose another {out}")
     if target.exists() and not overwrite:
         raise ExportError(f"output {shown} exists", "a new name", "Choose another {out}; add {overwrite=True} to replace it")
@@ -222,30 +229,32 @@ def check_file(out: PathLike, what: str, is_ours: bool, overwrite: bool, inputs:
     return target
 
 
-def check_replaceable(path: PathLike, sign: str) -> None:
-    """Makes sure that a file of a bundle may be replaced or removed: there is none, or one that we wrote.
-
-    Args:
-        path: The file.
-        sign: What ours have near their beginning.
+def check_replaceable(path: PathLike) -> None:
+    """Makes sure that a file of `SIGNS` may be replaced or removed: there is none, or one that we wrote.
 
     Raises:
         ExportError: If it is not ours.
     """
-    place = pathlib.Path(path)
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            with open(place, "rb") as file:
-                ours = sign.encode() in file.read(1000)
-        except IsADirectoryError:
-            ours = False
-        if not ours:
-            raise ExportError(f"{place} is there and xaic did not write it, but needs that name", "", "Rename or move it")
+    if not _is_signed(pathlib.Path(path)):
+        raise ExportError(f"{path} is there and xaic did not write it, but needs that name", "", "Rename or move it")
+
+
+def _is_signed(place: pathlib.Path) -> bool:
+    if not os.path.exists(place):
+        return True
+    if not place.is_file():  # a pipe would be waited for
+        return False
+    with open(place, "rb") as file:
+        return SIGNS[place.name].encode() in file.read(1000)
 
 
 def check_directory(out: PathLike, kind: str, *, overwrite: bool = False, inputs: Iterable[Any] = ()) -> pathlib.Path:
     """Returns where `out` really is if it may be written (see `output`)."""
     another, shown = "Choose another {out}", pathlib.Path(out)
+    size = len(os.fsencode(os.path.basename(os.path.realpath(shown))))
+    if size > MOST_NAME:
+        found = f"the name of output {shown} has {size} bytes"
+        raise ExportError(found, f"at most {MOST_NAME}: files beside it have longer ones", another)
     if shown.is_symlink() and not shown.exists():
         raise ExportError(f"output {shown} is a link to {os.readlink(shown)}, which does not exist", "a directory", another)
     if shown.exists() and not shown.is_dir():
@@ -284,11 +293,16 @@ def _check_replaceable(target: pathlib.Path, shown: pathlib.Path, kind: str, ove
         )
     if mark.kind != kind:
         raise ExportError(f"output directory {shown} holds {_a(mark.kind)}, not {_a(kind)}", "", another)
-    foreign = sorted(name for name in set(_files(target)) - set(mark.files) if not _LATER.fullmatch(name))
+    foreign = sorted(name for name in set(_files(target)) - set(mark.files) if not _may_be_ours(target, name))
     if foreign:
         raise ExportError(
             f"output directory {shown} holds {foreign[0]}, which xaic did not write", "", f"{another}, or move it away"
         )
+
+
+def _may_be_ours(directory: pathlib.Path, name: str) -> bool:
+    """Whether a file that a mark does not list is the mark, or what another command added to a bundle."""
+    return name == MARK or _HALF.fullmatch(name) is not None or (name in SIGNS and _is_signed(directory / name))
 
 
 def check_continued(out: PathLike, kind: str, inputs: Iterable[Any] = ()) -> pathlib.Path:

@@ -15,7 +15,7 @@ from keras_xaic.files import PathLike, hold, machine_error, telling
 from keras_xaic.locks import is_gone, read_holder, sign
 
 _OWNER = ".owner"
-_NAME = re.compile(r"(\..*\.)?xaic-tmp-[a-z0-9_]{8}")
+_NAME = re.compile(r"(\..*\.)?xaic-tmp-[a-z0-9_]{8}", re.DOTALL)
 _swept: set[str] = set()
 
 

@@ -163,6 +163,35 @@ def test_an_input_inside_the_output_is_refused(tmp_path, inside, overwrite):
         write_bundle(tmp_path / "out", overwrite=overwrite, inputs=[object(), given])
 
 
+@pytest.mark.parametrize(("name", "ours"), [("report.html", '<meta name="generator" content="keras-xaic">'),
+                                             ("UNVERIFIED.txt", "Do not use this bundle as it is. It hung.")])  # fmt: skip
+def test_what_commands_add_later_is_replaced_only_if_they_wrote_it(tmp_path, name, ours):
+    out = tmp_path / "out"
+    write_bundle(out)
+    (out / f".{name}.abcdefgh.part").write_text("half")
+    (out / name).write_text("<h1>mine</h1>")
+    with pytest.raises(ExportError, match=f"holds {name}, which xaic did not write"):
+        write_bundle(out, overwrite=True)
+    assert (out / name).read_text() == "<h1>mine</h1>"
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    with pytest.raises(ExportError, match=f"holds {name}, which xaic did not write"):
+        write_bundle(out, overwrite=True)
+    (out / name).unlink()
+    (out / name).write_text(ours)
+    write_bundle(out, overwrite=True)
+    assert tree(out).keys() == {".xaic", "model.tflite"}
+
+
+def test_a_name_that_leaves_no_room_for_those_beside_it_is_refused_before_any_work(tmp_path):
+    for name in ("b" * ownership.MOST_NAME, "é" * (ownership.MOST_NAME // 2)):
+        for content in ("old", "new"):
+            write_bundle(tmp_path / name, content, "job", overwrite=True)
+    for name in ("a" * (ownership.MOST_NAME + 1), "a" * 5000, "é" * 120):
+        with pytest.raises(ExportError, match=rf"has {len(name.encode())} bytes. Expected at most {ownership.MOST_NAME}"):
+            write_bundle(tmp_path / name)
+
+
 def test_an_output_among_the_images_of_a_data_directory_is_refused(tmp_path):
     with pytest.raises(ExportError, match="lies in the input"):
         write_bundle(tmp_path / "out", inputs=[tmp_path])
@@ -365,5 +394,16 @@ def test_files_are_replaced_only_if_they_are_ours_and_on_request(tmp_path):
         check_file(out, "a plan", True, True, inputs=[str(out)])
     with pytest.raises(ExportError, match="is a directory"):
         check_file(tmp_path, "a plan", True, True)
-    with pytest.raises(ExportError, match="exists and is not a plan"):
-        check_file("/dev/null", "a plan", True, True)
+    (tmp_path / "output").symlink_to("/proc/self/fd/1")
+    for device in ("/dev/null", "/dev/stdout", tmp_path / "output"):
+        reading, writing = os.pipe()
+        before = os.dup(1)
+        os.dup2(writing, 1)
+        try:
+            with pytest.raises(ExportError, match="exists and is not a plan"):
+                check_file(device, "a plan", False, True)
+        finally:
+            for one in (reading, writing):
+                os.close(one)
+            os.dup2(before, 1)
+            os.close(before)
