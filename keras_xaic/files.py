@@ -31,7 +31,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FULL = "Free some space, and run the same command again: it continues"
-_ALLOWED = "Choose a place that can be written, or change its permissions"
+_ALLOWED = "Change its permissions, or choose another place"
 _SAID = {
     errno.ENOSPC: ("the disk is full", _FULL),
     errno.EDQUOT: ("the disk quota is used up", _FULL),
@@ -47,6 +47,8 @@ _SAID = {
 }
 _SURELY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENOMEM)
 """What no content of a file leads to."""
+_UNREADABLE = (*_SURELY, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""Nor of one that is read as it is, by its own name."""
 _WORDS = {
     "no space left on device": errno.ENOSPC,
     "errno = 28,": errno.ENOSPC,
@@ -136,6 +138,9 @@ def not_there(path: PathLike, suffixes: Collection[str] = ()) -> str:
         path: As it was given.
         suffixes: Of files that would do as well as those with its own suffix.
 
+    Raises:
+        MachineError: If that cannot be seen: no permission for its directory, say.
+
     Example:
         >>> import tempfile
         >>> place = pathlib.Path(tempfile.mkdtemp())
@@ -144,8 +149,14 @@ def not_there(path: PathLike, suffixes: Collection[str] = ()) -> str:
         'models/net.h5 does not exist (models/net.keras does)'
     """
     where = pathlib.Path(path)
-    if where.exists():
+    try:
+        os.stat(where)
         return f"{path} is not a file"
+    except ValueError:  # no name of a file
+        return f"{path!r} does not exist"
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise machine_error(error) or error from None
     names: list[str] = []
     with contextlib.suppress(OSError), os.scandir(where.parent) as entries:
         names = sorted(entry.name for entry in itertools.islice(entries, 10_000))
@@ -263,6 +274,11 @@ def machine_fault(error: Optional[BaseException]) -> Optional[MachineError]:
             return machine_error(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+def unreadable(error: BaseException) -> Optional[MachineError]:
+    """Returns what to say where a file cannot be read because of the machine; None where what it holds may be at fault, too."""
+    return machine_error(error) if isinstance(error, OSError) and error.errno in _UNREADABLE else None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from keras_xaic.errors import ModelError
-from keras_xaic.files import PathLike, machine_fault, not_there
+from keras_xaic.files import PathLike, machine_fault, not_there, telling
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.other_files import SUFFIXES, OtherFile, what_it_is
 
@@ -41,6 +41,7 @@ def check_model_path(path: PathLike) -> None:
     Raises:
         ModelError: If it does not exist, or is neither HDF5, nor a zip archive, nor the directory of a SavedModel or of a
             ``.keras`` that is unpacked.
+        MachineError: If it may not be read.
     """
     where = pathlib.Path(path)
     if not where.exists():
@@ -51,6 +52,8 @@ def check_model_path(path: PathLike) -> None:
     elif not where.is_file():  # a pipe would be waited for
         raise ModelError(f"model {where} is not a file", FORMATS)
     else:
+        with telling():  # else what may not be read would be called damaged
+            where.open("rb").close()
         known = zipfile.is_zipfile(where) or h5py.is_hdf5(where)
         size = where.stat().st_size
         what = f"not a model ({'empty' if size == 0 else f'{size:,} B of another kind or damaged'})"

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any, NoReturn
 
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike, expanded, not_there
+from keras_xaic.files import PathLike, expanded, not_there, unreadable
 
 MOST_BYTES = 16_000_000
 MOST_DEPTH = 64
@@ -18,7 +18,8 @@ def read_bytes(path: PathLike, most: int, expected: str = "") -> bytes:
     """Returns the content of a file of at most `most` bytes.
 
     Raises:
-        DataError: If it is missing, not a file, larger, or cannot be read.
+        DataError: If it is missing, not a file, or larger.
+        MachineError: If it may not be read.
     """
     where = pathlib.Path(path)
     if not where.is_file():
@@ -28,7 +29,7 @@ def read_bytes(path: PathLike, most: int, expected: str = "") -> bytes:
         if size <= most:
             return where.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", expected) from None
+        raise unreadable(error) or DataError(f"{path} cannot be read ({error.strerror})", expected) from None
     raise DataError(f"{path} has {size:,} bytes", expected or f"at most {most:,}")
 
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from keras_xaic.errors import DataError, MachineError, first_line
-from keras_xaic.files import PathLike, not_there
+from keras_xaic.files import PathLike, not_there, unreadable
 
 LARGE = 16_000_000
 """Arrays of more bytes are mapped."""
@@ -52,7 +52,7 @@ class Npz(Mapping[str, np.ndarray]):
 
     Raises:
         DataError: If it is no .npz of plain arrays, damaged, or claims more than it holds; here, or when an array is asked for.
-        MachineError: If the disk has no room for a large array.
+        MachineError: If it may not be read, or the disk has no room for a large array.
     """
 
     def __init__(self, path: PathLike, expected: str = PLAIN_ARRAYS) -> None:
@@ -67,7 +67,7 @@ class Npz(Mapping[str, np.ndarray]):
             self._archive = zipfile.ZipFile(self.path)
             members = self._archive.infolist()
         except _DAMAGE as error:
-            raise self._error(f"cannot be read as .npz ({first_line(error)})") from None
+            raise unreadable(error) or self._error(f"cannot be read as .npz ({first_line(error)})") from None
         self._members = {member.filename[: -len(".npy")] if member.filename.endswith(".npy") else member.filename: member
                          for member in members}  # fmt: skip
         if len(members) > _MOST_MEMBERS or len(self._members) < len(members):
@@ -106,7 +106,7 @@ class Npz(Mapping[str, np.ndarray]):
                     raise self._error(f"claims that {key} has the shape {shape} of {dtype}, {needed:,} bytes; it has {there:,}")
                 flat = self._unpack(key, file, needed, dtype)
         except _DAMAGE as error:
-            raise self._error(f"has a member {key!r} that cannot be read ({first_line(error)})") from None
+            raise unreadable(error) or self._error(f"has a member {key!r} that cannot be read ({first_line(error)})") from None
         return flat.reshape(shape, order=order)
 
     def _header(self, key: str, file: Any) -> tuple[np.dtype, Any, tuple[int, ...], int]:

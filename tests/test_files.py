@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import pathlib
 import resource
 import signal
 import subprocess
@@ -13,8 +14,13 @@ import sys
 import numpy as np
 import pytest
 
+from keras_xaic.data import load_data
+from keras_xaic.edge.inspect_file import read_file
 from keras_xaic.errors import DataError, MachineError
-from keras_xaic.files import machine_error, save_array, save_arrays, tells_machine_errors, write_atomic, writing
+from keras_xaic.files import machine_error, not_there, save_array, save_arrays, tells_machine_errors, write_atomic, writing
+from keras_xaic.hdf5 import check_model_path
+from keras_xaic.json_files import read_json
+from keras_xaic.npz import Npz
 
 
 def test_a_block_that_fails_leaves_the_old_content(tmp_path):
@@ -151,6 +157,19 @@ def test_errors_of_the_machine_are_known_by_what_they_are(error, said):
 
     with pytest.raises(MachineError):
         function()
+
+
+@pytest.mark.parametrize("read", [Npz, read_json, read_file, check_model_path, load_data])
+def test_what_may_not_be_read_is_no_damage(tmp_path, monkeypatch, read):
+    def refused(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setattr(pathlib.Path, "open", refused)
+    with pytest.raises(MachineError, match=r"file: no permission\. Change its permissions"):
+        read(tmp_path / "file")
+    with pytest.raises(MachineError, match="the name is too long"):
+        not_there("b" * 300)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), KeyboardInterrupt(), DataError("x"), TimeoutError("x")])

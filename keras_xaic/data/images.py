@@ -15,6 +15,7 @@ from keras_xaic.data.classes import is_out_of_order, written_names
 from keras_xaic.data.layout import IMAGE_ENDINGS, check_layout, class_names, has_ending, part_directories, walked, warn
 from keras_xaic.data.samples import Data, Samples
 from keras_xaic.errors import DataError, first_line
+from keras_xaic.files import unreadable
 from keras_xaic.npz import LARGE, map_values, nameless_file
 
 MOST_PIXELS = 40_000_000
@@ -125,7 +126,7 @@ def _opened(file: pathlib.Path) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # whatever damaged content leads the decoders to
-        raise DataError(f"{file} is not a readable image ({first_line(error)})") from None
+        raise unreadable(error) or DataError(f"{file} is not a readable image ({first_line(error)})") from None
 
 
 def _read_image(file: pathlib.Path, colours: bool) -> np.ndarray:

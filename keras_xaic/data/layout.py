@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 
 from keras_xaic.errors import DataError, XaicWarning
+from keras_xaic.files import unreadable
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
 UNREAD_ENDINGS = {".webp", ".tif", ".tiff", ".jfif", ".heic", ".heif", ".avif", ".ppm", ".pgm", ".jp2"}
@@ -84,10 +85,11 @@ def walked(root: pathlib.Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yields what `os.walk` does, which leaves out what may not be read.
 
     Raises:
-        DataError: Naming it.
+        XaicError: Naming it.
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror})", "a directory of images")
+        said = f"{error.filename} cannot be read ({error.strerror})"
+        raise unreadable(error) or DataError(said, "a directory of images") from None
 
     return os.walk(root, onerror=refuse)

@@ -13,7 +13,7 @@ import numpy as np
 from keras_xaic.arguments import keyword_only
 from keras_xaic.edge.operators import operator_name
 from keras_xaic.errors import DataError, EdgeError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, unreadable
 
 # TensorType numbers of the schema: name and bits per value; 0 bits where a value has no fixed size.
 TENSOR_TYPES: dict[int, tuple[str, int]] = {
@@ -164,6 +164,7 @@ def read_file(path: PathLike) -> FileInfo:
 
     Raises:
         DataError: If there is no such file.
+        MachineError: If it may not be read.
         EdgeError: If it is not a TFLite flatbuffer, or damaged so that it cannot be read to its end.
     """
     where = pathlib.Path(path)
@@ -172,7 +173,7 @@ def read_file(path: PathLike) -> FileInfo:
             known = file.read(8)[4:] == b"TFL3"
         content = where.read_bytes() if known and where.stat().st_size < 2**31 else b""
     except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror})", "a .tflite file") from None
+        raise unreadable(error) or DataError(f"{where} cannot be read ({error.strerror})", "a .tflite file") from None
     if not content:
         raise EdgeError(f"{where.name} is not a TFLite file", "the bytes TFL3 at offset 4", "Copy or export it again")
     try:
