@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import logging
 import os
 import sys
 import tempfile
@@ -19,6 +20,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of the command `xaic`."""
     gc.set_threshold(20_000, 20, 20)  # imports and graphs are many small objects: to look for garbage so often takes seconds
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps fonts if no home can be written
     atexit.register(gc.freeze)  # at its end Python looks once more, twice over all that TensorFlow has: a second and more
     try:
         with interruptible(), contextlib.ExitStack() as stack:

@@ -18,7 +18,8 @@ from keras_xaic.cli.app import app
 
 NOISE = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|^[IWEF]\d{4} |^\[?(INFO|WARNING|ERROR|FATAL)\b[: ]|InitializeLog"
-    r"|absl|XNNPACK|protobuf|oneDNN|CUDA|cuda|\.cc:\d+|\w+Warning\b|TF-TRT|tensorflow:|Saved artifact|TensorSpec|ms/step",
+    r"|absl|XNNPACK|protobuf|oneDNN|CUDA|cuda|\.cc:\d+|\w+Warning\b|TF-TRT|tensorflow:|Saved artifact|TensorSpec|ms/step"
+    r"|Matplotlib |mkdir -p",
     re.MULTILINE,
 )
 PROGRESS = re.compile(r"[a-z][\w -]*(: .+)?")
@@ -65,6 +66,7 @@ def noise(said: str) -> list[str]:
 
 def run(words: str, place, **streams) -> int:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "ABSL_", "GLOG_"))}
+    environment["MPLCONFIGDIR"] = os.devnull  # as where no home can be written
     command = [sys.executable, "-m", "keras_xaic.cli", *words.split()]
     return subprocess.run(command, cwd=place, env=environment, stdin=subprocess.DEVNULL, check=False, **streams).returncode
 
@@ -84,6 +86,13 @@ def test_noise_is_known_and_our_own_words_are_none():
     ):
         assert noise(line) == [line]
     assert noise("│ works   │ tensorflow │ 2.21.0 │\nmodel.tflite runs on TensorFlow Lite Micro, 0.015 ms") == []
+
+
+def test_without_a_home_that_can_be_written_nothing_is_said_of_it():
+    code = "import contextlib, sys; from keras_xaic.cli import main; sys.argv[1:] = ['recipes', 'auto', '--json']\n"
+    code += "with contextlib.suppress(SystemExit): main()\nimport matplotlib; matplotlib.get_configdir()"
+    environment = {**os.environ, "MPLCONFIGDIR": os.devnull}
+    assert not subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stderr
 
 
 @pytest.mark.slow
