@@ -52,6 +52,7 @@ _UNREADABLE = (*_SURELY, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 _WORDS = {
     "no space left on device": errno.ENOSPC,
     "errno = 28,": errno.ENOSPC,
+    "database or disk is full": errno.ENOSPC,
     "disk quota exceeded": errno.EDQUOT,
     "read-only file system": errno.EROFS,
     "file too large": errno.EFBIG,

@@ -318,6 +318,14 @@ def check_continued(out: PathLike, kind: str, inputs: Iterable[Any] = ()) -> pat
     return check_inputs(pathlib.Path(out), inputs)
 
 
+def begin(target: pathlib.Path, mark: Mark) -> None:
+    """Marks an empty directory, or makes it, so that at every moment it is empty or marked."""
+    with temporary_directory(target.parent, target.name) as scratch:
+        mark.write(scratch)
+        target.mkdir(exist_ok=True)
+        (scratch / MARK).rename(target / MARK)
+
+
 def check_inputs(shown: pathlib.Path, inputs: Iterable[Any]) -> pathlib.Path:
     """Returns where `shown` really is if no input lies there.
 

@@ -9,10 +9,11 @@ import os
 import pathlib
 import urllib.parse
 import warnings
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from keras_xaic.errors import MachineError, PlanError
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, machine_error
 from keras_xaic.ownership import remove_work
 from keras_xaic.searching.trial import TRIALS, Setting
 
@@ -112,6 +113,25 @@ def _beating(storage: Any) -> Any:
 
     storage.record_heartbeat = record_heartbeat
     return storage
+
+
+@contextlib.contextmanager
+def said_by_database() -> Iterator[None]:
+    """Has what a database says at the end of a trial be heard, where Optuna asserts that this cannot happen.
+
+    Raises:
+        MachineError: If the database cannot be written.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        cause: Optional[BaseException] = error
+        while cause is not None:
+            said = machine_error(cause)
+            if said is not None:
+                raise said from error
+            cause = cause.__context__
+        raise
 
 
 def pick_up(optuna: Any, study: Any, setting: Setting, alone: bool) -> None:

@@ -19,13 +19,13 @@ from keras_xaic.errors import DataError, MachineError, PlanError, XaicError
 from keras_xaic.files import PathLike, readable, telling, tells_machine_errors
 from keras_xaic.locks import held
 from keras_xaic.objectives import OBJECTIVES, SearchOptions
-from keras_xaic.ownership import Mark, check_continued
+from keras_xaic.ownership import Mark, begin, check_continued
 from keras_xaic.pipeline.run_settings import RunSettings
 from keras_xaic.progress import Progress, silent
 from keras_xaic.recipes import RecipeLike, get_recipe, recipe_file
 from keras_xaic.report import Found, Front, save_front
 from keras_xaic.searching.continuing import check_same_settings, check_same_study
-from keras_xaic.searching.database import DATABASE, given_file, open_storage, pick_up, sqlite_url, with_driver
+from keras_xaic.searching.database import DATABASE, given_file, open_storage, pick_up, said_by_database, sqlite_url, with_driver
 from keras_xaic.searching.trial import (
     TRIALS,
     Hopeless,
@@ -115,10 +115,11 @@ def search(
             found = f"{readable(path)} has another name than one in UTF-8, which the commands of trials are written in"
             raise DataError(found, "names in UTF-8", "Rename it; under LC_ALL=C set LC_ALL=C.UTF-8")
     with telling():
-        (place / TRIALS).mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
     with held(place.with_name(f".{place.name}.xaic-lock"), pathlib.Path(out)), _quiet():
         if Mark.read(place) is None:
-            Mark("search").write(place)
+            begin(place, Mark("search"))
+        (place / TRIALS).mkdir(exist_ok=True)
         sweep(place / TRIALS)
         url = sqlite_url(place / DATABASE) if wanted.storage is None else with_driver(wanted.storage)
         setting = Setting(str(model), str(data), str(pathlib.Path(out)), run, tuple(wanted.objectives))
@@ -265,7 +266,8 @@ def _work(
     while (finished := _finished(study)) < trials:
         progress("search", finished, trials)
         study = _study(optuna, storage, setting, begun=len(study.get_trials(deepcopy=False)))
-        study.optimize(objective, n_trials=1, catch=(_NoModel,))
+        with said_by_database():
+            study.optimize(objective, n_trials=1, catch=(_NoModel,))
     progress("search", trials, trials)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import multiprocessing
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pickle
 import random
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -35,6 +37,7 @@ from tests.nets import saved
 from tests.search.lost import check_that_a_lost_trial_begins_again
 
 optuna = pytest.importorskip("optuna")
+sqlalchemy = pytest.importorskip("sqlalchemy")
 QUICK = {"training": xaic.Training(epochs=0), "device": xaic.Device("mobile")}
 
 
@@ -375,6 +378,30 @@ def test_a_search_that_another_process_is_at_is_refused(quick, tmp_path):
                 quick(2)
         finally:
             other.kill()
+
+
+def test_a_disk_that_is_full_at_the_first_file_or_the_end_of_a_trial_is_said_and_the_same_search_continues(quick, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as first:
+        first.setattr(Mark, "write", full)
+        with pytest.raises(xaic.MachineError, match="the disk is full"):
+            quick(2)
+    write = optuna.storages.RDBStorage.set_trial_state_values
+
+    def refused(self, number, state, values=None):
+        if state.is_finished():
+            raise sqlalchemy.exc.OperationalError("", {}, sqlite3.OperationalError("database or disk is full"))
+        return write(self, number, state, values)
+
+    with monkeypatch.context() as last:
+        last.setattr(optuna.storages.RDBStorage, "set_trial_state_values", refused)
+        with pytest.raises(xaic.MachineError, match=r"^the disk is full\. .*it continues"):
+            quick(2)
+    assert len(quick(2)) == 2
+    with pytest.raises(AssertionError, match="mine"), database.said_by_database():
+        raise AssertionError("mine")
 
 
 def test_a_trial_that_a_killed_search_was_at_begins_once_more(quick, tmp_path):
