@@ -69,6 +69,24 @@ def test_a_bundle_that_cannot_be_written_is_measured_all_the_same(tmp_path, monk
         assert marking.verify(tmp_path, "d.npz", interpreter="all") == sound
 
 
+def test_a_bundle_that_takes_the_place_of_the_measured_one_is_not_marked(tmp_path, monkeypatch):
+    from keras_xaic.edge import marking
+
+    out = tmp_path / "out"
+
+    def crashing(*_, **__):
+        out.rename(tmp_path / "old")
+        out.mkdir()
+        raise EdgeError("it crashed")
+
+    out.mkdir()
+    (out / "model.tflite").write_bytes(b"x")
+    monkeypatch.setattr(marking, "measure", crashing)
+    with pytest.raises(DataError, match=r"was replaced while it was measured\. Measure it again"):
+        marking.verify(out, "d.npz")
+    assert list(out.iterdir()) == []
+
+
 def test_names_of_classes_may_be_edited(tmp_path):
     bundle = Bundle(tmp_path)
     assert bundle.class_names() == ()

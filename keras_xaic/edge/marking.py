@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -56,23 +57,23 @@ def verify(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     opened.check_mark()
     cluster = None if cluster is None else cluster_address(cluster)
-    made_for = deployed_on(opened)
+    made_for, place = deployed_on(opened), os.stat(opened.path)
     try:
         verification = measure(opened, data, interpreters=interpreter, options=options, cluster=cluster, progress=progress)
     except UnusableInterpreter:
         raise  # it says nothing about the bundle
     except EdgeError as error:
         if interpreter in (*made_for, "auto", "all"):
-            _mark(opened, str(error))
+            _mark(opened, place, str(error))
         raise
     ran = [name for name, run in verification.runs.items() if run.error is None and name in made_for]
     verification = replace(verification, faults=tuple(_faults(opened, ran)))
     errors = [run.error for name, run in verification.runs.items() if name in made_for]
     faults = [one for one in [*errors, *verification.faults] if one is not None and not isinstance(one, UnusableInterpreter)]
     if faults:
-        _mark(opened, str(faults[0]))
+        _mark(opened, place, str(faults[0]))
     elif interpreter == "all" and verification.error is None:
-        _mark(opened, None)
+        _mark(opened, place, None)
     return verification
 
 
@@ -89,10 +90,16 @@ def _faults(bundle: Bundle, interpreters: Iterable[str]) -> Iterator[XaicError]:
         yield wrong
 
 
-def _mark(bundle: Bundle, said: Optional[str]) -> None:
-    """Marks a bundle, or takes its mark away; where it cannot be written, what was found is said all the same."""
+def _mark(bundle: Bundle, place: os.stat_result, said: Optional[str]) -> None:
+    """Marks a bundle, or takes its mark away; where it cannot be written, what was found is said all the same.
+
+    Raises:
+        DataError: If another directory than `place`, which was measured, has its name now.
+    """
     try:
         with telling():
+            if not os.path.samestat(place, os.stat(bundle.path)):
+                raise DataError(f"{bundle.path} was replaced while it was measured", "", "Measure it again")
             bundle.mark(said)
     except MachineError as error:
         what = "The bundle could not be marked" if said is not None else "The bundle's mark could not be taken away"
