@@ -84,7 +84,7 @@ def slim(
     """
     options = options or DataOptions()
     source = pathlib.Path(file)
-    with output(out, "bundle", overwrite=overwrite, inputs=[source]) as place, place.fresh() as scratch:
+    with output(out, "bundle", overwrite=overwrite, inputs=[source, data]) as place, place.fresh() as scratch:
         started = time.monotonic()
         work = Work(Bundle(scratch), readable(source.stem), bare, Limits(timeout), progress)
         work.read(source, options)

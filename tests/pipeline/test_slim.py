@@ -17,7 +17,7 @@ from keras_xaic.cli.app import app
 from keras_xaic.data import Data, Parts, Samples
 from keras_xaic.edge import deployed_interpreters, judge, read_file
 from keras_xaic.edge.equality import Original, Proof
-from keras_xaic.errors import DataError, EdgeError
+from keras_xaic.errors import DataError, EdgeError, ExportError
 from keras_xaic.pipeline import slim_work, slimming
 from keras_xaic.report import rebuild_html
 from keras_xaic.unpacking import unpack
@@ -147,6 +147,11 @@ def test_data_is_run_too_and_the_same_command_gives_the_same_bytes(int8, tmp_pat
     assert bare.slim.proof[judge()].samples == plain.slim.proof[judge()].samples + len(x)
     assert (tmp_path / "a" / "model.tflite").read_bytes() == (tmp_path / "b" / "model.tflite").read_bytes()
     assert b"serving_default" not in (tmp_path / "a" / "model.tflite").read_bytes()
+
+
+def test_the_data_is_no_place_for_the_bundle(int8, tmp_path):
+    with pytest.raises(ExportError, match="lies in the input"):
+        xaic.slim(int8, tmp_path / "out", data=tmp_path)
 
 
 @pytest.mark.parametrize(
