@@ -15,11 +15,12 @@ import json
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from keras_xaic.errors import ExportError, MachineError
+from keras_xaic.errors import ExportError, MachineError, XaicWarning
 from keras_xaic.files import PathLike, machine_error, write_atomic
 from keras_xaic.locks import BY, held, read_ours
 from keras_xaic.temporary import sweep, temporary_directory
@@ -102,6 +103,9 @@ class Output:
                 raise _full(self.shown)
         kept = Mark.read(self.work)
         if kept is not None and kept.job != job:
+            if any(one.name != MARK for one in self.work.iterdir()):
+                held_steps = f"{self.shown}.partial held steps of an interrupted command with other options, data or versions"
+                warnings.warn(f"{held_steps}: they are removed, and nothing is continued.", XaicWarning, stacklevel=2)
             self._remove_work()
         if not self.work.exists():
             with temporary_directory(self.target.parent, self.target.name) as scratch:

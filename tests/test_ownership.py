@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -346,9 +347,12 @@ def kill_before_any(folder: pathlib.Path, swaps: bool) -> None:
 
 
 def test_finished_steps_are_kept_for_the_same_job_only(tmp_path):
-    for job, expected in (("one", None), ("one", "step"), ("two", None)):
+    for job, expected, told in (("one", None, 0), ("one", "step", 0), ("two", None, 1)):
         with output(tmp_path / "out", "bundle") as place:
-            place.start(job)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                place.start(job)
+            assert ["out.partial held steps of an interrupted command" in str(one.message) for one in said] == [True] * told
             kept = place.work / "step.json"
             assert (kept.read_text() if kept.exists() else None) == expected
             kept.write_text("step")
