@@ -95,8 +95,7 @@ def canonicalize(
     """
     operations = Operations(model)
     builder = _Builder(model, operations, keep_output_activation, separate_activations, fold_into, fold_forward, shapes)
-    with keras.utils.custom_object_scope(_custom_objects(model)):
-        return builder.build()
+    return builder.build()
 
 
 def input_dtype(operations: Operations, key: str) -> str:
@@ -350,14 +349,3 @@ def _cannot_rebuild(path: str, layer: Layer, reason: str) -> ModelError:
         "a layer whose get_config() holds every argument of its constructor",
         "Add what is missing to get_config(), or replace the layer by standard Keras layers",
     )
-
-
-def _custom_objects(model: Model) -> dict[str, Any]:
-    """Classes and functions that the layers' configurations name but Keras may not know."""
-    found: dict[str, Any] = {}
-    for layer in model._flatten_layers():
-        found[type(layer).__name__] = type(layer)
-        for value in (getattr(layer, "activation", None), getattr(layer, "recurrent_activation", None)):
-            if callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>":
-                found[value.__name__] = value
-    return found

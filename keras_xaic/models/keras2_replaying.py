@@ -12,7 +12,7 @@ import numpy as np
 from keras_xaic._keras import Layer, Tensor, keras, layers, tf
 from keras_xaic.models.keras2_graph import calls_to, is_symbolic, run_again
 from keras_xaic.models.operations import symbol_of
-from keras_xaic.models.rebuilding import fill
+from keras_xaic.models.rebuilding import fill, rebuilt
 
 MOST_VALUES = 300_000
 """Largest constant of an operation: it is written into the configuration of the model, as text."""
@@ -123,7 +123,7 @@ class Replay:
         if isinstance(layer, keras.Model):
             new = keras.models.clone_model(layer)
         else:
-            new = type(layer).from_config({**layer.get_config(), "name": self._name(layer)})
+            new = rebuilt(layer, {**layer.get_config(), "name": self._name(layer)})
         made = new(*args, **kwargs)
         fill(new, layer.get_weights())
         self.copies[id(layer)] = new

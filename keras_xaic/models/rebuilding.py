@@ -87,13 +87,25 @@ def rebuilt(layer: Layer, config: Mapping[str, Any]) -> Layer:
         layer: A layer; it is not changed.
         config: The configuration of the new one.
     """
-    made: Layer = type(layer).from_config(dict(config))
+    with keras.utils.custom_object_scope(_named_in(layer)):
+        made: Layer = type(layer).from_config(dict(config))
     if not _has_graphics_card():
         for part in made._flatten_layers():
             if vars(part).get(_TWICE):
                 setattr(part, _TWICE, False)
                 vars(part)[_CHANGED] = True
     return made
+
+
+def _named_in(layer: Layer) -> dict[str, Any]:
+    """Returns what a layer's configuration names and Keras may not know: the class of a cell, an activation."""
+    found: dict[str, Any] = {}
+    for part in layer._flatten_layers():
+        found[type(part).__name__] = type(part)
+        for value in (getattr(part, "activation", None), getattr(part, "recurrent_activation", None)):
+            if callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>":
+                found[value.__name__] = value
+    return found
 
 
 def is_drawn_twice(layer: Layer) -> bool:

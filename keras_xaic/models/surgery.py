@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from keras_xaic._keras import Layer, Model, keras, layers
+from keras_xaic._keras import Layer, Model, layers
 from keras_xaic.errors import ModelError
 from keras_xaic.models.branches import repeats, taken_out
 from keras_xaic.models.channels import ChannelGroups, Keep, channel_groups
@@ -83,26 +83,24 @@ def _rebuilt(
     """Returns the model with the atoms that stay, without operations that are gone, and with only some terms of some sums."""
     sums = sums or {}
     replaced = _replaced(groups.operations, sums)
-    classes = {type(operation.layer).__name__: type(operation.layer) for operation in groups.operations}
     inputs = inputs_like(model)
     tensors = dict(zip(groups.operations.inputs, inputs))
     clones: dict[str, Layer] = {}
-    with keras.utils.custom_object_scope(classes):
-        for operation in groups.operations:
-            if operation.name in gone:
-                continue
-            if operation.name in replaced:
-                tensors[operation.outputs[0]] = tensors[replaced[operation.name]]
-                continue
-            new = operation.path not in clones
-            if new:
-                clones[operation.path] = _clone(operation, groups, stays)
-            if operation.name in sums:
-                tensors[operation.outputs[0]] = clones[operation.path]([tensors[key] for key in sums[operation.name]])
-            else:
-                tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
-            if new:
-                _fill(operation, clones[operation.path], groups, stays)
+    for operation in groups.operations:
+        if operation.name in gone:
+            continue
+        if operation.name in replaced:
+            tensors[operation.outputs[0]] = tensors[replaced[operation.name]]
+            continue
+        new = operation.path not in clones
+        if new:
+            clones[operation.path] = _clone(operation, groups, stays)
+        if operation.name in sums:
+            tensors[operation.outputs[0]] = clones[operation.path]([tensors[key] for key in sums[operation.name]])
+        else:
+            tensors.update(zip(operation.outputs, operation.call(tensors, clones[operation.path])))
+        if new:
+            _fill(operation, clones[operation.path], groups, stays)
     outputs = [tensors[key] for key in groups.operations.outputs]
     return model_like(model, inputs, outputs)
 

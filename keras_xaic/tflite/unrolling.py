@@ -8,10 +8,10 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from keras_xaic._keras import Layer, layers, tf
-from keras_xaic.models.masking import mask_of, passes_masks
+from keras_xaic._keras import Layer, Model, layers, tf
+from keras_xaic.models.masking import mask_of, passes_masks, with_mask
 from keras_xaic.models.operations import Operations
-from keras_xaic.models.rebuilding import is_drawn_twice
+from keras_xaic.models.rebuilding import is_drawn_twice, rebuilt
 
 MOST_STEPS = 128
 """Longest sequence that is unrolled: every step has operators of its own in the file, about 0.1 to 0.2 kB each."""
@@ -57,6 +57,8 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
         shape: Of its first input, with the batch.
         every: Whether an LSTM is unrolled, too.
     """
+    if isinstance(layer, layers.TimeDistributed):
+        return _at_once(layer, shape)
     if not has_loop(layer) or len(shape) < 3 or shape[1] is None or shape[1] > MOST_STEPS:
         return layer
     parts = _parts(layer)
@@ -72,10 +74,66 @@ def unrolled(layer: Layer, shape: Sequence[Optional[int]], every: bool = False) 
             part["config"]["unroll"] = True
     if not isinstance(layer, layers.Bidirectional):
         config["unroll"] = True
-    copy: Layer = type(layer).from_config(config)
+    copy = rebuilt(layer, config)
     copy.build((1, *shape[1:]))
     copy.set_weights(layer.get_weights())
     return _ZeroWhereMasked.of(copy)
+
+
+def _at_once(layer: Layer, shape: Sequence[Optional[int]]) -> Layer:
+    """Returns a copy of a time-distributed layer that takes steps as samples, as Keras does of batches of any size.
+
+    It holds what is in the layer, without loops; the layer itself where nothing loops, or where that cannot be helped.
+    """
+    inside = layer.layer
+    if any(part.stateful for part in _parts(layer)):
+        return layer
+    if isinstance(inside, Model):
+        found: Any = _run_of(inside) if has_loop(inside) else inside
+    else:
+        found = unrolled(inside, (None, *shape[2:]), every=True)
+    if found is inside and layer._always_use_reshape:
+        return layer
+    copy: Layer = layers.TimeDistributed(found if isinstance(found, Layer) else _Calling.of(inside, found), name=layer.name)
+    copy._always_use_reshape = True  # Keras has a loop for classes that are not its own
+    return copy
+
+
+def _run_of(model: Model) -> Union[Model, Callable[..., Any]]:
+    """Returns what runs a model without loops; the model where that cannot be helped."""
+    operations = Operations(model)
+    functions = without_loops(operations, every=True)
+    if any(has_loop(function) for function in functions.values()):
+        return model
+
+    def run(given: Any, **_: Any) -> Any:
+        tensors = dict(zip(operations.inputs, tf.nest.flatten(given)))
+        for one in operations:
+            tensors.update(zip(one.outputs, one.call(tensors, functions.get(one.name))))
+        return tf.nest.pack_sequence_as(model.output, [tensors[key] for key in operations.outputs])
+
+    return run
+
+
+class _Calling(layers.Wrapper):  # type: ignore[misc]
+    """Calls a function in the place of a layer."""
+
+    @classmethod
+    def of(cls, layer: Layer, function: Callable[..., Any]) -> Layer:
+        """Returns the function as a layer that treats masks as `layer` does."""
+        made = cls(layer)
+        made.function = function
+        return made
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Calls it; masks are on tensors."""
+        return self.function(inputs if mask is None else with_mask(inputs, mask))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask of what comes out; a model itself would be run for it, loops included."""
+        if isinstance(self.layer, Model):
+            return tf.nest.map_structure(mask_of, self.call(inputs, mask))
+        return self.layer.compute_mask(inputs, mask)
 
 
 class _ZeroWhereMasked(layers.Wrapper):  # type: ignore[misc]
@@ -119,4 +177,8 @@ def _step_by_step(layer: Layer, given: Any, **options: Any) -> Any:
 def _parts(layer: Union[Layer, Callable[..., Any]]) -> list[Layer]:
     if isinstance(layer, layers.Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
+    if isinstance(layer, layers.TimeDistributed):
+        return _parts(layer.layer)
+    if isinstance(layer, Model):
+        return [part for one in layer.layers for part in _parts(one)]
     return [layer] if isinstance(layer, layers.RNN) else []

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import keras_xaic as xaic
-from keras_xaic._keras import keras, layers
+from keras_xaic._keras import keras, layers, tf
+from keras_xaic.models.given import as_model
 from keras_xaic.tflite import build_tflite
 from keras_xaic.tflite.io_types import with_io
 from tests.tflite.models import run
@@ -92,3 +93,89 @@ def test_unusual_recurrent_layers(kind, precision):
     )
     assert np.abs(given - wanted).mean() < {"float32": 1e-5, "int8": 0.15}[precision] * wanted.std()
     assert set(xaic.attribute(model, WORDS, target=1, allow_approximate=True).weights) >= {"head"}
+
+
+def _one_sentence():
+    """What reads one sentence of a document: embeddings, masks, a layer behind a recurrent one."""
+    words = keras.Input((3,), dtype="int32")
+    drawn = keras.initializers.RandomNormal(stddev=1.0, seed=1)
+    z = layers.Embedding(9, 4, drawn, mask_zero=True)(words)
+    return keras.Model(words, layers.Dense(4, activation="tanh")(layers.SimpleRNN(3)(z)))
+
+
+class Scaled(layers.Layer):
+    """A layer of one's own, which Keras calls step by step where it knows the size of a batch."""
+
+    def build(self, shape):
+        self.gain = self.add_weight("gain", (shape[-1], 3))
+
+    def call(self, x):
+        return keras.activations.relu(x @ self.gain)
+
+
+IN_STEPS = {
+    "lstm": lambda: (keras.Input((3, 4, 5)), layers.LSTM(4)),
+    "model": lambda: (keras.Input((2, 3), dtype="int32"), _one_sentence()),
+    "frames": lambda: (keras.Input((2, 3, 4, 4, 1)), layers.ConvLSTM2D(2, 2)),
+    "own": lambda: (keras.Input((3, 4, 5)), Scaled()),
+}
+
+
+@pytest.mark.parametrize("kind", IN_STEPS)
+def test_recurrent_layers_in_time_distributed_ones(kind):
+    """The converter crashed on their loops."""
+    keras.utils.set_random_seed(3)
+    inputs, inside = IN_STEPS[kind]()
+    z = layers.TimeDistributed(inside, name="each")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(z)))
+    random = np.random.default_rng(0)
+    x = random.integers(0, 9, (32, 2, 3)) if kind == "model" else random.normal(size=(32, *inputs.shape[1:]))
+    x = x.astype(inputs.dtype.as_numpy_dtype)
+    content = with_io(build_tflite(model, x, precision="int8"), "float32")
+    given = np.concatenate([run(content, [x[place : place + 1]])[0] for place in range(32)])
+    wanted = model.predict(x, verbose=0)
+    assert np.abs(given - wanted).mean() < 0.1 * wanted.std()
+
+
+class OwnCell(layers.Layer):
+    """A cell of one's own, which nobody registered."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (shape[-1] + self.units, self.units))
+        self.built = True
+
+    def call(self, x, states):
+        state = keras.activations.tanh(tf.concat([x, states[0]], -1) @ self.kernel)
+        return state, [state]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class OwnGRU(layers.GRU):
+    """A subclass that nobody registered."""
+
+
+HOLDING_OWN = {
+    "cell": lambda: layers.RNN(OwnCell(4)),
+    "cells in both directions": lambda: layers.Bidirectional(layers.RNN([OwnCell(4), layers.GRUCell(3)])),
+    "a subclass in both directions": lambda: layers.Bidirectional(OwnGRU(4)),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDING_OWN)
+def test_classes_that_nobody_registered_inside_layers_of_keras(kind):
+    """They were looked up by name where layers are made again, which ended in a traceback."""
+    keras.utils.set_random_seed(3)
+    with keras.utils.custom_object_scope({"OwnCell": OwnCell, "OwnGRU": OwnGRU}):  # Keras itself needs it in Bidirectional
+        inner = HOLDING_OWN[kind]()
+    model = keras.Sequential([keras.Input((5, 4)), inner, layers.Dense(3, name="head")])
+    x = np.random.default_rng(0).normal(size=(32, 5, 4)).astype(np.float32)
+    content = with_io(build_tflite(as_model(model), x, precision="int8"), "float32")
+    given = np.concatenate([run(content, [x[place : place + 1]])[0] for place in range(32)])
+    wanted = model.predict(x, verbose=0)
+    assert np.abs(given - wanted).mean() < 0.1 * wanted.std()
