@@ -9,6 +9,7 @@ from keras_xaic._keras import Model, keras
 from keras_xaic.arguments import a_path, shown
 from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.files import PathLike
+from keras_xaic.models.alone import require_alone
 from keras_xaic.models.batches import for_any_batch
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.layouts import channels_last
@@ -31,7 +32,8 @@ def as_model(
     """Returns a model that is given as an object or as the path of a file.
 
     Raises:
-        ModelError: If it is none, has no graph of layers, or the file cannot be read.
+        ModelError: If it is none, has no graph of layers, or the file cannot be read; or if it does not give for a sample what
+            it gives for it alone (see `require_alone`).
     """
     expected = "a keras.Model, or the path of one"
     if isinstance(model, (str, os.PathLike)):
@@ -41,10 +43,10 @@ def as_model(
             raise ModelError(error.found, expected) from None
         model = load_model(model, allow_unsafe=allow_unsafe, custom_objects=custom_objects, architecture=architecture)
     elif is_keras3_object(model):
-        return _usual(from_keras3(model, allow_unsafe))
+        return _usual(require_alone(from_keras3(model, allow_unsafe)))
     elif not isinstance(model, keras.Model):
         raise ModelError(f"model is {shown(model)}", expected)
-    return _usual(unwrapped(graph_of(opened(model))))
+    return _usual(unwrapped(require_alone(graph_of(opened(model)))))
 
 
 def _usual(model: Model) -> Model:

@@ -227,7 +227,8 @@ class _Translation:
             inputs = part["config"]["input_layers"]
             args = [_in_order(one, inputs) for one in args]
             named = {key: _in_order(value, inputs) for key, value in named.items()}
-        extra = {key: convert(value) for key, value in named.items() if value is not None}
+        # Keras 3 uses models without training, whatever their calls say; Keras 2 would do as they say.
+        extra = {key: convert(value) for key, value in named.items() if value is not None and key != "training"}
         first = args[0] if args else None
         if is_operator(part):
             counterpart = counterpart_of(part["class_name"], f"{self.source}: {part['name']!r}")

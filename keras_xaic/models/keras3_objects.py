@@ -18,6 +18,7 @@ from keras_xaic._keras import Model, keras, tf
 from keras_xaic.errors import ModelError, XaicError, XaicWarning, first_line
 from keras_xaic.files import PathLike, machine_fault, writing
 from keras_xaic.models.activations import in_keras3
+from keras_xaic.models.alone import draws_random
 from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3
 from keras_xaic.models.keras3_opening import input_name, opened
@@ -273,10 +274,7 @@ def _require_same(model: Any, other: Any, found: str, masks: Collection[str] = (
     if _are_close(_outputs(model, arrays, names), wanted, tolerance):
         return
     if not _are_close(_outputs(other, arrays, names), wanted):
-        found = f"the model {model.name!r} draws random numbers: twice the same inputs give unlike outputs"
-        raise ModelError(
-            found, "outputs that depend on inputs alone", "Give the model without them, the mean in place of samples"
-        )
+        raise draws_random(model.name)
     raise ModelError(found, "equal outputs")
 
 

@@ -11,6 +11,7 @@ from keras_xaic._keras import keras as keras2
 from keras_xaic.compression import CompressedModel
 from keras_xaic.errors import ModelError, XaicWarning
 from keras_xaic.models import load_model
+from keras_xaic.models.given import as_model
 from keras_xaic.models.keras3 import is_keras3
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.regular import regularize
@@ -156,6 +157,18 @@ def test_a_model_that_keeps_a_state_is_taken_over_and_keeps_it():
     np.testing.assert_allclose(made(x), wanted[0], atol=1e-5)
     assert set(vars(model)) == kept
     np.testing.assert_array_equal(model(x), wanted[1])
+
+
+@needs_keras3
+def test_calls_in_training_mode_are_without_it_as_predict_has_them(tmp_path):
+    inputs = keras.Input((4,))
+    moved = keras.layers.BatchNormalization(moving_mean_initializer="ones")
+    x = keras.layers.Dropout(0.5)(moved(inputs, training=True), training=True)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    for given in (model, tmp_path / "model.keras"):
+        np.testing.assert_allclose(as_model(given)(x), model.predict(x, verbose=0), atol=1e-5)
 
 
 @needs_keras3
