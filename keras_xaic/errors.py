@@ -68,12 +68,13 @@ class XaicError(Exception):
 
 
 def sentence(advice: str) -> str:
-    """Returns advice with a capital letter, commands as they are typed.
+    """Returns advice with a capital letter, commands and code as they are typed.
 
-    >>> sentence("give more data"), sentence("xaic doctor")
-    ('Give more data', 'xaic doctor')
+    >>> sentence("give more data"), sentence("xaic doctor"), sentence("options=DataOptions(strict=True)")
+    ('Give more data', 'xaic doctor', 'options=DataOptions(strict=True)')
     """
-    return advice if advice.startswith(("pip ", "xaic ")) else advice[0].upper() + advice[1:]
+    typed = advice.startswith(("pip ", "xaic ")) or re.match(r"[\w.]+[=(]", advice)
+    return advice if typed else advice[0].upper() + advice[1:]
 
 
 class Spelling(NamedTuple):

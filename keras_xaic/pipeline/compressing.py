@@ -36,7 +36,7 @@ from keras_xaic.relevance import Attribution
 from keras_xaic.relevance.tried import AUTO
 from keras_xaic.report import Report
 from keras_xaic.settings import DataOptions, Device, Training
-from keras_xaic.training import check_training, predict
+from keras_xaic.training import check_training, predict, sample_weights
 from keras_xaic.training.explanations import check_explanations
 from keras_xaic.usual import in_usual_keras
 
@@ -134,6 +134,8 @@ def carry_out(
     check_names(loaded, chosen)
     check_judged(task, samples_of, settings.seed)
     try_loss(loaded, task, samples_of.train, training.loss)
+    if settings.epochs > 0:
+        sample_weights(samples_of.split(seed=settings.seed)[0], training.class_weight)  # said before any long work
     activations = chosen_activations(plan, chosen, settings.budget, device)
     if plan is not None:
         check_plan(plan, loaded)

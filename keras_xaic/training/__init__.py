@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from keras_xaic.training.fitting import fit, within_minutes
+from keras_xaic.training.fitting import fit, sample_weights, within_minutes
 from keras_xaic.training.predicting import predict
 from keras_xaic.training.schedule import Epoch, Schedule, check_training
 
-__all__ = ["Epoch", "Schedule", "check_training", "fit", "predict", "within_minutes"]
+__all__ = ["Epoch", "Schedule", "check_training", "fit", "predict", "sample_weights", "within_minutes"]

@@ -6,7 +6,7 @@ import contextlib
 import pathlib
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
 
@@ -50,7 +50,7 @@ class _Batches(keras.utils.Sequence):
 
     def __init__(self, samples: Samples, targets: Sequence[Any], schedule: Schedule, number: int) -> None:
         self.samples, self.targets, self.batch_size = samples, targets, schedule.batch_size
-        self.weights = _weights(samples, schedule.class_weight)
+        self.weights = sample_weights(samples, schedule.class_weight)
         self.schedule, self.number = schedule, number - 1
         self.on_epoch_end()
 
@@ -72,8 +72,12 @@ def _alone_or_all(arrays: Sequence[Any]) -> Any:
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
-def _weights(samples: Samples, classes: Any) -> Optional[np.ndarray]:
-    """Returns how much each sample counts, (N,) float32: its own weight times that of its class; None where all count alike."""
+def sample_weights(samples: Samples, classes: Optional[Mapping[int, float]]) -> Optional[np.ndarray]:
+    """Returns how much each sample counts, (N,) float32: its own weight times that of its class; None where all count alike.
+
+    Raises:
+        PlanError: If samples have no classes, or one that has no weight.
+    """
     if classes is None:
         return None if samples.weight is None else samples.weight.astype(np.float32)
     labels = samples.labels

@@ -51,3 +51,16 @@ def test_an_area_under_a_curve_needs_both_classes_in_validation_data(tmp_path, o
         xaic.compress(model, data, out=tmp_path / "out", options=xaic.DataOptions(metric=keras.metrics.AUC))
     assert ("Give x_val and y_val" in str(caught.value)) is not own
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_classes_that_do_not_fit_are_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_xaic.pipeline.compressing.Job", None)
+    inputs = keras.Input((8,))
+    ends = [layers.Dense(3, "softmax", name=name)(inputs) for name in ("one", "two")]
+    x, y = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32), np.arange(60) % 3
+    weights = xaic.Training(epochs=1, class_weight={0: 1.0, 1: 2.0})
+    with pytest.raises(PlanError, match="class_weight is given, and the samples have no classes"):
+        xaic.compress(keras.Model(inputs, ends), (x, {"one": y, "two": y}), out=tmp_path / "out", training=weights)
+    with pytest.raises(PlanError, match="class_weight has no weight of class 2"):
+        xaic.compress(keras.Model(inputs, ends[0]), (x, y), out=tmp_path / "out", training=weights)
+    assert not list(tmp_path.iterdir())
