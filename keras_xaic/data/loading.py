@@ -59,7 +59,10 @@ def load_data(path: PathLike, scale: float = 1.0, offset: float = 0.0, image_siz
         return load_directory(where, scale, offset, image_size)
     if not where.exists():
         raise DataError(f"data file {not_there(where)}", "an .npz file or a directory of images per class")
-    arrays = Npz(where, "an .npz with the keys x_train, y_train, x_test, y_test, written by numpy.savez")
+    expected = "an .npz with the keys x_train, y_train, x_test, y_test, written by numpy.savez"
+    arrays = Npz(where, expected)
+    if "model.weights.h5" in list(arrays):  # a zip archive, too
+        raise DataError(f"data file {where} is a Keras model", expected)
     return checked_data(replace(_of_keys(arrays, str(where), scale, offset), name=where.name))
 
 

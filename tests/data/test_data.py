@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -131,6 +132,14 @@ def test_keys_that_nothing_reads_are_said(arrays, keys, said):
 def test_the_keys_of_a_file_with_many_are_not_all_named(tmp_path):
     with pytest.raises(DataError, match=r"its keys: a0, a1, .* and 80 more\)"):
         load_data(save(tmp_path, **{f"a{number}": np.zeros(1) for number in range(100)}))
+
+
+def test_a_model_in_the_place_of_data_is_said_to_be_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    with pytest.raises(DataError, match=r"net\.keras is a Keras model\. Expected an \.npz with the keys x_train"):
+        load_data(tmp_path / "net.keras")
 
 
 def rows_of_their_own(samples, width):
