@@ -28,7 +28,9 @@ MUCH = 0.05
 class Planner(Protocol):
     """What makes plans, and of them models (see `SizeFitter`)."""
 
-    def beside(self, rounded: Mapping[str, int], budget: Budget, filters: Optional[bool] = None) -> Plan:
+    def beside(
+        self, rounded: Mapping[str, int], budget: Budget, filters: Optional[bool] = None, flash_correction: int = 0
+    ) -> Plan:
         """Returns the plan for what is left beside matrices of so many bits."""
 
     def untrained(self, made: Plan, rounding: Any = "outputs") -> Any:
@@ -69,7 +71,12 @@ class OtherMatrices:
         return round(sum(self._coded_bytes(path, rounded.get(path, 8)) for path in self.values))
 
     def least_damaging(
-        self, planner: Planner, budget: Budget, filters: Optional[bool], beyond: Optional[Mapping[str, int]] = None
+        self,
+        planner: Planner,
+        budget: Budget,
+        filters: Optional[bool],
+        flash_correction: int = 0,
+        beyond: Optional[Mapping[str, int]] = None,
     ) -> dict[str, int]:
         """Returns layer path -> bits with which the model fits a download limit and its outputs move least, before training.
 
@@ -80,21 +87,22 @@ class OtherMatrices:
             planner: Makes the plans.
             budget: With a limit on the download.
             filters: Whether filters may be removed (see `SizeFitter.plan`).
+            flash_correction: See `SizeFitter.plan`.
             beyond: What was found for a larger limit, and too much.
         """
         limit, steps = budget.download_bytes or 1, self._steps
         if len(steps) == 1 or beyond == steps[-1]:
             return steps[-1]
         first, last = 0, len(steps) - 1
-        if planner.beside(steps[last], budget, False).predicted_download_bytes <= limit:
+        if planner.beside(steps[last], budget, False, flash_correction).predicted_download_bytes <= limit:
             filters, high = False, last
             while first < high:
                 middle = (first + high) // 2
-                fits = planner.beside(steps[middle], budget, False).predicted_download_bytes <= limit
+                fits = planner.beside(steps[middle], budget, False, flash_correction).predicted_download_bytes <= limit
                 first, high = (first, middle) if fits else (middle + 1, high)
         best, least = steps[last], (math.inf, math.inf)
         for number in sorted({min(last, first + more) for more in (0, 1, 2, 4, 8, 16, 32)} | {last}):
-            made = planner.beside(steps[number], budget, filters)
+            made = planner.beside(steps[number], budget, filters, flash_correction)
             overrun = max(0.0, made.predicted_download_bytes / limit - 1.0)
             damage = (overrun, math.inf if overrun else self._moved(planner.untrained(made, "nearest").model))
             if damage >= least and least[0] == 0.0:

@@ -135,26 +135,30 @@ class SizeFitter:
             miss = size - uniform.predicted_flash_bytes
             near = flash is None or (size <= flash and abs(miss) < TOLERANCE * flash)
             used = 1.0 if download is None else written / download
-            in_time, same = -most_early <= late <= LATE or (late < 0 and not made.remove), made.layers == before
+            in_time = -most_early <= late <= LATE or (late < 0 and not made.remove)
+            same = (made.layers, rounded) == before
             if near and (in_time or same) and (1.0 - SLACK <= used <= 1.0 or same):
                 break
             if not in_time and uniform.predicted_slowdown is not None:
                 aimed_at = uniform.predicted_slowdown * (1.0 - LATE / 2) / (1.0 + late)
                 aim = in_slowdown(aim, aimed_at)
-            correction, before = correction + miss, made.layers
+            correction, before = correction + miss, (made.layers, rounded)
             if download is not None:
                 aimed = aim.download_bytes or 0
+                if used > 1.0:  # of a limit that binds nothing the file says nothing
+                    aimed = min(aimed, uniform.predicted_download_bytes)
                 if flash is not None and abs(miss) >= TOLERANCE * flash:  # other filters go next: this says nothing about them
                     fits, overruns = 0, math.inf
                 else:
                     fits, overruns = (max(fits, aimed), overruns) if used <= 1.0 else (fits, min(overruns, aimed))
-                following = round(aimed * (1.0 - SLACK / 2) / used)
+                # What predictions miss is structure for the most part, which takes its bytes whatever the weights get.
+                following = aimed + round(download * (1.0 - SLACK / 2)) - written
                 if not fits < following < overruns and overruns < math.inf:  # of a small model sizes come in leaps
                     following = (fits + int(overruns)) // 2
                 # A limit far from what is possible leads to aims that are no sizes.
                 aim = replace(aim, download=min(max(following, 1), LARGEST))
                 if used > 1.0 and self.others.values:
-                    rounded = self.others.least_damaging(self, aim, filters, beyond=rounded)
+                    rounded = self.others.least_damaging(self, aim, filters, correction, beyond=rounded)
         self.progress("plan", TRIES, TRIES)
         # Within the limits the one that uses them best: what it could leave out, the program would have left out.
         return min(

@@ -24,7 +24,7 @@ class Accounts:
     Args:
         model: The canonical model.
         activations: Type of activations between layers.
-        flash_correction: Bytes by which a file was measured to be larger than predicted.
+        flash_correction: Bytes by which a file was measured to be larger than predicted; the download's limit is aimed lower.
     """
 
     def __init__(self, model: Model, activations: Activations, flash_correction: int = 0) -> None:
@@ -33,7 +33,7 @@ class Accounts:
         self.kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
         self.times = Times(model, activations)
         self.works = self.times.works()
-        self.fixed = cost.structure_bytes(model, activations) + flash_correction
+        self.fixed, self.flash_correction = cost.structure_bytes(model, activations), flash_correction
         """Upper bound of the bytes that are no weights: as if every kernel had a scale per channel."""
 
     def storage(self, key: str, bits: int) -> Storage:
@@ -98,7 +98,7 @@ class Accounts:
     def flash_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the file."""
         table = cost.TABLE_BYTES if any(self.stored_as(layer) == "lookup" for layer in layers) else 0
-        return self.overhead(layers) + table + sum(layer.flash_bytes for layer in layers)
+        return self.overhead(layers) + self.flash_correction + table + sum(layer.flash_bytes for layer in layers)
 
     def download_bytes(self, layers: Sequence[LayerPlan]) -> int:
         """Returns the predicted size of the download container."""
@@ -131,7 +131,7 @@ class Accounts:
         records = sum(self._records(key, "tensor" if key in coarse else "channel", "int8") for key in self.kernels)
         fixed = self.fixed - self._spared(coarse)
         download = round(cost.DOWNLOAD_SHARE * (fixed + records))
-        return limits.less(fixed + table, download)
+        return limits.less(fixed + self.flash_correction + table, download)
 
     def _may_be_coarse(self, key: str) -> bool:
         """Returns whether a kernel of this kind may do with one scale."""

@@ -40,8 +40,8 @@ def fastest(
             ]
             for key, found in ways.items()
         }
-        table = cost.TABLE_BYTES if may_look_up else 0
-        chosen = allocate(offered, Limits(None if flash is None else flash - accounts.overhead(layers) - table))
+        taken_by_all = accounts.overhead(layers) + accounts.flash_correction + (cost.TABLE_BYTES if may_look_up else 0)
+        chosen = allocate(offered, Limits(None if flash is None else flash - taken_by_all))
         if chosen is not None:
             taken = [(str(chosen[key].stored), dict(found)[chosen[key].stored]) for key, found in ways.items()]
             break

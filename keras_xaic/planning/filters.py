@@ -244,10 +244,9 @@ class FilterRemoval:
         branches: bool = True,
     ) -> None:
         self.relevance, self._bits, self._activations = relevance, bits, activations
-        self._correction = flash_correction
         limits: dict[str, Optional[float]] = {
             "macs": budget.macs_limit,
-            "flash_bytes": budget.flash_bytes,
+            "flash_bytes": None if budget.flash_bytes is None else max(1, budget.flash_bytes - flash_correction),
             "download_bytes": budget.download_bytes,
             "ram_bytes": budget.ram_bytes,  # as if nothing were unpacked: what is chosen afterwards says whether it is
             "microseconds": time,
@@ -267,7 +266,7 @@ class FilterRemoval:
             storage = cost.best_storage(kernel.kind, fewest, self._activations)
             granularity = cost.best_granularity(kernel.kind, storage, self._activations)
             costs[kernel.key] = KernelCost(storage, None, download / 8, granularity, fastest=True)
-        fixed = cost.structure_bytes(model, self._activations, zero_points=False) + self._correction
+        fixed = cost.structure_bytes(model, self._activations, zero_points=False)
         pressure = FilterCost(groups, self.how, costs, fixed, self._activations)
         return _Start(branches, model, groups, group_scores(groups, self.relevance.filters, norm="l2"), pressure)
 

@@ -97,6 +97,19 @@ def test_a_limit_that_kernels_alone_cannot_meet_is_met(text):
     assert _fitter(text, pin={"words": 8, "topics": 8}).fitting(made.budget).rounded == {}
 
 
+@pytest.mark.parametrize("share", [0.97, 0.9])
+def test_structure_that_no_prediction_knows_is_measured(text, monkeypatch, share):
+    structure, pack = bytes(30_000), tflite.pack_download  # as of layers that are unrolled: several times the weights
+    monkeypatch.setattr(tflite, "pack_download", lambda content: pack(content) + structure)
+    fitter = _fitter(text)
+    plain = fitter.fitting(Budget(mean_bits=8)).predicted_download_bytes
+    limit = round(share * plain)
+    made = fitter.fitting(Budget(download=limit))
+    assert 0.97 * limit < made.predicted_download_bytes <= limit
+    assert set(made.rounded.values()) & {3, 4, 5, 6}, "no more bits go than the limit asks for"
+    assert not made.remove
+
+
 def test_rounded_matrices_stay_while_the_rest_is_trained(text):
     model, data = text
     head = {"key": "head", "kind": "dense", "weights": 32, "bits": 8, "granularity": "channel", "storage": "int8"}
