@@ -126,7 +126,25 @@ def drawn_twice(layers: Iterable[Layer]) -> Iterator[None]:
             setattr(part, _TWICE, False)
 
 
+@contextlib.contextmanager
+def drawn_open(layers: Iterable[Layer]) -> Iterator[None]:
+    """Has grouped convolutions drawn as operators for the length of the block, not as functions that are compiled.
+
+    What is inside a compiled function cannot be rewritten, and what is behind it has no shape in a frozen graph.
+    """
+    changed = [part for layer in layers for part in layer._flatten_layers() if getattr(part, "groups", 1) != 1]
+    changed = [part for part in dict.fromkeys(changed) if hasattr(part, _COMPILED)]
+    for part in changed:
+        setattr(part, _COMPILED, part.convolution_op)
+    try:
+        yield
+    finally:
+        for part in changed:
+            delattr(part, _COMPILED)
+
+
 _TWICE, _CHANGED = "_could_use_gpu_kernel", "_xaic_drawn_once"
+_COMPILED = "_jit_compiled_convolution_op"
 
 
 @functools.lru_cache

@@ -17,7 +17,7 @@ from keras_xaic.errors import DataError, ExportError, ModelError
 from keras_xaic.isolation import ChildDied, run_isolated
 from keras_xaic.models.front import Front, needed_fronts
 from keras_xaic.models.operations import Operations
-from keras_xaic.models.rebuilding import drawn_twice
+from keras_xaic.models.rebuilding import drawn_open, drawn_twice
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 from keras_xaic.tflite.converter import Graph, Precision, Wish, freeze, one_by_one, plain_words
@@ -292,11 +292,12 @@ def _traced(model: Model, operations: Operations, fronts: Mapping[str, Front], d
         if any(n is None for n in shape):
             raise ModelError(f"input {number} of the model has free dimensions {shape}", "a fixed shape", "Rebuild it with one")
         specification.append(tf.TensorSpec((1, *shape), tensor.dtype, name=f"input_{number}"))
-    with drawn_twice(layer for layer in functions.values() if isinstance(layer, Layer)):
+    made = [layer for layer in functions.values() if isinstance(layer, Layer)]
+    with drawn_twice(made), drawn_open([*made, *(one.layer for one in operations)]):
         function = tf.function(run, autograph=False).get_concrete_function(*specification)
     if any(has_loop(function) for function in functions.values()):
         owner = keras.Model(model.inputs, model.outputs)
-        owner.unrolled = [one for one in functions.values() if isinstance(one, Layer)]  # what is saved must know its weights
+        owner.unrolled = made  # what is saved must know its weights
         with captured_stderr():
             tf.saved_model.save(owner, directory, function, tf.saved_model.SaveOptions(save_debug_info=True))
         return Graph(inputs=tuple(one.name for one in specification), directory=directory)

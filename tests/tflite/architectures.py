@@ -32,6 +32,10 @@ SIMPLE: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
     "conv_same_stride": (IMAGE, lambda: layers.Conv2D(4, 3, strides=2, padding="same")),
     "conv_dilated": (IMAGE, lambda: layers.Conv2D(4, 3, dilation_rate=2)),
     "conv_groups": ((6, 6, 4), lambda: layers.Conv2D(4, 3, groups=2)),
+    "depthwise_behind_groups": (
+        (6, 6, 4),
+        lambda: lambda t: layers.DepthwiseConv2D(3, padding="same")(layers.Conv2D(4, 3, groups=2)(t)),
+    ),
     "conv_long_stride": ((14, 15, 3), lambda: layers.Conv2D(4, 3, strides=9, padding="same")),
     "conv_long_stride_padded": ((20, 14, 3), lambda: layers.Conv2D(4, 3, strides=9, padding="same")),
     "depthwise_long_stride": ((14, 14, 3), lambda: layers.DepthwiseConv2D(2, strides=5, padding="same")),
