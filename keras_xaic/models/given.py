@@ -11,6 +11,7 @@ from keras_xaic.errors import ModelError, PlanError
 from keras_xaic.files import PathLike
 from keras_xaic.models.alone import require_alone
 from keras_xaic.models.batches import for_any_batch
+from keras_xaic.models.crops import without_crops
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.layouts import channels_last
 from keras_xaic.models.loading import load_model
@@ -54,7 +55,7 @@ def _usual(model: Model) -> Model:
         if tensor.dtype.name == "string":
             raise takes_texts(f"model {model.name!r}", name, [(type(one).__name__, one.name) for one in model.layers])
     _require_floats(model)
-    return channels_last(at_every_position(for_any_batch(without_state(model))))
+    return channels_last(at_every_position(without_crops(for_any_batch(without_state(model)))))
 
 
 def _require_floats(model: Model) -> None:

@@ -131,7 +131,8 @@ def compare_models(
     place = max(range(len(first)), key=lambda number: (first[number].ndim, first[number].size, -number))
     if isinstance(test.x, Parts):
         facts["input"] = test.x.named(place)
-    kept = Explanations(shown, test.feeds(shown)[place], first[place], second[place], answered[place])
+    pictured = (test.feeds(shown)[place], first[place], second[place], answered[place])
+    kept = Explanations(shown, *(one[:, None] if one.ndim == 1 else one for one in pictured))  # one number is a picture, too
     return Changes(_classes(truth, answers, likeness, chosen, own, name), facts, likeness.facts(), each, kept)
 
 

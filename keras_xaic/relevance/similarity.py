@@ -102,7 +102,7 @@ def top_overlap(first: np.ndarray, second: np.ndarray, share: float = 0.1) -> np
 
 def _flat(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(first), np.asarray(second)
-    if first.shape != second.shape or first.ndim < 2:
+    if first.shape != second.shape or first.ndim < 1:
         raise DataError(f"relevance maps of shapes {first.shape} and {second.shape}", "two of one shape, (N, ...)")
     a, b = (as_maps(one) for one in (first, second))
     flat = (len(a), math.prod(a.shape[1:]))  # there may be no samples

@@ -10,6 +10,7 @@ from keras_xaic.data import Data, Samples
 from keras_xaic.models import fitted, infer_task
 from keras_xaic.pipeline.comparing import compare_models
 from keras_xaic.pipeline.removal import _parts
+from keras_xaic.relevance.explanations import Explanations
 from keras_xaic.training import predict
 from tests.nets import linear
 
@@ -70,7 +71,7 @@ def test_what_changed_most_and_newly_wrong_samples_are_shown_first_and_their_map
 def test_a_model_compared_with_itself():
     x = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
     model = linear(np.random.default_rng(2).normal(size=(4, 3)))
-    found = compared(model, model, x, None)  # no labels: the original's answers are explained
+    found = compared(model, model, x, np.stack([x, -x], 1))  # no labels: the original's answers are explained
     assert found.similarity == dict.fromkeys(("spearman", "cosine", "top10", "held_out"), pytest.approx(1))
     assert found.classes == []
     assert found.facts["target"] == "predicted"
@@ -94,6 +95,16 @@ def test_regression_has_explanations_but_no_classes():
     assert found.similarity["spearman"] == 1
     assert found.similarity["held_out"] == 1
     assert {one["group"] for one in found.facts["shown"]} == {"most changed", "sample"}
+
+
+def test_inputs_of_one_number_are_compared_and_their_explanations_are_read_again(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(())
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(4, "relu")(inputs[:, None])))
+    x = np.random.default_rng(4).normal(size=12).astype(np.float32)
+    found = compared(model, model, x, np.stack([x, -x], 1))
+    found.explanations.save(tmp_path / "explanations.npz")
+    assert Explanations.load(tmp_path / "explanations.npz").inputs.shape == (10, 1)
 
 
 def test_the_worst_samples_stand_first(changes):
