@@ -9,7 +9,10 @@ from keras_xaic._keras import Tensor, keras, tf
 
 PACKAGE = "keras_xaic"
 """What leads the names by which Keras knows them."""
-_KEYS = ("activation", "recurrent_activation")
+ACTIVATIONS = ("activation", "recurrent_activation")
+"""Settings of layers."""
+WITHOUT_COUNTERPART = ("glu", "sparsemax", "threshold")
+"""Of Keras 3."""
 _RENAMED = {"hard_silu": "hard_swish", "celu": "elu"}
 """Other names of the same function: the ``alpha`` of an activation by name is 1."""
 
@@ -108,7 +111,8 @@ def of_keras2(name: str) -> str:
 
 def in_keras2(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a Keras 3 layer, with the names of its activations as Keras 2 finds them."""
-    return {key: of_keras2(value) if key in _KEYS and isinstance(value, str) else value for key, value in settings.items()}
+    named = {key: of_keras2(value) for key, value in settings.items() if key in ACTIVATIONS and isinstance(value, str)}
+    return {**settings, **named}
 
 
 def in_keras3(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,4 +123,4 @@ def in_keras3(settings: Mapping[str, Any]) -> dict[str, Any]:
             value = value.get("config")
         return value.rpartition(">")[2] if isinstance(value, str) and value.startswith(f"{PACKAGE}>") else None
 
-    return {key: (renamed(value) if key in _KEYS else None) or value for key, value in settings.items()}
+    return {key: (renamed(value) if key in ACTIVATIONS else None) or value for key, value in settings.items()}

@@ -107,7 +107,7 @@ class _Opening:
             return self.open(layer, args, kwargs)
         if not _has_own_activation(layer):
             return layer(*args, **kwargs)
-        plain = type(layer).from_config({**layer.get_config(), "activation": "linear"})
+        plain = type(layer).from_config(_linear_config(layer, self.library))
         made = plain(*args, **kwargs)
         plain.set_weights(layer.get_weights())
         if id(layer) in self.names:
@@ -174,7 +174,17 @@ def _package(value: Any) -> str:
 
 def _has_own_activation(layer: Any) -> bool:
     activation = getattr(layer, "activation", None)
-    return inspect.isfunction(activation) and _package(activation) != "keras" and hasattr(layer, "get_config")
+    plain = callable(activation) and not hasattr(activation, "trainable_weights")  # no layer
+    return plain and _package(activation) != "keras" and hasattr(layer, "get_config")
+
+
+def _linear_config(layer: Any, library: Any) -> dict[str, Any]:
+    """Returns a layer's configuration without its activation, which Keras may not be able to write (``functools.partial``)."""
+    own, layer.activation = layer.activation, library.activations.linear
+    try:
+        return dict(layer.get_config())
+    finally:
+        layer.activation = own
 
 
 def _holds_own(model: Any, library: Any) -> bool:

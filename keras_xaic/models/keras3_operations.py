@@ -256,6 +256,7 @@ COUNTERPARTS: dict[str, Counterpart] = {
     "Average": _function("math.reduce_mean", "axis"),
     "AveragePool": _layer("AveragePooling{}D", **_POOL),
     "Cast": _function("cast", reads="dtype", made=_type),
+    "Celu": _activation("elu", only={"alpha": 1.0}),
     "Clip": _function("clip_by_value", "x_min=clip_value_min x_max=clip_value_max"),
     "Concatenate": _layer("Concatenate", "axis"),
     "ConvertToTensor": _function("identity"),

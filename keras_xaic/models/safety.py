@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from keras_xaic._keras import keras, layers
 from keras_xaic.errors import ModelError
-from keras_xaic.models.activations import of_keras2
+from keras_xaic.models.activations import ACTIVATIONS, WITHOUT_COUNTERPART, of_keras2
 from keras_xaic.models.keras3_layers import KNOWN, refuse_quantized
 
 _MODELS = {"Functional", "Model", "Sequential"}
@@ -96,14 +96,20 @@ class _Check:
                 self._known_layer(layer)
         if key in ("layer", "cell") and isinstance(part, Mapping):
             self._known_layer(part)
-        if key in ("activation", "recurrent_activation") and isinstance(part, str):
+        if key in ACTIVATIONS and isinstance(part, str):
             self._known_activation(part, owner)
+        if key in ACTIVATIONS and isinstance(part, Mapping) and "class_name" not in part:
+            raise ModelError(  # Keras 3 writes so, and does not read it itself
+                f"{self.source}: {owner} has an activation without a name (a lambda), which its file does not hold",
+                "a function with a name",
+                "Give it one under @keras.saving.register_keras_serializable(), save the model again, {custom_objects=FILE.py}",
+            )
         self.value(part, owner)
 
     def _object(self, config: Mapping[str, Any], owner: str) -> None:
         kind = str(config["class_name"])
         inner = config.get("config")
-        name = inner.get("name") if isinstance(inner, Mapping) else config.get("name")
+        name = (inner.get("name") if isinstance(inner, Mapping) else None) or config.get("name")
         if name and kind not in ("__keras_tensor__",):
             owner = f"layer {str(name)!r} ({kind})"
         if kind.split(">")[-1] in ("Lambda", "__lambda__") or str(config.get("registered_name")).split(">")[-1] == "Lambda":
@@ -139,7 +145,7 @@ class _Check:
             return
         kind = str(config["class_name"])
         inner = config.get("config")
-        name = inner.get("name") if isinstance(inner, Mapping) else config.get("name")
+        name = (inner.get("name") if isinstance(inner, Mapping) else None) or config.get("name")
         built_in = hasattr(layers, kind) or kind in _BUILT_IN_ELSEWHERE or kind in KNOWN or is_operator(config)
         if built_in or kind in ("ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer", "DTypePolicy"):
             return
@@ -161,6 +167,12 @@ class _Check:
         try:
             keras.activations.get(of_keras2(name))
         except (ValueError, TypeError):
+            if name in WITHOUT_COUNTERPART:
+                raise ModelError(
+                    f"{self.source}: {owner} has the activation {name!r} of Keras 3, which has no counterpart here",
+                    "one that docs/layers.md names",
+                    "Use another one, or write it as operations of keras.ops behind the layer, and save the model again",
+                ) from None
             self._unknown(f"function {name!r}", owner)
 
     def _refuse(self, what: str) -> None:

@@ -29,6 +29,7 @@ OPERATIONS = {
     "hard_silu": lambda ops, x: ops.hard_silu(x),
     "hard_tanh": lambda ops, x: ops.hard_tanh(x),
     "shrink": lambda ops, x: ops.hard_shrink(x) + ops.soft_shrink(x) + ops.tanh_shrink(x),
+    "celu": lambda ops, x: ops.celu(x),
     "sparse": lambda ops, x: ops.sparse_plus(x) + ops.sparse_sigmoid(x) + ops.squareplus(x),
     "softmax": lambda ops, x: ops.softmax(x, axis=-2),
     "mean": lambda ops, x: ops.mean(x, axis=(1, 2), keepdims=True),
@@ -155,6 +156,15 @@ def test_an_operation_without_a_counterpart_is_named():
     inputs = keras.Input((3,))
     with pytest.raises(ModelError, match=r"'sinh' is the operation Sinh of Keras 3.* such as .*Sin"):
         from_keras3(keras.Model(inputs, keras.ops.sinh(inputs)))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_activations_without_a_counterpart_or_a_name_are_told_with_their_layer(suffix, tmp_path):
+    for activation, said in (("sparsemax", "the activation 'sparsemax' of Keras 3"), (lambda x: 2 * x, r"a lambda.*FILE\.py")):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, activation=activation, name="hidden")])
+        model.save(tmp_path / f"model{suffix}")
+        with pytest.raises(ModelError, match=f"layer 'hidden' .*{said}"):
+            load_model(tmp_path / f"model{suffix}")
 
 
 def test_an_operation_whose_settings_are_missing_or_unknown_is_named():

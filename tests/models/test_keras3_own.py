@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import textwrap
 
@@ -276,6 +277,9 @@ MODELS = {
     "mish": lambda: through(keras3.Input((4,)), Curved(), MyDense(3)),
     "metric": lambda: through(keras3.Input((4,)), Counted(3)),
     "activation": lambda: through(image(), layers.Conv2D(4, 3, activation=squared), layers.Activation(squared)),
+    "activation that Keras cannot write": lambda: through(
+        image(), layers.Conv2D(4, 3, activation=functools.partial(keras3.activations.relu, negative_slope=0.3))
+    ),
     "lambda": lambda: through(image(), layers.Lambda(lambda x: x / 255 - 0.5), layers.Conv2D(3, 3)),
     "grouped queries": lambda: through(keras3.Input((5, 8)), lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x, x)),
     "model": whole,
@@ -405,6 +409,19 @@ def test_a_file_is_read_with_the_classes_that_were_given(tmp_path):
     finally:
         keras3.saving.get_custom_objects().pop("mine>Doubled")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), wanted, atol=1e-6)
+
+
+def test_a_layer_whose_configuration_does_not_name_it_is_named(tmp_path):
+    class Plain(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+        def call(self, x):
+            return 2.0 * x
+
+    through(keras3.Input((4,)), Plain(name="mine")).save(tmp_path / "net.keras")
+    with pytest.raises(ModelError, match=r"layer 'mine' .*needs the custom class .*Plain'"):
+        xaic.load_model(tmp_path / "net.keras")
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
