@@ -15,7 +15,7 @@ from keras_xaic.models.crops import without_crops
 from keras_xaic.models.keras3_objects import from_keras3, is_keras3_object
 from keras_xaic.models.layouts import channels_last
 from keras_xaic.models.loading import load_model
-from keras_xaic.models.opening import opened
+from keras_xaic.models.opening import has_nameless_activation, opened
 from keras_xaic.models.operations import graph_of
 from keras_xaic.models.ports import ports_of
 from keras_xaic.models.positions import at_every_position
@@ -55,6 +55,7 @@ def _usual(model: Model) -> Model:
         if tensor.dtype.name == "string":
             raise takes_texts(f"model {model.name!r}", name, [(type(one).__name__, one.name) for one in model.layers])
     _require_floats(model)
+    _require_names(model)
     return channels_last(at_every_position(without_crops(for_any_batch(without_state(model)))))
 
 
@@ -71,4 +72,19 @@ def _require_floats(model: Model) -> None:
                 "outputs of floats: probabilities, logits, values",
                 "Give the model without what decides (argmax, a comparison), keras.Model(model.inputs, [...]), "
                 "and decide on what the file gives",
+            )
+
+
+def _require_names(model: Model) -> None:
+    """Refuses activations that are left in layers that cannot be taken apart, and that no copy of these could have.
+
+    Raises:
+        ModelError: Naming the first layer with one.
+    """
+    for layer in model._flatten_layers():
+        if has_nameless_activation(layer):
+            raise ModelError(
+                f"layer {layer.name!r} ({type(layer).__name__}) of model {model.name!r} has an activation without a name",
+                "functions with names",
+                "Define it with `def` in place of a lambda, a functools.partial or an object",
             )

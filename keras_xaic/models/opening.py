@@ -14,6 +14,7 @@ from typing import Any, Optional
 import numpy as np
 
 from keras_xaic._keras import Layer, Model, keras, layers, tf
+from keras_xaic.models.activations import ACTIVATIONS
 from keras_xaic.models.added_layers import ADDED
 from keras_xaic.models.keras2_graph import calls_to, run_again
 from keras_xaic.models.keras2_replaying import Replay, input_like
@@ -25,6 +26,8 @@ SAMPLES = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 
 """Numbers of samples to call layers with: primes, so that what is a multiple of one counts samples."""
 _TOLERANCE = 1e-4
 _MOST_LEVELS = 30
+_KNOWN = ("keras", "tf_keras", "tensorflow", "tensorflow_model_optimization", "keras_xaic")
+"""Packages whose code is not the user's."""
 
 
 def opened(model: Model) -> Model:
@@ -56,12 +59,21 @@ def _is_own(layer: Layer) -> bool:
         return False
     if type(layer) is layers.Lambda:
         return True
-    known = {"keras", "tf_keras", "tensorflow", "tensorflow_model_optimization", "keras_xaic"}
-    return type(layer).__module__.partition(".")[0] not in known and type(layer) not in ADDED.values()
+    return _package(type(layer)) not in _KNOWN and type(layer) not in ADDED.values()
+
+
+def _package(value: Any) -> str:
+    return str(value.__module__).partition(".")[0]
 
 
 def _holds_own(model: Model) -> bool:
-    return any(_is_own(one) for one in model._flatten_layers())
+    return any(_is_own(one) or has_nameless_activation(one) for one in model._flatten_layers())
+
+
+def has_nameless_activation(layer: Layer) -> bool:
+    """Whether a layer has an activation that no configuration can name: a lambda, a ``functools.partial``."""
+    own = [one for one in (getattr(layer, key, None) for key in ACTIVATIONS) if callable(one) and not isinstance(one, Layer)]
+    return any(getattr(one, "__name__", "<lambda>") == "<lambda>" and _package(one) not in _KNOWN for one in own)
 
 
 def _has_graph(model: Model) -> bool:
@@ -94,6 +106,8 @@ class _Opening:
         self.model = model
         self.owners: dict[int, str] = {}
         self.kept = {id(one) for one in model.layers}
+        self.plain: dict[int, Layer] = {}
+        """Layers without their activations, by the ``id`` of those with them."""
         self.closed: set[int] = set()
         """``id`` of layers that cannot be taken apart."""
         self.shapes: set[tuple[int, ...]] = set()
@@ -124,7 +138,8 @@ class _Opening:
         return isinstance(layer, keras.Model) and (id(layer) in self.owners or _holds_own(layer))
 
     def _is_left(self, layer: Layer) -> bool:
-        return id(layer) not in self.closed and (_is_own(layer) or self._is_inner_model(layer))
+        own = _is_own(layer) or has_nameless_activation(layer)
+        return id(layer) not in self.closed and (own or self._is_inner_model(layer))
 
     def _open(self, node: Any, args: Any, kwargs: Any) -> Any:
         """Calls a layer, one of the user's by what its call makes."""
@@ -133,10 +148,10 @@ class _Opening:
             self._remember(layer)
             ends, given = layer.outputs, tf.nest.flatten(args[0])
             return run_again(calls_to(ends), layer.inputs, given, ends, self._open)
-        if not _is_own(layer) or id(layer) in self.closed:
+        if not self._is_left(layer):
             return layer(*args, **kwargs)
         try:
-            return self._call(layer, args, dict(kwargs))
+            return self._call(layer, args, dict(kwargs)) if _is_own(layer) else self._activated(layer, args, kwargs)
         except Exception:  # whatever the user's code raises on symbolic tensors; that layer is converted as a whole
             self.closed.add(id(layer))
             return layer(*args, **kwargs)
@@ -159,6 +174,24 @@ class _Opening:
                 self.owners.setdefault(id(part.layer), self.owners.get(id(layer), layer.name))
         self.alive.append(made)
         return made
+
+    def _activated(self, layer: Layer, args: Any, kwargs: Any) -> Any:
+        """Calls a layer of Keras, then its activation."""
+        if id(layer) not in self.plain:
+            activation, layer.activation = layer.activation, keras.activations.linear
+            try:
+                self.plain[id(layer)] = type(layer).from_config(layer.get_config())
+            finally:
+                layer.activation = activation
+        plain = self.plain[id(layer)]
+        made = plain(*args, **kwargs)
+        plain.set_weights(layer.get_weights())
+        if id(layer) in self.kept:
+            self.kept.add(id(plain))
+        else:
+            self.owners[id(plain)] = self.owners.get(id(layer), layer.name)
+        self.alive.append(made)
+        return layer.activation(made)
 
     def _remember(self, layer: Layer) -> None:
         owner = self.owners.get(id(layer), layer.name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 from keras_xaic._keras import keras, layers, tf
+from keras_xaic.errors import ModelError
 from keras_xaic.models.given import as_model
 
 
@@ -218,6 +221,11 @@ MODELS = {
     "convolutions": lambda: through(image(), Conv(4, 3), Standardized(5, 3), Depthwise(3, padding="same")),
     "dense": lambda: through(keras.Input((5, 8)), Own(4), layers.Flatten(), Own(3)),
     "lambda": lambda: through(image(), layers.Lambda(lambda x: x / 255 - 0.5), layers.Conv2D(3, 3)),
+    "activations without names": lambda: through(
+        image(),
+        layers.Conv2D(4, 3, activation=lambda x: 2.0 * tf.nn.relu(x)),
+        layers.Conv2D(3, 1, activation=functools.partial(tf.nn.leaky_relu, alpha=0.3)),
+    ),
     "shared": two_inputs,
 }
 
@@ -321,3 +329,9 @@ def test_others_are_taken_apart_beside_what_cannot_be():
 def test_weights_that_two_calls_share_stay_one_layers():
     """They would be stored twice, and training would part them."""
     assert [one.name for one in as_model(two_inputs()).layers if one.weights] == ["tower"]
+
+
+def test_an_activation_without_a_name_in_what_cannot_be_taken_apart_is_told_with_its_layer():
+    model = through(keras.Input((5, 4)), layers.LSTM(3, activation=lambda x: tf.tanh(x), name="steps"))
+    with pytest.raises(ModelError, match=r"layer 'steps' \(LSTM\) of model .* has an activation without a name"):
+        as_model(model)
