@@ -7,16 +7,14 @@ import contextvars
 import functools
 import logging
 import os
-import random
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, Callable, TypeVar, cast
 
-import numpy as np
-
 from keras_xaic._keras import keras, tf
 from keras_xaic.errors import MachineError, PlanError
+from keras_xaic.generators import generators_kept
 from keras_xaic.silence import warnings_are_told
 
 _inside = contextvars.ContextVar("inside", default=False)
@@ -43,8 +41,9 @@ def usual_keras() -> Iterator[None]:
     """Sets what is set for the whole process to the usual, and sets it back afterwards.
 
     That is: float32 as `floatx` and policy, functions compiled (not `tf.config.run_functions_eagerly`), TensorFlow's logger at
-    errors, and warnings of other packages no errors. The generators of Python and NumPy continue where they were. Inside
-    another such call nothing happens. Calls of several threads take turns: what one sets back, another would be working with.
+    errors, and warnings of other packages no errors. Random generators continue where they were (see `keras_xaic.generators`).
+    Inside another such call nothing happens. Calls of several threads take turns: what one sets back, another would be working
+    with.
 
     Raises:
         MachineError: In a fork of a process in which TensorFlow has worked, where it would wait for ever.
@@ -76,7 +75,7 @@ def _usual() -> Iterator[None]:
         raise PlanError(found, "a call where it is on", "Call this outside, or in a process of its own")
     logger = tf.get_logger()
     floatx, policy, eagerly = keras.backend.floatx(), keras.mixed_precision.global_policy(), tf.config.functions_run_eagerly()
-    states, level = (random.getstate(), np.random.get_state()), logger.level
+    level = logger.level
     other = policy.name != floatx  # else it follows floatx
     try:
         if floatx != "float32":
@@ -86,7 +85,7 @@ def _usual() -> Iterator[None]:
         if eagerly:
             tf.config.run_functions_eagerly(False)
         logger.setLevel(logging.ERROR)
-        with warnings_are_told():
+        with warnings_are_told(), generators_kept():
             yield
     finally:
         logger.setLevel(level)
@@ -96,8 +95,6 @@ def _usual() -> Iterator[None]:
             keras.backend.set_floatx(floatx)
         if other:
             keras.mixed_precision.set_global_policy(policy)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 def in_usual_keras(function: Function) -> Function:

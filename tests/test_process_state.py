@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -28,6 +29,11 @@ from keras_xaic.usual import usual_keras
 FEW = xaic.Device("mobile", baselines=())
 
 
+def keras_generator():
+    """The generator that Keras draws seeds from where `set_random_seed` made one."""
+    return getattr(sys.modules[keras.backend.clear_session.__module__]._SEED_GENERATOR, "generator", None)
+
+
 def snapshot():
     loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
     return {
@@ -36,6 +42,8 @@ def snapshot():
         "numpy": repr(np.random.get_state()),
         "numpy errors": np.geterr(),
         "random": random.getstate(),
+        "seeds of TensorFlow": context.context()._rng.getstate(),
+        "seeds of Keras": keras_generator() and keras_generator().getstate(),
         "policy": keras.mixed_precision.global_policy().name,
         "floatx": keras.backend.floatx(),
         "eagerly": tf.config.functions_run_eagerly(),

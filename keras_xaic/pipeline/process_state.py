@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 
-import numpy as np
-from tensorflow.python.eager import context  # there is no public way to read these two
-from tensorflow.python.framework import config
+from tensorflow.python.framework import config  # there is no public way to read whether operations are deterministic
 
 from keras_xaic._keras import keras, tf
+from keras_xaic.generators import generators_kept
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Sets the seeds of Python, NumPy and Keras and TensorFlow's op determinism, and sets them back afterwards.
-
-    The generators of Python and NumPy continue where they were; TensorFlow's global seed is what it was.
-    """
-    states, before = (random.getstate(), np.random.get_state()), context.global_seed()
+    """Sets the seeds of Python, NumPy, Keras and TensorFlow and its op determinism; afterwards all is as it was."""
     was_deterministic = config.is_op_determinism_enabled()
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        context.set_global_seed(before)
-        if not was_deterministic:
-            config.disable_op_determinism()
+    with generators_kept():
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()
+        try:
+            yield
+        finally:
+            if not was_deterministic:
+                config.disable_op_determinism()
