@@ -314,6 +314,7 @@ class Task:
         metric_name: Name of the metric; empty: the task's usual one.
         own: The metric, where it is a function of the user's: `metric_name` is its name.
         missing: Name of a function of the user's that judged, and that is not here: another metric judges in its place.
+        first: What the user calls class 0, where data has shown it (see `keras_xaic.tasks.first_class`).
     """
 
     kind: TaskKind
@@ -322,6 +323,7 @@ class Task:
     metric_name: str = ""
     own: Optional[Metric] = None
     missing: str = ""
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -572,7 +574,8 @@ class Task:
 
     def facts(self) -> dict[str, Any]:
         """Returns the task as plain values, for report.json and the check kit."""
-        return {"task": self.kind, "metric": self.metric.facts(), "outputs": self.outputs, "activation": self.activation}
+        facts = {"task": self.kind, "metric": self.metric.facts(), "outputs": self.outputs, "activation": self.activation}
+        return {**facts, "first": self.first} if self.first else facts
 
     @classmethod
     def of(cls, facts: Any) -> Optional[Task]:
@@ -580,6 +583,7 @@ class Task:
         try:
             name, own = facts["metric"]["name"], facts["metric"].get("unit") == OWN_UNIT
             missing = str(name) if own else ""
-            return cls(facts["task"], int(facts["outputs"]), str(facts["activation"]), "" if own else name, missing=missing)
+            what = facts["task"], int(facts["outputs"]), str(facts["activation"])
+            return cls(*what, "" if own else name, missing=missing, first=int(facts.get("first", 0)))
         except (AttributeError, KeyError, TypeError, ValueError, DataError):
             return None

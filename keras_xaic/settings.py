@@ -94,7 +94,7 @@ class Training:
             `ReduceLROnPlateau`, `LearningRateScheduler` and others that set the learning rate replace the cosine. They do not
             decide which epoch is kept: that is the metric on validation data. In callbacks `self.model.predict` works as usual,
             `evaluate` does not, because the model is trained on labels and on the original's outputs.
-        class_weight: Class -> how much its samples count, as in `fit`; weights of single samples come with the data.
+        class_weight: Class, as labels call it -> how much its samples count; weights of single samples come with the data.
         train_frozen: Whether layers that are frozen in the model (``trainable=False``) are trained, too. Otherwise they are
             quantized and pruned as planned, and only the other layers are trained to compensate for it.
         refresh: Training steps between attributions; None: once an epoch while weights become zero under masks (see

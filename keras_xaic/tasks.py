@@ -206,7 +206,7 @@ def check_targets(task: Task, head: Head, data: Data) -> None:
         DataError: Naming the key and what differs.
     """
     check_named(data, max(2, task.outputs) if task.classifies else None)
-    first = first_class(task, _targets_of(data))
+    first = _firsts((task,), data)[0]
     for part, samples in data.parts():
         if samples.y is not None:
             _check_targets(task, head, from_zero(np.asarray(samples.y), first), f"{data.name}: y_{part}", max(0, first))
@@ -367,8 +367,10 @@ def _free(shape: Sequence[Optional[int]], given: Sequence[int]) -> Sequence[int]
 def with_task(data: Data, task: object) -> Data:
     """Returns the data with `task` written on its samples and classes counted from 0 on: all who see them judge alike."""
     tasks = getattr(task, "tasks", (task,))
-    found = _targets_of(data)
-    firsts = [first_class(*one) for one in zip(tasks, arrays_of(found))] if found is not None else []
+    firsts = _firsts(tasks, data)
+    if any(firsts):
+        told = tuple(replace(one, first=first) for one, first in zip(tasks, firsts))
+        task = replace(task, tasks=told) if hasattr(task, "tasks") else told[0]  # type: ignore[type-var]
 
     def usual(y: Any) -> Any:
         if y is None or not any(firsts):
@@ -377,6 +379,19 @@ def with_task(data: Data, task: object) -> Data:
         return Parts(made, y.names) if isinstance(y, Parts) else made[0]
 
     return data.changed(lambda name, part: replace(part, task=task, y=usual(part.y)))
+
+
+def _firsts(tasks: Sequence[Any], data: Data) -> list[int]:
+    """Returns per output what its first class is called; 0 for samples that carry a task, which count from 0 on already."""
+    found = _targets_of(data)
+    if found is None or data.train.task is not None:
+        return [0] * len(tasks)
+    return [first_class(*one) or _remembered(*one) for one in zip(tasks, arrays_of(found))]
+
+
+def _remembered(task: Task, y: np.ndarray) -> int:
+    """Returns 1 where a task has seen classes counted from 1 on, and these may be: some of them only, in a part of the data."""
+    return int(task.first == 1 and y.size == len(y) and y.dtype.kind in "iuf" and np.min(y) >= 1 and not task.is_values)
 
 
 def _targets_of(data: Data) -> Any:

@@ -83,10 +83,11 @@ def sample_weights(samples: Samples, classes: Optional[Mapping[int, float]]) -> 
     labels = samples.labels
     if labels is None:
         raise PlanError("class_weight is given, and the samples have no classes", "classification with labels")
-    unknown = sorted(set(np.unique(labels).tolist()) - set(classes))
+    first = max(0, getattr(samples.task, "first", 0))  # weights are those of the labels that the user has
+    unknown = sorted({one + first for one in np.unique(labels).tolist()} - set(classes))
     if unknown:
         raise PlanError(f"class_weight has no weight of class {unknown[0]}", "one of every class")
-    weights = np.array([classes[one] for one in labels.tolist()], np.float32)
+    weights = np.array([classes[one + first] for one in labels.tolist()], np.float32)
     return weights if samples.weight is None else weights * samples.weight.astype(np.float32)
 
 

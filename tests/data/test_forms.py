@@ -16,9 +16,11 @@ from keras_xaic.data import Data, Samples, as_data, forms, load_data, renamed
 from keras_xaic.errors import PlanError, XaicError, XaicWarning
 from keras_xaic.metrics import Task
 from keras_xaic.models import fitted
+from keras_xaic.output_tasks import check_all_targets
 from keras_xaic.settings import Training
 from keras_xaic.tasks import Head, infer, with_task
 from keras_xaic.training import Schedule, fit
+from keras_xaic.training.fitting import sample_weights
 from tests.data.form_table import FORMS, table
 
 X = np.arange(8 * 8, dtype=np.float32).reshape(8, 8)  # as many samples as values in one
@@ -242,6 +244,22 @@ def test_labels_as_people_count_them(head, given, meant):
     assert read.train.task.score(outputs, read.train.y) == 1.0
     again = with_task(read, read.train.task)
     np.testing.assert_array_equal(again.train.y, read.train.y)
+
+
+def test_a_task_remembers_that_classes_are_counted_from_one():
+    head = Head((3,), "softmax")
+    whole = as_data((X[:3], np.array([1, 2, 3])))
+    first = with_task(whole, infer(head, whole)).train
+    known = Task.of(first.task.facts())  # as a bundle's check/task.json has it
+    for some, meant in (([2, 1], [1, 0]), ([3], [2]), ([2, 2], [1, 1]), ([0, 2], [0, 2])):
+        part = as_data((X[: len(some)], np.array(some)))
+        check_all_targets(known, [head], part)
+        np.testing.assert_array_equal(with_task(part, known).train.y, meant)
+    rest = Data(first.take([1, 2]))
+    np.testing.assert_array_equal(with_task(rest, first.task).train.y, [1, 2])  # from 0 on already
+    np.testing.assert_array_equal(sample_weights(first, {1: 1.0, 2: 2.0, 3: 5.0}), [1, 2, 5])
+    with pytest.raises(PlanError, match="no weight of class 3"):
+        sample_weights(first, {0: 1.0, 1: 2.0, 2: 5.0})
 
 
 @pytest.mark.parametrize(
