@@ -16,8 +16,8 @@ LARGEST = 10**15
 _PATTERN = re.compile(r"\s*([0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]+(?:\.[0-9]+)?(?:[eE][+]?[0-9]{1,2})?)\s*([a-zA-Z]*)\s*")
 
 
-_TIME = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*(s|ms|us|µs|μs|)\s*")
-_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "μs": 0.001, "": 1.0}
+_TIME = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)\s*(s|ms|us|µs|μs|ns|)\s*")
+_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "μs": 0.001, "ns": 1e-6, "": 1.0}
 
 
 def parse_size(size: Union[int, str], name: str = "size") -> int:
@@ -78,8 +78,8 @@ def parse_count(count: Union[int, str], name: str = "count") -> int:
 def parse_milliseconds(time: Union[int, float, str], name: str = "time") -> float:
     """Returns a time in milliseconds.
 
-    >>> parse_milliseconds("0.5ms"), parse_milliseconds("300us"), parse_milliseconds("0.02 s"), parse_milliseconds(2)
-    (0.5, 0.3, 20.0, 2.0)
+    >>> parse_milliseconds("0.5ms"), parse_milliseconds("300us"), parse_milliseconds("1ns"), parse_milliseconds(2)
+    (0.5, 0.3, 1e-06, 2.0)
 
     Args:
         time: Milliseconds, or text such as ``0.5ms``, ``300us`` or ``0.02s``.

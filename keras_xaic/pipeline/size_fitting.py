@@ -96,16 +96,21 @@ class SizeFitter:
             filters: Whether filters may go; None asks the recipe.
             flash_correction: Bytes by which a file was measured to be larger than predicted.
         """
+        limits = budget if budget.latency is None else in_slowdown(budget, self._slowdown(budget))
         return plan(
             self.model,
             self.relevance,
-            self.recipe.aim(budget),
+            self.recipe.aim(limits),
             self.options if filters is None else replace(self.options, filters=filters),
             seed=self.seed,
             recipe=self.recipe.name,
             flash_correction=flash_correction,
             plain=None if self.pace is None else self.pace.plain,
         )
+
+    def _slowdown(self, budget: Budget) -> Optional[float]:
+        """Returns the limit of time as a multiple of plain int8's; None where there is none."""
+        return budget.max_slowdown if self.pace is None else self.pace.slowdown(budget)
 
     def fitting(self, budget: Budget, filters: Optional[bool] = None) -> Plan:
         """Returns a plan whose file, written without training, is measured to fit; its predictions are these measurements.
@@ -119,7 +124,7 @@ class SizeFitter:
         """
         flash, download = budget.flash_bytes, budget.download_bytes if self.recipe.bits else None
         rounded = self.others.kept if download is None else self.others.least_damaging(self, budget, filters)
-        slowdown = budget.max_slowdown if self.pace is None else self.pace.slowdown(budget)
+        slowdown = self._slowdown(budget)
         most_early = EARLY if (flash, download) == (None, None) else math.inf  # else other limits may be what took filters
         aim, correction, tried, before = in_slowdown(budget, slowdown), 0, [], None
         fits, overruns = 0, math.inf  # what was aimed at: the most of which the file fitted, the least of which it did not

@@ -87,6 +87,13 @@ def test_a_latency_far_from_what_is_possible_is_planned_for_all_the_same(imagine
     assert made.budget == budget
 
 
+def test_a_latency_beside_a_limit_on_reasons_is_planned(imagined):
+    """The order of filters is chosen by plans that nothing was measured for."""
+    made = imagined[0].plan(xaic.Budget(latency="1ms", min_similarity=0.9))
+    assert made.remove
+    assert made.predicted_slowdown <= 0.5
+
+
 def test_plain_is_the_original_however_little_is_left(model, tmp_path):
     assert Pace(model, Samples(np.zeros((1, 16, 16, 8))), tmp_path / "x").plain == pytest.approx(Times(model).plain())
 
