@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Callable, Optional, TypeVar
@@ -183,6 +185,34 @@ def open_bundle(path: PathLike) -> Bundle:
     if not bundle.model.is_file():
         raise DataError(f"{bundle.path} holds no model.tflite", "a bundle written by `xaic compress` or `xaic export`")
     return bundle
+
+
+@contextlib.contextmanager
+def undisturbed(bundle: Bundle) -> Iterator[Callable[[], None]]:
+    """Makes sure that all that the block reads is of one bundle: another command may give its name to another one meanwhile.
+
+    Yields:
+        What does so at once, before something is written, say.
+
+    Raises:
+        DataError: If that happened, whatever else the block says then.
+    """
+    handle = os.open(bundle.path, getattr(os, "O_PATH", os.O_RDONLY))  # while it is open no other directory gets its number
+
+    def check() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(bundle.path)):
+                return
+        raise DataError(f"{bundle.path} was replaced while it was read", "", "Run the same command again")
+
+    try:
+        yield check
+        check()
+    except Exception:
+        check()
+        raise
+    finally:
+        os.close(handle)
 
 
 def cached(

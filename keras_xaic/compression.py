@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import pathlib
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 import numpy as np
 
 from keras_xaic.arguments import a_path, an, called, checked, this_or_path, whole
-from keras_xaic.bundle import Bundle
+from keras_xaic.bundle import Bundle, undisturbed
 from keras_xaic.data import Array, Parts, as_data
 from keras_xaic.errors import DataError, PlanError
 from keras_xaic.files import PathLike
@@ -98,13 +99,14 @@ class CompressedModel:
             DataError, ModelError, PlanError: If a file of the bundle is missing or unusable.
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle(pathlib.Path(bundle))
-        model = load_model(bundle.keras_model)
-        names = bundle.ports()
-        if names is not None and tuple(map(len, names)) == (len(model.inputs), len(model.outputs)):
-            keep_ports(model, Ports(*names))
-        kernels = load_kernels(bundle.grids) if bundle.grids.is_file() else {}
-        plan = Plan.load(bundle.plan) if bundle.plan.is_file() else Plan()
-        _check_together(bundle, model, kernels, plan)
+        with undisturbed(bundle) if bundle.path.is_dir() else contextlib.nullcontext():
+            model = load_model(bundle.keras_model)
+            names = bundle.ports()
+            if names is not None and tuple(map(len, names)) == (len(model.inputs), len(model.outputs)):
+                keep_ports(model, Ports(*names))
+            kernels = load_kernels(bundle.grids) if bundle.grids.is_file() else {}
+            plan = Plan.load(bundle.plan) if bundle.plan.is_file() else Plan()
+            _check_together(bundle, model, kernels, plan)
         return cls(model, kernels, plan, {})
 
 

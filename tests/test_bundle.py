@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import shutil
 
 import pytest
 
@@ -82,9 +83,46 @@ def test_a_bundle_that_takes_the_place_of_the_measured_one_is_not_marked(tmp_pat
     out.mkdir()
     (out / "model.tflite").write_bytes(b"x")
     monkeypatch.setattr(marking, "measure", crashing)
-    with pytest.raises(DataError, match=r"was replaced while it was measured\. Measure it again"):
+    with pytest.raises(DataError, match=r"was replaced while it was read\. Run the same command again"):
         marking.verify(out, "d.npz")
     assert list(out.iterdir()) == []
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_no_result(tmp_path, monkeypatch):
+    from keras_xaic.compression import CompressedModel
+    from keras_xaic.edge import marking
+    from keras_xaic.pipeline import board_projects
+    from keras_xaic.report import html
+
+    out = tmp_path / "out"
+    (out / "micro").mkdir(parents=True)
+    for name in ("model.tflite", "micro/model.tflite"):
+        (out / name).write_bytes(b"x")
+
+    def replaced(*_, **__):
+        """As `--overwrite` of another command does, twice: a directory that is gone leaves its number to the next one."""
+        for _ in range(2):
+            old, new = tmp_path / "old", tmp_path / "new"
+            shutil.copytree(out, new)
+            out.rename(old)
+            new.rename(out)
+            shutil.rmtree(old)
+
+    monkeypatch.setattr(marking, "measure", replaced)
+    monkeypatch.setattr(html.Report, "load", replaced)
+    monkeypatch.setattr(board_projects, "_check_proof", replaced)
+    monkeypatch.setattr("keras_xaic.compression.load_model", replaced)
+    calls = (
+        lambda: marking.verify(out, "d.npz"),
+        lambda: html.rebuild_html(out),
+        lambda: board_projects.write_project(out, "cmake", tmp_path / "firmware"),
+        lambda: CompressedModel.load(out),
+    )
+    for call in calls:
+        with pytest.raises(DataError, match=r"was replaced while it was read\. Run the same command again"):
+            call()
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
+    assert not (out / "report.html").exists()
 
 
 def test_names_of_classes_may_be_edited(tmp_path):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from keras_xaic.arguments import a_text, an, checked, this_or_path
-from keras_xaic.bundle import Bundle, open_bundle
+from keras_xaic.bundle import Bundle, open_bundle, undisturbed
 from keras_xaic.edge.agreement import knows_outputs, measure_agreement
 from keras_xaic.edge.bundle_facts import BundleFacts
 from keras_xaic.edge.bundle_files import wrong_files
@@ -57,23 +56,25 @@ def verify(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     opened.check_mark()
     cluster = None if cluster is None else cluster_address(cluster)
-    made_for, place = deployed_on(opened), os.stat(opened.path)
-    try:
-        verification = measure(opened, data, interpreters=interpreter, options=options, cluster=cluster, progress=progress)
-    except UnusableInterpreter:
-        raise  # it says nothing about the bundle
-    except EdgeError as error:
-        if interpreter in (*made_for, "auto", "all"):
-            _mark(opened, place, str(error))
-        raise
-    ran = [name for name, run in verification.runs.items() if run.error is None and name in made_for]
-    verification = replace(verification, faults=tuple(_faults(opened, ran)))
-    errors = [run.error for name, run in verification.runs.items() if name in made_for]
-    faults = [one for one in [*errors, *verification.faults] if one is not None and not isinstance(one, UnusableInterpreter)]
-    if faults:
-        _mark(opened, place, str(faults[0]))
-    elif interpreter == "all" and verification.error is None:
-        _mark(opened, place, None)
+    with undisturbed(opened) as check:
+        made_for = deployed_on(opened)
+        try:
+            verification = measure(opened, data, interpreters=interpreter, options=options, cluster=cluster, progress=progress)
+        except UnusableInterpreter:
+            raise  # it says nothing about the bundle
+        except EdgeError as error:
+            if interpreter in (*made_for, "auto", "all"):
+                _mark(opened, check, str(error))
+            raise
+        ran = [name for name, run in verification.runs.items() if run.error is None and name in made_for]
+        verification = replace(verification, faults=tuple(_faults(opened, ran)))
+        errors = [run.error for name, run in verification.runs.items() if name in made_for]
+        found = [one for one in [*errors, *verification.faults] if one is not None]
+        faults = [one for one in found if not isinstance(one, UnusableInterpreter)]
+        if faults:
+            _mark(opened, check, str(faults[0]))
+        elif interpreter == "all" and verification.error is None:
+            _mark(opened, check, None)
     return verification
 
 
@@ -90,16 +91,14 @@ def _faults(bundle: Bundle, interpreters: Iterable[str]) -> Iterator[XaicError]:
         yield wrong
 
 
-def _mark(bundle: Bundle, place: os.stat_result, said: Optional[str]) -> None:
-    """Marks a bundle, or takes its mark away; where it cannot be written, what was found is said all the same.
+def _mark(bundle: Bundle, check: Callable[[], None], said: Optional[str]) -> None:
+    """Marks a bundle that is still the measured one, or takes its mark away.
 
-    Raises:
-        DataError: If another directory than `place`, which was measured, has its name now.
+    Where it cannot be written, what was found is said all the same.
     """
     try:
         with telling():
-            if not os.path.samestat(place, os.stat(bundle.path)):
-                raise DataError(f"{bundle.path} was replaced while it was measured", "", "Measure it again")
+            check()
             bundle.mark(said)
     except MachineError as error:
         what = "The bundle could not be marked" if said is not None else "The bundle's mark could not be taken away"

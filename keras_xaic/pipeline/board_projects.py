@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_xaic import edge
 from keras_xaic.arguments import a_path, checked
-from keras_xaic.bundle import Bundle
+from keras_xaic.bundle import Bundle, undisturbed
 from keras_xaic.device_files import device_files
 from keras_xaic.errors import DataError, PlanError, XaicWarning, require_one
 from keras_xaic.files import PathLike, tells_machine_errors, write_atomic
@@ -68,9 +68,11 @@ def write_project(bundle: PathLike, system: str, out: PathLike, *, overwrite: bo
     if not model.is_file():
         found = f"{given.path} holds no micro/model.tflite"
         raise DataError(found, "a bundle for TensorFlow Lite Micro", "Compress or export with the target micro or both")
-    _check_proof(given, model)
+    with undisturbed(given):
+        _check_proof(given, model)
+        files = project_files(given, system)
     with output(out, "project", overwrite=overwrite, inputs=[given.path]) as place, place.fresh() as scratch:
-        for name, text in project_files(given, system).items():
+        for name, text in files.items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(scratch / name, text)
     return pathlib.Path(out)

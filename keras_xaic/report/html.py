@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from keras_xaic.arguments import a_path, an, checked
-from keras_xaic.bundle import Bundle, open_bundle
+from keras_xaic.bundle import Bundle, open_bundle, undisturbed
 from keras_xaic.files import PathLike, expanded, tells_machine_errors, write_atomic
 from keras_xaic.ownership import check_replaceable
 from keras_xaic.report import cells, wording
@@ -117,7 +117,10 @@ def rebuild_html(path: PathLike) -> Bundle:
     """
     bundle = open_bundle(path)
     check_replaceable(bundle.html)
-    write_html(Report.load(bundle.report), bundle.html, Evidence.read(bundle))
+    with undisturbed(bundle) as check:
+        report, evidence = Report.load(bundle.report), Evidence.read(bundle)
+        check()
+        write_html(report, bundle.html, evidence)
     return bundle
 
 
