@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -139,6 +140,7 @@ class Output:
             raise ExportError(f"{error.found} (since this command began)", error.expected, move) from None
         files = tuple(sorted(_files(source)))
         Mark(self.kind, self.job, not self.job or keep_work, files).write(source)
+        _keep_permissions(source, self.target)
         replace_directory(source, self.target)
         if not keep_work:
             self._finish(files)
@@ -375,6 +377,15 @@ def _files(directory: pathlib.Path) -> Iterator[str]:
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in [*names, *links]:
             yield pathlib.Path(place, name).relative_to(directory).as_posix()
+
+
+def _keep_permissions(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Lets those into a directory whom the one lets in that it replaces: what is private stays so, what a group shares, too."""
+    with contextlib.suppress(OSError):
+        before = target.stat()
+        with contextlib.suppress(OSError):  # of a group that this user is not in
+            os.chown(source, -1, before.st_gid)
+        source.chmod(stat.S_IMODE(before.st_mode) | stat.S_IRWXU)
 
 
 def replace_directory(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -56,6 +56,15 @@ def test_overwriting_leaves_nothing_of_the_old(tmp_path):
     assert tree(tmp_path).keys() == {"out/.xaic", "out/model.tflite"}
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o2770, 0o777])
+def test_who_may_enter_a_directory_stays_as_it_was(tmp_path, mode):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(mode)
+    for content in ("old", "new"):
+        write_bundle(tmp_path / "out", content, overwrite=True)
+        assert (tmp_path / "out").stat().st_mode & 0o7777 == mode
+
+
 def ours_with_a_strange_file(folder):
     write_bundle(folder)
     (folder / "notes.txt").write_text("mine")
