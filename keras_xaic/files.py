@@ -16,6 +16,7 @@ import itertools
 import os
 import pathlib
 import re
+import resource
 import stat
 import tempfile
 import zipfile
@@ -236,7 +237,9 @@ def machine_error(error: BaseException, path: Optional[PathLike] = None) -> Opti
         if number == errno.ENOENT and _is_nowhere():
             return MachineError("the directory that this runs in does not exist any more", "", "Change to another directory")
         if "usable temporary directory" in str(error):
-            return MachineError("no directory for temporary files can be written", "", "Name one with TMPDIR")
+            none = resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0
+            advice = _SAID[errno.EFBIG][1] if none else "Name one with TMPDIR"
+            return MachineError("no directory for temporary files can be written", "", advice)
         where = error.filename or path
         found, fix = _SAID.get(number or 0, ((error.strerror or words).lower(), ""))
         return MachineError(f"{os.fspath(where)}: {found}" if isinstance(where, (str, os.PathLike)) else found, "", fix)

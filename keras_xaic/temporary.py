@@ -42,7 +42,7 @@ def temporary_directory(parent: Optional[PathLike] = None, name: str = "") -> It
         except OSError as error:
             raise machine_error(error, place) or error from None
         with contextlib.suppress(FileNotFoundError):  # it looked abandoned to another process before it was held
-            handle = os.open(made / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            handle = _owned(made)
             hold(handle, wait=True)
             if not (made / _OWNER).exists():
                 os.close(handle)
@@ -54,6 +54,19 @@ def temporary_directory(parent: Optional[PathLike] = None, name: str = "") -> It
     finally:
         _remove(made)
         os.close(handle)
+
+
+def _owned(made: pathlib.Path) -> int:
+    """Opens the file that says whose a new directory is; where that cannot be made (no inode is left), neither stays."""
+    try:
+        made.chmod(0o700)  # a mask may hide it from this user, too
+        return os.open(made / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            made.rmdir()
+        raise machine_error(error, made.parent) or error from None
 
 
 def sweep(place: PathLike) -> None:

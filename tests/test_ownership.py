@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -393,6 +394,23 @@ def test_what_a_dead_process_left_in_the_temporary_directory_goes_with_the_next_
     assert [p.name for p in tmp_path.iterdir()] == ["xaic-tmp-abcdefgh"]
 
 
+def test_a_temporary_directory_is_this_users_under_any_mask_and_none_is_left_where_it_has_no_owner(tmp_path, monkeypatch):
+    before = os.umask(0o777)
+    try:
+        with temporary_directory(tmp_path) as made:
+            assert made.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(temporary.os, "open", full)
+    with pytest.raises(MachineError, match="the disk is full"), temporary_directory(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_are_replaced_only_if_they_are_ours_and_on_request(tmp_path):
     out = tmp_path / "plan.json"
     assert check_file(out, "a plan", False, False) == out
@@ -407,6 +425,8 @@ def test_files_are_replaced_only_if_they_are_ours_and_on_request(tmp_path):
         check_file(out, "a plan", True, True, inputs=[str(out)])
     with pytest.raises(ExportError, match="is a directory"):
         check_file(tmp_path, "a plan", True, True)
+    with pytest.raises(ExportError, match="lies in the input"):
+        check_file(tmp_path / "new.json", "a plan", False, False, inputs=[tmp_path])
     (tmp_path / "output").symlink_to("/proc/self/fd/1")
     for device in ("/dev/null", "/dev/stdout", tmp_path / "output"):
         reading, writing = os.pipe()

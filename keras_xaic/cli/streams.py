@@ -28,8 +28,12 @@ def open_closed_streams() -> None:
             _to_nothing(number)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding lacks, as standard error has it
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        # In the locale C Python passes bytes of names on, and refuses other characters unless it writes UTF-8.
+        refusing = ("strict",) if out.encoding.lower() == "utf-8" else ("strict", "surrogateescape")
+        if out.errors in refusing:
+            out.reconfigure(errors="backslashreplace")  # as standard error has it
 
 
 class Stream(Console):

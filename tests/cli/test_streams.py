@@ -33,9 +33,10 @@ def test_a_closed_error_stream_does_not_hide_the_exit_code():
     assert shell(["recipes", "no-such-recipe"], "2>&-") == (2, [])
 
 
-def test_a_name_that_the_encoding_of_the_output_lacks_is_no_error(tmp_path):
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])
+def test_a_name_that_the_encoding_of_the_output_lacks_is_no_error(tmp_path, encoding):
     (tmp_path / "größe.json").write_text(RECIPES["auto"].changed(name="größe").to_json(), encoding="utf-8")
-    given = {"cwd": tmp_path, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}, "capture_output": True, "timeout": 60}
+    given = {"cwd": tmp_path, "env": {**os.environ, "PYTHONIOENCODING": encoding}, "capture_output": True, "timeout": 60}
     done = subprocess.run([*PROGRAM, "recipes", "größe.json"], check=False, **given)
     assert done.returncode == 0, done.stderr
     assert rb"gr\xf6\xdfe" in done.stdout
