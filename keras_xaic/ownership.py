@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -49,25 +50,28 @@ class Mark:
         job: Digest of what was asked for; empty if that does not matter.
         finished: False from the moment a result has its name to the moment its command has cleaned up.
         files: Names of its files; others are not ours.
+        digests: Of a project, which is there to be edited, the digests of these files.
     """
 
     kind: str
     job: str = ""
     finished: bool = True
     files: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> Optional[Mark]:
         """Returns the mark of a directory, None if it is not ours."""
         content = read_ours(directory / MARK)
         try:
-            found = None if content is None else cls(**{**content, "files": tuple(content.get("files", ()))})
+            lists = {name: tuple((content or {}).get(name, ())) for name in ("files", "digests")}
+            found = None if content is None else cls(**{**content, **lists})
         except TypeError:
             return None
         return found if found is not None and found._is_sound() else None
 
     def _is_sound(self) -> bool:
-        texts = all(isinstance(one, str) for one in (self.kind, self.job, *self.files))
+        texts = all(isinstance(one, str) for one in (self.kind, self.job, *self.files, *self.digests))
         return texts and bool(self.kind) and isinstance(self.finished, bool)
 
     def write(self, directory: pathlib.Path) -> None:
@@ -139,7 +143,8 @@ class Output:
             move = "Move it away, and run the same command again"
             raise ExportError(f"{error.found} (since this command began)", error.expected, move) from None
         files = tuple(sorted(_files(source)))
-        Mark(self.kind, self.job, not self.job or keep_work, files).write(source)
+        digests = tuple(file_digest(source / name) for name in files) if self.kind == "project" else ()
+        Mark(self.kind, self.job, not self.job or keep_work, files, digests).write(source)
         _keep_permissions(source, self.target)
         replace_directory(source, self.target)
         if not keep_work:
@@ -307,6 +312,18 @@ def _check_replaceable(target: pathlib.Path, shown: pathlib.Path, kind: str, ove
         raise ExportError(
             f"output directory {shown} holds {foreign[0]}, which xaic did not write", "", f"{another}, or move it away"
         )
+    for name, digest in zip(mark.files, mark.digests):
+        if os.path.lexists(target / name) and file_digest(target / name) != digest:
+            found = f"output directory {shown} holds {name}, which was changed since xaic wrote it"
+            raise ExportError(found, "", f"{another}, or move it away")
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """Returns the digest of a file; empty for what cannot be read as one."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _may_be_ours(directory: pathlib.Path, name: str) -> bool:

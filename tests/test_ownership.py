@@ -132,7 +132,14 @@ def test_the_directory_that_one_is_in_is_never_replaced(tmp_path, monkeypatch, i
 
 
 @pytest.mark.parametrize(
-    "entries", [{"kind": 5}, {"kind": ""}, {"kind": "bundle", "files": [["a"]]}, {"kind": "bundle", "finished": 3}]
+    "entries",
+    [
+        {"kind": 5},
+        {"kind": ""},
+        {"kind": "bundle", "files": [["a"]]},
+        {"kind": "project", "digests": [3]},
+        {"kind": "bundle", "finished": 3},
+    ],
 )
 def test_a_mark_that_somebody_edited_is_none(tmp_path, entries):
     write_bundle(tmp_path / "out")

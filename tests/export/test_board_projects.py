@@ -289,6 +289,14 @@ def test_only_projects_of_ours_are_replaced(bundle, tmp_path):
     (out / "mine.c").write_text("mine")
     with pytest.raises(ExportError, match=r"mine\.c, which xaic did not write"):
         write_project(bundle, "cmake", out, overwrite=True)
+    (out / "mine.c").unlink()
+    edited = next(out.rglob("xaic_predict.h"))
+    edited.write_text(edited.read_text() + "#define MINE 1\n")
+    with pytest.raises(ExportError, match=r"xaic_predict\.h, which was changed since xaic wrote it\. .*move it away"):
+        write_project(bundle, "cmake", out, overwrite=True)
+    assert "MINE" in edited.read_text()
+    edited.rename(tmp_path / "mine.h")
+    write_project(bundle, "cmake", out, overwrite=True)
 
 
 def test_what_cannot_be_a_project_is_one_line(bundle, tmp_path):
