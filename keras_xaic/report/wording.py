@@ -252,7 +252,7 @@ def _late(report: Report) -> list[Optional[str]]:
 
 
 def needed(report: Report) -> Optional[str]:
-    """Returns about how much flash, or time where that alone is limited, would keep the drop in its limit.
+    """Returns about how much flash, download or time, where that alone is limited, would keep the drop in its limit.
 
     Between this model and the smallest larger file that is accurate enough, the drop is taken to fall in proportion to the
     logarithm of the bytes; likewise of the time. None where nothing is needed, or nothing measured tells.
@@ -261,11 +261,14 @@ def needed(report: Report) -> Optional[str]:
     if limit is None or small.drop_pp is None or not small.flash_bytes or small.drop_pp <= limit:
         return None
     if budget.latency_ms is None and budget.max_slowdown is None:
-        others = [(one.flash_bytes, drop_of(report, name), name) for name, one in report.baselines.items()]
+        loaded = budget.download_bytes is not None and budget.flash_bytes is None
+        field, what = ("download_bytes", "to download") if loaded else ("flash_bytes", "of flash")
+        others = [(getattr(one, field), drop_of(report, name), name) for name, one in report.baselines.items()]
         if report.reference == "edge":  # else its file is not accurate either
-            others.append((report.original.tflite_fp32_bytes, 0.0, "the original"))
-        found = _between(small.flash_bytes, small.drop_pp, limit, others)
-        return found and f"Needed: more training, or about {size(round(found[0]))} of flash (between this model and {found[1]})"
+            original = report.original
+            others.append((original.tflite_fp32_gzip_bytes if loaded else original.tflite_fp32_bytes, 0.0, "the original"))
+        found = _between(getattr(small, field), small.drop_pp, limit, others)
+        return found and f"Needed: more training, or about {size(round(found[0]))} {what} (between this model and {found[1]})"
     if (budget.flash_bytes, budget.download_bytes, budget.ram_bytes, budget.macs) != (None,) * 4:
         return "Needed: more training, more time, or more of what else is limited"
     timed = budget.timed_on or ""
@@ -276,6 +279,15 @@ def needed(report: Report) -> Optional[str]:
     if found is None:
         return "Needed: more training, or more time"
     return f"Needed: more training, or about {found[0]:.2f} times plain int8's time (between this model and {found[1]})"
+
+
+def _least_download(report: Report) -> Optional[str]:
+    """Returns the size of the smallest plan where even that is above the limit on the download; None where it is not."""
+    limit = report.budget.download_bytes
+    planned = [one.predicted_download_bytes for one in report.rounds if one.predicted_download_bytes]
+    if limit is None or not planned or min(planned) <= limit or (report.compressed.download_bytes or 0) <= limit:
+        return None
+    return f"No plan within this recipe was smaller than {size(min(planned))} to download: raise that limit"
 
 
 def _between(own: Optional[float], drop: float, limit: float, others: Sequence[Any]) -> Optional[tuple[float, str]]:
@@ -309,7 +321,7 @@ def verdict(report: Report) -> str:
     if misses:
         kept = f" (kept: {', '.join(budget_kept(report))})" if budget_kept(report) else ""
         sentences.append("Budget not met: " + "; ".join(misses) + kept)
-        sentences += [s for s in (needed(report),) if s]
+        sentences += [s for s in (_least_download(report), needed(report)) if s]
     sentences += [s for s in (_against(report, name) for name in report.baselines) if s]
     return ". ".join(sentences) + "."
 

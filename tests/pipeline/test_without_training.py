@@ -59,7 +59,7 @@ def check(job, out, recipe, data, limits, *options):
     assert sum(one.epochs for one in report.rounds) == 0
     if result.exit_code == 3:
         assert "budget missed: " in result.output
-    lost = report.compressed.drop_pp if labelled else 100 * (1 - report.compressed.agreement)
+    lost = report.compressed.drop_pp if labelled else round(100 * (1 - report.compressed.agreement), 9)
     sizes = [(report.compressed.flash_bytes, report.budget.flash_bytes)]
     sizes += [(report.compressed.download_bytes, report.budget.download_bytes)]
     within = all(limit is None or size <= limit for size, limit in sizes)

@@ -126,6 +126,22 @@ def test_verdict_says_what_would_be_needed(changed):
     assert "Needed" not in verdict(kept)
 
 
+def test_verdict_of_a_limit_on_the_download_speaks_of_downloads_and_of_the_least_there_is(changed):
+    report = changed(
+        budget={"download_bytes": 6_000, "max_drop_pp": 2.0},
+        original={"edge_accuracy": 0.84, "tflite_fp32_bytes": 160_000, "tflite_fp32_gzip_bytes": 120_000},
+        compressed={"flash_bytes": 30_000, "download_bytes": 8_000, "edge_accuracy": 0.80, "drop_pp": 4.0},
+        baselines={"int8": {"flash_bytes": 60_000, "download_bytes": 32_000, "edge_accuracy": 0.84, "drop_pp": 0.0}},
+        rounds=[{"predicted_download_bytes": 8_100}, {"predicted_download_bytes": 7_900}],
+    )
+    text = verdict(report)
+    assert "No plan within this recipe was smaller than 7,900 B to download: raise that limit." in text
+    assert "about 16.0 kB to download (between this model and int8)" in text
+    assert "between this model and the original" in verdict(report.model_copy(update={"baselines": {}}))
+    overran = report.model_copy(update={"rounds": [report.rounds[0].model_copy(update={"predicted_download_bytes": 5_900})]})
+    assert "No plan" not in verdict(overran), "training is what made the file larger"
+
+
 def test_verdict_says_what_time_would_be_needed_and_which_limits_are_kept(changed):
     def raced(ratio):
         return {"litert": {"median": 0.05, "ratio_to_int8": ratio}}
