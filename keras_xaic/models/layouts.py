@@ -1,4 +1,4 @@
-"""Convolutions that take their channels first: here they take them last, as kernels of devices do."""
+"""Layers that take their channels first: here they take them last, as kernels of devices do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from keras_xaic._keras import Layer, Model, Tensor, layers
 from keras_xaic.models.kernels import layer_kernels
 from keras_xaic.models.operations import Operation
 from keras_xaic.models.rebuilding import rebuilt, with_layers
+
+_OF_VOLUMES = (
+    layers.Conv3D,
+    layers.MaxPooling3D,
+    layers.AveragePooling3D,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling3D,
+    layers.UpSampling3D,
+    layers.ZeroPadding3D,
+    layers.Cropping3D,
+)
+"""What the converter turns for itself as long as it is of images."""
 
 
 def channels_last(model: Model) -> Model:
@@ -29,7 +41,8 @@ def channels_last(model: Model) -> Model:
 
 
 def _is_turned(layer: Layer) -> bool:
-    return getattr(layer, "data_format", None) == "channels_first" and bool(layer_kernels(layer, ""))
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return first and (isinstance(layer, _OF_VOLUMES) or bool(layer_kernels(layer, "")))
 
 
 def _usual(operation: Operation) -> Any:
@@ -56,4 +69,4 @@ class _Turned:
     def __call__(self, x: Tensor, **options: Any) -> Tensor:
         last = len(x.shape) - 1
         made = self.layer(layers.Permute((*range(2, last + 1), 1))(x), **options)
-        return layers.Permute((last, *range(1, last)))(made)
+        return layers.Permute((last, *range(1, last)))(made) if len(made.shape) > last else made  # else places are gone
