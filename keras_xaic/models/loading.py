@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import h5py
 
-from keras_xaic._keras import Model, keras, tf
+from keras_xaic._keras import Model, keras, layers, tf
 from keras_xaic.arguments import a_path, checked
 from keras_xaic.errors import ModelError, XaicError, first_line
 from keras_xaic.files import PathLike, machine_error, machine_fault, telling, write_atomic
@@ -76,7 +76,7 @@ def load_model(
     check_model_path(where)
     size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
-        with bounded(str(where), size), keras.utils.custom_object_scope(TENSORFLOW):
+        with bounded(str(where), size), keras.utils.custom_object_scope({**_registered(), **TENSORFLOW}):
             of_keras3 = {} if custom_objects is None else register_custom_objects(custom_objects, allow_unsafe)
             if of_keras3:
                 model = _load_own(where, of_keras3)
@@ -90,6 +90,13 @@ def load_model(
         raise machine_fault(error) or ModelError(
             f"{where} cannot be rebuilt by Keras 2 ({first_line(error)})", FORMATS
         ) from error
+
+
+def _registered() -> dict[str, Any]:
+    """Returns what is registered in a package by its name alone, as .h5 files have it, where Keras 2 does not look."""
+    parts = (layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations)
+    named = {name.rpartition(">")[2]: value for name, value in keras.utils.get_custom_objects().items() if ">" in name}
+    return {name: value for name, value in named.items() if not any(hasattr(part, name) for part in parts)}
 
 
 def _load(where: pathlib.Path, allow_unsafe: bool, architecture: Optional[str]) -> Model:

@@ -70,6 +70,9 @@ def holds_lambda(config: object) -> bool:
     return isinstance(config, (list, tuple)) and any(map(holds_lambda, config))
 
 
+_PARTS = ("_initializer", "_regularizer", "_constraint")
+
+
 class _Check:
     def __init__(self, source: str, allow_unsafe: bool) -> None:
         self.source, self.allow_unsafe = source, allow_unsafe
@@ -104,6 +107,8 @@ class _Check:
                 "a function with a name",
                 "Give it one under @keras.saving.register_keras_serializable(), save the model again, {custom_objects=FILE.py}",
             )
+        if (key in ACTIVATIONS or key.endswith(_PARTS)) and isinstance(part, Mapping):
+            self._known_part(part, owner)
         self.value(part, owner)
 
     def _object(self, config: Mapping[str, Any], owner: str) -> None:
@@ -139,6 +144,14 @@ class _Check:
             not _CLASS_MODULES.fullmatch(str(module)) or "." in kind
         ):
             self._unknown(f"class {module}.{kind}", owner)
+
+    def _known_part(self, config: Mapping[str, Any], owner: str) -> None:
+        """Looks at an object inside a layer; one of Keras' own says its module, others say what they are registered as."""
+        kind, registered, module = str(config.get("class_name")), config.get("registered_name"), config.get("module")
+        foreign = module is None or not (self.allow_unsafe or _CLASS_MODULES.fullmatch(str(module)))
+        known = kind in ("function", *KNOWN) or _registered(str(registered)) or _registered(kind)
+        if registered and foreign and not known:
+            self._unknown(f"class {kind!r}", owner)
 
     def _known_layer(self, config: object) -> None:
         if not isinstance(config, Mapping) or "class_name" not in config:

@@ -333,6 +333,32 @@ def test_an_unknown_custom_layer_is_named_and_a_known_one_loads(tmp_path, name):
     assert "register" in message
 
 
+@keras.utils.register_keras_serializable("mine")
+class OwnPart(layers.Layer):
+    """May be an activation; only its entry in the file matters."""
+
+
+@keras.utils.register_keras_serializable("mine")
+class OwnStart(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None, **_):
+        return tf.zeros(shape)
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+@pytest.mark.parametrize("option", ["activation", "kernel_initializer"])
+def test_parts_of_a_layer_that_are_ones_own_are_named_with_it(tmp_path, monkeypatch, name, option):
+    own = {"activation": OwnPart, "kernel_initializer": OwnStart}[option]
+    inputs = keras.Input((4,))
+    keras.Model(inputs, layers.Dense(3, name="body", **{option: own()})(inputs)).save(tmp_path / name)
+    assert load_model(tmp_path / name).get_layer("body")
+    monkeypatch.delitem(keras.utils.get_custom_objects(), f"mine>{own.__name__}")
+    said = error_of(tmp_path / name)
+    assert f"layer 'body' (Dense) needs the custom class {own.__name__!r}, which is not known here" in said
+
+
 def test_an_unknown_activation_is_named(tmp_path):
     def my_activation(x):
         return x
