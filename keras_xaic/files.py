@@ -12,6 +12,7 @@ import errno
 import fcntl
 import functools
 import glob
+import hashlib
 import itertools
 import os
 import pathlib
@@ -171,6 +172,11 @@ def write_atomic(path: PathLike, content: Union[str, bytes]) -> None:
     """Writes a file that is either whole or not there."""
     with writing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def file_sha256(path: PathLike) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def save_arrays(path: PathLike, arrays: Mapping[str, np.ndarray], compressed: bool = True) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import pathlib
@@ -23,7 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
 from keras_xaic.errors import ExportError, MachineError, XaicWarning
-from keras_xaic.files import PathLike, machine_error, write_atomic
+from keras_xaic.files import PathLike, file_sha256, machine_error, write_atomic
 from keras_xaic.locks import BY, held, read_ours
 from keras_xaic.temporary import sweep, temporary_directory
 
@@ -143,7 +142,7 @@ class Output:
             move = "Move it away, and run the same command again"
             raise ExportError(f"{error.found} (since this command began)", error.expected, move) from None
         files = tuple(sorted(_files(source)))
-        digests = tuple(file_digest(source / name) for name in files) if self.kind == "project" else ()
+        digests = tuple(file_sha256(source / name) for name in files) if self.kind == "project" else ()
         Mark(self.kind, self.job, not self.job or keep_work, files, digests).write(source)
         _keep_permissions(source, self.target)
         replace_directory(source, self.target)
@@ -310,15 +309,15 @@ def _check_replaceable(target: pathlib.Path, shown: pathlib.Path, kind: str, ove
             f"output directory {shown} holds {foreign[0]}, which xaic did not write", "", f"{another}, or move it away"
         )
     for name, digest in zip(mark.files, mark.digests):
-        if os.path.lexists(target / name) and file_digest(target / name) != digest:
+        if os.path.lexists(target / name) and _digest_of(target / name) != digest:
             found = f"output directory {shown} holds {name}, which was changed since xaic wrote it"
             raise ExportError(found, "", f"{another}, or move it away")
 
 
-def file_digest(path: pathlib.Path) -> str:
-    """Returns the digest of a file; empty for what cannot be read as one."""
+def _digest_of(path: pathlib.Path) -> str:
+    """Returns the digest of what may have taken a file's place; empty for what cannot be read as one."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        return file_sha256(path) if path.is_file() else ""
     except OSError:
         return ""
 

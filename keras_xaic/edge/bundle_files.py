@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import pathlib
 import re
 import zipfile
 import zlib
@@ -13,18 +11,13 @@ from typing import Any, Optional
 from keras_xaic import unpacking
 from keras_xaic.bundle import Bundle
 from keras_xaic.errors import DataError
-from keras_xaic.files import PathLike
+from keras_xaic.files import file_sha256
 from keras_xaic.npz import ARCHIVE_DAMAGE
 
 _NAMED = ("model.tflite", "model.xaic", "model.keras", "grids.npz", "micro/model.tflite")
 """What report.json has checksums of: files that hold the model, and that nobody edits."""
 _MOST_EXPANDED = 1100
 """Times its size that an archive may claim to hold: deflate does not reach more."""
-
-
-def file_sha256(path: PathLike) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def checksums(bundle: Bundle) -> dict[str, str]:

@@ -12,7 +12,6 @@ from typing import Any, Callable, Optional, Union
 from keras_xaic.bundle import Bundle, open_bundle
 from keras_xaic.data import Array, Samples, as_data, renamed
 from keras_xaic.edge.bundle_facts import BundleFacts
-from keras_xaic.edge.bundle_files import file_sha256
 from keras_xaic.edge.cutting import said_of_cut
 from keras_xaic.edge.installed import deployed_interpreters, judge
 from keras_xaic.edge.interpreters import get_interpreter
@@ -20,7 +19,7 @@ from keras_xaic.edge.measured import InterpreterRun, Verification
 from keras_xaic.edge.running import EdgeResult, run_file
 from keras_xaic.edge.sharing import run_on_nodes
 from keras_xaic.errors import EdgeError, XaicWarning
-from keras_xaic.files import PathLike
+from keras_xaic.files import PathLike, file_sha256
 from keras_xaic.keras_metrics import value_if_any
 from keras_xaic.output_tasks import AnyTask, Tasks
 from keras_xaic.settings import DataOptions

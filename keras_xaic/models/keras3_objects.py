@@ -23,7 +23,7 @@ from keras_xaic.models.connections import starts_with_input
 from keras_xaic.models.keras3 import accepted_settings, build_model, is_keras3
 from keras_xaic.models.keras3_opening import input_name, opened
 from keras_xaic.models.keras3_weights import load_archive_weights
-from keras_xaic.models.safety import check_config
+from keras_xaic.models.safety import PARTS, check_config
 from keras_xaic.silence import captured_stderr
 from keras_xaic.temporary import temporary_directory
 
@@ -33,7 +33,6 @@ _COARSER = {"float16": 0.02, "bfloat16": 0.15}
 """The same where layers of Keras 3 compute in so few bits: about 16 steps."""
 
 
-_PARTS = ("initializer", "regularizer", "constraint")
 _BUILT = {"query_shape", "key_shape", "value_shape"}
 """What attention is called with: Keras 3 sees it when it builds the model."""
 
@@ -95,7 +94,7 @@ def _without_own_parts(value: Any, left_out: list[str]) -> Any:
     made = {}
     for key, part in value.items():
         kind = str(key).rpartition("_")[2]
-        own = kind in _PARTS and isinstance(part, dict) and str(part.get("module")).partition(".")[0] != "keras"
+        own = kind in PARTS and isinstance(part, dict) and str(part.get("module")).partition(".")[0] != "keras"
         if own and keras.utils.get_registered_object(str(part.get("registered_name"))) is None:
             made[key] = "zeros" if kind == "initializer" else None
             name = part.get("config") if part.get("class_name") == "function" else part.get("class_name")

@@ -76,7 +76,7 @@ def load_model(
     check_model_path(where)
     size = sum(part.stat().st_size for part in (where.rglob("*") if where.is_dir() else [where]) if part.is_file())
     try:
-        with bounded(str(where), size), keras.utils.custom_object_scope({**_registered(), **TENSORFLOW}):
+        with bounded(str(where), size), keras.utils.custom_object_scope({**_by_bare_names(), **TENSORFLOW}):
             of_keras3 = {} if custom_objects is None else register_custom_objects(custom_objects, allow_unsafe)
             if of_keras3:
                 model = _load_own(where, of_keras3)
@@ -92,7 +92,7 @@ def load_model(
         ) from error
 
 
-def _registered() -> dict[str, Any]:
+def _by_bare_names() -> dict[str, Any]:
     """Returns what is registered in a package by its name alone, as .h5 files have it, where Keras 2 does not look."""
     parts = (layers, keras.initializers, keras.regularizers, keras.constraints, keras.activations)
     named = {name.rpartition(">")[2]: value for name, value in keras.utils.get_custom_objects().items() if ">" in name}

@@ -70,7 +70,8 @@ def holds_lambda(config: object) -> bool:
     return isinstance(config, (list, tuple)) and any(map(holds_lambda, config))
 
 
-_PARTS = ("_initializer", "_regularizer", "_constraint")
+PARTS = ("initializer", "regularizer", "constraint")
+"""Last words of the settings of layers that hold objects, which may be the user's own."""
 
 
 class _Check:
@@ -107,7 +108,7 @@ class _Check:
                 "a function with a name",
                 "Give it one under @keras.saving.register_keras_serializable(), save the model again, {custom_objects=FILE.py}",
             )
-        if (key in ACTIVATIONS or key.endswith(_PARTS)) and isinstance(part, Mapping):
+        if (key in ACTIVATIONS or key.rpartition("_")[2] in PARTS) and isinstance(part, Mapping):
             self._known_part(part, owner)
         self.value(part, owner)
 

@@ -33,7 +33,8 @@ class Accounts:
         self.kernels = {kernel.key: kernel for kernel in weighted_kernels(model)}
         self.times = Times(model, activations)
         self.works = self.times.works()
-        self.fixed, self.flash_correction = cost.structure_bytes(model, activations), flash_correction
+        self.flash_correction = flash_correction
+        self.fixed = cost.structure_bytes(model, activations)
         """Upper bound of the bytes that are no weights: as if every kernel had a scale per channel."""
 
     def storage(self, key: str, bits: int) -> Storage:
